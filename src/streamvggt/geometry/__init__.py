@@ -1,0 +1,1 @@
+"""Rotations, cameras and point maps. Conventions: docs/conventions.md."""

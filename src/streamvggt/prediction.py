@@ -1,0 +1,96 @@
+"""What a model says of S frames: the one currency of the project (model out, loss in, stream out, export in).
+
+B batch · S frames · H×W pixels · K query points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamvggt.geometry.camera import Cameras, cameras_from_encoding
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Cameras, depth, points and tracks of S frames; what no head was asked for is None.
+
+    The world is the first frame's camera (the network has learnt this; nothing enforces it), its unit is the scene's.
+
+    image_size: H, W of the images, in pixels.
+    pose_enc: camera-from-world translation (3), quaternion x, y, z, w (4), field of view over height and width
+        (2, radians). (B, S, 9)
+    depth: distance along the optical axis. (B, S, H, W, 1)
+    depth_conf: confidence ≥ 1, no unit. (B, S, H, W)
+    points: world coordinates of every pixel. (B, S, H, W, 3)
+    points_conf: confidence ≥ 1, no unit. (B, S, H, W)
+    tracks: where the query points are, (x, y) in pixels. (B, S, K, 2)
+    visibility: probability that the point is seen. (B, S, K)
+    track_conf: confidence of the track in [0, 1]. (B, S, K)
+    pose_enc_stages, tracks_stages: all refinement steps, the last equal to `pose_enc`, `tracks`; what training
+        supervises.
+    """
+
+    image_size: tuple[int, int]
+    pose_enc: Tensor | None = None
+    depth: Tensor | None = None
+    depth_conf: Tensor | None = None
+    points: Tensor | None = None
+    points_conf: Tensor | None = None
+    tracks: Tensor | None = None
+    visibility: Tensor | None = None
+    track_conf: Tensor | None = None
+    pose_enc_stages: tuple[Tensor, ...] = ()
+    tracks_stages: tuple[Tensor, ...] = ()
+
+    def cameras(self) -> Cameras:
+        """The frames' cameras: poses (B, S, 3, 4) and intrinsics in pixels of the processed image (B, S, 3, 3)."""
+        if self.pose_enc is None:
+            raise ValueError("this prediction has no cameras: ask the model for heads that include 'camera'")
+        return cameras_from_encoding(self.pose_enc, self.image_size)
+
+    @property
+    def num_frames(self) -> int:
+        return next(value.shape[1] for value in self._tensors().values())
+
+    def frame(self, index: int) -> Prediction:
+        """The prediction of one frame, S = 1. A negative index counts from the end."""
+        index = range(self.num_frames)[index]
+        return self.frames(slice(index, index + 1))
+
+    def frames(self, which: slice) -> Prediction:
+        """The prediction of some of the frames."""
+        return self.map(lambda tensor: tensor[:, which])
+
+    def to(self, *args, **kwargs) -> Prediction:
+        """As `Tensor.to`, of every field."""
+        return self.map(lambda tensor: tensor.to(*args, **kwargs))
+
+    def numpy(self) -> dict[str, np.ndarray]:
+        """The fields that are there, by name, as float32 arrays on the host; without the refinement stages."""
+        return {name: value.detach().float().cpu().numpy() for name, value in self._tensors().items()}
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Prediction:
+        """The prediction with `function` applied to every tensor."""
+        changed = {name: function(value) for name, value in self._tensors().items()}
+        for name in ("pose_enc_stages", "tracks_stages"):
+            changed[name] = tuple(function(stage) for stage in getattr(self, name))
+        return Prediction(self.image_size, **changed)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def concatenate(predictions: list[Prediction]) -> Prediction:
+    """One prediction of the frames of several, in their order."""
+    first = predictions[0]
+    joined = {name: torch.cat([getattr(p, name) for p in predictions], 1) for name in first._tensors()}
+    for name in ("pose_enc_stages", "tracks_stages"):
+        stages = zip(*(getattr(p, name) for p in predictions), strict=True)
+        joined[name] = tuple(torch.cat(stage, 1) for stage in stages)
+    return Prediction(first.image_size, **joined)
