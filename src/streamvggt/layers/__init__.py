@@ -1,0 +1,1 @@
+"""Attention, its memory, rotary positions, transformer blocks and the patch encoder. Only torch."""

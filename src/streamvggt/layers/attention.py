@@ -1,0 +1,138 @@
+"""Softmax attention: the kernels that compute it, who sees whom, and the layer around it.
+
+Three things that are easily tangled are kept apart. A *kernel* computes softmax(q·kᵀ/√D)·v. A *pattern* decides which
+keys each query meets (all, the frames up to its own, what a memory holds). The layer projects, normalises and rotates.
+
+B batch · T tokens · S frames · P tokens of a frame · C channels · N heads · D head width.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from streamvggt.layers.rope import Rotation
+
+Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+Pattern = Callable[[Tensor, Tensor, Tensor, Kernel], Tensor]
+
+
+def sdpa_kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """PyTorch's own attention, on any device and dtype. (B, N, T, D), keys and values of any length."""
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def flash_kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The flash-attn package's attention. (B, N, T, D), keys and values of any length.
+
+    Raises:
+        ValueError: the tensors are not half precision on CUDA, all that flash-attn serves.
+    """
+    check_kernel("flash", q.device, q.dtype)
+    from flash_attn import flash_attn_func
+
+    return flash_attn_func(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
+
+
+KERNELS: dict[str, Kernel] = {"sdpa": sdpa_kernel, "flash": flash_kernel}
+
+
+def find_kernel(name: str) -> Kernel:
+    """The kernel called `name`.
+
+    Raises:
+        ValueError: there is none of that name.
+        ImportError: it needs a package that is not installed.
+    """
+    if name not in KERNELS:
+        raise ValueError(f"attention={name!r} is unknown; choose one of {', '.join(KERNELS)}")
+    if name == "flash" and importlib.util.find_spec("flash_attn") is None:
+        raise ImportError(
+            "attention='flash' needs the flash-attn package, which is not installed: "
+            "`pip install flash-attn` (CUDA only), or use attention='sdpa'"
+        )
+    return KERNELS[name]
+
+
+def check_kernel(name: str, device: torch.device, dtype: torch.dtype) -> None:
+    """Raises ValueError where the kernel called `name` cannot serve tensors of this device and dtype."""
+    if name == "flash" and (device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16)):
+        raise ValueError(
+            f"attention='flash' serves float16 and bfloat16 on CUDA, not {dtype} on {device.type}: "
+            "load the model with dtype=torch.bfloat16 and device='cuda', or with attention='sdpa'"
+        )
+
+
+def see_all(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
+    """Every query meets every key."""
+    return kernel(q, k, v)
+
+
+class SeePast:
+    """Every frame meets itself and earlier frames: all of them, or those a policy would have kept.
+
+    One kernel call per frame over the frames it sees, so no (S·P)² mask exists and nothing invisible is computed:
+
+        keys    f0 f1 f2 f3
+        f0      ■                call 1
+        f1      ■  ■             call 2
+        f2      ■  ·  ■          call 3, visible[2] = [0, 2]
+        f3      ■  ·  ■  ■       call 4
+    """
+
+    def __init__(self, num_frames: int, visible: Sequence[Sequence[int]] | None = None):
+        """
+        Args:
+            num_frames: S of the sequence.
+            visible: for each frame the frames it sees, its own among them; None: all up to its own.
+        """
+        self.num_frames = num_frames
+        self.visible = visible
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
+        if self.num_frames == 1:
+            return kernel(q, k, v)
+        tokens = q.shape[2] // self.num_frames
+        seen = []
+        for frame, q_frame in enumerate(q.split(tokens, 2)):
+            if self.visible is None:
+                k_seen, v_seen = k[:, :, : (frame + 1) * tokens], v[:, :, : (frame + 1) * tokens]
+            else:
+                k_seen, v_seen = (
+                    torch.cat([x[:, :, f * tokens : (f + 1) * tokens] for f in self.visible[frame]], 2) for x in (k, v)
+                )
+            seen.append(kernel(q_frame, k_seen, v_seen))
+        return torch.cat(seen, 2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, with normalised queries and keys if asked.
+
+    With qk-norm and a rotation the keys handed to the pattern are finished: nothing has to be redone to use them again
+    for a later frame, which is what lets a memory keep them.
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, qk_norm: bool = False, attention: str = "sdpa"):
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"{num_heads} heads do not divide {dim} channels")
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.q_norm = nn.LayerNorm(dim // num_heads) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(dim // num_heads) if qk_norm else nn.Identity()
+        self.proj = nn.Linear(dim, dim)
+        self.kernel = find_kernel(attention)
+
+    def forward(self, x: Tensor, rotation: Rotation | None = None, pattern: Pattern = see_all) -> Tensor:
+        """(B, T, C) → (B, T, C)"""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).transpose(1, 3).unbind(2)  # (B, N, T, D)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if rotation is not None:
+            q, k = rotation(q), rotation(k)
+        # Under autocast the normalisations answer in float32; the kernel and the memory want one dtype.
+        out = pattern(q.to(v.dtype), k.to(v.dtype), v, self.kernel)
+        return self.proj(out.transpose(1, 2).flatten(2))

@@ -1,0 +1,71 @@
+"""The transformer block used everywhere: encoder, aggregator and camera trunk."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from streamvggt.layers.attention import Attention, Pattern, see_all
+from streamvggt.layers.rope import Rotation
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between."""
+
+    def __init__(self, dim: int, hidden_dim: int, out_dim: int | None = None):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, out_dim or dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class LayerScale(nn.Module):
+    """A learnt factor per channel on a residual branch (arXiv 2103.17239)."""
+
+    def __init__(self, dim: int, init: float):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class Block(nn.Module):
+    """x + scale·attention(norm x), then x + scale·mlp(norm x)."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        mlp_ratio: float = 4.0,
+        layer_scale: float = 0.01,
+        qk_norm: bool = False,
+        norm_eps: float = 1e-5,
+        attention: str = "sdpa",
+        activation_checkpointing: bool = False,
+    ):
+        """
+        Args:
+            activation_checkpointing: for the gradient, compute activations again instead of keeping them.
+        """
+        super().__init__()
+        self.activation_checkpointing = activation_checkpointing
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = Attention(dim, num_heads, qk_norm=qk_norm, attention=attention)
+        self.ls1 = LayerScale(dim, layer_scale)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.ls2 = LayerScale(dim, layer_scale)
+
+    def forward(self, x: Tensor, rotation: Rotation | None = None, pattern: Pattern = see_all) -> Tensor:
+        """(B, T, C) → (B, T, C)"""
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            return checkpoint(self._forward, x, rotation, pattern, use_reentrant=False)
+        return self._forward(x, rotation, pattern)
+
+    def _forward(self, x: Tensor, rotation: Rotation | None, pattern: Pattern) -> Tensor:
+        x = x + self.ls1(self.attn(self.norm1(x), rotation, pattern))
+        return x + self.ls2(self.mlp(self.norm2(x)))

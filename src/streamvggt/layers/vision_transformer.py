@@ -1,0 +1,94 @@
+"""The patch encoder: DINOv2's vision transformer with registers (arXiv 2304.07193, 2309.16588)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from streamvggt.layers.block import Block
+
+
+class PatchEmbed(nn.Module):
+    """Images to patch tokens by one strided convolution."""
+
+    def __init__(self, patch_size: int, dim: int):
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, patch_size, patch_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, C, h, w)"""
+        return self.proj(images)
+
+
+class VisionTransformer(nn.Module):
+    """Images to patch features, one image at a time.
+
+    B images · C channels · h×w patches.
+    """
+
+    num_registers = 4
+
+    def __init__(
+        self,
+        *,
+        image_size: int = 518,
+        patch_size: int = 14,
+        dim: int = 1024,
+        depth: int = 24,
+        num_heads: int = 16,
+        mlp_ratio: float = 4.0,
+        attention: str = "sdpa",
+        activation_checkpointing: bool = False,
+    ):
+        """
+        Args:
+            image_size: side of the square image whose patch grid the position embedding was learnt on.
+        """
+        super().__init__()
+        grid = image_size // patch_size
+        self.grid = (grid, grid)
+        self.patch_embed = PatchEmbed(patch_size, dim)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, dim) * 1e-6)
+        self.pos_embed = nn.Parameter(torch.randn(1, 1 + grid * grid, dim) * 0.02)
+        self.register_tokens = nn.Parameter(torch.randn(1, self.num_registers, dim) * 1e-6)
+        # Part of the released checkpoints; masking belongs to the encoder's own pre-training and never happens here.
+        self.mask_token = nn.Parameter(torch.zeros(1, dim), requires_grad=False)
+        self.blocks = nn.ModuleList(
+            Block(
+                dim,
+                num_heads,
+                mlp_ratio=mlp_ratio,
+                layer_scale=1.0,
+                norm_eps=1e-6,
+                attention=attention,
+                activation_checkpointing=activation_checkpointing,
+            )
+            for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of normalised images. (B, 3, H, W) → (B, h·w, C)"""
+        patches = self.patch_embed(images)
+        class_position, patch_position = self._positions(patches.shape[-2:])
+        patches = patches.flatten(2).transpose(1, 2) + patch_position  # (B, h·w, C)
+        batch = patches.shape[0]
+        x = torch.cat(
+            [
+                (self.cls_token + class_position).expand(batch, -1, -1),
+                self.register_tokens.expand(batch, -1, -1),
+                patches,
+            ],
+            1,
+        )
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)[:, 1 + self.num_registers :]
+
+    def _positions(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Position embeddings of the class token (1, 1, C) and of the patches of this grid (1, h·w, C)."""
+        of_class, of_patches = self.pos_embed.split([1, self.pos_embed.shape[1] - 1], 1)
+        if tuple(grid) != self.grid:
+            square = of_patches.unflatten(1, self.grid).permute(0, 3, 1, 2).float()  # (1, C, h, w)
+            resized = F.interpolate(square, size=tuple(grid), mode="bicubic", antialias=True)
+            of_patches = resized.flatten(2).transpose(1, 2).to(self.pos_embed.dtype)
+        return of_class, of_patches

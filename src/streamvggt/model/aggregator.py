@@ -1,0 +1,128 @@
+"""Images to frame tokens: the patch encoder, then frame and global attention in turn (VGGT, arXiv 2503.11651, §3.2).
+
+B batch · S frames · P tokens of a frame · C channels · H×W pixels · h×w patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from streamvggt.layers.attention import Pattern, see_all
+from streamvggt.layers.block import Block
+from streamvggt.layers.rope import Rotation
+from streamvggt.layers.vision_transformer import VisionTransformer
+
+# Of the photos the encoder was pre-trained on, per RGB channel.
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+class Aggregator(nn.Module):
+    """Frame tokens that know the other frames.
+
+    A frame's tokens are [camera (1), registers (4), patches (h·w)]. Which frames a global block sees is its caller's
+    choice, handed in as one attention pattern per block.
+    """
+
+    num_registers = 4
+    num_special = 1 + num_registers
+
+    def __init__(
+        self,
+        *,
+        image_size: int = 518,
+        patch_size: int = 14,
+        embed_dim: int = 1024,
+        depth: int = 24,
+        num_heads: int = 16,
+        mlp_ratio: float = 4.0,
+        encoder_depth: int = 24,
+        encoder_num_heads: int = 16,
+        attention: str = "sdpa",
+        activation_checkpointing: bool = False,
+    ):
+        super().__init__()
+        self.patch_size = patch_size
+        self.head_width = embed_dim // num_heads
+        self.patch_embed = VisionTransformer(
+            image_size=image_size,
+            patch_size=patch_size,
+            dim=embed_dim,
+            depth=encoder_depth,
+            num_heads=encoder_num_heads,
+            mlp_ratio=mlp_ratio,
+            attention=attention,
+            activation_checkpointing=activation_checkpointing,
+        )
+        block = {
+            "mlp_ratio": mlp_ratio,
+            "layer_scale": 0.01,
+            "qk_norm": True,
+            "attention": attention,
+            "activation_checkpointing": activation_checkpointing,
+        }
+        self.frame_blocks = nn.ModuleList(Block(embed_dim, num_heads, **block) for _ in range(depth))
+        self.global_blocks = nn.ModuleList(Block(embed_dim, num_heads, **block) for _ in range(depth))
+        # Entry 0 is for the first frame of the sequence, whose camera is the world; entry 1 for all others.
+        self.camera_token = nn.Parameter(torch.randn(1, 2, 1, embed_dim) * 1e-6)
+        self.register_token = nn.Parameter(torch.randn(1, 2, self.num_registers, embed_dim) * 1e-6)
+
+    @property
+    def depth(self) -> int:
+        return len(self.global_blocks)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Patch features of each image on its own. (B, S, 3, H, W) in [0, 1] → (B, S, h·w, C)"""
+        channels = zip(images.unbind(2), IMAGE_MEAN, IMAGE_STD, strict=True)
+        normalised = torch.stack([(channel - mean) / std for channel, mean, std in channels], 2)
+        features = self.patch_embed(normalised.to(self.camera_token.dtype).flatten(0, 1))
+        return features.unflatten(0, images.shape[:2])
+
+    def forward(
+        self,
+        patches: Tensor,
+        grid: tuple[int, int],
+        *,
+        patterns: Sequence[Pattern] | None = None,
+        layers: Collection[int] | None = None,
+        is_start: bool = True,
+    ) -> dict[int, Tensor]:
+        """Tokens of the frames after some of the layers.
+
+        Args:
+            patches: what `encode` answers. (B, S, h·w, C)
+            grid: h, w.
+            patterns: whom each global block lets see whom; None: all see all.
+            layers: which layers' tokens are wanted; None: the last one's.
+            is_start: the first of these frames is the first of its sequence.
+
+        Returns:
+            By layer: after its frame block and after its global block, side by side. (B, S, P, 2C)
+        """
+        num_frames = patches.shape[1]
+        patterns = patterns or [see_all] * self.depth
+        layers = {self.depth - 1} if layers is None else layers
+        x = torch.cat([self._special_tokens(patches, is_start), patches], 2)  # (B, S, P, C)
+        rotation = Rotation(
+            grid, self.num_special, self.head_width, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32)
+        )
+        tokens = {}
+        for layer, (frame_block, global_block) in enumerate(zip(self.frame_blocks, self.global_blocks, strict=True)):
+            within = frame_block(x.flatten(0, 1), rotation).unflatten(0, (-1, num_frames))
+            across = global_block(within.flatten(1, 2), rotation, patterns[layer])
+            x = across.unflatten(1, (num_frames, -1))  # (B, S, P, C)
+            if layer in layers:
+                tokens[layer] = torch.cat([within, x], -1)
+        return tokens
+
+    def _special_tokens(self, patches: Tensor, is_start: bool) -> Tensor:
+        """Camera and register tokens of each frame. (B, S, 5, C)"""
+        batch, num_frames = patches.shape[:2]
+        both = torch.cat([self.camera_token, self.register_token], 2).to(patches.dtype)  # (1, 2, 5, C)
+        num_first = 1 if is_start else 0
+        first = both[:, :1].expand(batch, num_first, -1, -1)
+        later = both[:, 1:].expand(batch, num_frames - num_first, -1, -1)
+        return torch.cat([first, later], 1)

@@ -1,0 +1,186 @@
+"""Frame tokens to a map: depth, points or features (DPT, arXiv 2103.13413).
+
+N images · C token channels · F features · H×W pixels · h×w patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ResidualUnit(nn.Module):
+    """Two convolutions around a skip. The skip carries relu(x), as in the released network, whose ReLU is in place."""
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(features, features, 3, padding=1)
+        self.conv2 = nn.Conv2d(features, features, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(x)
+        return self.conv2(F.relu(self.conv1(x))) + x
+
+
+class FeatureFusion(nn.Module):
+    """Adds a finer level to what came up from the coarser ones and resizes the sum."""
+
+    def __init__(self, features: int, *, has_skip: bool = True):
+        super().__init__()
+        if has_skip:
+            self.resConfUnit1 = ResidualUnit(features)
+        self.resConfUnit2 = ResidualUnit(features)
+        self.out_conv = nn.Conv2d(features, features, 1)
+
+    def forward(self, x: Tensor, skip: Tensor | None, size: Sequence[int]) -> Tensor:
+        if skip is not None:
+            x = x + self.resConfUnit1(skip)
+        return self.out_conv(resize(self.resConfUnit2(x), size))
+
+
+class DenseHead(nn.Module):
+    """A map of every frame from the tokens of four layers of the aggregator.
+
+    Four levels are made from the same h×w patches: 4, 2, 1 and ½ times as fine; then fused from coarse to fine.
+    """
+
+    def __init__(
+        self,
+        dim: int = 2048,
+        *,
+        patch_size: int = 14,
+        features: int = 256,
+        channels: Sequence[int] = (256, 512, 1024, 1024),
+        out_channels: int | None = None,
+        downscale: int = 1,
+    ):
+        """
+        Args:
+            out_channels: of the map; None: `features` channels, without the last convolutions and positions.
+            downscale: how many times smaller than the image the map is.
+        """
+        super().__init__()
+        self.patch_size = patch_size
+        self.downscale = downscale
+        self.norm = nn.LayerNorm(dim)
+        self.projects = nn.ModuleList(nn.Conv2d(dim, width, 1) for width in channels)
+        self.resize_layers = nn.ModuleList(
+            [
+                nn.ConvTranspose2d(channels[0], channels[0], 4, 4),
+                nn.ConvTranspose2d(channels[1], channels[1], 2, 2),
+                nn.Identity(),
+                nn.Conv2d(channels[3], channels[3], 3, 2, 1),
+            ]
+        )
+        self.scratch = Scratch(features, channels, out_channels)
+        self.has_positions = out_channels is not None
+
+    def forward(self, tokens: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
+        """
+        Args:
+            tokens: patch tokens of the four layers. (N, h·w, C) each
+            image_size: H, W.
+
+        Returns:
+            The map, before any activation. (N, out_channels or F, H/downscale, W/downscale)
+        """
+        height, width = image_size
+        grid = (height // self.patch_size, width // self.patch_size)
+        levels = []
+        for x, project, resize_layer in zip(tokens, self.projects, self.resize_layers, strict=True):
+            x = project(self.norm(x).transpose(1, 2).unflatten(2, grid))  # (N, channels, h, w)
+            levels.append(resize_layer(self._with_position(x, image_size)))
+        x = self.scratch.fuse(levels)
+        x = resize(x, (height // self.downscale, width // self.downscale))
+        return self.scratch.finish(self._with_position(x, image_size))
+
+    def _with_position(self, x: Tensor, image_size: tuple[int, int]) -> Tensor:
+        return x + 0.1 * position_embedding(x, image_size) if self.has_positions else x
+
+
+class Scratch(nn.Module):
+    """The part of the head that works on maps; its name is the released checkpoints'."""
+
+    def __init__(self, features: int, channels: Sequence[int], out_channels: int | None):
+        super().__init__()
+        for level, width in enumerate(channels, 1):
+            self.add_module(f"layer{level}_rn", nn.Conv2d(width, features, 3, padding=1, bias=False))
+        for level in range(1, 5):
+            self.add_module(f"refinenet{level}", FeatureFusion(features, has_skip=level < 4))
+        if out_channels is None:
+            self.output_conv1 = nn.Conv2d(features, features, 3, padding=1)
+            self.output_conv2 = None
+        else:
+            self.output_conv1 = nn.Conv2d(features, features // 2, 3, padding=1)
+            self.output_conv2 = nn.Sequential(
+                nn.Conv2d(features // 2, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, out_channels, 1)
+            )
+
+    def fuse(self, levels: Sequence[Tensor]) -> Tensor:
+        """Four levels, fine to coarse, to one map twice as fine as the finest."""
+        level1, level2, level3, level4 = (self.get_submodule(f"layer{i}_rn")(x) for i, x in enumerate(levels, 1))
+        x = self.refinenet4(level4, None, level3.shape[-2:])
+        x = self.refinenet3(x, level3, level2.shape[-2:])
+        x = self.refinenet2(x, level2, level1.shape[-2:])
+        x = self.refinenet1(x, level1, [2 * side for side in level1.shape[-2:]])
+        return self.output_conv1(x)
+
+    def finish(self, x: Tensor) -> Tensor:
+        if self.output_conv2 is None:
+            return x
+        *before, last = self.output_conv2
+        for layer in before:
+            x = layer(x)
+        return in_float32(last, x)
+
+
+def in_float32(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """A 1×1 convolution in at least float32, whatever its weights are and under autocast too.
+
+    What it answers goes through an exponential, where half precision's rounding would show as steps of depth.
+    """
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    with torch.autocast(x.device.type, enabled=False):
+        return F.conv2d(x.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype))
+
+
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear, corner pixels on corner pixels. (N, C, h, w) → (N, C, *size)"""
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
+
+
+def position_embedding(x: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Where in the image each pixel of a map lies, as sines and cosines; the image's aspect ratio is in it.
+
+    Args:
+        x: a map, for its size, dtype and device. (N, C, h, w)
+        image_size: H, W.
+
+    Returns:
+        The first C/2 channels from x, the others from y; each half sines, then cosines. (C, h, w)
+    """
+    channels, height, width = x.shape[1:]
+    aspect = image_size[1] / image_size[0]
+    diagonal = (aspect**2 + 1) ** 0.5
+    across = _spread(aspect / diagonal, width, x.device)
+    down = _spread(1 / diagonal, height, x.device)
+    across = sines_and_cosines(across, channels // 2, base=100.0).T[:, None, :].expand(-1, height, -1)
+    down = sines_and_cosines(down, channels // 2, base=100.0).T[:, :, None].expand(-1, -1, width)
+    return torch.cat([across, down]).to(x.dtype)
+
+
+def _spread(span: float, count: int, device: torch.device) -> Tensor:
+    """Centres of `count` cells over [-span, span]."""
+    edge = span * (count - 1) / count
+    return torch.linspace(-edge, edge, count, device=device)
+
+
+def sines_and_cosines(position: Tensor, channels: int, base: float) -> Tensor:
+    """(n,) → (n, channels): sines of the position at falling frequencies, then cosines."""
+    dtype = torch.float32 if position.device.type == "mps" else torch.float64  # MPS has no float64
+    frequency = base ** -(torch.arange(channels // 2, dtype=dtype, device=position.device) / (channels / 2))
+    angle = position.to(dtype)[:, None] * frequency
+    return torch.cat([angle.sin(), angle.cos()], -1)

@@ -1,0 +1,212 @@
+"""What a stream remembers between calls of the model, and who decides what stays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+from streamvggt.layers.kv_cache import KVCache, SeeMemory
+from streamvggt.model.tracking.stream import TrackMemory
+from streamvggt.prediction import Prediction
+
+CameraMemory = Literal["exact", "released"]
+
+
+class Policy:
+    """Which of the past stays; this one keeps everything. Others (`streamvggt.stream.policy`) override a method.
+
+    Attention knows no policy: it meets what the memory holds. The same policy over a whole sequence is a list of
+    visible frames (`visible`), so that dropping can be tested against masking, and trained with.
+    """
+
+    capacity: int | None = None
+    """The most frames ever held, the new one included; None: no bound."""
+
+    looks_at_results = False
+    """True: `keep` needs the frame's own prediction, so several frames are never taken in one step."""
+
+    prunes_tokens = False
+    """True: `prune` shortens the global layers' caches token by token; `keep` then rules the camera memory only."""
+
+    def keep(self, frames: Sequence[int], result: Prediction | None) -> Sequence[int]:
+        """The frames that the next frame may see.
+
+        Args:
+            frames: numbers of the frames held, oldest first; the last one has just been computed.
+            result: its prediction, if `looks_at_results`.
+
+        Returns:
+            Some of `frames`, oldest first.
+        """
+        return frames
+
+    def prune(self, layer: int, cache: KVCache) -> None:
+        """Shorten the cache of global layer `layer` by `cache.keep_tokens`; called after every frame."""
+
+    def visible(self, num_frames: int) -> list[list[int]]:
+        """For each of `num_frames` frames the frames it sees, its own last; for policies that go by number alone."""
+        assert not (self.looks_at_results or self.prunes_tokens), f"{type(self).__name__} has no list of frames"
+        held: list[int] = []
+        seen = []
+        for frame in range(num_frames):
+            seen.append([*held, frame])
+            held = list(self.keep(seen[-1], None))
+        return seen
+
+
+class Memory:
+    """The past of one stream, or of a batch of streams that advance together. Made by `VGGT.new_memory`.
+
+    num_frames: frames seen so far.
+    held: numbers of the frames that the next frame will see.
+    image_size: H, W of the stream's images, from the first frame on.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_layers: int,
+        camera_blocks: int,
+        camera_iterations: int,
+        policy: Policy | None = None,
+        camera: CameraMemory = "exact",
+        track_window: int = 8,
+    ):
+        """
+        Args:
+            camera: "exact": one cache per refinement of the camera head, so that streamed poses equal those of the
+                full causal pass that training uses. "released": one cache for all refinements, as in the published
+                streaming code, whose numbers were made with it.
+            track_window: later frames kept for tracking, besides the query frame.
+        """
+        if camera not in ("exact", "released"):
+            raise ValueError(f"camera memory {camera!r} is unknown; choose 'exact' or 'released'")
+        self.policy = policy or Policy()
+        self.camera_mode = camera
+        capacity = self.policy.capacity
+        refinements = camera_iterations if camera == "exact" else 1
+        slots_per_frame = 1 if camera == "exact" else camera_iterations
+        camera_capacity = None if capacity is None else capacity * slots_per_frame
+        self.layers = [KVCache(None if self.policy.prunes_tokens else capacity) for _ in range(num_layers)]
+        self.camera = [[KVCache(camera_capacity) for _ in range(camera_blocks)] for _ in range(refinements)]
+        self.tracks = TrackMemory(track_window)
+        self.num_frames = 0
+        self.held: list[int] = []
+        self.image_size: tuple[int, int] | None = None
+        self.batch_size: int | None = None
+
+    def admit(self, batch_size: int, image_size: tuple[int, int]) -> None:
+        """Check that images fit to those seen before.
+
+        Raises:
+            ValueError: another number of streams or another image size.
+        """
+        if self.image_size is None:
+            self.batch_size, self.image_size = batch_size, image_size
+        if batch_size != self.batch_size:
+            raise ValueError(
+                f"this memory holds {self.batch_size} stream(s) but {batch_size} came: "
+                "use one memory per batch of streams"
+            )
+        if image_size != self.image_size:
+            raise ValueError(
+                f"frame {self.num_frames} is {image_size[0]}×{image_size[1]} (height × width) but the stream began "
+                f"with {self.image_size[0]}×{self.image_size[1]}: resize or pad it, or start a new stream"
+            )
+
+    def arrivals(self, num_new: int) -> list[tuple[int, list[int]]]:
+        """For each of the next frames its number and the frames to forget just before it comes."""
+        assert num_new == 1 or not (self.policy.looks_at_results or self.policy.prunes_tokens)
+        plan: list[tuple[int, list[int]]] = []
+        held, dropped = self.held, []
+        for frame in range(self.num_frames, self.num_frames + num_new):
+            plan.append((frame, dropped))
+            if len(plan) < num_new:
+                seen = [*held, frame]
+                held = list(self.policy.keep(seen, None))
+                dropped = [f for f in seen if f not in held]
+        return plan
+
+    def layer_patterns(self, num_new: int) -> list[SeeMemory]:
+        """Attention patterns of the global layers for the next frames."""
+        arrivals = self.arrivals(num_new)
+        if self.policy.prunes_tokens:
+            arrivals = [(frame, []) for frame, _ in arrivals]
+        return [SeeMemory(cache, arrivals) for cache in self.layers]
+
+    def camera_patterns(self, num_new: int) -> list[list[SeeMemory]]:
+        """Attention patterns of the camera trunk: per refinement (one for all if "released") and block."""
+        arrivals = self.arrivals(num_new)
+        return [[SeeMemory(cache, arrivals) for cache in blocks] for blocks in self.camera]
+
+    def released_patterns(self, num_new: int) -> list[list[SeeMemory]]:
+        """Attention patterns of the "released" camera trunk, frame by frame: per frame and block."""
+        return [[SeeMemory(cache, [arrival]) for cache in self.camera[0]] for arrival in self.arrivals(num_new)]
+
+    def advance(self, num_new: int, result: Prediction | None) -> None:
+        """Count the frames just computed and forget what the policy does not keep."""
+        for frame, _ in self.arrivals(num_new):
+            seen = [*self.held, frame]
+            self.held = list(self.policy.keep(seen, result))
+            self._drop([f for f in seen if f not in self.held])
+            self.num_frames += 1
+        if self.policy.prunes_tokens:
+            for layer, cache in enumerate(self.layers):
+                self.policy.prune(layer, cache)
+
+    def retract(self) -> None:
+        """Forget frames of a call that failed half-way, so that it can be made again."""
+        half_done = [
+            f for cache in self._frame_caches() for f in cache.frames if f is not None and f >= self.num_frames
+        ]
+        self._drop(half_done)
+
+    def _drop(self, frames: list[int]) -> None:
+        for cache in self._frame_caches():
+            cache.drop(frames)
+
+    def _frame_caches(self) -> list[KVCache]:
+        of_camera = [cache for blocks in self.camera for cache in blocks]
+        return of_camera if self.policy.prunes_tokens else [*self.layers, *of_camera]
+
+    @property
+    def num_tokens(self) -> list[int]:
+        """Tokens held by each global layer."""
+        return [len(cache) for cache in self.layers]
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory taken by keys, values and track features, free slots included."""
+        of_camera = [cache for blocks in self.camera for cache in blocks]
+        return sum(cache.num_bytes for cache in [*self.layers, *of_camera]) + self.tracks.num_bytes
+
+    def state(self) -> dict[str, object]:
+        """All that is remembered, as tensors, numbers and lists; the policy is not part of it."""
+        return {
+            "num_frames": self.num_frames,
+            "held": list(self.held),
+            "image_size": list(self.image_size) if self.image_size else None,
+            "batch_size": self.batch_size,
+            "camera_mode": self.camera_mode,
+            "layers": [cache.state() for cache in self.layers],
+            "camera": [[cache.state() for cache in blocks] for blocks in self.camera],
+            "tracks": self.tracks.state(),
+        }
+
+    def restore(self, state: dict[str, object], device: torch.device) -> None:
+        """Become the memory that `state()` was taken of."""
+        if state["camera_mode"] != self.camera_mode:
+            raise ValueError(
+                f"the saved stream has camera memory {state['camera_mode']!r}, this one has {self.camera_mode!r}"
+            )
+        self.num_frames, self.held = state["num_frames"], list(state["held"])
+        self.image_size = tuple(state["image_size"]) if state["image_size"] else None
+        self.batch_size = state["batch_size"]
+        for cache, saved in zip(self.layers, state["layers"], strict=True):
+            cache.restore(saved, device)
+        for blocks, saved_blocks in zip(self.camera, state["camera"], strict=True):
+            for cache, saved in zip(blocks, saved_blocks, strict=True):
+                cache.restore(saved, device)
+        self.tracks.restore(state["tracks"], device)

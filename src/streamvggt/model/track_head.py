@@ -1,0 +1,61 @@
+"""Frame tokens to tracks of query points: a feature map per frame, and a tracker on them.
+
+B batch · S frames · K query points · C channels · h×w cells of the feature map, half as fine as the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from streamvggt.model.dense_head import DenseHead
+from streamvggt.model.tracking.stream import TrackMemory
+from streamvggt.model.tracking.tracker import Tracker
+
+MAP_STRIDE = 2  # pixels per cell of the feature map
+
+
+class TrackHead(nn.Module):
+    """Where the points of one frame are in all others."""
+
+    def __init__(
+        self,
+        dim: int = 2048,
+        *,
+        patch_size: int = 14,
+        dpt_channels: Sequence[int] = (256, 512, 1024, 1024),
+        features: int = 128,
+        **tracker,
+    ):
+        super().__init__()
+        self.feature_extractor = DenseHead(
+            dim, patch_size=patch_size, features=features, channels=dpt_channels, downscale=MAP_STRIDE
+        )
+        self.tracker = Tracker(channels=features, **tracker)
+
+    def forward(
+        self, maps: Tensor, queries: Tensor | None, memory: TrackMemory | None = None
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """
+        Args:
+            maps: the extractor's. (B, S, C, h, w)
+            queries: (x, y) in pixels of the first of these frames; None: those that the memory follows. (B, K, 2)
+            memory: of a stream; None: these frames are the whole sequence.
+
+        Returns:
+            tracks: in pixels, after each refinement. (B, S, K, 2) each
+            visibility, confidence: in [0, 1]. (B, S, K)
+        """
+        maps = self.tracker.normalise(maps)
+        if memory is None:
+            stages, visibility, confidence = self.tracker(maps, queries / MAP_STRIDE)
+        else:
+            if queries is not None:
+                memory.start(queries.to(maps.dtype) / MAP_STRIDE)
+            steps = [memory.step(self.tracker, new_map) for new_map in maps.unbind(1)]
+            stages = [torch.cat(stage, 1) for stage in zip(*(step[0] for step in steps), strict=True)]
+            visibility = torch.cat([step[1] for step in steps], 1)
+            confidence = torch.cat([step[2] for step in steps], 1)
+        return [stage * MAP_STRIDE for stage in stages], visibility, confidence

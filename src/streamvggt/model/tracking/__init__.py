@@ -1,0 +1,1 @@
+"""Following points through frames: the iterative tracker and its form for streams."""

@@ -1,0 +1,64 @@
+"""How well a track's features match the map around where the track is now (RAFT, arXiv 2003.12039).
+
+B batch · S frames · N tracks · C channels · h×w cells of the feature map.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def sample(maps: Tensor, coords: Tensor, *, padding: str) -> Tensor:
+    """Bilinear samples; coordinate 0 is the centre of the first cell.
+
+    Args:
+        maps: (M, C, h, w)
+        coords: (x, y) in cells. (M, n, 2)
+        padding: beyond the map, "border" or "zeros".
+
+    Returns:
+        (M, n, C)
+    """
+    height, width = maps.shape[-2:]
+    x, y = coords.unbind(-1)
+    grid = torch.stack([x * (2 / max(width - 1, 1)) - 1, y * (2 / max(height - 1, 1)) - 1], -1)
+    sampled = F.grid_sample(maps, grid[:, :, None], mode="bilinear", padding_mode=padding, align_corners=True)
+    return sampled.squeeze(-1).transpose(1, 2)
+
+
+def feature_pyramid(maps: Tensor, num_levels: int) -> list[Tensor]:
+    """The maps and ever coarser averages of 2×2. (B, S, C, h, w) → one such per level"""
+    levels = [maps]
+    for _ in range(num_levels - 1):
+        levels.append(F.avg_pool2d(levels[-1].flatten(0, 1), 2).unflatten(0, maps.shape[:2]))
+    return levels
+
+
+def correlate(pyramid: list[Tensor], features: Tensor, coords: Tensor, radius: int) -> Tensor:
+    """Correlation of features with a window around coords, at every level.
+
+    Sampling the map and then multiplying equals sampling the correlation map (both are linear) and needs no
+    correlation of a track with places that nobody looks at.
+
+    Args:
+        pyramid: (B, S, C, h, w) and coarser.
+        features: of each track in each frame. (B, S, N, C)
+        coords: (x, y) in cells of the finest level. (B, S, N, 2)
+        radius: of the window, in cells of each level.
+
+    Returns:
+        Windows of (2·radius + 1)² fine to coarse; row by row, but with x and y exchanged, as released.
+        (B, S, N, levels·(2·radius + 1)²)
+    """
+    step = torch.arange(-radius, radius + 1, dtype=coords.dtype, device=coords.device)
+    window = torch.stack(torch.meshgrid(step, step, indexing="ij"), -1).flatten(0, 1)  # (dy, dx) added to (x, y)
+    batch, num_frames, num_tracks, channels = features.shape
+    answers = []
+    for level, maps in enumerate(pyramid):
+        around = (coords / 2**level)[..., None, :] + window  # (B, S, N, window, 2)
+        seen = sample(maps.flatten(0, 1), around.flatten(0, 1).flatten(1, 2), padding="zeros")
+        seen = seen.unflatten(1, (num_tracks, -1)).unflatten(0, (batch, num_frames))  # (B, S, N, window, C)
+        answers.append((seen @ features[..., None]).squeeze(-1) / channels**0.5)
+    return torch.cat(answers, -1)

@@ -1,0 +1,350 @@
+"""VGGT (arXiv 2503.11651) and StreamVGGT (arXiv 2507.11539): one network, one difference.
+
+B batch · S frames · P tokens of a frame · C channels · H×W pixels · h×w patches · K query points.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from streamvggt.layers.attention import SeePast, see_all
+from streamvggt.model.aggregator import Aggregator
+from streamvggt.model.camera_head import CameraHead
+from streamvggt.model.dense_head import DenseHead
+from streamvggt.model.memory import CameraMemory, Memory, Policy
+from streamvggt.model.track_head import TrackHead
+from streamvggt.prediction import Prediction, concatenate
+
+HEADS = ("camera", "depth", "points", "track")
+Sees = Literal["all", "past"]
+
+
+class VGGT(nn.Module):
+    """Images of a scene to cameras, depth, points and tracks.
+
+    `sees` is all that tells the teacher from the student: in global attention and in the camera head's trunk a frame
+    sees "all" frames (VGGT), or its own and the "past" (StreamVGGT). Only the latter can go on with a `Memory`.
+
+    The arguments default to the released 1.26 B network; they are the `config` that `save_pretrained` writes.
+    """
+
+    def __init__(
+        self,
+        *,
+        sees: Sees = "all",
+        heads: Sequence[str] = HEADS,
+        image_size: int = 518,
+        patch_size: int = 14,
+        embed_dim: int = 1024,
+        depth: int = 24,
+        num_heads: int = 16,
+        mlp_ratio: float = 4.0,
+        encoder_depth: int = 24,
+        encoder_num_heads: int = 16,
+        camera_trunk_depth: int = 4,
+        camera_num_heads: int = 16,
+        camera_iterations: int = 4,
+        dpt_layers: Sequence[int] = (4, 11, 17, 23),
+        dpt_features: int = 256,
+        dpt_channels: Sequence[int] = (256, 512, 1024, 1024),
+        track_features: int = 128,
+        track_levels: int = 7,
+        track_radius: int = 4,
+        track_dim: int = 384,
+        track_depth: int = 6,
+        track_num_heads: int = 8,
+        track_virtual: int = 64,
+        track_iterations: int = 4,
+        attention: str = "sdpa",
+        activation_checkpointing: bool = False,
+    ):
+        """
+        Args:
+            heads: those to build; a file's weights of the others are not read.
+            image_size: side of the square image whose patch grid the encoder's positions were learnt on; any other
+                size that is a multiple of `patch_size` can be computed.
+            dpt_layers: the four layers that the depth, point and track heads read.
+            attention: "sdpa" or "flash" (flash-attn; half precision on CUDA).
+            activation_checkpointing: trade computing the blocks twice for the memory of their activations in training.
+        """
+        super().__init__()
+        given = locals()
+        self.config: dict[str, Any] = {
+            name: tuple(given[name]) if isinstance(given[name], (list, tuple)) else given[name]
+            for name in inspect.signature(VGGT.__init__).parameters
+            if name not in ("self", "attention", "activation_checkpointing")
+        }
+        if sees not in ("all", "past"):
+            raise ValueError(f"sees={sees!r} is unknown; choose 'all' (VGGT) or 'past' (StreamVGGT)")
+        check_heads(heads, HEADS, "the network can have")
+        if len(dpt_layers) != 4 or not all(0 <= layer < depth for layer in dpt_layers):
+            raise ValueError(f"dpt_layers must be four of the {depth} layers, counted from 0, not {tuple(dpt_layers)}")
+        self.sees = sees
+        self.patch_size = patch_size
+        self.dpt_layers = tuple(dpt_layers)
+        self.frames_per_chunk = 8
+        """Frames that a dense head computes at a time; bounds its memory."""
+
+        self.aggregator = Aggregator(
+            image_size=image_size,
+            patch_size=patch_size,
+            embed_dim=embed_dim,
+            depth=depth,
+            num_heads=num_heads,
+            mlp_ratio=mlp_ratio,
+            encoder_depth=encoder_depth,
+            encoder_num_heads=encoder_num_heads,
+            attention=attention,
+            activation_checkpointing=activation_checkpointing,
+        )
+        dim = 2 * embed_dim
+        dense = {"patch_size": patch_size, "features": dpt_features, "channels": dpt_channels}
+        if "camera" in heads:
+            self.camera_head = CameraHead(
+                dim,
+                trunk_depth=camera_trunk_depth,
+                num_heads=camera_num_heads,
+                mlp_ratio=mlp_ratio,
+                num_iterations=camera_iterations,
+                attention=attention,
+            )
+        if "points" in heads:
+            self.point_head = DenseHead(dim, out_channels=4, **dense)
+        if "depth" in heads:
+            self.depth_head = DenseHead(dim, out_channels=2, **dense)
+        if "track" in heads:
+            self.track_head = TrackHead(
+                dim,
+                patch_size=patch_size,
+                dpt_channels=dpt_channels,
+                features=track_features,
+                num_levels=track_levels,
+                radius=track_radius,
+                hidden_dim=track_dim,
+                depth=track_depth,
+                num_heads=track_num_heads,
+                num_virtual=track_virtual,
+                num_iterations=track_iterations,
+            )
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The heads that were built."""
+        return self.config["heads"]
+
+    def new_memory(
+        self, policy: Policy | None = None, *, camera: CameraMemory = "exact", track_window: int = 8
+    ) -> Memory:
+        """An empty past for one stream, or for a batch of streams that advance together.
+
+        Args:
+            policy: which frames stay; None: all.
+            camera: "exact" equals the full causal pass; "released" equals the published streaming code.
+            track_window: frames kept for tracking, besides the query frame.
+
+        Raises:
+            ValueError: this network sees all frames, so a later frame would change earlier answers.
+        """
+        if self.sees != "past":
+            raise ValueError(
+                "this network sees all frames at once (sees='all', VGGT) and cannot stream: "
+                "use StreamVGGT, or load the weights with sees='past'"
+            )
+        return Memory(
+            num_layers=self.aggregator.depth,
+            camera_blocks=self.config["camera_trunk_depth"] if "camera" in self.heads else 0,
+            camera_iterations=self.config["camera_iterations"],
+            policy=policy,
+            camera=camera,
+            track_window=track_window,
+        )
+
+    def forward(
+        self,
+        images: Tensor,
+        *,
+        heads: Collection[str] | None = None,
+        query_points: Tensor | None = None,
+        memory: Memory | None = None,
+        visible: Sequence[Sequence[int]] | None = None,
+    ) -> Prediction:
+        """What the network says of a whole sequence, or of the next frames of a stream.
+
+        Args:
+            images: RGB in [0, 1]; H and W multiples of the patch size. (B, S, 3, H, W)
+            heads: those to run; None: all that the network has, the track head only if there is something to track.
+            query_points: (x, y) in pixels of the first of these frames, to be tracked. With a memory they are followed
+                from this call on, in place of those given before. (B, K, 2)
+            memory: the past of these streams, extended by these frames. None: the frames are the whole sequence.
+                No gradient flows through a memory.
+            visible: without memory and with sees="past": for each frame the frames it sees, its own among them, as
+                from `Policy.visible`; None: all up to its own.
+
+        Returns:
+            The prediction for these frames.
+
+        Raises:
+            ValueError: the images do not fit the network or the memory, or a head is asked for that it lacks.
+        """
+        heads = self._check(images, heads, query_points, memory, visible)
+        if memory is None:
+            return self._predict(images, heads, query_points, None, visible)
+        with torch.no_grad():
+            try:
+                one_by_one = memory.policy.looks_at_results or memory.policy.prunes_tokens
+                steps = images.split(1, 1) if one_by_one else [images]
+                predictions = []
+                for number, step in enumerate(steps):
+                    queries = query_points if number == 0 else None
+                    predictions.append(self._predict(step, heads, queries, memory, None))
+                    memory.advance(step.shape[1], predictions[-1])
+            except BaseException:
+                memory.retract()
+                raise
+        return concatenate(predictions) if len(predictions) > 1 else predictions[0]
+
+    def _predict(
+        self,
+        images: Tensor,
+        heads: Collection[str],
+        query_points: Tensor | None,
+        memory: Memory | None,
+        visible: Sequence[Sequence[int]] | None,
+    ) -> Prediction:
+        num_frames = images.shape[1]
+        height, width = images.shape[-2:]
+        if memory is not None:
+            layer_patterns, camera_patterns = memory.layer_patterns(num_frames), memory.camera_patterns(num_frames)
+        else:
+            pattern = SeePast(num_frames, visible) if self.sees == "past" else see_all
+            layer_patterns = [pattern] * self.aggregator.depth
+            camera_patterns = [[pattern] * self.config["camera_trunk_depth"]]
+
+        last = self.aggregator.depth - 1
+        needs_dense = {"depth", "points", "track"} & set(heads)
+        tokens = self.aggregator(
+            self.aggregator.encode(images),
+            (height // self.patch_size, width // self.patch_size),
+            patterns=layer_patterns,
+            layers={*(self.dpt_layers if needs_dense else ()), *((last,) if "camera" in heads else ())},
+            is_start=memory is None or memory.num_frames == 0,
+        )
+
+        said: dict[str, Any] = {}
+        if "camera" in heads:
+            camera_tokens = tokens[last][:, :, 0]
+            if memory is None or memory.camera_mode == "exact":
+                stages = self.camera_head(camera_tokens, camera_patterns)
+            else:
+                stages = self._released_cameras(camera_tokens, memory)
+            said["pose_enc"], said["pose_enc_stages"] = stages[-1], tuple(stages)
+        if "depth" in heads:
+            out = self._dense(self.depth_head, tokens, (height, width))
+            said["depth"], said["depth_conf"] = out[..., :1].exp(), 1 + out[..., 1].exp()
+        if "points" in heads:
+            out = self._dense(self.point_head, tokens, (height, width))
+            xyz = out[..., :3]
+            said["points"], said["points_conf"] = xyz.sign() * xyz.abs().expm1(), 1 + out[..., 3].exp()
+        if "track" in heads:
+            # The features channels first, as maps: (B, S, C, H/2, W/2).
+            maps = self._dense(self.track_head.feature_extractor, tokens, (height, width)).movedim(-1, 2)
+            stages, visibility, confidence = self.track_head(maps, query_points, memory.tracks if memory else None)
+            said["tracks"], said["tracks_stages"] = stages[-1], tuple(stages)
+            said["visibility"], said["track_conf"] = visibility, confidence
+        return Prediction((height, width), **said)
+
+    def _dense(self, head: DenseHead, tokens: dict[int, Tensor], image_size: tuple[int, int]) -> Tensor:
+        """A dense head's map of all frames, a few frames at a time. (B, S, H, W, channels)"""
+        batch = tokens[self.dpt_layers[0]].shape[0]
+        patches = [tokens[layer][:, :, Aggregator.num_special :].flatten(0, 1) for layer in self.dpt_layers]
+        chunks = zip(*(layer.split(self.frames_per_chunk) for layer in patches), strict=True)
+        maps = torch.cat([head(chunk, image_size) for chunk in chunks])
+        return maps.movedim(1, -1).unflatten(0, (batch, -1))
+
+    def _released_cameras(self, camera_tokens: Tensor, memory: Memory) -> list[Tensor]:
+        """As the published streaming code does it: the refinements share one cache, so they go frame by frame."""
+        per_frame = [
+            self.camera_head(token, [patterns])
+            for token, patterns in zip(
+                camera_tokens.split(1, 1), memory.released_patterns(camera_tokens.shape[1]), strict=True
+            )
+        ]
+        return [torch.cat(stage, 1) for stage in zip(*per_frame, strict=True)]
+
+    def _check(
+        self,
+        images: Tensor,
+        heads: Collection[str] | None,
+        query_points: Tensor | None,
+        memory: Memory | None,
+        visible: Sequence[Sequence[int]] | None,
+    ) -> tuple[str, ...]:
+        """Refuse at the door what cannot be computed; answer the heads to run."""
+        if images.ndim != 5 or images.shape[2] != 3 or not images.is_floating_point():
+            raise ValueError(
+                f"images must be floating point of shape (B, S, 3, H, W), not {images.dtype} {tuple(images.shape)}"
+            )
+        batch, num_frames, _, height, width = images.shape
+        if not num_frames or not batch:
+            raise ValueError("there must be at least one stream and one frame")
+        if height % self.patch_size or width % self.patch_size or not height or not width:
+            raise ValueError(
+                f"images are {height}×{width} (height × width), but both must be multiples of {self.patch_size}: "
+                "resize them, e.g. with load_frames"
+            )
+        tracking = query_points is not None or (memory is not None and memory.tracks.queries is not None)
+        if heads is None:
+            heads = tuple(head for head in self.heads if head != "track" or tracking)
+        check_heads(heads, self.heads, "this network was built with")
+        if "track" in heads and not tracking:
+            raise ValueError("the track head needs query_points: (x, y) in pixels of the first frame, (B, K, 2)")
+        if query_points is not None:
+            if "track" not in heads:
+                raise ValueError(f"query_points were given but the heads to run are {', '.join(heads)}: add 'track'")
+            if query_points.ndim != 3 or query_points.shape[0] != batch or query_points.shape[2] != 2:
+                raise ValueError(f"query_points must be ({batch}, K, 2), not {tuple(query_points.shape)}")
+        if visible is not None and (memory is not None or self.sees != "past"):
+            raise ValueError("`visible` is for a whole sequence (no memory) of a network with sees='past'")
+        if memory is not None:
+            if self.sees != "past":
+                raise ValueError("a network that sees all frames (sees='all') cannot go on with a memory")
+            memory.admit(batch, (height, width))
+        return tuple(heads)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, **options) -> VGGT:
+        """A network with weights from a folder, a file or the Hugging Face Hub; see `load_model`."""
+        from streamvggt.model.weights import load_model
+
+        return load_model(name_or_path, sees=cls._own_sees, **options)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors, which `from_pretrained` and the Hub understand."""
+        from streamvggt.model.weights import save_model
+
+        save_model(self, folder)
+
+    _own_sees: Sees = "all"
+
+
+class StreamVGGT(VGGT):
+    """The causal network: a frame sees itself and the past, so it can stream."""
+
+    _own_sees: Sees = "past"
+
+    def __init__(self, **options):
+        """Takes what `VGGT` takes, but for `sees`."""
+        super().__init__(sees="past", **options)
+
+
+def check_heads(asked: Collection[str], possible: Collection[str], whose: str) -> None:
+    """Raises ValueError where a head is asked for that is not there."""
+    unknown = [head for head in asked if head not in possible]
+    if unknown or not asked:
+        raise ValueError(f"heads {', '.join(unknown) or '(none)'}: {whose} {', '.join(possible)}")

@@ -1,0 +1,376 @@
+"""Networks from files, folders and the Hugging Face Hub, and back.
+
+A checkpoint is tensors with the released names (1,797 of them for the full network). Nothing in a file is executed:
+safetensors, or torch.load with weights_only=True. The network's size is read from the file's shapes, or from the config
+that this project writes beside or into its own files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import json
+import math
+import os
+import pickle
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from streamvggt.layers.attention import check_kernel
+from streamvggt.model.vggt import HEADS, VGGT, Sees, StreamVGGT
+
+CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
+CONFIG_MARK = "streamvggt"  # our config.json has this as its model_type
+
+HUB_FILES: dict[str, tuple[str, Sees]] = {
+    "facebook/VGGT-1B": ("model.safetensors", "all"),
+    "facebook/VGGT-1B-Commercial": ("vggt_1B_commercial.pt", "all"),
+    "lch01/StreamVGGT": ("checkpoints.pth", "past"),
+}
+
+RANDOM: dict[str, dict[str, Any]] = {
+    "random:small": {
+        "image_size": 224,
+        "embed_dim": 192,
+        "depth": 4,
+        "num_heads": 3,
+        "encoder_depth": 4,
+        "encoder_num_heads": 3,
+        "camera_trunk_depth": 2,
+        "camera_num_heads": 6,
+        "dpt_layers": (0, 1, 2, 3),
+        "dpt_features": 32,
+        "dpt_channels": (24, 48, 96, 96),
+        "track_features": 64,
+        "track_levels": 5,
+        "track_dim": 96,
+        "track_depth": 2,
+        "track_virtual": 16,
+    },
+    "random:full": {},
+}
+
+HEAD_PREFIXES = {"camera": "camera_head.", "depth": "depth_head.", "points": "point_head.", "track": "track_head."}
+assert set(HEAD_PREFIXES) == set(HEADS)
+
+FLOAT32_PREFIXES = ("track_head.tracker.",)
+"""Parts that stay float32 in a half-precision network: the tracker turns pixels into up to 1000 radians each."""
+
+
+@dataclass
+class _Checkpoint:
+    """A file's tensors, read when asked for."""
+
+    source: str
+    shapes: dict[str, tuple[int, ...]]
+    read: Callable[[str], Tensor]
+    config: dict[str, Any] | None = None
+
+
+def load_model(
+    name_or_path: str | os.PathLike,
+    *,
+    sees: Sees | None = None,
+    heads: Sequence[str] | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    attention: str = "sdpa",
+    activation_checkpointing: bool = False,
+    **config,
+) -> VGGT:
+    """A network ready for inference, its weights strictly checked.
+
+    Tensors go one by one from the file to `dtype` and `device`, so memory holds one copy of the weights.
+
+    Args:
+        name_or_path: a .safetensors, .pt or .pth file (plain state dict, or a trainer's checkpoint with a "model"
+            entry); a folder with config.json and model.safetensors; a Hugging Face id, e.g. "lch01/StreamVGGT"; or
+            "random:small", "random:full": seeded random weights, to try the software where there are no weights.
+        sees: "past" (StreamVGGT) or "all" (VGGT); None: what the file's config or its Hub id says, else "past".
+        heads: those to build and read; None: those of the config, else all four.
+        dtype: of the weights, half precision for speed; the tracker stays float32.
+        attention: "sdpa" or "flash".
+        config: network arguments that the file's shapes do not tell, e.g. camera_num_heads=8; see `VGGT`.
+
+    Raises:
+        FileNotFoundError: there are no weights of that name.
+        ValueError: the file is of another network, tensors are missing, extra or of wrong shape, or it holds code.
+    """
+    check_kernel(attention, torch.device(device), dtype)
+    options = {"attention": attention, "activation_checkpointing": activation_checkpointing}
+    name = os.fspath(name_or_path)
+    if name.startswith("random:"):
+        model = _random_model(name, {"sees": sees or "past", "heads": heads or HEADS, **config, **options})
+        tensors: Callable[[str], Tensor] = model.state_dict().__getitem__
+    else:
+        path, hub_sees = _find(name)
+        checkpoint = _open(path)
+        found = checkpoint.config or config_from_shapes(checkpoint.shapes, checkpoint.source, config)
+        found = {"sees": hub_sees or "past", **found, **config}
+        if sees is not None:
+            found["sees"] = sees
+        if heads is not None:
+            found["heads"] = heads
+        with torch.device("meta"):
+            model = _build({**found, **options}, checkpoint.source)
+        _check_tensors(model, checkpoint)
+        tensors = checkpoint.read
+    loaded = {}
+    for tensor_name in model.state_dict():
+        wanted = torch.float32 if tensor_name.startswith(FLOAT32_PREFIXES) else dtype
+        loaded[tensor_name] = tensors(tensor_name).to(device, wanted)
+    model.load_state_dict(loaded, assign=True)
+    return model.eval()
+
+
+def save_model(model: VGGT, folder: str | os.PathLike) -> None:
+    """Write config.json and model.safetensors into `folder`, each whole or not at all."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.dumps({"model_type": CONFIG_MARK, **model.config}, indent=2)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    unfinished = folder / (WEIGHTS_NAME + ".part")
+    # The config is in the file too, so that the file alone is enough.
+    save_file(tensors, unfinished, metadata={"format": "pt", "config": config})
+    os.replace(unfinished, folder / WEIGHTS_NAME)
+    unfinished = folder / (CONFIG_NAME + ".part")
+    unfinished.write_text(config + "\n")
+    os.replace(unfinished, folder / CONFIG_NAME)
+
+
+def fingerprint(model: VGGT) -> str:
+    """A short name for these weights: a hash of all names, shapes and the first numbers of every tensor."""
+    digest = hashlib.sha256()
+    starts = []
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        starts.append(tensor.flatten()[:64].float())
+    digest.update(torch.cat(starts).cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def config_from_shapes(
+    shapes: Mapping[str, tuple[int, ...]], source: str = "the file", known: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The network's arguments as far as its tensors tell; the rest as in the released networks.
+
+    Shapes tell every size except the numbers of heads of encoder, camera trunk and tracker, the camera's and tracker's
+    iterations, the tracker's window radius and which layers the dense heads read. Where the file is not of the
+    released size, a warning says what was assumed.
+
+    Args:
+        known: arguments that the caller gives; nothing is assumed of them.
+
+    Raises:
+        ValueError: these are not the tensors of this network.
+    """
+    needed = (
+        "aggregator.camera_token",
+        "aggregator.patch_embed.pos_embed",
+        "aggregator.patch_embed.patch_embed.proj.weight",
+        "aggregator.global_blocks.0.attn.q_norm.weight",
+        "aggregator.global_blocks.0.mlp.fc1.weight",
+    )
+    missing = [name for name in needed if name not in shapes]
+    if missing:
+        raise ValueError(
+            f"{source} does not hold a VGGT network: among its {len(shapes)} tensors ({_some(shapes)}) "
+            f"there is no {missing[0]!r}"
+        )
+
+    def count(prefix: str) -> int:
+        return len({name[len(prefix) :].split(".")[0] for name in shapes if name.startswith(prefix)})
+
+    embed_dim = shapes["aggregator.camera_token"][-1]
+    depth = count("aggregator.global_blocks.")
+    patch_size = shapes["aggregator.patch_embed.patch_embed.proj.weight"][-1]
+    found: dict[str, Any] = {
+        "embed_dim": embed_dim,
+        "patch_size": patch_size,
+        "image_size": math.isqrt(shapes["aggregator.patch_embed.pos_embed"][1] - 1) * patch_size,
+        "depth": depth,
+        "num_heads": embed_dim // shapes["aggregator.global_blocks.0.attn.q_norm.weight"][0],
+        "mlp_ratio": shapes["aggregator.global_blocks.0.mlp.fc1.weight"][0] / embed_dim,
+        "encoder_depth": count("aggregator.patch_embed.blocks."),
+    }
+    assumed: dict[str, Any] = {"encoder_num_heads": max(embed_dim // 64, 1)}
+    if count("camera_head.trunk."):
+        found["camera_trunk_depth"] = count("camera_head.trunk.")
+        assumed["camera_num_heads"] = 16
+        assumed["camera_iterations"] = 4
+    for head in ("depth_head", "point_head", "track_head.feature_extractor"):
+        if f"{head}.scratch.layer1_rn.weight" in shapes:
+            if head != "track_head.feature_extractor":
+                found["dpt_features"] = shapes[f"{head}.scratch.layer1_rn.weight"][0]
+            found["dpt_channels"] = tuple(shapes[f"{head}.projects.{level}.weight"][0] for level in range(4))
+            # The released network has 24 layers and reads 4, 11, 17 and 23: not quite even.
+            even = tuple(depth * quarter // 4 - 1 for quarter in range(1, 5))
+            assumed["dpt_layers"] = (4, 11, 17, 23) if depth == 24 else even
+    if "track_head.tracker.corr_mlp.fc1.weight" in shapes:
+        tracker = "track_head.tracker."
+        found["track_features"] = shapes[tracker + "fmap_norm.weight"][0]
+        found["track_dim"], windows = shapes[tracker + "corr_mlp.fc1.weight"]
+        found["track_depth"] = count(tracker + "updateformer.time_blocks.")
+        found["track_virtual"] = shapes[tracker + "updateformer.virual_tracks"][1]
+        assumed["track_radius"] = 4
+        found["track_levels"] = windows // (2 * (known or {}).get("track_radius", 4) + 1) ** 2
+        assumed["track_num_heads"] = 8
+        assumed["track_iterations"] = 4
+    assumed = {name: value for name, value in assumed.items() if name not in (known or {})}
+    if assumed and (embed_dim, depth) != (1024, 24):
+        said = ", ".join(f"{name}={value}" for name, value in assumed.items())
+        warnings.warn(
+            f"{source} has no config and its shapes do not tell {', '.join(assumed)}; taken as {said}. "
+            "Give load_model the right values, or keep the config.json that save_pretrained writes",
+            stacklevel=3,
+        )
+    return {**assumed, **found}
+
+
+def _build(arguments: dict[str, Any], source: str) -> VGGT:
+    arguments = dict(arguments)
+    sees = arguments.pop("sees")
+    unknown = set(arguments) - set(inspect.signature(VGGT.__init__).parameters)
+    if unknown:
+        raise ValueError(f"{source}: the network has no argument {', '.join(sorted(unknown))}")
+    return StreamVGGT(**arguments) if sees == "past" else VGGT(sees=sees, **arguments)
+
+
+def _random_model(name: str, arguments: dict[str, Any]) -> VGGT:
+    if name not in RANDOM:
+        raise ValueError(f"there are no weights {name!r}; random ones are {', '.join(RANDOM)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return _build({**RANDOM[name], **arguments}, name)
+
+
+def _find(name: str) -> tuple[Path, Sees | None]:
+    """The file of the weights called `name`, and what the Hub id says about the network."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        files = [path / WEIGHTS_NAME] if (path / WEIGHTS_NAME).exists() else []
+        files = files or [file for kind in ("safetensors", "pt", "pth") for file in sorted(path.glob(f"*.{kind}"))]
+        if len(files) != 1:
+            what = f"several: {', '.join(file.name for file in files)}; name one" if files else "none"
+            raise FileNotFoundError(f"one file of weights ({WEIGHTS_NAME}) was expected in {path}; there are {what}")
+        return files[0], None
+    if path.exists():
+        return path, None
+    if name in HUB_FILES or (name.count("/") == 1 and not path.suffix and not path.parent.exists()):
+        return _download(name), HUB_FILES.get(name, (None, None))[1]
+    raise FileNotFoundError(
+        f"no weights at {name!r}: expected a .safetensors, .pt or .pth file, a folder with {WEIGHTS_NAME}, a Hugging "
+        f"Face id ({', '.join(HUB_FILES)}), or {' or '.join(RANDOM)}"
+    )
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    filename = HUB_FILES.get(name, (WEIGHTS_NAME, None))[0]
+    try:
+        if name not in HUB_FILES:
+            with contextlib.suppress(EntryNotFoundError):
+                hf_hub_download(name, CONFIG_NAME)  # lands beside the weights
+        return Path(hf_hub_download(name, filename))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise FileNotFoundError(
+            f"{filename} of {name} could not be had from Hugging Face ({type(error).__name__}): check the name and the "
+            "network, or download it elsewhere and give the file's path (see ckpt/README.md)"
+        ) from error
+
+
+def _open(path: Path) -> _Checkpoint:
+    if path.suffix not in (".safetensors", ".pt", ".pth"):
+        raise ValueError(f"{path}: weights are .safetensors, .pt or .pth files")
+    checkpoint = _open_safetensors(path) if path.suffix == ".safetensors" else _open_pickle(path)
+    beside = path.parent / CONFIG_NAME
+    if checkpoint.config is None and path.name == WEIGHTS_NAME and beside.exists():
+        checkpoint.config = _own_config(json.loads(beside.read_text()))
+    return checkpoint
+
+
+def _open_safetensors(path: Path) -> _Checkpoint:
+    try:
+        file = safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file, or is cut off: {error}") from error
+    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    config = (file.metadata() or {}).get("config")
+    # Tensors are views of the mapped file; the copy makes the network independent of it.
+    return _Checkpoint(str(path), shapes, lambda name: file.get_tensor(name).clone(), _own_config(config))
+
+
+def _open_pickle(path: Path) -> _Checkpoint:
+    try:
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap" not in str(error):
+                raise
+            content = torch.load(path, map_location="cpu", weights_only=True)  # the format before torch 1.6
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} was refused: it is not a plain file of tensors but holds Python code or objects, which are never "
+            "executed here. Convert it where you trust it: torch.save(model.state_dict(), …)"
+        ) from error
+    except (RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(f"{path} is not a checkpoint, or is cut off: {error}") from error
+    config = _own_config(content.get("config")) if isinstance(content, dict) else None
+    tensors = content.get("model", content) if isinstance(content, dict) else None
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise ValueError(f"{path} holds no state dict: a dict of tensors, or one under the entry 'model', was expected")
+    tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return _Checkpoint(str(path), shapes, lambda name: tensors[name].clone(), config)
+
+
+def _own_config(config: str | dict[str, Any] | None) -> dict[str, Any] | None:
+    """The network's arguments, if this project wrote them."""
+    if isinstance(config, str):
+        config = json.loads(config)
+    if not isinstance(config, dict) or config.get("model_type") != CONFIG_MARK:
+        return None
+    return {name: value for name, value in config.items() if name != "model_type"}
+
+
+def _check_tensors(model: VGGT, checkpoint: _Checkpoint) -> None:
+    """Raises ValueError that lists what does not fit between the network and the file."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    unread = tuple(prefix for head, prefix in HEAD_PREFIXES.items() if head not in model.heads)
+    there = {name: shape for name, shape in checkpoint.shapes.items() if not name.startswith(unread)}
+    missing = [name for name in expected if name not in there]
+    extra = [name for name in there if name not in expected]
+    wrong = [name for name in expected if name in there and there[name] != expected[name]]
+    if not (missing or extra or wrong):
+        return
+    lines = [f"{checkpoint.source} does not fit the network:"]
+    if missing:
+        lines.append(f"  {len(missing)} missing: {_some(missing)}")
+    if extra:
+        lines.append(f"  {len(extra)} extra: {_some(extra)}")
+    if wrong:
+        shapes = [f"{name} is {there[name]}, expected {expected[name]}" for name in wrong]
+        lines.append(f"  {len(wrong)} of wrong shape: {_some(shapes)}")
+    absent = [
+        head for head in model.heads if not any(name.startswith(HEAD_PREFIXES[head]) for name in checkpoint.shapes)
+    ]
+    if absent:
+        present = tuple(head for head in model.heads if head not in absent)
+        lines.append(f"  The file has no {', '.join(absent)} head: load it with heads={present}")
+    raise ValueError("\n".join(lines))
+
+
+def _some(names, most: int = 10) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (f", … ({len(names) - most} more)" if len(names) > most else "")

@@ -1,0 +1,177 @@
+"""One stream from its first frame to its last: a model, a memory, a policy."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamvggt.frame import Frame
+from streamvggt.model.memory import CameraMemory, Memory, Policy
+from streamvggt.model.vggt import VGGT
+from streamvggt.model.weights import fingerprint
+from streamvggt.prediction import Prediction
+from streamvggt.stream.policy import KeepAll
+
+TIMES_KEPT = 1000  # of the latest frames, for the statistics
+STATE_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StreamStatistics:
+    """How a stream is doing.
+
+    frames_seen, frames_held: frames pushed, and those the next frame will see.
+    memory_bytes: keys, values and track features, preallocated slots included.
+    median_ms, p95_ms: of the latest frames, input to result on the device; None before the first.
+    """
+
+    frames_seen: int
+    frames_held: int
+    memory_bytes: int
+    median_ms: float | None
+    p95_ms: float | None
+
+
+class StreamSession:
+    """Turns frames into predictions one by one, without looking at the past again.
+
+        session = StreamSession(model, policy=Window(1, 8))
+        for frame in load_frames("clip.mp4"):
+            prediction = session.push(frame)
+
+    It holds no results: a prediction that the caller drops is gone.
+    """
+
+    def __init__(
+        self,
+        model: VGGT,
+        *,
+        policy: Policy | None = None,
+        camera: CameraMemory = "exact",
+        heads: Collection[str] | None = None,
+        track_window: int = 8,
+    ):
+        """
+        Args:
+            model: with sees="past".
+            policy: which frames stay; None: all.
+            camera: "exact" poses equal the full causal pass; "released" ones equal the published streaming code.
+            heads: those to run; None: all the model has.
+            track_window: frames kept for tracking, besides the query frame.
+
+        Raises:
+            ValueError: the model cannot stream.
+        """
+        self.model = model
+        self.policy = policy or KeepAll()
+        self.heads = heads
+        self._camera: CameraMemory = camera
+        self._track_window = track_window
+        self._device = next(model.parameters()).device
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything; the next frame is the first of a new stream."""
+        self.memory: Memory = self.model.new_memory(self.policy, camera=self._camera, track_window=self._track_window)
+        self._times: deque[_Timer] = deque(maxlen=TIMES_KEPT)
+
+    def push(self, frame: Frame | Tensor, *, query_points: Tensor | None = None) -> Prediction:
+        """What the network says of the next frame.
+
+        Args:
+            frame: a Frame; or RGB in [0, 1], (3, H, W), or of several streams that advance together, (B, 3, H, W).
+            query_points: (x, y) in pixels of this frame, to be followed from here on. (K, 2) or (B, K, 2)
+
+        Returns:
+            The prediction of this frame, S = 1, on the model's device.
+
+        Raises:
+            ValueError: the frame does not fit the stream, for instance its size has changed.
+        """
+        image = frame.image if isinstance(frame, Frame) else frame
+        if image.ndim not in (3, 4):
+            raise ValueError(f"a frame is (3, H, W), or (B, 3, H, W) of several streams, not {tuple(image.shape)}")
+        images = image.reshape(-1, 1, *image.shape[-3:]).to(self._device, non_blocking=True)
+        if query_points is not None:
+            query_points = query_points.reshape(-1, *query_points.shape[-2:]).to(self._device)
+        timer = _Timer(self._device)
+        with torch.no_grad():
+            prediction = self.model(images, heads=self.heads, query_points=query_points, memory=self.memory)
+        timer.stop()
+        self._times.append(timer)
+        return prediction
+
+    def statistics(self) -> StreamStatistics:
+        """Frames, memory and speed so far. Waits for the device."""
+        times = [timer.milliseconds() for timer in self._times]
+        median, p95 = np.percentile(times, [50, 95]).tolist() if times else (None, None)
+        return StreamStatistics(self.memory.num_frames, len(self.memory.held), self.memory.num_bytes, median, p95)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the stream's state, whole or not at all, so that `restore` can go on after an interruption."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(path.name + ".part")
+        state = {
+            "format": STATE_FORMAT,
+            "weights": fingerprint(self.model),
+            "policy": repr(self.policy),
+            "memory": self.memory.state(),
+        }
+        try:
+            torch.save(state, unfinished)
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def restore(self, path: str | os.PathLike) -> None:
+        """Go on where `save` was called, in this process or another.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no saved stream, or one of other weights, another policy or camera memory.
+        """
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{path} is not a saved stream, or is cut off") from error
+        if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
+            raise ValueError(f"{path} is not a saved stream of this version")
+        for what, mine in (("weights", fingerprint(self.model)), ("policy", repr(self.policy))):
+            if state[what] != mine:
+                raise ValueError(f"{path} is a stream with {what} {state[what]}, but this session has {mine}")
+        self.reset()
+        self.memory.restore(state["memory"], self._device)
+
+
+class _Timer:
+    """Milliseconds of one step; on CUDA by events, so that nothing waits until somebody asks."""
+
+    def __init__(self, device: torch.device):
+        self._on_cuda = device.type == "cuda"
+        self._start = self._mark()
+
+    def stop(self) -> None:
+        self._end = self._mark()
+
+    def milliseconds(self) -> float:
+        if not self._on_cuda:
+            return (self._end - self._start) * 1000
+        self._end.synchronize()
+        return self._start.elapsed_time(self._end)
+
+    def _mark(self):
+        if not self._on_cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
