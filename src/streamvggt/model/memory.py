@@ -96,6 +96,7 @@ class Memory:
         self.held: list[int] = []
         self.image_size: tuple[int, int] | None = None
         self.batch_size: int | None = None
+        self._is_damaged = False
 
     def admit(self, batch_size: int, image_size: tuple[int, int]) -> None:
         """Check that images fit to those seen before.
@@ -103,6 +104,10 @@ class Memory:
         Raises:
             ValueError: another number of streams or another image size.
         """
+        if self._is_damaged:
+            raise RuntimeError(
+                "an earlier call failed half-way and left this memory incomplete: begin a new stream or restore one"
+            )
         if self.image_size is None:
             self.batch_size, self.image_size = batch_size, image_size
         if batch_size != self.batch_size:
@@ -157,11 +162,15 @@ class Memory:
                 self.policy.prune(layer, cache)
 
     def retract(self) -> None:
-        """Forget frames of a call that failed half-way, so that it can be made again."""
-        half_done = [
-            f for cache in self._frame_caches() for f in cache.frames if f is not None and f >= self.num_frames
-        ]
-        self._drop(half_done)
+        """Forget frames of a call that failed half-way, so that it can be made again.
+
+        Where that call had already forgotten older frames (it was several frames long), or caches are pruned by tokens,
+        there is no way back: the memory then refuses further frames.
+        """
+        for cache in self._frame_caches():
+            cache.drop({frame for frame in cache.frames if frame is not None and frame >= self.num_frames})
+            self._is_damaged |= {frame for frame in cache.frames if frame is not None} != set(self.held)
+        self._is_damaged |= self.policy.prunes_tokens
 
     def _drop(self, frames: list[int]) -> None:
         for cache in self._frame_caches():
@@ -210,3 +219,4 @@ class Memory:
             for cache, saved in zip(blocks, saved_blocks, strict=True):
                 cache.restore(saved, device)
         self.tracks.restore(state["tracks"], device)
+        self._is_damaged = False

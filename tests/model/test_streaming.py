@@ -1,0 +1,279 @@
+"""A stream is the full causal pass, however it is cut; dropping from the memory is masking."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from networks import assert_same, images, tiny
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from streamvggt import KeepAll, Window
+from streamvggt.layers.attention import SeePast
+from streamvggt.layers.kv_cache import KVCache, SeeMemory
+from streamvggt.model.memory import Policy
+from streamvggt.prediction import concatenate
+
+WITHOUT_TRACKS = ("camera", "depth", "points")
+
+
+def stream(model, frames, chunks, policy=None, **options):
+    memory = model.new_memory(policy, **options)
+    return concatenate([model(chunk, memory=memory, heads=WITHOUT_TRACKS) for chunk in frames.split(chunks, 1)])
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny()
+
+
+@pytest.mark.parametrize("chunks", [[1] * 6, [6], [1, 5], [2, 3, 1], [4, 2]], ids=str)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_any_cutting_of_the_stream_is_the_full_causal_pass(model, chunks, batch):
+    frames = images(batch, 6)
+    with torch.no_grad():
+        assert_same(stream(model, frames, chunks), model(frames, heads=WITHOUT_TRACKS))
+
+
+def test_many_frames_grow_the_slots_and_change_nothing(model):
+    frames = images(1, 21, 14, 28)
+    with torch.no_grad():
+        assert_same(stream(model, frames, [1] * 21), model(frames, heads=WITHOUT_TRACKS))
+
+
+@dataclass(frozen=True)
+class EveryThird(Policy):
+    """Drops two frames of three, several at once and from the middle: the holes must be filled."""
+
+    def keep(self, frames, result):
+        return [f for f in frames if f % 3 == 0 or f >= frames[-1] - 1 and frames[-1] % 4]
+
+
+POLICIES = [KeepAll(), Window(1, 2), Window(0, 1), Window(2, 0), Window(0, 0), Window(1, 100), EveryThird()]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+@pytest.mark.parametrize("chunks", [[1] * 9, [4, 1, 4]], ids=str)
+def test_dropping_is_masking(model, policy, chunks):
+    frames = images(2, 9)
+    with torch.no_grad():
+        masked = model(frames, heads=WITHOUT_TRACKS, visible=policy.visible(9))
+        assert_same(stream(model, frames, chunks, policy), masked)
+
+
+def test_a_window_changes_what_is_seen(model):
+    """Otherwise the test above would compare nothing with nothing."""
+    frames = images(1, 6)
+    with torch.no_grad():
+        full = model(frames, heads=WITHOUT_TRACKS)
+        narrow = model(frames, heads=WITHOUT_TRACKS, visible=Window(1, 1).visible(6))
+    assert torch.equal(full.depth[:, :3], narrow.depth[:, :3])
+    assert (full.depth[:, 3:] - narrow.depth[:, 3:]).abs().max() > 1e-4
+
+
+def test_an_infinite_window_keeps_all_to_the_bit(model):
+    frames = images(1, 7)
+    with torch.no_grad():
+        all_kept = stream(model, frames, [1] * 7, KeepAll())
+        window = stream(model, frames, [1] * 7, Window(1, 10**9))
+    for name, value in all_kept.numpy().items():
+        assert (value == window.numpy()[name]).all(), name
+
+
+def test_a_later_frame_changes_no_earlier_result(model):
+    frames = images(1, 5)
+    other = frames.clone()
+    other[:, 3:] = images(1, 2, seed=1)
+    with torch.no_grad():
+        a, b = model(frames, heads=WITHOUT_TRACKS), model(other, heads=WITHOUT_TRACKS)
+    assert_same(a.frames(slice(0, 3)), b.frames(slice(0, 3)), tolerance=0)
+    assert (a.depth[:, 3] - b.depth[:, 3]).abs().max() > 1e-4
+
+
+def test_released_camera_memory_depends_on_frames_only_through_its_order(model):
+    """The published scheme goes frame by frame; a chunk must give the same as single frames."""
+    frames = images(2, 5)
+    with torch.no_grad():
+        single = stream(model, frames, [1] * 5, camera="released")
+        assert_same(stream(model, frames, [2, 3], camera="released"), single)
+        exact = stream(model, frames, [1] * 5)
+    assert (single.pose_enc[:, 1:] - exact.pose_enc[:, 1:]).abs().max() > 1e-3
+    assert torch.equal(single.depth, exact.depth)
+
+
+@pytest.mark.parametrize("camera", ["exact", "released"])
+def test_a_window_bounds_every_cache(model, camera):
+    memory = model.new_memory(Window(1, 2), camera=camera)
+    sizes = set()
+    for frame in images(1, 12).split(1, 1):
+        model(frame, memory=memory)
+        sizes.add(memory.num_bytes)
+    assert memory.held == [0, 10, 11]
+    assert memory.num_tokens == [3 * (5 + 6)] * 4
+    assert {len(cache) for blocks in memory.camera for cache in blocks} == {3 * (4 if camera == "released" else 1)}
+    assert len(sizes) == 1, "slots are preallocated"
+
+
+def test_released_window_equals_a_fresh_cache_of_the_frames_kept(model):
+    """Slots written in place of dropped ones must leave no trace of what they held."""
+    frames = images(1, 6)
+    with torch.no_grad():
+        windowed = stream(model, frames, [1] * 6, Window(0, 1), camera="released")
+        # A frame that sees only one earlier frame: in layers, that one's keys depend on its own past, so compare the
+        # camera trunk alone, on the tokens that the windowed stream saw.
+        visible = Window(0, 1).visible(6)
+        aggregator = model.aggregator
+        tokens = aggregator(aggregator.encode(frames), (2, 3), patterns=[SeePast(6, visible)] * 4)[3][:, :, 0]
+        # Frame by frame with caches that forget by being rebuilt: all frames so far, the policy's drops applied.
+        caches = [KVCache() for _ in range(2)]
+        poses = []
+        for t in range(6):
+            gone = [t - 2] if t >= 2 else []
+            for cache in caches:
+                keys, kept = cache.state(), []
+                if keys["keys"] is not None:
+                    kept = [i for i, frame in enumerate(keys["frames"]) if frame not in gone]
+                    keys.update(
+                        frames=[keys["frames"][i] for i in kept],
+                        keys=keys["keys"][:, :, kept],
+                        values=keys["values"][:, :, kept],
+                    )
+                    cache.restore(keys, frames.device)
+            poses.append(model.camera_head(tokens[:, t : t + 1], [[SeeMemory(c, [(t, [])]) for c in caches]])[-1])
+    assert (torch.cat(poses, 1) - windowed.pose_enc).abs().max() < 1e-11
+
+
+@dataclass(frozen=True)
+class KeepNear(Policy):
+    """Keeps a frame when its own prediction says so: what key frames by motion will do."""
+
+    looks_at_results = True
+
+    def keep(self, frames, result):
+        is_key = frames[-1] == 0 or result.pose_enc[0, 0, 0].item() > self.threshold
+        return frames if is_key else frames[:-1]
+
+    threshold: float = 0.0
+
+
+def test_a_policy_may_look_at_the_frames_prediction(model):
+    frames = images(1, 8)
+    with torch.no_grad():
+        middle = model(frames).pose_enc[0, 1:, 0].median().item()
+        memory = model.new_memory(KeepNear(middle))
+        whole = model(frames, memory=memory, heads=WITHOUT_TRACKS)
+        single = stream(model, frames, [1] * 8, KeepNear(middle))
+    assert_same(whole, single, tolerance=0)
+    kept = [f for f in range(8) if f == 0 or whole.pose_enc[0, f, 0].item() > middle]
+    assert memory.held == kept
+    assert 1 < len(kept) < 8
+    visible = [[*[f for f in kept if f < t], t] for t in range(8)]
+    with torch.no_grad():
+        assert_same(single, model(frames, heads=WITHOUT_TRACKS, visible=visible))
+
+
+@dataclass(frozen=True)
+class FirstTokensOfEachFrame(Policy):
+    """Prunes each layer to a budget that differs from layer to layer: what key diversity will do."""
+
+    budget: int = 20
+    prunes_tokens = True
+
+    def prune(self, layer, cache):
+        held, budget = len(cache), self.budget + layer
+        if held > budget:
+            keys, _ = cache.contents()
+            best = keys.norm(dim=-1).topk(budget, dim=2).indices.sort(-1).values
+            cache.keep_tokens(best)
+
+
+def test_a_policy_may_prune_tokens_layer_by_layer(model):
+    frames = images(2, 6)
+    memory = model.new_memory(FirstTokensOfEachFrame())
+    with torch.no_grad():
+        pruned = concatenate([model(frame, memory=memory, heads=WITHOUT_TRACKS) for frame in frames.split(1, 1)])
+        assert memory.num_tokens == [20, 21, 22, 23]
+        unlimited = stream(model, frames, [1] * 6, FirstTokensOfEachFrame(budget=10**6))
+        full = model(frames, heads=WITHOUT_TRACKS)
+    assert_same(unlimited, full)
+    assert_same(pruned.frames(slice(0, 2)), full.frames(slice(0, 2)))
+    assert (pruned.depth[:, 3:] - full.depth[:, 3:]).abs().max() > 1e-5
+
+
+def test_a_step_never_waits_for_the_device(model):
+    """What would stall an accelerator is recorded on the CPU as well: reading a tensor's value into Python."""
+    waiting = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique")
+
+    class Watch(TorchDispatchMode):
+        seen = ()
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            name = function.overloadpacket.__name__
+            if name in waiting:
+                self.seen = (*self.seen, name)
+            return function(*args, **(kwargs or {}))
+
+    memory = model.new_memory(Window(1, 2))
+    queries = torch.tensor([[[5.0, 5.0], [30.0, 20.0]]], dtype=torch.float64)
+    with torch.no_grad(), Watch() as watch:
+        for number, frame in enumerate(images(1, 5).split(1, 1)):
+            model(frame, memory=memory, query_points=queries if number == 0 else None)
+    assert watch.seen == ()
+
+
+def test_a_step_that_failed_can_be_made_again(model, monkeypatch):
+    frames = images(1, 4)
+    memory = model.new_memory(Window(1, 1))
+    with torch.no_grad():
+        expected = stream(model, frames, [1] * 4, Window(1, 1))
+        done = [model(frame, memory=memory, heads=WITHOUT_TRACKS) for frame in frames[:, :3].split(1, 1)]
+        with monkeypatch.context() as patch:
+
+            def out_of_memory(*args):
+                raise torch.OutOfMemoryError("no memory left")
+
+            patch.setattr(model.depth_head, "forward", out_of_memory)
+            with pytest.raises(torch.OutOfMemoryError):
+                model(frames[:, 3:], memory=memory, heads=WITHOUT_TRACKS)
+        done.append(model(frames[:, 3:], memory=memory, heads=WITHOUT_TRACKS))
+    assert_same(concatenate(done), expected)
+
+
+def test_a_chunk_that_failed_after_forgetting_is_refused_afterwards(model, monkeypatch):
+    frames = images(1, 5)
+    memory = model.new_memory(Window(1, 1))
+    model(frames[:, :2], memory=memory)
+    with monkeypatch.context() as patch:
+
+        def out_of_memory(*args):
+            raise torch.OutOfMemoryError("no memory left")
+
+        patch.setattr(model.depth_head, "forward", out_of_memory)
+        with pytest.raises(torch.OutOfMemoryError):
+            model(frames[:, 2:], memory=memory)
+    with pytest.raises(RuntimeError, match="begin a new stream or restore"):
+        model(frames[:, 2:], memory=memory)
+
+
+def test_saved_and_restored_memory_goes_on_as_if_nothing_happened(model):
+    frames = images(2, 6)
+    queries = torch.rand(2, 3, 2, dtype=torch.float64) * 20
+    for policy in (KeepAll(), Window(1, 1)):
+        memory, other = model.new_memory(policy), model.new_memory(policy)
+        model(frames[:, :3], memory=memory, query_points=queries)
+        other.restore(memory.state(), frames.device)
+        assert_same(model(frames[:, 3:], memory=other), model(frames[:, 3:], memory=memory), tolerance=1e-12)
+
+
+def test_memory_refuses_what_does_not_fit(model):
+    memory = model.new_memory()
+    model(images(1, 1), memory=memory)
+    with pytest.raises(ValueError, match=r"frame 1 is 42×28 .* began with 28×42"):
+        model(images(1, 1, 42, 28), memory=memory)
+    with pytest.raises(ValueError, match="holds 1 stream"):
+        model(images(2, 1), memory=memory)
+    with pytest.raises(ValueError, match="cannot stream"):
+        tiny("all").new_memory()
+    with pytest.raises(ValueError, match="'exact' or 'released'"):
+        model.new_memory(camera="fast")
+    with pytest.raises(ValueError, match="camera memory 'exact'"):
+        model.new_memory(camera="released").restore(memory.state(), torch.device("cpu"))
