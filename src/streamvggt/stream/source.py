@@ -1,0 +1,65 @@
+"""What every source of frames has: options, and a way to begin later."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from streamvggt.frame import Frame
+from streamvggt.stream.preprocess import check_preparation
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the frames are chosen and prepared; see `load_frames`."""
+
+    size: int = 518
+    patch_size: int = 14
+    mode: str = "crop"
+    fps: float | None = None
+    stride: int = 1
+    max_frames: int | None = None
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        check_preparation(**self.preparation)
+        if self.stride < 1:
+            raise ValueError(f"stride must be at least 1; got {self.stride}")
+        if self.max_frames is not None and self.max_frames < 1:
+            raise ValueError(f"max_frames must be at least 1; got {self.max_frames}")
+        if self.fps is not None and not 1e-3 <= self.fps <= 1e3:
+            raise ValueError(f"fps must be between 0.001 and 1000 frames per second; got {self.fps}")
+        if self.fps is not None and self.stride > 1:
+            raise ValueError("fps and stride both choose frames; give only one of them")
+
+    @property
+    def preparation(self) -> dict:
+        return {"size": self.size, "patch_size": self.patch_size, "mode": self.mode}
+
+
+class FrameSource(ABC):
+    """The frames of one input; iterating again begins again.
+
+    kind: "images", "video" or "live".
+    skipped: name and reason of whatever could not be read, filled while iterating.
+    num_frames: how many frames to expect, for a progress bar; an estimate for videos, None where nothing tells.
+    """
+
+    kind: str
+    num_frames: int | None
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.start = 0
+        self.skipped: list[tuple[str, str]] = []
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    def starting_at(self, index: int) -> "FrameSource":
+        """The same frames from `Frame.index` ≥ index on, to go on where a run has stopped."""
+        if self.kind == "live" and index > 0:
+            raise ValueError("a live source cannot start in its past: starting_at needs images or a video file")
+        later = copy.copy(self)
+        later.start, later.skipped = index, []
+        return later

@@ -1,0 +1,255 @@
+"""Frames of videos, cameras and network streams."""
+
+import math
+import re
+import time
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import closing
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from av.sidedata.sidedata import Type as SideData
+
+from streamvggt.frame import Frame
+from streamvggt.stream.preprocess import frame_from_array
+from streamvggt.stream.source import FrameSource, Options
+
+URL = re.compile(r"(rtsp|rtmp|https?|udp|tcp)://", re.IGNORECASE)
+TIMEOUT = 10.0  # seconds to wait for a network stream
+CLOCK_STEP = Fraction(1, 1000)  # Matroska and FLV round times to milliseconds; a frame may seem this much early
+
+
+class MovingSource(FrameSource):
+    """What videos and cameras share: frames chosen by time or number, all of one size."""
+
+    @abstractmethod
+    def _pictures(self) -> Iterator[tuple[Fraction | float, object]]:
+        """Seconds since the first picture, and the picture, for each one decoded."""
+
+    @abstractmethod
+    def _rgb(self, picture: object) -> np.ndarray:
+        """Upright pixels, uint8. (H0, W0, 3)"""
+
+    def __iter__(self) -> Iterator[Frame]:
+        self.skipped.clear()
+        fps = None if self.options.fps is None else Fraction(self.options.fps).limit_denominator(10_000)
+        first_shape = None
+        last_tick = -1
+        num_chosen = 0
+        with closing(self._pictures()) as pictures:
+            for index, (seconds, picture) in enumerate(pictures):
+                tick = index // self.options.stride if fps is None else math.floor((seconds + CLOCK_STEP) * fps)
+                if tick <= last_tick:
+                    continue
+                last_tick = tick
+                num_chosen += 1
+                if index >= self.start:
+                    array = self._rgb(picture)
+                    frame = frame_from_array(array, **self.options.preparation, index=index, time=float(seconds))
+                    first_shape = first_shape or array.shape
+                    if array.shape != first_shape:
+                        raise ValueError(
+                            f"{frame.name} is {array.shape[1]} x {array.shape[0]} pixels but the stream started with "
+                            f"{first_shape[1]} x {first_shape[0]}; split it where the size changes"
+                        )
+                    yield frame
+                if num_chosen == self.options.max_frames:
+                    return
+
+
+class WebcamSource(MovingSource):
+    """A camera of this machine, by its number."""
+
+    kind = "live"
+
+    def __init__(self, number: int, options: Options) -> None:
+        super().__init__(options)
+        self.number = number
+        self.num_frames = options.max_frames
+        self._open().release()
+
+    def _open(self) -> cv2.VideoCapture:
+        capture = cv2.VideoCapture(self.number)
+        if not capture.isOpened():
+            capture.release()
+            raise ConnectionError(f"No webcam {self.number}; is it plugged in, permitted and not in use elsewhere?")
+        return capture
+
+    def _pictures(self) -> Iterator[tuple[float, np.ndarray]]:
+        capture = self._open()
+        try:
+            first = None
+            while True:
+                has_picture, bgr = capture.read()
+                if not has_picture:
+                    break
+                now = time.monotonic()
+                first = now if first is None else first
+                yield now - first, bgr
+            if first is None:
+                raise ConnectionError(f"webcam {self.number} opened but gave no picture")
+        finally:
+            capture.release()
+
+    def _rgb(self, picture: np.ndarray) -> np.ndarray:
+        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+class VideoSource(MovingSource):
+    """A video file, or the address of a file or stream, through FFmpeg.
+
+    Damaged pictures are left out; where the file says how much it should hold, a missing end is noticed too.
+    """
+
+    def __init__(self, location: str, options: Options) -> None:
+        super().__init__(options)
+        self.location = location
+        address = URL.match(location)
+        self.name = re.sub(r"//[^/]*@", "//", location) if address else Path(location).name  # without password
+        self.kind = "live" if address else "video"
+        self._num_pictures = self._seconds = None
+        scheme = address[1].lower() if address else "file"
+        if scheme in ("udp", "tcp"):
+            return  # such a sender may serve a single connection: leave it to the iteration
+        with self._open() as container:
+            stream = self._stream(container)
+            if scheme in ("http", "https") and container.duration:
+                self.kind = "video"
+            if self.kind == "video":
+                self._seconds = _announced_seconds(stream) or (container.duration or 0) / av.time_base or None
+                self._num_pictures = stream.frames or round((self._seconds or 0) * _frame_rate(stream)) or None
+
+    @property
+    def num_frames(self) -> int | None:
+        options = self.options
+        if self._num_pictures is None:
+            return options.max_frames if self.kind == "live" else None
+        step = options.stride
+        if options.fps is not None and self._seconds is not None:
+            step = max(self._num_pictures / (self._seconds * options.fps), 1)
+        num_chosen = math.ceil(self._num_pictures / step)
+        num_chosen = min(num_chosen, options.max_frames or num_chosen)
+        return max(num_chosen - math.ceil(self.start / step), 0)
+
+    def _open(self) -> av.container.InputContainer:
+        is_address = URL.match(self.location)
+        options = {"rtsp_transport": "tcp"} if self.location.lower().startswith("rtsp") else {}
+        try:
+            return av.open(self.location, options=options, timeout=TIMEOUT if is_address else None)
+        except av.FFmpegError as error:
+            if is_address and not isinstance(error, av.InvalidDataError):
+                raise ConnectionError(f"Could not connect to {self.name}: {_reason(error)}") from error
+            raise ValueError(
+                f"{self.name} is neither a video FFmpeg can read ({error.strerror}) nor an image"
+            ) from error
+
+    def _stream(self, container: av.container.InputContainer) -> av.VideoStream:
+        for stream in container.streams.video:
+            if not stream.disposition & av.stream.Disposition.attached_pic:  # cover art of music
+                return stream
+        raise ValueError(f"{self.name} holds no video")
+
+    def _pictures(self) -> Iterator[tuple[Fraction, av.VideoFrame]]:
+        with self._open() as container:
+            stream = self._stream(container)
+            first = clock = None  # the stream's own times, of the first picture and of this one
+            num_lost = 0
+            for picture in self._decoded(container, stream):
+                if picture is None:
+                    num_lost += 1
+                    total = f" of {stream.frames}" if stream.frames else ""
+                    self._note(f"damaged or cut short: {num_lost}{total} frames could not be decoded")
+                    continue
+                clock = _time_of(picture, stream, after=clock)
+                first = clock if first is None else first
+                yield clock - first, picture
+
+            if first is None:
+                raise ValueError(f"not a single frame of {self.name} could be decoded")
+            interval = 1 / _frame_rate(stream)
+            seconds, announced = clock - first + interval, _announced_seconds(stream)
+            if announced and not stream.frames and seconds < announced - max(2 * interval, 0.25):
+                self._note(
+                    f"damaged or cut short: it ends after {float(seconds):.2f} of {float(announced):.2f} seconds"
+                )
+
+    def _decoded(
+        self, container: av.container.InputContainer, stream: av.VideoStream
+    ) -> Iterator[av.VideoFrame | None]:
+        """Pictures in order of display; None for each that is damaged, or missing of those the header counts."""
+        num_packets = 0
+        for packet in self._packets(container, stream):
+            num_packets += packet is not None
+            if packet is not None and packet.is_corrupt:
+                yield None
+                continue
+            try:
+                pictures = stream.decode(packet)
+            except av.FFmpegError:
+                pictures = [None]
+            for picture in pictures:
+                yield None if picture is None or picture.is_corrupt else picture
+        for _ in range(stream.frames - num_packets):
+            yield None
+
+    def _packets(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet | None]:
+        """Packets with data, then None, at which the decoder gives out what it still holds."""
+        try:
+            for packet in container.demux(stream):
+                if packet.size:
+                    yield packet
+        except av.FFmpegError as error:
+            self._note(f"broke off: {_reason(error)}")
+        yield None
+
+    def _note(self, reason: str) -> None:
+        """One entry for all damage of a video, kept up to date."""
+        if self.options.strict:
+            raise ValueError(f"{self.name}: {reason}")
+        self.skipped[:] = [(self.name, reason)]
+
+    def _rgb(self, picture: av.VideoFrame) -> np.ndarray:
+        matrix = picture.side_data.get(SideData.DISPLAYMATRIX)
+        pixels = picture.to_ndarray(format="rgb24")
+        return pixels if matrix is None else turned(pixels, np.frombuffer(matrix, np.int32).reshape(3, 3))
+
+
+def _reason(error: av.FFmpegError) -> str:
+    return f"no answer in {TIMEOUT:.0f} s" if isinstance(error, av.ExitError) else error.strerror
+
+
+def _time_of(picture: av.VideoFrame, stream: av.VideoStream, after: Fraction | None) -> Fraction:
+    """On the stream's clock; by the frame rate where a time is missing or does not go forward, as AVI can have it."""
+    seconds = Fraction(0) if picture.pts is None else picture.pts * stream.time_base
+    return seconds if after is None or seconds > after else after + 1 / _frame_rate(stream)
+
+
+def _frame_rate(stream: av.VideoStream) -> Fraction:
+    return Fraction(stream.average_rate or stream.guessed_rate or 25)
+
+
+def _announced_seconds(stream: av.VideoStream) -> Fraction | None:
+    """How long the header says the stream is; Matroska has it as a tag, "00:01:02.500000000"."""
+    if stream.duration:
+        return stream.duration * stream.time_base
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    return int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3]) if tag else None
+
+
+def turned(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Pixels turned and mirrored by a display matrix, FFmpeg's and MP4's note of how the camera was held.
+
+    Args:
+        pixels: (H, W, 3)
+        matrix: takes row vectors (x, y, 1) to the screen; the upper left 2×2 is used, by quarter turns. (3, 3)
+    """
+    (x_from_x, y_from_x), (x_from_y, y_from_y) = np.sign(matrix[:2, :2])
+    if abs(matrix[0, 1]) > abs(matrix[0, 0]):
+        pixels, x_direction, y_direction = pixels.swapaxes(0, 1), x_from_y, y_from_x
+    else:
+        x_direction, y_direction = x_from_x, y_from_y
+    return pixels[:: int(y_direction) or 1, :: int(x_direction) or 1]

@@ -1,0 +1,670 @@
+"""Photos, videos and cameras arrive as the frames they show: right pixels, right order, right times, and a way back."""
+
+import struct
+import threading
+from fractions import Fraction
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from streamvggt.stream.frames import frame_from_array, load_frames, prepare
+
+small = partial(load_frames, size=56)
+
+
+def grey(level: int, width: int = 56, height: int = 28) -> Image.Image:
+    return Image.new("RGB", (width, height), (level,) * 3)
+
+
+def level(frame) -> int:
+    return round(frame.original.mean())
+
+
+def write_video(
+    path: Path,
+    *,
+    num_frames: int = 12,
+    rate: int = 10,
+    milliseconds: list[int] | None = None,
+    codec: str = "mpeg4",
+    rotation: float | None = None,
+) -> Path:
+    """Frame k is noise about a grey of 16k + 20, its upper left quarter is brighter; `milliseconds` sets its times."""
+    noise = np.random.default_rng(0)
+    options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width, stream.height = 64, 32
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        if rotation is not None:
+            stream.set_display_rotation(rotation)
+        if milliseconds is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for number in range(num_frames):
+            pixels = np.full((32, 64, 3), 16 * number + 20) + noise.integers(-15, 16, (32, 64, 1))
+            pixels[:16, :32] += 30
+            picture = av.VideoFrame.from_ndarray(pixels.astype(np.uint8), format="rgb24")
+            if milliseconds is not None:
+                picture.pts, picture.time_base = milliseconds[number], Fraction(1, 1000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+def number_in(frame) -> int:
+    return round((frame.original[24:].mean() - 20) / 16)
+
+
+def same(frames, others) -> bool:
+    frames, others = list(frames), list(others)
+    return len(frames) == len(others) and all(
+        (a.index, a.name, a.time, a.content) == (b.index, b.name, b.time, b.content)
+        and torch.equal(a.image, b.image)
+        and np.array_equal(a.original_from_image, b.original_from_image)
+        for a, b in zip(frames, others, strict=True)
+    )
+
+
+# Which files
+
+
+def test_folder_is_read_in_natural_order(tmp_path):
+    for number in (10, 2, 1):
+        grey(number).save(tmp_path / f"frame_{number}.PNG")
+    grey(0).save(tmp_path / ".hidden.png")
+    (tmp_path / "notes.txt").write_text("not an image")
+
+    frames = small(tmp_path)
+
+    assert frames.kind == "images" and frames.num_frames == 3
+    assert [(f.index, f.name, level(f), f.time) for f in frames] == [
+        (0, "frame_1", 1, None),
+        (1, "frame_2", 2, None),
+        (2, "frame_10", 10, None),
+    ]
+    assert [f.name for f in frames] == ["frame_1", "frame_2", "frame_10"]  # a second time
+    assert [f.name for f in small(str(tmp_path / "*_1*.PNG"))] == ["frame_1", "frame_10"]
+    assert [f.name for f in small(tmp_path / "frame_2.PNG")] == ["frame_2"]
+    assert frames.skipped == []
+
+
+def test_list_keeps_its_order(tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in (3, 1, 2)]
+    for number, path in enumerate(paths):
+        grey(number).save(path)
+    assert [level(f) for f in small(paths)] == [0, 1, 2]
+
+
+def test_names_are_unique(tmp_path):
+    for name in ("a.bmp", "a.png", "a_2.png", "b.png"):
+        grey(9).save(tmp_path / name)
+    names = [f.name for f in small(tmp_path)]
+    assert len(set(names)) == 4 and names[0] == "a" and {"a_2", "a_3", "b"} < set(names)
+
+
+@pytest.mark.parametrize(
+    ("stride", "max_frames", "expected"), [(1, None, [0, 1, 2, 3, 4]), (2, None, [0, 2, 4]), (3, 1, [0])]
+)
+def test_stride_and_max_frames_of_images(tmp_path, stride, max_frames, expected):
+    for number in range(5):
+        grey(number).save(tmp_path / f"{number}.png")
+    frames = small(tmp_path, stride=stride, max_frames=max_frames)
+    assert frames.num_frames == len(expected)
+    assert [f.index for f in frames] == expected == [level(f) for f in frames]
+
+
+def test_broken_images_are_skipped_and_explained(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    for name in ("1.png", "4.png"):
+        Image.fromarray(noise).save(tmp_path / name)
+    (tmp_path / "2.jpg").write_text("no image at all")
+    Image.fromarray(noise).save(tmp_path / "3.jpg")
+    (tmp_path / "3.jpg").write_bytes((tmp_path / "3.jpg").read_bytes()[:1500])
+
+    frames = small(tmp_path)
+
+    assert [(f.index, f.name) for f in frames] == [(0, "1"), (3, "4")]
+    assert [name for name, _ in frames.skipped] == ["2.jpg", "3.jpg"]
+    assert frames.skipped[0][1] == "not an image" and "truncated" in frames.skipped[1][1]
+    assert len(list(frames)) == 2 and len(frames.skipped) == 2  # not counted twice
+    with pytest.raises(ValueError, match=r"2\.jpg: not an image"):
+        list(small(tmp_path, strict=True))
+    with pytest.raises(ValueError, match="none of 2 images"):
+        list(small([tmp_path / "2.jpg", tmp_path / "3.jpg"]))
+
+
+def test_huge_image_is_skipped(tmp_path, monkeypatch):
+    grey(1).save(tmp_path / "1.png")
+    grey(2, 400, 400).save(tmp_path / "2.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 56 * 56)
+    frames = small(tmp_path)
+    assert [f.name for f in frames] == ["1"]
+    assert "too many pixels" in frames.skipped[0][1]
+
+
+# Pixels
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path, orientation, kind):
+    upright = np.zeros((32, 64, 3), np.uint8)
+    upright[:16, :32] = 255, 0, 0
+    upright[16:, 32:] = 0, 0, 255
+    undo = [
+        lambda a: a,
+        lambda a: a[:, ::-1],
+        lambda a: a[::-1, ::-1],
+        lambda a: a[::-1],
+        lambda a: a.swapaxes(0, 1),
+        lambda a: np.rot90(a, 1),  # shown after a quarter turn clockwise
+        lambda a: a[::-1, ::-1].swapaxes(0, 1),
+        lambda a: np.rot90(a, -1),
+    ][orientation - 1]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(np.ascontiguousarray(undo(upright)))
+    image.save(tmp_path / f"a.{kind}", exif=exif)
+    grey(128, 64, 16).save(tmp_path / "b.png")
+
+    frame = next(iter(small(tmp_path)))
+
+    assert frame.original.shape == upright.shape
+    assert np.abs(frame.original.astype(int) - upright).mean() < 3  # JPEG
+    assert frame.image.shape == (3, 28, 56)  # of the upright size: as wide as high it would be 56 high
+
+
+def test_transparency_is_white(tmp_path):
+    rgba = np.zeros((28, 56, 4), np.uint8)
+    rgba[..., 0], rgba[:, 28:, 3] = 200, 255  # red, the left half transparent
+    image = Image.fromarray(rgba)
+    palette = Image.new("P", (56, 28), 0)
+    palette.putpalette([0, 0, 0, 200, 0, 0])
+    palette.paste(1, (28, 0, 56, 28))
+    palette.save(tmp_path / "palette.png", transparency=0)
+    image.save(tmp_path / "rgba.png")
+    image.convert("LA").save(tmp_path / "la.png")
+    half = rgba.copy()
+    half[..., 3] = 51  # one fifth
+    Image.fromarray(half).save(tmp_path / "z_half.png")
+
+    la, palette, rgba, half = small(tmp_path)
+
+    for frame in (palette, rgba):
+        assert (frame.original[:, :28] == 255).all() and (frame.original[:, 28:] == (200, 0, 0)).all()
+        assert (frame.image[:, :, :14] == 1).all()
+    assert (la.original[:, :28] == 255).all() and (la.original[:, 28:] == round(200 * 0.299)).all()
+    assert np.abs(half.original.astype(int) - (244, 204, 204)).max() <= 1
+
+
+def test_unusual_pixels_become_rgb(tmp_path):
+    wide = np.linspace(0, 65535, 56 * 28).reshape(28, 56)
+    Image.fromarray(wide.astype(np.uint16)).save(tmp_path / "a16.png")
+    Image.fromarray(wide.astype(np.uint16)).save(tmp_path / "b16.tif")
+    Image.fromarray(wide.astype(np.int32)).save(tmp_path / "c32.tif")
+    Image.new("L", (56, 28), 77).save(tmp_path / "d.png")
+    Image.new("1", (56, 28), 1).save(tmp_path / "e.png")
+    Image.new("CMYK", (56, 28), (0, 255, 255, 0)).save(tmp_path / "f.tif")
+    palette = Image.new("P", (56, 28), 1)
+    palette.putpalette([0, 0, 0, 10, 20, 30])
+    palette.save(tmp_path / "g.png")
+    Image.new("F", (56, 28), 0.5).save(tmp_path / "h.tif")
+
+    frames = small(tmp_path)
+    a16, b16, c32, one, bit, cmyk, indexed = frames
+
+    for frame in (a16, b16, c32):
+        assert np.abs(frame.original - (wide / 257)[..., None]).max() <= 1
+    assert (one.original == 77).all() and (bit.original == 255).all()
+    assert (cmyk.original == (255, 0, 0)).all() and (indexed.original == (10, 20, 30)).all()
+    assert frames.skipped[0][0] == "h.tif" and "floating-point" in frames.skipped[0][1]
+
+
+def test_image_is_the_original_where_nothing_is_resized():
+    pixels = np.random.default_rng(0).integers(0, 255, (28, 56, 3), dtype=np.uint8)
+    frame = frame_from_array(pixels, size=56)
+    assert frame.image.dtype == torch.float32
+    assert np.array_equal(frame.image.numpy(), pixels.transpose(2, 0, 1).astype(np.float32) / 255)
+    assert np.array_equal(frame.original_from_image, np.eye(3))
+
+
+# Sizes and the way back
+
+# Sizes of common data sets: width, height of the photo; height, width the network gets in the published "crop" mode.
+PUBLISHED = [
+    (1024, 436, 224, 518),
+    (640, 480, 392, 518),
+    (1242, 375, 154, 518),
+    (1241, 376, 154, 518),
+    (1226, 370, 154, 518),
+    (1224, 370, 154, 518),
+    (1238, 374, 154, 518),
+    (1296, 968, 392, 518),
+    (480, 640, 518, 518),
+    (1920, 1080, 294, 518),
+    (375, 1242, 518, 518),
+]
+
+
+@pytest.mark.parametrize(("width", "height", "out_height", "out_width"), PUBLISHED)
+def test_crop_has_the_published_size(width, height, out_height, out_width):
+    frame = prepare(grey(9, width, height))
+    assert frame.image.shape == (3, out_height, out_width)
+    assert frame.content == (0, 0, out_height, out_width)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "content"),
+    [(640, 480, (63, 0, 455, 518)), (480, 640, (0, 63, 518, 455)), (1920, 1080, (112, 0, 406, 518))],
+)
+def test_pad_fills_a_square_with_white(width, height, content):
+    frame = prepare(grey(0, width, height), mode="pad")
+    top, left, bottom, right = content
+    assert frame.image.shape == (3, 518, 518) and frame.content == content
+    assert (frame.image[:, top:bottom, left:right] == 0).all()
+    assert frame.image.sum() == 3 * (518 * 518 - (bottom - top) * (right - left))
+
+
+@pytest.mark.parametrize("mode", ["crop", "pad"])
+def test_a_thin_strip_is_one_patch_high(mode):
+    frame = prepare(grey(0, 1000, 3), mode=mode)
+    top, _, bottom, _ = frame.content
+    assert bottom - top == 14
+
+
+@pytest.mark.parametrize("mode", ["crop", "pad"])
+@pytest.mark.parametrize(
+    ("width", "height", "x", "y"), [(900, 601, 123, 456), (601, 900, 321, 300), (300, 1000, 150, 470)]
+)
+def test_pixels_map_back_to_the_original(tmp_path, mode, width, height, x, y):
+    pixels = np.full((height, width, 3), 51, np.uint8)
+    pixels[y - 6 : y + 7, x - 6 : x + 7] = 204  # centred on (x, y); the resize overshoots, with room on both sides
+    Image.fromarray(pixels).save(tmp_path / "1.png")
+    grey(0, 500, 500).save(tmp_path / "2.png")  # of another shape: the first is padded in some of the cases
+
+    frame, square = load_frames(tmp_path, mode=mode)
+
+    assert frame.image.shape == square.image.shape
+    top, left, bottom, right = frame.content
+    dot = frame.image[0, top:bottom, left:right].double() - 0.2
+    xs, ys = torch.arange(left, right).double(), torch.arange(top, bottom).double()
+    centroid = [(dot.sum(0) @ xs) / dot.sum(), (dot.sum(1) @ ys) / dot.sum(), 1.0]
+    # Pixel corners taken for centres would show as 0.07 or more; what remains is the rounding to 8 bit.
+    assert np.abs(frame.original_from_image @ centroid - (x, y, 1)).max() < 0.03
+
+
+def test_images_of_different_size_share_a_canvas(tmp_path):
+    grey(0, 100, 50).save(tmp_path / "1.png")
+    grey(0, 100, 80).save(tmp_path / "2.png")
+    (tmp_path / "3.jpg").write_text("broken")
+    wide, high = load_frames(tmp_path, size=140)
+    assert wide.image.shape == high.image.shape == (3, 112, 140)
+    assert wide.content == (21, 0, 91, 140) and high.content == (0, 0, 112, 140)
+    assert (wide.image[:, 21:91] == 0).all() and (wide.image[:, :21] == 1).all() and (wide.image[:, 91:] == 1).all()
+
+
+# Beginning later
+
+
+@pytest.mark.parametrize("choice", [{}, {"stride": 2}, {"stride": 2, "max_frames": 3}])
+@pytest.mark.parametrize("start", [0, 1, 3, 4, 99])
+def test_images_resume_as_if_never_stopped(tmp_path, choice, start):
+    for number in range(7):
+        grey(number, 56, 28 + 14 * (number == 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "2.png").write_text("broken")
+    frames = small(tmp_path, **choice)
+    rest = [f for f in frames if f.index >= start]
+    later = frames.starting_at(start)
+    assert same(later, rest)
+    assert later.num_frames == len(rest) + len(later.skipped)
+    assert len(frames.skipped) == 1
+
+
+@pytest.mark.parametrize("choice", [{}, {"fps": 4}, {"stride": 3}, {"stride": 2, "max_frames": 4}])
+@pytest.mark.parametrize("start", [0, 1, 5, 6, 99])
+def test_video_resumes_as_if_never_stopped(tmp_path, choice, start):
+    frames = small(write_video(tmp_path / "a.mp4"), **choice)
+    assert frames.num_frames == len(list(frames))
+    rest = [f for f in frames if f.index >= start]
+    assert same(frames.starting_at(start), rest)
+    assert frames.starting_at(start).num_frames == len(rest)
+
+
+# Videos
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.mp4", "mpeg4"), ("a.mkv", "mpeg4"), ("a.avi", "mpeg4"), ("a.mp4", "libx264"), ("a.mkv", "libx264")],
+)
+def test_video_frames_have_their_numbers_and_times(tmp_path, name, codec):
+    if codec not in av.codecs_available:
+        pytest.skip(f"this FFmpeg has no {codec}")
+    frames = small(write_video(tmp_path / name, codec=codec))
+    assert frames.kind == "video" and frames.num_frames == 12
+    for number, frame in enumerate(frames):
+        assert (frame.index, frame.name, number_in(frame)) == (number, f"frame_{number:06d}", number)
+        assert frame.time == pytest.approx(number / 10, abs=1e-9)
+    assert number == 11 and frames.skipped == []
+
+
+def test_times_are_made_up_where_the_video_has_none(tmp_path):
+    path = tmp_path / "a.m4v"  # a bare stream of pictures
+    with av.open(str(write_video(tmp_path / "a.mp4"))) as container:
+        packets = [bytes(packet) for packet in container.demux() if packet.size]
+        path.write_bytes(container.streams.video[0].codec_context.extradata + b"".join(packets))
+    frames = list(small(path))
+    assert [number_in(f) for f in frames] == list(range(12))
+    steps = np.diff([f.time for f in frames])
+    assert frames[0].time == 0 and steps.min() > 0 and np.ptp(steps) < 1e-9
+
+
+def test_times_go_forward(tmp_path):
+    if "libx264" not in av.codecs_available:
+        pytest.skip("this FFmpeg has no libx264")
+    # AVI knows no order of display: FFmpeg's times of H.264 in it run 1, 3, 2, 4 …
+    times = [f.time for f in small(write_video(tmp_path / "a.avi", codec="libx264"))]
+    assert len(times) == 12 and np.diff(times).min() > 0
+
+
+def test_fps_goes_by_the_times_of_the_frames(tmp_path):
+    # from the first frame:  0   40   90  100  110  350  500  590  610   650
+    milliseconds = [500, 540, 590, 600, 610, 850, 1000, 1090, 1110, 1150]
+    frames = small(write_video(tmp_path / "a.mkv", num_frames=10, milliseconds=milliseconds), fps=10)
+    chosen = [(f.index, number_in(f), round(f.time * 1000)) for f in frames]
+    assert chosen == [(0, 0, 0), (3, 3, 100), (5, 5, 350), (6, 6, 500), (8, 8, 610)]
+
+
+def test_fps_of_the_video_itself_takes_every_frame(tmp_path):
+    # Matroska stores 33, 67, 100 ms … of a film at 30 frames per second: some frames seem to come before their tick.
+    path = write_video(tmp_path / "a.mkv", rate=30)
+    assert [f.index for f in small(path, fps=30)] == list(range(12))
+    assert [f.index for f in small(path, fps=15)] == list(range(0, 12, 2))
+    assert [f.index for f in small(path, fps=60)] == list(range(12))
+
+
+def test_stride_and_max_frames_of_video(tmp_path):
+    frames = small(write_video(tmp_path / "a.mp4"), stride=5, max_frames=2)
+    assert frames.num_frames == 2
+    assert [number_in(f) for f in frames] == [0, 5]
+
+
+@pytest.mark.parametrize(("matrix", "corner"), [("90", "top right"), ("-90", "bottom left"), ("mirror", "top right")])
+def test_video_is_turned_upright(tmp_path, matrix, corner):
+    path = write_video(tmp_path / "a.mp4")
+    data = bytearray(path.read_bytes())
+    one = 1 << 16  # the display matrix of MP4 stands 40 bytes into the track header
+    values = {
+        "90": (0, one, 0, -one, 0, 0, 0, 0, 1 << 30),
+        "-90": (0, -one, 0, one, 0, 0, 0, 0, 1 << 30),
+        "mirror": (-one, 0, 0, 0, one, 0, 0, 0, 1 << 30),
+    }
+    struct.pack_into(">9i", data, data.index(b"tkhd") + 44, *values[matrix])
+    path.write_bytes(data)
+
+    original = next(iter(small(path))).original.mean(-1)
+
+    height, width = original.shape
+    assert (height, width) == ((32, 64) if matrix == "mirror" else (64, 32))
+    quarters = {
+        "top left": original[: height // 2, : width // 2],
+        "top right": original[: height // 2, width // 2 :],
+        "bottom left": original[height // 2 :, : width // 2],
+        "bottom right": original[height // 2 :, width // 2 :],
+    }
+    assert max(quarters, key=lambda name: quarters[name].mean()) == corner
+
+
+def test_encoded_rotation_is_counterclockwise(tmp_path):
+    if not hasattr(av.VideoStream, "set_display_rotation"):
+        pytest.skip("this PyAV cannot write a rotation")
+    original = next(iter(small(write_video(tmp_path / "a.mp4", rotation=90)))).original.mean(-1)
+    assert original.shape == (64, 32)
+    assert original[32:, :16].mean() > original[:32, :16].mean() + 20  # the upper left quarter is now lower left
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "mpeg4"), ("a.mkv", "mpeg4"), ("a.mp4", "libx264"), ("a.avi", "mjpeg")]
+)
+def test_cut_video_gives_what_is_left_and_says_so(tmp_path, name, codec):
+    if codec not in av.codecs_available:
+        pytest.skip(f"this FFmpeg has no {codec}")
+    path = write_video(tmp_path / name, codec=codec)
+    whole = list(small(path))
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 7 // 10])
+
+    frames = small(path)
+    left = list(frames)
+
+    assert 0 < len(left) < 12 and same(left, whole[: len(left)])
+    ((skipped_name, reason),) = frames.skipped
+    assert skipped_name == name and "cut short" in reason
+    if name == "a.mp4":
+        assert f"{12 - len(left)} of 12 frames" in reason
+    with pytest.raises(ValueError, match="cut short"):
+        list(small(path, strict=True))
+
+
+def test_damaged_picture_is_left_out(tmp_path):
+    path = write_video(tmp_path / "a.mp4")
+    whole = list(small(path))
+    with av.open(str(path)) as container:
+        packet = [packet for packet in container.demux() if packet.size][6]
+    data = bytearray(path.read_bytes())
+    data[packet.pos + packet.size // 2 : packet.pos + packet.size - 8] = bytes(packet.size - packet.size // 2 - 8)
+    path.write_bytes(data)
+
+    frames = small(path)
+    left = list(frames)
+
+    assert same(left[:6], whole[:6]) and [f.time for f in left] == [f.time for f in whole if f.index != 6]
+    assert frames.skipped == [("a.mp4", "damaged or cut short: 1 of 12 frames could not be decoded")]
+
+
+def test_video_without_a_single_frame_is_an_error(tmp_path):
+    path = write_video(tmp_path / "a.mp4")
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"mdat") + 4])
+    with pytest.raises(ValueError, match="not a single frame"):
+        list(small(path))
+
+
+def test_change_of_size_is_an_error(webcam):
+    webcam([np.zeros((48, 64, 3), np.uint8), np.zeros((64, 48, 3), np.uint8)])
+    with pytest.raises(ValueError, match="frame_000001 is 48 x 64 pixels but the stream started with 64 x 48"):
+        list(small(0))
+
+
+def test_abandoned_video_is_closed(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "a.mp4")
+    opened = []
+    really_open = av.open
+
+    def open_and_remember(*args, **kwargs):
+        opened.append(really_open(*args, **kwargs))
+        return opened[-1]
+
+    monkeypatch.setattr(av, "open", open_and_remember)
+    frames = iter(small(path))
+    next(frames)
+    frames.close()
+    assert len(opened) == 2  # at the door, and for the frames
+    for container in opened:
+        with pytest.raises(AssertionError, match="not open"):
+            next(container.demux())
+
+
+# Addresses and cameras
+
+
+@pytest.fixture
+def address(tmp_path):
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path))
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_video_over_http(tmp_path, address):
+    path = write_video(tmp_path / "a.mp4")
+    frames = small(f"{address}/a.mp4", stride=2)
+    assert frames.kind == "video" and frames.num_frames == 6
+    assert same(frames, small(path, stride=2))
+
+
+def test_what_http_cannot_give_is_said(tmp_path, address):
+    (tmp_path / "page.html").write_text("<html>hello</html>")
+    with pytest.raises(ConnectionError, match=r"missing\.mp4: .*404"):
+        load_frames(f"{address}/missing.mp4")
+    with pytest.raises(ValueError, match=r"page\.html is neither"):
+        load_frames(f"{address}/page.html")
+    with pytest.raises(ConnectionError, match="refused") as error:
+        load_frames("rtsp://me:secret@127.0.0.1:9/stream")
+    assert "secret" not in str(error.value)
+
+
+@pytest.fixture
+def webcam(monkeypatch):
+    """Plugs in a camera that takes a picture every 0.1 s."""
+    clock = iter(range(10**6))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock) / 10)
+    cameras = []
+
+    def plug_in(pictures):
+        class Camera:
+            def __init__(self, number):
+                self.is_released, self.pictures = False, iter(pictures)
+                self.is_there = number == 0
+                cameras.append(self)
+
+            def isOpened(self):
+                return self.is_there
+
+            def read(self):
+                picture = next(self.pictures, None)
+                return picture is not None, picture
+
+            def release(self):
+                self.is_released = True
+
+        monkeypatch.setattr(cv2, "VideoCapture", Camera)
+        return cameras
+
+    return plug_in
+
+
+def test_webcam(webcam):
+    pictures = [np.full((32, 64, 3), (10 * number, 0, 200), np.uint8) for number in range(8)]  # BGR
+    cameras = webcam(pictures)
+
+    frames = list(small("0"))
+
+    assert [(f.index, f.name) for f in frames] == [(number, f"frame_{number:06d}") for number in range(8)]
+    assert (frames[3].original == (200, 0, 30)).all()
+    assert [f.time for f in frames] == pytest.approx([number / 10 for number in range(8)])
+    assert [f.index for f in small(0, fps=4)] == [0, 3, 5]  # 0, 0.3, 0.5 s for the ticks 0, 0.25, 0.5
+    limited = small(0, stride=2, max_frames=2)
+    assert limited.kind == "live" and limited.num_frames == 2 and small(0).num_frames is None
+    assert [f.index for f in limited] == [0, 2]
+    assert all(camera.is_released for camera in cameras)
+
+
+def test_missing_webcam(webcam):
+    webcam([])
+    with pytest.raises(ConnectionError, match="No webcam 7"):
+        load_frames(7)
+    with pytest.raises(ConnectionError, match="gave no picture"):
+        list(load_frames(0))
+    with pytest.raises(ValueError, match="live"):
+        load_frames(0).starting_at(3)
+
+
+# At the door
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="No folder, image, video"):
+        load_frames(tmp_path / "missing")
+    with pytest.raises(FileNotFoundError, match="matches"):
+        load_frames(str(tmp_path / "*.jpg"))
+    with pytest.raises(FileNotFoundError, match=r"1 of 1 .* a\.png"):
+        load_frames([tmp_path / "a.png"])
+    with pytest.raises(ValueError, match="empty"):
+        load_frames([])
+
+
+def test_nothing_to_read(tmp_path):
+    (tmp_path / "text.mp4").write_text("no video\n" * 100)
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "photo.heic").touch()
+    for name, message in [("text.mp4", "neither a video"), ("empty.mp4", "neither a video"), ("photo.heic", "JPEG")]:
+        with pytest.raises(ValueError, match=message):
+            load_frames(tmp_path / name)
+    with pytest.raises(ValueError, match=r"list must hold image files.*text\.mp4"):
+        load_frames([tmp_path / "text.mp4"])
+    with pytest.raises(ValueError, match=r"No image .* matches .*text\.mp4"):
+        load_frames(str(tmp_path / "t*"))
+
+
+def test_folder_without_images_tells_what_it_holds(tmp_path):
+    with pytest.raises(ValueError, match=r"No images \(.*jpg.*\) in folder"):
+        load_frames(tmp_path)
+    (tmp_path / "a.heic").touch()
+    with pytest.raises(ValueError, match=r"1 \.heic"):
+        load_frames(tmp_path)
+    (tmp_path / "walk.mp4").touch()
+    with pytest.raises(ValueError, match=r"videos, .*walk\.mp4"):
+        load_frames(tmp_path)
+    (tmp_path / "rgb").mkdir()
+    grey(1).save(tmp_path / "rgb" / "1.png")
+    with pytest.raises(ValueError, match=r"subfolders .* rgb"):
+        load_frames(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_frames": 0}, "max_frames must be at least 1"),
+        ({"stride": 0}, "stride must be at least 1"),
+        ({"size": 520}, "multiple of the patch size 14; got 520, the nearest is 518"),
+        ({"size": 0}, "the nearest is 14"),
+        ({"mode": "stretch"}, "mode must be one of"),
+        ({"fps": 0}, "fps must be"),
+        ({"fps": float("nan")}, "fps must be"),
+        ({"fps": 2, "stride": 2}, "only one"),
+        ({"fps": 2}, "use stride"),
+    ],
+)
+def test_wrong_arguments(tmp_path, arguments, message):
+    grey(1).save(tmp_path / "1.png")
+    with pytest.raises(ValueError, match=message):
+        load_frames(tmp_path, **arguments)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((28, 56)),
+        np.zeros((28, 56, 3), np.float32),
+        np.zeros((28, 56), np.uint8),
+        np.zeros((3, 28, 56), np.uint8),
+        np.zeros((0, 56, 3), np.uint8),
+        torch.zeros(28, 56, 3, dtype=torch.uint8),
+    ],
+)
+def test_array_of_another_kind_is_an_error(array):
+    with pytest.raises(ValueError, match="an image must"):
+        frame_from_array(array, size=56)

@@ -1,0 +1,116 @@
+"""A session is the model, frame by frame, and can be put aside."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from networks import assert_same, images, tiny
+
+from streamvggt import KeepAll, StreamSession, Window
+from streamvggt.prediction import concatenate
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny()
+
+
+def pushed(session, frames):
+    return concatenate(
+        [session.push(frame[:, 0] if frame.shape[0] > 1 else frame[0, 0]) for frame in frames.split(1, 1)]
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_session_is_the_full_causal_pass(model, batch):
+    frames = images(batch, 5)
+    with torch.no_grad():
+        assert_same(pushed(StreamSession(model), frames), model(frames))
+
+
+def test_reset_begins_a_new_stream(model):
+    session, frames = StreamSession(model, policy=Window(1, 1)), images(1, 4)
+    first = pushed(session, frames)
+    session.reset()
+    assert session.statistics().frames_seen == 0
+    assert_same(pushed(session, frames), first, tolerance=0)
+    session.reset()
+    session.push(images(1, 1, 42, 28)[0, 0])  # another size is fine in another stream
+
+
+def test_heads_and_tracking(model):
+    session = StreamSession(model, heads=("camera",))
+    assert session.push(images(1, 1)[0, 0]).numpy().keys() == {"pose_enc"}
+    session = StreamSession(model)
+    session.push(images(1, 1)[0, 0], query_points=torch.tensor([[3.0, 4.0]]))
+    assert session.push(images(1, 1, seed=1)[0, 0]).tracks.shape == (1, 1, 1, 2)
+
+
+@pytest.mark.parametrize("policy", [KeepAll(), Window(1, 2)], ids=str)
+@pytest.mark.parametrize("camera", ["exact", "released"])
+def test_a_saved_stream_goes_on_to_the_bit(model, tmp_path, policy, camera):
+    frames = images(1, 7)
+    session = StreamSession(model, policy=policy, camera=camera)
+    session.push(frames[0, 0], query_points=torch.tensor([[3.0, 4.0]]))
+    pushed(session, frames[:, 1:4])
+    session.save(tmp_path / "deep" / "state.pt")
+    expected = pushed(session, frames[:, 4:])
+    other = StreamSession(model, policy=policy, camera=camera)
+    other.restore(tmp_path / "deep" / "state.pt")
+    assert other.statistics().frames_seen == 4
+    assert_same(pushed(other, frames[:, 4:]), expected, tolerance=1e-12)
+    assert list((tmp_path / "deep").iterdir()) == [tmp_path / "deep" / "state.pt"]
+
+
+def test_restoring_what_does_not_fit_is_refused(model, tmp_path):
+    path = tmp_path / "state.pt"
+    session = StreamSession(model)
+    session.push(images(1, 1)[0, 0])
+    session.save(path)
+    with pytest.raises(ValueError, match=r"policy KeepAll\(\), but this session has Window"):
+        StreamSession(model, policy=Window(1, 2)).restore(path)
+    with pytest.raises(ValueError, match="camera memory 'exact'"):
+        StreamSession(model, camera="released").restore(path)
+    other = tiny()
+    with torch.no_grad():
+        other.camera_head.embed_pose.bias += 1
+    with pytest.raises(ValueError, match="with weights"):
+        StreamSession(other).restore(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="cut off"):
+        session.restore(path)
+    torch.save({"model": 1}, path)
+    with pytest.raises(ValueError, match="not a saved stream of this version"):
+        session.restore(path)
+    with pytest.raises(FileNotFoundError):
+        session.restore(tmp_path / "none.pt")
+
+
+def test_statistics(model):
+    session = StreamSession(model, policy=Window(1, 2))
+    assert session.statistics().median_ms is None
+    pushed(session, images(1, 6))
+    said = session.statistics()
+    assert (said.frames_seen, said.frames_held) == (6, 3)
+    assert 0 < said.median_ms <= said.p95_ms
+    assert said.memory_bytes == session.memory.num_bytes > 0
+
+
+def test_results_are_not_kept(model):
+    session = StreamSession(model, policy=Window(1, 1))
+    seen = [weakref.ref(session.push(frame[0, 0]).depth) for frame in images(1, 4).split(1, 1)]
+    gc.collect()
+    assert [ref() for ref in seen] == [None] * 4
+
+
+def test_what_cannot_stream_is_refused(model):
+    with pytest.raises(ValueError, match="cannot stream"):
+        StreamSession(tiny("all"))
+    with pytest.raises(ValueError, match=r"a frame is \(3, H, W\)"):
+        StreamSession(model).push(images(1, 2))
+    session = StreamSession(model)
+    session.push(images(1, 1)[0, 0])
+    with pytest.raises(ValueError, match="frame 1 is 42×28"):
+        session.push(images(1, 1, 42, 28)[0, 0])
+    assert session.statistics().frames_seen == 1
