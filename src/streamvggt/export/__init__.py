@@ -1,0 +1,49 @@
+"""From a stream to files: the result folder, and everything that is made of it.
+
+writer = ResultWriter("out")
+for frame in frames:
+    writer.add(frame, session.push(frame.image))
+
+EXPORTERS["glb"](Result("out"), Path("out"), PointFilter(conf_percentile=30))
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from streamvggt.export.colmap import export_colmap
+from streamvggt.export.depth import export_depth
+from streamvggt.export.glb import export_glb
+from streamvggt.export.ply import export_ply
+from streamvggt.export.points import PointCloud, PointFilter, merged_points
+from streamvggt.export.result import FrameCamera, Result, ResultFrame, finished_frames
+from streamvggt.export.tum import export_tum
+from streamvggt.export.video import export_video
+from streamvggt.export.writer import ResultWriter
+
+EXPORTERS: dict[str, Callable[[Result, Path, PointFilter], Path]] = {
+    "glb": export_glb,
+    "ply": export_ply,
+    "colmap": export_colmap,
+    "tum": export_tum,
+    "depth": export_depth,
+    "video": export_video,
+}
+"""Each writes one file or folder into a folder and returns its path."""
+
+__all__ = [
+    "EXPORTERS",
+    "FrameCamera",
+    "PointCloud",
+    "PointFilter",
+    "Result",
+    "ResultFrame",
+    "ResultWriter",
+    "export_colmap",
+    "export_depth",
+    "export_glb",
+    "export_ply",
+    "export_tum",
+    "export_video",
+    "finished_frames",
+    "merged_points",
+]

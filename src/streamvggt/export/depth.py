@@ -1,0 +1,48 @@
+"""Depth maps as files: 16-bit pictures with one scale, and the exact numbers."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from streamvggt.export.files import atomic_folder
+from streamvggt.export.points import PointFilter
+from streamvggt.export.result import Result, ResultFrame
+
+
+def export_depth(result: Result, folder: Path, filter: PointFilter) -> Path:
+    """`depth/` with three things, of all frames; the filter is about points and has no say here.
+
+    scale.json: {"scale": s}; value·s is the depth in the scene's unit, the same s for all frames.
+    <name>.png: 16 bit, of the processed image; 0 where there is no depth. (H, W)
+    <name>.npz: depth and conf (H, W), 0 where there is no depth; intrinsics (3, 3), cam_from_world (3, 4).
+    """
+    largest = max(float(usable_depth(frame).max()) for _, frame in result.frames("depth range"))
+    scale = (largest or 1.0) / 65535
+    with atomic_folder(folder / "depth") as temporary:
+        (temporary / "scale.json").write_text(json.dumps({"scale": scale}) + "\n")
+        for _, frame in result.frames("depth"):
+            depth = usable_depth(frame)
+            picture = quantize(depth, scale)
+            (temporary / f"{frame.name}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+            np.savez(
+                temporary / f"{frame.name}.npz",
+                depth=depth,
+                conf=np.where(depth > 0, frame.depth_conf, 0),
+                intrinsics=frame.intrinsics,
+                cam_from_world=frame.cam_from_world,
+            )
+    return folder / "depth"
+
+
+def usable_depth(frame: ResultFrame) -> np.ndarray:
+    """The depth, 0 where there is none. (H, W)"""
+    depth, _ = frame.measured("depth")
+    return np.where(frame.usable("depth"), depth, 0)
+
+
+def quantize(depth: np.ndarray, scale: float) -> np.ndarray:
+    """Depth in steps of `scale`, uint16; a depth above 0 stays above 0, which means that there is none. (H, W)"""
+    steps = np.round(depth.astype(np.float64) / scale).clip(0, 65535).astype(np.uint16)
+    return np.where(depth > 0, np.maximum(steps, 1), 0)

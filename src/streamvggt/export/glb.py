@@ -1,0 +1,96 @@
+"""The coloured point cloud and the cameras as one glTF scene, for any GLB viewer."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import trimesh
+from trimesh.exchange.gltf import export_glb as glb_bytes
+
+from streamvggt.export.files import atomic_write
+from streamvggt.export.points import PointFilter, merged_points
+from streamvggt.export.result import FrameCamera, Result
+
+GLTF_FROM_OPENCV = np.array([1, -1, -1], np.float32)
+"""OpenCV looks along z with y down, glTF along -z with y up: half a turn about x."""
+
+FRUSTUM_SIZE = 0.03
+"""Depth of a drawn camera over the diagonal of the scene."""
+
+
+def export_glb(result: Result, folder: Path, filter: PointFilter) -> Path:
+    """`scene.glb`: the points, if any, and one frustum per frame, coloured along time from blue to red."""
+    cloud = merged_points(result, filter)
+    cameras = [result.camera(position) for position in filter.positions(result)]
+    size = FRUSTUM_SIZE * scene_extent(cloud.points, cameras)
+    scene = trimesh.Scene({"cameras": frusta(cameras, size)})
+    if len(cloud):
+        points = cloud.points * GLTF_FROM_OPENCV
+        scene.add_geometry(trimesh.PointCloud(points, linear_from_srgb(cloud.colors)), geom_name="points")
+    path = folder / "scene.glb"
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(glb_bytes(scene, tree_postprocessor=unlit))
+    return path
+
+
+def scene_extent(points: np.ndarray, cameras: list[FrameCamera]) -> float:
+    """Diagonal of the box that holds all cameras and all but the outermost points; 1 if that is a single place."""
+    corners = np.stack([-c.cam_from_world[:, :3].T @ c.cam_from_world[:, 3] for c in cameras])
+    if len(points):
+        corners = np.concatenate([corners, np.percentile(points, [5, 95], axis=0)])
+    return float(np.linalg.norm(np.ptp(corners, axis=0))) or 1.0
+
+
+def frusta(cameras: list[FrameCamera], size: float) -> trimesh.Trimesh:
+    """Wire pyramids of `size` from each camera's centre to its image, one mesh for all, in glTF axes.
+
+    The bars are thin prisms because viewers draw lines one pixel wide. The vertices of a camera follow each other, in
+    the order of `cameras`.
+    """
+    wire = unit_frustum()
+    vertices = [wire.vertices @ size_in_camera(camera, size).T for camera in cameras]
+    vertices = np.stack(
+        [
+            (v - c.cam_from_world[:, 3]) @ c.cam_from_world[:, :3]  # Rᵀ(v - t), in rows
+            for v, c in zip(vertices, cameras, strict=True)
+        ]
+    )  # (S, V, 3)
+    faces = wire.faces + len(wire.vertices) * np.arange(len(cameras))[:, None, None]  # (S, F, 3)
+    time = np.linspace(0, 255, len(cameras)).astype(np.uint8)
+    colors = cv2.applyColorMap(time[:, None], cv2.COLORMAP_TURBO)[:, 0, ::-1]  # (S, 3)
+    return trimesh.Trimesh(
+        vertices.reshape(-1, 3) * GLTF_FROM_OPENCV,
+        faces.reshape(-1, 3),
+        vertex_colors=linear_from_srgb(colors).repeat(len(wire.vertices), axis=0),
+        process=False,
+    )
+
+
+def unit_frustum() -> trimesh.Trimesh:
+    """Eight bars from (0, 0, 0) to the corners (±1, ±1, 1) and around them."""
+    corners = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]])
+    edges = [(np.zeros(3), corner) for corner in corners] + list(zip(corners, np.roll(corners, -1, 0), strict=True))
+    return trimesh.util.concatenate([trimesh.creation.cylinder(0.02, segment=edge, sections=4) for edge in edges])
+
+
+def size_in_camera(camera: FrameCamera, size: float) -> np.ndarray:
+    """The matrix that takes the unit frustum to the camera's view of its original image, `size` deep. (3, 3)"""
+    height, width = camera.original_size
+    pixels = np.array([[width / 2, 0, width / 2 - 0.5], [0, height / 2, height / 2 - 0.5], [0, 0, 1]])
+    return size * np.linalg.inv(camera.original_intrinsics) @ pixels
+
+
+def linear_from_srgb(colors: np.ndarray) -> np.ndarray:
+    """Light of photo colours, uint8 to uint8: glTF's vertex colours are linear."""
+    value = np.arange(256) / 255
+    light = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    return (light * 255).round().astype(np.uint8)[colors]
+
+
+def unlit(tree: dict) -> None:
+    """Give all primitives of a glTF tree a material that shows their colours as they are, without lamps."""
+    tree["extensionsUsed"] = [*tree.get("extensionsUsed", []), "KHR_materials_unlit"]
+    tree["materials"] = [{"pbrMetallicRoughness": {"metallicFactor": 0}, "extensions": {"KHR_materials_unlit": {}}}]
+    for mesh in tree["meshes"]:
+        for primitive in mesh["primitives"]:
+            primitive["material"] = 0

@@ -1,0 +1,24 @@
+"""The coloured point cloud as a PLY file."""
+
+from pathlib import Path
+
+import trimesh
+
+from streamvggt.export.files import atomic_write
+from streamvggt.export.points import PointFilter, merged_points
+from streamvggt.export.result import Result
+
+
+def export_ply(result: Result, folder: Path, filter: PointFilter) -> Path:
+    """`points.ply`: binary little endian, in the world of the result (OpenCV axes of the first camera).
+
+    Raises:
+        ValueError: the filter leaves no point.
+    """
+    cloud = merged_points(result, filter)
+    if len(cloud) == 0:
+        raise ValueError(f"no points are left to write after {filter}: loosen it")
+    path = folder / "points.ply"
+    with atomic_write(path) as temporary:
+        trimesh.PointCloud(cloud.points, cloud.colors).export(temporary)
+    return path

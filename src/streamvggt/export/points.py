@@ -1,0 +1,162 @@
+"""One point cloud out of all frames, in bounded memory.
+
+Two passes over the result: the first finds the confidence below which points are dropped, the second draws the points
+that are kept, uniformly from all that survive, whatever their frame.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from streamvggt.export.result import Result, ResultFrame, Source
+
+CONFIDENCE_SAMPLE = 4_000_000
+"""How many confidences the percentile is taken from; of fewer points it is exact."""
+
+ROW = np.dtype(
+    [
+        ("point", np.float32, 3),
+        ("color", np.uint8, 3),
+        ("conf", np.float32),
+        ("frame_id", np.int32),
+        ("pixel", np.int32, 2),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class PointFilter:
+    """Which points of a result are exported. Padding, non-finite points and depths ≤ 0 never are.
+
+    source: points from the depth maps and cameras ("depth") or from the point head ("head").
+    conf_percentile: drop this many percent of the points that the other filters leave, the least confident ones.
+    frames: start, stop, step of the stream positions to use, as of a slice that runs forward.
+    drop_white, drop_black: drop background: red, green and blue all above 240; their sum below 16.
+    max_points: at most this many points, drawn uniformly.
+    """
+
+    source: Source = "depth"
+    conf_percentile: float = 50.0
+    frames: tuple[int | None, int | None, int | None] = (None, None, None)
+    drop_white: bool = False
+    drop_black: bool = False
+    max_points: int = 1_000_000
+
+    def __post_init__(self):
+        if self.source not in ("depth", "head"):
+            raise ValueError(f"points come from 'depth' or 'head', not {self.source!r}")
+        if not 0 <= self.conf_percentile < 100:
+            raise ValueError(f"the confidence percentile is at least 0 and below 100, not {self.conf_percentile}")
+        if self.frames[2] is not None and self.frames[2] < 1:
+            raise ValueError(f"the step between frames is at least 1, not {self.frames[2]}")
+        if self.max_points < 1:
+            raise ValueError(f"at least one point must be allowed, not {self.max_points}")
+
+    def positions(self, result: Result) -> range:
+        """The stream positions to use."""
+        positions = range(len(result))[slice(*self.frames)]
+        if not positions:
+            raise ValueError(f"none of the {len(result)} frames is in the range {self.frames}")
+        return positions
+
+    def candidates(self, frame: ResultFrame) -> np.ndarray:
+        """Where a frame has a point that may be exported, before its confidence is asked. Bool. (H, W)"""
+        mask = frame.usable(self.source)
+        if self.drop_white:
+            mask &= (frame.image <= 240).any(-1)
+        if self.drop_black:
+            mask &= frame.image.sum(-1, dtype=np.int32) >= 16
+        return mask
+
+
+@dataclass(frozen=True)
+class PointCloud:
+    """Coloured points and where they were seen.
+
+    points: world coordinates, float32. (N, 3)
+    colors: RGB, uint8. (N, 3)
+    conf: confidence ≥ 1, float32. (N,)
+    frame_id: stream position of the frame, int32, ascending. (N,)
+    pixel: (x, y) in that frame's processed image, int32. (N, 2)
+    """
+
+    points: np.ndarray
+    colors: np.ndarray
+    conf: np.ndarray
+    frame_id: np.ndarray
+    pixel: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def sample(self, num_points: int, seed: int = 0) -> "PointCloud":
+        """At most `num_points` of the points, drawn uniformly, in their order."""
+        reservoir = Reservoir(num_points, seed)
+        reservoir.add(np.arange(len(self)))
+        which = reservoir.sample()
+        return PointCloud(*(values[which] for values in vars(self).values()))
+
+
+class Reservoir:
+    """A uniform sample of the rows of a stream of unknown length; never holds more than twice the budget at rest.
+
+    Every row draws a random key and the `budget` smallest keys win.
+    """
+
+    def __init__(self, budget: int, seed: int = 0):
+        self.budget = budget
+        self._random = np.random.default_rng(seed)
+        self._rows: list[np.ndarray] = []
+        self._keys: list[np.ndarray] = []
+        self._cutoff = 1.0  # a larger key has lost already
+
+    def add(self, rows: np.ndarray) -> None:
+        """Offer rows of any dtype, the same in all calls. (N, ...)"""
+        keys = self._random.random(len(rows))
+        chosen = keys < self._cutoff
+        self._rows.append(rows[chosen])
+        self._keys.append(keys[chosen])
+        if sum(map(len, self._keys)) > 2 * self.budget:
+            self._compact()
+
+    def sample(self) -> np.ndarray:
+        """The rows drawn so far, in the order of the stream. (≤ budget, ...)"""
+        self._compact()
+        return self._rows[0]
+
+    def _compact(self) -> None:
+        rows, keys = np.concatenate(self._rows), np.concatenate(self._keys)
+        if len(keys) > self.budget:
+            winners = np.sort(np.argpartition(keys, self.budget - 1)[: self.budget])
+            rows, keys = rows[winners], keys[winners]
+            self._cutoff = keys.max()
+        self._rows, self._keys = [rows], [keys]
+
+
+def confidence_threshold(result: Result, filter: PointFilter, seed: int = 0) -> float:
+    """The confidence at `filter.conf_percentile` of all candidates."""
+    if filter.conf_percentile == 0:
+        return -np.inf
+    reservoir = Reservoir(CONFIDENCE_SAMPLE, seed)
+    for _, frame in result.frames("confidence", filter.positions(result)):
+        _, conf = frame.measured(filter.source)
+        reservoir.add(conf[filter.candidates(frame)])
+    conf = reservoir.sample()
+    return float(np.percentile(conf, filter.conf_percentile)) if len(conf) else -np.inf
+
+
+@lru_cache(maxsize=1)  # the exporters of one run ask for the same cloud
+def merged_points(result: Result, filter: PointFilter, seed: int = 0) -> PointCloud:
+    """The points of all frames that pass the filter; the same seed gives the same points."""
+    threshold = confidence_threshold(result, filter, seed)
+    reservoir = Reservoir(filter.max_points, seed)
+    for position, frame in result.frames("points", filter.positions(result)):
+        points, conf = frame.world_points(filter.source)
+        y, x = np.nonzero(filter.candidates(frame) & (conf >= threshold))
+        rows = np.empty(len(x), ROW)
+        rows["point"], rows["color"], rows["conf"] = points[y, x], frame.image[y, x], conf[y, x]
+        rows["frame_id"], rows["pixel"] = position, np.stack([x, y], -1)
+        reservoir.add(rows)
+    rows = reservoir.sample()
+    return PointCloud(*(np.ascontiguousarray(rows[name]) for name in ROW.names))

@@ -1,0 +1,89 @@
+"""A clip to look at: image, depth and confidence side by side."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from streamvggt.export.files import atomic_write
+from streamvggt.export.points import PointFilter, Reservoir
+from streamvggt.export.result import Result, ResultFrame
+
+RANGE_SAMPLE = 1_000_000
+"""How many pixels of the clip the colour ranges are taken from."""
+
+
+def export_video(result: Result, folder: Path, filter: PointFilter) -> Path:
+    """`preview.mp4` of all frames, H.264 that browsers play; the filter is about points and has no say here."""
+    ranges = color_ranges(result)
+    path = folder / "preview.mp4"
+    options = {"movflags": "faststart"}  # the index in front: playing starts before all is loaded
+    with atomic_write(path) as temporary, av.open(temporary, "w", options=options) as container:
+        stream = container.add_stream("libx264", rate=frame_rate(result), options={"crf": "18"})
+        height, width = result[0].image.shape[:2]
+        stream.height, stream.width = height // 2 * 2, 3 * width // 2 * 2  # yuv420p halves the colours
+        stream.pix_fmt = "yuv420p"
+        for _, frame in result.frames("video"):
+            picture = side_by_side(frame, ranges)[: stream.height, : stream.width]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@dataclass(frozen=True)
+class ColorRanges:
+    """What the two ends of the colours mean, for the whole clip, so that it does not flicker.
+
+    nearness: lowest and highest 1/depth.
+    conf: lowest and highest logarithm of the confidence.
+    """
+
+    nearness: tuple[float, float]
+    conf: tuple[float, float]
+
+
+def color_ranges(result: Result) -> ColorRanges:
+    """The range between the 2nd and the 98th percentile of the clip."""
+    reservoir = Reservoir(RANGE_SAMPLE)
+    for _, frame in result.frames("colour range"):
+        depth, conf = frame.measured("depth")
+        usable = frame.usable("depth")
+        reservoir.add(np.stack([1 / depth[usable], np.log(conf[usable])], -1))
+    values = reservoir.sample()
+    low, high = np.percentile(values, [2, 98], axis=0) if len(values) else np.array([[0, 0], [1, 1]])
+    return ColorRanges((low[0], high[0]), (low[1], high[1]))
+
+
+def side_by_side(frame: ResultFrame, ranges: ColorRanges) -> np.ndarray:
+    """Image, depth (red is near) and confidence (bright is sure) in a row, RGB, uint8. (H, 3W, 3)"""
+    depth, conf = frame.measured("depth")
+    usable = frame.usable("depth")
+    nearness = np.divide(1, depth, where=usable, out=np.zeros_like(depth))
+    certainty = np.log(conf, where=usable, out=np.zeros_like(conf))
+    return np.concatenate(
+        [
+            frame.image,
+            colorize(nearness, ranges.nearness, usable, cv2.COLORMAP_TURBO),
+            colorize(certainty, ranges.conf, usable, cv2.COLORMAP_INFERNO),
+        ],
+        axis=1,
+    )
+
+
+def colorize(values: np.ndarray, ends: tuple[float, float], usable: np.ndarray, colormap: int) -> np.ndarray:
+    """RGB of values between two ends, black where not usable. (H, W) to (H, W, 3)"""
+    low, high = ends
+    level = ((values - low) / max(high - low, 1e-12)).clip(0, 1) * 255
+    return cv2.applyColorMap(level.astype(np.uint8), colormap)[..., ::-1] * usable[..., None]
+
+
+def frame_rate(result: Result) -> Fraction:
+    """Frames per second that play the clip in its own time, between 1 and 60; 10 for photos."""
+    times = [camera.time for camera in result.cameras()]
+    if len(times) < 2 or None in times:
+        return Fraction(10)
+    step = float(np.median(np.diff(times)))
+    return Fraction(min(max(1 / step, 1), 60) if step > 0 else 10).limit_denominator(1001)

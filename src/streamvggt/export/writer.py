@@ -1,0 +1,78 @@
+"""Writing a result while the stream runs. The files are explained in `streamvggt.export.result`."""
+
+import shutil
+from pathlib import Path
+
+from PIL import Image
+
+from streamvggt.export.files import atomic_write
+from streamvggt.export.result import FrameCamera, ResultFrame, finished_frames, load_frame, save_frame
+from streamvggt.export.tum import tum_line, write_tum
+from streamvggt.frame import Frame
+from streamvggt.prediction import Prediction
+
+
+class ResultWriter:
+    """Writes a result while the stream runs; keeps nothing in memory.
+
+    Args:
+        folder: made if needed.
+        resume: how many of the finished frames to keep and go on after; later ones are removed. None starts anew.
+
+    Raises:
+        FileExistsError: `folder` holds frames and `resume` is None, or images or a trajectory that no run wrote.
+        ValueError: there are fewer frames than `resume`, or one of them is damaged; nothing is removed.
+    """
+
+    def __init__(self, folder: Path | str, resume: int | None = None):
+        self.folder = Path(folder)
+        finished = finished_frames(self.folder)
+        if finished and resume is None:
+            raise FileExistsError(
+                f"{self.folder} already holds {len(finished)} frames: go on with --resume or choose another --out"
+            )
+        if not (self.folder / "frames").exists():  # no run has been here
+            for path in (*(self.folder / "images").glob("*"), *self.folder.glob("trajectory.txt")):
+                raise FileExistsError(f"{path} would be overwritten, perhaps it is an input: choose another --out")
+        self.num_frames = resume or 0
+        if self.num_frames > len(finished):
+            raise ValueError(f"{self.folder} holds {len(finished)} finished frames, {resume} to keep were asked for")
+        kept = [load_frame(path, FrameCamera) for path in finished[: self.num_frames]]  # before anything is removed
+        for name in ("frames", "images"):  # frames first: they say that the images are ours
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self._remove(finished[self.num_frames :])
+        write_tum(self.folder / "trajectory.txt", [c.time for c in kept], [c.cam_from_world for c in kept])
+
+    def add(self, frame: Frame, prediction: Prediction) -> None:
+        """Store the next frame of the stream.
+
+        Raises:
+            ValueError: the prediction has no cameras, or more than one frame.
+            OSError: it could not be written, for example because the disk is full; finished frames are kept.
+        """
+        stored = ResultFrame.from_prediction(frame, prediction)
+        try:
+            with atomic_write(self.folder / "images" / f"{frame.name}.jpg") as path:
+                Image.fromarray(frame.original).save(path, quality=95)
+            with atomic_write(self.folder / "frames" / f"{self.num_frames:06d}.npz") as path:
+                save_frame(path, stored)
+            with open(self.folder / "trajectory.txt", "a") as file:
+                file.write(tum_line(self.num_frames if stored.time is None else stored.time, stored.cam_from_world))
+        except OSError as error:
+            free = shutil.disk_usage(self.folder).free / 1e9
+            raise OSError(
+                error.errno,
+                f"cannot write frame {self.num_frames} ({frame.name}) to {self.folder}: {error.strerror or error}. "
+                f"{free:.1f} GB are free there. The {self.num_frames} finished frames are kept: go on with --resume",
+            ) from error
+        self.num_frames += 1
+
+    def _remove(self, frames: list[Path]) -> None:
+        for path in reversed(frames):  # the last one first, so that being killed here leaves no gap
+            try:
+                image = self.folder / "images" / f"{load_frame(path, FrameCamera).name}.jpg"
+            except ValueError:  # damaged; its image will be written again
+                image = None
+            path.unlink()
+            if image is not None:
+                image.unlink(missing_ok=True)

@@ -1,0 +1,119 @@
+"""What is written frame by frame: trajectory, depth maps, video; and files that are whole or not there."""
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from streamvggt.export import EXPORTERS, PointFilter
+from streamvggt.export.depth import quantize
+from streamvggt.export.files import atomic_folder, atomic_write
+from streamvggt.export.video import frame_rate
+from streamvggt.prediction import Prediction
+
+
+def test_trajectory_is_the_inverse_of_the_poses(scene, result):
+    streamed = (result.folder / "trajectory.txt").read_text()
+    path = EXPORTERS["tum"](result, result.folder, PointFilter())
+    assert path.read_text() == streamed  # the same from the stream and from the files
+    table = np.loadtxt(path)
+    np.testing.assert_allclose(table[:, 0], [1, 1.25, 1.5, 1.75, 2])
+    for row, pose in zip(table, scene.poses, strict=True):
+        rotation = Rotation.from_quat(row[4:]).as_matrix()  # x, y, z, w
+        np.testing.assert_allclose(rotation, pose[:, :3].T, atol=1e-8)
+        np.testing.assert_allclose(row[1:4], -pose[:, :3].T @ pose[:, 3], atol=1e-8)
+
+
+def test_frames_without_a_time_are_counted(make_scene, tmp_path):
+    make_scene(3, timed=False).write(tmp_path)
+    np.testing.assert_array_equal(np.loadtxt(tmp_path / "trajectory.txt")[:, 0], [0, 1, 2])
+
+
+def test_depth_pictures_times_scale_are_the_depth(scene, result):
+    folder = EXPORTERS["depth"](result, result.folder, PointFilter())
+    scale = json.loads((folder / "scale.json").read_text())["scale"]
+    largest = 0
+    for frame in result:
+        picture = cv2.imread(str(folder / f"{frame.name}.png"), cv2.IMREAD_UNCHANGED)
+        assert picture.dtype == np.uint16 and picture.shape == (42, 56)
+        inside = (slice(6, 36), slice(8, 48))
+        assert np.abs(picture[inside] * scale - frame.depth[inside]).max() <= scale / 2 * 1.001
+        assert np.count_nonzero(picture) == 30 * 40  # nothing in the padding
+        largest = max(largest, picture.max())
+        with np.load(folder / f"{frame.name}.npz") as arrays:
+            np.testing.assert_array_equal(arrays["depth"][inside], frame.depth[inside])
+            np.testing.assert_array_equal(arrays["conf"][inside], frame.depth_conf[inside])
+            np.testing.assert_array_equal(arrays["intrinsics"], frame.intrinsics)
+            assert arrays["depth"].dtype == np.float32
+            np.testing.assert_array_equal(arrays["depth"] > 0, picture > 0)
+    assert largest == 65535
+
+
+def test_a_tiny_depth_is_not_taken_for_none():
+    np.testing.assert_array_equal(quantize(np.array([[0, 1e-9, 2.4, 9]]), 1.0), [[0, 1, 2, 9]])
+
+
+def test_video_plays_every_frame(scene, result):
+    path = EXPORTERS["video"](result, result.folder, PointFilter())
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.name == "h264" and stream.codec_context.pix_fmt == "yuv420p"
+        assert stream.average_rate == 4  # a frame each quarter second
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    assert len(pictures) == 5 and {picture.shape for picture in pictures} == {(42, 3 * 56, 3)}
+    for picture, frame in zip(pictures, result, strict=True):
+        image, depth = picture[:, :56], picture[:, 56:112]
+        assert np.abs(image.astype(int) - frame.image).mean() < 8
+        assert depth[:5].max() < 40  # padding is black
+
+
+def test_odd_sizes_and_single_frames_are_encoded(scene, tmp_path):
+    cropped = replace(scene.frames[0], image=scene.frames[0].image[:, :41, :55])
+    whole = scene.predictions[0]
+    depth, conf = whole.depth[:, :, :41, :55], whole.depth_conf[:, :, :41, :55]
+    scene.frames = [cropped]
+    scene.predictions = [Prediction((41, 55), pose_enc=whole.pose_enc, depth=depth, depth_conf=conf)]
+    path = EXPORTERS["video"](scene.write(tmp_path), tmp_path, PointFilter())
+    with av.open(path) as container:
+        (frame,) = container.decode(video=0)
+    assert (frame.height, frame.width) == (40, 164)
+
+
+def test_photos_play_at_ten_frames_per_second(make_scene, tmp_path):
+    assert frame_rate(make_scene(3, timed=False).write(tmp_path)) == Fraction(10)
+
+
+def test_every_exporter_writes_where_it_is_told(result, tmp_path):
+    names = {"glb": "scene.glb", "ply": "points.ply", "colmap": "colmap", "tum": "trajectory.txt"}
+    names |= {"depth": "depth", "video": "preview.mp4"}
+    folder = tmp_path / "elsewhere" / "deep"
+    for _ in range(2):  # the second time over the first
+        assert {name: export(result, folder, PointFilter()) for name, export in EXPORTERS.items()} == {
+            name: folder / file for name, file in names.items()
+        }
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names.values())
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_write(path) as temporary:
+        temporary.write_text("ne")
+        raise RuntimeError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    folder = tmp_path / "folder"
+    for name in ("a", "b"):
+        with atomic_folder(folder) as temporary:
+            (temporary / name).touch()
+    with pytest.raises(RuntimeError), atomic_folder(folder) as temporary:
+        (temporary / "c").touch()
+        raise RuntimeError
+    assert [path.name for path in folder.iterdir()] == ["b"] and list(tmp_path.iterdir()) == [folder]
