@@ -45,7 +45,7 @@ class EveryThird(Policy):
     """Drops two frames of three, several at once and from the middle: the holes must be filled."""
 
     def keep(self, frames, result):
-        return [f for f in frames if f % 3 == 0 or f >= frames[-1] - 1 and frames[-1] % 4]
+        return [f for f in frames if f % 3 == 0 or (f >= frames[-1] - 1 and frames[-1] % 4)]
 
 
 POLICIES = [KeepAll(), Window(1, 2), Window(0, 1), Window(2, 0), Window(0, 0), Window(1, 100), EveryThird()]

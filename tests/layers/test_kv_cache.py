@@ -1,0 +1,97 @@
+"""Slots: what is dropped is gone, what is kept is found, and nothing else moves."""
+
+import torch
+
+from streamvggt.layers.kv_cache import KVCache
+
+B, N, P, D = 2, 3, 4, 5
+
+
+def tokens(frame: int) -> torch.Tensor:
+    """Keys that say which frame they are of."""
+    return torch.full((B, N, P, D), float(frame))
+
+
+def filled(frames, **options) -> KVCache:
+    cache = KVCache(**options)
+    for frame in frames:
+        cache.append(frame, tokens(frame), -tokens(frame))
+    return cache
+
+
+def found(cache: KVCache) -> list[int]:
+    keys, values = cache.contents()
+    assert torch.equal(keys, -values)
+    assert keys.shape == (B, N, len(cache), D)
+    return [int(frame) for frame in keys[0, 0, ::P, 0]]
+
+
+def test_a_new_frame_takes_the_place_of_a_dropped_one():
+    cache = filled(range(5), capacity=5)
+    before = cache._keys.data_ptr()
+    cache.drop([2])
+    assert len(cache) == 4 * P
+    cache.append(5, tokens(5), -tokens(5))
+    assert found(cache) == [0, 1, 5, 3, 4]
+    assert cache._keys.data_ptr() == before
+
+
+def test_holes_are_filled_from_the_end():
+    cache = filled(range(6))
+    cache.drop([0, 3, 5])
+    assert sorted(found(cache)) == [1, 2, 4]
+    assert len(cache) == 3 * P
+    cache.drop([1, 2, 4])
+    assert found(cache) == []
+    cache.append(9, tokens(9), -tokens(9))
+    assert found(cache) == [9]
+
+
+def test_contents_are_views_not_copies():
+    cache = filled(range(3))
+    keys, values = cache.contents()
+    assert keys.untyped_storage().data_ptr() == cache._keys.untyped_storage().data_ptr()
+    assert values.untyped_storage().data_ptr() == cache._values.untyped_storage().data_ptr()
+
+
+def test_slots_double_and_stop_at_the_capacity():
+    rooms = []
+    cache = KVCache(capacity=100)
+    for frame in range(100):
+        cache.append(frame, tokens(frame), -tokens(frame))
+        rooms.append(cache._keys.shape[2] // P)
+    assert sorted(set(rooms)) == [64, 100]
+    unbounded = filled(range(20))
+    assert unbounded._keys.shape[2] // P == 32
+    assert found(unbounded) == list(range(20))
+    assert filled([0], capacity=3)._keys.shape[2] == 3 * P
+
+
+def test_a_frame_may_fill_several_slots_and_leaves_with_all_of_them():
+    cache = KVCache()
+    for frame in (0, 1, 2):
+        for _ in range(3):
+            cache.append(frame, tokens(frame), -tokens(frame))
+    cache.drop([1])
+    assert sorted(found(cache)) == [0] * 3 + [2] * 3
+
+
+def test_pruned_by_tokens_it_grows_at_the_end():
+    cache = filled(range(3))
+    index = torch.arange(0, 3 * P, 2).expand(B, N, -1)
+    cache.keep_tokens(index)
+    assert len(cache) == 6
+    cache.append(7, tokens(7), -tokens(7))
+    keys, _ = cache.contents()
+    assert keys[0, 0, :, 0].tolist() == [0, 0, 1, 1, 2, 2, 7, 7, 7, 7]
+
+
+def test_state_and_back():
+    cache = filled(range(4))
+    cache.drop([1])
+    other = KVCache()
+    other.restore(cache.state(), torch.device("cpu"))
+    assert found(other) == found(cache)
+    empty = KVCache()
+    empty.restore(KVCache().state(), torch.device("cpu"))
+    assert len(empty) == 0

@@ -1,0 +1,191 @@
+"""What must hold of the network whatever its weights are."""
+
+import pytest
+import torch
+from networks import assert_same, images, tiny
+
+from streamvggt import VGGT, Window
+from streamvggt.prediction import Prediction, concatenate
+
+QUERIES = torch.tensor([[[5.0, 7.0], [30.0, 20.0], [41.0, 27.0]]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("sees", ["all", "past"])
+def test_a_batch_of_two_is_two_batches_of_one(sees):
+    model = tiny(sees)
+    frames, queries = images(2, 3), torch.cat([QUERIES, QUERIES / 2])
+    with torch.no_grad():
+        both = model(frames, query_points=queries)
+        for entry in (0, 1):
+            alone = model(frames[entry : entry + 1], query_points=queries[entry : entry + 1])
+            assert_same(both.map(lambda x, entry=entry: x[entry : entry + 1]), alone, tolerance=1e-6)
+
+
+def test_order_of_later_frames_does_not_matter_to_the_bidirectional_network():
+    model, frames = tiny("all"), images(1, 4)
+    order = [0, 3, 1, 2]
+    with torch.no_grad():
+        assert_same(model(frames[:, order]), model(frames).map(lambda x: x[:, order]))
+        assert (model(frames[:, [1, 0, 2, 3]]).depth[:, 0] - model(frames).depth[:, 1]).abs().max() > 1e-4
+
+
+def test_one_frame_is_the_same_to_both_networks():
+    frames = images(2, 1)
+    with torch.no_grad():
+        assert_same(tiny("past")(frames), tiny("all")(frames))
+
+
+def test_frames_in_chunks_of_a_dense_head_do_not_matter():
+    model, frames = tiny(), images(2, 5)
+    with torch.no_grad():
+        whole = model(frames)
+        model.frames_per_chunk = 3
+        assert_same(model(frames), whole)
+
+
+@pytest.mark.parametrize("heads", [("camera",), ("depth",), ("camera", "points"), ("track",)])
+def test_heads_that_are_not_asked_for_are_not_run(heads, monkeypatch):
+    model = tiny()
+    modules = {"camera": "camera_head", "depth": "depth_head", "points": "point_head", "track": "track_head"}
+    for head in set(modules) - set(heads):
+        monkeypatch.setattr(getattr(model, modules[head]), "forward", lambda *args: pytest.fail("a head ran"))
+    queries = QUERIES if "track" in heads else None
+    with torch.no_grad():
+        some = model(images(1, 2), heads=heads, query_points=queries)
+    fields = {
+        "camera": {"pose_enc"},
+        "depth": {"depth", "depth_conf"},
+        "points": {"points", "points_conf"},
+        "track": {"tracks", "visibility", "track_conf"},
+    }
+    assert some.numpy().keys() == set.union(*(fields[head] for head in heads))
+    with torch.no_grad():
+        built = tiny(heads=heads)(images(1, 2), query_points=queries)
+    assert_same(built, some, tolerance=0)
+
+
+def test_dense_heads_see_no_layers_but_their_own():
+    model = tiny(depth=6, dpt_layers=(0, 1, 3, 4))
+    with torch.no_grad():
+        tokens = model.aggregator(model.aggregator.encode(images(1, 2)), (2, 3), layers=set(model.dpt_layers))
+    assert set(tokens) == {0, 1, 3, 4}
+    assert tokens[0].shape == (1, 2, 5 + 6, 64)
+
+
+@pytest.mark.parametrize("sees", ["all", "past"])
+def test_activation_checkpointing_changes_no_gradient(sees):
+    frames = images(1, 3)
+    gradients = []
+    for activation_checkpointing in (False, True):
+        model = tiny(sees, activation_checkpointing=activation_checkpointing)
+        said = model(frames, query_points=QUERIES)
+        loss = said.pose_enc.square().sum() + said.depth.sum() + said.points.sum() + said.tracks.sum()
+        loss.backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters()})
+    assert {name for name, grad in gradients[0].items() if grad is None} <= {
+        "aggregator.patch_embed.mask_token",
+        *(f"track_head.tracker.{n}" for n in ("vis_predictor.0.weight", "vis_predictor.0.bias")),
+        *(f"track_head.tracker.{n}" for n in ("conf_predictor.0.weight", "conf_predictor.0.bias")),
+    }
+    for name, grad in gradients[0].items():
+        if grad is not None:
+            # float64 gradients of up to 1e6: only the order of sums may differ.
+            scale = max(1.0, grad.abs().max().item())
+            assert (grad - gradients[1][name]).abs().max().item() <= 1e-9 * scale, name
+
+
+def test_gradients_of_the_causal_pass_never_come_from_later_frames():
+    model, frames = tiny(), images(1, 4).requires_grad_()
+    model(frames).depth[:, 1].sum().backward()
+    assert frames.grad[:, :2].abs().min(dim=0).values.max() > 0
+    assert (frames.grad[:, 2:] == 0).all()
+
+
+def test_all_stages_are_there_for_training():
+    said = tiny()(images(1, 2), query_points=QUERIES)
+    assert len(said.pose_enc_stages) == 4
+    assert len(said.tracks_stages) == 4
+    assert said.pose_enc_stages[-1] is said.pose_enc
+    assert all(stage.shape == (1, 2, 9) and stage.requires_grad for stage in said.pose_enc_stages)
+    assert (said.pose_enc_stages[0] - said.pose_enc).abs().max() > 1e-3
+
+
+def test_portrait_landscape_and_the_learnt_grid_itself():
+    model = tiny()
+    for height, width in ((14, 14), (28, 70), (70, 28), (56, 56)):
+        with torch.no_grad():
+            said = model(images(1, 1, height, width), query_points=torch.zeros(1, 1, 2, dtype=torch.float64))
+        assert said.depth.shape == (1, 1, height, width, 1)
+        assert said.points.shape == (1, 1, height, width, 3)
+        assert all(torch.isfinite(torch.from_numpy(value)).all() for value in said.numpy().values())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_answers_in_float32_and_close(dtype):
+    exact, frames = tiny(dtype=torch.float32), images(1, 3, dtype=torch.float32)
+    with torch.no_grad():
+        reference = exact(frames, heads=("camera", "depth", "points"))
+        said = tiny(dtype=torch.float32).to(dtype)(frames, heads=("camera", "depth", "points"))
+    for name, value in said.numpy().items():
+        assert getattr(said, name).dtype == torch.float32, name
+        # 8 bits of mantissa through 10 layers; a wrong cast (say, of angles) would be off by far more.
+        assert abs(value - reference.numpy()[name]).mean() < 0.05 * abs(reference.numpy()[name]).mean() + 0.02, name
+
+
+def test_under_autocast_the_causal_pass_and_the_stream_still_agree():
+    model, frames = tiny(dtype=torch.float32), images(1, 3, dtype=torch.float32)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        whole = model(frames)
+        memory = model.new_memory()
+        single = concatenate([model(frame, memory=memory) for frame in frames.split(1, 1)])
+    assert memory.layers[0].contents()[0].dtype == torch.bfloat16
+    assert whole.depth.dtype == torch.float32
+    assert_same(single, whole, tolerance=0.02)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"images": torch.rand(3, 28, 42)}, r"\(B, S, 3, H, W\), not torch.float32 \(3, 28, 42\)"),
+        ({"images": torch.zeros(1, 1, 3, 28, 42, dtype=torch.uint8)}, "floating point"),
+        ({"images": torch.rand(1, 1, 3, 28, 45)}, r"28×45 .* multiples of 14"),
+        ({"images": torch.rand(1, 0, 3, 28, 42)}, "at least one"),
+        ({"heads": ("camera", "normals")}, "normals: this network was built with camera, depth"),
+        ({"heads": ()}, r"\(none\)"),
+        ({"heads": ("track",)}, "needs query_points"),
+        ({"heads": ("camera",), "query_points": torch.rand(1, 4, 2)}, "add 'track'"),
+        ({"query_points": torch.rand(4, 2)}, r"must be \(1, K, 2\), not \(4, 2\)"),
+    ],
+)
+def test_bad_input_is_refused_at_the_door(given, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(dtype=torch.float32)(**{"images": images(1, 2, dtype=torch.float32), **given})
+
+
+def test_misuse_of_sees_is_refused():
+    teacher = tiny("all")
+    with pytest.raises(ValueError, match="sees='past'"):
+        teacher(images(1, 2), visible=[[0], [1]])
+    with pytest.raises(ValueError, match="cannot go on with a memory"):
+        teacher(images(1, 1), memory=tiny().new_memory(Window()))
+    with pytest.raises(ValueError, match=r"'all' .* or 'past'"):
+        VGGT(sees="future")
+    with pytest.raises(ValueError, match="four of the 24 layers"):
+        VGGT(dpt_layers=(1, 2, 3, 24))
+    with pytest.raises(ValueError, match="do not divide"):
+        tiny(num_heads=3)
+
+
+def test_prediction_frames_cameras_and_arrays():
+    said = tiny()(images(2, 3), query_points=QUERIES.expand(2, -1, -1))
+    last = said.frame(-1)
+    assert isinstance(last, Prediction)
+    assert torch.equal(last.depth, said.depth[:, 2:])
+    assert torch.equal(last.pose_enc_stages[0], said.pose_enc_stages[0][:, 2:])
+    with pytest.raises(IndexError):
+        said.frame(3)
+    assert_same(concatenate([said.frames(slice(0, 2)), last]), said, tolerance=0)
+    assert said.cameras().intrinsics.shape == (2, 3, 3, 3)
+    assert said.to(torch.float32).depth.dtype == torch.float32
+    with pytest.raises(ValueError, match="include 'camera'"):
+        tiny()(images(1, 1), heads=("depth",)).cameras()

@@ -1,0 +1,287 @@
+"""Files of every kind become networks, or say why not."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from networks import GOLDEN_SIZE, TINY, assert_same, images, tiny
+from safetensors.torch import load_file, save_file
+
+from streamvggt import VGGT, StreamVGGT, load_model
+from streamvggt.model.weights import config_from_shapes, fingerprint
+
+NOT_IN_SHAPES = {"encoder_num_heads": 2, "camera_num_heads": 4, "dpt_layers": (0, 1, 2, 3)}
+
+
+@pytest.fixture
+def model():
+    return tiny(dtype=torch.float32)
+
+
+def same(a: VGGT, b: VGGT) -> None:
+    assert a.config == b.config
+    frames = images(1, 2, dtype=torch.float32)
+    with torch.no_grad():
+        assert_same(a(frames), b(frames), tolerance=0)
+
+
+def test_saved_and_loaded_is_the_same(model, tmp_path):
+    model.save_pretrained(tmp_path / "here")
+    assert sorted(os.listdir(tmp_path / "here")) == ["config.json", "model.safetensors"]
+    same(load_model(tmp_path / "here"), model)
+    same(StreamVGGT.from_pretrained(tmp_path / "here"), model)
+    assert type(load_model(tmp_path / "here")) is StreamVGGT
+    assert not load_model(tmp_path / "here").training
+
+
+def test_the_file_alone_knows_its_config(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    os.rename(tmp_path / "model.safetensors", tmp_path / "alone.safetensors")
+    os.remove(tmp_path / "config.json")
+    same(load_model(tmp_path / "alone.safetensors"), model)
+
+
+def test_the_config_beside_the_file_serves_files_without_one(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    save_file(load_file(tmp_path / "model.safetensors"), tmp_path / "model.safetensors")
+    same(load_model(tmp_path), model)
+
+
+def test_teacher_and_student_are_told_by_the_config_or_the_caller(model, tmp_path):
+    teacher = tiny("all", dtype=torch.float32)
+    teacher.save_pretrained(tmp_path / "teacher")
+    assert type(load_model(tmp_path / "teacher")) is VGGT
+    same(load_model(tmp_path / "teacher", sees="past"), model)
+    assert VGGT.from_pretrained(tmp_path / "teacher").sees == "all"
+    assert StreamVGGT.from_pretrained(tmp_path / "teacher").sees == "past"
+
+
+@pytest.mark.parametrize("kind", ["plain", "trainer", "distributed", "old format"])
+@pytest.mark.filterwarnings("ignore:.*shapes do not tell")
+def test_pickled_checkpoints(model, tmp_path, kind):
+    state = model.state_dict()
+    if kind == "distributed":
+        state = {f"module.{name}": tensor for name, tensor in state.items()}
+    if kind != "plain":
+        state = {"model": state, "epoch": 3, "optimizer": {"lr": 0.1}}
+    path = tmp_path / "checkpoint.pth"
+    torch.save(state, path, _use_new_zipfile_serialization=kind != "old format")
+    same(load_model(path, **NOT_IN_SHAPES), model)
+
+
+def test_sizes_are_read_from_the_shapes(tmp_path):
+    for size in (TINY, GOLDEN_SIZE, {}, {**TINY, "track_levels": 7, "patch_size": 16, "image_size": 96}):
+        with torch.device("meta"):
+            network = VGGT(**size)
+        shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        unknown = {name: network.config[name] for name in ("encoder_num_heads", "camera_num_heads", "dpt_layers")}
+        found = {**network.config, **config_from_shapes(shapes, known=unknown | {"camera_iterations": 4})}
+        assert found == network.config
+
+
+def test_what_shapes_do_not_tell_is_said(model, tmp_path):
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    with (
+        pytest.warns(UserWarning, match=r"do not tell encoder_num_heads.*camera_num_heads=16"),
+        pytest.raises(ValueError, match=r".") if TINY["embed_dim"] * 2 % 16 else pytest.warns(UserWarning),
+    ):
+        load_model(tmp_path / "model.pt")
+
+
+def test_a_subset_of_heads_reads_no_others(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    some = load_model(tmp_path, heads=("camera", "depth"))
+    assert some.heads == ("camera", "depth")
+    assert not any(name.startswith(("point_head", "track_head")) for name in some.state_dict())
+    frames = images(1, 2, dtype=torch.float32)
+    with torch.no_grad():
+        assert_same(some(frames), model(frames, heads=("camera", "depth")), tolerance=0)
+
+
+def test_a_file_without_track_head_serves_the_heads_it_has(model, tmp_path):
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("track_head")}
+    save_file(state, tmp_path / "no_tracks.safetensors")
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match=r"has no track head: load it with heads=\('cam"):
+        load_model(tmp_path / "no_tracks.safetensors", **NOT_IN_SHAPES)
+    with pytest.warns(UserWarning):
+        some = load_model(tmp_path / "no_tracks.safetensors", heads=("camera", "depth", "points"), **NOT_IN_SHAPES)
+    assert some.heads == ("camera", "depth", "points")
+
+
+def test_missing_extra_and_wrong_tensors_are_listed(model, tmp_path):
+    state = dict(model.state_dict())
+    del state["camera_head.trunk_norm.bias"]
+    state["camera_head.surprise"] = torch.zeros(2)
+    state["point_head.norm.weight"] = torch.zeros(3)
+    torch.save({"model": state, "config": {"model_type": "streamvggt", **model.config}}, tmp_path / "model.pt")
+    with pytest.raises(ValueError) as caught:
+        load_model(tmp_path / "model.pt")
+    for said in (
+        "1 missing: camera_head.trunk_norm.bias",
+        "1 extra: camera_head.surprise",
+        "1 of wrong shape: point_head.norm.weight is (3,), expected (64,)",
+    ):
+        assert said in str(caught.value)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    torch.save(torch.nn.Linear(3, 4).state_dict(), tmp_path / "linear.pt")
+    with pytest.raises(ValueError, match=r"does not hold a VGGT network: among its 2 tensors \(weight, bias\)"):
+        load_model(tmp_path / "linear.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match="holds no state dict"):
+        load_model(tmp_path / "list.pt")
+
+
+def test_code_in_a_file_is_never_run(tmp_path):
+    proof = tmp_path / "ran"
+
+    class Payload:
+        def __reduce__(self):
+            return os.mkdir, (str(proof),)
+
+    with open(tmp_path / "plain.pt", "wb") as file:
+        pickle.dump({"model": Payload()}, file)
+    torch.save({"model": Payload()}, tmp_path / "zip.pt")
+    for name in ("plain.pt", "zip.pt"):
+        with pytest.raises(ValueError, match="never executed"):
+            load_model(tmp_path / name)
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_cut_off_files_are_named(model, tmp_path, suffix):
+    path = tmp_path / f"model{suffix}"
+    if suffix == ".pt":
+        torch.save(model.state_dict(), path)
+    else:
+        save_file(model.state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match=f"{path.name} .*cut off"):
+        load_model(path)
+    path.write_text("hello")
+    with pytest.raises(ValueError, match=path.name):
+        load_model(path)
+
+
+def test_what_is_not_there_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no weights at 'ckpt/none\.pt': expected .*lch01/StreamVGGT"):
+        load_model("ckpt/none.pt")
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors.*; there are none"):
+        load_model(tmp_path)
+    with pytest.raises(ValueError, match="random ones are random:small, random:full"):
+        load_model("random:huge")
+    (tmp_path / "weights.onnx").touch()
+    with pytest.raises(ValueError, match=r"\.safetensors, \.pt or \.pth"):
+        load_model(tmp_path / "weights.onnx")
+    with pytest.raises(ValueError, match="no argument camera_heads"):
+        load_model("random:small", camera_heads=3)
+    with pytest.raises(ValueError, match="flash"):
+        load_model("random:small", attention="flash")
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "network"),
+    [
+        ("facebook/VGGT-1B", "model.safetensors", VGGT),
+        ("facebook/VGGT-1B-Commercial", "vggt_1B_commercial.pt", VGGT),
+        ("lch01/StreamVGGT", "checkpoints.pth", StreamVGGT),
+        ("somebody/their-model", "model.safetensors", StreamVGGT),
+    ],
+)
+def test_hub_names(monkeypatch, model, tmp_path, name, file, network):
+    """With a stand-in for the Hub: no machine of ours reaches it."""
+    asked = []
+
+    def hf_hub_download(repo, filename):
+        asked.append((repo, filename))
+        return str(tmp_path / filename)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
+    if file.endswith("safetensors"):
+        model.save_pretrained(tmp_path)
+        if name == "facebook/VGGT-1B":  # the published repository's config is not ours
+            save_file(load_file(tmp_path / file), tmp_path / file)
+            (tmp_path / "config.json").write_text(json.dumps({"img_size": 518, "patch_size": 14, "embed_dim": 1024}))
+    else:
+        torch.save(model.state_dict(), tmp_path / file)
+    loaded = load_model(name, **NOT_IN_SHAPES)
+    assert (name, file) in asked
+    assert type(loaded) is network
+    assert fingerprint(loaded) == fingerprint(model)
+
+
+def test_an_unreachable_hub_says_what_to_do(monkeypatch):
+    def hf_hub_download(repo, filename):
+        raise LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
+    with pytest.raises(FileNotFoundError, match=r"checkpoints\.pth of lch01/StreamVGGT .* give the file's path"):
+        load_model("lch01/StreamVGGT")
+
+
+def test_half_precision_keeps_the_tracker_exact(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    half = load_model(tmp_path, dtype=torch.bfloat16)
+    dtypes = {name: tensor.dtype for name, tensor in half.state_dict().items()}
+    assert dtypes.pop("track_head.tracker.query_ref_token") == torch.float32
+    assert all((dtype == torch.float32) == name.startswith("track_head.tracker.") for name, dtype in dtypes.items())
+    memory = half.new_memory()
+    with torch.no_grad():
+        said = half(images(1, 2, dtype=torch.float32), memory=memory, query_points=torch.ones(1, 2, 2) * 9)
+    assert said.tracks.dtype == torch.float32
+    assert memory.layers[0].contents()[0].dtype == torch.bfloat16
+
+
+def test_random_weights_are_seeded_and_leave_the_callers_seed_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    a = load_model("random:small", heads=("camera",))
+    assert torch.equal(torch.rand(1), expected)
+    assert fingerprint(a) == fingerprint(load_model("random:small", heads=("camera",)))
+    assert fingerprint(a) != fingerprint(load_model("random:small", heads=("depth",)))
+
+
+MEASURE = """
+import resource, sys, torch
+from streamvggt import load_model
+import streamvggt.model.weights
+def anonymous():
+    return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("RssAnon")) * 1024
+before, peak = anonymous(), 0
+real = torch.Tensor.to
+def to(self, *args, **kwargs):
+    global peak
+    out = real(self, *args, **kwargs)
+    peak = max(peak, anonymous() - before)
+    return out
+torch.Tensor.to = to
+model = load_model(sys.argv[1], dtype=getattr(torch, sys.argv[2]))
+weights = sum(t.nbytes for t in model.state_dict().values())
+print(max(peak, anonymous() - before) / weights, weights)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("file", ["model.safetensors", "model.pt"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_loading_holds_one_copy_of_the_weights(tmp_path, file, dtype):
+    """Memory that only this process has; pages of the mapped file come and go as the system likes."""
+    big = StreamVGGT(**{**TINY, "embed_dim": 512, "num_heads": 8, "encoder_num_heads": 8, "camera_num_heads": 8})
+    if file.endswith("pt"):
+        torch.save({"model": big.state_dict(), "config": {"model_type": "streamvggt", **big.config}}, tmp_path / file)
+    else:
+        big.save_pretrained(tmp_path)
+    out = subprocess.run(
+        [sys.executable, "-c", MEASURE, tmp_path / file, dtype], capture_output=True, text=True, check=True
+    ).stdout
+    copies, weights = map(float, out.split())
+    assert weights > 80e6 / (1 if dtype == "float32" else 2)
+    assert copies < 1.35  # the largest tensor in two dtypes, and the allocator's share

@@ -1,0 +1,75 @@
+"""Who may import whom: the table of docs/architecture.md, read from the code."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parent.parent / "src"
+
+# Each floor may import what is listed, and itself. Modules at the package's top count as floors of their own.
+MAY_IMPORT = {
+    "geometry": set(),
+    "layers": set(),
+    "frame": set(),
+    "prediction": {"geometry"},
+    "data": {"geometry"},
+    "model": {"layers", "prediction"},
+    "losses": {"prediction", "geometry"},
+    "export": {"prediction", "frame", "geometry"},
+    "training": {"model", "data", "losses"},
+    "stream": {"model", "frame", "prediction"},
+    "app": {"stream", "export"},
+    "evaluation": {"stream", "model", "data", "geometry"},
+    "cli": {"stream", "export", "evaluation", "model"},
+    "__main__": {"cli"},
+    "__init__": {"model", "stream", "prediction", "frame"},
+}
+ONLY_TORCH_AND_NUMPY = {"geometry", "layers", "frame", "prediction"}
+STANDARD = set(__import__("sys").stdlib_module_names)
+
+FILES = sorted((SRC / "streamvggt").rglob("*.py"))
+
+
+def imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import; write the whole name"
+            # `from streamvggt import x` may name a floor as well as a class.
+            found |= (
+                {f"{node.module}.{alias.name}" for alias in node.names}
+                if node.module == "streamvggt"
+                else {node.module}
+            )
+    return found
+
+
+def floor(file: Path) -> str:
+    return file.relative_to(SRC / "streamvggt").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SRC)))
+def test_imports_go_downwards_only(file):
+    here = floor(file)
+    assert here in MAY_IMPORT, f"{here} is on no floor: give it one here and in docs/architecture.md"
+    for name in imports(file):
+        top, *rest = name.split(".")
+        if top == "streamvggt":
+            assert rest and rest[0] in MAY_IMPORT[here] | {here}, f"{file} imports {name}"
+        elif here in ONLY_TORCH_AND_NUMPY:
+            assert top in STANDARD | {"torch", "numpy"}, f"{file} imports {name}"
+        assert top not in ("hydra", "omegaconf"), f"{file} imports {name}: only entry scripts know the config library"
+
+
+def test_no_floor_imports_in_a_circle():
+    """The table itself has an order."""
+    order: list[str] = []
+    left = {name: set(below) for name, below in MAY_IMPORT.items()}
+    while left:
+        ready = sorted(name for name, below in left.items() if below <= set(order))
+        assert ready, f"a circle among {sorted(left)}"
+        order += ready
+        left = {name: below for name, below in left.items() if name not in ready}
