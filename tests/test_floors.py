@@ -60,7 +60,7 @@ def test_imports_go_downwards_only(file):
         if top == "streamvggt":
             assert rest and rest[0] in MAY_IMPORT[here] | {here}, f"{file} imports {name}"
         elif here in ONLY_TORCH_AND_NUMPY:
-            assert top in STANDARD | {"torch", "numpy"}, f"{file} imports {name}"
+            assert top in STANDARD | {"torch", "numpy", "flash_attn"}, f"{file} imports {name}"
         assert top not in ("hydra", "omegaconf"), f"{file} imports {name}: only entry scripts know the config library"
 
 

@@ -87,11 +87,8 @@ def test_sizes_are_read_from_the_shapes(tmp_path):
 
 def test_what_shapes_do_not_tell_is_said(model, tmp_path):
     torch.save(model.state_dict(), tmp_path / "model.pt")
-    with (
-        pytest.warns(UserWarning, match=r"do not tell encoder_num_heads.*camera_num_heads=16"),
-        pytest.raises(ValueError, match=r".") if TINY["embed_dim"] * 2 % 16 else pytest.warns(UserWarning),
-    ):
-        load_model(tmp_path / "model.pt")
+    with pytest.warns(UserWarning, match=r"do not tell encoder_num_heads.*camera_num_heads=16"):
+        assert load_model(tmp_path / "model.pt").config["camera_num_heads"] == 16
 
 
 def test_a_subset_of_heads_reads_no_others(model, tmp_path):
@@ -265,7 +262,7 @@ def to(self, *args, **kwargs):
 torch.Tensor.to = to
 model = load_model(sys.argv[1], dtype=getattr(torch, sys.argv[2]))
 weights = sum(t.nbytes for t in model.state_dict().values())
-print(max(peak, anonymous() - before) / weights, weights)
+print(max(peak, anonymous() - before), weights)
 """
 
 
@@ -282,6 +279,8 @@ def test_loading_holds_one_copy_of_the_weights(tmp_path, file, dtype):
     out = subprocess.run(
         [sys.executable, "-c", MEASURE, tmp_path / file, dtype], capture_output=True, text=True, check=True
     ).stdout
-    copies, weights = map(float, out.split())
+    peak, weights = map(float, out.split())
     assert weights > 80e6 / (1 if dtype == "float32" else 2)
-    assert copies < 1.35  # the largest tensor in two dtypes, and the allocator's share
+    # Beyond the weights: the largest tensor once more, and what Python and PyTorch take at first use. A second copy
+    # of the network in float32 would be 80 MB.
+    assert peak - weights < 35e6

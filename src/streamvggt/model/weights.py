@@ -15,6 +15,7 @@ import math
 import os
 import pickle
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ FLOAT32_PREFIXES = ("track_head.tracker.",)
 
 @dataclass
 class _Checkpoint:
-    """A file's tensors, read when asked for."""
+    """A file's tensors, mapped, not read, until they are copied."""
 
     source: str
     shapes: dict[str, tuple[int, ...]]
@@ -110,7 +111,7 @@ def load_model(
     name = os.fspath(name_or_path)
     if name.startswith("random:"):
         model = _random_model(name, {"sees": sees or "past", "heads": heads or HEADS, **config, **options})
-        tensors: Callable[[str], Tensor] = model.state_dict().__getitem__
+        tensors, is_mapped = model.state_dict().__getitem__, False
     else:
         path, hub_sees = _find(name)
         checkpoint = _open(path)
@@ -123,11 +124,12 @@ def load_model(
         with torch.device("meta"):
             model = _build({**found, **options}, checkpoint.source)
         _check_tensors(model, checkpoint)
-        tensors = checkpoint.read
+        tensors, is_mapped = checkpoint.read, True
     loaded = {}
     for tensor_name in model.state_dict():
         wanted = torch.float32 if tensor_name.startswith(FLOAT32_PREFIXES) else dtype
-        loaded[tensor_name] = tensors(tensor_name).to(device, wanted)
+        # What is mapped from a file is copied, so that the network does not depend on the file any longer.
+        loaded[tensor_name] = tensors(tensor_name).to(device, wanted, copy=is_mapped)
     model.load_state_dict(loaded, assign=True)
     return model.eval()
 
@@ -307,32 +309,31 @@ def _open_safetensors(path: Path) -> _Checkpoint:
         raise ValueError(f"{path} is not a safetensors file, or is cut off: {error}") from error
     shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     config = (file.metadata() or {}).get("config")
-    # Tensors are views of the mapped file; the copy makes the network independent of it.
-    return _Checkpoint(str(path), shapes, lambda name: file.get_tensor(name).clone(), _own_config(config))
+    return _Checkpoint(str(path), shapes, file.get_tensor, _own_config(config))
 
 
 def _open_pickle(path: Path) -> _Checkpoint:
+    with open(path, "rb") as file:
+        is_zip, is_pickle = zipfile.is_zipfile(file), (file.seek(0), file.read(1))[1] == b"\x80"
+    if not (is_zip or is_pickle):
+        raise ValueError(f"{path} is not a PyTorch checkpoint, or is cut off")
     try:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap" not in str(error):
-                raise
-            content = torch.load(path, map_location="cpu", weights_only=True)  # the format before torch 1.6
+        # Files from before torch 1.6 are no zip archives and cannot be mapped.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} was refused: it is not a plain file of tensors but holds Python code or objects, which are never "
             "executed here. Convert it where you trust it: torch.save(model.state_dict(), …)"
         ) from error
-    except (RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} is not a checkpoint, or is cut off: {error}") from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is not a PyTorch checkpoint, or is cut off: {error}") from error
     config = _own_config(content.get("config")) if isinstance(content, dict) else None
     tensors = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise ValueError(f"{path} holds no state dict: a dict of tensors, or one under the entry 'model', was expected")
     tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    return _Checkpoint(str(path), shapes, lambda name: tensors[name].clone(), config)
+    return _Checkpoint(str(path), shapes, tensors.__getitem__, config)
 
 
 def _own_config(config: str | dict[str, Any] | None) -> dict[str, Any] | None:

@@ -140,9 +140,11 @@ class StreamSession:
             FileNotFoundError: there is no such file.
             ValueError: it is no saved stream, or one of other weights, another policy or camera memory.
         """
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"no saved stream at {path}")
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise ValueError(f"{path} is not a saved stream, or is cut off") from error
         if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
             raise ValueError(f"{path} is not a saved stream of this version")
