@@ -1,9 +1,21 @@
 """Streaming 3D reconstruction with a causal visual-geometry transformer."""
 
+from streamvggt.frame import Frame
 from streamvggt.model.vggt import VGGT, StreamVGGT
 from streamvggt.model.weights import load_model
 from streamvggt.prediction import Prediction
+from streamvggt.stream.frames import load_frames
 from streamvggt.stream.policy import KeepAll, Window
 from streamvggt.stream.session import StreamSession
 
-__all__ = ["VGGT", "KeepAll", "Prediction", "StreamSession", "StreamVGGT", "Window", "load_model"]
+__all__ = [
+    "VGGT",
+    "Frame",
+    "KeepAll",
+    "Prediction",
+    "StreamSession",
+    "StreamVGGT",
+    "Window",
+    "load_frames",
+    "load_model",
+]

@@ -69,6 +69,10 @@ def test_encoding_and_cameras_are_inverse():
     torch.testing.assert_close(again.intrinsics, cameras.intrinsics)
 
 
+def test_a_field_of_view_of_zero_still_gives_a_finite_camera():
+    assert cameras_from_encoding(torch.tensor([0.0, 0, 0, 0, 0, 0, 1, 0, 0]), (28, 42)).intrinsics.isfinite().all()
+
+
 def test_half_precision_encodings_are_computed_in_float32():
     assert cameras_from_encoding(torch.ones(9, dtype=torch.bfloat16), (14, 14)).intrinsics.dtype == torch.float32
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from streamvggt.geometry.rotation import matrix_from_quaternion, quaternion_from_matrix
 
+SMALLEST_FOV = 0.01  # radians; a telescope's
+
 
 @dataclass(frozen=True)
 class Cameras:
@@ -52,15 +54,17 @@ def cameras_from_encoding(pose_enc: Tensor, image_size: tuple[int, int]) -> Came
         image_size: H, W of the image in pixels; the principal point is (W/2, H/2).
 
     Returns:
-        Cameras with leading dimensions (...), at least in float32.
+        Cameras with leading dimensions (...), at least in float32. A field of view below `SMALLEST_FOV` is taken as
+        that: the network's ReLU can say 0, of which there is no finite camera.
     """
     if pose_enc.dtype in (torch.float16, torch.bfloat16):
         pose_enc = pose_enc.float()
     height, width = image_size
-    translation, quaternion, fov_h, fov_w = pose_enc.split([3, 4, 1, 1], -1)
+    translation, quaternion, fov = pose_enc.split([3, 4, 2], -1)
+    fov_h, fov_w = fov.clamp(min=SMALLEST_FOV).unbind(-1)
     cam_from_world = torch.cat([matrix_from_quaternion(quaternion), translation[..., None]], -1)
-    fy = height / 2 / torch.tan(fov_h[..., 0] / 2)
-    fx = width / 2 / torch.tan(fov_w[..., 0] / 2)
+    fy = height / 2 / torch.tan(fov_h / 2)
+    fx = width / 2 / torch.tan(fov_w / 2)
     zero, one = torch.zeros_like(fx), torch.ones_like(fx)
     intrinsics = torch.stack([fx, zero, one * width / 2, zero, fy, one * height / 2, zero, zero, one], -1)
     return Cameras(cam_from_world, intrinsics.unflatten(-1, (3, 3)))

@@ -45,6 +45,7 @@ class CameraHead(nn.Module):
         self.pose_branch = Mlp(dim, dim // 2, ENCODING_WIDTH)
         # A fresh network says "the world's own camera, one radian wide", so that its cameras are cameras.
         with torch.no_grad():
+            self.pose_branch.fc2.weight.mul_(0.1)
             self.pose_branch.fc2.bias.copy_(torch.tensor([0.0, 0, 0, 0, 0, 0, 1, 1, 1]) / num_iterations)
 
     def forward(self, camera_tokens: Tensor, patterns: Sequence[Sequence[Pattern]]) -> list[Tensor]:

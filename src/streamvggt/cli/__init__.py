@@ -1,0 +1,37 @@
+"""The command line: `streamvggt reconstruct …`, `streamvggt export …`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from streamvggt.cli import export, reconstruct
+
+COMMANDS = {"reconstruct": reconstruct, "export": export}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status: 0 done, 1 an error said in words, 2 wrong arguments, 130 interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="streamvggt", description="Streaming 3D reconstruction with a causal visual-geometry transformer."
+    )
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        summary = command.__doc__.splitlines()[0]
+        command.add_arguments(subparsers.add_parser(name, help=summary, description=summary))
+    arguments = parser.parse_args(argv)
+    try:
+        return COMMANDS[arguments.command].run(arguments, sys.argv[1:] if argv is None else list(argv))
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except torch.OutOfMemoryError as error:
+        print(f"\nerror: the device has no memory left ({str(error).splitlines()[0]})", file=sys.stderr)
+        print("Bound the stream's memory (--memory window:1,8) or take smaller images (--size).", file=sys.stderr)
+        return 1
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,108 @@
+"""Make GLB, PLY, COLMAP and other files from a result folder, without running the network.
+
+streamvggt export RESULT --export glb,colmap --conf 30 --frames 0:100:2
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tqdm import tqdm
+
+from streamvggt.export import EXPORTERS, PointFilter, Result
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("result", type=Path, help="folder written by `streamvggt reconstruct`")
+    parser.add_argument("--out", type=Path, help="where to write (default: into the result)")
+    add_export_arguments(parser, default="glb,ply")
+
+
+def add_export_arguments(parser: argparse.ArgumentParser, default: str) -> None:
+    """What to write and which points go into it."""
+    group = parser.add_argument_group("exports")
+    group.add_argument(
+        "--export",
+        type=export_names,
+        default=export_names(default),
+        metavar="KINDS",
+        help=f"any of {','.join(EXPORTERS)}, or none (default: {default})",
+    )
+    group.add_argument(
+        "--conf",
+        type=float,
+        default=50.0,
+        metavar="PERCENT",
+        help="drop this share of the points, the least confident (default: 50)",
+    )
+    group.add_argument(
+        "--points",
+        choices=("depth", "head"),
+        default="depth",
+        help="points from depth and cameras, or from the point head, which needs --heads camera,depth,points",
+    )
+    group.add_argument("--frames", type=frame_range, default=(None, None, None), metavar="START:STOP:STEP")
+    group.add_argument("--max-points", type=int, default=1_000_000, metavar="N", help="of the cloud (default: 1000000)")
+    group.add_argument("--drop-white", action="store_true", help="leave out points of white background")
+    group.add_argument("--drop-black", action="store_true", help="leave out points of black background")
+
+
+def run(arguments: argparse.Namespace, argv: list[str]) -> int:
+    result = Result(arguments.result)
+    check_exports(arguments, result[0].depth is not None, result[0].points is not None)
+    for path in write_exports(result, arguments.out or arguments.result, arguments):
+        tqdm.write(f"  {path}")
+    return 0
+
+
+def write_exports(result: Result, folder: Path, arguments: argparse.Namespace) -> list[Path]:
+    """Write what was asked for; the paths of it."""
+    chosen = point_filter(arguments)
+    return [EXPORTERS[name](result, folder, chosen) for name in arguments.export]
+
+
+def point_filter(arguments: argparse.Namespace) -> PointFilter:
+    return PointFilter(
+        source=arguments.points,
+        conf_percentile=arguments.conf,
+        frames=arguments.frames,
+        drop_white=arguments.drop_white,
+        drop_black=arguments.drop_black,
+        max_points=arguments.max_points,
+    )
+
+
+def check_exports(arguments: argparse.Namespace, has_depth: bool, has_points: bool) -> None:
+    """Refuse before hours of work what could not be written after them."""
+    point_filter(arguments)
+    needs_depth = [name for name in arguments.export if name in ("depth", "video")]
+    needs_points = [name for name in arguments.export if name in ("glb", "ply", "colmap")]
+    if needs_depth and not has_depth:
+        raise ValueError(f"--export {','.join(needs_depth)} needs the depth head: add depth to --heads")
+    if needs_points and arguments.points == "depth" and not has_depth:
+        raise ValueError(
+            f"--export {','.join(needs_points)} takes points from depth: add depth to --heads, or use --points head"
+        )
+    if needs_points and arguments.points == "head" and not has_points:
+        raise ValueError("--points head needs the point head: add points to --heads")
+
+
+def export_names(text: str) -> list[str]:
+    names = [] if text == "none" else [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in EXPORTERS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)!r} is unknown; choose of {','.join(EXPORTERS)}, or none")
+    return list(dict.fromkeys(names))
+
+
+def frame_range(text: str) -> tuple[int | None, int | None, int | None]:
+    parts = text.split(":")
+    try:
+        numbers = [int(part) if part else None for part in parts]
+    except ValueError:
+        numbers = []
+    if not 1 < len(numbers) <= 3:
+        raise argparse.ArgumentTypeError(f"{text!r} is no range of frames; write START:STOP or START:STOP:STEP")
+    start, stop, step = [*numbers, None][:3]
+    return start, stop, step
