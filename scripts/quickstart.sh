@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# From nothing to a reconstruction: environment, then a clip to cameras, depth and a point cloud.
+#   bash scripts/quickstart.sh [CLIP or folder of photos] [more options of `streamvggt reconstruct`]
+set -euo pipefail
+given="${1:-}"
+[ -n "$given" ] && shift && [ -e "$given" ] && given="$(cd "$(dirname "$given")" && pwd)/$(basename "$given")"
+source "$(dirname "$0")/environment.sh"
+
+clip="${given:-assets/clip.mp4}"
+out="results/quickstart"
+number=1
+while [ -e "$out/run.json" ]; do number=$((number + 1)); out="results/quickstart-$number"; done
+streamvggt reconstruct "$clip" --out "$out" "$@"
+echo
+echo "Open $out/scene.glb in a 3D viewer (https://gltf-viewer.donmccurdy.com works in a browser), $out/preview.mp4 in a player."
