@@ -173,6 +173,7 @@ class VGGT(nn.Module):
         query_points: Tensor | None = None,
         memory: Memory | None = None,
         visible: Sequence[Sequence[int]] | None = None,
+        patches: Tensor | None = None,
     ) -> Prediction:
         """What the network says of a whole sequence, or of the next frames of a stream.
 
@@ -185,6 +186,8 @@ class VGGT(nn.Module):
                 No gradient flows through a memory.
             visible: without memory and with sees="past": for each frame the frames it sees, its own among them, as
                 from `Policy.visible`; None: all up to its own.
+            patches: what `aggregator.encode(images)` answers, if it is known already: a frozen encoder that teacher
+                and student share runs once. Without memory. (B, S, h·w, C)
 
         Returns:
             The prediction for these frames.
@@ -194,7 +197,7 @@ class VGGT(nn.Module):
         """
         heads = self._check(images, heads, query_points, memory, visible)
         if memory is None:
-            return self._predict(images, heads, query_points, None, visible)
+            return self._predict(images, heads, query_points, None, visible, patches)
         with torch.no_grad():
             try:
                 one_by_one = memory.policy.looks_at_results or memory.policy.prunes_tokens
@@ -202,7 +205,7 @@ class VGGT(nn.Module):
                 predictions = []
                 for number, step in enumerate(steps):
                     queries = query_points if number == 0 else None
-                    predictions.append(self._predict(step, heads, queries, memory, None))
+                    predictions.append(self._predict(step, heads, queries, memory, None, None))
                     memory.advance(step.shape[1], predictions[-1])
             except BaseException:
                 memory.retract()
@@ -216,6 +219,7 @@ class VGGT(nn.Module):
         query_points: Tensor | None,
         memory: Memory | None,
         visible: Sequence[Sequence[int]] | None,
+        patches: Tensor | None,
     ) -> Prediction:
         num_frames = images.shape[1]
         height, width = images.shape[-2:]
@@ -229,7 +233,7 @@ class VGGT(nn.Module):
         last = self.aggregator.depth - 1
         needs_dense = {"depth", "points", "track"} & set(heads)
         tokens = self.aggregator(
-            self.aggregator.encode(images),
+            self.aggregator.encode(images) if patches is None else patches,
             (height // self.patch_size, width // self.patch_size),
             patterns=layer_patterns,
             layers={*(self.dpt_layers if needs_dense else ()), *((last,) if "camera" in heads else ())},

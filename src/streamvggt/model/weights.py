@@ -134,12 +134,16 @@ def load_model(
     return model.eval()
 
 
-def save_model(model: VGGT, folder: str | os.PathLike) -> None:
-    """Write config.json and model.safetensors into `folder`, each whole or not at all."""
+def save_model(model: VGGT, folder: str | os.PathLike, state: Mapping[str, Tensor] | None = None) -> None:
+    """Write config.json and model.safetensors into `folder`, each whole or not at all.
+
+    Args:
+        state: the tensors, where the model itself does not hold them all (shared among processes); None: its own.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = json.dumps({"model_type": CONFIG_MARK, **model.config}, indent=2)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in (state or model.state_dict()).items()}
     unfinished = folder / (WEIGHTS_NAME + ".part")
     # The config is in the file too, so that the file alone is enough.
     save_file(tensors, unfinished, metadata={"format": "pt", "config": config})
@@ -334,6 +338,21 @@ def _open_pickle(path: Path) -> _Checkpoint:
     tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     return _Checkpoint(str(path), shapes, tensors.__getitem__, config)
+
+
+def load_encoder(model: VGGT, path: str | os.PathLike) -> None:
+    """Fill the patch encoder from a DINOv2 checkpoint with registers, for instance dinov2_vitl14_reg4_pretrain.pth.
+
+    Raises:
+        ValueError: the file is of another architecture or size; what does not fit is listed.
+    """
+    encoder = model.aggregator.patch_embed
+    checkpoint = _open(Path(path))
+    expected = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
+    wrong = [name for name in {*expected, *checkpoint.shapes} if expected.get(name) != checkpoint.shapes.get(name)]
+    if wrong:
+        raise ValueError(f"{path} is no DINOv2 encoder of this size; {len(wrong)} do not fit: {_some(sorted(wrong))}")
+    encoder.load_state_dict({name: checkpoint.read(name) for name in expected})
 
 
 def _own_config(config: str | dict[str, Any] | None) -> dict[str, Any] | None:

@@ -1,0 +1,1 @@
+"""Training: the same loop distils the student and fine-tunes or trains the teacher."""

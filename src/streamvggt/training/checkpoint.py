@@ -1,0 +1,99 @@
+"""The state of a training on disk: whole or not at all, the last few kept, nothing executed on loading."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.optim import Optimizer
+
+FORMAT = 1
+
+
+class Checkpoints:
+    """Files of one training.
+
+        step-00001000.pt   the whole state after 1,000 steps; the newest `keep` stay
+        last.pt            the newest of them
+        best/  final/      config.json and model.safetensors, for `load_model`
+
+    The state is gathered from all processes, whatever way they share the network, and written by the first.
+    """
+
+    def __init__(self, folder: Path, *, keep: int = 2, is_main: bool = True):
+        self.folder = folder
+        self.keep = keep
+        self.is_main = is_main
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "last.pt"
+
+    def save(self, step: int, model: nn.Module, optimizer: Optimizer, config: dict, extra: dict) -> None:
+        """Write the state after `step` steps. All processes must call it.
+
+        Args:
+            config: the network's, so that `load_model` can read the file.
+            extra: numbers, strings, lists, dicts and tensors.
+        """
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        state = {
+            "format": FORMAT,
+            "step": step,
+            "model": get_model_state_dict(model, options=options),
+            "optimizer": get_optimizer_state_dict(model, optimizer, options=options),
+            "config": {"model_type": "streamvggt", **config},
+            "extra": extra,
+        }
+        if not self.is_main:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"step-{step:08d}.pt"
+        unfinished = path.with_suffix(".part")
+        try:
+            torch.save(state, unfinished)
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        link_or_copy(path, self.last)
+        for old in sorted(self.folder.glob("step-*.pt"))[: -self.keep]:
+            old.unlink()
+
+    def load(self, path: Path, model: nn.Module, optimizer: Optimizer) -> tuple[int, dict]:
+        """Continue from a file: fills model and optimiser, answers step and `extra`. All processes must call it.
+
+        Raises:
+            ValueError: it is no training state of this version, or is cut off.
+        """
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{path} is not a training state, or is cut off: {error}") from error
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise ValueError(f"{path} is not a training state of this version; to start from weights use load_model")
+        options = StateDictOptions(full_state_dict=True)
+        set_model_state_dict(model, state["model"], options=options)
+        set_optimizer_state_dict(model, optimizer, state["optimizer"], options=options)
+        return state["step"], state["extra"]
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Let `target` be the same file as `source`, in one step."""
+    unfinished = target.with_suffix(".part")
+    unfinished.unlink(missing_ok=True)
+    try:
+        os.link(source, unfinished)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, unfinished)
+    os.replace(unfinished, target)

@@ -1,0 +1,98 @@
+"""Which parameters learn, how fast, and when."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from torch import nn
+from torch.optim import AdamW
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """AdamW (arXiv 1711.05101), warm-up and cosine; patterns such as "aggregator.patch_embed.*" match whole names.
+
+    lr, min_lr: at the end of the warm-up, and at the end of the training.
+    steps, warmup_steps: optimiser steps of the whole training, and of its linear start from 0.
+    freeze: patterns of parameters that do not learn.
+    lr_multipliers: pattern → factor on the learning rate; the first that matches counts.
+    clip_norm: of the gradients of all parameters together.
+    """
+
+    lr: float
+    steps: int
+    min_lr: float = 0.0
+    warmup_steps: int = 0
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip_norm: float = 1.0
+    freeze: Sequence[str] = ()
+    lr_multipliers: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.steps < 1 or not 0 <= self.warmup_steps <= self.steps:
+            raise ValueError(f"steps={self.steps} must be positive and warmup_steps={self.warmup_steps} within it")
+
+    def lr_at(self, step: float) -> float:
+        """The learning rate of a step, counted from 0, before multipliers."""
+        if step < self.warmup_steps:
+            return self.lr * step / self.warmup_steps
+        done = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
+        return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+    def build(self, model: nn.Module, fused: bool = False) -> AdamW:
+        """Freeze what is to be frozen and make the optimiser of the rest.
+
+        Raises:
+            ValueError: a pattern matches no parameter, or nothing is left to learn.
+        """
+        freeze_parameters(model, self.freeze)
+        groups = parameter_groups(model, self.weight_decay, self.lr_multipliers)
+        return AdamW(groups, lr=self.lr, betas=tuple(self.betas), fused=fused)
+
+    def set_lr(self, optimizer, step: int) -> float:
+        lr = self.lr_at(step)
+        for group in optimizer.param_groups:
+            group["lr"] = lr * group["lr_multiplier"]
+        return lr
+
+
+def freeze_parameters(model: nn.Module, patterns: Sequence[str]) -> None:
+    for pattern in patterns:
+        matched = [p for name, p in model.named_parameters() if fnmatchcase(name, pattern)]
+        if not matched:
+            raise ValueError(f"freeze pattern {pattern!r} matches no parameter of the network")
+        for parameter in matched:
+            parameter.requires_grad_(False)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, lr_multipliers: Mapping[str, float]) -> list[dict]:
+    """Groups of the trainable parameters by decay and multiplier; vectors and biases do not decay."""
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not trainable:
+        raise ValueError("every parameter is frozen: nothing is left to learn")
+    for pattern in lr_multipliers:
+        if not any(fnmatchcase(name, pattern) for name in trainable):
+            raise ValueError(f"lr_multipliers pattern {pattern!r} matches no trainable parameter of the network")
+    groups: dict[tuple[float, float], dict] = {}
+    for name, parameter in trainable.items():
+        decay = 0.0 if parameter.ndim == 1 or name.endswith(".bias") else weight_decay
+        multiplier = next((f for pattern, f in lr_multipliers.items() if fnmatchcase(name, pattern)), 1.0)
+        group = groups.setdefault(
+            (decay, multiplier), {"params": [], "weight_decay": decay, "lr_multiplier": multiplier}
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def describe_parameters(model: nn.Module) -> str:
+    """How many tensors and numbers learn and how many are frozen, for the log."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    return (
+        f"{len(learning)} tensors with {sum(p.numel() for p in learning):,} parameters learn, "
+        f"{len(frozen)} with {sum(p.numel() for p in frozen):,} are frozen"
+    )

@@ -1,0 +1,102 @@
+"""What a prediction is compared with: a teacher's prediction, or measurements.
+
+B sequences · S frames · H×W pixels · K points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from streamvggt.data.view import Batch
+from streamvggt.geometry.camera import Cameras, encoding_from_cameras, invert_pose
+from streamvggt.geometry.pointmap import unproject
+from streamvggt.losses.target import Target
+from streamvggt.model.vggt import VGGT
+from streamvggt.prediction import Prediction
+
+
+class Supervision(Protocol):
+    """Where targets come from."""
+
+    def query_points(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
+        """Points of the first frame for the track head, in pixels; None: nothing to track. (B, K, 2)"""
+
+    def __call__(
+        self, batch: Batch, heads: Collection[str], query_points: Tensor | None, patches: Tensor | None
+    ) -> Target:
+        """The target of a batch, as far as `heads` need it; `patches` are the teacher's if it shares its encoder."""
+
+
+class Teacher:
+    """A frozen network that sees all frames: distillation (StreamVGGT, arXiv 2507.11539, §3.3)."""
+
+    def __init__(self, model: VGGT, num_queries: int = 64):
+        """
+        Args:
+            num_queries: points to track, drawn from the valid pixels of the first frame.
+        """
+        self.model = model.eval().requires_grad_(False)
+        self.num_queries = num_queries
+
+    def query_points(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        return draw_queries(batch.valid[:, 0], self.num_queries, generator)
+
+    @torch.no_grad()
+    def __call__(
+        self, batch: Batch, heads: Collection[str], query_points: Tensor | None, patches: Tensor | None
+    ) -> Target:
+        prediction = self.model(batch.images, heads=heads, query_points=query_points, patches=patches)
+        return Target(prediction, valid=batch.valid, sky=batch.sky, is_metric=batch.is_metric)
+
+
+class Measurements:
+    """What the data set knows, in the network's own form: the first camera is the world. The unit stays the data's."""
+
+    def query_points(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
+        return None if batch.tracks is None else batch.tracks[:, 0]
+
+    def __call__(
+        self, batch: Batch, heads: Collection[str], query_points: Tensor | None, patches: Tensor | None
+    ) -> Target:
+        image_size = tuple(batch.images.shape[-2:])
+        cameras = Cameras(relative_to_first(batch.cam_from_world), batch.intrinsics)
+        prediction = Prediction(
+            image_size,
+            pose_enc=encoding_from_cameras(cameras, image_size),
+            depth=batch.depth[..., None],
+            points=unproject(batch.depth, cameras),
+            tracks=batch.tracks,
+            visibility=None if batch.visibility is None else batch.visibility.float(),
+        )
+        return Target(prediction, valid=batch.valid, sky=batch.sky, is_metric=batch.is_metric)
+
+
+def relative_to_first(cam_from_world: Tensor) -> Tensor:
+    """Poses with the first camera as the world. (B, S, 3, 4) → (B, S, 3, 4)"""
+    world_from_first = invert_pose(cam_from_world[:, :1])
+    rotation = cam_from_world[..., :3] @ world_from_first[..., :3]
+    translation = cam_from_world[..., :3] @ world_from_first[..., 3:] + cam_from_world[..., 3:]
+    return torch.cat([rotation, translation], -1)
+
+
+def draw_queries(valid: Tensor, num_queries: int, generator: torch.Generator) -> Tensor:
+    """Random valid pixels of one frame, drawn with replacement; (0, 0) where there are too few.
+
+    Args:
+        valid: (B, H, W) bool
+        generator: on the CPU, so that every device draws the same.
+
+    Returns:
+        (x, y), float. (B, num_queries, 2)
+    """
+    queries = torch.zeros(len(valid), num_queries, 2)
+    for entry, mask in enumerate(valid.cpu()):
+        where = mask.nonzero()  # (n, 2): y, x
+        if len(where) >= num_queries:
+            drawn = torch.randint(0, len(where), (num_queries,), generator=generator)
+            queries[entry] = where[drawn].flip(-1).float()
+    return queries.to(valid.device)

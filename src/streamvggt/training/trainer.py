@@ -1,0 +1,326 @@
+"""The training loop: one for distilling the student and for training or fine-tuning the teacher.
+
+Everything that a step depends on is drawn from (seed, step, micro-batch), and nothing from a state that runs along, so
+a training that was killed and resumed ends with the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from streamvggt.data.view import Batch
+from streamvggt.losses.criterion import Criterion
+from streamvggt.losses.target import Target
+from streamvggt.model.vggt import VGGT
+from streamvggt.model.weights import HEAD_PREFIXES, save_model
+from streamvggt.training.checkpoint import Checkpoints
+from streamvggt.training.log import Log, depth_picture
+from streamvggt.training.optim import Optimisation, describe_parameters, freeze_parameters
+from streamvggt.training.supervision import Supervision, Teacher
+
+
+class TrainingData(Protocol):
+    """Batches by number: the same number gives the same batch, in any process, and there is always a next one."""
+
+    def __getitem__(self, index: int) -> Batch: ...
+
+
+class Trainer:
+    """Trains a network.
+
+    A step is `accumulate` micro-batches in each process; micro-batch a of step s in process r of R has the number
+    (s·accumulate + a)·R + r, so how the work is spread changes nothing but rounding.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: VGGT,
+        supervision: Supervision,
+        loss: Criterion,
+        data: TrainingData,
+        optimisation: Optimisation,
+        output_dir: str | Path,
+        validation: TrainingData | None = None,
+        num_validation_batches: int = 8,
+        validate_every: int = 1000,
+        accumulate: int = 1,
+        precision: str = "no",
+        seed: int = 0,
+        num_workers: int = 0,
+        save_every: int = 1000,
+        keep: int = 2,
+        log_every: int = 10,
+        ema_decay: float | None = None,
+        max_bad_steps: int = 10,
+        resume: bool = True,
+    ):
+        """
+        Args:
+            loss: a criterion of `streamvggt.losses`; heads it has no use for are neither run nor changed.
+            precision: "no" (float32), "bf16" or "fp16" (with loss scaling).
+            num_workers: processes that load data.
+            save_every, validate_every, log_every: in steps.
+            keep: states to keep.
+            ema_decay: of the moving average of the weights that is validated and saved; None: none.
+            max_bad_steps: stop after this many steps in a row without a finite loss and gradient.
+            resume: go on from `output_dir`/last.pt if it is there.
+        """
+        self.accelerator = Accelerator(
+            cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
+            mixed_precision=precision,
+            gradient_accumulation_steps=accumulate,
+            # Batches without measured tracks leave the track head out.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters="track" in loss.heads)],
+        )
+        self.device = self.accelerator.device
+        self.supervision, self.loss = supervision, loss
+        self.data, self.validation = data, validation
+        self.num_validation_batches, self.validate_every = num_validation_batches, validate_every
+        self.optimisation = optimisation
+        self.accumulate, self.seed, self.num_workers = accumulate, seed, num_workers
+        self.save_every, self.log_every, self.max_bad_steps = save_every, log_every, max_bad_steps
+        self.output_dir = Path(output_dir)
+        missing = [head for head in loss.heads if head not in model.heads]
+        if missing:
+            raise ValueError(f"the loss needs the heads {', '.join(missing)}, which the network was built without")
+        self.heads = tuple(loss.heads)
+
+        is_main = self.accelerator.is_main_process
+        self.network = model.to(self.device)  # as it is, not wrapped
+        freeze_parameters(model, [f"{HEAD_PREFIXES[head]}*" for head in model.heads if head not in self.heads])
+        optimizer = optimisation.build(model, fused=self.device.type == "cuda")
+        if isinstance(supervision, Teacher):
+            supervision.model.to(self.device)
+        self.encoder = shared_encoder(model, supervision)
+        self.ema = None
+        if ema_decay is not None:
+            self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.checkpoints = Checkpoints(self.output_dir, keep=keep, is_main=is_main)
+        self.step, self.best, self.bad_steps, self.num_bad = 0, float("inf"), 0, 0
+        if resume and self.checkpoints.last.exists():
+            self._resume()
+        self.log = Log(self.output_dir, first_step=self.step, total_steps=optimisation.steps, is_main=is_main)
+        self.log.say(describe_parameters(self.network))
+        if self.encoder is not None:
+            self.log.say("teacher and student share the patch encoder: it runs once per batch")
+        if self.step:
+            self.log.say(f"resumed after step {self.step}")
+
+    def keep_config(self, text: str) -> None:
+        """Write the resolved configuration beside the checkpoints; say loudly what an earlier run had otherwise."""
+        if not self.accelerator.is_main_process:
+            return
+        path = self.output_dir / "config.yaml"
+        before = path.read_text() if self.step and path.exists() else text
+        for line in difflib.unified_diff(before.splitlines(), text.splitlines(), "before", "now", n=0, lineterm=""):
+            self.log.say(f"!!! resumed with another configuration: {line}")
+        path.write_text(text)
+
+    def run(self) -> None:
+        """Train to the end, or go on to it."""
+        batches = self._batches()
+        try:
+            while self.step < self.optimisation.steps:
+                started = time.perf_counter()
+                said = self._one_step(batches)
+                self.step += 1
+                if self.step % self.log_every == 0 or self.step == self.optimisation.steps:
+                    self.log.scalars(self.step, self._numbers(said, time.perf_counter() - started))
+                self.log.advance(self._shown(said))
+                is_last = self.step == self.optimisation.steps
+                if self.validation is not None and (self.step % self.validate_every == 0 or is_last):
+                    self._validate()
+                if self.step % self.save_every == 0 or is_last:
+                    self._save()
+            self._save_weights("final")
+        finally:
+            self.log.close()
+
+    def _one_step(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
+        # For whatever draws from the global random state, in this project or not.
+        set_seed((self.seed * 1_000_003 + self._number()) % 2**32)
+        lr = self.optimisation.set_lr(self.optimizer, self.step)
+        sums: dict[str, Tensor] = {}
+        num_frames = 0
+        for position in range(self.accumulate):
+            batch = next(batches)
+            num_frames += batch.num_sequences * batch.num_frames
+            with self.accelerator.accumulate(self.model):
+                result, _, _ = self._forward(self.model, batch, self._generator(position))
+                self.accelerator.backward(result.total)
+                for name, value in {"loss": result.total.detach(), **result.terms}.items():
+                    sums[name] = sums.get(name, 0) + value / self.accumulate
+                if self.accelerator.sync_gradients:
+                    norm = self.accelerator.clip_grad_norm_(self.parameters, self.optimisation.clip_norm)
+                    sums["grad_norm"] = norm
+                    self._update(norm, sums["loss"])
+        said = {name: self.accelerator.reduce(value, "mean") for name, value in sums.items()}
+        return {**said, "lr": lr, "frames": num_frames * self.accelerator.num_processes}
+
+    def _update(self, norm: Tensor, loss: Tensor) -> None:
+        """Step, unless something is not finite; all processes decide alike, from numbers that they share."""
+        is_finite = bool(torch.isfinite(self.accelerator.reduce(loss, "mean") + norm))
+        if is_finite or self.accelerator.scaler is not None:  # the loss scaler itself skips, and learns from it
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        if is_finite:
+            self.bad_steps = 0
+            if self.ema is not None:
+                self.ema.update_parameters(self.network)
+            return
+        self.bad_steps += 1
+        self.num_bad += 1
+        if self.bad_steps >= self.max_bad_steps:
+            raise RuntimeError(
+                f"stopped at step {self.step}: {self.bad_steps} steps in a row had no finite loss and gradient. The "
+                f"last good state is {self.checkpoints.last}; try a lower learning rate or a longer warm-up"
+            )
+
+    def _forward(self, model: nn.Module, batch: Batch, generator: torch.Generator):
+        batch = batch.to(self.device)
+        queries = self.supervision.query_points(batch, generator) if "track" in self.heads else None
+        heads = [head for head in self.heads if head != "track" or queries is not None]
+        patches = None
+        with self.accelerator.autocast():
+            if self.encoder is not None:
+                with torch.no_grad():
+                    patches = self.encoder(batch.images)
+            target = self.supervision(batch, heads, queries, patches)
+            prediction = model(batch.images, heads=heads, query_points=queries, patches=patches)
+        return self.loss(prediction, target), prediction, target
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        model = self.model if self.ema is None else self.ema.module
+        accelerator = self.accelerator
+        sums: dict[str, Tensor] = {}
+        mine = range(accelerator.process_index, self.num_validation_batches, accelerator.num_processes)
+        for position in mine:
+            generator = torch.Generator().manual_seed(position)
+            batch = self.validation[position]
+            result, prediction, target = self._forward(model, batch, generator)
+            for name, value in {"loss": result.total, **result.terms}.items():
+                sums[name] = sums.get(name, 0) + value
+            if position == 0 and prediction.depth is not None:
+                self.log.picture(self.step, "depth", self._picture(batch, prediction, target))
+        count = torch.tensor(float(len(mine)), device=self.device)
+        total = accelerator.reduce(count, "sum")
+        said = {name: (accelerator.reduce(value, "sum") / total).item() for name, value in sums.items()}
+        self.log.scalars(self.step, said, "validation")
+        self.log.say(f"step {self.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in said.items()))
+        if said["loss"] < self.best:
+            self.best = said["loss"]
+            self._save_weights("best")
+
+    def _picture(self, batch: Batch, prediction, target: Target):
+        known = target.prediction.depth
+        shown = known if known is not None else prediction.depth
+        valid = None if target.valid is None else target.valid[0]
+        return depth_picture(batch.images[0], shown[0, ..., 0], prediction.depth[0, ..., 0], valid)
+
+    def _batches(self) -> Iterator[Batch]:
+        numbers = _From(self._number(), self.accelerator.num_processes)
+        return iter(DataLoader(_ByNumber(self.data), batch_size=None, sampler=numbers, num_workers=self.num_workers))
+
+    def _number(self, position: int = 0) -> int:
+        """The number of this process's micro-batch at a position of the current step."""
+        accelerator = self.accelerator
+        return (self.step * self.accumulate + position) * accelerator.num_processes + accelerator.process_index
+
+    def _generator(self, position: int) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + self._number(position))
+
+    def _numbers(self, said: dict, seconds: float) -> dict[str, float]:
+        numbers = {name: float(value) for name, value in said.items() if name != "frames"}
+        numbers["images_per_second"] = said["frames"] / seconds
+        numbers["memory_gb"] = self._memory() / 1e9
+        numbers["bad_steps"] = self.num_bad
+        return numbers
+
+    def _shown(self, said: dict) -> str:
+        bad = f", {self.num_bad} bad" if self.num_bad else ""
+        return f"loss {float(said['loss']):.4g}, {self._memory() / 1e9:.1f} GB{bad}"
+
+    def _memory(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return psutil.Process().memory_info().rss
+
+    def _save(self) -> None:
+        extra = {
+            "best": self.best,
+            "bad_steps": self.bad_steps,
+            "num_bad": self.num_bad,
+            "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+        }
+        self.checkpoints.save(self.step, self.model, self.optimizer.optimizer, self.network.config, extra)
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        self.step, extra = self.checkpoints.load(self.checkpoints.last, self.model, self.optimizer.optimizer)
+        self.best, self.bad_steps, self.num_bad = extra["best"], extra["bad_steps"], extra["num_bad"]
+        if self.accelerator.scaler is not None and extra["scaler"]:
+            self.accelerator.scaler.load_state_dict(extra["scaler"])
+        if self.ema is not None and extra["ema"] is not None:
+            self.ema.load_state_dict(extra["ema"])
+
+    def _save_weights(self, name: str) -> None:
+        """The weights that are worth using, for `load_model`."""
+        state = None
+        if self.ema is None:
+            state = self.accelerator.get_state_dict(self.model)  # gathered, where processes share the network
+        if self.accelerator.is_main_process:
+            model = self.network if self.ema is None else self.ema.module
+            save_model(model, self.output_dir / name, state)
+        self.accelerator.wait_for_everyone()
+
+
+def shared_encoder(model: VGGT, supervision: Supervision) -> Callable[[Tensor], Tensor] | None:
+    """The patch encoder that serves teacher and student at once; None if they differ or the student's learns."""
+    if not isinstance(supervision, Teacher):
+        return None
+    teacher = supervision.model.aggregator
+    mine = dict(model.aggregator.patch_embed.named_parameters())
+    theirs = dict(teacher.patch_embed.named_parameters())
+    same = mine.keys() == theirs.keys() and all(
+        not p.requires_grad and p.shape == theirs[name].shape and torch.equal(p, theirs[name])
+        for name, p in mine.items()
+    )
+    return teacher.encode if same else None
+
+
+class _ByNumber(Dataset):
+    def __init__(self, data: TrainingData):
+        self.data = data
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.data[index]
+
+
+class _From(Sampler):
+    """first, first + every, first + 2·every, … without end."""
+
+    def __init__(self, first: int, every: int):
+        self.first, self.every = first, every
+
+    def __iter__(self) -> Iterator[int]:
+        number = self.first
+        while True:
+            yield number
+            number += self.every

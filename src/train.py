@@ -1,0 +1,15 @@
+"""Distil StreamVGGT from VGGT: accelerate launch ./train.py --config-name train"""
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+
+@hydra.main(version_base=None, config_path="../config", config_name="train")
+def main(config: DictConfig) -> None:
+    trainer = hydra.utils.instantiate(config.trainer)
+    trainer.keep_config(OmegaConf.to_yaml(config, resolve=True))
+    trainer.run()
+
+
+if __name__ == "__main__":
+    main()

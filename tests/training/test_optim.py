@@ -1,0 +1,82 @@
+"""Schedules, groups and freezing, with the published numbers where there are any."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from streamvggt import StreamVGGT
+from streamvggt.training.optim import Optimisation, describe_parameters, freeze_parameters, parameter_groups
+
+GOLDEN = np.load(Path(__file__).parent.parent / "goldens" / "losses.npz")
+
+
+@pytest.mark.parametrize("tag", ["default_50", "iter_9750", "paper"])
+def test_the_schedule_is_the_published_one(tag):
+    """One step per thousandth of an epoch; the schedule takes fractions of steps as well."""
+    settings = json.loads(str(GOLDEN[f"lr/{tag}/args_json"]))
+    per_epoch = 1000
+    optimisation = Optimisation(
+        lr=settings["lr"],
+        min_lr=settings["min_lr"],
+        steps=round(settings["epochs"] * per_epoch),
+        warmup_steps=round(settings["warmup_epochs"] * per_epoch),
+    )
+    ours = [optimisation.lr_at(epoch * per_epoch) for epoch in GOLDEN[f"lr/{tag}/epoch_f"]]
+    np.testing.assert_allclose(ours, GOLDEN[f"lr/{tag}/lr"][:, 0], rtol=1e-9, atol=1e-20)
+
+
+def test_groups_by_hand():
+    model = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3))
+    model.register_parameter("token", nn.Parameter(torch.zeros(1, 3)))
+    groups = parameter_groups(model, 0.05, {"0.*": 0.1})
+    said = {(g["weight_decay"], g["lr_multiplier"]): sum(p.numel() for p in g["params"]) for g in groups}
+    assert said == {(0.05, 1.0): 3, (0.05, 0.1): 6, (0.0, 0.1): 3, (0.0, 1.0): 6}
+
+
+def test_the_published_toy_is_split_as_published():
+    shapes = json.loads(str(GOLDEN["groups/toy_shapes_json"]))
+    model = nn.Module()
+    for name, entry in shapes.items():
+        *shape, learns = entry
+        owner = model
+        *path, last = name.split(".")
+        for part in path:
+            if not hasattr(owner, part):
+                owner.add_module(part, nn.Module())
+            owner = getattr(owner, part)
+        owner.register_parameter(last, nn.Parameter(torch.zeros(shape), requires_grad=learns))
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = {g["weight_decay"]: {names[id(p)] for p in g["params"]} for g in parameter_groups(model, 0.05, {})}
+    published = json.loads(str(GOLDEN["groups/toy_json"]))
+    decayed, plain = set(), set()
+    for group in published:  # a group of their own for names with "enc_blocks", with the same values
+        (decayed if group["weight_decay"] else plain).update(group["params"])
+    assert groups == {0.05: decayed, 0.0: plain}
+
+
+def test_the_full_network_is_frozen_as_published():
+    with torch.device("meta"):
+        model = StreamVGGT()
+    freeze_parameters(model, ["aggregator.patch_embed.*", "aggregator.camera_token", "aggregator.register_token"])
+    assert describe_parameters(model) == (
+        "1451 tensors with 952,154,540 parameters learn, 346 with 304,382,976 are frozen"
+    )
+    groups = parameter_groups(model, 0.05, {})
+    counts = {g["weight_decay"]: (len(g["params"]), sum(p.numel() for p in g["params"])) for g in groups}
+    assert counts == {0.0: (1039, 1_060_187), 0.05: (412, 951_094_353)}
+
+
+def test_patterns_that_match_nothing_are_errors():
+    model = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"'encoder\.\*' matches no parameter"):
+        freeze_parameters(model, ["encoder.*"])
+    with pytest.raises(ValueError, match="lr_multipliers pattern 'x'"):
+        parameter_groups(model, 0.0, {"x": 0.5})
+    with pytest.raises(ValueError, match="nothing is left to learn"):
+        Optimisation(lr=1.0, steps=1, freeze=["*"]).build(model)
+    with pytest.raises(ValueError, match="warmup_steps=5"):
+        Optimisation(lr=1.0, steps=2, warmup_steps=5)

@@ -1,0 +1,260 @@
+"""The loop: exact resume, many processes as one, and what goes wrong."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from streamvggt import load_model
+from streamvggt.losses.multitask import MultiTaskLoss
+from streamvggt.training.optim import Optimisation
+from streamvggt.training.supervision import Measurements, Teacher
+from streamvggt.training.trainer import Trainer
+
+
+def losses(folder: Path) -> list[float]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line["train/loss"] for line in lines if "train/loss" in line]
+
+
+def make(folder, model, data, steps=6, **options) -> Trainer:
+    optimisation = options.pop("optimisation", {})
+    return Trainer(
+        **{
+            "model": model,
+            "supervision": Measurements(),
+            "loss": MultiTaskLoss(),
+            "data": data,
+            "validation": None,
+            "optimisation": Optimisation(**{"lr": 1e-3, "steps": steps, "warmup_steps": 1, **optimisation}),
+            "output_dir": folder,
+            "save_every": 2,
+            "log_every": 1,
+            **options,
+        }
+    )
+
+
+def test_training_resumed_is_training_uninterrupted_to_the_bit(tmp_path, planes, fresh):
+    make(tmp_path / "whole", fresh(), planes(), ema_decay=0.9).run()
+
+    class Killed(Exception):
+        pass
+
+    class Kills:
+        def __init__(self, data, at):
+            self.data, self.at = data, at
+
+        def __getitem__(self, index):
+            if index == self.at:
+                raise Killed
+            return self.data[index]
+
+    with pytest.raises(Killed):
+        make(tmp_path / "cut", fresh(), Kills(planes(), 3), ema_decay=0.9).run()
+    trainer = make(tmp_path / "cut", fresh(), planes(), ema_decay=0.9)
+    assert trainer.step == 2
+    trainer.run()
+    whole, cut = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "cut"))
+    assert whole["step"] == cut["step"] == 6
+    for name, tensor in whole["model"].items():
+        assert torch.equal(tensor, cut["model"][name]), name
+    for name, tensor in whole["extra"]["ema"].items():
+        assert torch.equal(tensor, cut["extra"]["ema"][name]), name
+    assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
+    assert sorted(path.name for path in (tmp_path / "cut").glob("step-*")) == ["step-00000004.pt", "step-00000006.pt"]
+
+
+def test_a_batch_can_be_learnt_by_heart(tmp_path, planes, fresh):
+    class One:
+        def __getitem__(self, index):
+            return planes()[7]
+
+    make(tmp_path, fresh("all"), One(), steps=150, save_every=1000, optimisation={"lr": 3e-3}).run()
+    said = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert said[-1]["train/camera"] < 0.1 * said[0]["train/camera"]
+    model = load_model(tmp_path / "final")
+    batch = planes()[7]
+    with torch.no_grad():
+        depth = model(batch.images).depth[..., 0]
+    known = batch.depth / batch.depth.mean() * depth.mean()
+    assert ((depth - known).abs() / known).mean() < 0.05
+
+
+def test_frozen_is_frozen_and_what_is_not_run_does_not_change(tmp_path, planes, fresh):
+    model = fresh()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    loss = MultiTaskLoss(points=None)  # the track term has weight 0
+    make(tmp_path, model, planes(), loss=loss, optimisation={"freeze": ["aggregator.patch_embed.*"]}).run()
+    changed = {name.split(".")[0] for name, t in model.state_dict().items() if not torch.equal(t, before[name])}
+    assert changed == {"aggregator", "camera_head", "depth_head"}
+    for name, tensor in model.state_dict().items():
+        if name.startswith("aggregator.patch_embed."):
+            assert torch.equal(tensor, before[name]), name
+
+
+def test_learning_rate_multipliers_slow_what_they_match(tmp_path, planes, fresh):
+    model = fresh()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    settings = {"lr_multipliers": {"camera_head.*": 0.0}, "warmup_steps": 0}
+    make(tmp_path, model, planes(), steps=2, optimisation=settings).run()
+    state = model.state_dict()
+    assert all(torch.equal(state[n], before[n]) for n in state if n.startswith("camera_head"))
+    assert not torch.equal(state["depth_head.norm.weight"], before["depth_head.norm.weight"])
+
+
+def test_the_teachers_encoder_runs_once_when_it_is_the_students(tmp_path, planes, fresh, monkeypatch):
+    from streamvggt.losses.distill import DistillLoss
+
+    teacher, student = fresh("all"), fresh("past")
+    ran = []
+    for name, model in (("teacher", teacher), ("student", student)):
+        real = model.aggregator.encode
+        monkeypatch.setattr(
+            model.aggregator, "encode", lambda images, real=real, name=name: ran.append(name) or real(images)
+        )
+    settings = {"freeze": ["aggregator.patch_embed.*"]}
+    trainer = make(
+        tmp_path / "a",
+        student,
+        planes(),
+        steps=2,
+        supervision=Teacher(teacher, 4),
+        loss=DistillLoss(),
+        optimisation=settings,
+    )
+    assert trainer.encoder is not None
+    trainer.run()
+    assert ran == ["teacher", "teacher"]
+    shared = losses(tmp_path / "a")
+    apart = make(
+        tmp_path / "b",
+        fresh("past"),
+        planes(),
+        steps=2,
+        supervision=Teacher(teacher, 4),
+        loss=DistillLoss(),
+        optimisation=settings,
+    )
+    apart.encoder = None
+    apart.run()
+    torch.testing.assert_close(torch.tensor(losses(tmp_path / "b")), torch.tensor(shared))
+    learns = make(tmp_path / "c", fresh("past"), planes(), supervision=Teacher(teacher, 4), loss=DistillLoss())
+    assert learns.encoder is None
+
+
+def test_accumulation_is_the_mean_of_its_micro_batches(tmp_path, planes, fresh):
+    """Clipped once, after the last one (the published toy: 0.2929, 0.2929, 1)."""
+    first = make(tmp_path / "a", fresh(), planes(), steps=2, accumulate=2)
+    first.run()
+    said = losses(tmp_path / "a")
+    second = make(tmp_path / "b", fresh(), planes(), steps=1, accumulate=2, optimisation={"lr": 0.0})
+    model, loss = second.network, second.loss
+    expected = []
+    for index in (0, 1):
+        batch = planes()[index]
+        target = Measurements()(batch, loss.heads, None, None)
+        expected.append(loss(model(batch.images, heads=loss.heads), target).total.item())
+    assert said[0] == pytest.approx(sum(expected) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("good_again", [True, False])
+def test_steps_that_are_not_finite_are_skipped_counted_and_at_last_fatal(tmp_path, planes, fresh, good_again):
+    class Broken:
+        def __getitem__(self, index):
+            batch = planes()[index]
+            if index in ((1, 2) if good_again else range(1, 100)):
+                batch.images[:] = float("nan")
+            return batch
+
+    trainer = make(tmp_path, fresh(), Broken(), steps=5, max_bad_steps=3, save_every=1)
+    if good_again:
+        trainer.run()
+        assert trainer.num_bad == 2
+        assert all(torch.isfinite(p).all() for p in trainer.network.parameters())
+    else:
+        with pytest.raises(RuntimeError, match=r"3 steps in a row had no finite loss .*last\.pt"):
+            trainer.run()
+        assert all(torch.isfinite(p).all() for p in trainer.network.parameters())
+
+
+@pytest.mark.parametrize("precision", ["bf16"])
+def test_half_precision_trains(tmp_path, planes, fresh, precision):
+    make(tmp_path, fresh(), planes(), steps=4, precision=precision).run()
+    said = losses(tmp_path)
+    assert all(value == value for value in said)
+
+
+def test_validation_keeps_the_best_and_writes_pictures(tmp_path, planes, fresh):
+    trainer = make(
+        tmp_path, fresh(), planes(), steps=4, validation=planes(), validate_every=2, num_validation_batches=2
+    )
+    trainer.run()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    validated = [line["validation/loss"] for line in lines if "validation/loss" in line]
+    assert len(validated) == 2
+    assert trainer.best == min(validated)
+    assert load_model(tmp_path / "best").config == trainer.network.config
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_a_checkpoint_is_a_network_for_load_model(tmp_path, planes, fresh):
+    trainer = make(tmp_path, fresh(), planes(), steps=2)
+    trainer.run()
+    for path in (tmp_path / "last.pt", tmp_path / "final"):
+        loaded = load_model(path)
+        for name, tensor in trainer.network.state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+def test_a_damaged_state_is_named(tmp_path, planes, fresh):
+    make(tmp_path, fresh(), planes(), steps=2).run()
+    path = tmp_path / "last.pt"
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(ValueError, match=r"last\.pt is not a training state, or is cut off"):
+        make(tmp_path, fresh(), planes())
+
+
+def test_a_loss_that_needs_a_head_the_network_lacks(tmp_path, planes, fresh):
+    with pytest.raises(ValueError, match="needs the heads points"):
+        make(tmp_path, fresh(heads=("camera", "depth")), planes())
+
+
+TWO_PROCESSES = """
+import sys
+sys.path[:0] = {paths!r}
+import torch
+from conftest import Planes
+from networks import TINY
+from streamvggt import StreamVGGT
+from test_trainer import make
+torch.manual_seed(0)
+make({folder!r}, StreamVGGT(**TINY).double(), Planes(), steps=4, accumulate={accumulate}).run()
+"""
+
+
+def run_processes(folder: Path, count: int, accumulate: int, *options: str) -> dict:
+    here = Path(__file__).parent
+    script = folder.with_suffix(".py")
+    script.write_text(
+        TWO_PROCESSES.format(paths=[str(here), str(here.parent)], folder=str(folder), accumulate=accumulate)
+    )
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(count), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, script], capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(folder / "last.pt", weights_only=True)["model"]
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_with_twice_the_accumulation(tmp_path):
+    two = run_processes(tmp_path / "two", 2, 1, "--multi_gpu", "--main_process_port", "29611")
+    one = run_processes(tmp_path / "one", 1, 2)
+    for name, tensor in one.items():
+        # In float64: Adam's first steps divide gradients by their own size, so rounding of tiny ones would show.
+        assert tensor.dtype == torch.float64
+        torch.testing.assert_close(two[name], tensor, atol=1e-7, rtol=1e-6, msg=lambda m, name=name: f"{name}: {m}")
