@@ -73,7 +73,7 @@ def test_correlation_is_the_product_with_the_map_around_a_point():
     features = torch.randn(1, 2, 1, 6, dtype=torch.float64)
     x, y, radius = 5, 4, 1
     coords = torch.tensor([x, y], dtype=torch.float64).expand(1, 2, 1, 2)
-    ours = correlate(feature_pyramid(maps, 2), features, coords, radius)
+    ours = correlate(feature_pyramid(maps, 2), features, coords, radius, 2)
     assert ours.shape == (1, 2, 1, 2 * 9)
     for frame in range(2):
         fine = torch.einsum("chw,c->hw", maps[0, frame], features[0, frame, 0]) / 6**0.5
@@ -84,4 +84,14 @@ def test_correlation_is_the_product_with_the_map_around_a_point():
 def test_beyond_the_map_there_is_nothing():
     maps, features = torch.ones(1, 1, 4, 8, 8), torch.ones(1, 1, 1, 4)
     far = torch.full((1, 1, 1, 2), 100.0)
-    assert correlate([maps], features, far, 2).abs().max() == 0
+    assert correlate([maps], features, far, 2, 1).abs().max() == 0
+
+
+def test_maps_too_small_for_all_levels_are_tracked_with_those_they_have():
+    model = tiny("all", track_levels=7)
+    with torch.no_grad():
+        said = model(images(1, 2), query_points=QUERIES)  # maps of 14×21: 7, 3 and 1 rows, then no more
+    assert said.tracks.isfinite().all()
+    maps, features = torch.ones(1, 1, 4, 2, 2), torch.ones(1, 1, 1, 4)
+    answer = correlate(feature_pyramid(maps, 3), features, torch.zeros(1, 1, 1, 2), 0, 3)
+    assert answer.flatten().tolist() == [2, 2, 0]

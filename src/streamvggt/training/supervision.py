@@ -84,7 +84,7 @@ def relative_to_first(cam_from_world: Tensor) -> Tensor:
 
 
 def draw_queries(valid: Tensor, num_queries: int, generator: torch.Generator) -> Tensor:
-    """Random valid pixels of one frame, drawn with replacement; (0, 0) where there are too few.
+    """Random valid pixels of one frame, drawn with replacement; of all its pixels where too few are valid.
 
     Args:
         valid: (B, H, W) bool
@@ -93,10 +93,11 @@ def draw_queries(valid: Tensor, num_queries: int, generator: torch.Generator) ->
     Returns:
         (x, y), float. (B, num_queries, 2)
     """
-    queries = torch.zeros(len(valid), num_queries, 2)
-    for entry, mask in enumerate(valid.cpu()):
+    queries = []
+    for mask in valid.cpu():
         where = mask.nonzero()  # (n, 2): y, x
-        if len(where) >= num_queries:
-            drawn = torch.randint(0, len(where), (num_queries,), generator=generator)
-            queries[entry] = where[drawn].flip(-1).float()
-    return queries.to(valid.device)
+        if len(where) < num_queries:
+            where = torch.ones_like(mask).nonzero()
+        drawn = torch.randint(0, len(where), (num_queries,), generator=generator)
+        queries.append(where[drawn].flip(-1).float())
+    return torch.stack(queries).to(valid.device)

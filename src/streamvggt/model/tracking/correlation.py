@@ -29,15 +29,21 @@ def sample(maps: Tensor, coords: Tensor, *, padding: str) -> Tensor:
 
 
 def feature_pyramid(maps: Tensor, num_levels: int) -> list[Tensor]:
-    """The maps and ever coarser averages of 2×2. (B, S, C, h, w) → one such per level"""
+    """The maps and ever coarser averages of 2×2, while there is something to average, up to a number of levels.
+
+    (B, S, C, h, w) → one such per level
+    """
     levels = [maps]
-    for _ in range(num_levels - 1):
+    while len(levels) < num_levels and min(levels[-1].shape[-2:]) >= 2:
         levels.append(F.avg_pool2d(levels[-1].flatten(0, 1), 2).unflatten(0, maps.shape[:2]))
     return levels
 
 
-def correlate(pyramid: list[Tensor], features: Tensor, coords: Tensor, radius: int) -> Tensor:
+def correlate(pyramid: list[Tensor], features: Tensor, coords: Tensor, radius: int, num_levels: int) -> Tensor:
     """Correlation of features with a window around coords, at every level.
+
+    Levels that a small map does not have answer zero, as all that lies beyond a map does; the released code fails there
+    (sides below 128 pixels with its 7 levels).
 
     Sampling the map and then multiplying equals sampling the correlation map (both are linear) and needs no
     correlation of a track with places that nobody looks at.
@@ -47,6 +53,7 @@ def correlate(pyramid: list[Tensor], features: Tensor, coords: Tensor, radius: i
         features: of each track in each frame. (B, S, N, C)
         coords: (x, y) in cells of the finest level. (B, S, N, 2)
         radius: of the window, in cells of each level.
+        num_levels: that are expected.
 
     Returns:
         Windows of (2·radius + 1)² fine to coarse; row by row, but with x and y exchanged, as released.
@@ -61,4 +68,6 @@ def correlate(pyramid: list[Tensor], features: Tensor, coords: Tensor, radius: i
         seen = sample(maps.flatten(0, 1), around.flatten(0, 1).flatten(1, 2), padding="zeros")
         seen = seen.unflatten(1, (num_tracks, -1)).unflatten(0, (batch, num_frames))  # (B, S, N, window, C)
         answers.append((seen @ features[..., None]).squeeze(-1) / channels**0.5)
+    absent = (num_levels - len(pyramid)) * len(window)
+    answers.append(coords.new_zeros(batch, num_frames, num_tracks, absent))
     return torch.cat(answers, -1)

@@ -78,7 +78,7 @@ class Tracker(nn.Module):
         for _ in range(self.num_iterations):
             coords = coords.detach()
             flow = coords - coords[:, :1]
-            correlation = self.corr_mlp(correlate(pyramid, features, coords, self.radius))
+            correlation = self.corr_mlp(correlate(pyramid, features, coords, self.radius, self.num_levels))
             scaled = flow / FLOW_SCALE
             x = torch.cat([flow_embedding(flow, channels // 2), scaled, scaled, correlation, features], -1)
             x = x + place + reference
