@@ -132,7 +132,7 @@ def test_points_of_the_head_work_and_show_their_error(scene, tmp_path):
 
 
 def test_one_frame_without_points_is_still_a_model(scene, tmp_path):
-    scene.predictions[0].depth[:] = np.nan
+    scene.predictions[0].depth[:] = np.inf
     ResultWriter(tmp_path).add(scene.frames[0], scene.predictions[0])
     model = pycolmap.Reconstruction(export_colmap(Result(tmp_path), tmp_path, FILTER) / "sparse" / "0")
     assert (model.num_reg_images(), model.num_points3D()) == (1, 0)

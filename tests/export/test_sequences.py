@@ -111,9 +111,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 def test_a_folder_is_replaced_as_a_whole(tmp_path):
     folder = tmp_path / "folder"
     for name in ("a", "b"):
-        with atomic_folder(folder) as temporary:
+        with atomic_folder(folder, mark="a") as temporary:
             (temporary / name).touch()
-    with pytest.raises(RuntimeError), atomic_folder(folder) as temporary:
+    with pytest.raises(RuntimeError), atomic_folder(folder, mark="b") as temporary:
         (temporary / "c").touch()
         raise RuntimeError
+    with pytest.raises(FileExistsError, match="not made by this program"), atomic_folder(folder, mark="a"):
+        pass
     assert [path.name for path in folder.iterdir()] == ["b"] and list(tmp_path.iterdir()) == [folder]

@@ -28,9 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
-    except torch.OutOfMemoryError as error:
-        print(f"\nerror: the device has no memory left ({str(error).splitlines()[0]})", file=sys.stderr)
-        print("Bound the stream's memory (--memory window:1,8) or take smaller images (--size).", file=sys.stderr)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        print(f"\nerror: there is no memory left ({str(error).partition(chr(10))[0]})", file=sys.stderr)
+        print("Bound it (--memory window:1,8) or take smaller images (--size), with another --out.", file=sys.stderr)
         return 1
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         print(f"\nerror: {error}", file=sys.stderr)

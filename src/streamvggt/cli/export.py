@@ -6,6 +6,7 @@ streamvggt export RESULT --export glb,colmap --conf 30 --frames 0:100:2
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from tqdm import tqdm
@@ -42,7 +43,13 @@ def add_export_arguments(parser: argparse.ArgumentParser, default: str) -> None:
         default="depth",
         help="points from depth and cameras, or from the point head, which needs --heads camera,depth,points",
     )
-    group.add_argument("--frames", type=frame_range, default=(None, None, None), metavar="START:STOP:STEP")
+    group.add_argument(
+        "--frames",
+        type=frame_range,
+        default=(None, None, None),
+        metavar="START:STOP:STEP",
+        help="frames that give points, by their number in the result (default: all)",
+    )
     group.add_argument("--max-points", type=int, default=1_000_000, metavar="N", help="of the cloud (default: 1000000)")
     group.add_argument("--drop-white", action="store_true", help="leave out points of white background")
     group.add_argument("--drop-black", action="store_true", help="leave out points of black background")
@@ -51,7 +58,9 @@ def add_export_arguments(parser: argparse.ArgumentParser, default: str) -> None:
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     result = Result(arguments.result)
     check_exports(arguments, result[0].depth is not None, result[0].points is not None)
-    for path in write_exports(result, arguments.out or arguments.result, arguments):
+    out = arguments.out or arguments.result
+    check_writable(out)
+    for path in write_exports(result, out, arguments):
         tqdm.write(f"  {path}")
     return 0
 
@@ -86,6 +95,15 @@ def check_exports(arguments: argparse.Namespace, has_depth: bool, has_points: bo
         )
     if needs_points and arguments.points == "head" and not has_points:
         raise ValueError("--points head needs the point head: add points to --heads")
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written to."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"--out {folder}: {there} is a file, a folder was expected")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"--out {folder}: {there} may not be written to; choose another --out")
 
 
 def export_names(text: str) -> list[str]:

@@ -14,7 +14,7 @@ import psutil
 import torch
 from tqdm import tqdm
 
-from streamvggt.cli.export import add_export_arguments, check_exports, write_exports
+from streamvggt.cli.export import add_export_arguments, check_exports, check_writable, write_exports
 from streamvggt.cli.run_record import RunRecord
 from streamvggt.export import Result, ResultWriter, finished_frames
 from streamvggt.model.vggt import VGGT
@@ -25,7 +25,8 @@ from streamvggt.stream.session import StreamSession
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 STATE_NAME = "stream_state.pt"
-SAVING_SHARE = 0.05  # of the time may go into saving the stream's state
+SAVE_EVERY = 30.0  # seconds, at least, between two saves of the stream's state
+SAVING_SHARE = 0.05  # of the time may go into them
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,15 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
-    heads = tuple(head.strip() for head in arguments.heads.split(","))
+    heads = tuple(dict.fromkeys(head.strip() for head in arguments.heads.split(",")))
     if "camera" not in heads or not set(heads) <= {"camera", "depth", "points"}:
         raise ValueError(f"--heads {arguments.heads}: camera and any of depth, points were expected")
     check_exports(arguments, "depth" in heads, "points" in heads)
     policy = parse_policy(arguments.memory)
     device = choose_device(arguments.device)
     dtype = choose_dtype(arguments.dtype, device)
-    if finished_frames(arguments.out) and not arguments.resume:
-        raise ValueError(f"{arguments.out} already holds a result: go on with --resume, or choose another --out")
+    check_out(arguments.out, arguments.resume)
+    num_done = len(finished_frames(arguments.out))
 
     model = load_model(
         arguments.weights, sees="past", heads=heads, device=device, dtype=dtype, attention=arguments.attention
@@ -85,6 +86,11 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
         max_frames=arguments.max_frames,
         strict=arguments.strict,
     )
+    if num_done and frames.kind == "live":
+        raise ValueError(
+            f"{arguments.input} is live and cannot be seen again: choose another --out for what comes now; "
+            f"`streamvggt export {arguments.out}` makes files of the frames that are there"
+        )
     session = StreamSession(model, policy=policy, camera=arguments.camera_memory)
     record = RunRecord(
         arguments.out,
@@ -95,7 +101,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
             "weights": arguments.weights,
             "weights_fingerprint": fingerprint(model),
             "heads": list(heads),
-            "memory": repr(policy),
+            "memory": arguments.memory,
             "camera_memory": arguments.camera_memory,
             "dtype": str(dtype).removeprefix("torch."),
             "attention": arguments.attention,
@@ -104,88 +110,142 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
             "fps": arguments.fps,
             "stride": arguments.stride,
         },
-        resume=arguments.resume,
+        num_input=arguments.max_frames if frames.num_frames is None else frames.num_frames,
+        num_done=num_done,
     )
 
-    is_whole = stream(frames, session, arguments.out, record, arguments.resume)
-    if not is_whole:
-        held = record.content["frames"]["done"]
+    if not record.has_ended and not stream(frames, session, arguments.out, record, num_done > 0):
+        done = record.content["frames"]["done"]
         tqdm.write(
-            f"interrupted after {held} frames, all kept in {arguments.out}; go on with the same command and --resume"
+            f"interrupted after {done} frames, all kept in {arguments.out}; go on with the same command and --resume"
         )
         return 130
-    paths = write_exports(Result(arguments.out), arguments.out, arguments)
+    try:
+        paths = write_exports(Result(arguments.out), arguments.out, arguments)
+    except BaseException:
+        tqdm.write(f"All frames are kept in {arguments.out}; `streamvggt export {arguments.out}` makes files of them")
+        raise
     record.finish([str(path.relative_to(arguments.out)) for path in paths])
     tell(record, arguments.out)
     return 0
 
 
-def stream(frames: FrameSource, session: StreamSession, out: Path, record: RunRecord, resume: bool) -> bool:
+def check_out(out: Path, resume: bool) -> None:
+    """Refuse, before the network is loaded, a folder that the run would damage or could not write to."""
+    check_writable(out)
+    if finished_frames(out):
+        if not resume:
+            raise FileExistsError(f"{out} already holds a result: go on with --resume, or choose another --out")
+    elif not (out / "run.json").exists() and out.exists():
+        others = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+        if others:
+            raise FileExistsError(
+                f"{out} holds other files ({', '.join(others[:3])}{', …' if len(others) > 3 else ''}), which a result "
+                "could overwrite: choose a new folder for --out"
+            )
+
+
+def stream(frames: FrameSource, session: StreamSession, out: Path, record: RunRecord, goes_on: bool) -> bool:
     """Push all frames and write what comes; False if it was interrupted before the end."""
-    state = out / STATE_NAME
-    writer, frames = go_on(frames, session, out, state) if resume else (ResultWriter(out), frames)
+    state = SavedState(out / STATE_NAME, session)
+    if goes_on:
+        writer, frames = go_on(frames, session, out, state)
+    else:
+        writer = ResultWriter(out)
+        state.discard()
     if writer.num_frames == 0:
         warn_of_memory(session.model, session, frames)
-    interrupted = Interrupts()
-    saved_at, saving_took = time.monotonic(), 0.0
+    is_live = frames.kind == "live"
+    status = "streamed"
+    record.progress(writer.num_frames, frames.skipped, session.statistics)
     total = None if frames.num_frames is None else writer.num_frames + frames.num_frames
     with (
-        interrupted,
+        Interrupts() as interrupted,
         tqdm(total=total, initial=writer.num_frames, desc="stream", unit="frame", dynamic_ncols=True) as bar,
     ):
         try:
             for frame in frames:
                 writer.add(frame, session.push(frame))
-                record.progress(writer.num_frames, frames.skipped, session.statistics)
                 bar.set_postfix_str(f"memory {session.memory.num_bytes / 1e6:,.0f} MB", refresh=False)
                 bar.update()
                 if interrupted:
+                    status = "interrupted"
                     break
-                now = time.monotonic()
-                if now - saved_at > max(30.0, saving_took / SAVING_SHARE) and frames.kind != "live":
-                    session.save(state)
-                    saved_at, saving_took = time.monotonic(), time.monotonic() - now
-        except BaseException:
-            record.progress(writer.num_frames, frames.skipped, session.statistics, status="failed")
-            keep_state(session, state, writer.num_frames)
+                record.progress(writer.num_frames, frames.skipped, session.statistics)
+                if not is_live and state.is_due():
+                    state.save(writer.num_frames)
+        except KeyboardInterrupt:  # the second Ctrl-C
+            status = "interrupted"
+        except BaseException as error:
+            record.progress(writer.num_frames, frames.skipped, session.statistics, "failed", error)
+            if not is_live:
+                state.save(writer.num_frames)
             raise
-    is_cut = bool(interrupted) and frames.kind != "live"  # a live stream has no other end
-    record.progress(
-        writer.num_frames, frames.skipped, session.statistics, status="interrupted" if is_cut else "streamed"
-    )
-    if is_cut:
-        keep_state(session, state, writer.num_frames)
+    if is_live and writer.num_frames:
+        status = "streamed"  # there is no other end
+    record.progress(writer.num_frames, frames.skipped, session.statistics, status)
+    if status == "interrupted":
+        state.save(writer.num_frames)
         return False
-    state.unlink(missing_ok=True)
-    for name, reason in record.content["frames"]["skipped"]:
-        tqdm.write(f"skipped {name}: {reason}")
+    state.discard()
+    tell_skipped(record)
     return True
 
 
-def go_on(frames: FrameSource, session: StreamSession, out: Path, state: Path) -> tuple[ResultWriter, FrameSource]:
-    """Where an interrupted run can go on: after the frames of its last saved state, or at the end of its input."""
-    finished = finished_frames(out)
-    after = Result(out).camera(-1).index + 1 if finished else 0
-    if finished and not state.exists() and frames.kind != "live" and frames.starting_at(after).num_frames == 0:
-        return ResultWriter(out, resume=len(finished)), frames.starting_at(after)  # only exports are left to do
-    if not state.exists():
-        if finished:
-            tqdm.write(f"{out} has no saved state of the stream: its {len(finished)} frames are computed again")
-        return ResultWriter(out, resume=0), frames
-    session.restore(state)
-    done = session.statistics().frames_seen
-    writer = ResultWriter(out, resume=done)
-    return writer, frames.starting_at(Result(out).camera(done - 1).index + 1)
-
-
-def keep_state(session: StreamSession, state: Path, num_written: int) -> None:
-    """Save the state of an interrupted stream, if it is one that the written frames can go on from."""
-    if session.memory.num_frames != num_written or not num_written:
-        return  # a frame was computed but could not be written: the last regular save stays
+def go_on(
+    frames: FrameSource, session: StreamSession, out: Path, state: SavedState
+) -> tuple[ResultWriter, FrameSource]:
+    """Where an interrupted run goes on: after the frames of its last saved state, else at the beginning."""
+    result = Result(out)
     try:
-        session.save(state)
-    except OSError as error:
-        tqdm.write(f"the stream's state could not be saved ({error}); --resume goes on from an earlier one")
+        done = state.restore(len(result))
+    except (OSError, ValueError) as error:
+        tqdm.write(f"!!! {error}: all {len(result)} frames are computed again")
+        session.reset()
+        return ResultWriter(out, resume=0), frames
+    frames = frames.starting_at(result.camera(done - 1).index + 1)
+    return ResultWriter(out, resume=done), frames
+
+
+class SavedState:
+    """The stream's state on disk, from which --resume goes on; saved so seldom that it costs little."""
+
+    def __init__(self, path: Path, session: StreamSession):
+        self.path = path
+        self.session = session
+        self._saved, self._took = time.monotonic(), 0.0
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self._saved > max(SAVE_EVERY, self._took / SAVING_SHARE)
+
+    def save(self, num_written: int) -> None:
+        """Save it, if the frames written are those it goes on from; not being able to is said but stops nothing."""
+        if not num_written or self.session.memory.num_frames != num_written:
+            return  # a frame was computed but could not be written: the last save stays
+        begun = time.monotonic()
+        try:
+            self.session.save(self.path)
+        except (OSError, RuntimeError) as error:  # torch.save on a full disk raises RuntimeError
+            tqdm.write(f"!!! the stream's state could not be saved ({error}): --resume goes on from an earlier one")
+        self._saved = time.monotonic()
+        self._took = self._saved - begun
+
+    def restore(self, num_written: int) -> int:
+        """Bring the session to where it was saved; the number of frames until then.
+
+        Raises:
+            FileNotFoundError: no state was saved.
+            ValueError: it cannot be read, or frames before it are missing.
+        """
+        self.session.restore(self.path)
+        done = self.session.statistics().frames_seen
+        if done > num_written:
+            raise ValueError(f"{self.path} goes on after {done} frames, but {num_written} are there")
+        return done
+
+    def discard(self) -> None:
+        for path in self.path.parent.glob(f"{self.path.name}*"):  # with what a killed run was writing
+            path.unlink()
 
 
 class Interrupts:
@@ -253,10 +313,19 @@ def warn_of_memory(model: VGGT, session: StreamSession, frames: FrameSource) -> 
         )
 
 
+def tell_skipped(record: RunRecord, most: int = 10) -> None:
+    """What could not be read, and why."""
+    skipped = record.content["frames"]["skipped"]
+    for name, reason in skipped[:most]:
+        tqdm.write(f"skipped {name}: {reason}")
+    if len(skipped) > most:
+        tqdm.write(f"skipped {len(skipped) - most} more: {record.path} lists them")
+
+
 def tell(record: RunRecord, out: Path) -> None:
     """What a run has made, in a few lines."""
     frames, timings = record.content["frames"], record.content["timings"]
     speed = f", {timings['median_ms']:.0f} ms per frame (median)" if timings.get("median_ms") else ""
     print(f"{frames['done']} frames{speed}. In {out}:")
-    for name in sorted({"frames/", "images/", "run.json", "trajectory.txt", *record.content["exports"]}):
-        print(f"  {name}")
+    for name in sorted({"frames", "images", "run.json", "trajectory.txt", *record.content["exports"]}):
+        print(f"  {name}/" if (out / name).is_dir() else f"  {name}")

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from streamvggt.export.files import atomic_write
 from streamvggt.stream.session import StreamStatistics
@@ -20,47 +21,57 @@ WRITE_EVERY = 5.0  # seconds
 
 
 class RunRecord:
-    """Kept up to date while the run goes on.
+    """Kept up to date while the run goes on; nothing is written before the first `progress`.
 
     content, as in the file:
         command: list of words.  status: running, interrupted, failed, streamed (exports missing) or finished.
+        error: why it failed, else None.
         settings: what decides the result; a resumed run must have the same.
         device, versions, started, updated.
-        frames: {"done": int, "skipped": [[name, reason], ...]}
+        frames: {"in_input": int or None, an estimate for videos; "done": int; "skipped": [[name, reason], ...]}
         timings: {"median_ms", "p95_ms": of the network per frame, "seconds": of all runs together}
         exports: paths inside the folder.
 
-    Raises:
-        ValueError: the run to go on with had other settings.
+    has_ended: the run gone on with had come to the end of this input.
     """
 
-    def __init__(self, out: Path, *, command: list[str], device: torch.device, settings: dict, resume: bool):
+    def __init__(
+        self,
+        out: Path,
+        *,
+        command: list[str],
+        device: torch.device,
+        settings: dict,
+        num_input: int | None,
+        num_done: int,
+    ):
+        """
+        Args:
+            num_input: frames in the input, None if nobody knows.
+            num_done: frames that are in `out`, to go on with.
+
+        Raises:
+            ValueError: the run to go on with had other settings, or its run.json cannot be read.
+        """
         self.path = out / "run.json"
-        before = json.loads(self.path.read_text()) if resume and self.path.exists() else {}
-        changed = [
-            f"{name} was {before['settings'].get(name)!r} and is now {value!r}"
-            for name, value in settings.items()
-            if before and before["settings"].get(name) != value
-        ]
-        if changed:
-            raise ValueError(
-                f"{out} was made with other settings and a result does not mix two: {'; '.join(changed)}. "
-                "Use the same ones, or another --out"
-            )
+        before = settings_before(self.path, settings) if num_done else {}
+        frames = {"skipped": [], **before.get("frames", {}), "in_input": num_input, "done": num_done}
+        self.has_ended = before.get("status") in ("streamed", "finished") and frames == before["frames"]
         self._earlier_seconds = before.get("timings", {}).get("seconds", 0.0)
-        self._earlier_skipped = before.get("frames", {}).get("skipped", [])
+        self._earlier_skipped = frames["skipped"]
         self._begun = time.monotonic()
         self._written = float("-inf")
         self.content = {
             "command": command,
-            "status": "running",
+            "status": None,
+            "error": None,
             "settings": settings,
             "device": device_name(device),
             "versions": {"python": platform.python_version(), **package_versions()},
             "started": before.get("started", now()),
-            "frames": before.get("frames", {"done": 0, "skipped": []}),
+            "frames": frames,
             "timings": before.get("timings", {}),
-            "exports": before.get("exports", []),
+            "exports": before.get("exports", []) if self.has_ended else [],
         }
 
     def progress(
@@ -69,22 +80,30 @@ class RunRecord:
         skipped: list[tuple[str, str]],
         statistics: Callable[[], StreamStatistics],
         status: str = "running",
+        error: BaseException | None = None,
     ) -> None:
-        """Note how far the stream is; written every few seconds, and at once when the status changes."""
+        """Note how far the stream is; written every few seconds, and at once when the status changes.
+
+        That it cannot be written is said but stops nothing: the frames matter more.
+        """
         is_news = status != self.content["status"]
         if not is_news and time.monotonic() - self._written < WRITE_EVERY:
             return
-        new = [[name, reason] for name, reason in skipped if [name, reason] not in self._earlier_skipped]
-        self.content["frames"] = {"done": num_frames, "skipped": [*self._earlier_skipped, *new]}
+        names = {name for name, _ in skipped}
+        earlier = [entry for entry in self._earlier_skipped if entry[0] not in names]
+        self.content["frames"].update(done=num_frames, skipped=[*earlier, *map(list, skipped)])
         said = statistics()
         if said.median_ms is not None:
             self.content["timings"].update(median_ms=round(said.median_ms, 2), p95_ms=round(said.p95_ms, 2))
-        self.content["status"] = status
-        self._write()
+        self.content.update(status=status, error=error and (str(error) or type(error).__name__))
+        try:
+            self._write()
+        except OSError as problem:
+            tqdm.write(f"!!! {self.path} could not be written: {problem.strerror or problem}")
 
     def finish(self, exports: list[str]) -> None:
         self.content["exports"] = sorted({*self.content["exports"], *exports})
-        self.content["status"] = "finished"
+        self.content.update(status="finished", error=None)
         self._write()
 
     def _write(self) -> None:
@@ -93,6 +112,33 @@ class RunRecord:
         self.content["updated"] = now()
         with atomic_write(self.path) as path:
             path.write_text(json.dumps(self.content, indent=2, ensure_ascii=False) + "\n")
+
+
+def settings_before(path: Path, settings: dict) -> dict:
+    """The record of the run to go on with, whose settings must be the same.
+
+    Raises:
+        ValueError: they are not, or there is no such record.
+    """
+    try:
+        before = json.loads(path.read_text())
+        earlier = dict(before["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is missing or damaged, so nothing says how the frames beside it were made and --resume cannot go "
+            f"on with them: choose another --out, or remove {path.parent} to start again"
+        ) from error
+    changed = [
+        f"{name} was {earlier.get(name)!r} and is now {value!r}"
+        for name, value in settings.items()
+        if earlier.get(name) != value
+    ]
+    if changed:
+        raise ValueError(
+            f"{path.parent} was made with other settings and a result does not mix two: {'; '.join(changed)}. "
+            "Use the same ones, or another --out"
+        )
+    return before
 
 
 def now() -> str:

@@ -35,7 +35,7 @@ def export_colmap(result: Result, folder: Path, filter: PointFilter, num_points:
         FileNotFoundError: an image of the result is missing.
     """
     cloud = merged_points(result, filter).sample(num_points)
-    with atomic_folder(folder / "colmap") as temporary:
+    with atomic_folder(folder / "colmap", mark="sparse/0") as temporary:
         model = reconstruction(result, cloud, filter)
         (temporary / "sparse" / "0").mkdir(parents=True)
         model.write(temporary / "sparse" / "0")

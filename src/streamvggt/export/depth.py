@@ -20,7 +20,7 @@ def export_depth(result: Result, folder: Path, filter: PointFilter) -> Path:
     """
     largest = max(float(usable_depth(frame).max()) for _, frame in result.frames("depth range"))
     scale = (largest or 1.0) / 65535
-    with atomic_folder(folder / "depth") as temporary:
+    with atomic_folder(folder / "depth", mark="scale.json") as temporary:
         (temporary / "scale.json").write_text(json.dumps({"scale": scale}) + "\n")
         for _, frame in result.frames("depth"):
             depth = usable_depth(frame)

@@ -23,8 +23,17 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """As `atomic_write`, for a folder to fill; a folder that was there before is replaced as a whole."""
+def atomic_folder(folder: Path, mark: str) -> Iterator[Path]:
+    """As `atomic_write`, for a folder to fill; one that was there before is replaced as a whole.
+
+    Args:
+        mark: a path inside, by which such a folder is known.
+
+    Raises:
+        FileExistsError: there is a folder without the mark: it is not ours to replace.
+    """
+    if folder.exists() and not (folder / mark).exists():
+        raise FileExistsError(f"{folder} was not made by this program and would be replaced: choose another --out")
     temporary, previous = (folder.with_name(f".{folder.name}.{word}") for word in ("part", "previous"))
     shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
     temporary.mkdir(parents=True)

@@ -79,7 +79,11 @@ class ResultFrame(FrameCamera):
 
     @classmethod
     def from_prediction(cls, frame: Frame, prediction: Prediction) -> ResultFrame:
-        """What to store of a frame and its prediction, B = S = 1."""
+        """What to store of a frame and its prediction, B = S = 1.
+
+        Raises:
+            ValueError: there are no cameras, several frames, or answers that are no numbers.
+        """
         if prediction.pose_enc is None:
             raise ValueError("a result needs the cameras: add camera to --heads")
         leading = tuple(prediction.pose_enc.shape[:2])
@@ -88,6 +92,13 @@ class ResultFrame(FrameCamera):
         # From float64, so that the stored rotation is orthonormal to the last digit.
         cameras = cameras_from_encoding(prediction.pose_enc[0, 0].double().cpu(), prediction.image_size)
         arrays = {name: value[0, 0] for name, value in prediction.numpy().items()}
+        # Single pixels may be anything, an infinite depth far away in half precision for one: exports leave them out.
+        broken = [name for name, value in arrays.items() if np.isnan(value).all()]
+        if broken or not np.isfinite(arrays["pose_enc"]).all():
+            raise ValueError(
+                f"the network's answer for frame {frame.name} is no number ({', '.join(broken) or 'pose_enc'}). Half "
+                "precision can overflow: try --dtype float32 and another --out. Else the weights are damaged"
+            )
         depth = arrays.get("depth")
         return cls(
             index=frame.index,
@@ -164,7 +175,10 @@ class Result(Sequence[ResultFrame]):
             raise FileNotFoundError(f"{self.folder} is not a result: there is no finished frame in {folder}/frames")
         for position, path in enumerate(self.paths):
             if int(path.stem) != position:
-                raise ValueError(f"{self.folder} has a gap: frame {position:06d}.npz is missing before {path.name}")
+                raise ValueError(
+                    f"{self.folder} has a gap: frame {position:06d}.npz is missing before {path.name}. "
+                    "Remove the frames after the gap, and go on with --resume"
+                )
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -75,7 +75,7 @@ class ImageSource(FrameSource):
                 self.skipped.append((path.name, reason))
                 continue
             yield frame
-        if indices and len(self.skipped) == len(indices):
+        if indices and len(self.skipped) == len(indices) and not self.start:  # else there were good ones before
             name, reason = self.skipped[0]
             raise ValueError(f"none of {len(indices)} images could be read; the first, {name}: {reason}")
 

@@ -54,6 +54,6 @@ def parse_policy(text: str) -> Policy:
         if not numbers:
             return Window()
         parts = numbers.split(",")
-        if len(parts) == 2 and all(part.strip().isdigit() for part in parts):
+        if len(parts) == 2 and all(part.strip().isdecimal() for part in parts):
             return Window(*map(int, parts))
     raise ValueError(f"memory {text!r} is unknown; choose 'all', 'window' or 'window:ANCHOR,RECENT' such as window:1,8")

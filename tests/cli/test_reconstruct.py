@@ -1,0 +1,428 @@
+"""`streamvggt reconstruct`: what it leaves behind, and what it does with bad input."""
+
+import errno
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import av
+import cv2
+import numpy as np
+import psutil
+import pycolmap
+import pytest
+import torch
+import trimesh
+from networks import tiny
+from PIL import Image
+
+from streamvggt.cli import run_record
+from streamvggt.cli.reconstruct import SavedState
+from streamvggt.export import Result, ResultWriter, finished_frames
+from streamvggt.model.vggt import VGGT
+
+ALL_EXPORTS = {"scene.glb", "points.ply", "colmap", "trajectory.txt", "depth", "preview.mp4"}
+
+
+def record_of(folder) -> dict:
+    return json.loads((folder / "run.json").read_text())
+
+
+def snapshot(folder) -> dict:
+    """Every file of a folder and what is in it."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def write_video(path, photos, size=(56, 42)):
+    """The photos as a video that loses nothing."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = *size, "bgr0"
+        for photo in sorted(photos.iterdir()):
+            picture = av.VideoFrame.from_ndarray(np.asarray(Image.open(photo).resize(size)), format="rgb24")
+            container.mux(stream.encode(picture.reformat(format="bgr0")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def full_disk(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+# What a run leaves behind
+
+
+def test_everything_is_written_and_explains_itself(reconstruct, photos, weights, tmp_path):
+    status, said = reconstruct(photos, "--export", "glb,ply,colmap,tum,depth,video", "--conf", 30)
+    out = tmp_path / "out"
+    assert status == 0 and "6 frames" in said and "frame/s" in said and "memory" in said
+    names = {path.name for path in out.iterdir()}
+    assert names == {"frames", "images", "run.json", *ALL_EXPORTS}  # no state, no unfinished file
+    assert [frame.name for frame in Result(out)] == [f"photo_{number}" for number in range(6)]
+
+    cloud = trimesh.load(out / "points.ply")
+    assert len(cloud.vertices) == pytest.approx(0.7 * 6 * 42 * 56, rel=0.02)  # --conf 30 drops three of ten
+    assert "points" in trimesh.load(out / "scene.glb").geometry
+    assert pycolmap.Reconstruction(out / "colmap" / "sparse" / "0").num_reg_images() == 6
+    assert np.loadtxt(out / "trajectory.txt").shape == (6, 8)
+    assert cv2.imread(str(out / "depth" / "photo_3.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
+    with av.open(str(out / "preview.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 6
+
+    record = record_of(out)
+    assert record["status"] == "finished" and record["error"] is None
+    assert record["command"][:3] == ["streamvggt", "reconstruct", str(photos)]
+    assert record["settings"]["memory"] == "window:1,2" and record["settings"]["weights"] == str(weights)
+    assert record["frames"] == {"in_input": 6, "done": 6, "skipped": []}
+    assert record["timings"]["median_ms"] > 0 and record["timings"]["seconds"] > 0
+    assert set(record["exports"]) == ALL_EXPORTS
+    assert record["versions"]["torch"] == torch.__version__ and record["device"].startswith("cpu")
+    assert record["started"] <= record["updated"]
+
+
+def test_photos_and_the_video_of_them_give_the_same(command, options, photos, tmp_path):
+    video = write_video(tmp_path / "clip.mkv", photos)
+    for source, out in ((photos, "a"), (video, "b")):
+        assert command("reconstruct", source, "--out", tmp_path / out, *options)[0] == 0
+    for a, b in zip(Result(tmp_path / "a"), Result(tmp_path / "b"), strict=True):
+        np.testing.assert_array_equal(a.cam_from_world, b.cam_from_world)
+        np.testing.assert_array_equal(a.depth, b.depth)
+    assert [frame.time for frame in Result(tmp_path / "b")] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5], abs=1e-3)
+
+
+def test_photos_of_different_sizes_are_padded_to_one(reconstruct, photos, tmp_path):
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for number, size in enumerate([(56, 42), (56, 28), (112, 28)]):
+        Image.open(photos / "photo_0.png").resize(size).save(mixed / f"{number}.png")
+    assert reconstruct(mixed, "--export", "glb,colmap,depth,video")[0] == 0
+    frames = list(Result(tmp_path / "out"))
+    assert {frame.image.shape for frame in frames} == {(42, 56, 3)}
+    assert [frame.content for frame in frames] == [(0, 0, 42, 56), (7, 0, 35, 56), (14, 0, 28, 56)]
+
+
+@pytest.mark.parametrize("more", [("--dtype", "bfloat16"), ("--camera-memory", "released"), ("--memory", "all")])
+def test_other_ways_to_compute(reconstruct, photos, tmp_path, more):
+    assert reconstruct(photos, *more, "--max-frames", 3)[0] == 0
+    assert len(Result(tmp_path / "out")) == 3
+    assert more[1] in record_of(tmp_path / "out")["settings"].values()
+
+
+def test_the_point_head(reconstruct, photos, tmp_path):
+    assert reconstruct(photos, "--heads", "camera,points", "--points", "head", "--export", "ply")[0] == 0
+    assert Result(tmp_path / "out")[0].depth is None and (tmp_path / "out" / "points.ply").exists()
+
+
+@pytest.mark.slow
+def test_the_process_does_not_grow(command, options, many_photos, tmp_path, monkeypatch):
+    process, add, sizes = psutil.Process(), ResultWriter.add, []
+
+    def measured(self, *arguments):
+        add(self, *arguments)
+        sizes.append(process.memory_info().rss / 1e6)
+
+    monkeypatch.setattr(ResultWriter, "add", measured)
+    more = ("--heads", "camera,depth,points")  # a frame kept by mistake would be 0.1 MB
+    assert command("reconstruct", many_photos, "--out", tmp_path / "out", *options, *more)[0] == 0
+    assert max(sizes[100:]) - max(sizes[40:50]) < 3
+
+
+def test_help_of_all_commands(command):
+    for words, expected in ((["--help"], "reconstruct"), (["reconstruct", "--help"], "--resume")):
+        status, said = command(*words)
+        assert status == 0 and expected in said
+    said = subprocess.run([sys.executable, "-m", "streamvggt", "export", "--help"], capture_output=True, text=True)
+    assert said.returncode == 0 and said.stdout.startswith("usage: streamvggt export") and "--conf" in said.stdout
+
+
+# What is refused, before anything is written
+
+
+@pytest.fixture
+def refused(reconstruct, photos, tmp_path):
+    """Calls with options that must be refused in one readable piece, with no result left behind; what was said."""
+
+    def call(*more, source=photos, made=False):
+        status, said = reconstruct(source, *more)
+        assert status in (1, 2) and "error:" in said and "Traceback" not in said and "Errno" not in said
+        assert made or not (tmp_path / "out").exists()
+        return said
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        (["--memory", "windo:1,8"], "memory 'windo:1,8' is unknown; choose 'all', 'window'"),
+        (["--memory", "window:1"], "memory 'window:1' is unknown"),
+        (["--memory", "window:²,1"], "is unknown"),
+        (["--heads", "depth"], "--heads depth: camera and any of depth, points"),
+        (["--heads", "camera,dept"], "--heads camera,dept: camera and any of"),
+        (["--export", "glb,stl"], "'stl' is unknown; choose of glb,ply,colmap"),
+        (["--export", "depth", "--heads", "camera"], "--export depth needs the depth head: add depth to --heads"),
+        (["--export", "glb", "--heads", "camera"], "add depth to --heads, or use --points head"),
+        (["--export", "glb", "--points", "head"], "--points head needs the point head: add points to --heads"),
+        (["--conf", "100"], "at least 0 and below 100, not 100"),
+        (["--conf", "nan"], "at least 0 and below 100"),
+        (["--conf", "high"], "invalid float value: 'high'"),
+        (["--frames", "7"], "'7' is no range of frames; write START:STOP"),
+        (["--device", "tpu"], "--device tpu is unknown; choose cuda, mps or cpu"),
+        (["--device", "meta"], "--device meta is not served"),
+        (["--dtype", "int8"], "choose from"),
+        (["--attention", "flash"], "flash"),
+        (["--size", "100"], "multiple of the patch size 14; got 100, the nearest is 98"),
+        (["--stride", "0"], "stride must be at least 1; got 0"),
+        (["--max-frames", "0"], "max_frames must be at least 1; got 0"),
+        (["--fps", "2"], "photos have no times for fps to choose by; use stride"),
+        (["--weights", "random:tiny"], "random ones are random:small, random:full"),
+        (["--weights", "nowhere.pt"], "no weights at 'nowhere.pt': expected a .safetensors"),
+    ],
+)
+def test_wrong_options_are_explained(refused, more, words):
+    assert words in refused(*more)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there(refused):
+    assert "--device cuda: PyTorch" in refused("--device", "cuda")
+
+
+def test_inputs_that_are_none(refused, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "No images" in refused(source=tmp_path / "empty")
+    (tmp_path / "movies").mkdir()
+    (tmp_path / "movies" / "a.mp4").touch()
+    assert "it holds videos, name one of them: a.mp4" in refused(source=tmp_path / "movies")
+    assert "No folder, image, video, address or webcam at" in refused(source=tmp_path / "nothing")
+    (tmp_path / "notes.txt").write_text("hello")
+    assert "notes.txt is neither a video" in refused(source=tmp_path / "notes.txt")
+
+
+def test_weights_of_another_network(refused, tmp_path):
+    torch.save({"conv1.weight": torch.zeros(3), "fc.bias": torch.zeros(2)}, tmp_path / "resnet.pt")
+    assert "does not hold a VGGT network" in refused("--weights", tmp_path / "resnet.pt")
+    tiny(dtype=torch.float32, heads=("camera",)).save_pretrained(tmp_path / "camera")
+    said = refused("--weights", tmp_path / "camera")
+    assert "does not fit the network" in said and "The file has no depth head" in said
+
+
+def test_weights_with_code_are_not_executed(refused, tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    with open(tmp_path / "evil.pt", "wb") as file:
+        pickle.dump({"model": Payload()}, file)
+    assert "holds Python code or objects, which are never executed here" in refused("--weights", tmp_path / "evil.pt")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_an_out_that_is_no_folder(command, options, photos, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "result"):
+        status, said = command("reconstruct", photos, "--out", out, *options)
+        assert status == 1 and "file is a file, a folder was expected" in said
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_an_out_that_may_not_be_written_to(refused, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the tests may run as root, who may do everything
+    assert "may not be written to; choose another --out" in refused()
+
+
+@pytest.mark.parametrize("name", ["depth/0.png", "frames/0.jpg", "images/0.jpg", "notes.txt"])
+def test_a_folder_with_other_files_is_left_alone(refused, tmp_path, name):
+    """A data set has its own depth/ or frames/; a result beside its images would replace them."""
+    path = tmp_path / "out" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"mine")
+    for more in ([], ["--resume"]):
+        assert f"holds other files ({name.split('/')[0]})" in refused(*more, "--export", "depth", made=True)
+    assert snapshot(tmp_path / "out") == {path: b"mine"}
+
+
+def test_a_second_start_is_refused(reconstruct, photos, pushed, tmp_path):
+    reconstruct(photos)
+    before = snapshot(tmp_path / "out")
+    status, said = reconstruct(photos)
+    assert status == 1 and "already holds a result: go on with --resume, or choose another --out" in said
+    assert snapshot(tmp_path / "out") == before and len(pushed) == 6
+
+
+# What goes wrong on the way
+
+
+def test_an_unreadable_photo_is_skipped_and_told(reconstruct, photos, tmp_path):
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for number in (0, 2):
+        (mixed / f"{number}.png").write_bytes((photos / f"photo_{number}.png").read_bytes())
+    (mixed / "1.jpg").write_text("I am no photo")
+    status, said = reconstruct(mixed)
+    assert status == 0 and "skipped 1.jpg: not an image" in said
+    assert [frame.name for frame in Result(tmp_path / "out")] == ["0", "2"]
+    assert record_of(tmp_path / "out")["frames"] == {"in_input": 3, "done": 2, "skipped": [["1.jpg", "not an image"]]}
+
+
+def test_an_unreadable_photo_is_an_error_if_strict(reconstruct, photos, tmp_path):
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    (mixed / "0.png").write_bytes((photos / "photo_0.png").read_bytes())
+    (mixed / "1.jpg").write_text("I am no photo")
+    status, said = reconstruct(mixed, "--strict")
+    assert status == 1 and "1.jpg: not an image" in said
+    record = record_of(tmp_path / "out")
+    assert record["status"] == "failed" and "1.jpg: not an image" in record["error"]
+    assert len(Result(tmp_path / "out")) == 1
+    assert reconstruct(mixed, "--resume")[0] == 0  # the fault may be forgiven later
+    assert record_of(tmp_path / "out")["error"] is None
+
+
+def test_many_unreadable_photos_do_not_flood_the_terminal(reconstruct, photos, tmp_path):
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    (mixed / "good.png").write_bytes((photos / "photo_0.png").read_bytes())
+    for number in range(30):
+        (mixed / f"{number}.jpg").write_text("I am no photo")
+    _, said = reconstruct(mixed)
+    assert said.count("not an image") == 10 and "skipped 20 more" in said and "run.json lists them" in said
+    assert len(record_of(tmp_path / "out")["frames"]["skipped"]) == 30
+
+
+def test_photos_none_of_which_can_be_read(reconstruct, tmp_path):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "0.jpg").write_text("I am no photo")
+    status, said = reconstruct(tmp_path / "bad")
+    assert status == 1 and "none of 1 images could be read; the first, 0.jpg: not an image" in said
+
+
+def test_a_truncated_video(reconstruct, photos, tmp_path):
+    video = write_video(tmp_path / "clip.mkv", photos)
+    data = video.read_bytes()
+    video.write_bytes(data[: int(len(data) * 0.6)])
+    status, said = reconstruct(video)
+    assert status == 0 and "skipped clip.mkv" in said
+    record = record_of(tmp_path / "out")["frames"]
+    assert 0 < record["done"] < 6 and record["skipped"][0][0] == "clip.mkv"
+    status, said = reconstruct(video, "--resume")  # the end of a damaged video is its end
+    assert status == 0 and "computed again" not in said and len(Result(tmp_path / "out")) == record["done"]
+
+
+def test_a_video_whose_size_changes(reconstruct, monkeypatch, photos, tmp_path):
+    from streamvggt.stream.video import VideoSource
+
+    rgb, seen = VideoSource._rgb, []
+    monkeypatch.setattr(
+        VideoSource, "_rgb", lambda self, picture: rgb(self, picture)[: 42 if len(seen.append(0) or seen) < 4 else 28]
+    )
+    status, said = reconstruct(write_video(tmp_path / "clip.mkv", photos))
+    assert status == 1 and "frame_000003 is 56 x 28 pixels but the stream started with 56 x 42; split it" in said
+    assert len(Result(tmp_path / "out")) == 3
+
+
+def break_numbers(monkeypatch, field, value, at=2):
+    forward, calls = VGGT.forward, []
+
+    def broken(self, *arguments, **options):
+        prediction = forward(self, *arguments, **options)
+        calls.append(0)
+        if len(calls) == at + 1:
+            getattr(prediction, field)[:] = value
+        return prediction
+
+    monkeypatch.setattr(VGGT, "forward", broken)
+
+
+@pytest.mark.parametrize("field, value", [("pose_enc", np.nan), ("pose_enc", np.inf), ("depth", np.nan)])
+def test_answers_that_are_no_numbers_stop_the_run(reconstruct, photos, tmp_path, monkeypatch, field, value):
+    break_numbers(monkeypatch, field, value)
+    status, said = reconstruct(photos, "--export", "glb")
+    assert status == 1 and f"the network's answer for frame photo_2 is no number ({field})" in said
+    assert "--dtype float32" in said
+    assert len(Result(tmp_path / "out")) == 2 and np.isfinite(np.loadtxt(tmp_path / "out" / "trajectory.txt")).all()
+
+
+def test_an_infinite_depth_is_left_out(reconstruct, photos, tmp_path, monkeypatch):
+    break_numbers(monkeypatch, "depth", np.inf)
+    assert reconstruct(photos, "--export", "ply,depth,video", "--conf", 0)[0] == 0
+    assert len(trimesh.load(tmp_path / "out" / "points.ply").vertices) == 5 * 42 * 56
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory.\nmore"), MemoryError()])
+def test_no_memory_left(reconstruct, photos, tmp_path, monkeypatch, error):
+    forward = VGGT.forward
+
+    def exhausted(self, images, **options):
+        if options["memory"].num_frames == 2:
+            raise error
+        return forward(self, images, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VGGT, "forward", exhausted)
+        status, said = reconstruct(photos)
+    assert status == 1 and "no memory left" in said and "--memory window:1,8" in said and "more" not in said
+    assert len(Result(tmp_path / "out")) == 2
+    assert reconstruct(photos, "--resume")[0] == 0 and len(Result(tmp_path / "out")) == 6
+
+
+@pytest.mark.parametrize("record_too", [False, True], ids=["frames", "all files"])
+def test_a_full_disk(reconstruct, photos, tmp_path, monkeypatch, record_too):
+    savez, replace, count = np.savez, os.replace, []
+
+    def filling_up(*arguments, **options):
+        count.append(0)
+        return (savez if len(count) < 4 else full_disk)(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", filling_up)
+        if record_too:  # run.json and the stream's state cannot be written either
+            patch.setattr(os, "replace", lambda *paths: (replace if len(count) < 4 else full_disk)(*paths))
+        status, said = reconstruct(photos)
+    out = tmp_path / "out"
+    assert status == 1
+    error = said.split("error: ")[-1]
+    assert "cannot write frame 3 (photo_3)" in error and "No space left" in error and "GB are free" in error
+    assert "The 3 finished frames are kept: go on with --resume" in error
+    assert [frame.name for frame in Result(out)] == ["photo_0", "photo_1", "photo_2"]
+    assert record_of(out)["status"] == ("running" if record_too else "failed")
+    assert not list(out.rglob("*.part*"))
+    status, said = reconstruct(photos, "--resume", "--export", "glb")
+    assert status == 0 and len(Result(out)) == 6 and record_of(out)["status"] == "finished"
+
+
+def test_a_run_goes_on_where_only_its_record_and_state_cannot_be_written(reconstruct, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_record, "WRITE_EVERY", 0)
+    monkeypatch.setattr(SavedState, "is_due", lambda self: True)
+    with monkeypatch.context() as patch:
+        patch.setattr("streamvggt.stream.session.torch.save", full_disk)
+        patch.setattr(run_record, "atomic_write", full_disk)
+        status, said = reconstruct(photos)
+    assert status == 1  # the run.json of a finished result must be there
+    assert "the stream's state could not be saved" in said and "run.json could not be written: No space left" in said
+    assert len(finished_frames(tmp_path / "out")) == 6
+
+
+def test_a_full_disk_while_exporting(reconstruct, photos, pushed, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    for accident, expected in ((full_disk, 1), (lambda *_: (_ for _ in ()).throw(KeyboardInterrupt), 130)):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules["streamvggt.cli.export"].EXPORTERS, "ply", accident)
+            status, said = reconstruct(photos, "--export", "ply", "--resume")
+        assert status == expected and f"All frames are kept in {out}; `streamvggt export {out}` makes files" in said
+        assert record_of(out)["status"] == "streamed"
+    assert reconstruct(photos, "--export", "ply", "--resume")[0] == 0
+    assert len(pushed) == 6 and (out / "points.ply").exists() and record_of(out)["status"] == "finished"
+
+
+def test_random_weights_are_loudly_meaningless(reconstruct, photos):
+    status, said = reconstruct(photos, "--weights", "random:small", "--size", 56, "--max-frames", 2)
+    assert status == 0 and "MEAN NOTHING" in said
+
+
+def test_a_memory_that_will_not_hold_the_clip_is_told_before(reconstruct, photos, monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Free", (), {"available": 1000}))
+    _, said = reconstruct(photos, "--memory", "all")
+    assert "keeping all 6 frames may need" in said and "--memory window:1,8" in said

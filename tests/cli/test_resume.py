@@ -1,0 +1,371 @@
+"""A run may end at any moment: what is finished stays readable, and --resume ends where an uninterrupted run does."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from networks import tiny
+
+from streamvggt.cli import main
+from streamvggt.cli.reconstruct import SavedState
+from streamvggt.export import Result, ResultWriter, finished_frames
+from streamvggt.stream.session import StreamSession
+
+COUNT = 60
+TOLERANCE = 1e-5  # a saved cache has its keys in another order, which changes the rounding of their float32 sums
+
+SLOW = """
+import time
+from streamvggt.stream.session import StreamSession
+push = StreamSession.push
+StreamSession.push = lambda self, frame: time.sleep(0.05 * (self.memory.num_frames > 4)) or push(self, frame)
+"""  # from the fifth frame on, so that the signal does not come too late
+
+
+def record_of(folder) -> dict:
+    return json.loads((folder / "run.json").read_text())
+
+
+def snapshot(folder) -> dict:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_same_result(folder, other) -> None:
+    """Two runs left the same files and said the same."""
+    names = [sorted(path.relative_to(root) for path in root.rglob("*")) for root in (folder, other)]
+    assert names[0] == names[1]
+    for a, b in zip(Result(folder), Result(other), strict=True):
+        assert (a.index, a.name, a.content) == (b.index, b.name, b.content)
+        np.testing.assert_array_equal(a.image, b.image)
+        np.testing.assert_allclose(a.cam_from_world, b.cam_from_world, rtol=0, atol=TOLERANCE)
+        np.testing.assert_allclose(a.depth, b.depth, rtol=TOLERANCE)
+    lines = [np.loadtxt(root / "trajectory.txt") for root in (folder, other)]
+    np.testing.assert_allclose(*lines, rtol=0, atol=TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def whole(many_photos, options, tmp_path_factory):
+    """The result of a run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    assert main(["reconstruct", str(many_photos), "--out", str(out), "--max-frames", str(COUNT), *options]) == 0
+    return out
+
+
+@pytest.fixture
+def stopped(many_photos, options, tmp_path):
+    """Starts a run in a process of its own and sends it a signal when five frames are there."""
+
+    def start(number: signal.Signals, preparation: str = "") -> subprocess.CompletedProcess:
+        program = f"{SLOW}{preparation}\nfrom streamvggt.cli import main\nraise SystemExit(main())"
+        words = ["reconstruct", str(many_photos), "--out", str(tmp_path / "out"), "--max-frames", str(COUNT), *options]
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        while len(finished_frames(tmp_path / "out")) < 5 and process.poll() is None:
+            time.sleep(0.005)
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(words, process.returncode, said)
+
+    return start
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_where_it_stopped(stopped, reconstruct, many_photos, whole, pushed, tmp_path):
+    ended = stopped(signal.SIGINT)
+    out = tmp_path / "out"
+    done = len(Result(out))
+    assert ended.returncode == 130 and 5 <= done < COUNT
+    assert "finishing this frame" in ended.stdout and "Traceback" not in ended.stdout
+    assert f"interrupted after {done} frames, all kept in {out}; go on with the same command" in ended.stdout
+    assert record_of(out)["status"] == "interrupted" and record_of(out)["frames"]["done"] == done
+    assert all(np.isfinite(frame.depth).all() for frame in Result(out))
+
+    kept = (out / "frames" / "000004.npz").stat().st_mtime_ns
+    status, said = reconstruct(many_photos, "--resume", "--max-frames", COUNT)
+    assert status == 0 and "computed again" not in said
+    assert pushed == [f"photo_{index}" for index in range(done, COUNT)]
+    assert (out / "frames" / "000004.npz").stat().st_mtime_ns == kept
+    assert_same_result(out, whole)
+    record = record_of(out)
+    assert record["status"] == "finished" and record["frames"] == {"in_input": COUNT, "done": COUNT, "skipped": []}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("saves", [False, True], ids=["no state", "saved state"])
+def test_a_killed_run_goes_on(stopped, reconstruct, many_photos, whole, pushed, tmp_path, saves):
+    often = "import streamvggt.cli.reconstruct as r; r.SAVE_EVERY, r.SAVING_SHARE = 0, 1e9"
+    ended = stopped(signal.SIGKILL, often if saves else "")
+    out = tmp_path / "out"
+    done = len(Result(out))
+    assert ended.returncode == -signal.SIGKILL and 5 <= done < COUNT
+    assert all(np.isfinite(frame.depth).all() for frame in Result(out))
+    assert record_of(out)["status"] == "running"
+
+    status, said = reconstruct(many_photos, "--resume", "--max-frames", COUNT)
+    assert status == 0
+    if saves:
+        assert "computed again" not in said and COUNT - done <= len(pushed) < COUNT
+    else:
+        assert f"no saved stream at {out / 'stream_state.pt'}: all {done} frames are computed again" in said
+        assert len(pushed) == COUNT
+    assert_same_result(out, whole)
+
+
+def cut(reconstruct, source, monkeypatch, after: int, *more, number=signal.SIGINT) -> tuple[int, str]:
+    """A run into which Ctrl-C comes during the frame after `after` others."""
+    push = StreamSession.push
+
+    def interrupted(self, frame):
+        if self.memory.num_frames == after:
+            os.kill(os.getpid(), number)
+        return push(self, frame)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StreamSession, "push", interrupted)
+        return reconstruct(source, *more)
+
+
+@pytest.fixture
+def cut_run(reconstruct, photos, monkeypatch, tmp_path):
+    """The folder of a run over six photos that was interrupted after three."""
+    status, _ = cut(reconstruct, photos, monkeypatch, 2)
+    assert status == 130 and len(Result(tmp_path / "out")) == 3
+    return tmp_path / "out"
+
+
+def test_a_cut_in_the_last_frame_leaves_only_the_exports(reconstruct, photos, pushed, monkeypatch, tmp_path):
+    assert cut(reconstruct, photos, monkeypatch, 5, "--export", "ply")[0] == 130
+    assert reconstruct(photos, "--resume", "--export", "ply")[0] == 0
+    assert len(pushed) == 6 and (tmp_path / "out" / "points.ply").exists()
+    assert not (tmp_path / "out" / "stream_state.pt").exists()
+
+
+def test_a_second_interrupt_stops_at_once_and_loses_nothing(reconstruct, photos, monkeypatch, tmp_path):
+    def twice(self, frame):
+        for _ in range(2 if self.memory.num_frames == 3 else 0):
+            os.kill(os.getpid(), signal.SIGINT)
+        return push(self, frame)
+
+    push = StreamSession.push
+    with monkeypatch.context() as patch:
+        patch.setattr(StreamSession, "push", twice)
+        status, said = reconstruct(photos)
+    assert status == 130 and "interrupted after 3 frames" in said and "--resume" in said
+    assert len(Result(tmp_path / "out")) == 3 and record_of(tmp_path / "out")["status"] == "interrupted"
+    status, said = reconstruct(photos, "--resume")
+    assert status == 0 and "computed again" not in said and len(Result(tmp_path / "out")) == 6
+
+
+def test_termination_is_an_interruption(reconstruct, photos, monkeypatch, tmp_path):
+    status, said = cut(reconstruct, photos, monkeypatch, 2, number=signal.SIGTERM)
+    assert status == 130 and "interrupted after 3 frames" in said
+    assert record_of(tmp_path / "out")["status"] == "interrupted" and (tmp_path / "out" / "stream_state.pt").exists()
+
+
+def test_the_signals_are_given_back(reconstruct, photos, monkeypatch):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    cut(reconstruct, photos, monkeypatch, 2)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_what_is_finished_is_only_exported(reconstruct, photos, pushed, tmp_path):
+    assert reconstruct(photos, "--export", "ply")[0] == 0
+    frames = snapshot(tmp_path / "out" / "frames")
+    status, _ = reconstruct(photos, "--resume", "--export", "glb")
+    assert status == 0 and len(pushed) == 6
+    assert snapshot(tmp_path / "out" / "frames") == frames
+    assert record_of(tmp_path / "out")["exports"] == ["points.ply", "scene.glb"]
+
+
+def test_what_is_finished_is_only_exported_also_after_bad_photos(reconstruct, photos, pushed, tmp_path):
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    (mixed / "0.png").write_bytes((photos / "photo_0.png").read_bytes())
+    (mixed / "1.jpg").write_text("I am no photo")
+    for more in ([], ["--resume"]):
+        assert reconstruct(mixed, *more)[0] == 0
+    assert pushed == ["0"]
+    assert record_of(tmp_path / "out")["frames"]["skipped"] == [["1.jpg", "not an image"]]
+
+
+def test_new_photos_in_a_finished_input_are_taken(reconstruct, photos, tmp_path):
+    """The stream's state is gone, so all of it is computed again, and the user is told."""
+    reconstruct(photos, "--max-frames", 4, "--export", "ply")
+    status, said = reconstruct(photos, "--max-frames", 6, "--resume")
+    assert status == 0 and "all 4 frames are computed again" in said
+    assert len(Result(tmp_path / "out")) == 6 and record_of(tmp_path / "out")["exports"] == []
+
+
+def test_an_interrupted_run_goes_on_to_more_frames(reconstruct, photos, pushed, monkeypatch, tmp_path):
+    assert cut(reconstruct, photos, monkeypatch, 2, "--max-frames", 4)[0] == 130
+    pushed.clear()
+    status, said = reconstruct(photos, "--max-frames", 5, "--resume")
+    assert status == 0 and "computed again" not in said and pushed == ["photo_3", "photo_4"]
+
+
+def test_skipped_photos_of_all_runs_are_listed_once(reconstruct, photos, monkeypatch, tmp_path):
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for number in (0, 2, 3, 5):
+        (mixed / f"{number}.png").write_bytes((photos / f"photo_{number}.png").read_bytes())
+    for number in (1, 4):
+        (mixed / f"{number}.jpg").write_text("I am no photo")
+    assert cut(reconstruct, mixed, monkeypatch, 1)[0] == 130
+    status, said = reconstruct(mixed, "--resume")
+    assert status == 0 and said.count("skipped 1.jpg") == said.count("skipped 4.jpg") == 1
+    assert [name for name, _ in record_of(tmp_path / "out")["frames"]["skipped"]] == ["1.jpg", "4.jpg"]
+
+
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        (["--memory", "all"], "memory was 'window:1,2' and is now 'all'"),
+        (["--size", "42"], "size was 56 and is now 42"),
+        (["--stride", "2"], "stride was 1 and is now 2"),
+        (["--mode", "pad"], "mode was 'crop' and is now 'pad'"),
+        (["--heads", "camera"], "heads was"),
+        (["--camera-memory", "released"], "camera_memory was 'exact' and is now 'released'"),
+        (["--weights", "{other}"], "weights_fingerprint was"),
+    ],
+)
+def test_other_settings_are_refused(reconstruct, cut_run, photos, pushed, tmp_path, more, words):
+    torch.manual_seed(1)
+    other = tiny(dtype=torch.float32)
+    other.camera_head.trunk_norm.bias.data += 1
+    other.save_pretrained(tmp_path / "other")
+    before = snapshot(cut_run)
+    status, said = reconstruct(photos, "--resume", *[word.format(other=tmp_path / "other") for word in more])
+    assert status == 1 and words in said and "a result does not mix two" in said
+    assert snapshot(cut_run) == before and len(pushed) == 0
+
+
+def test_another_input_is_refused(reconstruct, cut_run, many_photos):
+    status, said = reconstruct(many_photos, "--resume")
+    assert status == 1 and f"and is now '{many_photos}'" in said
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"settings": 3}', '{"command": ["mine"]}'])
+def test_a_damaged_record_is_refused(reconstruct, cut_run, photos, content):
+    (cut_run / "run.json").unlink()
+    if content is not None:
+        (cut_run / "run.json").write_text(content)
+    before = snapshot(cut_run)
+    status, said = reconstruct(photos, "--resume")
+    assert status == 1 and "run.json is missing or damaged" in said and "choose another --out, or remove" in said
+    assert snapshot(cut_run) == before
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "noise", "another"])
+def test_without_a_readable_state_all_is_computed_again(reconstruct, cut_run, photos, pushed, damage):
+    state = cut_run / "stream_state.pt"
+    data = state.read_bytes()
+    if damage == "another":
+        torch.save({"format": 1, "weights": "x", "policy": "y"}, state)
+    else:
+        state.write_bytes({"missing": b"", "empty": b"", "cut": data[: len(data) // 2], "noise": bytes(5000)}[damage])
+    if damage == "missing":
+        state.unlink()
+    status, said = reconstruct(photos, "--resume")
+    assert status == 0 and "!!!" in said and "all 3 frames are computed again" in said
+    assert len(pushed) == 6 and len(Result(cut_run)) == 6 and not state.exists()
+
+
+def test_a_damaged_frame_can_be_dropped_as_told(reconstruct, cut_run, photos):
+    (cut_run / "frames" / "000002.npz").write_bytes(b"half")
+    before = snapshot(cut_run)
+    status, said = reconstruct(photos, "--resume")
+    assert status == 1 and "000002.npz" in said and "remove it and the frames after it" in said
+    assert snapshot(cut_run) == before
+    (cut_run / "frames" / "000002.npz").unlink()
+    status, said = reconstruct(photos, "--resume")
+    assert status == 0 and "goes on after 3 frames, but 2 are there: all 2 frames are computed again" in said
+
+
+def test_a_frame_that_is_missing_between_others(reconstruct, cut_run, photos):
+    (cut_run / "frames" / "000001.npz").unlink()
+    status, said = reconstruct(photos, "--resume")
+    assert status == 1 and "000001.npz is missing" in said and "Remove the frames after the gap" in said
+
+
+def test_frames_after_the_saved_state_are_computed_again(reconstruct, photos, pushed, monkeypatch, tmp_path):
+    """A run killed some frames after its last save."""
+    with monkeypatch.context() as patch:
+        patch.setattr(SavedState, "is_due", lambda self: self.session.memory.num_frames == 2)
+        patch.setattr(SavedState, "discard", lambda self: None)
+        reconstruct(photos, "--max-frames", 5)
+    record = record_of(tmp_path / "out")
+    (tmp_path / "out" / "run.json").write_text(json.dumps({**record, "status": "running"}))
+    (tmp_path / "out" / "stream_state.pt.part").write_bytes(b"half")
+    before = list(Result(tmp_path / "out"))
+    pushed.clear()
+    assert reconstruct(photos, "--resume")[0] == 0
+    assert pushed == ["photo_2", "photo_3", "photo_4", "photo_5"]
+    for old, new in zip(before, Result(tmp_path / "out"), strict=False):
+        np.testing.assert_array_equal(old.depth, new.depth)
+    assert not list((tmp_path / "out").glob("stream_state*"))
+
+
+def test_a_state_left_by_others_is_not_gone_on_from(reconstruct, cut_run, photos, pushed):
+    """The frames were removed by hand: it is a new run, and a later --resume must not meet the old state."""
+    for path in finished_frames(cut_run):
+        path.unlink()
+    pushed.clear()
+    assert reconstruct(photos, "--memory", "all", "--resume")[0] == 0  # nothing is there that could be mixed
+    assert len(pushed) == 6 and not (cut_run / "stream_state.pt").exists()
+
+
+def test_resume_of_nothing_is_a_start(reconstruct, photos, tmp_path):
+    assert reconstruct(photos, "--resume")[0] == 0 and len(Result(tmp_path / "out")) == 6
+
+
+# Cameras
+
+
+@pytest.fixture
+def webcam(monkeypatch):
+    """A camera that never ends; Ctrl-C comes while it takes its fifth picture."""
+
+    class Camera:
+        def __init__(self, number):
+            self.taken = 0
+
+        def isOpened(self):
+            return True
+
+        def read(self):
+            self.taken += 1
+            if self.taken == 5:
+                os.kill(os.getpid(), signal.SIGINT)
+            return True, np.full((42, 56, 3), self.taken, np.uint8)
+
+        def release(self):
+            pass
+
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+
+
+def test_interrupting_a_camera_is_its_end(reconstruct, webcam, tmp_path):
+    status, said = reconstruct("0", "--export", "ply,video")
+    assert status == 0 and "5 frames" in said
+    assert len(Result(tmp_path / "out")) == 5 and (tmp_path / "out" / "preview.mp4").exists()
+    assert record_of(tmp_path / "out")["status"] == "finished"
+    assert not (tmp_path / "out" / "stream_state.pt").exists()
+
+
+def test_a_camera_has_no_past_to_go_on_from(reconstruct, webcam, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultWriter, "add", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+        reconstruct("0")
+    reconstruct("0")
+    before = snapshot(tmp_path / "out")
+    status, said = reconstruct("0", "--resume")
+    assert status == 1 and "is live and cannot be seen again: choose another --out" in said
+    assert "streamvggt export" in said and snapshot(tmp_path / "out") == before
