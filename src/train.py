@@ -6,7 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 @hydra.main(version_base=None, config_path="../config", config_name="train")
 def main(config: DictConfig) -> None:
-    trainer = hydra.utils.instantiate(config.trainer)
+    trainer = hydra.utils.instantiate(config.trainer, _convert_="all")
     trainer.keep_config(OmegaConf.to_yaml(config, resolve=True))
     trainer.run()
 

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "model": {"layers", "prediction"},
     "losses": {"prediction", "geometry"},
     "export": {"prediction", "frame", "geometry"},
-    "training": {"model", "data", "losses"},
+    "training": {"model", "data", "losses", "prediction", "geometry"},
     "stream": {"model", "frame", "prediction"},
     "app": {"stream", "export"},
     "evaluation": {"stream", "model", "data", "geometry"},

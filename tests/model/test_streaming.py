@@ -261,7 +261,7 @@ def test_saved_and_restored_memory_goes_on_as_if_nothing_happened(model):
         memory, other = model.new_memory(policy), model.new_memory(policy)
         model(frames[:, :3], memory=memory, query_points=queries)
         other.restore(memory.state(), frames.device)
-        assert_same(model(frames[:, 3:], memory=other), model(frames[:, 3:], memory=memory), tolerance=1e-12)
+        assert_same(model(frames[:, 3:], memory=other), model(frames[:, 3:], memory=memory), tolerance=0)
 
 
 def test_memory_refuses_what_does_not_fit(model):

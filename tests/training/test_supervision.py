@@ -31,6 +31,20 @@ def test_the_first_camera_is_the_world(planes):
     )
 
 
+def test_the_unit_is_the_mean_distance_of_the_valid_points(planes):
+    batch = moved(planes(2)[5])
+    batch = replace(batch, depth=batch.depth * torch.tensor([1.0, 50.0])[:, None, None, None])
+    pose = batch.cam_from_world.clone()
+    batch.valid[:, 1, :5] = False
+    target = Measurements()(batch, ("points",), None, None).prediction
+    mean = (target.points.norm(dim=-1) * batch.valid).flatten(1).sum(1) / batch.valid.flatten(1).sum(1)
+    torch.testing.assert_close(mean, torch.ones(2), atol=1e-4, rtol=0)
+    raw = Measurements(normalise=False)(replace(batch, cam_from_world=pose), (), None, None).prediction
+    factor = raw.depth[:, 0, 0, 0, 0] / target.depth[:, 0, 0, 0, 0]
+    torch.testing.assert_close(raw.pose_enc[..., :3], target.pose_enc[..., :3] * factor[:, None, None])
+    assert torch.equal(raw.pose_enc[..., 3:], target.pose_enc[..., 3:])
+
+
 def test_points_project_to_their_pixels_and_depths(planes):
     target = Measurements()(moved(planes(2)[5]), ("points",), None, None).prediction
     pixels, depth = project(target.points.flatten(2, 3), target.cameras())

@@ -100,11 +100,14 @@ class KVCache:
         return 0 if self._keys is None else 2 * self._keys.nbytes
 
     def state(self) -> dict[str, object]:
-        """What is held, for saving: {"frames": list of int, "pruned": bool, "keys", "values": (B, N, T, D) or None}."""
-        if not self._length:
-            return {"frames": [], "pruned": self.pruned, "keys": None, "values": None}
-        keys, values = self.contents()
-        return {"frames": list(self.frames), "pruned": self.pruned, "keys": keys.clone(), "values": values.clone()}
+        """What is held, slot by slot, free ones too: a cache restored from it goes on to the bit.
+
+        {"frames": list of int or None, "pruned": bool, "keys", "values": (B, N, T, D) or None}
+        """
+        held = slice(0, self._length)
+        keys = None if self._keys is None else self._keys[:, :, held].clone()
+        values = None if self._values is None else self._values[:, :, held].clone()
+        return {"frames": list(self.frames), "pruned": self.pruned, "keys": keys, "values": values}
 
     @torch.no_grad()
     def restore(self, state: dict[str, object], device: torch.device) -> None:

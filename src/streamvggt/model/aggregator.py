@@ -41,6 +41,7 @@ class Aggregator(nn.Module):
         mlp_ratio: float = 4.0,
         encoder_depth: int = 24,
         encoder_num_heads: int = 16,
+        layer_scale: float = 0.01,
         attention: str = "sdpa",
         activation_checkpointing: bool = False,
     ):
@@ -59,7 +60,7 @@ class Aggregator(nn.Module):
         )
         block = {
             "mlp_ratio": mlp_ratio,
-            "layer_scale": 0.01,
+            "layer_scale": layer_scale,
             "qk_norm": True,
             "attention": attention,
             "activation_checkpointing": activation_checkpointing,

@@ -61,6 +61,7 @@ class VGGT(nn.Module):
         track_num_heads: int = 8,
         track_virtual: int = 64,
         track_iterations: int = 4,
+        layer_scale: float = 0.01,
         attention: str = "sdpa",
         activation_checkpointing: bool = False,
     ):
@@ -70,6 +71,7 @@ class VGGT(nn.Module):
             image_size: side of the square image whose patch grid the encoder's positions were learnt on; any other
                 size that is a multiple of `patch_size` can be computed.
             dpt_layers: the four layers that the depth, point and track heads read.
+            layer_scale: at which a fresh network's residual branches of frame and global blocks start.
             attention: "sdpa" or "flash" (flash-attn; half precision on CUDA).
             activation_checkpointing: trade computing the blocks twice for the memory of their activations in training.
         """
@@ -78,7 +80,7 @@ class VGGT(nn.Module):
         self.config: dict[str, Any] = {
             name: tuple(given[name]) if isinstance(given[name], (list, tuple)) else given[name]
             for name in inspect.signature(VGGT.__init__).parameters
-            if name not in ("self", "attention", "activation_checkpointing")
+            if name not in ("self", "layer_scale", "attention", "activation_checkpointing")
         }
         if sees not in ("all", "past"):
             raise ValueError(f"sees={sees!r} is unknown; choose 'all' (VGGT) or 'past' (StreamVGGT)")
@@ -100,6 +102,7 @@ class VGGT(nn.Module):
             mlp_ratio=mlp_ratio,
             encoder_depth=encoder_depth,
             encoder_num_heads=encoder_num_heads,
+            layer_scale=layer_scale,
             attention=attention,
             activation_checkpointing=activation_checkpointing,
         )

@@ -134,6 +134,20 @@ def load_model(
     return model.eval()
 
 
+def fresh_model(*, seed: int = 0, encoder: str | os.PathLike | None = None, **arguments) -> VGGT:
+    """A network with fresh weights, to be trained from scratch.
+
+    Args:
+        seed: of the weights; the caller's random state is left alone.
+        encoder: a DINOv2 checkpoint to fill the patch encoder from; None: fresh as well.
+        arguments: of `VGGT`.
+    """
+    model = _seeded({"sees": "all", **arguments}, "fresh_model", seed)
+    if encoder is not None:
+        load_encoder(model, encoder)
+    return model
+
+
 def save_model(model: VGGT, folder: str | os.PathLike, state: Mapping[str, Tensor] | None = None) -> None:
     """Write config.json and model.safetensors into `folder`, each whole or not at all.
 
@@ -254,9 +268,13 @@ def _build(arguments: dict[str, Any], source: str) -> VGGT:
 def _random_model(name: str, arguments: dict[str, Any]) -> VGGT:
     if name not in RANDOM:
         raise ValueError(f"there are no weights {name!r}; random ones are {', '.join(RANDOM)}")
+    return _seeded({**RANDOM[name], **arguments}, name, seed=0)
+
+
+def _seeded(arguments: dict[str, Any], source: str, seed: int) -> VGGT:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return _build({**RANDOM[name], **arguments}, name)
+        torch.manual_seed(seed)
+        return _build(arguments, source)
 
 
 def _find(name: str) -> tuple[Path, Sees | None]:

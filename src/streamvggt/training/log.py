@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
+
+from streamvggt.losses.criterion import LossResult
 
 
 class Log:
@@ -59,6 +63,26 @@ class Log:
         if self.is_main:
             self._board.close()
             self._bar.close()
+
+
+class Tally:
+    """Means of a loss and of its terms over batches and processes, whichever of the terms each of them had."""
+
+    def __init__(self, names: Sequence[str], device: torch.device):
+        self.names = ("loss", *names)
+        self._sums = torch.zeros(len(self.names), 2, device=device)  # of values, and how many
+
+    def add(self, result: LossResult) -> None:
+        values = {"loss": result.total.detach(), **result.terms}
+        for row, name in enumerate(self.names):
+            if name in values:
+                self._sums[row] += torch.stack([values[name].float(), torch.ones_like(self._sums[row, 1])])
+
+    def means(self, accelerator: Accelerator) -> dict[str, Tensor]:
+        """The means so far; all processes must ask. A term that nobody had is left out."""
+        total, count = accelerator.reduce(self._sums, "sum").unbind(1)
+        means = total / count.clamp(min=1)
+        return {name: means[row] for row, name in enumerate(self.names) if count[row] > 0}
 
 
 def is_before(line: str, step: int) -> bool:

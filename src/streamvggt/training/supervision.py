@@ -22,6 +22,9 @@ from streamvggt.prediction import Prediction
 class Supervision(Protocol):
     """Where targets come from."""
 
+    always_has_queries: bool
+    """Whether every batch has points to track."""
+
     def query_points(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
         """Points of the first frame for the track head, in pixels; None: nothing to track. (B, K, 2)"""
 
@@ -33,6 +36,8 @@ class Supervision(Protocol):
 
 class Teacher:
     """A frozen network that sees all frames: distillation (StreamVGGT, arXiv 2507.11539, §3.3)."""
+
+    always_has_queries = True
 
     def __init__(self, model: VGGT, num_queries: int = 64):
         """
@@ -54,7 +59,17 @@ class Teacher:
 
 
 class Measurements:
-    """What the data set knows, in the network's own form: the first camera is the world. The unit stays the data's."""
+    """What the data set knows, in the network's own form: the first camera is the world."""
+
+    always_has_queries = False
+
+    def __init__(self, *, normalise: bool = True):
+        """
+        Args:
+            normalise: the unit is the mean distance of a sequence's valid points from the first camera (VGGT,
+                arXiv 2503.11651, §3.4), since images alone do not tell the scale. False keeps the data's unit.
+        """
+        self.normalise = normalise
 
     def query_points(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
         return None if batch.tracks is None else batch.tracks[:, 0]
@@ -64,11 +79,17 @@ class Measurements:
     ) -> Target:
         image_size = tuple(batch.images.shape[-2:])
         cameras = Cameras(relative_to_first(batch.cam_from_world), batch.intrinsics)
+        depth, points = batch.depth, unproject(batch.depth, cameras)
+        if self.normalise:
+            unit = mean_distance(points, batch.valid)[:, None, None, None]
+            rotation, translation = cameras.cam_from_world.split([3, 1], -1)
+            cameras = Cameras(torch.cat([rotation, translation / unit], -1), batch.intrinsics)
+            depth, points = depth / unit, points / unit[..., None]
         prediction = Prediction(
             image_size,
             pose_enc=encoding_from_cameras(cameras, image_size),
-            depth=batch.depth[..., None],
-            points=unproject(batch.depth, cameras),
+            depth=depth[..., None],
+            points=points,
             tracks=batch.tracks,
             visibility=None if batch.visibility is None else batch.visibility.float(),
         )
@@ -81,6 +102,16 @@ def relative_to_first(cam_from_world: Tensor) -> Tensor:
     rotation = cam_from_world[..., :3] @ world_from_first[..., :3]
     translation = cam_from_world[..., :3] @ world_from_first[..., 3:] + cam_from_world[..., 3:]
     return torch.cat([rotation, translation], -1)
+
+
+def mean_distance(points: Tensor, valid: Tensor) -> Tensor:
+    """Mean distance of each sequence's valid points from the origin; 1 where there are none.
+
+    (B, S, H, W, 3), (B, S, H, W) → (B,)
+    """
+    distance = torch.where(valid, points.norm(dim=-1), 0).flatten(1).sum(1)
+    count = valid.flatten(1).sum(1)
+    return torch.where(count > 0, distance / (count + 1e-3), 1).clamp(1e-6, 1e6)
 
 
 def draw_queries(valid: Tensor, num_queries: int, generator: torch.Generator) -> Tensor:

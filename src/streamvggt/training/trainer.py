@@ -26,7 +26,7 @@ from streamvggt.losses.target import Target
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import HEAD_PREFIXES, save_model
 from streamvggt.training.checkpoint import Checkpoints
-from streamvggt.training.log import Log, depth_picture
+from streamvggt.training.log import Log, Tally, depth_picture
 from streamvggt.training.optim import Optimisation, describe_parameters, freeze_parameters
 from streamvggt.training.supervision import Supervision, Teacher
 
@@ -78,12 +78,13 @@ class Trainer:
             max_bad_steps: stop after this many steps in a row without a finite loss and gradient.
             resume: go on from `output_dir`/last.pt if it is there.
         """
+        # A batch without measured tracks leaves the track head out.
+        can_leave_out = "track" in loss.heads and not supervision.always_has_queries
         self.accelerator = Accelerator(
             cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
             mixed_precision=precision,
             gradient_accumulation_steps=accumulate,
-            # Batches without measured tracks leave the track head out.
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters="track" in loss.heads)],
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=can_leave_out)],
         )
         self.device = self.accelerator.device
         self.supervision, self.loss = supervision, loss
@@ -155,7 +156,7 @@ class Trainer:
         # For whatever draws from the global random state, in this project or not.
         set_seed((self.seed * 1_000_003 + self._number()) % 2**32)
         lr = self.optimisation.set_lr(self.optimizer, self.step)
-        sums: dict[str, Tensor] = {}
+        tally = Tally(self.heads, self.device)
         num_frames = 0
         for position in range(self.accumulate):
             batch = next(batches)
@@ -163,18 +164,15 @@ class Trainer:
             with self.accelerator.accumulate(self.model):
                 result, _, _ = self._forward(self.model, batch, self._generator(position))
                 self.accelerator.backward(result.total)
-                for name, value in {"loss": result.total.detach(), **result.terms}.items():
-                    sums[name] = sums.get(name, 0) + value / self.accumulate
-                if self.accelerator.sync_gradients:
-                    norm = self.accelerator.clip_grad_norm_(self.parameters, self.optimisation.clip_norm)
-                    sums["grad_norm"] = norm
-                    self._update(norm, sums["loss"])
-        said = {name: self.accelerator.reduce(value, "mean") for name, value in sums.items()}
-        return {**said, "lr": lr, "frames": num_frames * self.accelerator.num_processes}
+                tally.add(result)
+        norm = self.accelerator.clip_grad_norm_(self.parameters, self.optimisation.clip_norm)
+        said = tally.means(self.accelerator)
+        self._update(norm, said["loss"])
+        return {**said, "grad_norm": norm, "lr": lr, "frames": num_frames * self.accelerator.num_processes}
 
     def _update(self, norm: Tensor, loss: Tensor) -> None:
         """Step, unless something is not finite; all processes decide alike, from numbers that they share."""
-        is_finite = bool(torch.isfinite(self.accelerator.reduce(loss, "mean") + norm))
+        is_finite = bool(torch.isfinite(loss + norm))
         if is_finite or self.accelerator.scaler is not None:  # the loss scaler itself skips, and learns from it
             self.optimizer.step()
         self.optimizer.zero_grad()
@@ -208,19 +206,15 @@ class Trainer:
     def _validate(self) -> None:
         model = self.model if self.ema is None else self.ema.module
         accelerator = self.accelerator
-        sums: dict[str, Tensor] = {}
-        mine = range(accelerator.process_index, self.num_validation_batches, accelerator.num_processes)
-        for position in mine:
+        tally = Tally(self.heads, self.device)
+        for position in range(accelerator.process_index, self.num_validation_batches, accelerator.num_processes):
             generator = torch.Generator().manual_seed(position)
             batch = self.validation[position]
             result, prediction, target = self._forward(model, batch, generator)
-            for name, value in {"loss": result.total, **result.terms}.items():
-                sums[name] = sums.get(name, 0) + value
+            tally.add(result)
             if position == 0 and prediction.depth is not None:
                 self.log.picture(self.step, "depth", self._picture(batch, prediction, target))
-        count = torch.tensor(float(len(mine)), device=self.device)
-        total = accelerator.reduce(count, "sum")
-        said = {name: (accelerator.reduce(value, "sum") / total).item() for name, value in sums.items()}
+        said = {name: value.item() for name, value in tally.means(accelerator).items()}
         self.log.scalars(self.step, said, "validation")
         self.log.say(f"step {self.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in said.items()))
         if said["loss"] < self.best:

@@ -1,0 +1,1 @@
+"""Numbers: metrics as functions of arrays, and the protocols that feed them."""

@@ -1,0 +1,127 @@
+"""Supervision by measurements, as VGGT was trained (arXiv 2503.11651; released fine-tuning recipe of July 2025)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from streamvggt.losses.camera import CameraTerm
+from streamvggt.losses.criterion import Maps, SumOfTerms, nothing
+from streamvggt.losses.terms import (
+    confident_error,
+    differences,
+    masked_mean,
+    normal_errors,
+    normals_valid,
+    pinned,
+    robust_error,
+)
+from streamvggt.losses.track import TrackTerm
+
+LARGEST_ERROR = 100.0  # in units of the scene; what is beyond is a broken measurement and is not learnt from
+FEWEST_PIXELS = 100  # of a batch, for its depth or points to count
+FEWEST_NORMALS = 10  # of a batch
+QUANTILE_FROM = 1000  # pixels on; fewer are all kept
+
+
+@dataclass(frozen=True)
+class MeasuredMap:
+    """Error of a depth or point map against measurements: confident error, plain error, error of slopes or normals.
+
+    All pixels of a batch weigh the same.
+
+    weight: of this term in the total; 0: the head is not run.
+    gamma, alpha: see `confident_error`.
+    gradient: error of the "slope" (differences of neighbours), of the surface "normal", or "none".
+    strides: pixels between the neighbours; the mean over the strides is taken.
+    gradient_by_conf: make the slopes' and normals' a `confident_error` too, by the confidence of the right or lower
+        pixel, or of the normal's pixel.
+    keep_quantile: errors above this quantile of the batch are taken for outliers of the measurement; None keeps all.
+    """
+
+    weight: float
+    gamma: float = 1.0
+    alpha: float = 0.2
+    gradient: Literal["slope", "normal", "none"] = "none"
+    strides: Sequence[int] = (1,)
+    gradient_by_conf: bool = False
+    keep_quantile: float | None = 0.98
+
+    def __post_init__(self):
+        if self.gradient not in ("slope", "normal", "none"):
+            raise ValueError(f"gradient is {self.gradient!r}: expected 'slope', 'normal' or 'none'")
+
+    def __call__(self, maps: Maps) -> dict[str, Tensor]:
+        """The scalars "conf", "plain" and, if wanted, "gradient", without the term's weight."""
+        conf, valid = maps.conf, maps.valid
+        if valid.sum() < FEWEST_PIXELS:
+            return {"conf": nothing(conf), "plain": nothing(maps.prediction)}
+        prediction, target = pinned(maps.prediction, valid), pinned(maps.target, valid)
+        error = robust_error(prediction, target, "l2")[valid]  # (pixels,)
+        confident = confident_error(error, conf[valid], self.alpha, self.gamma)
+        losses = {
+            "conf": trimmed_mean(confident, self.keep_quantile),
+            "plain": trimmed_mean(error, self.keep_quantile),
+        }
+        if self.gradient != "none":
+            at_stride = self._slope_error if self.gradient == "slope" else self._normal_error
+            errors = [at_stride(*(m[:, :, ::s, ::s] for m in (prediction, conf, target, valid))) for s in self.strides]
+            losses["gradient"] = sum(errors) / len(errors)
+        return losses
+
+    def _slope_error(self, prediction: Tensor, conf: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        (along_x, pairs_x), (along_y, pairs_y) = differences(prediction - target, valid)
+        error_x, error_y = (along.abs().mean(-1).clamp(max=LARGEST_ERROR) for along in (along_x, along_y))
+        if self.gradient_by_conf:
+            error_x = confident_error(error_x, conf[..., :, 1:], self.alpha, self.gamma)
+            error_y = confident_error(error_y, conf[..., 1:, :], self.alpha, self.gamma)
+        total = torch.where(pairs_x, error_x, 0).sum() + torch.where(pairs_y, error_y, 0).sum()
+        return total / valid.sum().clamp(min=1)
+
+    def _normal_error(self, prediction: Tensor, conf: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        entries = normals_valid(valid)  # (B, S, 4, H, W)
+        if entries.sum() < FEWEST_NORMALS:
+            return nothing(prediction)
+        error = normal_errors(prediction, target)
+        if self.gradient_by_conf:
+            error = confident_error(error, conf[:, :, None], self.alpha, self.gamma)
+        return masked_mean(error, entries)
+
+
+CAMERA = CameraTerm(weight=5.0, error="l1", fewest_valid=101)
+DEPTH = MeasuredMap(weight=1.0, gradient="slope", strides=(1, 2, 4, 8))
+POINTS = MeasuredMap(weight=1.0, gradient="normal", strides=(1, 2, 4))
+TRACK = TrackTerm(weight=0.0, distance="l1", by_teacher_conf=False, only_visible=True, stage_decay=0.8)
+
+
+class MultiTaskLoss(SumOfTerms):
+    """Measurements to network: cameras, depth, points and tracks. What was not measured is left out.
+
+    Neither side is normalised: the target comes in the unit that the network shall learn to speak in (VGGT: the mean
+    distance of a sequence's valid points from the first camera).
+    """
+
+    def __init__(
+        self,
+        *,
+        camera: CameraTerm | None = CAMERA,
+        depth: MeasuredMap | None = DEPTH,
+        points: MeasuredMap | None = POINTS,
+        track: TrackTerm | None = TRACK,
+    ):
+        super().__init__(camera=camera, depth=depth, points=points, track=track)
+
+
+def trimmed_mean(values: Tensor, keep_quantile: float | None) -> Tensor:
+    """Mean of the values (N,) below their quantile, none counting more than `LARGEST_ERROR`."""
+    values = values.clamp(max=LARGEST_ERROR)
+    if keep_quantile is None or len(values) <= QUANTILE_FROM:
+        return values.mean()
+    rank = round(keep_quantile * (len(values) - 1)) + 1
+    threshold = values.detach().kthvalue(rank).values
+    kept = values[values < threshold]
+    return kept.mean() if len(kept) else values.mean()

@@ -1,0 +1,53 @@
+"""The held-out table: the truth is perfect, the baselines are not, and the command runs."""
+
+import json
+
+import pytest
+import torch
+
+from streamvggt.evaluation import synthetic
+from streamvggt.evaluation.synthetic import Estimate, evaluate, held_out, network, still_camera
+from streamvggt.model.weights import load_model
+
+
+def truth(batch):
+    return Estimate(batch.cam_from_world[0], batch.depth[0], batch.points()[0])
+
+
+def test_the_truth_is_perfect_in_any_scale_and_a_still_camera_is_not():
+    def scaled_truth(batch):
+        pose = batch.cam_from_world[0].clone()
+        pose[..., 3] *= 7
+        return Estimate(pose, batch.depth[0] * 7, batch.points()[0] * 7)
+
+    table = evaluate({"truth": truth, "scaled": scaled_truth, "still": still_camera}, held_out("val", 3, 4, 28, 42))
+    for name in ("truth", "scaled"):
+        assert table[name]["AbsRel"] < 1e-5
+        assert table[name]["δ<1.25"] == 1
+        assert table[name]["AUC@5"] > 0.99
+        assert table[name]["ATE"] < 1e-4
+        assert table[name]["points"] < 1e-4
+    assert table["still"]["AbsRel"] > 0.1
+    assert table["still"]["AUC@30"] < 0.05
+    assert table["still"]["points"] > 0.1
+
+
+def test_streamed_and_whole_are_judged_alike():
+    model = load_model("random:small", heads=("camera", "depth", "points"))
+    estimators = {"whole": network(model), "stream": network(model, stream=True)}
+    table = evaluate(estimators, held_out("val", 2, 3, 28, 42))
+    for column, value in table["whole"].items():
+        assert table["stream"][column] == pytest.approx(value, rel=1e-3), column
+
+
+def test_the_command_writes_its_table(tmp_path, monkeypatch, capsys):
+    arguments = ["random:small", "--sequences", "2", "--frames", "2", "--image", "28", "28"]
+    monkeypatch.setattr("sys.argv", ["synthetic", *arguments, "--json", str(tmp_path / "table.json")])
+    synthetic.main()
+    assert "| one depth, still camera |" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "table.json").read_text())) == 2
+
+
+def test_no_scene_is_judged_that_was_trained_on():
+    val, test = (next(held_out(split, 1, 1, 28, 28)) for split in ("val", "test"))
+    assert not torch.equal(val.depth, test.depth)

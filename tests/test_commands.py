@@ -1,0 +1,80 @@
+"""The commands of the README, run for real on small networks and the procedural world."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from networks import TINY
+
+from streamvggt import VGGT, StreamVGGT, load_model
+
+ROOT = Path(__file__).parent.parent
+SMALL = [
+    "size=56",
+    "frames=[2,2]",
+    "max_images=2",
+    "trainer.optimisation.steps=2",
+    "trainer.optimisation.warmup_steps=1",
+    "trainer.precision=no",
+    "trainer.num_workers=0",
+    "trainer.num_validation_batches=1",
+    "trainer.log_every=1",
+]
+
+
+def launch(*words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "accelerate.commands.launch", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT / "src", capture_output=True, text=True, env=environment, timeout=400)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("teacher")
+    VGGT(**TINY).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_distil_on_two_processes(teacher, tmp_path):
+    done = launch(
+        *("--multi_gpu", "--num_processes", "2", "--main_process_port", "26902"),
+        *("./train.py", "--config-name", "train", "model=tiny_streamvggt"),
+        *(f"teacher_weights={teacher}", f"output_dir={tmp_path}", *SMALL),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "teacher and student share the patch encoder" in done.stdout + done.stderr
+    student = load_model(tmp_path / "final")
+    assert type(student) is StreamVGGT
+    before = load_model(teacher).state_dict()
+    changed = {name for name, tensor in student.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert not any(name.startswith("aggregator.patch_embed.") for name in changed)
+    assert {"config.yaml", "last.pt", "log.jsonl", "best", "final", "tensorboard"} <= set(os.listdir(tmp_path))
+
+
+@pytest.mark.slow
+def test_fine_tune(teacher, tmp_path):
+    words = ["./finetune.py", "--config-name", "finetune", f"model.name_or_path={teacher}", f"output_dir={tmp_path}"]
+    done = launch(*words, *SMALL)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert type(load_model(tmp_path / "final")) is VGGT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("script", "config"), [("train.py", "train_tiny"), ("finetune.py", "finetune_tiny")])
+def test_the_tiny_recipes_begin(teacher, tmp_path, script, config):
+    words = [f"./{script}", "--config-name", config, f"teacher_weights={teacher}", f"output_dir={tmp_path}"]
+    done = launch(*words, *SMALL)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_an_unknown_setting_is_an_error(teacher, tmp_path):
+    done = launch("./train.py", "--config-name", "train_tiny", "trainer.learning_rate=3", f"output_dir={tmp_path}")
+    assert done.returncode != 0
+    assert "learning_rate" in done.stderr
