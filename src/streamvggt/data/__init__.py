@@ -1,0 +1,1 @@
+"""Frames with measurements, and where they come from."""

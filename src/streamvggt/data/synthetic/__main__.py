@@ -1,0 +1,126 @@
+"""`python -m streamvggt.data.synthetic preview --out DIR`: a picture and a clip of the procedural world."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from streamvggt.data.synthetic.world import SPLITS, SyntheticWorld
+from streamvggt.data.view import Batch
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m streamvggt.data.synthetic", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    preview = commands.add_parser("preview", help="write scenes.png and walk.mp4, and say how fast it went")
+    preview.add_argument("--out", type=Path, required=True, help="folder to write to")
+    preview.add_argument("--seed", type=int, default=0)
+    preview.add_argument("--split", choices=SPLITS, default="train")
+    preview.add_argument("--index", type=int, default=0, help="number of the batch to show")
+    preview.add_argument("--scenes", type=int, default=8)
+    preview.add_argument("--frames", type=int, default=4, help="of each scene in the picture")
+    preview.add_argument("--clip-frames", type=int, default=240)
+    preview.add_argument("--size", type=int, nargs=2, default=(168, 224), metavar=("H", "W"))
+    preview.add_argument("--device", default="cpu")
+    preview.set_defaults(run=write_preview)
+    options = parser.parse_args(arguments)
+    options.run(options)
+
+
+def write_preview(options: argparse.Namespace) -> None:
+    options.out.mkdir(parents=True, exist_ok=True)
+    world = SyntheticWorld(options.split, options.seed)
+    height, width = options.size
+    world.batch(options.index, 1, 2, height, width, 8, options.device)  # makes the atlas of patterns
+    began = time.perf_counter()
+    batch = world.batch(options.index, options.scenes, options.frames, height, width, 48, options.device).to("cpu")
+    seconds = time.perf_counter() - began
+    Image.fromarray(contact_sheet(batch)).save(options.out / "scenes.png")
+    print(f"{options.out / 'scenes.png'}: {batch.num_sequences * batch.num_frames / seconds:.0f} frames/s")
+
+    began = time.perf_counter()
+    write_clip(
+        options.out / "walk.mp4",
+        world.sequence(options.index, options.clip_frames, height, width, device=options.device),
+    )
+    print(f"{options.out / 'walk.mp4'}: {options.clip_frames / (time.perf_counter() - began):.0f} frames/s, written")
+
+
+def contact_sheet(batch: Batch) -> np.ndarray:
+    """Two rows per scene, a column per frame: images with tracks, then nearness beside ids. (rows, columns, 3) uint8"""
+    rows = []
+    for sequence in range(batch.num_sequences):
+        depth = batch.depth[sequence]
+        known = depth[batch.valid[sequence]]
+        near, far = (known.min(), known.max()) if len(known) else (torch.tensor(1.0), torch.tensor(2.0))
+        images = [_with_tracks(batch, sequence, frame) for frame in range(batch.num_frames)]
+        below = []
+        for frame in range(batch.num_frames):
+            nearness = (1 / depth[frame].clamp(min=near) - 1 / far) / (1 / near - 1 / far)
+            nearness = nearness.clamp(0, 1).masked_fill(~batch.valid[sequence, frame], 0)
+            pair = torch.stack([_as_heat(nearness), _as_labels(batch.object_ids[sequence, frame])])
+            halves = pair[:, ::2, ::2].unbind(0)  # side by side at half size
+            below.append(_bytes(torch.cat(halves, 1)))
+        rows += [np.concatenate(images, 1), np.concatenate([b[:, : images[0].shape[1]] for b in below], 1)]
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows])
+
+
+def write_clip(path: Path, chunks) -> None:
+    """An H.264 clip of image, nearness and ids side by side."""
+    with av.open(str(path), "w") as container:
+        stream = None
+        for batch in chunks:
+            for frame in range(batch.num_frames):
+                nearness = torch.where(batch.valid[0, frame], 1 / batch.depth[0, frame].clamp(min=0.5), 0).cpu()
+                image = batch.images[0, frame].cpu().permute(1, 2, 0)
+                labels = _as_labels(batch.object_ids[0, frame].cpu())
+                picture = _bytes(torch.cat([image, _as_heat(nearness.clamp(0, 1)), labels], 1))
+                picture = np.ascontiguousarray(picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2])
+                if stream is None:
+                    stream = container.add_stream("libx264", rate=30, options={"crf": "18"})
+                    stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], "yuv420p"
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _with_tracks(batch: Batch, sequence: int, frame: int) -> np.ndarray:
+    picture = Image.fromarray(_bytes(batch.images[sequence, frame].permute(1, 2, 0)))
+    if batch.tracks is None:
+        return np.asarray(picture)
+    draw = ImageDraw.Draw(picture)
+    num_tracks = batch.tracks.shape[2]
+    colours = _as_labels(torch.arange(1, num_tracks + 1))
+    for (x, y), seen, colour in zip(
+        batch.tracks[sequence, frame].tolist(), batch.visibility[sequence, frame].tolist(), colours, strict=True
+    ):
+        if seen:
+            draw.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=tuple(_bytes(colour).tolist()))
+    return np.asarray(picture)
+
+
+def _as_heat(values: Tensor) -> Tensor:
+    """Black, red, yellow, white for 0 … 1. (..., 3)"""
+    return torch.stack([values * 3, values * 3 - 1, values * 3 - 2], -1).clamp(0, 1)
+
+
+def _as_labels(ids: Tensor) -> Tensor:
+    """A colour per id, black for 0. (..., 3)"""
+    phases = torch.tensor([0.0, 2.1, 4.2])
+    colour = 0.55 + 0.45 * (ids[..., None] * 2.4 + phases + (ids[..., None] * 0.37)).sin()
+    return colour * (ids[..., None] > 0)
+
+
+def _bytes(values: Tensor) -> np.ndarray:
+    return (values * 255).round().byte().numpy()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The world as training data: batches by number, of varied length and shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from streamvggt.data.synthetic.scene import WorldStyle
+from streamvggt.data.synthetic.world import SyntheticWorld
+from streamvggt.data.view import Batch
+
+PATCH_SIZE = 14
+
+
+@dataclass(frozen=True)
+class WorldBatches:
+    """Batch k is the same whenever and wherever it is asked for, and there is always a next one.
+
+    split, seed, style: see `SyntheticWorld`.
+    size: the longer side of the images, in pixels.
+    aspects: height over width; each batch has one of them.
+    frames: fewest and most frames of a sequence; each batch has one length.
+    max_images: images of a batch; as many sequences as fit.
+    num_tracks: points to follow; 0: none.
+    device: where to render.
+    """
+
+    split: str = "train"
+    seed: int = 0
+    size: int = 112
+    aspects: Sequence[float] = (1.0, 0.75, 0.5, 1.5)
+    frames: tuple[int, int] = (2, 8)
+    max_images: int = 16
+    num_tracks: int = 0
+    device: str = "cpu"
+    style: WorldStyle = field(default_factory=WorldStyle)
+
+    def __post_init__(self):
+        fewest, most = self.frames
+        if not 1 <= fewest <= most <= self.max_images:
+            raise ValueError(f"frames={tuple(self.frames)} must be 1 ≤ fewest ≤ most ≤ max_images={self.max_images}")
+
+    def __getitem__(self, index: int) -> Batch:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+        fewest, most = self.frames
+        num_frames = int(torch.randint(fewest, most + 1, (), generator=generator))
+        aspect = self.aspects[int(torch.randint(len(self.aspects), (), generator=generator))]
+        width = self.size if aspect <= 1 else patches(self.size / aspect)
+        height = patches(self.size * aspect) if aspect <= 1 else self.size
+        world = SyntheticWorld(self.split, self.seed, self.style)
+        num_sequences = self.max_images // num_frames
+        return world.batch(index, num_sequences, num_frames, height, width, self.num_tracks, self.device)
+
+
+def patches(side: float) -> int:
+    """The nearest number of pixels that is whole patches."""
+    return max(round(side / PATCH_SIZE), 1) * PATCH_SIZE

@@ -1,0 +1,372 @@
+"""What stands in a shell: things from the catalogue, their materials, their motions, and the light.
+
+B scenes · I things ("items") · N primitives: all boxes of the items, then all balls and cylinders · T times.
+World axes as in `shell.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from streamvggt.data.synthetic.dice import Dice
+from streamvggt.data.synthetic.furniture import MAX_BOXES, MAX_ROUND, catalogue
+from streamvggt.data.synthetic.material import Materials, rgb_from_hsv, sample_materials
+from streamvggt.data.synthetic.shell import NUM_FACES, Shells, sample_shells
+from streamvggt.data.synthetic.trajectory import Trajectories, rotation_from_angles, sample_trajectories
+from streamvggt.data.synthetic.vectors import dot, length, product
+
+MAX_ITEMS = 26
+NUM_PROPOSALS = 72
+WAY_SAMPLES = 96
+SUN_DISTANCE = 200.0
+
+
+@dataclass(frozen=True)
+class WorldStyle:
+    """What share of the scenes is how.
+
+    outdoor_share, moving_share: of scenes in the open, with moving things.
+    """
+
+    outdoor_share: float = 0.4
+    moving_share: float = 0.3
+
+
+@dataclass(frozen=True)
+class Lights:
+    """One lamp or sun per scene, and what comes from everywhere.
+
+    position: of the lamp; the sun is a far lamp. (B, 3)
+    colour: (B, 3)
+    reach: distance at which the lamp is half as bright; inf for the sun. (B,)
+    from_above, from_below: ambient light on surfaces that face up and down. (B, 3)
+    haze: what a metre of air hides, as a share. (B,)
+    sky: colour of the horizon. (B, 3)
+    """
+
+    position: Tensor
+    colour: Tensor
+    reach: Tensor
+    from_above: Tensor
+    from_below: Tensor
+    haze: Tensor
+    sky: Tensor
+
+
+@dataclass(frozen=True)
+class Sensors:
+    """What the camera adds to the light.
+
+    exposure: (B,)   balance: gain of each colour. (B, 3)   noise: deviation, of an image in [0, 1]. (B,)
+    flicker: deviation of a frame's exposure, in stops. (B,)
+    """
+
+    exposure: Tensor
+    balance: Tensor
+    noise: Tensor
+    flicker: Tensor
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """B scenes. Lengths in metres.
+
+    seeds: (B,) int64
+    present: whether an item's slot is taken. (B, I) bool
+    centre: of items at rest. (B, I, 3)
+    rotation: world from item, at rest. (B, I, 3, 3)
+    half: half sizes of items, in their own axes. (B, I, 3)
+    sway: cosine and sine amplitude of the motion about `centre`; 0 for what does not move. (B, I, 2, 3)
+    spin: turns about gravity per second. (B, I)
+    rate: motions per second. (B, I)
+    part_centre: of primitives, in the axes of their items. (B, N, 3)
+    part_half: 0 for slots not taken. (B, N, 3)
+    is_ball: of the round primitives, else cylinders. (B, N - boxes) bool
+    materials: of faces of the shell, then of primitives. (B, 6 + N)
+    """
+
+    seeds: Tensor
+    shells: Shells
+    lights: Lights
+    sensors: Sensors
+    present: Tensor
+    centre: Tensor
+    rotation: Tensor
+    half: Tensor
+    sway: Tensor
+    spin: Tensor
+    rate: Tensor
+    part_centre: Tensor
+    part_half: Tensor
+    is_ball: Tensor
+    materials: Materials
+
+    @property
+    def num_items(self) -> int:
+        return self.present.shape[1]
+
+    @property
+    def num_boxes(self) -> int:
+        return self.part_half.shape[1] - self.is_ball.shape[1]
+
+    @property
+    def item_of_part(self) -> Tensor:
+        """(N,) int64"""
+        items = torch.arange(self.num_items, device=self.present.device)
+        boxes = self.num_boxes // self.num_items
+        return torch.cat([items.repeat_interleave(boxes), items.repeat_interleave(MAX_ROUND)])
+
+    @property
+    def moves(self) -> Tensor:
+        """Which items move. (B, I) bool"""
+        return self.present & ((self.sway != 0).flatten(2).any(-1) | (self.spin != 0))
+
+    def item_poses(self, times: Tensor) -> Tensor:
+        """World-from-item. (B, T) seconds → (B, T, I, 3, 4)"""
+        angle = 2 * math.pi * self.rate[:, None] * times[..., None]  # (B, T, I)
+        away = self.sway[:, None, :, 0] * angle.cos()[..., None] + self.sway[:, None, :, 1] * angle.sin()[..., None]
+        turn = 2 * math.pi * self.spin[:, None] * times[..., None]
+        zero = torch.zeros_like(turn)
+        rotation = product(rotation_from_angles(turn, zero, zero), self.rotation[:, None])
+        return torch.cat([rotation, (self.centre[:, None] + away)[..., None]], -1)
+
+    def primitives(self, times: Tensor) -> Primitives:
+        """Where all primitives are. (B, T) seconds"""
+        poses = self.item_poses(times)[:, :, self.item_of_part]  # (B, T, N, 3, 4)
+        turned = poses[..., :3].transpose(-1, -2)  # item from world
+        part_centre = self.part_centre[:, None, ..., None]
+        shift = -product(turned, poses[..., 3:]) - part_centre
+        return Primitives(
+            torch.cat([turned, shift], -1) / self.part_half.clamp(min=1e-6)[:, None, ..., None],
+            (product(poses[..., :3], part_centre) + poses[..., 3:])[..., 0],
+            length(self.part_half)[:, None].expand(-1, times.shape[1], -1),
+            self.is_ball[:, None].expand(-1, times.shape[1], -1),
+        )
+
+
+@dataclass(frozen=True)
+class Primitives:
+    """Boxes, then balls and cylinders, at some times.
+
+    local_from_world: affine maps that take each to its unit form: cube [-1, 1]³, unit ball, or cylinder x² + z² ≤ 1,
+        |y| ≤ 1. (..., N, 3, 4)
+    centre: (..., N, 3)
+    radius: of a sphere about it; 0 for slots not taken. (..., N)
+    is_ball: (..., N - boxes) bool
+    """
+
+    local_from_world: Tensor
+    centre: Tensor
+    radius: Tensor
+    is_ball: Tensor
+
+    @property
+    def num_boxes(self) -> int:
+        return self.radius.shape[-1] - self.is_ball.shape[-1]
+
+    def flatten(self) -> Primitives:
+        """With one leading dimension for the first two."""
+        return Primitives(*[getattr(self, field.name).flatten(0, 1) for field in fields(self)])
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Scenes and the ways through them."""
+
+    scenes: Scenes
+    trajectories: Trajectories
+
+
+def sample_stage(seeds: Tensor, style: WorldStyle) -> Stage:
+    """Scenes of these seeds, and a way through each that nothing stands in.
+
+    The way comes first: things that would stand in it are left out, wherever along it a clip is taken.
+    """
+    shells = sample_shells(seeds, style.outdoor_share)
+    trajectories = sample_trajectories(seeds, shells)
+    return Stage(_furnish(seeds, shells, trajectories, style), trajectories)
+
+
+def _furnish(seeds: Tensor, shells: Shells, way: Trajectories, style: WorldStyle) -> Scenes:
+    dice = Dice(seeds, "things")
+    things = catalogue(seeds.device)
+    shape = (NUM_PROPOSALS,)
+    outdoors = shells.open_air[:, None]
+    kind = dice.weighted(things.weights[shells.open_air.long()], shape)  # (B, M)
+    low, high = things.size[kind].unbind(2)
+    half = low + (high - low) * dice.uniform(shape=(*shape, 3))
+    half = torch.where(things.even[kind][..., None], half[..., [0, 1, 0]], half)
+    half[..., 1] = torch.minimum(half[..., 1], 0.47 * shells.height[:, None])
+    on_wall = things.on_wall[kind] & ~shells.round[:, None]
+    in_air = things.in_air[kind]
+
+    # Where: along the walls, about what is looked at, about the lap, or anywhere.
+    wall = dice.integer(4, shape)
+    along_wall = on_wall | (dice.chance(0.35, shape) & ~outdoors & ~in_air & ~shells.round[:, None])
+    facing = wall * (math.pi / 2)  # walls at -z, -x, +z, +x: things at a wall look away from it
+    size = shells.half[:, None].expand(-1, *shape, -1)
+    flat = dice.uniform(-1, 1, (*shape, 2)) * (size - 0.3)
+    spread = torch.where(shells.open_air, 3.0, 0.6)[:, None, None]
+    about_target = way.target[:, None, [0, 2]] + dice.normal((*shape, 2)) * spread
+    angle, ring = dice.uniform(0, 2 * math.pi, shape), dice.uniform(0.2, 3.0, shape)[..., None]
+    about_lap = way.centre[:, None, [0, 2]] + torch.stack([angle.cos(), angle.sin()], -1) * ring * (
+        way.radius[:, None] + spread / 2
+    )
+    # The first of the list are the last to be left out: they stand in view, and are those that move.
+    is_early = torch.arange(NUM_PROPOSALS, device=seeds.device) < NUM_PROPOSALS // 4
+    place = (dice.uniform(shape=shape) * torch.where(is_early, 0.5, 1.0))[..., None]
+    flat = torch.where(place < 0.3, about_target, torch.where((place < 0.75) & outdoors[..., None], about_lap, flat))
+    flat = torch.minimum(torch.maximum(flat, 0.2 - size), size - 0.2)
+    gap = torch.where(on_wall, 0.0, dice.uniform(0.01, 0.1, shape)) + half[..., 2]
+    share = dice.uniform(-1, 1, shape)
+    at_z = (wall % 2 == 0)[..., None]
+    sign = torch.where(wall < 2, -1.0, 1.0)
+    across = sign[..., None] * (size - gap[..., None])  # distance from the middle, towards the wall
+    by_wall = torch.where(
+        at_z,
+        torch.stack([share * (size[..., 0] - half[..., 0]), across[..., 1]], -1),
+        torch.stack([across[..., 0], share * (size[..., 1] - half[..., 0])], -1),
+    )
+    flat = torch.where(along_wall[..., None], by_wall, flat)
+    level = -half[..., 1]
+    aloft = torch.where(on_wall, dice.uniform(1.1, 2.0, shape), dice.uniform(0.5, 2.2, shape))
+    aloft = torch.minimum(aloft, shells.height[:, None] - half[..., 1] - 0.05)
+    level = torch.where(on_wall | in_air, -aloft, level)
+    centre = torch.stack([flat[..., 0], level, flat[..., 1]], -1)
+    tumble = torch.where(in_air, dice.uniform(-1.2, 1.2, shape), 0.0)
+    yaw = torch.where(along_wall, facing, dice.uniform(0, 2 * math.pi, shape))
+    rotation = rotation_from_angles(yaw, tumble, tumble.roll(1, 1) * in_air)
+
+    # Motion: swings, ellipses and spins of things that do not stand at a wall.
+    moving_scene = dice.chance(style.moving_share)[:, None]
+    moves = moving_scene & dice.chance(torch.where(is_early, 0.5, 0.1), shape) & ~along_wall & (half.amax(-1) < 2.4)
+    reach = torch.where(outdoors, 1.8, 0.6) * dice.uniform(0.3, 1.0, shape)
+    heading = dice.uniform(0, 2 * math.pi, shape)
+    first = torch.stack([heading.cos(), torch.where(in_air, 0.3, 0.0) * heading.sin(), heading.sin()], -1)
+    second = torch.stack([-first[..., 2], torch.zeros_like(heading), first[..., 0]], -1)
+    second = second * torch.where(dice.chance(0.5, shape), 0.0, 1.0)[..., None]  # a swing or a round
+    sway = torch.stack([first, second], 2) * (reach * moves)[..., None, None]
+    spin = torch.where(moves & dice.chance(0.4, shape), dice.uniform(-0.2, 0.2, shape), 0.0)
+    rate = dice.log_uniform(0.05, 0.25, shape)
+
+    swayed = torch.where(moves, reach, 0.0)
+    clear = _off_the_way(way, centre, rotation, half, swayed, torch.where(shells.open_air, 0.8, 0.4))
+    alone = clear & ~_in_one_before(centre, half, swayed, clear)
+    wanted = torch.where(shells.open_air, dice.uniform(16, MAX_ITEMS + 1), dice.uniform(9, 24))
+    present = alone & (alone.cumsum(1) <= wanted[:, None])
+    chosen = present.float().argsort(dim=1, descending=True, stable=True)[:, :MAX_ITEMS]
+
+    def taken(values: Tensor) -> Tensor:
+        index = chosen.reshape(*chosen.shape, *(1,) * (values.dim() - 2)).expand(-1, -1, *values.shape[2:])
+        return values.gather(1, index)
+
+    kind, half, present = taken(kind), taken(half), taken(present)
+
+    def of_parts(boxes: Tensor, rounds: Tensor) -> Tensor:
+        return torch.cat([boxes[kind].flatten(1, 2), rounds[kind].flatten(1, 2)], 1)
+
+    parts = of_parts(things.boxes, things.rounds)  # (B, N, 6)
+    owner = torch.arange(MAX_ITEMS, device=seeds.device)
+    owner = torch.cat([owner.repeat_interleave(MAX_BOXES), owner.repeat_interleave(MAX_ROUND)])
+    part_centre, part_half = parts[..., :3] * half[:, owner], parts[..., 3:] * half[:, owner] * present[:, owner, None]
+
+    return Scenes(
+        seeds=seeds,
+        shells=shells,
+        lights=_sample_lights(seeds, shells),
+        sensors=_sample_sensors(seeds),
+        present=present,
+        centre=taken(centre),
+        rotation=taken(rotation),
+        half=half,
+        sway=taken(sway),
+        spin=taken(spin),
+        rate=taken(rate),
+        part_centre=part_centre,
+        part_half=part_half,
+        is_ball=things.is_ball[kind].flatten(1, 2),
+        materials=_sample_surfaces(
+            seeds, shells, of_parts(things.box_accent, things.round_accent), owner, taken(on_wall)
+        ),
+    )
+
+
+def _off_the_way(
+    way: Trajectories, centre: Tensor, rotation: Tensor, half: Tensor, swayed: Tensor, margin: Tensor
+) -> Tensor:
+    """Whether things stay farther than their sway and a margin from every place of the lap. (B, M) bool"""
+    laps = torch.linspace(0, 1, WAY_SAMPLES, device=centre.device)
+    places = way.positions(way.period.abs()[:, None] * laps)  # (B, T, 3)
+    away = places[:, :, None] - centre[:, None]  # (B, T, M, 3)
+    local = product(rotation.transpose(-1, -2)[:, None], away[..., None])[..., 0]
+    outside = (local.abs() - half[:, None]).clamp(min=0)
+    distance = dot(outside, outside).amin(1).sqrt()
+    return distance > swayed + margin[:, None]
+
+
+def _in_one_before(centre: Tensor, half: Tensor, swayed: Tensor, counts: Tensor) -> Tensor:
+    """Whether a thing stands in one that comes before it in the list and counts. (B, M) bool
+
+    One that is itself left out for standing in an earlier one counts too: slightly too few things, but no loop.
+    """
+    radius = 0.75 * torch.hypot(half[..., 0], half[..., 2]) + swayed
+    apart = centre[:, :, None] - centre[:, None]  # (B, M, M, 3)
+    above = apart[..., 1].abs() > half[:, :, None, 1] + half[:, None, :, 1]
+    meets = (
+        (torch.hypot(apart[..., 0], apart[..., 2]) < radius[:, :, None] + radius[:, None]) & ~above & counts[:, None]
+    )
+    return meets.tril(-1).any(2)
+
+
+def _sample_surfaces(seeds: Tensor, shells: Shells, accents: Tensor, owner: Tensor, framed: Tensor) -> Materials:
+    """Materials of the shell's faces and of the parts of things: two per thing."""
+    dice = Dice(seeds, "materials")
+    indoors = sample_materials(dice, (NUM_FACES,), (1.0, 4.0))
+    outdoors = sample_materials(dice, (NUM_FACES,), (2.5, 12.0))
+    faces = outdoors.where(shells.open_air[:, None].expand(-1, NUM_FACES), indoors).packed()
+    same_walls = dice.chance(0.6)[:, None, None] | shells.open_air[:, None, None]
+    walls = torch.where(same_walls, faces[:, 2:3], faces[:, 2:])
+    faces = torch.cat([faces[:, :2], walls], 1)
+
+    main = sample_materials(dice, (MAX_ITEMS,), (0.3, 2.0), posters=framed).packed()
+    second = sample_materials(dice, (MAX_ITEMS,), (0.2, 1.5)).packed()
+    things = torch.where(accents[..., None], second[:, owner], main[:, owner])
+    return Materials.unpacked(torch.cat([faces, things], 1))
+
+
+def _sample_lights(seeds: Tensor, shells: Shells) -> Lights:
+    dice = Dice(seeds, "lights")
+    sun_turn, sun_height = dice.uniform(0, 2 * math.pi), dice.uniform(0.35, 1.3)
+    flat = torch.stack([sun_turn.cos(), sun_turn.sin()], -1)
+    sun = torch.stack([flat[:, 0] * sun_height.cos(), -sun_height.sin(), flat[:, 1] * sun_height.cos()], -1)
+    lamp_flat = dice.uniform(-0.7, 0.7, (2,)) * shells.half
+    lamp = torch.stack([lamp_flat[:, 0], -shells.height * dice.uniform(0.75, 0.97), lamp_flat[:, 1]], -1)
+    out = shells.open_air[:, None]
+    warm = torch.stack([torch.ones_like(sun_turn), dice.uniform(0.8, 1.0), dice.uniform(0.6, 1.05)], -1)
+    overcast = torch.where(shells.open_air & dice.chance(0.25), 0.25, 1.0)
+    strength = torch.where(shells.open_air, dice.uniform(1.1, 1.9) * overcast, dice.uniform(1.1, 2.2))
+    ambient = torch.where(shells.open_air, dice.uniform(0.4, 0.65) / overcast.sqrt(), dice.uniform(0.3, 0.6))
+    tint = rgb_from_hsv(dice.uniform(0.52, 0.65), dice.uniform(0, 0.35), torch.ones_like(ambient))
+    return Lights(
+        position=torch.where(out, sun * SUN_DISTANCE, lamp),
+        colour=warm * strength[:, None],
+        reach=torch.where(shells.open_air, torch.inf, dice.uniform(2.0, 6.0)),
+        from_above=torch.where(out, tint, warm) * ambient[:, None],
+        from_below=warm * (ambient * dice.uniform(0.4, 0.7))[:, None],
+        haze=torch.where(shells.open_air, dice.uniform(0.0, 0.012), 0.0),
+        sky=rgb_from_hsv(dice.uniform(0.5, 0.65), dice.uniform(0.05, 0.6), dice.uniform(0.55, 1.0)),
+    )
+
+
+def _sample_sensors(seeds: Tensor) -> Sensors:
+    dice = Dice(seeds, "sensor")
+    return Sensors(
+        exposure=dice.log_uniform(0.75, 1.35),
+        balance=dice.log_uniform(0.93, 1.07, (3,)),
+        noise=dice.uniform(0, 0.025),
+        flicker=dice.uniform(0, 0.12),
+    )

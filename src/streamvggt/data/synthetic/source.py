@@ -1,0 +1,57 @@
+"""The procedural world read frame by frame, as a data set on disk is."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+
+from streamvggt.data.synthetic.clip import sample_fov
+from streamvggt.data.synthetic.dice import Dice
+from streamvggt.data.synthetic.scene import Stage, sample_stage
+from streamvggt.data.synthetic.trajectory import FRAMES_PER_SECOND
+from streamvggt.data.synthetic.world import SyntheticWorld, film
+from streamvggt.data.view import View
+
+
+class SyntheticSource:
+    """`num_scenes` videos of `num_frames` frames of a world.
+
+    Names of scenes are "scene_000000" and so on. For training `SyntheticWorld.batch` is much faster: it renders many
+    frames at once.
+    """
+
+    def __init__(self, world: SyntheticWorld, num_scenes: int, num_frames: int, height: int, width: int):
+        self.world = world
+        self.scenes = [f"scene_{number:06d}" for number in range(num_scenes)]
+        self.num_frames = num_frames
+        self.image_size = (height, width)
+
+    def frames(self, scene: str) -> range:
+        """Numbers of the frames of a scene, in the order of time."""
+        self._number(scene)
+        return range(self.num_frames)
+
+    def read(self, scene: str, frame: int) -> View:
+        """
+        Raises:
+            KeyError: there is no such scene.
+            IndexError: there is no such frame.
+        """
+        stage = _stage(self.world, self._number(scene))
+        if not 0 <= frame < self.num_frames:
+            raise IndexError(f"{scene} has frames 0 … {self.num_frames - 1}, not {frame}")
+        times = torch.tensor([[frame]]) / FRAMES_PER_SECOND
+        fov = sample_fov(Dice(stage.scenes.seeds, "clip"))
+        return film(stage, times, fov, self.image_size).view(0, 0)
+
+    def _number(self, scene: str) -> int:
+        number = scene.removeprefix("scene_")
+        if scene not in self.scenes[int(number) : int(number) + 1] if number.isdigit() else True:
+            raise KeyError(f"no {scene!r} among {len(self.scenes)} synthetic scenes")
+        return int(number)
+
+
+@lru_cache(maxsize=64)
+def _stage(world: SyntheticWorld, number: int) -> Stage:
+    return sample_stage(world.scene_seeds(number, 1), world.style)
