@@ -85,9 +85,14 @@ def main() -> None:
 
 
 def measure_stream(session: StreamSession, num_frames: int, image_size, device, name: str) -> dict[str, list]:
-    """Of every frame: number, milliseconds, bytes of the stream's memory, bytes of the process (or of the device)."""
-    curve = {"frame": [], "ms": [], "memory": [], "process": []}
+    """Of every frame: number, milliseconds, bytes of the stream's memory, bytes of the process (or of the device).
+
+    And, right after it, the milliseconds of the same network on one frame without a past: a machine whose speed wanders
+    slows both alike.
+    """
+    curve = {"frame": [], "ms": [], "memory": [], "process": [], "alone_ms": []}
     frame = torch.rand(3, *image_size)
+    alone = frame[None, None].to(device)
     for _ in range(2):  # first calls pick kernels and fill pools
         session.push(frame)
     session.reset()
@@ -101,6 +106,11 @@ def measure_stream(session: StreamSession, num_frames: int, image_size, device, 
         curve["ms"].append((time.perf_counter() - start) * 1000)
         curve["memory"].append(session.memory.num_bytes)
         curve["process"].append(process_bytes(device))
+        start = time.perf_counter()
+        with torch.no_grad():
+            session.model(alone)
+        synchronize(device)
+        curve["alone_ms"].append((time.perf_counter() - start) * 1000)
     return curve
 
 
@@ -139,6 +149,13 @@ def around(curve: dict[str, list], frame: int, what: str) -> float | None:
     return float(np.median(np.array(curve[what])[near]))
 
 
+def flatness(values) -> str:
+    """Lowest and highest median of 50 frames in a row from frame 50 on, and half their difference over their mean."""
+    blocks = [np.median(values[start : start + 50]) for start in range(50, len(values) - 49, 50)]
+    low, high = min(blocks), max(blocks)
+    return f"{low:.3g} to {high:.3g} (±{(high - low) / (high + low) * 100:.1f} %)"
+
+
 def write_table(curves, arguments, image_size, machine: str) -> str:
     marks = [n for n in (1, 2, 4, 8, 16, 32, 50, 100, 200, 300, 400, 500, 1000, 2000) if n <= arguments.frames]
     size = f"{arguments.size} network, {image_size[1]}×{image_size[0]}, {arguments.dtype}, heads {', '.join(HEADS)}"
@@ -154,13 +171,14 @@ def write_table(curves, arguments, image_size, machine: str) -> str:
     lines += ["", "Medians over 21 frames around each frame where every frame was measured."]
     if arguments.frames >= 100:
         window = curves["Window(1, 8)"]
-        ends = [around(window, n, "ms") for n in range(50, arguments.frames + 1, 10)]
         process = np.array(window["process"][50:]) / 1e6
-        lines.append(
-            f"Window(1, 8) from frame 50 to {arguments.frames}: {min(ends):.1f} to {max(ends):.1f} ms "
-            f"(±{(max(ends) - min(ends)) / (max(ends) + min(ends)) * 100:.1f} %), "
-            f"process memory {process.min():.0f} to {process.max():.0f} MB."
-        )
+        lines += [
+            "",
+            f"Window(1, 8) from frame 50 to {arguments.frames}, medians of 50 frames: {flatness(window['ms'])} ms; "
+            "over the time of the same network on one frame without a past, measured right after each frame: "
+            f"{flatness(np.array(window['ms']) / window['alone_ms'])}. Process memory {process.min():.0f} to "
+            f"{process.max():.0f} MB.",
+        ]
     command = shlex.join(["python", "benchmarks/streaming.py", *sys.argv[1:]])
     lines += ["", f"`{command}`", "", machine, "", f"![curves]({arguments.out.name}.png)", ""]
     text = "\n".join(lines)

@@ -39,6 +39,39 @@ def teacher(tmp_path_factory) -> Path:
     return folder
 
 
+def test_the_first_code_block_of_the_readme_works_as_pasted():
+    block = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    assert len([line for line in block.splitlines() if line.strip()]) <= 12
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", block], cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = done.stdout.splitlines()
+    assert len(lines) == 48 + 1
+    assert lines[0].startswith("frame_000000 [")
+    assert "frames_seen=48, frames_held=9" in lines[-1]
+
+
+def test_the_readmes_reconstruction_of_the_clip(tmp_path):
+    words = ["-m", "streamvggt", "reconstruct", "assets/clip.mp4", "--out", str(tmp_path / "out"), "--memory"]
+    words += ["window:1,8", "--max-frames", "6", "--export", "glb,ply,colmap,tum,depth,video"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "MEAN NOTHING" in done.stderr + done.stdout
+    made = {
+        "scene.glb",
+        "points.ply",
+        "colmap",
+        "trajectory.txt",
+        "depth",
+        "preview.mp4",
+        "run.json",
+        "frames",
+        "images",
+    }
+    assert {path.name for path in (tmp_path / "out").iterdir()} == made
+
+
 @pytest.mark.slow
 def test_distil_on_two_processes(teacher, tmp_path):
     done = launch(

@@ -14,7 +14,7 @@ from networks import GOLDEN_SIZE, TINY, assert_same, images, tiny
 from safetensors.torch import load_file, save_file
 
 from streamvggt import VGGT, StreamVGGT, load_model
-from streamvggt.model.weights import config_from_shapes, fingerprint
+from streamvggt.model.weights import config_from_shapes, fingerprint, fresh_model
 
 NOT_IN_SHAPES = {"encoder_num_heads": 2, "camera_num_heads": 4, "dpt_layers": (0, 1, 2, 3)}
 
@@ -285,3 +285,18 @@ def test_loading_holds_one_copy_of_the_weights(tmp_path, file, dtype):
     # Beyond the weights: the largest tensor once more, and what Python and PyTorch take at first use. A second copy
     # of the network in float32 would be 80 MB.
     assert peak - weights < 35e6
+
+
+def test_a_fresh_network_may_start_from_a_dinov2_encoder(model, tmp_path):
+    """DINOv2's own names are those of the patch encoder."""
+    encoder = {name: t.clone() for name, t in model.aggregator.patch_embed.state_dict().items()}
+    torch.save(encoder, tmp_path / "dinov2.pth")
+    made = fresh_model(encoder=tmp_path / "dinov2.pth", **TINY)
+    assert made.sees == "all"
+    for name, tensor in made.aggregator.patch_embed.state_dict().items():
+        assert torch.equal(tensor, encoder[name]), name
+    assert fingerprint(fresh_model(seed=1, **TINY)) != fingerprint(fresh_model(seed=2, **TINY))
+    del encoder["register_tokens"]
+    torch.save(encoder, tmp_path / "no_registers.pth")
+    with pytest.raises(ValueError, match="no DINOv2 encoder of this size; 1 do not fit: register_tokens"):
+        fresh_model(encoder=tmp_path / "no_registers.pth", **TINY)

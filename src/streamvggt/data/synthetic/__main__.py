@@ -1,4 +1,7 @@
-"""`python -m streamvggt.data.synthetic preview --out DIR`: a picture and a clip of the procedural world."""
+"""`python -m streamvggt.data.synthetic preview --out DIR`: a picture and a clip of the procedural world.
+
+`… clip --out FILE`: a video of one scene, as a camera would see it.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,15 @@ def main(arguments: list[str] | None = None) -> None:
     preview.add_argument("--size", type=int, nargs=2, default=(168, 224), metavar=("H", "W"))
     preview.add_argument("--device", default="cpu")
     preview.set_defaults(run=write_preview)
+    clip = commands.add_parser("clip", help="write a video of one scene, as a camera would see it")
+    clip.add_argument("--out", type=Path, required=True, help="file to write, .mp4")
+    clip.add_argument("--seed", type=int, default=0)
+    clip.add_argument("--split", choices=SPLITS, default="test")
+    clip.add_argument("--index", type=int, default=0, help="number of the scene")
+    clip.add_argument("--frames", type=int, default=48)
+    clip.add_argument("--stride", type=int, default=2, help="of the world's 30 frames per second")
+    clip.add_argument("--size", type=int, nargs=2, default=(336, 448), metavar=("H", "W"))
+    clip.set_defaults(run=write_video)
     options = parser.parse_args(arguments)
     options.run(options)
 
@@ -51,6 +63,19 @@ def write_preview(options: argparse.Namespace) -> None:
         world.sequence(options.index, options.clip_frames, height, width, device=options.device),
     )
     print(f"{options.out / 'walk.mp4'}: {options.clip_frames / (time.perf_counter() - began):.0f} frames/s, written")
+
+
+def write_video(options: argparse.Namespace) -> None:
+    world = SyntheticWorld(options.split, options.seed)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(options.out), "w") as container:
+        stream = container.add_stream("libx264", rate=round(30 / options.stride), options={"crf": "20"})
+        stream.height, stream.width, stream.pix_fmt = *options.size, "yuv420p"
+        for number in range(0, options.frames * options.stride, options.stride):
+            batch = next(world.sequence(options.index, number + 1, *options.size, start=number))
+            picture = _bytes(batch.images[0, 0].permute(1, 2, 0))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
 
 
 def contact_sheet(batch: Batch) -> np.ndarray:
