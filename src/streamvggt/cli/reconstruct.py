@@ -22,6 +22,7 @@ from streamvggt.model.weights import fingerprint, load_model
 from streamvggt.stream.frames import FrameSource, load_frames
 from streamvggt.stream.policy import KeepAll, parse_policy
 from streamvggt.stream.session import StreamSession
+from streamvggt.stream.video import URL
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 STATE_NAME = "stream_state.pt"
@@ -66,6 +67,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     device = choose_device(arguments.device)
     dtype = choose_dtype(arguments.dtype, device)
     check_out(arguments.out, arguments.resume)
+    check_input(arguments)
     num_done = len(finished_frames(arguments.out))
 
     model = load_model(
@@ -128,6 +130,12 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     record.finish([str(path.relative_to(arguments.out)) for path in paths])
     tell(record, arguments.out)
     return 0
+
+
+def check_input(arguments: argparse.Namespace) -> None:
+    """Refuse, before the network is loaded, an input that is not there or holds no frames; cameras are not touched."""
+    if not (URL.match(arguments.input) or arguments.input.isdecimal()):
+        load_frames(arguments.input, fps=arguments.fps, stride=arguments.stride, max_frames=arguments.max_frames)
 
 
 def check_out(out: Path, resume: bool) -> None:

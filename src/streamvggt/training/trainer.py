@@ -134,23 +134,29 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the end, or go on to it."""
-        batches = self._batches()
         try:
-            while self.step < self.optimisation.steps:
-                started = time.perf_counter()
-                said = self._one_step(batches)
-                self.step += 1
-                if self.step % self.log_every == 0 or self.step == self.optimisation.steps:
+            started = time.perf_counter()
+            for said in self.steps(self.optimisation.steps - self.step):
+                is_last = self.step == self.optimisation.steps
+                if self.step % self.log_every == 0 or is_last:
                     self.log.scalars(self.step, self._numbers(said, time.perf_counter() - started))
                 self.log.advance(self._shown(said))
-                is_last = self.step == self.optimisation.steps
                 if self.validation is not None and (self.step % self.validate_every == 0 or is_last):
                     self._validate()
                 if self.step % self.save_every == 0 or is_last:
                     self._save()
+                started = time.perf_counter()
             self._save_weights("final")
         finally:
             self.log.close()
+
+    def steps(self, count: int) -> Iterator[dict]:
+        """Do the next steps, one by one; what each says: loss, terms, gradient norm, learning rate, frames."""
+        batches = self._batches()
+        for _ in range(count):
+            said = self._one_step(batches)
+            self.step += 1
+            yield said
 
     def _one_step(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
         # For whatever draws from the global random state, in this project or not.

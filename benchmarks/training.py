@@ -1,0 +1,110 @@
+"""Training throughput: steps and images per second, and the share of the machine's arithmetic that the network uses.
+
+    python benchmarks/training.py finetune_tiny frames=[8,8] trainer.num_workers=0 --out benchmarks/training-tiny-cpu.md
+
+The first words are a configuration and overrides, as of src/train.py. Random weights will do.
+"""
+
+import argparse
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import hydra
+import torch
+from machine import describe
+from torch.utils.flop_counter import FlopCounterMode
+
+CONFIG = str(Path(__file__).parent.parent / "config")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config")
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    with hydra.initialize_config_dir(CONFIG, version_base=None), tempfile.TemporaryDirectory() as folder:
+        config = hydra.compose(arguments.config, [*arguments.overrides, f"output_dir={folder}"])
+        trainer = hydra.utils.instantiate(config.trainer, _convert_="all")
+        data = trainer.data
+        begun = time.perf_counter()
+        batch = data[0]
+        loading = time.perf_counter() - begun
+
+        class Same:
+            def __getitem__(self, index):
+                return batch
+
+        trainer.data = Same()  # the network alone; loading is said apart
+        trainer.num_workers = 0
+        seconds = []
+        for _ in trainer.steps(2):
+            pass
+        for _ in range(arguments.steps):
+            begun = time.perf_counter()
+            for _ in trainer.steps(1):
+                pass
+            synchronize(trainer.device)
+            seconds.append(time.perf_counter() - begun)
+        with FlopCounterMode(display=False) as counter:
+            for _ in trainer.steps(1):
+                pass
+        trainer.log.close()
+    step = statistics.median(seconds)
+    images = batch.num_sequences * batch.num_frames * trainer.accumulate
+    peak = matmul_flops(trainer.device, config.trainer.precision)
+    height, width = batch.images.shape[-2:]
+    flops = counter.get_total_flops()
+    text = "\n".join(
+        [
+            f"# Training throughput: {arguments.config}",
+            "",
+            f"{batch.num_sequences} × {batch.num_frames} images of {width}×{height} per micro-batch, "
+            f"precision {config.trainer.precision}.",
+            "",
+            "| | |",
+            "|---|---|",
+            f"| median of {arguments.steps} steps | {step:.3f} s ({min(seconds):.3f} to {max(seconds):.3f}) |",
+            f"| images per second | {images / step:.1f} |",
+            f"| loading one batch (one process) | {loading:.3f} s |",
+            f"| arithmetic per step, forward and backward | {flops / 1e9:.1f} GFLOP |",
+            f"| achieved | {flops / step / 1e9:.1f} GFLOP/s |",
+            f"| of a large matrix product's {peak / 1e9:.0f} GFLOP/s here | {flops / step / peak * 100:.0f} % |",
+            "",
+            f"`{shlex.join(['python', 'benchmarks/training.py', *sys.argv[1:]])}`",
+            "",
+            describe(trainer.device),
+            "",
+        ]
+    )
+    arguments.out.write_text(text)
+    print(text)
+
+
+def matmul_flops(device: torch.device, precision: str) -> float:
+    """Floating-point operations per second of a matrix product of 4,096 (of 2,048 on a CPU)."""
+    dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    side = 4096 if device.type == "cuda" else 2048
+    a = torch.randn(side, side, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(5):
+        synchronize(device)
+        begun = time.perf_counter()
+        a @ a
+        synchronize(device)
+        best = min(best, time.perf_counter() - begun)
+    return 2 * side**3 / best
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    main()
