@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
+import streamvggt.training.trainer as trainer_module
 from streamvggt import load_model
 from streamvggt.losses.multitask import MultiTaskLoss
 from streamvggt.training.optim import Optimisation
@@ -222,6 +224,13 @@ def test_a_damaged_state_is_named(tmp_path, planes, fresh):
 def test_a_loss_that_needs_a_head_the_network_lacks(tmp_path, planes, fresh):
     with pytest.raises(ValueError, match="needs the heads points"):
         make(tmp_path, fresh(heads=("camera", "depth")), planes())
+
+
+def test_sharding_that_cannot_be_had_is_an_error(tmp_path, planes, fresh, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setattr(trainer_module, "Accelerator", lambda **options: Accelerator(cpu=True))
+    with pytest.raises((ValueError, RuntimeError), match=r"does not shard on cpu|no available devices"):
+        make(tmp_path, fresh(), planes())
 
 
 TWO_PROCESSES = """

@@ -15,7 +15,7 @@ from typing import Protocol
 import psutil
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, parse_flag_from_env, set_seed
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -86,6 +86,11 @@ class Trainer:
             gradient_accumulation_steps=accumulate,
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=can_leave_out)],
         )
+        if parse_flag_from_env("ACCELERATE_USE_FSDP") and self.accelerator.distributed_type != DistributedType.FSDP:
+            raise ValueError(
+                f"FSDP was asked for but accelerate does not shard on {self.accelerator.device.type}: "
+                "use GPUs, or leave --use_fsdp out"
+            )
         self.device = self.accelerator.device
         self.supervision, self.loss = supervision, loss
         self.data, self.validation = data, validation
