@@ -110,6 +110,17 @@ def test_all_stages_are_there_for_training():
     assert (said.pose_enc_stages[0] - said.pose_enc).abs().max() > 1e-3
 
 
+def test_a_refinement_takes_the_last_encoding_as_given():
+    """No gradient flows from one refinement into the one before; only the first sees the empty encoding."""
+    model = tiny()
+    said = model(images(1, 2), heads=("camera",))
+    said.pose_enc.sum().backward()
+    last_alone = model.camera_head.empty_pose_tokens.grad
+    assert last_alone is None or (last_alone == 0).all()
+    model(images(1, 2), heads=("camera",)).pose_enc_stages[0].sum().backward()
+    assert model.camera_head.empty_pose_tokens.grad.abs().max() > 0
+
+
 def test_portrait_landscape_and_the_learnt_grid_itself():
     model = tiny()
     for height, width in ((14, 14), (28, 70), (70, 28), (56, 56)):
@@ -136,10 +147,11 @@ def test_under_autocast_the_causal_pass_and_the_stream_still_agree():
     model, frames = tiny(dtype=torch.float32), images(1, 3, dtype=torch.float32)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         whole = model(frames)
+        tracked = model(frames, heads=("track",), query_points=QUERIES.float())
         memory = model.new_memory()
         single = concatenate([model(frame, memory=memory) for frame in frames.split(1, 1)])
     assert memory.layers[0].contents()[0].dtype == torch.bfloat16
-    assert whole.depth.dtype == torch.float32
+    assert whole.depth.dtype == tracked.tracks.dtype == tracked.visibility.dtype == torch.float32
     assert_same(single, whole, tolerance=0.02)
 
 

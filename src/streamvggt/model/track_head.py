@@ -48,7 +48,13 @@ class TrackHead(nn.Module):
             tracks: in pixels, after each refinement. (B, S, K, 2) each
             visibility, confidence: in [0, 1]. (B, S, K)
         """
-        maps = self.tracker.normalise(maps)
+        # Under autocast too, the tracker computes in the dtype of its weights: it turns pixels into up to 1000 radians.
+        with torch.autocast(maps.device.type, enabled=False):
+            return self._track(self.tracker.normalise(maps), queries, memory)
+
+    def _track(
+        self, maps: Tensor, queries: Tensor | None, memory: TrackMemory | None
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
         if memory is None:
             stages, visibility, confidence = self.tracker(maps, queries / MAP_STRIDE)
         else:
