@@ -66,7 +66,7 @@ class CameraHead(nn.Module):
         for iteration in range(self.num_iterations):
             said = self.empty_pose_tokens.expand(*tokens.shape[:2], -1) if raw is None else raw.detach()
             delta = self._refine(tokens, said, patterns[iteration % len(patterns)]).to(exact)
-            raw = delta if raw is None else raw + delta
+            raw = delta if raw is None else raw.detach() + delta  # each refinement answers for itself alone
             stages.append(torch.cat([raw[..., :7], F.relu(raw[..., 7:])], -1))
         return stages
 
