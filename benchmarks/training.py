@@ -1,6 +1,6 @@
 """Training throughput: steps and images per second, and the share of the machine's arithmetic that the network uses.
 
-    python benchmarks/training.py finetune_tiny frames=[8,8] trainer.num_workers=0 --out benchmarks/training-tiny-cpu.md
+    python benchmarks/training.py finetune_tiny frames=[8,8] trainer.num_workers=0 --out benchmarks/training.md
 
 The first words are a configuration and overrides, as of src/train.py. Random weights will do.
 """

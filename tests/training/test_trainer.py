@@ -1,6 +1,7 @@
 """The loop: exact resume, many processes as one, and what goes wrong."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -12,7 +13,10 @@ from accelerate import Accelerator
 
 import streamvggt.training.trainer as trainer_module
 from streamvggt import load_model
+from streamvggt.losses.distill import DistillLoss
+from streamvggt.losses.distill_published import DistillLossPublished
 from streamvggt.losses.multitask import MultiTaskLoss
+from streamvggt.losses.pointmap_published import PointmapLossPublished
 from streamvggt.training.optim import Optimisation
 from streamvggt.training.supervision import Measurements, Teacher
 from streamvggt.training.trainer import Trainer
@@ -110,8 +114,6 @@ def test_learning_rate_multipliers_slow_what_they_match(tmp_path, planes, fresh)
 
 
 def test_the_teachers_encoder_runs_once_when_it_is_the_students(tmp_path, planes, fresh, monkeypatch):
-    from streamvggt.losses.distill import DistillLoss
-
     teacher, student = fresh("all"), fresh("past")
     ran = []
     for name, model in (("teacher", teacher), ("student", student)):
@@ -147,6 +149,16 @@ def test_the_teachers_encoder_runs_once_when_it_is_the_students(tmp_path, planes
     torch.testing.assert_close(torch.tensor(losses(tmp_path / "b")), torch.tensor(shared))
     learns = make(tmp_path / "c", fresh("past"), planes(), supervision=Teacher(teacher, 4), loss=DistillLoss())
     assert learns.encoder is None
+
+
+@pytest.mark.parametrize("criterion", ["distill", "pointmap"])
+def test_the_published_criteria_train_too(tmp_path, planes, fresh, criterion):
+    if criterion == "distill":
+        options = {"supervision": Teacher(fresh("all"), 4), "loss": DistillLossPublished()}
+    else:
+        options = {"supervision": Measurements(normalise=False), "loss": PointmapLossPublished()}
+    make(tmp_path, fresh(), planes(num_sequences=2), steps=2, **options).run()
+    assert all(math.isfinite(loss) for loss in losses(tmp_path))
 
 
 def test_accumulation_is_the_mean_of_its_micro_batches(tmp_path, planes, fresh):

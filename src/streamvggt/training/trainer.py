@@ -145,7 +145,7 @@ class Trainer:
                 is_last = self.step == self.optimisation.steps
                 if self.step % self.log_every == 0 or is_last:
                     self.log.scalars(self.step, self._numbers(said, time.perf_counter() - started))
-                self.log.advance(self._shown(said))
+                self.log.advance(self._shown(said, time.perf_counter() - started))
                 if self.validation is not None and (self.step % self.validate_every == 0 or is_last):
                     self._validate()
                 if self.step % self.save_every == 0 or is_last:
@@ -257,9 +257,10 @@ class Trainer:
         numbers["bad_steps"] = self.num_bad
         return numbers
 
-    def _shown(self, said: dict) -> str:
+    def _shown(self, said: dict, seconds: float) -> str:
         bad = f", {self.num_bad} bad" if self.num_bad else ""
-        return f"loss {float(said['loss']):.4g}, {self._memory() / 1e9:.1f} GB{bad}"
+        speed = f"{said['frames'] / seconds:.1f} images/s"
+        return f"loss {float(said['loss']):.4g}, {speed}, {self._memory() / 1e9:.1f} GB{bad}"
 
     def _memory(self) -> int:
         if self.device.type == "cuda":
