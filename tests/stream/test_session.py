@@ -39,6 +39,15 @@ def test_reset_begins_a_new_stream(model):
     session.push(images(1, 1, 42, 28)[0, 0])  # another size is fine in another stream
 
 
+def test_frames_may_come_in_and_out_of_inference_mode(model):
+    frames = images(1, 4)
+    session = StreamSession(model, policy=Window(0, 1))
+    with torch.inference_mode():
+        said = [session.push(frame) for frame in frames[0, :2]]
+    said += [session.push(frame) for frame in frames[0, 2:]]
+    assert_same(concatenate(said), pushed(StreamSession(model, policy=Window(0, 1)), frames), tolerance=0)
+
+
 def test_heads_and_tracking(model):
     session = StreamSession(model, heads=("camera",))
     assert session.push(images(1, 1)[0, 0]).numpy().keys() == {"pose_enc"}

@@ -201,7 +201,8 @@ class VGGT(nn.Module):
         heads = self._check(images, heads, query_points, memory, visible)
         if memory is None:
             return self._predict(images, heads, query_points, None, visible, patches)
-        with torch.no_grad():
+        # Not inference mode, even if the caller is in it: what a memory holds outlives the call.
+        with torch.inference_mode(False), torch.no_grad():
             try:
                 one_by_one = memory.policy.looks_at_results or memory.policy.prunes_tokens
                 steps = images.split(1, 1) if one_by_one else [images]
