@@ -45,8 +45,10 @@ def make(folder, model, data, steps=6, **options) -> Trainer:
     )
 
 
-def test_training_resumed_is_training_uninterrupted_to_the_bit(tmp_path, planes, fresh):
-    make(tmp_path / "whole", fresh(), planes(), ema_decay=0.9).run()
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_training_resumed_is_training_uninterrupted_to_the_bit(tmp_path, planes, fresh, accumulate):
+    options = {"ema_decay": 0.9, "accumulate": accumulate}
+    make(tmp_path / "whole", fresh(), planes(), **options).run()
 
     class Killed(Exception):
         pass
@@ -61,8 +63,8 @@ def test_training_resumed_is_training_uninterrupted_to_the_bit(tmp_path, planes,
             return self.data[index]
 
     with pytest.raises(Killed):
-        make(tmp_path / "cut", fresh(), Kills(planes(), 3), ema_decay=0.9).run()
-    trainer = make(tmp_path / "cut", fresh(), planes(), ema_decay=0.9)
+        make(tmp_path / "cut", fresh(), Kills(planes(), 3 * accumulate), **options).run()
+    trainer = make(tmp_path / "cut", fresh(), planes(), **options)
     assert trainer.step == 2
     trainer.run()
     whole, cut = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "cut"))
