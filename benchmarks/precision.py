@@ -12,25 +12,14 @@ from pathlib import Path
 
 import torch
 from machine import describe
+from streaming import HEADS, MEDIUM
 
 from streamvggt import load_model
 from streamvggt.model.vggt import VGGT
 
-SIZE = {
-    "embed_dim": 384,
-    "depth": 12,
-    "num_heads": 6,
-    "encoder_depth": 12,
-    "encoder_num_heads": 6,
-    "dpt_layers": (2, 5, 8, 11),
-    "dpt_features": 128,
-    "dpt_channels": (96, 192, 384, 384),
-}
-HEADS = ("camera", "depth", "points")
-
 
 def network(dtype: torch.dtype, head_dtype: torch.dtype, device: str) -> VGGT:
-    model = load_model("random:full", heads=HEADS, device=device, **SIZE)
+    model = load_model("random:full", heads=HEADS, device=device, **MEDIUM)
     torch.manual_seed(0)
     for name, parameter in model.named_parameters():
         if name.endswith(".gamma"):
