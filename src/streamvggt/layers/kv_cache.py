@@ -43,6 +43,7 @@ class KVCache:
         self.capacity = capacity
         self.frames: list[int | None] = []  # the frame in each used slot, None: free to overwrite
         self.pruned = False
+        self._free: set[int] = set()  # slots whose frame was dropped
         self._length = 0  # tokens in use
         self._keys = self._values = None  # (B, N, room, D)
 
@@ -50,8 +51,9 @@ class KVCache:
     def append(self, frame: int, keys: Tensor, values: Tensor) -> None:
         """Remember one frame's keys and values. (B, N, P, D), P the same for every frame unless pruned"""
         tokens = keys.shape[2]
-        if None in self.frames:
-            slot = self.frames.index(None)
+        if self._free:
+            slot = min(self._free)
+            self._free.remove(slot)
             self.frames[slot] = frame
             start = slot * tokens
         else:
@@ -65,8 +67,13 @@ class KVCache:
 
     def drop(self, frames: Collection[int]) -> None:
         """Forget frames; those that are not held are ignored. No data moves."""
-        assert not (self.pruned and frames), "a layer pruned by tokens has no frames to drop"
-        self.frames = [None if frame in frames else frame for frame in self.frames]
+        if not frames:
+            return
+        assert not self.pruned, "a layer pruned by tokens has no frames to drop"
+        for slot, frame in enumerate(self.frames):
+            if frame is not None and frame in frames:
+                self.frames[slot] = None
+                self._free.add(slot)
 
     @torch.no_grad()
     def keep_tokens(self, index: Tensor) -> None:
@@ -90,9 +97,9 @@ class KVCache:
 
     def __len__(self) -> int:
         """Tokens held."""
-        if None not in self.frames:
+        if not self._free:
             return self._length
-        return self._length // len(self.frames) * sum(frame is not None for frame in self.frames)
+        return self._length // len(self.frames) * (len(self.frames) - len(self._free))
 
     @property
     def num_bytes(self) -> int:
@@ -113,6 +120,7 @@ class KVCache:
     def restore(self, state: dict[str, object], device: torch.device) -> None:
         """Hold what `state` says, and nothing else."""
         self.frames, self.pruned = list(state["frames"]), state["pruned"]
+        self._free = {slot for slot, frame in enumerate(self.frames) if frame is None}
         self._keys = self._values = None
         self._length = 0
         if state["keys"] is not None:
@@ -123,19 +131,19 @@ class KVCache:
 
     def _fill_holes(self) -> None:
         """Move the last frames into free slots, so that the slots in use are the first ones."""
-        if None not in self.frames:
+        if not self._free:
             return
         tokens = self._length // len(self.frames)
-        for slot in range(len(self.frames)):
+        for slot in sorted(self._free):
             while self.frames and self.frames[-1] is None:
                 self.frames.pop()
-            if slot >= len(self.frames):
+            last = len(self.frames) - 1
+            if slot > last:
                 break
-            if self.frames[slot] is None:
-                last = len(self.frames) - 1
-                for x in (self._keys, self._values):
-                    x[:, :, slot * tokens : (slot + 1) * tokens] = x[:, :, last * tokens : (last + 1) * tokens]
-                self.frames[slot] = self.frames.pop()
+            for x in (self._keys, self._values):
+                x[:, :, slot * tokens : (slot + 1) * tokens] = x[:, :, last * tokens : (last + 1) * tokens]
+            self.frames[slot] = self.frames.pop()
+        self._free.clear()
         self._length = len(self.frames) * tokens
 
     def _reserve(self, like: Tensor, length: int) -> None:

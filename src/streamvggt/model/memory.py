@@ -121,24 +121,25 @@ class Memory:
                 f"with {self.image_size[0]}×{self.image_size[1]}: resize or pad it, or start a new stream"
             )
 
-    def arrivals(self, num_new: int) -> list[tuple[int, list[int]]]:
+    def arrivals(self, num_new: int) -> list[tuple[int, set[int]]]:
         """For each of the next frames its number and the frames to forget just before it comes."""
         assert num_new == 1 or not (self.policy.looks_at_results or self.policy.prunes_tokens)
-        plan: list[tuple[int, list[int]]] = []
-        held, dropped = self.held, []
+        plan: list[tuple[int, set[int]]] = []
+        held: list[int] = self.held
+        dropped: set[int] = set()
         for frame in range(self.num_frames, self.num_frames + num_new):
             plan.append((frame, dropped))
             if len(plan) < num_new:
                 seen = [*held, frame]
                 held = list(self.policy.keep(seen, None))
-                dropped = [f for f in seen if f not in held]
+                dropped = set(seen) - set(held)
         return plan
 
     def layer_patterns(self, num_new: int) -> list[SeeMemory]:
         """Attention patterns of the global layers for the next frames."""
         arrivals = self.arrivals(num_new)
         if self.policy.prunes_tokens:
-            arrivals = [(frame, []) for frame, _ in arrivals]
+            arrivals = [(frame, set()) for frame, _ in arrivals]
         return [SeeMemory(cache, arrivals) for cache in self.layers]
 
     def camera_patterns(self, num_new: int) -> list[list[SeeMemory]]:
@@ -155,7 +156,7 @@ class Memory:
         for frame, _ in self.arrivals(num_new):
             seen = [*self.held, frame]
             self.held = list(self.policy.keep(seen, result))
-            self._drop([f for f in seen if f not in self.held])
+            self._drop(set(seen) - set(self.held))
             self.num_frames += 1
         if self.policy.prunes_tokens:
             for layer, cache in enumerate(self.layers):
@@ -172,7 +173,7 @@ class Memory:
             self._is_damaged |= {frame for frame in cache.frames if frame is not None} != set(self.held)
         self._is_damaged |= self.policy.prunes_tokens
 
-    def _drop(self, frames: list[int]) -> None:
+    def _drop(self, frames: set[int]) -> None:
         for cache in self._frame_caches():
             cache.drop(frames)
 
