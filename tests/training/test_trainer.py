@@ -227,6 +227,12 @@ def test_a_checkpoint_is_a_network_for_load_model(tmp_path, planes, fresh):
             assert torch.equal(loaded.state_dict()[name], tensor), name
 
 
+def test_a_training_is_not_overwritten(tmp_path, planes, fresh):
+    make(tmp_path, fresh(), planes(), steps=2).run()
+    with pytest.raises(FileExistsError, match="holds a training already"):
+        make(tmp_path, fresh(), planes(), resume=False)
+
+
 def test_a_damaged_state_is_named(tmp_path, planes, fresh):
     make(tmp_path, fresh(), planes(), steps=2).run()
     path = tmp_path / "last.pt"

@@ -76,7 +76,7 @@ class Trainer:
             keep: states to keep.
             ema_decay: of the moving average of the weights that is validated and saved; None: none.
             max_bad_steps: stop after this many steps in a row without a finite loss and gradient.
-            resume: go on from `output_dir`/last.pt if it is there.
+            resume: go on from `output_dir`/last.pt if it is there; False refuses to, and overwrites nothing.
         """
         # A batch without measured tracks leaves the track head out.
         can_leave_out = "track" in loss.heads and not supervision.always_has_queries
@@ -91,6 +91,8 @@ class Trainer:
                 f"FSDP was asked for but accelerate does not shard on {self.accelerator.device.type}: "
                 "use GPUs, or leave --use_fsdp out"
             )
+        if ema_decay is not None and self.accelerator.distributed_type == DistributedType.FSDP:
+            raise ValueError("a moving average of the weights (ema_decay) cannot be kept of a sharded network")
         self.device = self.accelerator.device
         self.supervision, self.loss = supervision, loss
         self.data, self.validation = data, validation
@@ -118,7 +120,12 @@ class Trainer:
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.checkpoints = Checkpoints(self.output_dir, keep=keep, is_main=is_main)
         self.step, self.best, self.bad_steps, self.num_bad = 0, float("inf"), 0, 0
-        if resume and self.checkpoints.last.exists():
+        if self.checkpoints.last.exists():
+            if not resume:
+                raise FileExistsError(
+                    f"{self.output_dir} holds a training already: go on with it (resume=true) "
+                    "or choose another output_dir"
+                )
             self._resume()
         self.log = Log(self.output_dir, first_step=self.step, total_steps=optimisation.steps, is_main=is_main)
         self.log.say(describe_parameters(self.network))
