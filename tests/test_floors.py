@@ -11,21 +11,22 @@ SRC = Path(__file__).parent.parent / "src"
 MAY_IMPORT = {
     "geometry": set(),
     "layers": set(),
+    "files": set(),
     "frame": set(),
     "prediction": {"geometry"},
     "data": {"geometry"},
-    "model": {"layers", "prediction"},
+    "model": {"layers", "prediction", "files"},
     "losses": {"prediction", "geometry"},
-    "export": {"prediction", "frame", "geometry"},
-    "training": {"model", "data", "losses", "prediction", "geometry"},
-    "stream": {"model", "frame", "prediction"},
+    "export": {"prediction", "frame", "geometry", "files"},
+    "training": {"model", "data", "losses", "prediction", "geometry", "files"},
+    "stream": {"model", "frame", "prediction", "files"},
     "app": {"stream", "export"},
     "evaluation": {"stream", "model", "data", "geometry"},
-    "cli": {"stream", "export", "evaluation", "model"},
+    "cli": {"stream", "export", "evaluation", "model", "files"},
     "__main__": {"cli"},
     "__init__": {"model", "stream", "prediction", "frame"},
 }
-ONLY_TORCH_AND_NUMPY = {"geometry", "layers", "frame", "prediction"}
+ONLY_TORCH_AND_NUMPY = {"files", "geometry", "layers", "frame", "prediction"}
 STANDARD = set(__import__("sys").stdlib_module_names)
 
 FILES = sorted((SRC / "streamvggt").rglob("*.py"))

@@ -303,14 +303,14 @@ def test_frames_after_the_saved_state_are_computed_again(reconstruct, photos, pu
         reconstruct(photos, "--max-frames", 5)
     record = record_of(tmp_path / "out")
     (tmp_path / "out" / "run.json").write_text(json.dumps({**record, "status": "running"}))
-    (tmp_path / "out" / "stream_state.pt.part").write_bytes(b"half")
+    (tmp_path / "out" / ".stream_state.part.pt").write_bytes(b"half")
     before = list(Result(tmp_path / "out"))
     pushed.clear()
     assert reconstruct(photos, "--resume")[0] == 0
     assert pushed == ["photo_2", "photo_3", "photo_4", "photo_5"]
     for old, new in zip(before, Result(tmp_path / "out"), strict=False):
         np.testing.assert_array_equal(old.depth, new.depth)
-    assert not list((tmp_path / "out").glob("stream_state*"))
+    assert not list((tmp_path / "out").glob("*stream_state*"))
 
 
 def test_a_state_left_by_others_is_not_gone_on_from(reconstruct, cut_run, photos, pushed):

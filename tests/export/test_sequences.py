@@ -12,8 +12,8 @@ from scipy.spatial.transform import Rotation
 
 from streamvggt.export import EXPORTERS, PointFilter
 from streamvggt.export.depth import quantize
-from streamvggt.export.files import atomic_folder, atomic_write
 from streamvggt.export.video import frame_rate
+from streamvggt.files import atomic_folder, atomic_write
 from streamvggt.prediction import Prediction
 
 

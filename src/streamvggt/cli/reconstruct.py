@@ -252,7 +252,9 @@ class SavedState:
         return done
 
     def discard(self) -> None:
-        for path in self.path.parent.glob(f"{self.path.name}*"):  # with what a killed run was writing
+        for path in self.path.parent.glob(
+            f"*{self.path.stem}*{self.path.suffix}"
+        ):  # with what a killed run was writing
             path.unlink()
 
 

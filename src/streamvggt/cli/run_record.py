@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from streamvggt.export.files import atomic_write
+from streamvggt.files import atomic_write
 from streamvggt.stream.session import StreamStatistics
 
 PACKAGES = ("streamvggt", "torch", "numpy", "pillow", "av", "opencv-python", "pycolmap", "trimesh")

@@ -4,17 +4,15 @@ COLMAP counts pixels from the corner of the image, we count from the centre of i
 principal point and to image points.
 """
 
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pycolmap
 import torch
 
-from streamvggt.export.files import atomic_folder
 from streamvggt.export.points import PointCloud, PointFilter, merged_points
 from streamvggt.export.result import FrameCamera, Result, ResultFrame, Source
+from streamvggt.files import atomic_folder, link_or_copy
 from streamvggt.geometry.pointmap import project
 
 NEIGHBOURS = 2
@@ -115,11 +113,3 @@ def add_points(model: pycolmap.Reconstruction, cloud: PointCloud, observations: 
         model.add_point3D(xyz, pycolmap.Track(elements[start:end]), color)
         start = end
     model.update_point_3d_errors()
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Another name for a file, or a copy where the file system has no hard links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

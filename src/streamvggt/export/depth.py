@@ -6,9 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from streamvggt.export.files import atomic_folder
 from streamvggt.export.points import PointFilter
 from streamvggt.export.result import Result, ResultFrame
+from streamvggt.files import atomic_folder
 
 
 def export_depth(result: Result, folder: Path, filter: PointFilter) -> Path:

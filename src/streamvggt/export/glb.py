@@ -7,9 +7,9 @@ import numpy as np
 import trimesh
 from trimesh.exchange.gltf import export_glb as glb_bytes
 
-from streamvggt.export.files import atomic_write
 from streamvggt.export.points import PointFilter, merged_points
 from streamvggt.export.result import FrameCamera, Result
+from streamvggt.files import atomic_write
 
 GLTF_FROM_OPENCV = np.array([1, -1, -1], np.float32)
 """OpenCV looks along z with y down, glTF along -z with y up: half a turn about x."""

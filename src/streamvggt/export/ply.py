@@ -4,9 +4,9 @@ from pathlib import Path
 
 import trimesh
 
-from streamvggt.export.files import atomic_write
 from streamvggt.export.points import PointFilter, merged_points
 from streamvggt.export.result import Result
+from streamvggt.files import atomic_write
 
 
 def export_ply(result: Result, folder: Path, filter: PointFilter) -> Path:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from streamvggt.export.files import atomic_write
 from streamvggt.export.points import PointFilter
 from streamvggt.export.result import Result
+from streamvggt.files import atomic_write
 from streamvggt.geometry.camera import invert_pose
 from streamvggt.geometry.rotation import quaternion_from_matrix
 

@@ -8,9 +8,9 @@ import av
 import cv2
 import numpy as np
 
-from streamvggt.export.files import atomic_write
 from streamvggt.export.points import PointFilter, Reservoir
 from streamvggt.export.result import Result, ResultFrame
+from streamvggt.files import atomic_write
 
 RANGE_SAMPLE = 1_000_000
 """How many pixels of the clip the colour ranges are taken from."""

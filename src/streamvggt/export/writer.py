@@ -5,9 +5,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from streamvggt.export.files import atomic_write
 from streamvggt.export.result import FrameCamera, ResultFrame, finished_frames, load_frame, save_frame
 from streamvggt.export.tum import tum_line, write_tum
+from streamvggt.files import atomic_write
 from streamvggt.frame import Frame
 from streamvggt.prediction import Prediction
 

@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from streamvggt.files import atomic_write
 from streamvggt.layers.attention import check_kernel
 from streamvggt.model.vggt import HEADS, VGGT, Sees, StreamVGGT
 
@@ -155,16 +156,13 @@ def save_model(model: VGGT, folder: str | os.PathLike, state: Mapping[str, Tenso
         state: the tensors, where the model itself does not hold them all (shared among processes); None: its own.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     config = json.dumps({"model_type": CONFIG_MARK, **model.config}, indent=2)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in (state or model.state_dict()).items()}
-    unfinished = folder / (WEIGHTS_NAME + ".part")
-    # The config is in the file too, so that the file alone is enough.
-    save_file(tensors, unfinished, metadata={"format": "pt", "config": config})
-    os.replace(unfinished, folder / WEIGHTS_NAME)
-    unfinished = folder / (CONFIG_NAME + ".part")
-    unfinished.write_text(config + "\n")
-    os.replace(unfinished, folder / CONFIG_NAME)
+    with atomic_write(folder / WEIGHTS_NAME) as path:
+        # The config is in the file too, so that the file alone is enough.
+        save_file(tensors, path, metadata={"format": "pt", "config": config})
+    with atomic_write(folder / CONFIG_NAME) as path:
+        path.write_text(config + "\n")
 
 
 def fingerprint(model: VGGT) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streamvggt.files import atomic_write
 from streamvggt.frame import Frame
 from streamvggt.model.memory import CameraMemory, Memory, Policy
 from streamvggt.model.vggt import VGGT
@@ -117,20 +118,14 @@ class StreamSession:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the stream's state, whole or not at all, so that `restore` can go on after an interruption."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(path.name + ".part")
         state = {
             "format": STATE_FORMAT,
             "weights": fingerprint(self.model),
             "policy": repr(self.policy),
             "memory": self.memory.state(),
         }
-        try:
+        with atomic_write(Path(path)) as unfinished:
             torch.save(state, unfinished)
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
 
     def restore(self, path: str | os.PathLike) -> None:
         """Go on where `save` was called, in this process or another.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import shutil
 from pathlib import Path
 
 import torch
@@ -17,6 +15,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.optim import Optimizer
+
+from streamvggt.files import atomic_write, link_or_copy
 
 FORMAT = 1
 
@@ -58,15 +58,12 @@ class Checkpoints:
         }
         if not self.is_main:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{step:08d}.pt"
-        unfinished = path.with_suffix(".part")
-        try:
+        with atomic_write(path) as unfinished:
             torch.save(state, unfinished)
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        link_or_copy(path, self.last)
+        with atomic_write(self.last) as unfinished:
+            unfinished.unlink(missing_ok=True)  # of a run that was killed
+            link_or_copy(path, unfinished)
         for old in sorted(self.folder.glob("step-*.pt"))[: -self.keep]:
             old.unlink()
 
@@ -86,14 +83,3 @@ class Checkpoints:
         set_model_state_dict(model, state["model"], options=options)
         set_optimizer_state_dict(model, optimizer, state["optimizer"], options=options)
         return state["step"], state["extra"]
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Let `target` be the same file as `source`, in one step."""
-    unfinished = target.with_suffix(".part")
-    unfinished.unlink(missing_ok=True)
-    try:
-        os.link(source, unfinished)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, unfinished)
-    os.replace(unfinished, target)
