@@ -7,6 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def unfinished(path: Path) -> Path:
+    """Where `atomic_write` writes; a process that is killed may leave it behind."""
+    return path.with_name(f".{path.stem}.part{path.suffix}")
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """A path to write to, in the folder of `path` (made if needed) and with its suffix.
@@ -14,7 +19,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     When the block ends well the file takes the place of `path`; when it raises, nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
+    temporary = unfinished(path)
     try:
         yield temporary
         os.replace(temporary, path)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from streamvggt.geometry.camera import Cameras, cameras_from_encoding, encoding_from_cameras, invert_pose
+from streamvggt.geometry.camera import Cameras, cameras_from_encoding, compose_poses, encoding_from_cameras, invert_pose
 from streamvggt.geometry.pointmap import pixel_grid, project, unproject
 from streamvggt.geometry.rotation import matrix_from_quaternion, quaternion_from_matrix
 
@@ -80,10 +80,17 @@ def test_half_precision_encodings_are_computed_in_float32():
 def test_a_pose_and_its_inverse_cancel():
     pose = some_cameras().cam_from_world
     inverse = invert_pose(pose)
-    product = pose[:, :, :3] @ inverse[:, :, :3]
-    torch.testing.assert_close(product, torch.eye(3, dtype=pose.dtype).expand_as(product))
-    moved = (pose[:, :, :3] @ inverse[:, :, 3:] + pose[:, :, 3:]).squeeze(-1)
-    torch.testing.assert_close(moved, torch.zeros_like(moved))
+    identity = torch.eye(4, dtype=pose.dtype)[:3].expand_as(pose)
+    torch.testing.assert_close(compose_poses(pose, inverse), identity)
+    torch.testing.assert_close(compose_poses(inverse, pose), identity)
+
+
+def test_composed_poses_are_done_one_after_the_other():
+    a, b = some_cameras().cam_from_world[0], some_cameras().cam_from_world[1]
+    point = torch.tensor([1.0, 2, 3], dtype=torch.float64)
+    one_by_one = b[:, :3] @ (a[:, :3] @ point + a[:, 3]) + b[:, 3]
+    both = compose_poses(b, a)
+    torch.testing.assert_close(both[:, :3] @ point + both[:, 3], one_by_one)
 
 
 def test_projection_undoes_unprojection():

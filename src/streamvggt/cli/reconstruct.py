@@ -17,6 +17,7 @@ from tqdm import tqdm
 from streamvggt.cli.export import add_export_arguments, check_exports, check_writable, write_exports
 from streamvggt.cli.run_record import RunRecord
 from streamvggt.export import Result, ResultWriter, finished_frames
+from streamvggt.files import unfinished
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import fingerprint, load_model
 from streamvggt.stream.frames import FrameSource, load_frames
@@ -252,10 +253,8 @@ class SavedState:
         return done
 
     def discard(self) -> None:
-        for path in self.path.parent.glob(
-            f"*{self.path.stem}*{self.path.suffix}"
-        ):  # with what a killed run was writing
-            path.unlink()
+        self.path.unlink(missing_ok=True)
+        unfinished(self.path).unlink(missing_ok=True)
 
 
 class Interrupts:

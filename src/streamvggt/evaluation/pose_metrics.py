@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from streamvggt.geometry.alignment import align_points
-from streamvggt.geometry.camera import invert_pose
+from streamvggt.geometry.camera import compose_poses, invert_pose
 
 
 def relative_pose_errors(estimated: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
@@ -20,13 +20,12 @@ def relative_pose_errors(estimated: Tensor, true: Tensor) -> tuple[Tensor, Tenso
         (S·(S-1)/2,) each
     """
     first, second = torch.triu_indices(len(true), len(true), offset=1)
-    rotations, translations = [], []
-    for pose in (estimated.double(), true.double()):
-        there, back = pose[second], invert_pose(pose[first])
-        rotations.append(there[:, :, :3] @ back[:, :, :3])
-        translations.append((there[:, :, :3] @ back[:, :, 3:] + there[:, :, 3:]).squeeze(-1))
-    cosine = ((rotations[0].mT @ rotations[1]).diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
-    direction = torch.nn.functional.cosine_similarity(*translations, dim=-1).abs()
+    ours, theirs = (
+        compose_poses(pose[second], invert_pose(pose[first])) for pose in (estimated.double(), true.double())
+    )
+    trace = (ours[..., :3].mT @ theirs[..., :3]).diagonal(dim1=-2, dim2=-1).sum(-1)
+    cosine = (trace - 1) / 2
+    direction = torch.nn.functional.cosine_similarity(ours[..., 3], theirs[..., 3], dim=-1).abs()
     return tuple(torch.rad2deg(torch.arccos(value.clamp(-1, 1))) for value in (cosine, direction))
 
 

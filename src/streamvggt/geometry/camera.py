@@ -45,6 +45,19 @@ def invert_pose(pose: Tensor) -> Tensor:
     return torch.cat([inverse, -inverse @ translation], -1)
 
 
+def compose_poses(second: Tensor, first: Tensor) -> Tensor:
+    """The rigid motion that does `first`, then `second`: b_from_world = compose_poses(b_from_a, a_from_world).
+
+    Args:
+        second, first: [R | t], leading dimensions that broadcast. (..., 3, 4)
+
+    Returns:
+        (..., 3, 4)
+    """
+    rotation = second[..., :3] @ first[..., :3]
+    return torch.cat([rotation, second[..., :3] @ first[..., 3:] + second[..., 3:]], -1)
+
+
 def cameras_from_encoding(pose_enc: Tensor, image_size: tuple[int, int]) -> Cameras:
     """Cameras from the network's "absT_quaR_FoV" encoding.
 

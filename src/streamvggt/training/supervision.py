@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from streamvggt.data.view import Batch
-from streamvggt.geometry.camera import Cameras, encoding_from_cameras, invert_pose
+from streamvggt.geometry.camera import Cameras, compose_poses, encoding_from_cameras, invert_pose
 from streamvggt.geometry.pointmap import unproject
 from streamvggt.losses.target import Target
 from streamvggt.model.vggt import VGGT
@@ -98,10 +98,7 @@ class Measurements:
 
 def relative_to_first(cam_from_world: Tensor) -> Tensor:
     """Poses with the first camera as the world. (B, S, 3, 4) → (B, S, 3, 4)"""
-    world_from_first = invert_pose(cam_from_world[:, :1])
-    rotation = cam_from_world[..., :3] @ world_from_first[..., :3]
-    translation = cam_from_world[..., :3] @ world_from_first[..., 3:] + cam_from_world[..., 3:]
-    return torch.cat([rotation, translation], -1)
+    return compose_poses(cam_from_world, invert_pose(cam_from_world[:, :1]))
 
 
 def mean_distance(points: Tensor, valid: Tensor) -> Tensor:
