@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "layers": set(),
     "files": set(),
     "frame": set(),
+    "provenance": set(),
     "prediction": {"geometry"},
     "data": {"geometry"},
     "model": {"layers", "prediction", "files"},
@@ -21,12 +22,12 @@ MAY_IMPORT = {
     "training": {"model", "data", "losses", "prediction", "geometry", "files"},
     "stream": {"model", "frame", "prediction", "files"},
     "app": {"stream", "export"},
-    "evaluation": {"stream", "model", "data", "geometry"},
-    "cli": {"stream", "export", "evaluation", "model", "files"},
+    "evaluation": {"stream", "model", "data", "prediction", "geometry", "files", "provenance"},
+    "cli": {"stream", "export", "evaluation", "model", "files", "provenance"},
     "__main__": {"cli"},
     "__init__": {"model", "stream", "prediction", "frame"},
 }
-ONLY_TORCH_AND_NUMPY = {"files", "geometry", "layers", "frame", "prediction"}
+ONLY_TORCH_AND_NUMPY = {"files", "provenance", "geometry", "layers", "frame", "prediction"}
 STANDARD = set(__import__("sys").stdlib_module_names)
 
 FILES = sorted((SRC / "streamvggt").rglob("*.py"))

@@ -18,6 +18,7 @@ from streamvggt.cli.export import add_export_arguments, check_exports, check_wri
 from streamvggt.cli.run_record import RunRecord
 from streamvggt.export import Result, ResultWriter, finished_frames
 from streamvggt.files import unfinished
+from streamvggt.model.device import DTYPES, choose_device, choose_dtype
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import fingerprint, load_model
 from streamvggt.stream.frames import FrameSource, load_frames
@@ -25,7 +26,6 @@ from streamvggt.stream.policy import KeepAll, parse_policy
 from streamvggt.stream.session import StreamSession
 from streamvggt.stream.video import URL
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 STATE_NAME = "stream_state.pt"
 SAVE_EVERY = 30.0  # seconds, at least, between two saves of the stream's state
 SAVING_SHARE = 0.05  # of the time may go into them
@@ -281,29 +281,6 @@ class Interrupts:
             raise KeyboardInterrupt
         self._asked = True
         tqdm.write("finishing this frame, then stopping (Ctrl-C again: at once)")
-
-
-def choose_device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"--device {name} is unknown; choose cuda, mps or cpu") from error
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
-    if device.type not in there:
-        raise ValueError(f"--device {name} is not served; choose cuda, mps or cpu")
-    if not there[device.type]():
-        raise ValueError(f"--device {name}: PyTorch {torch.__version__} sees no such device here; try --device cpu")
-    return device
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    if name != "auto":
-        return DTYPES[name]
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def warn_of_memory(model: VGGT, session: StreamSession, frames: FrameSource) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from streamvggt.files import atomic_write
+from streamvggt.provenance import device_name, differences, now, software_versions
 from streamvggt.stream.session import StreamStatistics
 
-PACKAGES = ("streamvggt", "torch", "numpy", "pillow", "av", "opencv-python", "pycolmap", "trimesh")
 WRITE_EVERY = 5.0  # seconds
 
 
@@ -67,7 +64,7 @@ class RunRecord:
             "error": None,
             "settings": settings,
             "device": device_name(device),
-            "versions": {"python": platform.python_version(), **package_versions()},
+            "versions": software_versions(),
             "started": before.get("started", now()),
             "frames": frames,
             "timings": before.get("timings", {}),
@@ -128,34 +125,10 @@ def settings_before(path: Path, settings: dict) -> dict:
             f"{path} is missing or damaged, so nothing says how the frames beside it were made and --resume cannot go "
             f"on with them: choose another --out, or remove {path.parent} to start again"
         ) from error
-    changed = [
-        f"{name} was {earlier.get(name)!r} and is now {value!r}"
-        for name, value in settings.items()
-        if earlier.get(name) != value
-    ]
+    changed = differences(earlier, settings)
     if changed:
         raise ValueError(
             f"{path.parent} was made with other settings and a result does not mix two: {'; '.join(changed)}. "
             "Use the same ones, or another --out"
         )
     return before
-
-
-def now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads, {platform.processor() or platform.machine()}"
-
-
-def package_versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -1,0 +1,34 @@
+"""Which device and number format a network runs in, from the words of a command line."""
+
+import torch
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; "auto": the best there is.
+
+    Raises:
+        ValueError: it is unknown, or this machine has none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device {name} is unknown; choose cuda, mps or cpu") from error
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
+    if device.type not in there:
+        raise ValueError(f"--device {name} is not served; choose cuda, mps or cpu")
+    if not there[device.type]():
+        raise ValueError(f"--device {name}: PyTorch {torch.__version__} sees no such device here; try --device cpu")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The format called `name`; "auto": half precision on CUDA, bfloat16 where the card computes in it."""
+    if name != "auto":
+        return DTYPES[name]
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
