@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "frame": set(),
     "provenance": set(),
     "prediction": {"geometry"},
-    "data": {"geometry"},
+    "data": {"geometry", "files"},
     "model": {"layers", "prediction", "files"},
     "losses": {"prediction", "geometry"},
     "export": {"prediction", "frame", "geometry", "files"},

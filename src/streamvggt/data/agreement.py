@@ -1,0 +1,87 @@
+"""Whether two views of a scene agree about its geometry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from streamvggt.data.view import View
+from streamvggt.geometry.camera import Cameras
+from streamvggt.geometry.pointmap import pixel_grid, project
+
+MAX_PIXELS, MAX_DEPTH = 0.5, 0.01
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What of a view another one sees, and with which result; all are shares.
+
+    overlap: of the valid pixels, those that land on valid pixels of the other view.
+    agreeing: of these, those that the other view finds at the same depth (1 %) and sends back to where they came from
+        (0.5 pixels). Things that hide each other and things that move never all agree.
+    """
+
+    overlap: float
+    agreeing: float
+
+
+def agreement(first: View, second: View) -> Agreement:
+    """Sends the pixels of one view into another and back, with both depths and cameras."""
+    landed, pixel_error, depth_error, _ = round_trip(first, second)
+    if not first.valid.any() or not landed.any():
+        return Agreement(0.0, 0.0)
+    good = (pixel_error < MAX_PIXELS) & (depth_error < MAX_DEPTH)
+    return Agreement(landed.sum().item() / first.valid.sum().item(), good[landed].float().mean().item())
+
+
+def round_trip(first: View, second: View) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Every pixel of a view sent into another and back.
+
+    Returns:
+        landed: on valid pixels of the other. (H, W) bool
+        pixel_error: how far from itself it comes back; NaN where not landed. (H, W)
+        depth_error: relative, in the other view; NaN where not landed. (H, W)
+        pixels: where it lands, (x, y). (H, W, 2)
+    """
+    height, width = first.depth.shape
+    points = first.points().flatten(0, 1)
+    pixels, depth = project(points, second.cameras)
+    seen = sample_depth(second, pixels)  # (HW,)
+    landed = first.valid.flatten() & (depth > 0) & (seen > 0)
+    there = unproject_pixels(pixels, seen, second.cameras)
+    back, _ = project(there, first.cameras)
+    pixel_error = (back - pixel_grid(height, width, like=back).flatten(0, 1)).norm(dim=-1)
+    depth_error = (seen / depth - 1).abs()
+    unknown = torch.full_like(depth, torch.nan)
+    shape = (height, width)
+    return (
+        landed.view(shape),
+        torch.where(landed, pixel_error, unknown).view(shape),
+        torch.where(landed, depth_error, unknown).view(shape),
+        pixels.view(height, width, 2),
+    )
+
+
+def sample_depth(view: View, pixels: Tensor) -> Tensor:
+    """Depth between pixels, 0 where one of the four around is not valid; exact on planes. (N, 2) → (N,)
+
+    It is the inverse depth that is linear over the image of a plane.
+    """
+    height, width = view.depth.shape
+    grid = 2 * pixels / torch.tensor([width - 1, height - 1]) - 1
+    grid = grid.nan_to_num(2.0, 2.0, 2.0).clamp(-2, 2)[None, None]
+    inverse = torch.where(view.valid, 1 / view.depth.clamp(min=1e-9), 0)
+    planes = torch.stack([inverse, view.valid.to(inverse.dtype)])[None]
+    sampled, known = F.grid_sample(planes, grid, align_corners=True)[0, :, 0]
+    return torch.where(known > 0.999, 1 / sampled.clamp(min=1e-9), 0)
+
+
+def unproject_pixels(pixels: Tensor, depth: Tensor, cameras: Cameras) -> Tensor:
+    """World points of some pixels. (N, 2), (N,) → (N, 3)"""
+    K = cameras.intrinsics
+    x = (pixels - K[:2, 2]) / K.diagonal()[:2] * depth[:, None]
+    world_from_cam = cameras.world_from_cam
+    return torch.cat([x, depth[:, None]], -1) @ world_from_cam[:, :3].T + world_from_cam[:, 3]

@@ -1,0 +1,162 @@
+"""Files of data sets to arrays: what is damaged is an error that names the file, and nothing in a file is executed.
+
+H×W pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import OpenEXR
+
+
+class BadData(ValueError):
+    """Something is wrong with a data set's files; says which file, what was expected and what came."""
+
+
+def read_colour(path: Path) -> np.ndarray:
+    """An image of any type, told by its content and not its name; turned upright, alpha dropped. (H, W, 3) uint8 RGB"""
+    return _decode(path, cv2.IMREAD_COLOR_RGB)
+
+
+def read_png16(path: Path) -> np.ndarray:
+    """A 16-bit image of one channel. (H, W) uint16"""
+    return _one_channel(path, np.uint16)
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """An 8-bit image of one channel. (H, W) uint8"""
+    return _one_channel(path, np.uint8)
+
+
+def read_exr(path: Path) -> np.ndarray:
+    """An EXR image of one channel. (H, W) float32"""
+    _read_bytes(path)  # a missing file says so in the system's words
+    try:
+        with OpenEXR.File(str(path), separate_channels=True) as file:
+            channels = file.channels()
+            if len(channels) != 1:
+                raise BadData(f"{path}: one channel was expected, it has {sorted(channels)}")
+            pixels = next(iter(channels.values())).pixels
+    except (RuntimeError, ValueError, TypeError) as error:
+        if isinstance(error, BadData):
+            raise
+        raise BadData(f"{path}: damaged, or no EXR file ({error})") from error
+    return np.asarray(pixels, np.float32)
+
+
+def write_exr(path: Path, values: np.ndarray) -> None:
+    """Write one channel, as `read_exr` reads it. (H, W)"""
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    with OpenEXR.File(header, {"Y": np.ascontiguousarray(values, np.float32)}) as file:
+        file.write(str(path))
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """One array."""
+    try:
+        return np.load(io.BytesIO(_read_bytes(path)), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise BadData(f"{path}: damaged, or no array of numbers ({error})") from error
+
+
+def read_npz(path: Path, *keys: str) -> dict[str, np.ndarray]:
+    """Some arrays of an archive, all if none is named.
+
+    Arrays of objects, which numpy stores as pickles, may hold numbers, strings, arrays and Python's own containers;
+    a pickle that asks for anything else is refused, never executed.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(_read_bytes(path))) as archive:
+            there = [name.removesuffix(".npy") for name in archive.namelist()]
+            missing = [key for key in keys if key not in there]
+            if missing:
+                raise BadData(f"{path}: no {', '.join(missing)} in it, only {', '.join(there)}")
+            return {key: _read_array(archive.read(f"{key}.npy")) for key in keys or there}
+    except (zipfile.BadZipFile, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        if isinstance(error, BadData):
+            raise
+        raise BadData(f"{path}: damaged, or no archive of arrays ({error})") from error
+
+
+def read_json(path: Path):
+    try:
+        return json.loads(_read_bytes(path))
+    except ValueError as error:
+        raise BadData(f"{path}: damaged, or no JSON ({error})") from error
+
+
+def _decode(path: Path, flags: int) -> np.ndarray:
+    content = _read_bytes(path)
+    if _is_cut_off(content):
+        raise BadData(f"{path}: the image is cut off after {len(content)} bytes; fetch or prepare it again")
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    if image is None:
+        raise BadData(f"{path}: damaged, or not an image ({len(content)} bytes)")
+    return image
+
+
+def _one_channel(path: Path, dtype: type) -> np.ndarray:
+    image = _decode(path, cv2.IMREAD_UNCHANGED)
+    if image.dtype != dtype or image.ndim != 2:
+        wanted = f"{np.dtype(dtype).itemsize * 8}-bit image of one channel"
+        raise BadData(f"{path}: a {wanted} was expected, it is {image.dtype} of shape {image.shape}")
+    return image
+
+
+def _is_cut_off(content: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end; OpenCV would fill in what is missing and say nothing.
+
+    Within a JPEG's scan no byte 0xFF is followed by one above 0, restarts excepted, so after the last start of a scan
+    there must be an end of image.
+    """
+    if content.startswith(b"\xff\xd8"):
+        return content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda") or b"\xff\xda" not in content
+    return content.startswith(b"\x89PNG") and b"IEND" not in content[-1024:]
+
+
+def _read_bytes(path: Path) -> bytes:
+    return Path(path).read_bytes()
+
+
+def _read_array(content: bytes) -> np.ndarray:
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"array format {version}")
+    shape, _, dtype = readers[version](file)
+    if not dtype.hasobject:
+        file.seek(0)
+        return np.lib.format.read_array(file, allow_pickle=False)
+    objects = _Containers(file, encoding="latin1").load()
+    if not isinstance(objects, np.ndarray) or objects.shape != shape:
+        raise ValueError("the pickle holds no array of that shape")
+    return objects
+
+
+class _Containers(pickle.Unpickler):
+    """Reads numpy's arrays and numbers and Python's containers; everything else is refused."""
+
+    ALLOWED = frozenset(
+        {
+            *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+            *(("numpy", name) for name in ("ndarray", "dtype")),
+            *(("builtins", name) for name in ("dict", "list", "tuple", "set", "frozenset", "int", "float", "complex")),
+            ("collections", "OrderedDict"),
+            ("collections", "defaultdict"),
+            ("_codecs", "encode"),
+        }
+    )
+
+    def find_class(self, module: str, name: str):
+        module = {"__builtin__": "builtins"}.get(module, module)
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no number, array or container")
+        return super().find_class(module, name)

@@ -1,0 +1,95 @@
+"""Listings of a data set's folders and index files that remember what they looked at.
+
+A source with 100,000 frames lists its folders once; the result is kept in a cache folder with the time of change of
+everything looked at. It is used as long as none of these changed, and made anew otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from streamvggt.data.decode import read_json, read_npz
+from streamvggt.files import atomic_write
+
+CACHE_VARIABLE = "STREAMVGGT_CACHE"
+
+
+class Listing:
+    """Looks at folders and index files, and remembers at which. Hidden entries are never listed."""
+
+    def __init__(self) -> None:
+        self.stamps: dict[str, int | None] = {}
+
+    def folders(self, folder: Path) -> list[str]:
+        """Names of the folders in a folder, sorted."""
+        with os.scandir(self._looked_at(folder)) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+
+    def files(self, folder: Path, suffix: str) -> list[str]:
+        """Names of the files that end with `suffix`, without it, sorted."""
+        with os.scandir(self._looked_at(folder)) as entries:
+            names = [entry.name for entry in entries if not entry.name.startswith(".")]
+        return sorted(name.removesuffix(suffix) for name in names if name.endswith(suffix))
+
+    def exists(self, path: Path) -> bool:
+        return self._looked_at(path).exists()
+
+    def json(self, path: Path):
+        return read_json(self._looked_at(path))
+
+    def npz(self, path: Path, *keys: str) -> dict[str, np.ndarray]:
+        return read_npz(self._looked_at(path), *keys)
+
+    def file(self, path: Path) -> Path:
+        """For files of other kinds: the path, remembered."""
+        return self._looked_at(path)
+
+    def _looked_at(self, path: Path) -> Path:
+        self.stamps[str(path)] = _stamp(path)
+        return path
+
+
+def cached(maker: Callable[[Listing], dict], root: Path, *key: str) -> dict:
+    """What `maker` says of a root, from the cache if nothing that it looked at has changed since.
+
+    Args:
+        maker: gives what JSON can hold; its code is part of the key.
+        key: what else the result depends on.
+    """
+    code = inspect.getsource(inspect.getmodule(maker))
+    identity = hashlib.sha256("\0".join([str(Path(root).resolve()), code, *key]).encode()).hexdigest()[:24]
+    path = cache_folder() / f"index-{identity}.json"
+    try:
+        known = json.loads(path.read_bytes())
+        if all(_stamp(Path(name)) == stamp for name, stamp in known["stamps"].items()):
+            return known["value"]
+    except (OSError, ValueError, KeyError):
+        pass  # none yet, or of a version that is gone
+    listing = Listing()
+    value = maker(listing)
+    try:
+        with atomic_write(path) as unfinished:
+            unfinished.write_text(json.dumps({"root": str(root), "stamps": listing.stamps, "value": value}))
+    except OSError:
+        pass  # a cache that cannot be written costs time and nothing else
+    return value
+
+
+def cache_folder() -> Path:
+    """$STREAMVGGT_CACHE, or the user's cache folder."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "streamvggt"
+
+
+def _stamp(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None

@@ -1,0 +1,8 @@
+"""The procedural world written as the published data sets are: fixtures whose true geometry is known.
+
+Each module writes one data set's layout:
+
+    write(out, clips) -> list[Written]
+
+`out` is the root of all data sets; the module makes its own folder there. Every clip becomes one scene.
+"""

@@ -1,0 +1,76 @@
+"""What all layouts share: the clips to write, and the arrays in which files want them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from streamvggt.data.synthetic.clip import sample_fov
+from streamvggt.data.synthetic.dice import Dice
+from streamvggt.data.synthetic.scene import WorldStyle, sample_stage
+from streamvggt.data.synthetic.trajectory import FRAMES_PER_SECOND
+from streamvggt.data.synthetic.world import SyntheticWorld, film
+from streamvggt.data.view import View
+from streamvggt.geometry.camera import invert_pose
+
+Clip = Sequence[View]
+"""Views of one scene in the order of time."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """Where a clip went: the scene and its frames, as the data set's source names them."""
+
+    scene: str
+    frames: list[str]
+
+
+def world_clips(
+    num_clips: int, num_frames: int, height: int, width: int, seed: int = 0, stride: int = 8, outdoors: bool = False
+) -> list[list[View]]:
+    """Videos of the procedural world in which nothing moves.
+
+    Args:
+        stride: of the world's 30 frames per second.
+        outdoors: under a sky.
+    """
+    world = SyntheticWorld("test", seed, WorldStyle(outdoor_share=float(outdoors), moving_share=0))
+    times = torch.arange(num_frames)[None] * stride / FRAMES_PER_SECOND
+    clips = []
+    for number in range(num_clips):
+        stage = sample_stage(world.scene_seeds(number, 1), world.style)
+        batch = film(stage, times, sample_fov(Dice(stage.scenes.seeds, "clip")), (height, width))
+        clips.append([batch.view(0, frame) for frame in range(num_frames)])
+    return clips
+
+
+def write_image(path: Path, view: View, kind: str | None = None) -> None:
+    """The colours of a view; `kind` is ".jpg" or ".png" where the name says something else."""
+    pixels = (view.image.permute(1, 2, 0) * 255).round().byte().numpy()[..., ::-1]
+    _, content = cv2.imencode(kind or path.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def write_png(path: Path, values: np.ndarray) -> None:
+    """One channel of uint8 or uint16. (H, W)"""
+    assert values.dtype in (np.uint8, np.uint16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(".png", values)[1])
+
+
+def depth_array(view: View) -> np.ndarray:
+    """0 where unknown. (H, W) float32"""
+    return torch.where(view.valid, view.depth, 0).float().numpy()
+
+
+def world_from_cam(view: View) -> np.ndarray:
+    """(4, 4) float64"""
+    pose = np.eye(4)
+    pose[:3] = invert_pose(view.cam_from_world.double()).numpy()
+    return pose

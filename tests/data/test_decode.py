@@ -1,0 +1,104 @@
+"""Files of data sets: read exactly, or refused by name."""
+
+import os
+import re
+
+import cv2
+import numpy as np
+import pytest
+
+from streamvggt.data.decode import BadData, read_colour, read_exr, read_json, read_npy, read_npz, read_png16, write_exr
+
+RANDOM = np.random.default_rng(0)
+
+
+def picture() -> np.ndarray:
+    return cv2.resize(RANDOM.integers(0, 255, (6, 8, 3), np.uint8), (80, 60))
+
+
+def test_colour_goes_by_content_and_is_rgb(tmp_path):
+    pixels = picture()
+    (tmp_path / "a.jpg").write_bytes(cv2.imencode(".png", pixels[..., ::-1])[1])
+    assert np.array_equal(read_colour(tmp_path / "a.jpg"), pixels)
+
+
+def test_numbers_survive_exactly(tmp_path):
+    depth = RANDOM.random((7, 9), np.float32) * 1e4
+    depth[0, 0], depth[1, 1] = np.nan, np.inf
+    write_exr(tmp_path / "a.exr", depth)
+    assert np.array_equal(read_exr(tmp_path / "a.exr"), depth, equal_nan=True)
+    sixteen = RANDOM.integers(0, 2**16, (7, 9), np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), sixteen)
+    assert np.array_equal(read_png16(tmp_path / "a.png"), sixteen)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_an_image_cut_off_anywhere_is_refused(tmp_path, suffix):
+    content = cv2.imencode(suffix, picture())[1].tobytes()
+    path = tmp_path / f"a{suffix}"
+    for length in (0, 1, 10, len(content) // 3, len(content) - 200, len(content) - 13, len(content)):
+        path.write_bytes(content[:length])
+        if length == len(content):
+            read_colour(path)
+        else:
+            with pytest.raises(BadData, match=re.escape(str(path))):
+                read_colour(path)
+
+
+@pytest.mark.parametrize(
+    ("reader", "suffix"),
+    [
+        (read_colour, "jpg"),
+        (read_png16, "png"),
+        (read_exr, "exr"),
+        (read_npy, "npy"),
+        (read_npz, "npz"),
+        (read_json, "j"),
+    ],
+)
+def test_what_is_missing_or_no_such_file_is_named(tmp_path, reader, suffix):
+    path = tmp_path / f"a.{suffix}"
+    with pytest.raises(FileNotFoundError, match=re.escape(str(path))):
+        reader(path)
+    path.write_bytes(b"hello, this is no such file")
+    with pytest.raises(BadData, match=re.escape(str(path))):
+        reader(path)
+
+
+def test_a_colour_image_is_no_depth(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), picture())
+    with pytest.raises(BadData, match=r"16-bit image of one channel was expected, it is uint8"):
+        read_png16(tmp_path / "a.png")
+
+
+def test_a_cut_off_exr_or_archive_is_named(tmp_path):
+    write_exr(tmp_path / "a.exr", RANDOM.random((60, 80), np.float32))
+    np.savez(tmp_path / "a.npz", a=np.arange(100))
+    for name, reader in (("a.exr", read_exr), ("a.npz", read_npz)):
+        path = tmp_path / name
+        path.write_bytes(path.read_bytes()[:400])
+        with pytest.raises(BadData, match=re.escape(str(path))):
+            reader(path)
+
+
+def test_an_archive_lacks_a_key(tmp_path):
+    np.savez(tmp_path / "a.npz", pose=np.eye(4), other=1)
+    with pytest.raises(BadData, match="no intrinsics in it, only pose, other"):
+        read_npz(tmp_path / "a.npz", "pose", "intrinsics")
+
+
+def test_objects_are_read_and_code_is_not_run(tmp_path):
+    collection = {0: [(1, 0.5), (np.int64(2), np.float32(0.25))], 1: []}
+    np.savez(tmp_path / "a.npz", collection=np.array(collection), names=np.array(["a", "b"]))
+    read = read_npz(tmp_path / "a.npz")
+    assert read["collection"].item() == collection
+    assert read["names"].tolist() == ["a", "b"]
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    np.savez(tmp_path / "evil.npz", collection=np.array({0: Evil()}))
+    with pytest.raises(BadData, match=r"evil\.npz.*asks for posix\.mkdir"):
+        read_npz(tmp_path / "evil.npz")
+    assert not (tmp_path / "executed").exists()
