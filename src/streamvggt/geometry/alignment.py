@@ -24,12 +24,15 @@ class Similarity:
         return self.scale[..., None, None] * points @ self.rotation.mT + self.translation[..., None, :]
 
 
-def align_points(source: Tensor, target: Tensor, weight: Tensor | None = None) -> Similarity:
+def align_points(
+    source: Tensor, target: Tensor, weight: Tensor | None = None, *, with_scale: bool = True
+) -> Similarity:
     """The least-squares similarity from source to target points.
 
     Args:
         source, target: corresponding points. (..., N, 3)
         weight: ≥ 0 per point; None: all the same. (..., N)
+        with_scale: False: the best rigid motion, scale 1.
 
     Returns:
         A similarity with a proper rotation; scale 1 where all source points are one place.
@@ -45,5 +48,7 @@ def align_points(source: Tensor, target: Tensor, weight: Tensor | None = None) -
     rotation = u * sign[..., None, :] @ vt
     variance = (weight * centred.square()).sum((-2, -1))
     scale = torch.where(variance > 1e-12, (singular * sign).sum(-1) / variance.clamp(min=1e-12), 1.0)
+    if not with_scale:
+        scale = torch.ones_like(scale)
     translation = target_mean.squeeze(-2) - scale[..., None] * (rotation @ source_mean.mT).squeeze(-1)
     return Similarity(scale, rotation, translation)
