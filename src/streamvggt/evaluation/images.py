@@ -1,0 +1,54 @@
+"""Pictures as the published depth evaluations show them to the network.
+
+The longer side becomes `size`, then each side goes down to a multiple of the patch size, by a second, slightly
+anisotropic resize or by a crop. This is not the preparation of `load_frames`: 640×480 becomes 518×378 here, and
+518×392 there.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from streamvggt.stream.preprocess import upright_rgb
+
+
+def load_image(path: Path, size: int = 518, *, patch_size: int = 14, crop: bool = False) -> Tensor:
+    """One picture for the network, RGB in [0, 1]. (3, H, W)
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it cannot be read, or is too narrow for the network.
+    """
+    try:
+        with Image.open(path) as file:
+            image = upright_rgb(file)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # Pillow's readers raise anything
+        raise ValueError(f"{path} cannot be read as an image ({error}): get it again") from error
+    first, last = fitted_sizes(image.size, size, patch_size)
+    if not all(last):
+        raise ValueError(
+            f"{path} is {image.width}×{image.height}: too narrow, a side is below one patch at size {size}"
+        )
+    shrinks = max(image.size) > size
+    image = image.resize(first, Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC)
+    if crop:
+        left, top = ((side - kept) // 2 for side, kept in zip(first, last, strict=True))
+        image = image.crop((left, top, left + last[0], top + last[1]))
+    else:
+        image = image.resize(last, Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(image)).movedim(-1, 0).float() / 255
+
+
+def fitted_sizes(
+    original_size: tuple[int, int], size: int = 518, patch_size: int = 14
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Width and height after the first resize and at the end."""
+    first = tuple(round(side * size / max(original_size)) for side in original_size)
+    # The published code halves and doubles, so an odd side loses one before it goes down to a multiple.
+    last = tuple(2 * (side // 2) // patch_size * patch_size for side in first)
+    return first, last

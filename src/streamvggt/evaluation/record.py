@@ -1,0 +1,121 @@
+"""What lies beside predictions and numbers, so that a result explains itself and never mixes two configurations.
+
+    run.json     how the predictions were made; written before the first of them
+    scores.json  every set of numbers made from them, whole and for each sequence
+
+`streamvggt.evaluation.report` reads both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from streamvggt.evaluation.processes import Processes
+from streamvggt.files import atomic_write
+from streamvggt.provenance import differences, now, software_versions
+
+RUN_NAME, SCORES_NAME = "run.json", "scores.json"
+
+
+def open_run(
+    folder: Path,
+    *,
+    protocol: str,
+    dataset: str,
+    settings: Mapping[str, Any],
+    about: Mapping[str, Any],
+    processes: Processes,
+) -> None:
+    """Begin a run in `folder`, or make sure that the one there is the same and can go on.
+
+    Args:
+        protocol: "monodepth", "video_depth", "mv_recon", "co3d" or "trajectory".
+        settings: everything that decides the predictions.
+        about: what is told besides: where the weights came from, the machine.
+
+    Raises:
+        ValueError: predictions in `folder` were made with other settings, or nothing says how.
+    """
+    path = folder / RUN_NAME
+    wanted = {"protocol": protocol, "dataset": dataset, **settings}
+    try:
+        if processes.is_main and not path.exists() and not _has_files(folder):
+            record = {
+                "protocol": protocol,
+                "dataset": dataset,
+                "settings": dict(settings),
+                "about": dict(about),
+                "versions": software_versions(),
+                "started": now(),
+            }
+            write_json(path, record)
+    finally:
+        processes.wait()
+    if not path.exists():
+        raise ValueError(
+            f"{folder} holds files but no {RUN_NAME}, so nothing says how they were made: choose another --output_dir, "
+            "or remove the folder to start again"
+        )
+    earlier = read_json(path)
+    changed = differences(
+        {"protocol": earlier.get("protocol"), "dataset": earlier.get("dataset"), **earlier.get("settings", {})}, wanted
+    )
+    if changed:
+        raise ValueError(
+            f"{folder} was made with other settings and a result does not mix two: {'; '.join(changed)}. "
+            "Use the same ones, choose another --output_dir, or remove the folder to start again"
+        )
+
+
+def read_run(folder: Path) -> dict[str, Any] | None:
+    """The run record of predictions; None if they have none, as those of another program."""
+    path = folder / RUN_NAME
+    return read_json(path) if path.exists() else None
+
+
+def write_scores(
+    folder: Path,
+    name: str,
+    numbers: Mapping[str, float],
+    sequences: Mapping[str, Mapping[str, float]],
+    **about: Any,
+) -> None:
+    """Keep a set of numbers in scores.json, in place of an earlier one of that name.
+
+    Args:
+        name: of the set: "median", "scale", "point head + ICP".
+        numbers: of the whole data set.
+        sequences: of each sequence.
+        about: how they were made, e.g. that they are of some of the sequences only.
+    """
+    path = folder / SCORES_NAME
+    scores = read_json(path) if path.exists() else {}
+    scores[name] = {"numbers": dict(numbers), "sequences": dict(sequences), "scored": now(), **about}
+    write_json(path, scores)
+
+
+def read_scores(folder: Path) -> dict[str, Any]:
+    path = folder / SCORES_NAME
+    return read_json(path) if path.exists() else {}
+
+
+def write_json(path: Path, content: Any) -> None:
+    with atomic_write(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): remove {path.parent} to start again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} does not hold a record: remove {path.parent} to start again")
+    return content
+
+
+def _has_files(folder: Path) -> bool:
+    return folder.exists() and any(path.is_file() and not path.name.startswith(".") for path in folder.rglob("*"))

@@ -1,0 +1,136 @@
+"""Work that can be stopped at any moment and gone on with: items, each known by the files it makes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from streamvggt.evaluation.processes import Processes
+from streamvggt.files import atomic_write
+
+
+class Outcome:
+    """What went wrong on the way: said when it happens, and again at the end."""
+
+    def __init__(self, processes: Processes):
+        self._processes = processes
+        self._problems: list[str] = []
+
+    def note(self, problem: str) -> None:
+        tqdm.write(f"!!! {problem}", file=sys.stderr)
+        self._problems.append(problem)
+
+    @contextmanager
+    def of(self, what: str) -> Iterator[None]:
+        """A part that may fail without stopping the others: a data set that is missing, a sequence too long."""
+        try:
+            yield
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            self.note(f"{what}: there is no memory left ({str(error).partition(chr(10))[0]})")
+        except (OSError, ValueError) as error:
+            self.note(f"{what}: {error}")
+
+    def finish(self) -> int:
+        """The exit status: 0 if nothing went wrong in this process. All processes end together.
+
+        A launcher ends the others as soon as one process fails, so nobody leaves before all are done.
+        """
+        self._processes.wait()
+        if self._problems:
+            print(f"\n{len(self._problems)} problems:", *self._problems, sep="\n  ", file=sys.stderr)
+        return int(bool(self._problems))
+
+
+def work_through(
+    items: Mapping[str, Sequence[Path]],
+    make: Callable[[str], None],
+    processes: Processes,
+    outcome: Outcome,
+    *,
+    title: str,
+    unit: str = "sequence",
+) -> None:
+    """Make the items of this process that are not there yet; one that fails does not stop the others.
+
+    Args:
+        items: the files that make an item, by its name. A damaged file is named and its item made again.
+        make: writes the files of an item, each by `atomic_write`.
+        title: of the progress bar.
+    """
+    mine = processes.share(list(items))
+    with tqdm(total=len(mine), desc=title, unit=unit, dynamic_ncols=True, disable=None) as bar:
+        for name in mine:
+            damaged = [path for path in items[name] if path.exists() and not is_whole(path)]
+            for path in damaged:
+                tqdm.write(f"!!! {path} is damaged: it is made again", file=sys.stderr)
+                path.unlink()
+            if not all(path.exists() for path in items[name]):
+                with outcome.of(f"{title}, {name}"):
+                    make(name)
+            bar.update()
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file of numbers can be read: nothing is cut off, its parts are where its head says."""
+    try:
+        if path.suffix == ".npy":
+            np.load(path, mmap_mode="r")
+        elif path.suffix == ".npz":
+            with zipfile.ZipFile(path) as archive:
+                return archive.testzip() is None
+        elif path.suffix == ".json":
+            json.loads(path.read_text())
+        return path.stat().st_size > 0
+    except Exception:  # damage makes the readers raise anything
+        return False
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """A .npy file, whole or not at all."""
+    with atomic_write(path) as unfinished:
+        np.save(unfinished, array)
+
+
+def save_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """A .npz file, whole or not at all."""
+    with atomic_write(path) as unfinished:
+        np.savez(unfinished, **arrays)
+
+
+def load_prediction(path: Path):
+    """The array or arrays of a prediction.
+
+    Raises:
+        ValueError: it is missing or damaged; the message says how to get it back.
+    """
+    if not path.exists():
+        raise ValueError(
+            f"the prediction {path} is missing: run the prediction step again, it goes on where it stopped"
+        )
+    try:
+        content = np.load(path, allow_pickle=False)
+        return content if path.suffix == ".npy" else {name: content[name] for name in content.files}
+    except Exception as error:
+        raise ValueError(
+            f"the prediction {path} is damaged ({error}): run the prediction step again, it makes that one anew"
+        ) from error
+
+
+def run_program(run: Callable[[], int]) -> int:
+    """Run a program's body; what the user can mend is said in words, without a traceback."""
+    try:
+        return run()
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (OSError, ValueError, ImportError) as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 1
