@@ -95,7 +95,8 @@ def line(centres, degrees=None) -> torch.Tensor:
 def test_trajectory_errors_by_hand():
     corner = [[0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 0, 1]]
     true = line(corner)
-    perfect = trajectory_errors(line([[7 - 3 * x, 5, -3 * z] for x, _, z in corner]), true)  # scaled, half a turn
+    turned = line([[7 - 3 * x, 5, -3 * z] for x, _, z in corner], [180.0] * 4)  # another world, another scale
+    perfect = trajectory_errors(turned, true)
     assert perfect.ate < 1e-9 and perfect.rpe_translation < 1e-9 and perfect.rpe_rotation < 1e-6
     # All at one place: every true centre is √½ from the middle, every step is 1 off.
     still = trajectory_errors(line([[0, 0, 0]] * 4), true)

@@ -57,7 +57,7 @@ def test_clouds_are_compared_as_published():
     back = [score.comp, score.comp_med, score.nc2, score.nc2_med]
     np.testing.assert_allclose(back, GOLDEN["pc_completion"], rtol=1e-9)
     ratios = [completion_ratio(pred, true, distance) for distance in (0.05, 0.1)]
-    np.testing.assert_allclose(ratios, GOLDEN["pc_completion_ratio_005_010"], rtol=1e-9)
+    np.testing.assert_allclose(ratios, GOLDEN["pc_completion_ratio_005_010"], rtol=1e-7)  # float32
 
 
 def test_alignment_as_published():
@@ -114,7 +114,7 @@ def test_scores_by_hand():
     one = compare_clouds(np.array([[0.0, 0, 2]]), true, np.array([[0.6, 0, 0.8]]), up)
     assert (one.acc, one.acc_med) == (2, 2)
     assert one.comp == pytest.approx(np.sqrt((true**2).sum(-1) + 4).mean())
-    assert one.nc1 == one.nc2 == pytest.approx(0.8)
+    assert (one.nc1, one.nc2) == pytest.approx((0.8, 0.8))
     with pytest.raises(ValueError, match="0 estimated"):
         compare_clouds(np.zeros((0, 3)), true, np.zeros((0, 3)), up)
 
