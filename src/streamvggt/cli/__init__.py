@@ -1,4 +1,4 @@
-"""The command line: `streamvggt reconstruct …`, `streamvggt export …`."""
+"""The command line: `streamvggt reconstruct …`, `streamvggt export …`, `streamvggt data …`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import torch
 
-from streamvggt.cli import export, reconstruct
+from streamvggt.cli import data, export, reconstruct
 
-COMMANDS = {"reconstruct": reconstruct, "export": export}
+COMMANDS = {"reconstruct": reconstruct, "export": export, "data": data}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from streamvggt.data.sources.virtual_kitti2 import VirtualKitti2
 from streamvggt.data.synthetic.layouts._clips import Clip, Written, depth_array, world_from_cam, write_image, write_png
 
+OUTDOORS = True
 SKY = 65535
 
 

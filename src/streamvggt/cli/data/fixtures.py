@@ -1,0 +1,37 @@
+"""Write the procedural world in the layouts of data sets, to try commands and trainings without a download.
+
+streamvggt data fixtures ROOT [NAME …]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tqdm import tqdm
+
+from streamvggt.data.registry import LAYOUTS, find, names
+from streamvggt.data.synthetic.layouts._clips import world_clips
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root", type=Path, help="folder to write the data sets to")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(names(LAYOUTS))}")
+    parser.add_argument("--scenes", type=int, default=2, help="of each data set (default: 2)")
+    parser.add_argument("--frames", type=int, default=24, help="of each scene (default: 24)")
+    parser.add_argument("--size", type=int, nargs=2, default=(120, 160), metavar=("H", "W"), help="default: 120 160")
+    parser.add_argument("--seed", type=int, default=0, help="another number, other scenes (default: 0)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    layouts = {name: find(LAYOUTS, name) for name in arguments.names or names(LAYOUTS)}
+    kinds = {}
+    for name, layout in tqdm(layouts.items(), desc="fixtures", unit="set", dynamic_ncols=True):
+        outdoors = getattr(layout, "OUTDOORS", False)
+        if outdoors not in kinds:
+            kinds[outdoors] = world_clips(
+                arguments.scenes, arguments.frames, *arguments.size, seed=arguments.seed, outdoors=outdoors
+            )
+        places = layout.write(arguments.root, kinds[outdoors])
+        tqdm.write(f"{name}: {', '.join(place.scene for place in places)}")
+    return 0

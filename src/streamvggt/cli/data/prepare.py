@@ -1,0 +1,42 @@
+"""Make a data set's folder of its download; going on where it was stopped.
+
+streamvggt data prepare NAME RAW ROOT --workers 8
+streamvggt data prepare NAME          says what RAW must look like
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from streamvggt.data.prepare._runner import prepare
+from streamvggt.data.registry import PREPARE, find, names
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    parser.add_argument("name", choices=names(PREPARE), metavar="NAME", help=f"one of {', '.join(names(PREPARE))}")
+    parser.add_argument("raw", type=Path, nargs="?", metavar="RAW", help="folder of the download")
+    parser.add_argument(
+        "root", type=Path, nargs="?", metavar="ROOT", help="of all data sets; this one's folder is made in it"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=num_cores, metavar="N", help=f"processes (default: {num_cores}, one per core)"
+    )
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="scenes to prepare (default: all)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.raw is None:
+        print(find(PREPARE, arguments.name).__doc__)
+        return 0
+    if arguments.root is None:
+        raise ValueError(f"name ROOT, too: streamvggt data prepare {arguments.name} {arguments.raw} ROOT")
+    report = prepare(arguments.name, arguments.raw, arguments.root, workers=arguments.workers, only=arguments.only)
+    for scene, reason in report.skipped.items():
+        print(f"left out: {scene}: {reason}")
+    print(report)
+    if report.failed:
+        print("The same command tries the failed ones again.")
+    return 1 if report.failed else 0
