@@ -47,6 +47,12 @@ class Case:
 
 CASES = [
     Case("virtual_kitti2", depth_step=0.01, outdoors=True, has_sky=True, num_clips=3),
+    Case("co3d", relative_step=2e-4),
+    Case("wildrgbd", depth_step=0.001),
+    Case("arkitscenes", depth_step=0.001),
+    Case("arkitscenes_highres", depth_step=0.001),
+    Case("scannetpp", depth_step=0.001),
+    Case("scannet", depth_step=0.001),
 ]
 
 SIZE = (60, 80)

@@ -74,3 +74,21 @@ def world_from_cam(view: View) -> np.ndarray:
     pose = np.eye(4)
     pose[:3] = invert_pose(view.cam_from_world.double()).numpy()
     return pose
+
+
+def millimetres(view: View) -> np.ndarray:
+    """Depth as most 16-bit images hold it; 0 where unknown or beyond 65.535 m. (H, W) uint16"""
+    values = np.round(depth_array(view) * 1000)
+    return np.where(values < 1 << 16, values, 0).astype(np.uint16)
+
+
+def near_mask(view: View) -> np.ndarray:
+    """255 for what is nearer than the median, 0 elsewhere. (H, W) uint8"""
+    depth = depth_array(view)
+    return np.where((depth > 0) & (depth <= np.median(depth)), 255, 0).astype(np.uint8)
+
+
+def neighbours_in_time(num_frames: int) -> dict[int, list[tuple[int, float]]]:
+    """For each frame all others, with how much they share: the less the farther in time."""
+    numbers = range(num_frames)
+    return {i: [(j, 1 / (1 + abs(i - j))) for j in numbers if j != i] for i in numbers}

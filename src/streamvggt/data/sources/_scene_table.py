@@ -1,0 +1,74 @@
+"""One file per scene that says all of its frames' cameras: the ARKitScenes sets, ScanNet++.
+
+images            (N,) names; with or without the suffix ".png"
+intrinsics        (N, 6) width, height, fx, fy, cx, cy; or (N, 3, 3)
+trajectories      (N, 4, 4) world-from-camera
+image_collection  {frame: [(other frame, how much they share), …]}, frames as numbers from 0; not in every set
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from streamvggt.data.decode import BadData, read_npz
+from streamvggt.data.listing import Listing
+
+
+@dataclass(frozen=True)
+class Camera:
+    """intrinsics: (3, 3); world_from_cam: (4, 4); size: H, W of the image, or None where the file does not say."""
+
+    intrinsics: np.ndarray
+    world_from_cam: np.ndarray
+    size: tuple[int, int] | None
+
+
+def scene_frames(listing: Listing, path: Path) -> list[str]:
+    """Names of the frames without suffix, in the order of the file."""
+    return [str(name).removesuffix(".png") for name in listing.npz(path, "images")["images"]]
+
+
+@lru_cache(maxsize=16)
+def scene_cameras(path: Path) -> Mapping[str, Camera]:
+    """By names of frames."""
+    table = read_npz(path, "images", "intrinsics", "trajectories")
+    names, intrinsics, poses = table["images"], table["intrinsics"], table["trajectories"]
+    if not len(names) == len(intrinsics) == len(poses):
+        raise BadData(f"{path}: {len(names)} images, {len(intrinsics)} intrinsics and {len(poses)} trajectories")
+    cameras = {}
+    for name, numbers, pose in zip(names, intrinsics, poses, strict=True):
+        size = None
+        if numbers.shape == (6,):
+            width, height, fx, fy, cx, cy = numbers.tolist()
+            size = round(height), round(width)
+            numbers = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+        cameras[str(name).removesuffix(".png")] = Camera(numbers, pose, size)
+    return cameras
+
+
+@lru_cache(maxsize=16)
+def scene_groups(path: Path, frames: tuple[str, ...]) -> Sequence[Sequence[int]]:
+    """For each frame that has neighbours, itself and them, best first, as positions in `frames`.
+
+    Neighbours that are not in `frames` are left out.
+    """
+    table = read_npz(path, "images", "image_collection")
+    names = [str(name).removesuffix(".png") for name in table["images"]]
+    position = {name: number for number, name in enumerate(frames)}
+    groups = []
+    try:
+        for reference, neighbours in table["image_collection"].item().items():
+            best_first = sorted(neighbours, key=lambda neighbour: -neighbour[1])
+            members = [names[int(number)] for number in (reference, *(number for number, _ in best_first))]
+            if members[0] in position:
+                groups.append([position[name] for name in members if name in position])
+    except (AttributeError, ValueError, TypeError, IndexError) as error:
+        raise BadData(
+            f"{path}: image_collection is no {{frame: [(frame, share), …]}} of its images ({error})"
+        ) from error
+    return groups
