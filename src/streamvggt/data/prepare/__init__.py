@@ -7,7 +7,7 @@ A module says
     prepare(raw: Path, scene: str, folder: Path)   fill the (temporary) folder of one scene
     finish(raw: Path, out: Path)                   optional: files about all scenes, once all are there
 
-and raises `_runner.Skip` for a scene that is rightly left out. It needs no progress bar, no resuming and no atomic writing:
-`folder` takes its place only when `prepare` has returned, and a scene whose folder is there is done. Its docstring says
-what RAW must look like: `streamvggt data prepare NAME` prints it.
+and raises `_runner.Skip` for a scene that is rightly left out. It needs no progress bar, no resuming and no atomic
+writing: `folder` takes its place only when `prepare` has returned, and a scene whose folder is there is done. Its
+docstring says what RAW must look like: `streamvggt data prepare NAME` prints it.
 """

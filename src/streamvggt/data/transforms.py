@@ -1,0 +1,172 @@
+"""From a stored frame to what the network trains on: crops, sizes and colours, with cameras that follow exactly.
+
+Sizes are (width, height) in pixels, as data sets write them. H×W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from streamvggt.data.decode import BadData
+from streamvggt.data.view import View
+
+Size = tuple[int, int]
+
+
+def fit(view: View, size: Size, extra: int = 0) -> View:
+    """A view of a given size: centred on its principal point, as much of it as the size can hold.
+
+    Args:
+        size: of the result.
+        extra: the view is first made larger than `size` by that many pixels, then cut; another number is another zoom.
+
+    Raises:
+        BadData: the principal point is too near to a border.
+    """
+    width, height = size
+    view = crop_around_principal_point(view)
+    return centre_crop(rescale_to_cover(view, (width + extra, height + extra)), size)
+
+
+def crop_around_principal_point(view: View) -> View:
+    """The largest part whose middle is the principal point."""
+    height, width = view.depth.shape
+    cx, cy = view.intrinsics[0, 2].item(), view.intrinsics[1, 2].item()
+    if min(cx, width - cx) <= width / 5 or min(cy, height - cy) <= height / 5:
+        raise BadData(f"the principal point ({cx:.1f}, {cy:.1f}) is too near to a border of {width}×{height} pixels")
+    x, y = round(cx), round(cy)
+    half_width, half_height = min(x, width - x), min(y, height - y)
+    return crop(view, x - half_width, y - half_height, (2 * half_width, 2 * half_height))
+
+
+def rescale_to_cover(view: View, size: Size) -> View:
+    """The smallest of the same shape that is nowhere smaller than `size`."""
+    height, width = view.depth.shape
+    scale = max(size[0] / width, size[1] / height) + 1e-8
+    return resize(view, (math.floor(scale * width), math.floor(scale * height)))
+
+
+def centre_crop(view: View, size: Size) -> View:
+    """The middle of a view."""
+    height, width = view.depth.shape
+    return crop(view, round((width - size[0]) / 2), round((height - size[1]) / 2), size)
+
+
+def crop(view: View, left: int, top: int, size: Size) -> View:
+    width, height = size
+    assert left >= 0 and top >= 0 and left + width <= view.depth.shape[1] and top + height <= view.depth.shape[0]
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    intrinsics = view.intrinsics.clone()
+    intrinsics[0, 2] -= left
+    intrinsics[1, 2] -= top
+    return _with_pixels(view, view.image[:, rows, columns], (rows, columns), intrinsics)
+
+
+def resize(view: View, size: Size) -> View:
+    """Another number of pixels for the same picture: colours filtered, everything else of the nearest pixel."""
+    height, width = view.depth.shape
+    if size == (width, height):
+        return view
+    scale_x, scale_y = size[0] / width, size[1] / height
+    pixels = Image.fromarray(image_array(view.image))
+    kernel = Image.Resampling.LANCZOS if min(scale_x, scale_y) < 1 else Image.Resampling.BICUBIC
+    rows = nearest(height, size[1])[:, None]
+    columns = nearest(width, size[0])[None]
+    return _with_pixels(
+        view,
+        image_tensor(np.asarray(pixels.resize(size, kernel))),
+        (rows, columns),
+        scale_intrinsics(view.intrinsics, scale_x, scale_y),
+    )
+
+
+def scale_intrinsics(intrinsics: Tensor, scale_x: float, scale_y: float) -> Tensor:
+    """Of a resized image; corners of the image stay corners, so pixel centres move: x' + ½ = scale · (x + ½)."""
+    intrinsics = intrinsics.clone()
+    scale = torch.tensor([scale_x, scale_y], dtype=intrinsics.dtype)
+    intrinsics[:2, :2] *= scale[:, None]
+    intrinsics[:2, 2] = (intrinsics[:2, 2] + 0.5) * scale - 0.5
+    return intrinsics
+
+
+def nearest(before: int, after: int) -> Tensor:
+    """Which of `before` pixels is nearest to each of `after` pixels. (after,) int64"""
+    return ((torch.arange(after, dtype=torch.float64) + 0.5) * before / after).long().clamp(max=before - 1)
+
+
+def image_array(image: Tensor) -> np.ndarray:
+    """(3, H, W) in [0, 1] → (H, W, 3) uint8"""
+    return (image * 255).round_().byte().permute(1, 2, 0).contiguous().numpy()
+
+
+def image_tensor(image: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 → (3, H, W) in [0, 1]"""
+    return torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32)).div_(255)
+
+
+def _with_pixels(view: View, image: Tensor, where: tuple, intrinsics: Tensor) -> View:
+    ids = view.object_ids
+    return replace(
+        view,
+        image=image,
+        depth=view.depth[where],
+        valid=view.valid[where],
+        sky=view.sky[where],
+        intrinsics=intrinsics,
+        object_ids=None if ids is None else ids[where],
+    )
+
+
+@dataclass(frozen=True)
+class ColourJitter:
+    """One change of colours, the same for all frames of a sequence.
+
+    brightness, contrast, saturation: factors; 1 changes nothing. hue: shift, in turns.
+    order: of the four, by number.
+    """
+
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+    order: Sequence[int] = (0, 1, 2, 3)
+
+    @staticmethod
+    def draw(random: np.random.Generator) -> ColourJitter:
+        factors = random.uniform(0.5, 1.5, 3)
+        return ColourJitter(*factors, random.uniform(-0.1, 0.1), tuple(random.permutation(4)))
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(3, H, W) in [0, 1] → (3, H, W) in [0, 1]"""
+        pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+        changes = (self._brighten, self._contrast, self._saturate, self._turn)
+        for number in self.order:
+            pixels = changes[number](pixels)
+        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+    def _brighten(self, pixels: np.ndarray) -> np.ndarray:
+        return (pixels * np.float32(self.brightness)).clip(0, 1)
+
+    def _contrast(self, pixels: np.ndarray) -> np.ndarray:
+        return _blend(pixels, cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).mean(), self.contrast)
+
+    def _saturate(self, pixels: np.ndarray) -> np.ndarray:
+        return _blend(pixels, cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None], self.saturation)
+
+    def _turn(self, pixels: np.ndarray) -> np.ndarray:
+        hsv = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)
+        hsv[..., 0] = (hsv[..., 0] + np.float32(360 * self.hue)) % 360
+        return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).clip(0, 1)
+
+
+def _blend(pixels: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
+    """All `other` at 0, as it was at 1, more than it was above."""
+    return (other + (pixels - other) * np.float32(share)).clip(0, 1)
