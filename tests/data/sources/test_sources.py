@@ -16,6 +16,8 @@ from streamvggt.data.registry import LAYOUTS, SOURCES, class_in, find
 from streamvggt.data.source import Source
 from streamvggt.data.synthetic.layouts._clips import world_clips
 from streamvggt.data.view import View
+from streamvggt.geometry.camera import Cameras
+from streamvggt.geometry.pointmap import unproject
 
 
 @dataclass(frozen=True)
@@ -119,3 +121,35 @@ def test_there_is_something_to_agree_on(read_back):
     for clip, _ in written:
         shared = agreement(clip[0], clip[1])
         assert shared.overlap > 0.5 and shared.agreeing > 0.7, shared
+
+
+def transposed(view: View) -> View:
+    pose = torch.cat([view.cam_from_world[:, :3].T, view.cam_from_world[:, 3:]], -1)
+    return replace(view, cam_from_world=pose)
+
+
+def swapped(view: View) -> View:
+    return replace(view, cam_from_world=view.cameras.world_from_cam)
+
+
+def shifted(view: View) -> View:
+    return replace(view, intrinsics=view.intrinsics + torch.tensor([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]]))
+
+
+def ray_length(view: View) -> View:
+    """Distance along the ray in place of depth."""
+    rays = unproject(torch.ones_like(view.depth), Cameras(torch.eye(4)[:3], view.intrinsics)).norm(dim=-1)
+    return replace(view, depth=view.depth * rays)
+
+
+@pytest.mark.parametrize("wrong", [transposed, swapped, shifted, ray_length])
+def test_wrong_conventions_do_not_pass(read_back, wrong, monkeypatch):
+    """The checks above are worth something: they fail for a reader that takes a convention wrongly."""
+    _, source, _ = read_back
+    right = source.read
+    monkeypatch.setattr(source, "read", lambda scene, frame: wrong(right(scene, frame)))
+    with pytest.raises(AssertionError):
+        test_views_are_the_world(read_back)
+    if wrong is not shifted:  # half a pixel in all views alike moves what they see along with them
+        with pytest.raises(AssertionError):
+            test_views_project_into_each_other(read_back)

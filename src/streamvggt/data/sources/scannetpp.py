@@ -37,7 +37,8 @@ class ScanNetpp(Source):
 
     def runs(self, scene: str) -> list[Sequence[int]]:
         frames = self.frames(scene)
-        return [[i for i, frame in enumerate(frames) if frame.startswith(camera)] for camera in CAMERAS]
+        runs = [[i for i, frame in enumerate(frames) if frame.startswith(camera)] for camera in CAMERAS]
+        return [run for run in runs if run]
 
     def groups(self, scene: str) -> Sequence[Sequence[int]]:
         return scene_groups(self.root / scene / TABLE, tuple(self.frames(scene)))
