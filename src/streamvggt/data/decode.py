@@ -9,9 +9,12 @@ import io
 import json
 import pickle
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import OpenEXR
 
@@ -23,6 +26,12 @@ class BadData(ValueError):
 def read_colour(path: Path) -> np.ndarray:
     """An image of any type, told by its content and not its name; turned upright, alpha dropped. (H, W, 3) uint8 RGB"""
     return _decode(path, cv2.IMREAD_COLOR_RGB)
+
+
+def write_colour(path: Path, image: np.ndarray, kind: str | None = None) -> None:
+    """Write an image as its suffix, or else `kind`, says: ".png" or ".jpg", of quality 95. (H, W, 3) uint8 RGB"""
+    _, content = cv2.imencode(kind or path.suffix, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+    path.write_bytes(content)
 
 
 def read_png16(path: Path) -> np.ndarray:
@@ -83,6 +92,24 @@ def read_npz(path: Path, *keys: str) -> dict[str, np.ndarray]:
         if isinstance(error, BadData):
             raise
         raise BadData(f"{path}: damaged, or no archive of arrays ({error})") from error
+
+
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """An HDF5 file to read; what is missing in it, or damaged, is an error that names the file."""
+    with open(path, "rb"):
+        pass  # a missing file says so in the system's words
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, KeyError) as error:
+        raise BadData(f"{path}: damaged, or not the HDF5 file that was expected ({error})") from error
+
+
+def read_hdf5(path: Path, key: str) -> np.ndarray:
+    """One array of an HDF5 file."""
+    with open_hdf5(path) as file:
+        return file[key][()]
 
 
 def read_json(path: Path):

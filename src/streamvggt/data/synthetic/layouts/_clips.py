@@ -10,11 +10,13 @@ import cv2
 import numpy as np
 import torch
 
+from streamvggt.data.decode import write_colour
 from streamvggt.data.synthetic.clip import sample_fov
 from streamvggt.data.synthetic.dice import Dice
 from streamvggt.data.synthetic.scene import WorldStyle, sample_stage
 from streamvggt.data.synthetic.trajectory import FRAMES_PER_SECOND
 from streamvggt.data.synthetic.world import SyntheticWorld, film
+from streamvggt.data.transforms import image_array
 from streamvggt.data.view import View
 from streamvggt.geometry.camera import invert_pose
 
@@ -51,10 +53,8 @@ def world_clips(
 
 def write_image(path: Path, view: View, kind: str | None = None) -> None:
     """The colours of a view; `kind` is ".jpg" or ".png" where the name says something else."""
-    pixels = (view.image.permute(1, 2, 0) * 255).round().byte().numpy()[..., ::-1]
-    _, content = cv2.imencode(kind or path.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    write_colour(path, image_array(view.image), kind)
 
 
 def write_png(path: Path, values: np.ndarray) -> None:
