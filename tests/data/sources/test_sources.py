@@ -55,6 +55,11 @@ CASES = [
     Case("arkitscenes_highres", depth_step=0.001),
     Case("scannetpp", depth_step=0.001),
     Case("scannet", depth_step=0.001),
+    Case("hypersim", image_error=0.002, outdoors=True),
+    Case("megadepth", outdoors=True, split="all"),
+    Case("omniobject3d", image_error=0.002, num_frames=12),
+    Case("point_odyssey", outdoors=True),
+    Case("waymo", outdoors=True, min_valid=0.45, num_clips=5),
 ]
 
 SIZE = (60, 80)
