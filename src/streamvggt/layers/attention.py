@@ -38,7 +38,15 @@ def flash_kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return flash_attn_func(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
 
 
-KERNELS: dict[str, Kernel] = {"sdpa": sdpa_kernel, "flash": flash_kernel}
+def explicit_kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The formula as it stands, scores kept: few tokens in bfloat16 on a CPU train fastest so (benchmarks/training.md).
+
+    (B, N, T, D), keys and values of any length.
+    """
+    return torch.softmax(q * q.shape[-1] ** -0.5 @ k.mT, -1) @ v
+
+
+KERNELS: dict[str, Kernel] = {"sdpa": sdpa_kernel, "flash": flash_kernel, "explicit": explicit_kernel}
 
 
 def find_kernel(name: str) -> Kernel:

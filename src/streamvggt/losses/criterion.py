@@ -28,6 +28,11 @@ class LossResult:
     terms: dict[str, Tensor]
     details: dict[str, Tensor] = field(default_factory=dict)
 
+    def plus(self, terms: dict[str, Tensor]) -> LossResult:
+        """With further weighted scalars."""
+        detached = {name: value.detach() for name, value in terms.items()}
+        return replace(self, total=sum(terms.values(), start=self.total), terms={**self.terms, **detached})
+
 
 class Criterion(ABC):
     """A loss of a prediction and a target, computed in float32 at least, whatever the caller's autocast says."""

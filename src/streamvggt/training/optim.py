@@ -20,6 +20,8 @@ class Optimisation:
     freeze: patterns of parameters that do not learn.
     lr_multipliers: pattern → factor on the learning rate; the first that matches counts.
     clip_norm: of the gradients of all parameters together.
+    clip_apart: patterns of parameters whose gradients are clipped by themselves, each pattern's together: where one
+        part's gradients are much larger, it would decide the step of all others.
     """
 
     lr: float
@@ -29,6 +31,7 @@ class Optimisation:
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: float = 1.0
+    clip_apart: Sequence[str] = ()
     freeze: Sequence[str] = ()
     lr_multipliers: Mapping[str, float] = field(default_factory=dict)
 
@@ -52,6 +55,23 @@ class Optimisation:
         freeze_parameters(model, self.freeze)
         groups = parameter_groups(model, self.weight_decay, self.lr_multipliers)
         return AdamW(groups, lr=self.lr, betas=tuple(self.betas), fused=fused)
+
+    def clipped_together(self, model: nn.Module) -> list[list[nn.Parameter]]:
+        """The trainable parameters, first those clipped with all others, then those of each pattern of `clip_apart`.
+
+        Raises:
+            ValueError: a pattern matches no trainable parameter.
+        """
+        patterns = list(self.clip_apart)
+        sets: list[list[nn.Parameter]] = [[] for _ in range(1 + len(patterns))]
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                of = next((i for i, pattern in enumerate(patterns, 1) if fnmatchcase(name, pattern)), 0)
+                sets[of].append(parameter)
+        for pattern, found in zip(patterns, sets[1:], strict=True):
+            if not found:
+                raise ValueError(f"clip_apart pattern {pattern!r} matches no trainable parameter of the network")
+        return [parameters for parameters in sets if parameters]
 
     def set_lr(self, optimizer, step: int) -> float:
         lr = self.lr_at(step)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +30,18 @@ from streamvggt.training.checkpoint import Checkpoints
 from streamvggt.training.log import Log, Tally, depth_picture
 from streamvggt.training.optim import Optimisation, describe_parameters, freeze_parameters
 from streamvggt.training.supervision import Supervision, Teacher
+
+
+class Auxiliary(Protocol):
+    """Losses beside the criterion, of what passes through the network in training."""
+
+    names: Sequence[str]
+
+    def watch(self, network: VGGT) -> AbstractContextManager:
+        """Within the context, note what is needed of one forward pass in the object that it answers."""
+
+    def __call__(self, batch: Batch, seen: object, network: VGGT) -> dict[str, Tensor]:
+        """Weighted scalars by name."""
 
 
 class TrainingData(Protocol):
@@ -65,6 +78,8 @@ class Trainer:
         log_every: int = 10,
         ema_decay: float | None = None,
         max_bad_steps: int = 10,
+        auxiliary: Auxiliary | None = None,
+        gradient_scales: Mapping[str, float] | None = None,
         resume: bool = True,
     ):
         """
@@ -76,6 +91,9 @@ class Trainer:
             keep: states to keep.
             ema_decay: of the moving average of the weights that is validated and saved; None: none.
             max_bad_steps: stop after this many steps in a row without a finite loss and gradient.
+            auxiliary: further losses of training, not of validation, e.g. `Correspondence`; None: none.
+            gradient_scales: module → factor on the gradient that it sends back through its first input, e.g.
+                {"camera_head": 0.05}: how much a head may have its way with the trunk.
             resume: go on from `output_dir`/last.pt if it is there; False refuses to, and overwrites nothing.
         """
         # A batch without measured tracks leaves the track head out.
@@ -116,8 +134,15 @@ class Trainer:
         self.ema = None
         if ema_decay is not None:
             self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
+        self.auxiliary = auxiliary
+        if auxiliary is not None and self.encoder is not None:
+            raise ValueError(
+                "auxiliary losses need an encoder that learns; here a frozen one serves teacher and student"
+            )
+        for name, scale in (gradient_scales or {}).items():
+            scale_gradient(model, name, scale)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.clipped_together = optimisation.clipped_together(self.model)
         self.checkpoints = Checkpoints(self.output_dir, keep=keep, is_main=is_main)
         self.step, self.best, self.bad_steps, self.num_bad = 0, float("inf"), 0, 0
         if self.checkpoints.last.exists():
@@ -174,19 +199,26 @@ class Trainer:
         # For whatever draws from the global random state, in this project or not.
         set_seed((self.seed * 1_000_003 + self._number()) % 2**32)
         lr = self.optimisation.set_lr(self.optimizer, self.step)
-        tally = Tally(self.heads, self.device)
+        tally = Tally((*self.heads, *(self.auxiliary.names if self.auxiliary else ())), self.device)
         num_frames = 0
         for position in range(self.accumulate):
             batch = next(batches)
             num_frames += batch.num_sequences * batch.num_frames
             with self.accelerator.accumulate(self.model):
-                result, _, _ = self._forward(self.model, batch, self._generator(position))
+                result, _, _ = self._forward(self.model, batch, self._generator(position), self.auxiliary)
                 self.accelerator.backward(result.total)
                 tally.add(result)
-        norm = self.accelerator.clip_grad_norm_(self.parameters, self.optimisation.clip_norm)
+        norm = self._clip()
         said = tally.means(self.accelerator)
         self._update(norm, said["loss"])
         return {**said, "grad_norm": norm, "lr": lr, "frames": num_frames * self.accelerator.num_processes}
+
+    def _clip(self) -> Tensor:
+        """Clip the gradients; answer their norm before, of all together."""
+        first, *apart = self.clipped_together
+        norms = [self.accelerator.clip_grad_norm_(first, self.optimisation.clip_norm)]  # undoes the loss scale, too
+        norms += [nn.utils.clip_grad_norm_(parameters, self.optimisation.clip_norm) for parameters in apart]
+        return torch.stack([norm.to(self.device) for norm in norms]).norm()
 
     def _update(self, norm: Tensor, loss: Tensor) -> None:
         """Step, unless something is not finite; all processes decide alike, from numbers that they share."""
@@ -207,18 +239,22 @@ class Trainer:
                 f"last good state is {self.checkpoints.last}; try a lower learning rate or a longer warm-up"
             )
 
-    def _forward(self, model: nn.Module, batch: Batch, generator: torch.Generator):
+    def _forward(self, model: nn.Module, batch: Batch, generator: torch.Generator, auxiliary: Auxiliary | None = None):
         batch = batch.to(self.device)
         queries = self.supervision.query_points(batch, generator) if "track" in self.heads else None
         heads = [head for head in self.heads if head != "track" or queries is not None]
         patches = None
-        with self.accelerator.autocast():
+        watching = nullcontext() if auxiliary is None else auxiliary.watch(self.network)
+        with self.accelerator.autocast(), watching as seen:
             if self.encoder is not None:
                 with torch.no_grad():
                     patches = self.encoder(batch.images)
             target = self.supervision(batch, heads, queries, patches)
             prediction = model(batch.images, heads=heads, query_points=queries, patches=patches)
-        return self.loss(prediction, target), prediction, target
+        result = self.loss(prediction, target)
+        if auxiliary is not None:
+            result = result.plus(auxiliary(batch, seen, self.network))
+        return result, prediction, target
 
     @torch.no_grad()
     def _validate(self) -> None:
@@ -302,6 +338,27 @@ class Trainer:
             model = self.network if self.ema is None else self.ema.module
             save_model(model, self.output_dir / name, state)
         self.accelerator.wait_for_everyone()
+
+
+def scale_gradient(model: nn.Module, name: str, scale: float) -> None:
+    """Multiply the gradient that a part of a network sends back through its first input; its own is as ever.
+
+    Raises:
+        ValueError: there is no such part.
+    """
+    modules = dict(model.named_modules())
+    if name not in modules:
+        raise ValueError(f"gradient_scales names {name!r}, which the network has not")
+
+    def before(module, inputs):
+        first, *others = inputs
+        if not first.requires_grad:
+            return inputs
+        mine = first.view_as(first)  # the same tensor may go elsewhere, too
+        mine.register_hook(lambda gradient: gradient * scale)
+        return (mine, *others)
+
+    modules[name].register_forward_pre_hook(before)
 
 
 def shared_encoder(model: VGGT, supervision: Supervision) -> Callable[[Tensor], Tensor] | None:

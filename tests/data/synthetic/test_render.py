@@ -25,7 +25,7 @@ def stage_of(count, index=0, **style):
 
 def filmed(stage, num_frames, size=(H, W), times=None):
     dice = Dice(stage.scenes.seeds, "clip")
-    fov = sample_fov(dice)
+    fov = sample_fov(dice, WorldStyle())
     if times is None:
         times = clip_times(stage, dice, fov, num_frames)
     intrinsics = intrinsics_from_fov(fov, size)[:, None].expand(-1, times.shape[1], -1, -1)

@@ -213,7 +213,7 @@ def test_ways_are_smooth_as_a_hand_holds_a_camera():
     poses = stage.trajectories.cam_from_world(times)
     turned = torch.arccos((((poses[:, 1:, :, :3] * poses[:, :-1, :, :3]).sum((-1, -2)) - 1) / 2).clamp(-1, 1))
     assert turned.max() < 0.2  # radians per 30th of a second
-    fov = sample_fov(Dice(stage.scenes.seeds, "clip"))
+    fov = sample_fov(Dice(stage.scenes.seeds, "clip"), WorldStyle())
     slow = film(stage, times[:, :2], fov, (14, 14))
     moved = slow.cameras.world_from_cam[..., 3].diff(dim=1).norm(dim=-1)
     assert moved.max() < 0.3

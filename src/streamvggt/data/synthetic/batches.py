@@ -22,6 +22,7 @@ class WorldBatches:
     size: the longer side of the images, in pixels.
     aspects: height over width; each batch has one of them.
     frames: fewest and most frames of a sequence; each batch has one length.
+    growth: over how many batches the longest sequences grow from fewest to most; 0: at once.
     max_images: images of a batch; as many sequences as fit.
     num_tracks: points to follow; 0: none.
     device: where to render.
@@ -32,6 +33,7 @@ class WorldBatches:
     size: int = 112
     aspects: Sequence[float] = (1.0, 0.75, 0.5, 1.5)
     frames: tuple[int, int] = (2, 8)
+    growth: int = 0
     max_images: int = 16
     num_tracks: int = 0
     device: str = "cpu"
@@ -45,6 +47,8 @@ class WorldBatches:
     def __getitem__(self, index: int) -> Batch:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
         fewest, most = self.frames
+        if index < self.growth:
+            most = fewest + (most - fewest) * index // self.growth
         num_frames = int(torch.randint(fewest, most + 1, (), generator=generator))
         aspect = self.aspects[int(torch.randint(len(self.aspects), (), generator=generator))]
         width = self.size if aspect <= 1 else patches(self.size / aspect)

@@ -16,7 +16,7 @@ from torch import Tensor
 from streamvggt.data.synthetic.cast import Jobs, nearest_hits
 from streamvggt.data.synthetic.dice import Dice
 from streamvggt.data.synthetic.render import select
-from streamvggt.data.synthetic.scene import Stage
+from streamvggt.data.synthetic.scene import Stage, WorldStyle
 from streamvggt.data.synthetic.shell import exits
 from streamvggt.data.synthetic.trajectory import FRAMES_PER_SECOND
 from streamvggt.geometry.camera import invert_pose
@@ -90,6 +90,6 @@ def probed_distance(stage: Stage, times: Tensor, fov: Tensor) -> Tensor:
     return depth.median(-1).values.view(times.shape)
 
 
-def sample_fov(dice: Dice) -> Tensor:
+def sample_fov(dice: Dice, style: WorldStyle) -> Tensor:
     """Field of view over the larger side of the image, radians. (B,)"""
-    return dice.uniform(math.radians(35), math.radians(90))
+    return dice.uniform(*map(math.radians, style.fov))

@@ -30,10 +30,12 @@ class WorldStyle:
     """What share of the scenes is how.
 
     outdoor_share, moving_share: of scenes in the open, with moving things.
+    fov: fields of view over the larger side of the image, from … to, degrees.
     """
 
     outdoor_share: float = 0.4
     moving_share: float = 0.3
+    fov: tuple[float, float] = (35.0, 90.0)
 
 
 @dataclass(frozen=True)

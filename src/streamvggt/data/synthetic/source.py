@@ -42,7 +42,7 @@ class SyntheticSource:
         if not 0 <= frame < self.num_frames:
             raise IndexError(f"{scene} has frames 0 … {self.num_frames - 1}, not {frame}")
         times = torch.tensor([[frame]]) / FRAMES_PER_SECOND
-        fov = sample_fov(Dice(stage.scenes.seeds, "clip"))
+        fov = sample_fov(Dice(stage.scenes.seeds, "clip"), self.world.style)
         return film(stage, times, fov, self.image_size).view(0, 0)
 
     def _number(self, scene: str) -> int:

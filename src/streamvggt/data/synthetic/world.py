@@ -102,7 +102,7 @@ class SyntheticWorld:
         """
         style = self.style if moving is None else replace(self.style, moving_share=float(moving))
         stage = sample_stage(self.scene_seeds(scene, 1, device), style)
-        fov = sample_fov(Dice(stage.scenes.seeds, "clip"))
+        fov = sample_fov(Dice(stage.scenes.seeds, "clip"), style)
         pace = 1.0
         if laps is not None:
             pace = laps * stage.trajectories.period.abs().item() * FRAMES_PER_SECOND / num_frames
@@ -116,7 +116,7 @@ def clips(seeds: Tensor, style: WorldStyle, num_frames: int, image_size: tuple[i
     """A training clip of each of B scenes."""
     stage = sample_stage(seeds, style)
     dice = Dice(seeds, "clip")
-    fov = sample_fov(dice)
+    fov = sample_fov(dice, style)
     return film(stage, clip_times(stage, dice, fov, num_frames), fov, image_size, num_tracks)
 
 
