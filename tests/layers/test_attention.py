@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from streamvggt.layers import attention
-from streamvggt.layers.attention import Attention, SeePast, check_kernel, find_kernel, flash_kernel, sdpa_kernel
+from streamvggt.layers.attention import (
+    Attention,
+    SeePast,
+    check_kernel,
+    explicit_kernel,
+    find_kernel,
+    flash_kernel,
+    sdpa_kernel,
+)
 from streamvggt.layers.block import Block
 from streamvggt.layers.rope import Rotation
 
@@ -37,6 +45,13 @@ def test_frame_by_frame_attention_is_the_dense_mask(visible, tokens):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-13)
 
 
+def test_the_explicit_kernel_is_the_fused_one():
+    q, k, v = qkv(3, 5)
+    torch.testing.assert_close(explicit_kernel(q, k, v), sdpa_kernel(q, k, v), rtol=0, atol=1e-13)
+    few = q[:, :, :4]
+    torch.testing.assert_close(explicit_kernel(few, k, v), sdpa_kernel(few, k, v), rtol=0, atol=1e-13)
+
+
 def test_rotated_products_depend_on_the_distance_alone():
     rotation = Rotation((5, 6), 2, 8, dtype=torch.float64)
     q, k = torch.randn(2, 8, dtype=torch.float64)
@@ -56,7 +71,7 @@ def test_special_tokens_are_not_rotated():
 
 
 def test_unknown_kernel_and_missing_flash_attention_are_said(monkeypatch):
-    with pytest.raises(ValueError, match="attention='fast' is unknown; choose one of sdpa, flash"):
+    with pytest.raises(ValueError, match="attention='fast' is unknown; choose one of sdpa, flash, explicit"):
         find_kernel("fast")
     monkeypatch.setattr(attention.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install flash-attn"):

@@ -80,3 +80,14 @@ def test_patterns_that_match_nothing_are_errors():
         Optimisation(lr=1.0, steps=1, freeze=["*"]).build(model)
     with pytest.raises(ValueError, match="warmup_steps=5"):
         Optimisation(lr=1.0, steps=2, warmup_steps=5)
+
+
+def test_parts_clipped_apart_are_all_parameters_once(fresh):
+    model = fresh()
+    optimisation = Optimisation(lr=1e-3, steps=1, clip_apart=["camera_head.*", "*.bias"])
+    sets = optimisation.clipped_together(model)
+    found = [id(p) for parameters in sets for p in parameters]
+    assert sorted(found) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+    assert {id(p) for p in sets[1]} == {id(p) for p in model.camera_head.parameters()}
+    with pytest.raises(ValueError, match="clip_apart pattern 'heads"):
+        Optimisation(lr=1e-3, steps=1, clip_apart=["heads.*"]).clipped_together(model)

@@ -1,7 +1,7 @@
-"""True correspondences as teachers of attention: for small networks that see too little data to find them by themselves.
+"""True correspondences as teachers of attention, for small networks that see too little to find them by themselves.
 
-A network trained on hundreds of millions of images learns by itself which patches of two frames show the same place. One
-that sees a hundred thousand does not, and its cameras stay where they began. Where depth and cameras are known, so
+A network trained on hundreds of millions of images learns by itself which patches of two frames show the same place.
+One that sees a hundred thousand does not, and its cameras stay where they began. Where depth and cameras are known, so
 are the matches. They teach the first global blocks where to look and the encoder what to tell apart; the network
 stays what it is, and nothing of this is left after training.
 
@@ -50,8 +50,8 @@ class Seen:
 class Correspondence:
     """Cross entropy of the attention of two heads, and of patch features, against the true matches.
 
-    In each of the `layers` head 0 is taught to look from each patch at its match in the first frame, head 1 at the one in
-    the frame before, among all keys that the frame sees. The first `channels` of the encoder's features are taught
+    In each of the `layers` head 0 is taught to look from each patch at its match in the first frame, head 1 at the one
+    in the frame before, among all keys that the frame sees. The first `channels` of the encoder's features are taught
     to find the match among the patches of those frames (InfoNCE, arXiv 1807.03748).
 
     attention, features: weights.

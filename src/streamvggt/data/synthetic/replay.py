@@ -1,4 +1,4 @@
-"""Rendered batches used more than once, each time looking different: where rendering would take the time of learning."""
+"""Rendered batches used more than once, each time looking different, where rendering would take learning's time."""
 
 from __future__ import annotations
 
