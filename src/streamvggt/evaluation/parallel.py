@@ -4,7 +4,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
+
+import torch
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -18,7 +21,7 @@ def in_threads(
     Args:
         num_threads: None: the processors this process may use.
     """
-    num_threads = num_threads or len(os.sched_getaffinity(0))
+    num_threads = num_threads or num_processors()
     with ThreadPoolExecutor(num_threads) as pool:
         ahead: deque = deque()
         try:
@@ -31,3 +34,19 @@ def in_threads(
         finally:
             for future in ahead:
                 future.cancel()
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """PyTorch does not divide its work further, where many threads have some of their own."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def num_processors() -> int:
+    """Those this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,9 @@
+"""Predict monocular depth; --help says how."""
+
+import sys
+
+from streamvggt.evaluation.monodepth import MonoDepth
+from streamvggt.evaluation.work import run_program
+
+if __name__ == "__main__":
+    sys.exit(run_program(MonoDepth().predict_program))

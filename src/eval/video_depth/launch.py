@@ -1,0 +1,9 @@
+"""Predict video depth; --help says how."""
+
+import sys
+
+from streamvggt.evaluation.video_depth import VideoDepth
+from streamvggt.evaluation.work import run_program
+
+if __name__ == "__main__":
+    sys.exit(run_program(VideoDepth().predict_program))

@@ -1,0 +1,42 @@
+"""Monocular depth: every image is a sequence of its own, its depth brought to the truth's median.
+
+launch.py         <folder>/<scene>/<image>depth.npy   float32, as large as the network sees it
+eval_metrics.py   <folder>/metric.json                eight numbers, each a mean over images weighted by pixels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from streamvggt.evaluation.depth_metrics import ALIGNMENTS, score_depth
+from streamvggt.evaluation.depth_protocol import Clip, DepthProtocol, Scored, predicted_and_true
+from streamvggt.evaluation.parallel import in_threads, one_thread_each
+from streamvggt.evaluation.readers.depth_set import DepthSet
+
+
+class MonoDepth(DepthProtocol):
+    name = "monodepth"
+    datasets = ("sintel", "bonn", "kitti", "nyu")
+    alignments = ("median",)
+
+    def clips(self, reader: DepthSet, scene: str, folder: Path, stride: int) -> list[Clip]:
+        place = folder if reader.is_flat else folder / scene
+        return [
+            Clip(f"{scene}/{frame}", scene, [frame], [place / f"{frame}depth.npy"])
+            for frame in reader.frames(scene)[::stride]
+        ]
+
+    def score(self, reader: DepthSet, clips: Sequence[Clip], alignments: Sequence[str]) -> dict[str, list[Scored]]:
+        (alignment,) = alignments
+
+        def score_image(clip: Clip) -> Scored:
+            predicted, true = predicted_and_true(reader, clip.scene, clip.frames[0], clip.paths[0])
+            result = score_depth(predicted, true, ALIGNMENTS[alignment], reader.rules)
+            return result.numbers, result.num_valid
+
+        with one_thread_each():
+            return {alignment: list(in_threads(score_image, clips))}
+
+    def result_name(self, alignment: str) -> str:
+        return "metric.json"

@@ -1,0 +1,54 @@
+"""Video depth: a video is one stream, and one scale (and shift) brings all its frames to the truth.
+
+launch.py       <folder>/<scene>/frame_%04d.npy    float32, as large as the network sees it; numbered in order
+eval_depth.py   <folder>/result_<alignment>.json   eight numbers, each a mean over videos weighted by pixels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from streamvggt.evaluation.depth_metrics import ALIGNMENTS, score_depth
+from streamvggt.evaluation.depth_protocol import Clip, DepthProtocol, Scored, predicted_and_true
+from streamvggt.evaluation.parallel import in_threads
+from streamvggt.evaluation.readers.depth_set import DepthSet
+
+
+class VideoDepth(DepthProtocol):
+    name = "video_depth"
+    datasets = ("sintel", "bonn", "kitti")
+    alignments = ("scale", "scale&shift", "metric", "scale_exact", "scale&shift_exact")
+
+    def clips(self, reader: DepthSet, scene: str, folder: Path, stride: int) -> list[Clip]:
+        frames = reader.frames(scene)[::stride]
+        return [Clip(scene, scene, frames, [folder / scene / f"frame_{i:04d}.npy" for i in range(len(frames))])]
+
+    def score(self, reader: DepthSet, clips: Sequence[Clip], alignments: Sequence[str]) -> dict[str, list[Scored]]:
+        scored: dict[str, list[Scored]] = {alignment: [] for alignment in alignments}
+        for clip in clips:
+            predicted, true = self._read(reader, clip)
+            for alignment in alignments:
+                result = score_depth(predicted, true, ALIGNMENTS[alignment], reader.rules)
+                scored[alignment].append((result.numbers, result.num_valid))
+        return scored
+
+    def result_name(self, alignment: str) -> str:
+        return f"result_{alignment}.json"
+
+    @staticmethod
+    def _read(reader: DepthSet, clip: Clip) -> tuple[torch.Tensor, torch.Tensor]:
+        """All predictions and all true depth of a video. (T, H, W) each"""
+
+        def read(item: tuple[str, Path]) -> tuple[torch.Tensor, torch.Tensor]:
+            return predicted_and_true(reader, clip.scene, *item)
+
+        frames = list(zip(clip.frames, clip.paths, strict=True))
+        pairs = list(tqdm(in_threads(read, frames), total=len(frames), desc=clip.scene, unit="frame", leave=False))
+        predicted, true = zip(*pairs, strict=True)
+        if len({tuple(depth.shape) for depth in true}) > 1:
+            raise ValueError(f"{reader.name}, {clip.scene}: the true depth changes its size within the video")
+        return torch.stack(predicted), torch.stack(true)
