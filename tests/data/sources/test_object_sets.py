@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from streamvggt.data.decode import BadData
+from streamvggt.data.encode import write_png
 from streamvggt.data.sources.co3d import CO3D
 from streamvggt.data.sources.wildrgbd import WildRGBD
 from streamvggt.data.synthetic.layouts import co3d, wildrgbd
-from streamvggt.data.synthetic.layouts._clips import near_mask, world_clips, write_png
+from streamvggt.data.synthetic.layouts._clips import near_mask, world_clips
 
 CLIPS = world_clips(1, 4, 30, 40)
 SETS = pytest.mark.parametrize(("source", "layout"), [(CO3D, co3d), (WildRGBD, wildrgbd)])

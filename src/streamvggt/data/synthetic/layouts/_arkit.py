@@ -6,14 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from streamvggt.data.encode import millimetres, world_from_cam, write_image, write_png
 from streamvggt.data.sources._arkit import ARKitFrames
-from streamvggt.data.synthetic.layouts._clips import (
-    Clip,
-    millimetres,
-    world_from_cam,
-    write_image,
-    write_png,
-)
+from streamvggt.data.synthetic.layouts._clips import Clip
 
 
 def write_scene(source: type[ARKitFrames], folder: Path, clip: Clip, first_second: float, **more) -> list[str]:

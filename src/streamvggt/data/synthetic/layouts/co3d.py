@@ -8,16 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from streamvggt.data.encode import depth_array, world_from_cam, write_image, write_png
 from streamvggt.data.sources.co3d import CO3D, FULL_SCALE
-from streamvggt.data.synthetic.layouts._clips import (
-    Clip,
-    Written,
-    depth_array,
-    near_mask,
-    world_from_cam,
-    write_image,
-    write_png,
-)
+from streamvggt.data.synthetic.layouts._clips import Clip, Written, near_mask
 
 CATEGORY = "apple"
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from streamvggt.data.encode import depth_array, world_from_cam, write_image
 from streamvggt.data.sources.hypersim import Hypersim
-from streamvggt.data.synthetic.layouts._clips import Clip, Written, depth_array, world_from_cam, write_image
+from streamvggt.data.synthetic.layouts._clips import Clip, Written
 
 OUTDOORS = True
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from streamvggt.data.decode import write_exr
+from streamvggt.data.encode import depth_array, world_from_cam, write_image
 from streamvggt.data.sources.megadepth import HELD_OUT, SETS, MegaDepth
-from streamvggt.data.synthetic.layouts._clips import Clip, Written, depth_array, world_from_cam, write_image
+from streamvggt.data.synthetic.layouts._clips import Clip, Written
 
 OUTDOORS = True
 SET_SIZE = 64

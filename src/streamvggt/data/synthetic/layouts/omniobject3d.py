@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from streamvggt.data.encode import depth_array, world_from_cam, write_image
 from streamvggt.data.sources.omniobject3d import OmniObject3D
-from streamvggt.data.synthetic.layouts._clips import Clip, Written, depth_array, world_from_cam, write_image
+from streamvggt.data.synthetic.layouts._clips import Clip, Written
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[Written]:

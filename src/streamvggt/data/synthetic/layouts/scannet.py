@@ -7,15 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from streamvggt.data.encode import millimetres, world_from_cam, write_image, write_png
 from streamvggt.data.sources.scannet import TABLE, ScanNet
-from streamvggt.data.synthetic.layouts._clips import (
-    Clip,
-    Written,
-    millimetres,
-    world_from_cam,
-    write_image,
-    write_png,
-)
+from streamvggt.data.synthetic.layouts._clips import Clip, Written
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[Written]:

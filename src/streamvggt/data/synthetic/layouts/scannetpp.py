@@ -7,16 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from streamvggt.data.encode import millimetres, world_from_cam, write_image, write_png
 from streamvggt.data.sources.scannetpp import TABLE, ScanNetpp, principal_point_excess
-from streamvggt.data.synthetic.layouts._clips import (
-    Clip,
-    Written,
-    millimetres,
-    neighbours_in_time,
-    world_from_cam,
-    write_image,
-    write_png,
-)
+from streamvggt.data.synthetic.layouts._clips import Clip, Written, neighbours_in_time
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[Written]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from streamvggt.data.encode import depth_array, world_from_cam, write_image, write_png
 from streamvggt.data.sources.virtual_kitti2 import VirtualKitti2
-from streamvggt.data.synthetic.layouts._clips import Clip, Written, depth_array, world_from_cam, write_image, write_png
+from streamvggt.data.synthetic.layouts._clips import Clip, Written
 
 OUTDOORS = True
 SKY = 65535

@@ -9,8 +9,9 @@ import h5py
 import numpy as np
 
 from streamvggt.data.decode import write_exr
+from streamvggt.data.encode import depth_array, world_from_cam, write_image
 from streamvggt.data.sources.waymo import INVALID, Waymo
-from streamvggt.data.synthetic.layouts._clips import Clip, Written, depth_array, world_from_cam, write_image
+from streamvggt.data.synthetic.layouts._clips import Clip, Written
 
 OUTDOORS = True
 

@@ -8,16 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from streamvggt.data.encode import millimetres, world_from_cam, write_image, write_png
 from streamvggt.data.sources.wildrgbd import WildRGBD
-from streamvggt.data.synthetic.layouts._clips import (
-    Clip,
-    Written,
-    millimetres,
-    near_mask,
-    world_from_cam,
-    write_image,
-    write_png,
-)
+from streamvggt.data.synthetic.layouts._clips import Clip, Written, near_mask
 
 CATEGORY = "apple"
 

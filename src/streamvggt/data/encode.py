@@ -1,0 +1,48 @@
+"""What is in a view, as files of data sets want it; `decode.py` reads such files.
+
+H×W pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from streamvggt.data.decode import write_colour
+from streamvggt.data.transforms import image_array
+from streamvggt.data.view import View
+from streamvggt.geometry.camera import invert_pose
+
+
+def write_image(path: Path, view: View, kind: str | None = None) -> None:
+    """The colours of a view; `kind` is ".jpg" or ".png" where the name says something else."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_colour(path, image_array(view.image), kind)
+
+
+def write_png(path: Path, values: np.ndarray) -> None:
+    """One channel of uint8 or uint16. (H, W)"""
+    assert values.dtype in (np.uint8, np.uint16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(".png", values)[1])
+
+
+def depth_array(view: View) -> np.ndarray:
+    """0 where unknown. (H, W) float32"""
+    return torch.where(view.valid, view.depth, 0).float().numpy()
+
+
+def world_from_cam(view: View) -> np.ndarray:
+    """(4, 4) float64"""
+    pose = np.eye(4)
+    pose[:3] = invert_pose(view.cam_from_world.double()).numpy()
+    return pose
+
+
+def millimetres(view: View) -> np.ndarray:
+    """Depth as most 16-bit images hold it; 0 where unknown or beyond 65.535 m. (H, W) uint16"""
+    values = np.round(depth_array(view) * 1000)
+    return np.where(values < 1 << 16, values, 0).astype(np.uint16)
