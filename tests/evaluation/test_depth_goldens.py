@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from streamvggt.data.synthetic.layouts.sintel import write_dpt
 from streamvggt.evaluation.depth_protocol import predicted_and_true
 from streamvggt.evaluation.monodepth import MonoDepth
-from streamvggt.evaluation.readers.sintel import write_dpt
 from streamvggt.evaluation.video_depth import VideoDepth
 
 GOLDENS = np.load(Path(__file__).parents[1] / "goldens" / "metrics.npz")

@@ -30,7 +30,9 @@ def read_colour(path: Path) -> np.ndarray:
 
 def write_colour(path: Path, image: np.ndarray, kind: str | None = None) -> None:
     """Write an image as its suffix, or else `kind`, says: ".png" or ".jpg", of quality 95. (H, W, 3) uint8 RGB"""
-    _, content = cv2.imencode(kind or path.suffix, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+    kind = kind or path.suffix
+    options = [cv2.IMWRITE_JPEG_QUALITY, 95] if kind.lower() in (".jpg", ".jpeg") else []  # OpenCV warns of others
+    _, content = cv2.imencode(kind, image[..., ::-1], options)
     path.write_bytes(content)
 
 

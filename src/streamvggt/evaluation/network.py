@@ -6,12 +6,14 @@ S frames · H×W pixels.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from streamvggt.model.device import DTYPES, choose_device, choose_dtype
 from streamvggt.model.vggt import VGGT
@@ -85,6 +87,8 @@ class Evaluated:
         dtype = choose_dtype(arguments.dtype, device)
         weights = arguments.weights or released
         model = load_model(weights, sees=sees, heads=tuple(heads), device=device, dtype=dtype)
+        if str(weights).startswith("random:"):
+            tqdm.write(f"!!! {weights}: random weights; the numbers MEAN NOTHING", file=sys.stderr)
         size = arguments.size or model.config["image_size"]
         if size < model.patch_size:
             raise ValueError(f"--size {size} is below one patch of the network, {model.patch_size} pixels")

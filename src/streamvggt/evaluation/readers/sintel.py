@@ -55,10 +55,3 @@ def read_dpt(path: Path) -> np.ndarray:
             f"{path} is cut off: {width}×{height} numbers were expected, {(len(content) - 12) // 4} are there"
         )
     return np.frombuffer(content, "<f4", offset=12).reshape(height, width).astype(np.float32)
-
-
-def write_dpt(path: Path, depth: np.ndarray) -> None:
-    """As `read_dpt` reads it. (H, W)"""
-    height, width = depth.shape
-    head = np.float32(TAG).tobytes() + np.array([width, height], "<i4").tobytes()
-    path.write_bytes(head + depth.astype("<f4").tobytes())
