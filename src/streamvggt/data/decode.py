@@ -47,19 +47,17 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def read_exr(path: Path) -> np.ndarray:
-    """An EXR image of one channel. (H, W) float32"""
+    """An EXR image of one channel, or of one that is there several times, as Blender writes depth. (H, W) float32"""
     _read_bytes(path)  # a missing file says so in the system's words
     try:
         with OpenEXR.File(str(path), separate_channels=True) as file:
-            channels = file.channels()
-            if len(channels) != 1:
-                raise BadData(f"{path}: one channel was expected, it has {sorted(channels)}")
-            pixels = next(iter(channels.values())).pixels
+            channels = {name: channel.pixels for name, channel in file.channels().items()}
     except (RuntimeError, ValueError, TypeError) as error:
-        if isinstance(error, BadData):
-            raise
         raise BadData(f"{path}: damaged, or no EXR file ({error})") from error
-    return np.asarray(pixels, np.float32)
+    grey = [pixels for name, pixels in channels.items() if name != "A"]
+    if not grey or any(not np.array_equal(pixels, grey[0], equal_nan=True) for pixels in grey[1:]):
+        raise BadData(f"{path}: one channel was expected, it has {sorted(channels)}")
+    return np.asarray(grey[0], np.float32)
 
 
 def write_exr(path: Path, values: np.ndarray) -> None:
@@ -84,7 +82,7 @@ def read_npz(path: Path, *keys: str) -> dict[str, np.ndarray]:
     a pickle that asks for anything else is refused, never executed.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(_read_bytes(path))) as archive:
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:  # arrays not asked for may be huge
             there = [name.removesuffix(".npy") for name in archive.namelist()]
             missing = [key for key in keys if key not in there]
             if missing:
