@@ -115,48 +115,52 @@ class Source:
         """Where the object is, for `mask_share`. (H, W) bool"""
         raise NotImplementedError
 
-    # What is the same for all.
+    def view(self, path: Path, **fields) -> View:
+        """As `checked_view`, in the data set's unit."""
+        return checked_view(path, is_metric=self.is_metric, **fields)
 
-    def view(
-        self,
-        path: Path,
-        *,
-        image: np.ndarray,
-        depth: np.ndarray,
-        intrinsics: np.ndarray,
-        world_from_cam: np.ndarray,
-        sky: np.ndarray | None = None,
-    ) -> View:
-        """A view of what was read, checked.
 
-        Args:
-            path: of what stands for the frame in errors.
-            image: RGB. (H, W, 3) uint8
-            depth: in the data set's unit; what is not finite and positive is unknown. (H, W)
-            intrinsics: in pixels; the centre of the first pixel is (0, 0). (3, 3)
-            world_from_cam: pose, OpenCV axes. (4, 4) or (3, 4)
-            sky: (H, W) bool; None: nothing is known to be sky.
+def checked_view(
+    path: Path,
+    *,
+    image: np.ndarray,
+    depth: np.ndarray,
+    intrinsics: np.ndarray,
+    world_from_cam: np.ndarray,
+    is_metric: bool,
+    sky: np.ndarray | None = None,
+) -> View:
+    """A view of what was read, checked.
 
-        Raises:
-            BadData: sizes disagree, the camera is skewed or its pose is no rigid motion.
-        """
-        if image.shape[:2] != depth.shape:
-            raise BadData(f"{path}: the image has {image.shape[:2]} pixels, its depth {depth.shape}")
-        intrinsics, pose = np.asarray(intrinsics, np.float64), np.asarray(world_from_cam, np.float64)
-        check_intrinsics(intrinsics, path)
-        check_pose(pose, path)
-        depth = torch.from_numpy(np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32))
-        if sky is not None:
-            depth = depth.masked_fill(torch.from_numpy(sky), 0)
-        return View(
-            image=torch.from_numpy(image).permute(2, 0, 1).float() / 255,
-            depth=depth,
-            valid=depth > 0,
-            sky=torch.zeros_like(depth, dtype=torch.bool) if sky is None else torch.from_numpy(sky),
-            intrinsics=torch.from_numpy(intrinsics).float(),
-            cam_from_world=invert_pose(torch.from_numpy(pose[:3])).float(),
-            is_metric=self.is_metric,
-        )
+    Args:
+        path: of what stands for the frame in errors.
+        image: RGB. (H, W, 3) uint8
+        depth: in the data set's unit; what is not finite and positive is unknown. (H, W)
+        intrinsics: in pixels; the centre of the first pixel is (0, 0). (3, 3)
+        world_from_cam: pose, OpenCV axes. (4, 4) or (3, 4)
+        is_metric: whether the unit is the metre.
+        sky: (H, W) bool; None: nothing is known to be sky.
+
+    Raises:
+        BadData: sizes disagree, the camera is skewed or its pose is no rigid motion.
+    """
+    if image.shape[:2] != depth.shape:
+        raise BadData(f"{path}: the image has {image.shape[:2]} pixels, its depth {depth.shape}")
+    intrinsics, pose = np.asarray(intrinsics, np.float64), np.asarray(world_from_cam, np.float64)
+    check_intrinsics(intrinsics, path)
+    check_pose(pose, path)
+    depth = torch.from_numpy(np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32))
+    if sky is not None:
+        depth = depth.masked_fill(torch.from_numpy(sky), 0)
+    return View(
+        image=torch.from_numpy(image).permute(2, 0, 1).float() / 255,
+        depth=depth,
+        valid=depth > 0,
+        sky=torch.zeros_like(depth, dtype=torch.bool) if sky is None else torch.from_numpy(sky),
+        intrinsics=torch.from_numpy(intrinsics).float(),
+        cam_from_world=invert_pose(torch.from_numpy(pose[:3])).float(),
+        is_metric=is_metric,
+    )
 
 
 def check_intrinsics(intrinsics: np.ndarray, path: Path) -> None:
