@@ -1,14 +1,17 @@
 """The held-out table: how good a checkpoint is on scenes of the procedural world that no training has seen.
 
-    python -m streamvggt.evaluation.synthetic results/train/tiny-vggt/best --frames 8 --sequences 64
+    python -m streamvggt.evaluation.synthetic ckpt/tiny-vggt --style rooms --frames 8 --sequences 64
 
-Beside it stand baselines that anyone can compute: one depth for all pixels, and a camera that never moves.
+Beside it stand baselines that anyone can compute: one depth for all pixels, and a camera that never moves. The cameras
+are judged twice: those of the camera head, and those that the network's points and depth imply.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from streamvggt.data.synthetic.scene import STYLES
 from streamvggt.data.synthetic.world import SyntheticWorld
 from streamvggt.data.view import Batch
 from streamvggt.evaluation.depth_metrics import absolute_relative_error, scaled_by_median, share_within
@@ -24,20 +28,26 @@ from streamvggt.evaluation.pose_metrics import auc, relative_pose_errors, trajec
 from streamvggt.geometry.alignment import align_points
 from streamvggt.geometry.camera import Cameras, cameras_from_encoding
 from streamvggt.geometry.pointmap import unproject
+from streamvggt.model.memory import CameraMemory
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import fingerprint, load_model
 from streamvggt.stream.session import StreamSession
 
-COLUMNS = ("AbsRel", "δ<1.25", "AUC@30", "AUC@15", "AUC@5", "ATE", "points")
+COLUMNS = ("AbsRel", "δ<1.25", "AUC@30", "AUC@15", "AUC@5", "AUC@30 points", "ATE", "points", "ms")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is judged of one sequence: poses (S, 3, 4), depth (S, H, W), world points (S, H, W, 3)."""
+    """What is judged of one sequence.
+
+    cam_from_world: (S, 3, 4)   depth: (S, H, W)   points: of the world. (S, H, W, 3)
+    implied: poses that points and depth imply; None where the points come from the poses. (S, 3, 4)
+    """
 
     cam_from_world: Tensor
     depth: Tensor
     points: Tensor
+    implied: Tensor | None = None
 
 
 Estimator = Callable[[Batch], Estimate]
@@ -46,12 +56,14 @@ Estimator = Callable[[Batch], Estimate]
 def evaluate(estimators: dict[str, Estimator], batches: Iterator[Batch]) -> dict[str, dict[str, float]]:
     """Mean numbers of each estimator over sequences (batches of one).
 
-    AbsRel, δ<1.25: depth with one scale per sequence (medians). AUC: relative poses of all pairs of frames.
-    ATE: root mean square error of the camera centres after a similarity, over the path's length. points: mean
-    distance of the points after a similarity, over the mean distance of the true ones from their centre.
+    AbsRel, δ<1.25: depth with one scale per sequence (medians). AUC: relative poses of all pairs of frames; "AUC@30
+    points": of the poses implied by points and depth. ATE: root mean square error of the camera centres after a
+    similarity, over the path's length. points: mean distance of the points after a similarity, over the mean distance
+    of the true ones from their centre. ms: time per frame, the median over the sequences.
     """
     sums = {name: {column: [] for column in COLUMNS if not column.startswith("AUC")} for name in estimators}
     angles: dict[str, list[Tensor]] = {name: [] for name in estimators}
+    implied: dict[str, list[Tensor]] = {name: [] for name in estimators}
     for batch in batches:
         valid, depth, pose = batch.valid[0], batch.depth[0], batch.cam_from_world[0]
         if not valid.any():
@@ -59,7 +71,9 @@ def evaluate(estimators: dict[str, Estimator], batches: Iterator[Batch]) -> dict
         true_points = batch.points()[0][valid].double()
         spread = (true_points - true_points.mean(0)).norm(dim=-1).mean()
         for name, estimator in estimators.items():
+            began = time.perf_counter()
             estimate = estimator(batch)
+            seconds = time.perf_counter() - began
             scaled = scaled_by_median(estimate.depth, depth, valid)
             points = estimate.points[valid].double()
             points = align_points(points, true_points).apply(points)
@@ -68,28 +82,38 @@ def evaluate(estimators: dict[str, Estimator], batches: Iterator[Batch]) -> dict
                 "δ<1.25": share_within(scaled, depth, valid),
                 "ATE": trajectory_error(estimate.cam_from_world, pose),
                 "points": ((points - true_points).norm(dim=-1).mean() / spread).item(),
+                "ms": 1000 * seconds / len(pose),
             }
             for column, value in numbers.items():
                 sums[name][column].append(value)
             angles[name].append(torch.maximum(*relative_pose_errors(estimate.cam_from_world, pose)))
+            if estimate.implied is not None:
+                implied[name].append(torch.maximum(*relative_pose_errors(estimate.implied, pose)))
     table = {}
     for name, columns in sums.items():
         means = {column: sum(values) / len(values) for column, values in columns.items()}
+        means["ms"] = statistics.median(columns["ms"])
+        means["AUC@30 points"] = auc(torch.cat(implied[name]), 30) if implied[name] else float("nan")
         errors = torch.cat(angles[name])
         means |= {f"AUC@{threshold}": auc(errors, threshold) for threshold in (30, 15, 5)}
         table[name] = {column: means[column] for column in COLUMNS}
     return table
 
 
-def network(model: VGGT, stream: bool = False) -> Estimator:
-    """The network's depth, camera head and points (the point head's, or unprojected depth)."""
+def network(model: VGGT, stream: bool = False, camera_memory: CameraMemory = "exact") -> Estimator:
+    """The network's depth, camera head and points (the point head's, or unprojected depth).
+
+    Args:
+        stream: frame by frame, with a memory of all frames.
+        camera_memory: of the stream; see `VGGT.new_memory`.
+    """
 
     @torch.no_grad()
     def estimate(batch: Batch) -> Estimate:
         images = batch.images.to(next(model.parameters()).device)
         heads = tuple(head for head in model.heads if head != "track")
         if stream:
-            session = StreamSession(model, heads=heads)
+            session = StreamSession(model, heads=heads, camera=camera_memory)
             said = [session.push(image).to("cpu") for image in images[0]]
             depth = torch.cat([p.depth for p in said], 1)
             pose_enc = torch.cat([p.pose_enc for p in said], 1)
@@ -99,9 +123,30 @@ def network(model: VGGT, stream: bool = False) -> Estimator:
             depth, pose_enc, points = whole.depth, whole.pose_enc, whole.points
         cameras = cameras_from_encoding(pose_enc[0], tuple(images.shape[-2:]))
         depth = depth[0, ..., 0]
-        return Estimate(cameras.cam_from_world, depth, unproject(depth, cameras) if points is None else points[0])
+        if points is None:
+            return Estimate(cameras.cam_from_world, depth, unproject(depth, cameras))
+        implied = implied_poses(depth, cameras.intrinsics, points[0])
+        return Estimate(cameras.cam_from_world, depth, points[0], implied)
 
     return estimate
+
+
+def implied_poses(depth: Tensor, intrinsics: Tensor, points: Tensor) -> Tensor:
+    """Where cameras must stand for their depth to show these world points: each frame's best similarity.
+
+    Args:
+        depth: (S, H, W)
+        intrinsics: (S, 3, 3)
+        points: of the world, seen at these pixels. (S, H, W, 3)
+
+    Returns:
+        Camera-from-world, in the points' unit. (S, 3, 4)
+    """
+    rest = torch.eye(4)[:3].expand(len(depth), 3, 4)
+    seen = unproject(depth, Cameras(rest, intrinsics)).flatten(1, 2).double()  # in each camera's own axes
+    fitted = align_points(points.flatten(1, 2).double(), seen)
+    translation = fitted.translation / fitted.scale.clamp(min=1e-9)[:, None]
+    return torch.cat([fitted.rotation, translation[..., None]], -1).to(depth.dtype)
 
 
 def still_camera(batch: Batch) -> Estimate:
@@ -111,8 +156,11 @@ def still_camera(batch: Batch) -> Estimate:
     return Estimate(pose, depth, unproject(depth, Cameras(pose, batch.intrinsics[0])))
 
 
-def held_out(split: str, num_sequences: int, num_frames: int, height: int, width: int) -> Iterator[Batch]:
-    world = SyntheticWorld(split)
+def held_out(
+    split: str, num_sequences: int, num_frames: int, height: int, width: int, style: str = "world"
+) -> Iterator[Batch]:
+    """Sequences that no training has seen, of one of the `STYLES`."""
+    world = SyntheticWorld(split, style=STYLES[style])
     for index in tqdm(range(num_sequences), desc="held out", unit="sequence", disable=None):
         yield world.batch(index, 1, num_frames, height, width)
 
@@ -120,7 +168,8 @@ def held_out(split: str, num_sequences: int, num_frames: int, height: int, width
 def markdown(table: dict[str, dict[str, float]]) -> str:
     lines = ["| | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
     for name, numbers in table.items():
-        lines.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in numbers.values()) + " |")
+        said = (f"{value:.1f}" if column == "ms" else f"{value:.3f}" for column, value in numbers.items())
+        lines.append(f"| {name} | " + " | ".join("–" if value == "nan" else value for value in said) + " |")
     return "\n".join(lines)
 
 
@@ -131,6 +180,7 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=64)
     parser.add_argument("--image", type=int, nargs=2, metavar=("H", "W"), default=(112, 112))
     parser.add_argument("--split", choices=("val", "test"), default="test")
+    parser.add_argument("--style", choices=STYLES, default="world", help="rooms: what the shipped networks learnt in")
     parser.add_argument("--sees", choices=("all", "past"), help="load all weights as this (default: as they say)")
     parser.add_argument("--stream", action="store_true", help="frame by frame with a memory")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -141,9 +191,13 @@ def main() -> None:
         model = load_model(weights, sees=arguments.sees, device=arguments.device)
         estimators[f"{weights} ({model.sees}, {fingerprint(model)})"] = network(model, arguments.stream)
     estimators["one depth, still camera"] = still_camera
-    table = evaluate(estimators, held_out(arguments.split, arguments.sequences, arguments.frames, *arguments.image))
-    height, width = arguments.image
-    print(f"\n{arguments.sequences} {arguments.split} sequences of {arguments.frames} frames, {width}×{height}\n")
+    batches = held_out(arguments.split, arguments.sequences, arguments.frames, *arguments.image, arguments.style)
+    table = evaluate(estimators, batches)
+    print(
+        f"\n{arguments.sequences} {arguments.split} sequences ({arguments.style}) of {arguments.frames} frames, ",
+        end="",
+    )
+    print("{1}×{0}\n".format(*arguments.image))
     print(markdown(table))
     if arguments.json:
         arguments.json.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n")

@@ -38,6 +38,11 @@ class WorldStyle:
     fov: tuple[float, float] = (35.0, 90.0)
 
 
+ROOMS = WorldStyle(outdoor_share=0.0, moving_share=0.0, fov=(55.0, 75.0))
+"""Rooms in which nothing moves, through lenses of phones: what a small network can learn in hours."""
+STYLES = {"world": WorldStyle(), "rooms": ROOMS}
+
+
 @dataclass(frozen=True)
 class Lights:
     """One lamp or sun per scene, and what comes from everywhere.

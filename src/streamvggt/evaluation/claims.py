@@ -1,0 +1,80 @@
+"""The paper's claims at small scale: what causality, distillation and the camera's memory cost and bring.
+
+    python -m streamvggt.evaluation.claims --out results/claims.md
+
+StreamVGGT (arXiv 2507.11539) claims that a causal student distilled from the bidirectional teacher nearly keeps its
+quality, that without distillation it does not, and that streaming equals the full causal pass. Each row of the table
+is one of these networks on the same sequences of rooms that no training has seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from streamvggt.evaluation.synthetic import Estimator, evaluate, held_out, markdown, network, still_camera
+from streamvggt.files import atomic_write
+from streamvggt.model.weights import fingerprint, load_model
+
+
+def rows(teacher: str, student: str, measured: str | None, device: str) -> dict[str, Estimator]:
+    """Estimators by name.
+
+    Args:
+        teacher, student, measured: weights, see `load_model`; `measured` is a student trained on ground truth only.
+    """
+
+    def load(weights: str, sees: str):
+        return load_model(weights, sees=sees, device=device)
+
+    distilled = load(student, "past")
+    made = {
+        f"teacher, sees all ({fingerprint(load(teacher, 'all'))})": network(load(teacher, "all")),
+        "teacher's weights run causally, untrained": network(load(teacher, "past")),
+        f"student, distilled ({fingerprint(distilled)})": network(distilled),
+        "… streamed, camera memory exact": network(distilled, stream=True),
+        "… streamed, camera memory released": network(distilled, stream=True, camera_memory="released"),
+    }
+    if measured is not None:
+        on_truth = load(measured, "past")
+        made[f"student on ground truth only, same budget ({fingerprint(on_truth)})"] = network(on_truth)
+    made["one depth, still camera"] = still_camera
+    return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--teacher", default="ckpt/tiny-vggt")
+    parser.add_argument("--student", default="ckpt/tiny-streamvggt")
+    parser.add_argument("--measured", help="a student trained on ground truth only, if there is one")
+    parser.add_argument("--frames", type=int, nargs="+", default=(8, 24, 100))
+    parser.add_argument("--sequences", type=int, nargs="+", default=(64, 24, 8), help="for each number of frames")
+    parser.add_argument("--image", type=int, nargs=2, metavar=("H", "W"), default=(112, 112))
+    parser.add_argument("--style", default="rooms")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, help="write the tables here (.md), and the numbers beside it (.json)")
+    arguments = parser.parse_args()
+    if len(arguments.frames) != len(arguments.sequences):
+        parser.error("--frames and --sequences need as many numbers each")
+    estimators = rows(arguments.teacher, arguments.student, arguments.measured, arguments.device)
+    tables, text = {}, ""
+    for num_frames, num_sequences in zip(arguments.frames, arguments.sequences, strict=True):
+        batches = held_out("test", num_sequences, num_frames, *arguments.image, arguments.style)
+        tables[num_frames] = evaluate(estimators, batches)
+        title = f"{num_frames} frames ({num_sequences} test sequences, {arguments.style})"
+        text += f"\n**{title}**\n\n{markdown(tables[num_frames])}\n"
+        print(f"\n{title}\n\n{markdown(tables[num_frames])}", flush=True)
+    if arguments.out:
+        for path, content in (
+            (arguments.out, text.lstrip()),
+            (arguments.out.with_suffix(".json"), json.dumps(tables, indent=2, ensure_ascii=False) + "\n"),
+        ):
+            with atomic_write(path) as unfinished:
+                unfinished.write_text(content)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""The table of the paper's claims is made by one command."""
+
+import json
+
+from networks import TINY
+
+from streamvggt import VGGT
+from streamvggt.evaluation import claims
+
+
+def test_the_command_writes_its_tables(tmp_path, monkeypatch):
+    VGGT(**{**TINY, "heads": ("camera", "depth", "points")}).save_pretrained(tmp_path / "weights")
+    weights = str(tmp_path / "weights")
+    arguments = ["--teacher", weights, "--student", weights, "--measured", weights, "--frames", "2", "3"]
+    arguments += ["--sequences", "1", "1", "--image", "28", "28", "--out", str(tmp_path / "claims.md")]
+    monkeypatch.setattr("sys.argv", ["claims", *arguments])
+    claims.main()
+    text, numbers = (tmp_path / "claims.md").read_text(), json.loads((tmp_path / "claims.json").read_text())
+    assert text.count("| teacher, sees all") == 2
+    three = {name.partition(" (")[0]: row for name, row in numbers["3"].items()}
+    # One set of weights: streamed exactly, causal and "student" are one network.
+    exact, causal = three["… streamed, camera memory exact"], three["teacher's weights run causally, untrained"]
+    assert abs(exact["AbsRel"] - causal["AbsRel"]) < 1e-4
+    assert len(three) == 7
