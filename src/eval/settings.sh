@@ -25,17 +25,24 @@ status=0
 # launch PROGRAM ARGUMENTS…: in one process, or in several that share the work.
 launch() {
     if [ "${PROCESSES:-1}" -gt 1 ]; then
-        accelerate launch --num_processes "$PROCESSES" --num_machines 1 --multi_gpu --main_process_port "${PORT:-0}" "$@"
+        accelerate launch --num_processes "$PROCESSES" --num_machines 1 --multi_gpu --mixed_precision no \
+            --dynamo_backend no --main_process_port "${PORT:-0}" "$@"
     else
         python "$@"
     fi || status=1
 }
 
+# predict FLAGS…: then `score` does what has been predicted now, never an earlier result that a refused run left there.
 predict() {
-    launch "eval/$protocol/launch.py" "${which[@]}" \
+    ready=$(mktemp)
+    launch "eval/$protocol/launch.py" "${which[@]}" --ready "$ready" \
         ${WEIGHTS:+--weights "$WEIGHTS"} ${DEVICE:+--device "$DEVICE"} "$@"
+    read -ra datasets < "$ready" || true
+    rm -f "$ready"
 }
 
+# score PROGRAM FLAGS…
 score() {
-    python "$@" "${which[@]}" || status=1
+    [ ${#datasets[@]} -gt 0 ] || return 0
+    python "$@" "${which[@]}" --eval_dataset "${datasets[@]}" || status=1
 }

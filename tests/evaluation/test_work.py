@@ -34,7 +34,7 @@ def test_what_is_there_is_not_made_again_and_what_is_damaged_is(tmp_path, capsys
     assert go(tmp_path, made, fail=("b", "d")) == 1
     assert made == ["a", "c", "e"]
     said = capsys.readouterr().err
-    assert "test, b: too difficult" in said and "2 problems" in said
+    assert "test, b: too difficult" in said and "2 problems, see above: test, b; test, d" in said
     damaged = tmp_path / "c.npy"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     made.clear()

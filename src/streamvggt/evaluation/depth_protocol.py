@@ -96,6 +96,7 @@ class DepthProtocol(ABC):
         self._add_arguments(parser)
         parser.add_argument("--stride", type=int, default=1, help="take every n-th frame of a video (default: 1)")
         parser.add_argument("--crop", action="store_true", help="crop to whole patches instead of resizing once more")
+        parser.add_argument("--ready", type=Path, metavar="FILE", help="write here which test sets can be scored")
         add_network_arguments(parser)
         arguments = parser.parse_args(argv)
         if arguments.stride < 1:
@@ -104,9 +105,13 @@ class DepthProtocol(ABC):
         outcome = Outcome(processes)
         tasks = self._tasks(arguments, outcome)
         network = Evaluated.load(arguments, heads=("depth",)) if tasks else None
+        ready = []
         for task in tasks:
-            with outcome.of(task.dataset):
+            with outcome.of(task.dataset, everywhere=True):
                 self._predict(task, network, arguments, processes, outcome)
+                ready.append(task.dataset)
+        if arguments.ready and processes.is_main:
+            arguments.ready.write_text(" ".join(ready) + "\n")
         return outcome.finish()
 
     def score_program(self, argv: Sequence[str] | None = None) -> int:
@@ -146,7 +151,7 @@ class DepthProtocol(ABC):
             raise ValueError(f"--output_dir {arguments.output_dir} for several test sets must contain {{data}}")
         tasks = []
         for dataset in arguments.eval_dataset:
-            with outcome.of(f"{dataset} is skipped"):
+            with outcome.of(f"{dataset} is skipped", everywhere=True):
                 reader = DEPTH_SETS[dataset](arguments.data_root)
                 chosen_scenes(reader, arguments.seq_list)
                 folder = arguments.output_dir.format(data=dataset, model_name=arguments.model_name)

@@ -47,7 +47,8 @@ class VideoDepth(DepthProtocol):
             return predicted_and_true(reader, clip.scene, *item)
 
         frames = list(zip(clip.frames, clip.paths, strict=True))
-        pairs = list(tqdm(in_threads(read, frames), total=len(frames), desc=clip.scene, unit="frame", leave=False))
+        bar = tqdm(in_threads(read, frames), clip.scene, len(frames), leave=False, unit="frame", disable=None)
+        pairs = list(bar)
         predicted, true = zip(*pairs, strict=True)
         if len({tuple(depth.shape) for depth in true}) > 1:
             raise ValueError(f"{reader.name}, {clip.scene}: the true depth changes its size within the video")

@@ -18,25 +18,30 @@ from streamvggt.files import atomic_write
 
 
 class Outcome:
-    """What went wrong on the way: said when it happens, and again at the end."""
+    """What went wrong on the way: said when it happens, named again at the end."""
 
     def __init__(self, processes: Processes):
         self._processes = processes
         self._problems: list[str] = []
 
-    def note(self, problem: str) -> None:
-        tqdm.write(f"!!! {problem}", file=sys.stderr)
-        self._problems.append(problem)
+    def note(self, what: str, reason: str) -> None:
+        tqdm.write(f"!!! {what}: {reason}", file=sys.stderr)
+        self._problems.append(what)
 
     @contextmanager
-    def of(self, what: str) -> Iterator[None]:
-        """A part that may fail without stopping the others: a data set that is missing, a sequence too long."""
+    def of(self, what: str, everywhere: bool = False) -> Iterator[None]:
+        """A part that may fail without stopping the others: a test set that is missing, a sequence too long.
+
+        Args:
+            everywhere: all processes do this, so one of them is enough to say what went wrong.
+        """
         try:
             yield
         except (torch.OutOfMemoryError, MemoryError) as error:
-            self.note(f"{what}: there is no memory left ({str(error).partition(chr(10))[0]})")
+            self.note(what, f"there is no memory left ({str(error).partition(chr(10))[0]})")
         except (OSError, ValueError) as error:
-            self.note(f"{what}: {error}")
+            if self._processes.is_main or not everywhere:
+                self.note(what, str(error))
 
     def finish(self) -> int:
         """The exit status: 0 if nothing went wrong in this process. All processes end together.
@@ -45,7 +50,8 @@ class Outcome:
         """
         self._processes.wait()
         if self._problems:
-            print(f"\n{len(self._problems)} problems:", *self._problems, sep="\n  ", file=sys.stderr)
+            count = "1 problem" if len(self._problems) == 1 else f"{len(self._problems)} problems"
+            print(f"\n{count}, see above: {'; '.join(self._problems)}", file=sys.stderr)
         return int(bool(self._problems))
 
 

@@ -47,8 +47,8 @@ class DepthSet:
         there = [Path(root) / folder for folder in self.folders if (Path(root) / folder).is_dir()]
         if not there:
             raise FileNotFoundError(
-                f"{self.name} is missing: there is no folder {Path(root) / self.folders[0]}. docs/evaluation.md says "
-                "where to get it and how to prepare it"
+                f"there is no folder {Path(root) / self.folders[0]}; docs/evaluation.md says where to get {self.name} "
+                "and how to prepare it"
             )
         self.root = there[0]
         self._pairs = {
