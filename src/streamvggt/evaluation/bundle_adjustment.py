@@ -1,0 +1,211 @@
+"""Cameras refined so that points followed through the frames are seen where they should be.
+
+Used after the network: its cameras are the start, and stay where there is too little to go by.
+S frames · K points. Pixels: the centre of the first one is (0, 0).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pycolmap
+import torch
+from torch import Tensor
+
+from streamvggt.geometry.camera import Cameras, invert_pose
+from streamvggt.geometry.pointmap import project
+
+ROUNDS = (60.0, 12.0, 4.0)
+"""Pixels of an image 518 wide within which an observation counts, in each round of adjustment."""
+LOSS_SCALE = 0.25
+"""From this share of that on an observation counts less and less (Cauchy's loss)."""
+MIN_OBSERVATIONS = 20
+"""Points that each frame must see, else nothing holds it."""
+MIN_ANGLE = 1.0
+"""Degrees between the rays of a point, below which its distance is not known."""
+
+
+class NotAdjusted(Exception):
+    """There is too little to go by, or the result is no better; says why."""
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Points of the scene in several frames.
+
+    positions: (x, y) in pixels; meaningless where not seen. (S, K, 2)
+    seen: (S, K) bool
+    """
+
+    positions: Tensor
+    seen: Tensor
+
+
+def adjust(cameras: Cameras, tracks: Tracks, image_size: tuple[int, int], depth: Tensor | None = None) -> Tensor:
+    """Poses after bundle adjustment with one focal length for all frames.
+
+    Each point starts where its rays meet, or where the depth maps put it if that explains more. Then points, poses and
+    focal length are adjusted in rounds (robust loss, pycolmap); between these, what still disagrees is left out.
+
+    Args:
+        cameras: the start. (S, 3, 4), (S, 3, 3)
+        image_size: H, W
+        depth: in the unit of the cameras; None: unknown. (S, H, W)
+
+    Returns:
+        Camera-from-world poses, float64. (S, 3, 4)
+
+    Raises:
+        NotAdjusted: the start is better kept.
+    """
+    cameras = Cameras(cameras.cam_from_world.double(), cameras.intrinsics.double())
+    positions, seen = tracks.positions.double().nan_to_num(0), tracks.seen.clone()
+    height, width = image_size
+    if not (cameras.cam_from_world.isfinite().all() and cameras.intrinsics.isfinite().all()):
+        raise NotAdjusted("the cameras to start from are not finite")
+    points = _starting_points(cameras, positions, seen, depth)
+    focal = cameras.intrinsics.diagonal(dim1=-2, dim2=-1)[:, :2].mean().item()
+    centre = cameras.intrinsics[0, :2, 2]
+    start_error = None
+    for limit in ROUNDS:
+        error = _reprojection_error(cameras, points, positions)
+        seen &= error < limit * width / 518
+        seen &= (seen.sum(0) >= 2) & (_ray_angle(cameras, points, seen) > MIN_ANGLE)
+        fewest = seen.sum(1).min().item()
+        if fewest < MIN_OBSERVATIONS:
+            raise NotAdjusted(f"a frame sees only {fewest} points that agree, {MIN_OBSERVATIONS} are needed")
+        if start_error is None:
+            start_error = error[seen].median().item()
+        poses, points, focal = _solve(
+            cameras.cam_from_world, focal, centre, points, positions, seen, image_size, LOSS_SCALE * limit * width / 518
+        )
+        intrinsics = torch.tensor([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]], dtype=torch.float64)
+        cameras = Cameras(poses, intrinsics.expand(len(poses), 3, 3))
+    if not poses.isfinite().all() or not 0.1 < focal / max(height, width) < 20:
+        raise NotAdjusted(f"it came to no sensible cameras (focal length {focal:.0f} pixels)")
+    end_error = _reprojection_error(cameras, points, positions)[seen].median().item()
+    if end_error > start_error:
+        raise NotAdjusted("points are farther from where they should be than before it")
+    return poses
+
+
+def _solve(
+    poses: Tensor,
+    focal: float,
+    centre: Tensor,
+    points: Tensor,
+    positions: Tensor,
+    seen: Tensor,
+    image_size: tuple[int, int],
+    loss_scale: float,
+) -> tuple[Tensor, Tensor, float]:
+    """One bundle adjustment: poses (S, 3, 4), points (K, 3; those not seen stay) and focal length."""
+    model = pycolmap.Reconstruction()
+    # COLMAP counts pixels from the corner of the image.
+    params = [focal, *(centre + 0.5).tolist()]
+    height, width = image_size
+    model.add_camera_with_trivial_rig(
+        pycolmap.Camera(camera_id=1, model="SIMPLE_PINHOLE", width=width, height=height, params=params)
+    )
+    elements: list[list[pycolmap.TrackElement]] = [[] for _ in range(len(points))]
+    for frame, pose in enumerate(poses):
+        visible = seen[frame].nonzero()[:, 0].tolist()
+        keypoints = (positions[frame, visible] + 0.5).numpy()
+        image = pycolmap.Image(name=str(frame), keypoints=keypoints, camera_id=1, image_id=frame + 1)
+        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(pose.numpy()))
+        for number, point in enumerate(visible):
+            elements[point].append(pycolmap.TrackElement(frame + 1, number))
+    ids = {
+        point: model.add_point3D(points[point].numpy(), pycolmap.Track(track))
+        for point, track in enumerate(elements)
+        if track
+    }
+    options = pycolmap.BundleAdjustmentOptions()
+    options.print_summary = False
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    options.ceres.loss_function_scale = loss_scale
+    config = pycolmap.BundleAdjustmentConfig()
+    for id in model.images:
+        config.add_image(id)
+    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    level, pycolmap.logging.minloglevel = pycolmap.logging.minloglevel, int(pycolmap.logging.Level.FATAL)
+    try:
+        pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+    finally:
+        pycolmap.logging.minloglevel = level
+    points = points.clone()
+    for point, id in ids.items():
+        points[point] = torch.from_numpy(model.points3D[id].xyz)
+    adjusted = np.stack([model.images[frame + 1].cam_from_world().matrix() for frame in range(len(poses))])
+    return torch.from_numpy(adjusted), points, float(model.cameras[1].params[0])
+
+
+def _starting_points(cameras: Cameras, positions: Tensor, seen: Tensor, depth: Tensor | None) -> Tensor:
+    """Where the points are in the world, of all that is known to start from. (K, 3)"""
+    candidates = [triangulate(cameras, positions, seen)]
+    if depth is not None:
+        candidates.append(_looked_up(cameras, positions, seen, depth.double()))
+    errors = []
+    for points in candidates:
+        error = _reprojection_error(cameras, points, positions).masked_fill(~seen, torch.nan)
+        errors.append(error.nanmedian(0).values.nan_to_num(torch.inf))
+    best = torch.stack(errors).argmin(0)  # (K,)
+    return torch.stack(candidates)[best, torch.arange(len(best))]
+
+
+def triangulate(cameras: Cameras, positions: Tensor, seen: Tensor) -> Tensor:
+    """The points that are nearest to their rays, in the linear sense (Hartley and Zisserman, 12.2).
+
+    Args:
+        cameras: (S, 3, 4), (S, 3, 3)
+        positions: (S, K, 2)
+        seen: (S, K) bool
+
+    Returns:
+        World points; not finite where fewer than two rays meet. (K, 3)
+    """
+    rays = rays_in_camera(cameras, positions)  # (S, K, 3)
+    pose = cameras.cam_from_world[:, None]  # (S, 1, 3, 4)
+    rows = torch.stack([rays[..., i, None] * pose[..., 2, :] - pose[..., i, :] for i in range(2)], -2)  # (S, K, 2, 4)
+    rows = rows * seen[..., None, None]
+    _, _, axes = torch.linalg.svd(rows.transpose(0, 1).flatten(1, 2), full_matrices=True)  # (K, 4, 4)
+    homogeneous = axes[:, -1]
+    points = homogeneous[:, :3] / homogeneous[:, 3:]
+    return points.masked_fill((seen.sum(0) < 2)[:, None], torch.nan)
+
+
+def rays_in_camera(cameras: Cameras, positions: Tensor) -> Tensor:
+    """Directions through pixels, z = 1. (S, K, 2) → (S, K, 3)"""
+    focal = cameras.intrinsics.diagonal(dim1=-2, dim2=-1)[:, None, :2]
+    flat = (positions - cameras.intrinsics[:, None, :2, 2]) / focal
+    return torch.cat([flat, torch.ones_like(flat[..., :1])], -1)
+
+
+def _looked_up(cameras: Cameras, positions: Tensor, seen: Tensor, depth: Tensor) -> Tensor:
+    """The middle of where the depth maps of the frames put each point. (K, 3)"""
+    height, width = depth.shape[-2:]
+    nearest = positions.round().long()
+    x, y = nearest[..., 0].clamp(0, width - 1), nearest[..., 1].clamp(0, height - 1)
+    z = depth.flatten(1).gather(1, y * width + x)  # (S, K)
+    world_from_cam = invert_pose(cameras.cam_from_world)[:, None]
+    in_camera = rays_in_camera(cameras, positions) * z[..., None]
+    points = (world_from_cam[..., :3] @ in_camera[..., None])[..., 0] + world_from_cam[..., 3]
+    return points.masked_fill(~seen[..., None], torch.nan).nanmedian(0).values
+
+
+def _reprojection_error(cameras: Cameras, points: Tensor, positions: Tensor) -> Tensor:
+    """Pixels between where a point is and where it should be; infinite behind a camera. (S, K)"""
+    pixels, depth = project(points.expand(len(positions), -1, -1), cameras)
+    error = (pixels - positions).norm(dim=-1)
+    return error.masked_fill(~(depth > 0), torch.inf).nan_to_num(torch.inf)
+
+
+def _ray_angle(cameras: Cameras, points: Tensor, seen: Tensor) -> Tensor:
+    """The widest angle, in degrees, at which two frames that see a point look at it. (K,)"""
+    centres = invert_pose(cameras.cam_from_world)[:, None, :, 3]
+    rays = torch.nn.functional.normalize(points - centres, dim=-1).nan_to_num(0)  # (S, K, 3)
+    cosine = torch.einsum("skc,tkc->stk", rays, rays)
+    both = seen[:, None] & seen[None]
+    smallest = cosine.masked_fill(~both, 1).flatten(0, 1).min(0).values
+    return torch.rad2deg(torch.arccos(smallest.clamp(-1, 1)))
