@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,6 +47,13 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
         "--camera_memory", choices=("exact", "released"), default="exact", help="see docs/streaming.md"
     )
     network.add_argument("--size", type=int, help="longer side the network sees (default: what it was made for, 518)")
+
+
+def weights_name(arguments: argparse.Namespace) -> str:
+    """A short name for the weights that the flags choose, for folders: "checkpoints" of ../ckpt/checkpoints.pth."""
+    if arguments.weights:
+        return Path(arguments.weights).stem.replace(":", "-")
+    return Path(MODELS.get(arguments.model_name.lower(), ("", "released"))[1]).stem
 
 
 @dataclass(frozen=True)

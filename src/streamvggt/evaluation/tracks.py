@@ -76,7 +76,7 @@ class HeadTracks:
                 ).to("cpu")
             back = np.argsort(order)
             positions.append(said.tracks[0][back].float())
-            seen.append((torch.minimum(said.visibility, said.track_conf)[0][back] > MIN_CONFIDENCE))
+            seen.append(torch.minimum(said.visibility, said.track_conf)[0][back] > MIN_CONFIDENCE)
         if not positions:
             return _no_tracks(len(images))
         return Tracks(torch.cat(positions, 1), torch.cat(seen, 1))

@@ -1,0 +1,43 @@
+"""Annotations for the evaluation of poses; `streamvggt data prepare co3d_annotations` with the published flags.
+
+python eval/pose_evaluation/preprocess_co3d.py --category all --co3d_v2_dir ../data/co3d_v2 \\
+    --output_dir ../data/co3d_v2_annotations
+"""
+
+import argparse
+from pathlib import Path
+
+from tqdm import tqdm
+
+from streamvggt.data.prepare._runner import Skip
+from streamvggt.data.prepare.co3d_annotations import MIN_QUALITY, SUBSETS, scenes, write_category
+from streamvggt.evaluation.work import run_program
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--category", default="all", help="one category, or all of the download (default)")
+    parser.add_argument("--co3d_v2_dir", type=Path, required=True, help="the download")
+    parser.add_argument("--output_dir", type=Path, required=True, help="for <category>_train.jgz and _test.jgz")
+    parser.add_argument("--min_quality", type=float, default=MIN_QUALITY, help="of viewpoints (default: %(default)s)")
+    arguments = parser.parse_args()
+    there = scenes(arguments.co3d_v2_dir)
+    categories = there if arguments.category == "all" else [arguments.category]
+    if not there or not set(categories) <= set(there):
+        raise FileNotFoundError(
+            f"no {categories[0] if there else 'category'}/frame_annotations.jgz in {arguments.co3d_v2_dir}"
+        )
+    skipped = 0
+    for category in tqdm(categories, unit="category"):
+        if all((arguments.output_dir / f"{category}_{subset}.jgz").exists() for subset in SUBSETS):
+            continue
+        try:
+            write_category(arguments.co3d_v2_dir, category, arguments.output_dir, arguments.min_quality)
+        except Skip as reason:
+            tqdm.write(f"{category} is left out: {reason}")
+            skipped += 1
+    return int(skipped > 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_program(main))
