@@ -112,9 +112,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if not draws:
         raise ValueError(f"no sequence has {arguments.min_num_images} images (--min_num_images)")
-    for draw in draws:
-        if not cameras_of(draw.frames).isfinite().all():
-            outcome.note(f"{draw.name}: a true camera is not finite; its pairs count as wrong")
+    if processes.is_main:
+        if missing:
+            outcome.note(f"{len(missing)} categories", f"there are no annotations of {', '.join(missing)}")
+        for draw in draws:
+            if not cameras_of(draw.frames).isfinite().all():
+                outcome.note(draw.name, "a true camera is not finite; its pairs count as wrong")
     folder = output_folder(arguments)
     network = load_network(arguments)
     predict(draws, network, arguments, folder, processes, outcome)
@@ -173,7 +176,7 @@ def read_all(arguments: argparse.Namespace, outcome: Outcome) -> tuple[dict[str,
         if category not in wanted:
             continue
         found = None
-        with outcome.of(category):
+        with outcome.of(category, everywhere=True):
             found = read_annotations(arguments.co3d_anno_dir, category)
         if found is None:
             missing.append(category)
@@ -181,8 +184,6 @@ def read_all(arguments: argparse.Namespace, outcome: Outcome) -> tuple[dict[str,
         if arguments.debug:
             found = {name: frames for name, frames in found.items() if (arguments.co3d_dir / category / name).is_dir()}
         annotations[category] = found
-    if annotations and missing:
-        outcome.note(f"{len(missing)} of {len(wanted)} categories have no annotations: {', '.join(missing)}")
     return annotations, missing
 
 

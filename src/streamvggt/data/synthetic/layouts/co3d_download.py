@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from streamvggt.data.synthetic.layouts._clips import Clip, Written, write_image
+from streamvggt.data.encode import write_image
+from streamvggt.data.synthetic.layouts._clips import Clip, Written
 
 FOLDER = "co3d_v2"
 CATEGORIES = ("apple", "vase")
