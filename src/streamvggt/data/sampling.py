@@ -1,55 +1,238 @@
-"""How the views of a training sample are chosen."""
+"""How the views of a training sample are chosen, and in which order they are shown.
+
+A selection numbers the samples that a scene can give (`num_items`) and makes one of them (`choose`). Frames are known
+by their positions in `source.frames(scene)`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import pairwise
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from streamvggt.data.decode import BadData
+
+if TYPE_CHECKING:
+    from streamvggt.data.source import Source
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """positions: of the frames, in the order in which they are shown. is_video: whether that is the order of time."""
+
+    positions: list[int]
+    is_video: bool
 
 
 class Selection(Protocol):
-    """Chooses the views of a sample."""
+    def num_items(self, source: Source, scene: str, num_views: int) -> int:
+        """How many samples of up to `num_views` views a scene counts as."""
+
+    def choose(
+        self, source: Source, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
+    ) -> Chosen:
+        """Sample number `item` of a scene.
+
+        Args:
+            max_views: what `num_items` was asked with.
+
+        Raises:
+            BadData: the scene has no such sample after all.
+        """
 
 
 @dataclass(frozen=True)
 class Clips:
-    """From a start frame onwards, at random intervals (the frames of a video, or a shuffled collection).
+    """From a start frame onwards, at random intervals: in the order of time (a video) or shuffled (a collection).
 
     max_interval: largest step between neighbours, in frames.
-    video_prob: share of samples that stay in the order of time.
+    video_prob: share of samples that are videos.
     fix_prob: share of videos with all intervals equal.
     block_shuffle: collections are shuffled within consecutive blocks of this many views; None: all together.
+    allow_repeat: scenes of fewer frames than views serve too, and show frames more than once.
     """
 
     max_interval: int = 25
     video_prob: float = 0.5
     fix_prob: float = 0.5
     block_shuffle: int | None = None
+    allow_repeat: bool = False
+
+    def num_starts(self, num_frames: int, num_views: int) -> int:
+        """How many frames of a run may be the start; the last ones have too few after them."""
+        needed = max(num_views // 3, min(3, num_views)) if self.allow_repeat else num_views
+        return max(num_frames - needed + 1, 0)
+
+    def num_items(self, source: Source, scene: str, num_views: int) -> int:
+        return sum(self.num_starts(len(run), num_views) for run in source.runs(scene))
+
+    def choose(
+        self, source: Source, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
+    ) -> Chosen:
+        for run in source.runs(scene):
+            starts = self.num_starts(len(run), max_views)
+            if item < starts:
+                return self.from_run(run, item, num_views, random)
+            item -= starts
+        raise BadData(f"{scene} has too few frames for {max_views} views")
+
+    def from_run(self, run: Sequence[int], start: int, num_views: int, random: np.random.Generator) -> Chosen:
+        """A clip of a run, that starts at its frame number `start`."""
+        within, is_video = self.clip(len(run), start, num_views, random)
+        return Chosen([run[position] for position in within], is_video)
+
+    def clip(self, length: int, start: int, num_views: int, random: np.random.Generator) -> tuple[list[int], bool]:
+        """Numbers of frames of a run of `length`, and whether they are a video."""
+        steps, remaining = num_views - 1, length - 1 - start
+        if remaining < steps:
+            return self._repeated(start, remaining, num_views, random)
+        if remaining == steps:
+            return list(range(start, length)), True
+        if steps == 0:
+            return [start], True
+        largest = min(self.max_interval, 2 * remaining // steps)
+        gaps = random.integers(1, largest + 1, steps)
+        is_video = random.random() < self.video_prob
+        if is_video and random.random() < self.fix_prob:
+            gaps[:] = random.integers(1, min(largest, remaining // steps) + 1)
+        positions = [start, *(start + np.cumsum(gaps)).tolist()]
+        inside = [position for position in positions if position < length]
+        unused = np.setdiff1d(np.arange(start, length), inside)
+        beyond = random.choice(unused, num_views - len(inside), replace=False).tolist()
+        positions = [*inside, *beyond]
+        return (sorted(positions), True) if is_video else (self._shuffled(positions, random), False)
+
+    def _shuffled(self, positions: list[int], random: np.random.Generator) -> list[int]:
+        block = self.block_shuffle or len(positions)
+        blocks = [positions[first : first + block] for first in range(0, len(positions), block)]
+        return [position for block in blocks for position in random.permutation(block).tolist()]
+
+    def _repeated(
+        self, latest_start: int, remaining: int, num_views: int, random: np.random.Generator
+    ) -> tuple[list[int], bool]:
+        """Fewer frames than views: some are shown more than once."""
+        num_distinct = remaining
+        if num_distinct < 2:
+            return [latest_start] * num_views, False
+        start = int(random.integers(0, latest_start + 1))
+        left = latest_start + remaining - start
+        largest = max(min(self.max_interval, left // (num_distinct - 1)), 1)
+        distinct = start + np.concatenate([[0], np.cumsum(random.integers(1, largest + 1, num_distinct - 1))])
+        kind = random.random()
+        if kind < 0.5:
+            is_video = random.random() < self.video_prob
+            order = distinct if is_video else random.permutation(distinct)
+            return np.resize(order, num_views).tolist(), is_video  # over and over
+        drawn = random.choice(distinct, num_views)
+        return (np.sort(drawn).tolist(), True) if kind >= 0.9 else (drawn.tolist(), False)
 
 
 @dataclass(frozen=True)
 class Covisible:
-    """Members of one of the scene's `groups`, or a clip of one of its `runs`.
+    """Members of one of the scene's `groups`, in any order, or a clip of one of its `runs`.
 
     clips: how clips are chosen.
-    clip_share: share of samples that are clips.
+    clip_share: share of samples that are clips: of the run of the group's first member, from a random start.
     best_first: only the best members of a group are chosen from, twice to four times as many as are wanted.
+    ordered_share: share of the groups that are shown in the order of time.
     """
 
     clips: Clips
     clip_share: float
     best_first: bool = False
+    ordered_share: float = 0.0
+
+    def num_items(self, source: Source, scene: str, num_views: int) -> int:
+        """Its frames; the groups are not read for this, of which there are gigabytes."""
+        num_frames = len(source.frames(scene))
+        return num_frames if num_frames >= num_views else 0
+
+    def choose(
+        self, source: Source, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
+    ) -> Chosen:
+        groups = source.groups(scene)
+        large = [number for number, group in enumerate(groups) if len(group) >= num_views]
+        group = groups[large[np.searchsorted(large, item) % len(large)]] if large else None
+        runs = [run for run in source.runs(scene) if self.clips.num_starts(len(run), num_views)]
+        if runs and (group is None or random.random() < self.clip_share):
+            first = item if group is None else group[0]
+            run = next((run for run in runs if first in run), runs[0])
+            start = int(random.integers(self.clips.num_starts(len(run), num_views)))
+            return self.clips.from_run(run, start, num_views, random)
+        if group is None:
+            raise BadData(f"{scene} has no group of {num_views} frames that see the same, and no clip of as many")
+        if self.best_first:
+            group = group[: min(len(group), int(num_views * (2 + 2 * random.random())))]
+        members = random.permutation(np.asarray(group))[:num_views]
+        if random.random() < self.ordered_share:
+            members.sort()
+            return Chosen(members.tolist(), any(set(members.tolist()) <= set(run) for run in source.runs(scene)))
+        return Chosen(members.tolist(), False)
 
 
 @dataclass(frozen=True)
 class Sets:
-    """Any members of one of the scene's `groups`."""
+    """Any members of one of the scene's `groups`, in any order."""
+
+    def num_items(self, source: Source, scene: str, num_views: int) -> int:
+        return len(source.groups(scene))
+
+    def choose(
+        self, source: Source, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
+    ) -> Chosen:
+        members = np.unique(source.groups(scene)[item])
+        if len(members) < num_views:
+            raise BadData(f"set {item} of {scene} has {len(members)} different images, {num_views} are wanted")
+        return Chosen(random.choice(members, num_views, replace=False).tolist(), False)
 
 
 @dataclass(frozen=True)
 class GraphWalk:
-    """A random walk over frames that share enough (`overlap`).
+    """A random walk over frames that share enough, as `overlap` says; the more they share, the likelier the step.
 
     min_overlap: what a pair must share more than.
     """
 
     min_overlap: float = 0.2
+
+    def num_items(self, source: Source, scene: str, num_views: int) -> int:
+        num_frames = len(source.frames(scene))
+        return num_frames if num_frames >= num_views else 0
+
+    def choose(
+        self, source: Source, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
+    ) -> Chosen:
+        """From the frame or, where too few can be reached from it, from its neighbours nearest in number."""
+        num_frames = len(source.frames(scene))
+        (first, second), shared = source.overlap(scene)
+        enough = shared > self.min_overlap
+        first, second, weight = first[enough], second[enough], shared[enough] - self.min_overlap
+        order = np.argsort(first, kind="stable")
+        first, second, weight = first[order], second[order], weight[order]
+        bounds = np.searchsorted(first, np.arange(num_frames + 1))
+        edges = [(second[a:b], weight[a:b]) for a, b in pairwise(bounds)]
+        for distance in range(num_frames // 2 + 1):
+            for start in dict.fromkeys(((item + distance) % num_frames, (item - distance) % num_frames)):
+                if len(walk := self._walk(edges, start, num_views, random)) == num_views:
+                    return Chosen(walk, False)
+        raise BadData(f"{scene}: no {num_views} frames are connected by an overlap above {self.min_overlap}")
+
+    @staticmethod
+    def _walk(edges: list, start: int, num_views: int, random: np.random.Generator) -> list[int]:
+        """Depth first, never twice to a frame, back where it goes no further; as far as it gets."""
+        walk, seen, path = [start], {start}, [start]
+        while path and len(walk) < num_views:
+            neighbours, weight = edges[path[-1]]
+            new = [number for number, frame in enumerate(neighbours) if int(frame) not in seen]
+            if not new:
+                path.pop()
+                continue
+            chance = weight[new] / weight[new].sum()
+            following = int(neighbours[random.choice(new, p=chance)])
+            seen.add(following)
+            walk.append(following)
+            path.append(following)
+        return walk
