@@ -47,6 +47,12 @@ class Case:
     kept: Callable[[View], View] = lambda view: view
 
 
+def near_part(view: View) -> View:
+    """What MVS-Synth keeps: all but the farthest 2 %."""
+    near = view.valid & (view.depth <= view.depth[view.valid].quantile(0.98))
+    return replace(view, valid=near, depth=view.depth * near)
+
+
 CASES = [
     Case("virtual_kitti2", depth_step=0.01, outdoors=True, has_sky=True, num_clips=3),
     Case("co3d", relative_step=2e-4),
@@ -59,6 +65,8 @@ CASES = [
     Case("megadepth", outdoors=True, split="all"),
     Case("omniobject3d", image_error=0.002, num_frames=12),
     Case("point_odyssey", outdoors=True),
+    Case("spring", image_error=0.002, outdoors=True),
+    Case("mvs_synth", image_error=0.002, outdoors=True, kept=near_part),
     Case("waymo", outdoors=True, min_valid=0.45, num_clips=5),
 ]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from streamvggt.data.encode import depth_array
+from streamvggt.data.encode import depth_array, world_from_cam, write_image
 from streamvggt.data.synthetic.clip import sample_fov
 from streamvggt.data.synthetic.dice import Dice
 from streamvggt.data.synthetic.scene import WorldStyle, sample_stage
@@ -57,3 +58,26 @@ def neighbours_in_time(num_frames: int) -> dict[int, list[tuple[int, float]]]:
     """For each frame all others, with how much they share: the less the farther in time."""
     numbers = range(num_frames)
     return {i: [(j, 1 / (1 + abs(i - j))) for j in numbers if j != i] for i in numbers}
+
+
+def write_rgb_depth_cam(
+    root: Path, scene: str, clip: Clip, *, name: str, suffix: str, kind: str | None = None
+) -> Written:
+    """A scene as several data sets have it: rgb/, depth/*.npy and cam/*.npz with intrinsics and pose.
+
+    Args:
+        name: of a frame by its number, e.g. "{:04d}".
+        suffix, kind: of the pictures, see `write_image`.
+    """
+    frames = [name.format(number) for number in range(len(clip))]
+    for folder in ("depth", "cam"):
+        (root / scene / folder).mkdir(parents=True, exist_ok=True)
+    for frame, view in zip(frames, clip, strict=True):
+        write_image(root / scene / f"rgb/{frame}{suffix}", view, kind)
+        np.save(root / scene / f"depth/{frame}.npy", depth_array(view))
+        np.savez(
+            root / scene / f"cam/{frame}.npz",
+            intrinsics=view.intrinsics.float().numpy(),
+            pose=world_from_cam(view).astype(np.float32),
+        )
+    return Written(scene, frames)
