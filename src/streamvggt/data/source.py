@@ -16,6 +16,7 @@ One file per data set in `sources/`, found by the file's name. Conventions: docs
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -66,8 +67,8 @@ class Source:
             raise ValueError(f"{self.name} has no split {split!r}, only {', '.join(self.splits)}")
         if not self.root.is_dir():
             raise FileNotFoundError(
-                f"{self.name}: there is no folder {self.root}. docs/data.md says where to get the data set and how to "
-                "prepare it"
+                f"{self.name}: there is no folder {self.root}; docs/data.md#{slug(self.name)} says where to get it and "
+                "how to prepare it"
             )
         self._frames = cached(self.list_scenes, self.root, type(self).__name__, self.split)
         self.scenes = sorted(self._frames)
@@ -161,6 +162,11 @@ def checked_view(
         cam_from_world=invert_pose(torch.from_numpy(pose[:3])).float(),
         is_metric=is_metric,
     )
+
+
+def slug(title: str) -> str:
+    """As pages of markdown name their headings in links."""
+    return re.sub(r"[^\w-]", "", title.lower().replace(" ", "-"))
 
 
 def check_intrinsics(intrinsics: np.ndarray, path: Path) -> None:

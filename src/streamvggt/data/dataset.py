@@ -1,0 +1,164 @@
+"""Training samples of one data set: several views of a scene, chosen, read and brought to one size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from streamvggt.data.decode import BadData
+from streamvggt.data.registry import SOURCES, class_in, find
+from streamvggt.data.sampling import Selection
+from streamvggt.data.source import Source
+from streamvggt.data.transforms import ColourJitter, Size, fit
+from streamvggt.data.view import View
+
+MAX_NEIGHBOURS = 20
+"""How many frames are tried in place of one without depth."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """views: all of one size. scene, frames: where they come from. is_video: whether they are in the order of time."""
+
+    views: list[View]
+    scene: str
+    frames: list[str]
+    is_video: bool
+
+
+class MultiViewDataset:
+    """Samples by number, of a data set on the disk; nothing is read before one is asked for."""
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        data_root: str | Path,
+        split: str | None = None,
+        selection: Selection | None = None,
+        max_views: int = 10,
+        aug_crop: int = 0,
+        jitter: bool = False,
+        match_portrait: bool = False,
+    ):
+        """
+        Args:
+            source: name of a module of `streamvggt.data.sources`.
+            data_root: of all data sets.
+            split: None: the one to train on.
+            selection: how views are chosen; None: as the data set's source says.
+            max_views: the largest number of views that will be asked for.
+            aug_crop: every view is made larger by up to this many pixels before it is cut; 0: none.
+            jitter: colours are changed, in all views of a sample alike.
+            match_portrait: samples of upright images swap width and height of the size asked for. Otherwise they are
+                cut to it, as in the published training.
+        """
+        self.source_class: type[Source] = class_in(find(SOURCES, source), Source)
+        self.root = Path(data_root) / self.source_class.folder
+        self.split, self.selection = split, selection
+        self.max_views, self.aug_crop, self.jitter, self.match_portrait = max_views, aug_crop, jitter, match_portrait
+
+    @cached_property
+    def source(self) -> Source:
+        return self.source_class(self.root, self.split)
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """Number of items up to and including each scene. (scenes,)"""
+        source, views = self.source, self.max_views
+        items = [self._selection(scene).num_items(source, scene, views) for scene in source.scenes]
+        if not sum(items):
+            raise ValueError(
+                f"{source.name}: nothing to train on in {self.root}: of {len(items)} scenes none has {views} frames"
+            )
+        return np.cumsum(items)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @property
+    def num_scenes(self) -> int:
+        """Scenes that give samples."""
+        return int((np.diff(self._ends, prepend=0) > 0).sum())
+
+    def sample(self, item: int, num_views: int, size: Size, random: np.random.Generator) -> Sample:
+        """Some views of a scene.
+
+        Args:
+            item: below `len(self)`.
+            size: (width, height) of the views.
+            random: decides all that is left open; the same numbers give the same sample.
+
+        Raises:
+            BadData, OSError: what was to be read is damaged or missing.
+        """
+        source = self.source
+        position = int(np.searchsorted(self._ends, item, side="right"))
+        scene = source.scenes[position]
+        within = item - (int(self._ends[position - 1]) if position else 0)
+        chosen = self._selection(scene).choose(source, scene, within, num_views, self.max_views, random)
+        is_masked = random.random() < source.mask_share
+        names, views, used = [], [], set(chosen.positions)
+        for number in chosen.positions:
+            if not views:
+                view = self._read(scene, number, is_masked)
+                size = _as_upright(size, view) if self.match_portrait else size
+                view = self._fit(view, scene, number, size, random)
+            else:
+                view = self._fit(self._read(scene, number, is_masked), scene, number, size, random)
+            if source.replaces_empty and not view.valid.any():
+                number, view = self._neighbour(scene, number, is_masked, size, used, random)
+            names.append(source.frames(scene)[number])
+            views.append(view)
+        if self.jitter:
+            change = ColourJitter.draw(random)
+            views = [replace(view, image=change(view.image)) for view in views]
+        return Sample(views, scene, names, chosen.is_video)
+
+    def _selection(self, scene: str) -> Selection:
+        return self.selection or self.source.selection_of(scene)
+
+    def _read(self, scene: str, number: int, is_masked: bool) -> View:
+        frame = self.source.frames(scene)[number]
+        view = self.source.read(scene, frame)
+        if is_masked:
+            inside = view.valid & self.source.foreground(scene, frame)
+            view = replace(view, depth=view.depth * inside, valid=inside)
+        return view
+
+    def _fit(self, view: View, scene: str, number: int, size: Size, random: np.random.Generator) -> View:
+        extra = int(random.integers(self.aug_crop)) if self.aug_crop > 1 else 0
+        try:
+            return fit(view, size, extra)
+        except BadData as error:
+            raise BadData(f"{self.root / scene}, frame {self.source.frames(scene)[number]}: {error}") from error
+
+    def _neighbour(
+        self, scene: str, number: int, is_masked: bool, size: Size, used: set[int], random: np.random.Generator
+    ) -> tuple[int, View]:
+        """The nearest frame with depth that is not shown yet, and its number; one way round the scene or the other."""
+        frames = self.source.frames(scene)
+        way = 1 if random.random() < 0.5 else -1
+        around = [(number + way * distance) % len(frames) for distance in range(1, len(frames))]
+        for other in [candidate for candidate in around if candidate not in used][:MAX_NEIGHBOURS]:
+            view = self._fit(self._read(scene, other, is_masked), scene, other, size, random)
+            if view.valid.any():
+                used.add(other)
+                return other, view
+        raise BadData(f"{self.root / scene}: frame {frames[number]} has no depth, nor have its neighbours")
+
+
+def _as_upright(size: Size, view: View) -> Size:
+    """The size turned as the view is: portrait or landscape."""
+    height, width = view.depth.shape
+    return (min(size), max(size)) if height > width else (max(size), min(size)) if width > height else size
+
+
+def view_size(views: Sequence[View]) -> Size:
+    """(width, height) of views that share it."""
+    height, width = views[0].depth.shape
+    return width, height
