@@ -53,6 +53,7 @@ def add_export_arguments(parser: argparse.ArgumentParser, default: str) -> None:
     group.add_argument("--max-points", type=int, default=1_000_000, metavar="N", help="of the cloud (default: 1000000)")
     group.add_argument("--drop-white", action="store_true", help="leave out points of white background")
     group.add_argument("--drop-black", action="store_true", help="leave out points of black background")
+    group.add_argument("--drop-sky", action="store_true", help="leave out points of what looks like sky")
 
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
@@ -78,6 +79,7 @@ def point_filter(arguments: argparse.Namespace) -> PointFilter:
         frames=arguments.frames,
         drop_white=arguments.drop_white,
         drop_black=arguments.drop_black,
+        drop_sky=arguments.drop_sky,
         max_points=arguments.max_points,
     )
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from streamvggt.export.result import Result, ResultFrame, Source
+from streamvggt.export.sky import sky_mask
 
 CONFIDENCE_SAMPLE = 4_000_000
 """How many confidences the percentile is taken from; of fewer points it is exact."""
@@ -33,6 +34,7 @@ class PointFilter:
     conf_percentile: drop this many percent of the points that the other filters leave, the least confident ones.
     frames: start, stop, step of the stream positions to use, as of a slice that runs forward.
     drop_white, drop_black: drop background: red, green and blue all above 240; their sum below 16.
+    drop_sky: drop what looks like sky; see `streamvggt.export.sky`.
     max_points: at most this many points, drawn uniformly.
     """
 
@@ -41,6 +43,7 @@ class PointFilter:
     frames: tuple[int | None, int | None, int | None] = (None, None, None)
     drop_white: bool = False
     drop_black: bool = False
+    drop_sky: bool = False
     max_points: int = 1_000_000
 
     def __post_init__(self):
@@ -67,6 +70,8 @@ class PointFilter:
             mask &= (frame.image <= 240).any(-1)
         if self.drop_black:
             mask &= frame.image.sum(-1, dtype=np.int32) >= 16
+        if self.drop_sky:
+            mask &= ~sky_mask(frame.image)
         return mask
 
 

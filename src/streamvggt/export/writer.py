@@ -43,8 +43,8 @@ class ResultWriter:
         self._remove(finished[self.num_frames :])
         write_tum(self.folder / "trajectory.txt", [c.time for c in kept], [c.cam_from_world for c in kept])
 
-    def add(self, frame: Frame, prediction: Prediction) -> None:
-        """Store the next frame of the stream.
+    def add(self, frame: Frame, prediction: Prediction) -> ResultFrame:
+        """Store the next frame of the stream; answers what was stored.
 
         Raises:
             ValueError: the prediction has no cameras, or more than one frame.
@@ -66,6 +66,7 @@ class ResultWriter:
                 f"{free:.1f} GB are free there. The {self.num_frames} finished frames are kept: go on with --resume",
             ) from error
         self.num_frames += 1
+        return stored
 
     def _remove(self, frames: list[Path]) -> None:
         for path in reversed(frames):  # the last one first, so that being killed here leaves no gap

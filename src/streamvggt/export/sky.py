@@ -1,0 +1,81 @@
+"""Where a photo shows sky, from its pixels alone.
+
+Shen and Wang, "Sky region detection in a single image for autonomous ground robot navigation", 2013: sky is what lies
+above the first strong gradient of each column; how strong is decided by which split makes the two parts most uniform.
+Needs no weights. A smooth, bright ceiling is taken for sky as well, so nothing asks for it by default.
+
+H×W pixels.
+"""
+
+import cv2
+import numpy as np
+
+WIDTH = 64
+"""The image is looked at in this width: fine enough for a horizon, and costs little."""
+
+NUM_THRESHOLDS = 16
+SKY_WEIGHT = 2.0  # how much more the sky's uniformity counts than the ground's (the paper's γ)
+LEAST_HEIGHT = 1 / 30  # of the image; less than this on average is no sky
+MOST_JAGGED = 1 / 10  # of the image, from column to column on average; more is no horizon
+UPPER = np.triu_indices(3)
+LOWEST_SKY_LIGHT = 90  # mean of red, green and blue; the paper has daylight in mind
+
+
+def sky_mask(image: np.ndarray) -> np.ndarray:
+    """Where the image shows sky; nowhere, if it does not look like an outdoor photo by day.
+
+    Args:
+        image: RGB, uint8. (H, W, 3)
+
+    Returns:
+        Bool. (H, W)
+    """
+    height, width = image.shape[:2]
+    small_size = (min(WIDTH, width), max(round(height * min(WIDTH, width) / width), 2))
+    small = cv2.resize(image, small_size, interpolation=cv2.INTER_AREA)
+    border = sky_border(small)
+    if border.mean() < LEAST_HEIGHT * len(small) or np.abs(np.diff(border)).mean() > MOST_JAGGED * len(small):
+        return np.zeros((height, width), bool)
+    sky = np.arange(len(small))[:, None] < border
+    light = small[sky].mean(0)
+    if light.mean() < LOWEST_SKY_LIGHT or light[0] > light[2] + 20:  # dark, or redder than blue: a ceiling or a wall
+        return np.zeros((height, width), bool)
+    return cv2.resize(sky.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+
+
+def sky_border(image: np.ndarray) -> np.ndarray:
+    """Rows of sky at the top of each column, of the split that leaves both parts most uniform. RGB (H, W, 3) to (W,)"""
+    height, width = image.shape[:2]
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    gradient = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    columns = np.arange(width)
+    color = image.astype(np.float64) / 255
+    # Sums of 1, the colour and its products over the first rows of each column: a split then costs a look-up.
+    products = color[..., UPPER[0]] * color[..., UPPER[1]]
+    terms = np.concatenate([np.ones((height, width, 1)), color, products], -1)  # (H, W, 10)
+    above = np.concatenate([np.zeros((1, width, 10)), terms.cumsum(0)])
+    total = above[-1].sum(0)
+
+    thresholds = np.linspace(5, 600, NUM_THRESHOLDS)
+    # The first strong gradient of a column: the running maximum passes the threshold there.
+    running = np.maximum.accumulate(gradient)
+    borders = (running <= thresholds[:, None, None]).sum(1)  # (T, W)
+    sky = above[borders, columns].sum(1)  # (T, 10)
+    sizes = sky[:, 0]
+    is_split = (sizes >= width) & (total[0] - sizes >= width)  # a part of less than a row has no spread to speak of
+    if not is_split.any():
+        return np.zeros(width, int)
+    spread = SKY_WEIGHT * spreads(sky[is_split]) + spreads(total - sky[is_split])
+    return borders[is_split][spread.argmin()]
+
+
+def spreads(sums: np.ndarray) -> np.ndarray:
+    """Determinant plus largest eigenvalue of colours' covariances, from sums of 1, colour and products. (T, 10) to (T,)
+
+    The paper's measure of how far from uniform a part is.
+    """
+    means = sums[:, 1:4] / sums[:, :1]
+    covariances = np.empty((len(sums), 3, 3))
+    covariances[:, UPPER[0], UPPER[1]] = covariances[:, UPPER[1], UPPER[0]] = sums[:, 4:] / sums[:, :1]
+    covariances -= means[:, :, None] * means[:, None, :]
+    return np.linalg.det(covariances) + np.linalg.eigvalsh(covariances)[:, -1]
