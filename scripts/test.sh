@@ -3,8 +3,21 @@
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 
+# The demo page is tested in a browser. Where Gradio or Chromium cannot be had, its tests are skipped and say so.
+demo="$(cksum < requirements_demo.txt) $wanted"
+if [ "$(cat .venv/installed-demo 2>/dev/null)" != "$demo" ]; then
+    if .venv/bin/pip install --quiet --disable-pip-version-check -r requirements_demo.txt; then
+        echo "$demo" > .venv/installed-demo
+    fi
+fi
+if ! command -v chromium > /dev/null && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+    echo "Installing Chromium (once) …"
+    { apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium fonts-dejavu-core; } \
+        > /dev/null 2>&1 || echo "Chromium could not be installed: the tests of the demo page will be skipped" >&2
+fi
+
 ruff format --check .
 ruff check .
 # One thread for each of several processes: small tensors gain nothing from threads that wait for each other.
 export OMP_NUM_THREADS=1
-exec python -m pytest -n "$(nproc 2>/dev/null || echo 2)" "$@"
+exec python -m pytest -n "$(nproc 2>/dev/null || echo 2)" --dist loadgroup "$@"

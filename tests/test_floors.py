@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "stream": {"model", "frame", "prediction", "files"},
     "app": {"stream", "export"},
     "evaluation": {"stream", "model", "data", "prediction", "geometry", "files", "provenance"},
-    "cli": {"stream", "export", "evaluation", "model", "data", "files", "provenance"},
+    "cli": {"stream", "export", "evaluation", "app", "model", "data", "files", "provenance"},
     "__main__": {"cli"},
     "__init__": {"model", "stream", "prediction", "frame"},
 }

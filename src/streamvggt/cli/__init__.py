@@ -1,4 +1,4 @@
-"""The command line: `streamvggt reconstruct …`, `streamvggt export …`, `streamvggt data …`."""
+"""The command line: `streamvggt reconstruct …`, `streamvggt export …`, `streamvggt data …`, `streamvggt view …`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import torch
 
-from streamvggt.cli import data, export, reconstruct
+from streamvggt.cli import data, export, reconstruct, view
 
-COMMANDS = {"reconstruct": reconstruct, "export": export, "data": data}
+COMMANDS = {"reconstruct": reconstruct, "export": export, "data": data, "view": view}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,62 @@
+"""The page people try first: photos, a video or a camera become a 3D scene that grows frame by frame.
+
+pip install -r requirements_demo.txt && python demo_gradio.py
+"""
+
+import argparse
+import logging
+import sys
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT / "src"))  # so that it runs where the package is not installed, as in a Space
+
+from streamvggt import load_model  # noqa: E402
+from streamvggt.app.gradio_app import PageOptions, build_page, serve  # noqa: E402
+from streamvggt.app.networks import Networks  # noqa: E402
+from streamvggt.app.scenes import Scenes  # noqa: E402
+from streamvggt.cli.reconstruct import choose_device, choose_dtype  # noqa: E402
+
+MENU = {
+    "tiny": "tiny",
+    "StreamVGGT": "lch01/StreamVGGT",
+    "VGGT, run frame by frame": "facebook/VGGT-1B",
+    "random:small": "random:small",
+}
+EXAMPLES = {"Example: a walk through a made-up world": ROOT / "assets" / "clip.mp4"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--share", action="store_true", help="also by a public gradio.live address")
+    parser.add_argument("--host", help="address to listen at (default: this machine only)")
+    parser.add_argument("--port", type=int, help="(default: the first free one from 7860 on)")
+    parser.add_argument(
+        "--weights", action="append", default=[], metavar="NAME", help="more weights for the menu, in front; repeatable"
+    )
+    parser.add_argument("--max-frames", type=int, default=300, help="of a run, at most (default: 300)")
+    parser.add_argument("--device", default="auto", help="cuda, mps, cpu (default: the best there is)")
+    parser.add_argument("--queue", type=int, default=8, help="visitors that may wait (default: 8)")
+    parser.add_argument("--keep", type=float, default=60, metavar="MINUTES", help="until unused data is removed (60)")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+
+    device = choose_device(arguments.device)
+    load = partial(load_model, sees="past", device=device, dtype=choose_dtype("auto", device))
+    is_public = arguments.share or arguments.host not in (None, "127.0.0.1", "localhost")
+    networks = Networks({**{name: name for name in arguments.weights}, **MENU}, load, any_name=not is_public)
+    options = PageOptions(max_frames=arguments.max_frames, queue_size=arguments.queue, examples=EXAMPLES)
+    scenes = Scenes(keep_seconds=60 * arguments.keep)
+    serve(
+        build_page(networks, scenes, options),
+        scenes,
+        options,
+        host=arguments.host,
+        port=arguments.port,
+        share=arguments.share,
+    )
+
+
+if __name__ == "__main__":
+    main()

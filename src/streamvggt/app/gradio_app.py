@@ -1,0 +1,313 @@
+"""The page around the viewer: what to look at, with which settings, and a button.
+
+Results, progress and everything that can be done with them are in the viewer (`static/`), which talks to the scene
+itself (`server.py`); Gradio brings uploads, the camera, the queue and the look.
+"""
+
+import html
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+from starlette.middleware import Middleware
+
+from streamvggt.app.networks import Networks
+from streamvggt.app.scene import RunSettings, Scene
+from streamvggt.app.scenes import Scenes
+from streamvggt.app.server import STATIC, Visitors, scene_routes, visitor_of
+from streamvggt.app.uploads import UploadLimits, take_uploads
+from streamvggt.stream.frames import load_frames
+
+MEMORIES = {
+    "first frame and the last 8 (any length)": "window:1,8",
+    "first frame and the last 24": "window:1,24",
+    "all frames (slower and larger with each)": "all",
+}
+SWEEP_EVERY = 60.0  # seconds between looks for scenes to remove
+TELL_EVERY = 1.0  # seconds between signs of life of a run; a page that was closed is noticed then
+CAMERA_EVERY = 0.1  # seconds between pictures of the visitor's camera, at least
+FONTS = ["system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif"]
+MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "monospace"]
+
+# The viewer rests when nothing is to come; this tells it that something is.
+WAKE_VIEWER = "() => document.querySelector('#viewer iframe')?.contentWindow.postMessage('expect-run', location.origin)"
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """max_frames: of a run, at most. queue_size: visitors that may wait. examples: names and files to try."""
+
+    max_frames: int = 300
+    queue_size: int = 8
+    limits: UploadLimits = field(default_factory=UploadLimits)
+    examples: Mapping[str, Path] = field(default_factory=dict)
+
+
+class Page:
+    """What the page's buttons do."""
+
+    def __init__(self, networks: Networks, scenes: Scenes, options: PageOptions):
+        self.networks = networks
+        self.scenes = scenes
+        self.options = options
+
+    def take_files(self, files: list[str] | None, request: gr.Request) -> tuple[str | None, str, str]:
+        """A scene of uploaded files: its id, the viewer, what to tell."""
+        if not files:
+            return None, empty(), ""
+        return self._take([Path(file) for file in files], request)
+
+    def take_example(self, name: str, request: gr.Request) -> tuple[str | None, str, str]:
+        """A scene of the example that a button names."""
+        if name not in self.options.examples:
+            return None, empty(), problem(f"There is no example {name!r}.")
+        return self._take([self.options.examples[name]], request)
+
+    def _take(self, paths: list[Path], request: gr.Request) -> tuple[str | None, str, str]:
+        folder = self.scenes.new_folder()
+        try:
+            owner = owner_of(request)
+            upload = take_uploads(paths, folder / "input", self.options.limits)
+            scene = self.scenes.new(owner, upload.kind, partial(load_frames, upload.path), folder)
+            scene.preview()
+        except (ValueError, OSError) as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            return None, empty(), problem(str(error))
+        return scene.id, viewer(scene), ""
+
+    def start(
+        self,
+        scene_id: str | None,
+        weights: str,
+        memory: str,
+        fps: float,
+        max_frames: float,
+        point_head: bool,
+        request: gr.Request,
+    ) -> Iterator[str]:
+        """Run the network over the scene; the viewer shows what comes of it."""
+        scene = self.scenes.get(scene_id, visitor_of(request.cookies)) if scene_id else None
+        if scene is None:
+            yield problem("Choose photos or a video first, or click the example.")
+            return
+        yield from self._run(scene, self.settings(weights, memory, fps, max_frames, point_head))
+
+    def start_camera(
+        self,
+        weights: str,
+        memory: str,
+        fps: float,
+        max_frames: float,
+        point_head: bool,
+        request: gr.Request,
+    ) -> Iterator[tuple[str | None, str, str]]:
+        """Run the network over what the visitor's camera sends: id, viewer, what to tell."""
+        try:
+            scene = self.scenes.new(owner_of(request), "live")
+        except ValueError as error:
+            yield None, empty(), problem(str(error))
+            return
+        show = viewer(scene, expect_run=True)
+        for told in self._run(scene, self.settings(weights, memory, fps, max_frames, point_head)):
+            yield scene.id, show, told
+
+    def camera_picture(self, picture: np.ndarray | None, scene_id: str | None, request: gr.Request) -> None:
+        scene = self.scenes.get(scene_id, visitor_of(request.cookies)) if scene_id else None
+        if scene is not None and picture is not None:
+            scene.offer(picture)
+
+    def settings(self, weights: str, memory: str, fps: float, max_frames: float, point_head: bool) -> RunSettings:
+        """What the form says; `fps` 0 is every frame. Numbers are held to what the page allows."""
+        return RunSettings(
+            weights=weights,
+            memory=MEMORIES.get(memory, memory),
+            fps=float(fps) if fps else None,
+            max_frames=int(min(max(max_frames, 1), self.options.max_frames)),
+            point_head=bool(point_head),
+        )
+
+    def _run(self, scene: Scene, settings: RunSettings) -> Iterator[str]:
+        steps = scene.run(settings, self.networks)
+        told = time.monotonic()
+        try:
+            yield note("Loading the weights …")
+            for _ in steps:
+                if time.monotonic() - told > TELL_EVERY:
+                    told = time.monotonic()
+                    yield note("Running: watch it grow in the viewer.")
+        except ValueError as error:  # the scene runs already, from another window
+            yield problem(str(error))
+            return
+        finally:
+            steps.close()
+        status = scene.status
+        yield problem(status.message) if status.state == "failed" else ""
+
+
+def build_page(networks: Networks, scenes: Scenes, options: PageOptions) -> gr.Blocks:
+    """The page; `serve` shows it."""
+    os.environ["GRADIO_TEMP_DIR"] = str(scenes.folder / "uploads")
+    page = Page(networks, scenes, options)
+    with gr.Blocks(
+        title="StreamVGGT: watch the scene grow",
+        analytics_enabled=False,
+        fill_width=True,
+        delete_cache=(int(SWEEP_EVERY), int(scenes.keep_seconds)),
+    ) as blocks:
+        scene_id = gr.State(None)
+        gr.Markdown(
+            "# Watch the scene grow\nPhotos, a video or your camera become a 3D scene, frame by frame.", elem_id="title"
+        )
+        with gr.Row():
+            with gr.Column(scale=1, min_width=300):
+                with gr.Tab("Photos or video"):
+                    files = gr.File(
+                        label="Photos, a zip of photos, or one video",
+                        file_count="multiple",
+                        height=150,
+                        elem_id="files",
+                    )
+                    examples = [gr.Button(name, size="sm") for name in options.examples]
+                    start = gr.Button("Start", variant="primary", elem_id="start")
+                with gr.Tab("Camera"):
+                    camera = gr.Image(
+                        sources=["webcam"],
+                        streaming=True,
+                        type="numpy",
+                        label="Switch the camera on and press record; then Start",
+                        webcam_options=gr.WebcamOptions(mirror=False),
+                        height=220,
+                        elem_id="camera",
+                    )
+                    start_camera = gr.Button("Start with the camera", variant="primary", elem_id="start-camera")
+                notice = gr.HTML("", elem_id="notice")
+                with gr.Accordion("Settings", open=True):
+                    weights = gr.Dropdown(
+                        list(networks.menu),
+                        value=networks.default,
+                        label="Weights",
+                        info="Loaded when first used." + (" You may type a path." if networks.any_name else ""),
+                        allow_custom_value=networks.any_name,
+                        elem_id="weights",
+                    )
+                    memory = gr.Dropdown(list(MEMORIES), label="The network remembers", elem_id="memory")
+                    fps = gr.Slider(0, 30, 5, step=1, label="Frames per second of a video", info="0: every frame")
+                    max_frames = gr.Slider(
+                        1,
+                        options.max_frames,
+                        min(100, options.max_frames),
+                        step=1,
+                        label="Frames, at most",
+                        elem_id="max-frames",
+                    )
+                    point_head = gr.Checkbox(False, label="Run the point head, too", info="A second way to the points")
+            with gr.Column(scale=4, min_width=320):
+                frame = gr.HTML(empty(), elem_id="viewer")
+
+        taken = [scene_id, frame, notice]
+        settings = [weights, memory, fps, max_frames, point_head]
+        # One network at a time for all visitors; the others wait in the queue.
+        network = {"concurrency_limit": 1, "concurrency_id": "network"}
+        files.upload(page.take_files, files, taken, concurrency_limit=2)
+        files.clear(page.take_files, files, taken)
+        for button in examples:
+            button.click(page.take_example, button, taken)
+        start.click(None, js=WAKE_VIEWER)
+        start.click(page.start, [scene_id, *settings], notice, **network)
+        start_camera.click(page.start_camera, settings, taken, **network)
+        camera.stream(
+            page.camera_picture,
+            [camera, scene_id],
+            None,
+            stream_every=CAMERA_EVERY,
+            time_limit=None,
+            concurrency_limit=None,
+            show_progress="hidden",
+        )
+    return blocks.queue(max_size=options.queue_size, api_open=False)
+
+
+def serve(
+    blocks: gr.Blocks,
+    scenes: Scenes,
+    options: PageOptions,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    share: bool = False,
+    block: bool = True,
+) -> str:
+    """Show the page until Ctrl-C, then remove everything that visitors brought; its address.
+
+    Args:
+        host: address to listen at; None: this machine only, or GRADIO_SERVER_NAME.
+        port: None: the first free one from 7860 on, or GRADIO_SERVER_PORT.
+        share: also by a public address, through gradio.live.
+        block: False: go on at once; the caller closes `blocks` and `scenes`.
+    """
+    _, address, _ = blocks.launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        prevent_thread_lock=True,
+        quiet=not block,
+        max_file_size=options.limits.total_bytes,
+        theme=gr.themes.Default(primary_hue="orange", font=FONTS, font_mono=MONO_FONTS),
+        css_paths=STATIC / "page.css",
+        footer_links=[],
+        enable_monitoring=False,
+        ssr_mode=False,
+        app_kwargs={"routes": scene_routes(scenes), "middleware": [Middleware(Visitors)], "docs_url": None},
+    )
+    threading.Thread(target=sweep, args=(scenes,), daemon=True).start()
+    if block:
+        try:
+            blocks.block_thread()
+        finally:
+            scenes.close()
+    return address
+
+
+def sweep(scenes: Scenes) -> None:
+    while scenes.folder.exists():
+        scenes.sweep()
+        time.sleep(SWEEP_EVERY)
+
+
+def owner_of(request: gr.Request) -> str:
+    """Who made this request.
+
+    Raises:
+        ValueError: the browser keeps no cookies.
+    """
+    owner = visitor_of(request.cookies)
+    if owner is None:
+        raise ValueError(
+            "Your browser sent no cookie, by which the page keeps your photos apart from other people's: "
+            "allow cookies for this page and reload it."
+        )
+    return owner
+
+
+def viewer(scene: Scene, expect_run: bool = False) -> str:
+    address = f"scene/{scene.id}/{'?expect-run' if expect_run else ''}"
+    return f'<iframe title="3D viewer" src="{address}" allow="fullscreen"></iframe>'
+
+
+def empty() -> str:
+    return '<div class="empty">Choose photos or a video, or click the example:<br>the scene will grow here.</div>'
+
+
+def problem(text: str) -> str:
+    return f'<div class="problem" role="alert">{html.escape(text)}</div>'
+
+
+def note(text: str) -> str:
+    return f'<div class="note">{html.escape(text)}</div>'

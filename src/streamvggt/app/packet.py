@@ -1,0 +1,121 @@
+"""What of a frame goes to the browser: a thinned cloud, a small picture, the camera.
+
+A packet is self-contained and binary, little endian:
+
+    4 bytes      length of the header, a multiple of 4
+    header       JSON, padded with spaces; "arrays" says where after it each array begins, and its length, in bytes
+    points       float32 (N, 3), world coordinates
+    colors       uint8 (N, 4): red, green, blue, and 1 where there is sky
+    conf         float32 (N,), confidence ≥ 1
+    picture      JPEG: image, nearness and confidence side by side
+
+The points of a frame are a random sample of its pixels in random order, so that the first M of them are a random
+sample as well: a browser that holds many frames drops the ends.
+"""
+
+import json
+import struct
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from streamvggt.export import PointFilter, ResultFrame
+from streamvggt.export.result import Source
+from streamvggt.export.sky import sky_mask
+from streamvggt.export.video import ColorRanges, side_by_side
+
+MOST_POINTS = 60_000
+"""Points of one frame, at most."""
+
+SCENE_POINTS = 1_200_000
+"""Points of a whole scene that the browser holds, about: the frame at position k brings SCENE_POINTS / (k + 1)."""
+
+PICTURE_WIDTH = 280
+"""Of each of the three pictures, at most, in pixels."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """A followed point in one frame. x, y: pixels of the processed image. world: where it is, None if unknown."""
+
+    x: float
+    y: float
+    visible: float
+    world: tuple[float, float, float] | None
+
+
+def pack(
+    frame: ResultFrame,
+    position: int,
+    source: Source,
+    ranges: ColorRanges,
+    tracks: list[Track],
+) -> bytes:
+    """The packet of the frame at a position of the stream."""
+    y, x = chosen_pixels(frame, position, source)
+    points, conf = frame.world_points(source)
+    colors = np.dstack([frame.image, sky_mask(frame.image)])  # (H, W, 4)
+    arrays = {
+        "points": points[y, x].astype("<f4"),
+        "colors": colors[y, x].astype(np.uint8),
+        "conf": conf[y, x].astype("<f4"),
+        "picture": np.frombuffer(picture(frame, ranges), np.uint8),
+    }
+    header = {
+        "position": position,
+        "name": frame.name,
+        "time": frame.time,
+        "num_points": len(x),
+        "cam_from_world": frame.cam_from_world.ravel().tolist(),
+        "intrinsics": frame.intrinsics.ravel().tolist(),
+        "image_size": frame.image.shape[:2],
+        "tracks": [[t.x, t.y, t.visible, *(t.world or ())] for t in tracks],
+    }
+    return assemble(header, arrays)
+
+
+def assemble(header: dict, arrays: dict[str, np.ndarray]) -> bytes:
+    """A packet of a header and arrays, each of which begins at a multiple of 4 bytes."""
+    places, parts, offset = {}, [], 0
+    for name, array in arrays.items():
+        content = array.tobytes()
+        places[name] = (offset, len(content))
+        content += bytes(-len(content) % 4)
+        parts.append(content)
+        offset += len(content)
+    text = json.dumps({**header, "arrays": places}, allow_nan=False).encode()
+    text += b" " * (-len(text) % 4)
+    return b"".join([struct.pack("<I", len(text)), text, *parts])
+
+
+def chosen_pixels(frame: ResultFrame, position: int, source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of a random sample of the usable pixels, in random order; the same for the same position."""
+    y, x = np.nonzero(PointFilter(source=source).candidates(frame))
+    budget = min(MOST_POINTS, SCENE_POINTS // (position + 1))
+    which = np.random.default_rng(position).permutation(len(x))[:budget]
+    return y[which], x[which]
+
+
+def picture(frame: ResultFrame, ranges: ColorRanges) -> bytes:
+    """JPEG of image, nearness (red is near) and confidence (bright is sure), side by side."""
+    strip = side_by_side(frame, ranges)
+    height, width = frame.image.shape[:2]
+    scale = min(PICTURE_WIDTH / width, 1)
+    if scale < 1:
+        strip = cv2.resize(strip, (3 * round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+    done, jpeg = cv2.imencode(".jpg", cv2.cvtColor(strip, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
+    assert done
+    return jpeg.tobytes()
+
+
+def updated_ranges(before: ColorRanges | None, frame: ResultFrame) -> ColorRanges:
+    """The colour ranges for the next picture: those of this frame, drawn towards those before, so nothing flickers."""
+    depth, conf = frame.measured("depth")
+    usable = frame.usable("depth")[::4, ::4]
+    values = np.stack([1 / depth[::4, ::4][usable], np.log(conf[::4, ::4][usable])])
+    low, high = np.percentile(values, [2, 98], axis=1) if values.size else np.array([[0.0, 0.0], [1.0, 1.0]])
+    if before is not None:
+        low = 0.9 * np.array([before.nearness[0], before.conf[0]]) + 0.1 * low
+        high = 0.9 * np.array([before.nearness[1], before.conf[1]]) + 0.1 * high
+    return ColorRanges((low[0], high[0]), (low[1], high[1]))

@@ -1,0 +1,92 @@
+"""All scenes of a running page: whose they are, how many there may be, when they go."""
+
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from streamvggt.app.scene import Scene
+from streamvggt.stream.frames import FrameSource
+
+NO_OWNER = None
+"""Owner of scenes that whoever knows the address may see: of the viewer on one's own machine."""
+
+
+class Scenes:
+    """Folders under one that only this user of the machine can read, one for each scene.
+
+    Args:
+        keep_seconds: a scene that nobody has looked at for so long is removed, files and all.
+        per_owner: scenes a visitor may have; the next one takes the place of the oldest.
+        at_most: scenes of all visitors together.
+    """
+
+    def __init__(self, keep_seconds: float = 3600, per_owner: int = 2, at_most: int = 100):
+        self.keep_seconds = keep_seconds
+        self.per_owner = per_owner
+        self.at_most = at_most
+        self.folder = Path(tempfile.mkdtemp(prefix="streamvggt-"))  # mode 0700
+        self._scenes: dict[str, tuple[str | None, Scene]] = {}
+        self._lock = threading.Lock()
+
+    def new(
+        self,
+        owner: str | None,
+        kind: str,
+        open_frames: Callable[..., FrameSource] | None = None,
+        folder: Path | None = None,
+    ) -> Scene:
+        """A new scene of a visitor.
+
+        Args:
+            folder: made by `new_folder`, with the input in it; None: a new one.
+
+        Raises:
+            ValueError: there are too many scenes.
+        """
+        with self._lock:
+            own = [scene for whose, scene in self._scenes.values() if whose == owner]
+            for scene in own[: max(len(own) - self.per_owner + 1, 0)]:
+                self._remove(scene)
+            if len(self._scenes) >= self.at_most:
+                raise ValueError("Too many people are here at the moment: try again in some minutes.")
+            folder = folder or self.new_folder()
+            scene = Scene(folder.name, folder, kind, open_frames)
+            self._scenes[scene.id] = (owner, scene)
+            return scene
+
+    def new_folder(self) -> Path:
+        """A folder with an unguessable name, for what a visitor brings."""
+        folder = self.folder / secrets.token_urlsafe(24)
+        folder.mkdir(mode=0o700)
+        return folder
+
+    def get(self, id: str, owner: str | None) -> Scene | None:
+        """A visitor's scene; None if there is none of that name, or it is another visitor's."""
+        whose, scene = self._scenes.get(id, (None, None))
+        if scene is None or (whose is not NO_OWNER and (owner is None or not secrets.compare_digest(whose, owner))):
+            return None
+        scene.used = time.monotonic()
+        return scene
+
+    def sweep(self) -> None:
+        """Remove scenes that nobody has looked at for long."""
+        with self._lock:
+            for _, scene in list(self._scenes.values()):
+                if time.monotonic() - scene.used > self.keep_seconds:
+                    self._remove(scene)
+
+    def close(self) -> None:
+        """Remove everything."""
+        with self._lock:
+            for _, scene in list(self._scenes.values()):
+                self._remove(scene)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _remove(self, scene: Scene) -> None:
+        scene.stop()
+        del self._scenes[scene.id]
+        shutil.rmtree(scene.folder, ignore_errors=True)

@@ -1,0 +1,198 @@
+"""Scenes over HTTP, for their owners only.
+
+A visitor is a cookie with a random value, unreadable for scripts. A scene answers to the visitor who made it and to
+nobody else: what is another's is not found, as if it were not there.
+
+    GET  scene/ID/                 the viewer
+    GET  scene/ID/news             its status, and packets of the frames that the viewer has not got yet
+    GET  scene/ID/preview          the first picture
+    GET  scene/ID/depth/POSITION   depth and confidence of a frame
+    POST scene/ID/queries          points to follow in the next run
+    POST scene/ID/stop
+    POST scene/ID/export/KIND      a file of the result, made with the viewer's settings
+    GET  viewer/FILE               the viewer's parts
+"""
+
+import asyncio
+import secrets
+import struct
+import time
+from http.cookies import SimpleCookie
+from pathlib import Path
+
+import numpy as np
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from streamvggt.app.packet import assemble
+from streamvggt.app.scene import Scene
+from streamvggt.app.scenes import Scenes
+from streamvggt.export import PointFilter
+
+STATIC = Path(__file__).parent / "static"
+COOKIE = "streamvggt_visitor"
+NEWS_WAIT = 10.0  # seconds until the answer is that there is nothing new
+NEWS_BYTES = 3_000_000  # of packets in one answer, about
+FILE_NAMES = {"glb": "scene.glb", "ply": "points.ply", "colmap": "colmap.zip", "tum": "trajectory.txt"}
+FILE_NAMES |= {"depth": "depth.zip", "video": "preview.mp4"}
+PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+
+
+def visitor_of(cookies: dict[str, str]) -> str | None:
+    """Who asks, by their cookies."""
+    return cookies.get(COOKIE)
+
+
+class Visitors:
+    """Middleware: gives each new visitor a cookie, and hides Gradio's way to uploaded files.
+
+    Gradio serves any uploaded file to whoever knows its path, and fetches addresses for visitors; the page needs
+    neither.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        path = scope["path"]
+        if "/file=" in path or path.startswith(("/gradio_api/file/", "/file/")):
+            return await JSONResponse({"detail": "Not found"}, 404)(scope, receive, send)
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        if COOKIE in SimpleCookie(headers.get("cookie", "")) or path != "/":
+            return await self.app(scope, receive, send)
+        is_https = scope["scheme"] == "https" or headers.get("x-forwarded-proto", "").startswith("https")
+
+        async def send_with_cookie(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"set-cookie", new_visitor(is_https).encode())]
+            await send(message)
+
+        await self.app(scope, receive, send_with_cookie)
+
+
+def new_visitor(is_https: bool) -> str:
+    """A cookie for the time the browser is open; behind https also inside another site's frame, as in a Space."""
+    rules = "SameSite=None; Secure; Partitioned" if is_https else "SameSite=Lax"
+    return f"{COOKIE}={secrets.token_urlsafe(24)}; Path=/; HttpOnly; {rules}"
+
+
+def scene_routes(scenes: Scenes) -> list[Route | Mount]:
+    """The routes of the table above."""
+    exporting = asyncio.Semaphore(1)  # an export takes a core and much memory
+
+    def scene_of(request: Request) -> Scene:
+        scene = scenes.get(request.path_params["id"], visitor_of(request.cookies))
+        if scene is None:
+            raise HTTPException(404, "This scene is not there, or no longer: reload the page.")
+        return scene
+
+    async def viewer(request: Request) -> Response:
+        scene_of(request)
+        return FileResponse(STATIC / "viewer.html", headers=PRIVATE)
+
+    async def news(request: Request) -> Response:
+        """Packets one after another, each with its length before it; the first holds the status alone."""
+        scene = scene_of(request)
+        have, run = number(request, "have"), number(request, "run")
+        source = request.query_params.get("source", "depth")
+        known = request.query_params.get("state", "")
+        deadline = time.monotonic() + NEWS_WAIT
+        while True:
+            status = scene.status
+            if run != status.run:
+                have = 0
+            if status.num_frames > have or run != status.run or known != status.state or time.monotonic() > deadline:
+                break
+            await asyncio.sleep(0.04)
+        source = source if source in status.sources else "depth"
+        packets = [assemble({**scene.describe(), "source": source, "first": have}, {})]
+        try:
+            for position in range(have, status.num_frames):
+                packets.append(await run_in_threadpool(scene.packet, position, source))
+                if sum(map(len, packets)) > NEWS_BYTES:
+                    break
+        except (OSError, ValueError, IndexError):
+            if scene.status.run == status.run:  # else the next run has removed the files; the viewer will ask again
+                raise
+        content = b"".join(piece for packet in packets for piece in (struct.pack("<I", len(packet)), packet))
+        return Response(content, media_type="application/octet-stream", headers=PRIVATE)
+
+    async def preview(request: Request) -> Response:
+        scene = scene_of(request)
+        if scene.kind == "live":
+            raise HTTPException(404, "A camera has no first picture before it runs.")
+        return Response(await run_in_threadpool(scene.preview), media_type="image/jpeg", headers=PRIVATE)
+
+    async def depth(request: Request) -> Response:
+        """Depth and confidence as float32 (2, H, W), 0 where there is none."""
+        scene = scene_of(request)
+        position = request.path_params["position"]
+        if position >= scene.status.num_frames:
+            raise HTTPException(404, "There is no such frame.")
+        values = np.stack(await run_in_threadpool(scene.depth, position)).astype("<f4")
+        return Response(values.tobytes(), media_type="application/octet-stream", headers=PRIVATE)
+
+    async def queries(request: Request) -> Response:
+        scene = scene_of(request)
+        try:
+            scene.follow(np.array(await request.json(), np.float64).reshape(-1, 2))
+        except (ValueError, TypeError) as error:
+            raise HTTPException(400, str(error)) from error
+        return JSONResponse(scene.describe()["queries"], headers=PRIVATE)
+
+    async def stop(request: Request) -> Response:
+        scene_of(request).stop()
+        return JSONResponse({}, headers=PRIVATE)
+
+    async def export(request: Request) -> Response:
+        scene = scene_of(request)
+        kind = request.path_params["kind"]
+        try:
+            filter = point_filter(await request.json())
+            async with exporting:
+                path = await run_in_threadpool(scene.export, kind, filter)
+        except (ValueError, TypeError, KeyError) as error:
+            raise HTTPException(400, str(error)) from error
+        return FileResponse(path, filename=FILE_NAMES[kind], headers=PRIVATE)
+
+    routes = [
+        Route("/", viewer),
+        Route("/news", news),
+        Route("/preview", preview),
+        Route("/depth/{position:int}", depth),
+        Route("/queries", queries, methods=["POST"]),
+        Route("/stop", stop, methods=["POST"]),
+        Route("/export/{kind}", export, methods=["POST"]),
+    ]
+    return [Mount("/scene/{id}", routes=routes), Mount("/viewer", app=StaticFiles(directory=STATIC))]
+
+
+def number(request: Request, name: str) -> int:
+    try:
+        return max(int(request.query_params.get(name, 0)), 0)
+    except ValueError as error:
+        raise HTTPException(400, f"{name} is a number") from error
+
+
+def point_filter(settings: dict) -> PointFilter:
+    """The filter of an export as the viewer describes it; `frames` are the first and the last position.
+
+    Raises:
+        ValueError, TypeError, KeyError: it describes none.
+    """
+    first, last = settings["frames"]
+    return PointFilter(
+        source=settings["source"],
+        conf_percentile=float(settings["conf_percentile"]),
+        frames=(int(first), int(last) + 1, None),
+        drop_white=bool(settings["drop_white"]),
+        drop_black=bool(settings["drop_black"]),
+        drop_sky=bool(settings["drop_sky"]),
+    )

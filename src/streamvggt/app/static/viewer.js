@@ -1,0 +1,375 @@
+// Buttons, sliders and pictures around the cloud. Everything but the source of the points, the depth map of a frame and
+// downloads is answered here, from what the browser holds.
+
+import { Cloud, trackColor } from "./cloud.js";
+import { Feed, reason } from "./feed.js";
+
+const RECENT = 8; // frames, of the choice "the last 8 frames"
+const TRAIL = 12; // frames of a followed point's way in the picture
+const PLAY_EVERY = 120; // milliseconds
+const DEPTHS_KEPT = 6;
+
+const at = (id) => document.getElementById(id);
+const cloud = new Cloud(at("scene"));
+let frames = []; // what the pictures and the timeline need of each packet
+let status = { state: "", run: 0, num_frames: 0, sources: ["depth"], queries: [], kind: "images" };
+let position = 0;
+let stick = true; // the newest frame is shown until the visitor looks at another
+let picks = [];
+const depths = new Map(); // of frames looked at lately, by position
+
+const feed = new Feed({ onStatus, onFrame, onRun, onTrouble });
+if (new URLSearchParams(location.search).has("expect-run")) feed.wantedRun = 1; // it begins by itself
+window.addEventListener("message", (event) => {
+  if (event.origin === location.origin && event.data === "expect-run") feed.expectRun();
+});
+window.viewer = { cloud, feed }; // for tests, and for the curious
+
+// News
+
+function onRun() {
+  frames = [];
+  depths.clear();
+  [position, stick, picks] = [0, true, []];
+  cloud.clear();
+  cloud.mark([]);
+  at("preview").hidden = true;
+  at("reading").hidden = true;
+  at("source").value = feed.source = "depth";
+}
+
+async function onFrame(packet) {
+  if (packet.position < frames.length) {
+    cloud.replacePoints(packet.position, packet);
+    applyFilters();
+    return;
+  }
+  frames.push({ ...packet, points: null, colors: null, conf: null });
+  cloud.add(packet);
+  if (stick) position = frames.length - 1;
+  at("position").max = frames.length - 1;
+  await showFrame();
+  applyFilters();
+  if (at("follow").checked) cloud.flyTo(position);
+}
+
+function onStatus(news) {
+  const isNew = news.state !== status.state || news.run !== status.run;
+  status = news;
+  const isActive = ["loading", "running"].includes(news.state);
+  at("stop").hidden = !isActive;
+  at("stop").disabled = false;
+  at("progress").hidden = !isActive;
+  if (news.expected && news.num_frames) at("progress").value = Math.min(news.num_frames / news.expected, 1);
+  else at("progress").removeAttribute("value");
+  at("state").textContent = sentence(news);
+  say(news.message, news.state === "failed");
+  at("downloads").disabled = !news.num_frames;
+  at("source").querySelector("[value=head]").disabled = !news.sources.includes("head");
+  at("choose-points").hidden = news.kind === "live" || isActive || !news.num_frames;
+  if (isNew && news.state === "ready" && news.kind !== "live") showPreview();
+  fit();
+}
+
+function sentence({ state, num_frames, expected, fps, seconds_left, memory_mb, weights, kind }) {
+  const count = `${num_frames} ${num_frames === 1 ? "frame" : "frames"}`;
+  const speed = fps ? ` · ${fps < 1 ? fps.toFixed(2) : fps.toFixed(1)} frames/s` : "";
+  if (state === "ready") return kind === "live" ? "Waiting for the camera …" : "Ready. Press Start.";
+  if (state === "loading") return `Loading the weights ${weights} …`;
+  if (state === "running") {
+    const left = seconds_left > 0.5 ? ` · ${duration(seconds_left)} left` : "";
+    return `Frame ${num_frames}${expected ? ` of ${expected}` : ""}${speed}${left} · memory ${Math.round(memory_mb)} MB · ${weights}`;
+  }
+  if (state === "failed") return num_frames ? `Stopped by a problem after ${count}; they are kept.` : "It did not work.";
+  return `${state === "stopped" ? "Stopped" : "Done"}: ${count}${speed} · ${weights}`;
+}
+
+const duration = (seconds) =>
+  seconds < 90 ? `${Math.round(seconds)} s` : `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+
+function onTrouble(text, isFinal) {
+  at("state").textContent = text;
+  at("state").dataset.gone = isFinal;
+  at("stop").hidden = at("progress").hidden = true;
+}
+
+function say(text, isAlarm) {
+  at("message").hidden = !text;
+  at("message").textContent = text;
+  at("message").classList.toggle("alarm", isAlarm);
+}
+
+// The frame shown
+
+async function showFrame() {
+  const frame = frames[position];
+  if (!frame) return;
+  at("position").value = position;
+  const time = frame.time === null ? "" : ` · ${frame.time.toFixed(2)} s`;
+  at("which").textContent = `${position + 1} / ${frames.length}${time}`;
+  at("which").title = frame.name;
+  const [x, y, z] = cloud.frames[position].pose.center;
+  const focal = frame.intrinsics[0];
+  const fov = (2 * Math.atan(frame.image_size[1] / 2 / focal) * 180) / Math.PI;
+  at("pose").textContent =
+    `Camera at (${x.toFixed(3)}, ${y.toFixed(3)}, ${z.toFixed(3)}), field of view ${fov.toFixed(0)}°. ` +
+    "Move over the pictures or click into the scene to measure.";
+  drawCameras();
+  const shown = position;
+  const bitmap = await createImageBitmap(frame.picture);
+  if (shown !== position) return;
+  const width = bitmap.width / 3;
+  ["image", "depth", "confidence"].forEach((name, index) => {
+    const canvas = at(name);
+    [canvas.width, canvas.height] = [width, bitmap.height];
+    canvas.getContext("2d").drawImage(bitmap, index * width, 0, width, bitmap.height, 0, 0, width, bitmap.height);
+  });
+  if (at("tracks").checked) drawTracks(at("image").getContext("2d"), width / frame.image_size[1]);
+  fit();
+}
+
+function drawTracks(pen, scale) {
+  pen.lineWidth = 1.5;
+  frames[position].tracks.forEach(([x, y, visible], number) => {
+    const color = `rgb(${trackColor(number).map((value) => value * 255).join()})`;
+    pen.strokeStyle = pen.fillStyle = color;
+    pen.beginPath();
+    for (let index = Math.max(position - TRAIL, 0); index <= position; index++) {
+      const [u, v] = frames[index].tracks[number];
+      pen.lineTo(u * scale, v * scale);
+    }
+    pen.stroke();
+    pen.beginPath();
+    pen.arc(x * scale, y * scale, 4, 0, 7);
+    if (visible > 0.5) pen.fill();
+    else pen.stroke();
+  });
+}
+
+function drawCameras() {
+  cloud.showCameras({ cameras: at("cameras").checked, tracks: at("tracks").checked, position });
+}
+
+function look(where) {
+  position = Math.max(0, Math.min(where, frames.length - 1));
+  stick = position === frames.length - 1;
+  showFrame();
+  applyFilters();
+  if (at("follow").checked) cloud.flyTo(position);
+}
+
+at("position").addEventListener("input", () => look(Number(at("position").value)));
+let playing = null;
+at("play").addEventListener("click", () => {
+  clearInterval(playing);
+  playing = playing
+    ? null
+    : setInterval(() => look(position + 1 < frames.length ? position + 1 : 0), PLAY_EVERY);
+  at("play").textContent = playing ? "❚❚" : "▶";
+  at("play").setAttribute("aria-label", playing ? "Pause" : "Play");
+});
+
+// What the cloud shows
+
+function range() {
+  const last = frames.length - 1;
+  return {
+    all: [0, last],
+    past: [0, position],
+    recent: [Math.max(position - RECENT + 1, 0), position],
+    one: [position, position],
+  }[at("span").value];
+}
+
+function filters() {
+  return {
+    percentile: Number(at("percentile").value),
+    dropWhite: at("dropWhite").checked,
+    dropBlack: at("dropBlack").checked,
+    dropSky: at("dropSky").checked,
+    range: range(),
+  };
+}
+
+function applyFilters() {
+  document.querySelector("[for=percentile]").textContent = `${at("percentile").value} %`;
+  document.querySelector("[for=size]").textContent = at("size").value;
+  cloud.filter(filters());
+}
+
+for (const id of ["percentile", "span", "dropWhite", "dropBlack", "dropSky"]) at(id).addEventListener("input", applyFilters);
+at("size").addEventListener("input", () => {
+  cloud.setPointSize(Number(at("size").value));
+  applyFilters();
+});
+at("cameras").addEventListener("input", drawCameras);
+at("tracks").addEventListener("input", showFrame);
+at("source").addEventListener("input", () => feed.setSource(at("source").value));
+at("backdrop").addEventListener("input", dress);
+at("reset").addEventListener("click", () => {
+  at("follow").checked = false;
+  cloud.resetView();
+});
+at("follow").addEventListener("input", () => at("follow").checked && cloud.flyTo(position));
+cloud.onGrab = () => {
+  at("follow").checked = false;
+  cloud.goal = null;
+};
+at("large").addEventListener("click", () => {
+  if (document.fullscreenElement) document.exitFullscreen();
+  else at("stage").requestFullscreen();
+});
+at("stop").addEventListener("click", () => {
+  at("stop").disabled = true;
+  fetch("stop", { method: "POST" });
+});
+
+// Measuring
+
+function read(text) {
+  at("reading").hidden = !text;
+  at("reading").textContent = text;
+}
+
+const number = (value) => Number(value.toPrecision(4)).toString();
+
+let pressed = null;
+at("scene").addEventListener("pointerdown", (event) => (pressed = [event.clientX, event.clientY]));
+at("scene").addEventListener("pointerup", (event) => {
+  if (!pressed || Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]) > 4) return;
+  const { left, top } = at("scene").getBoundingClientRect();
+  const found = cloud.pick(event.clientX - left, event.clientY - top);
+  if (!found || picks.length === 2) picks = [];
+  if (found) picks.push(found.world);
+  cloud.mark(picks);
+  if (!found) return read("");
+  const depth = number(cloud.depthFrom(found.position, found.world));
+  const text = `(${found.world.map(number).join(", ")}) · depth ${depth} in frame ${found.position + 1} · confidence ${number(found.conf)}`;
+  const apart = picks.length === 2 ? ` · ${number(Math.hypot(...picks[0].map((value, i) => value - picks[1][i])))} from the first point` : "";
+  read(text + apart);
+});
+
+async function depthMap(where) {
+  if (!depths.has(where)) {
+    const answer = fetch(`depth/${where}`).then(async (got) => (got.ok ? new Float32Array(await got.arrayBuffer()) : null));
+    depths.set(where, answer);
+    if (depths.size > DEPTHS_KEPT) depths.delete(depths.keys().next().value);
+  }
+  return depths.get(where);
+}
+
+for (const id of ["image", "depth", "confidence"]) {
+  at(id).addEventListener("pointermove", async (event) => {
+    const frame = frames[position];
+    if (!frame) return;
+    const box = at(id).getBoundingClientRect();
+    const [height, width] = frame.image_size;
+    const x = Math.floor(((event.clientX - box.left) / box.width) * width);
+    const y = Math.floor(((event.clientY - box.top) / box.height) * height);
+    const values = await depthMap(position);
+    const depth = values?.[y * width + x];
+    read(
+      depth > 0
+        ? `Pixel (${x}, ${y}) · depth ${number(depth)} · confidence ${number(values[height * width + y * width + x])}`
+        : `Pixel (${x}, ${y}) · no depth here`,
+    );
+  });
+  at(id).addEventListener("pointerleave", () => read(""));
+}
+
+// Points to follow
+
+function showPreview() {
+  const image = at("first").querySelector("img");
+  image.src = "preview";
+  image.onload = fit;
+  at("preview").hidden = false;
+  drawQueries();
+}
+
+function drawQueries() {
+  const dots = status.queries.map(
+    ([x, y], index) =>
+      `<circle cx="${100 * x}%" cy="${100 * y}%" r="6" fill="rgb(${trackColor(index).map((v) => v * 255).join()})" stroke="white" stroke-width="1.5" />`,
+  );
+  at("first").querySelector("svg").innerHTML = dots.join("");
+  at("clear-points").hidden = dots.length === 0;
+}
+
+async function setQueries(queries) {
+  const answer = await fetch("queries", { method: "POST", body: JSON.stringify(queries) });
+  if (!answer.ok) return say(await reason(answer), true);
+  status.queries = await answer.json();
+  drawQueries();
+}
+
+at("first").addEventListener("click", (event) => {
+  const box = at("first").querySelector("img").getBoundingClientRect();
+  const point = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+  const near = ([x, y]) => Math.hypot((x - point[0]) * box.width, (y - point[1]) * box.height) < 10;
+  const others = status.queries.filter((query) => !near(query));
+  setQueries(others.length < status.queries.length ? others : [...others, point]);
+});
+at("clear-points").addEventListener("click", () => setQueries([]));
+at("choose-points").addEventListener("click", () => {
+  if (at("preview").hidden) showPreview();
+  else at("preview").hidden = true;
+});
+
+// Downloads
+
+at("downloads").addEventListener("click", async ({ target }) => {
+  if (!target.dataset.kind || target.disabled) return;
+  const label = target.textContent;
+  target.disabled = true;
+  target.textContent = "…";
+  say(`Making ${label} …`, false);
+  try {
+    const { percentile, dropWhite, dropBlack, dropSky, range: span } = filters();
+    const settings = {
+      source: feed.source, conf_percentile: percentile, frames: span,
+      drop_white: dropWhite, drop_black: dropBlack, drop_sky: dropSky,
+    };
+    const answer = await fetch(`export/${target.dataset.kind}`, { method: "POST", body: JSON.stringify(settings) });
+    if (!answer.ok) throw new Error(await reason(answer));
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(await answer.blob());
+    link.download = answer.headers.get("content-disposition").match(/filename="([^"]+)"/)[1];
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    say("", false);
+  } catch (error) {
+    say(`${label} could not be made: ${error.message}`, true);
+  } finally {
+    target.disabled = false;
+    target.textContent = label;
+  }
+});
+
+// Looks
+
+function dress() {
+  const outside = window.parent !== window ? window.parent.document : null;
+  const isDark = outside ? outside.body.classList.contains("dark") : matchMedia("(prefers-color-scheme: dark)").matches;
+  document.documentElement.dataset.theme = isDark ? "dark" : "light";
+  const style = getComputedStyle(document.documentElement);
+  cloud.setBackground(at("backdrop").value || style.getPropertyValue("--stage").trim());
+}
+
+/** On a phone the frame around us takes the height of what is in it. */
+function fit() {
+  const frame = window.frameElement;
+  if (!frame) return;
+  const isNarrow = matchMedia("(max-width: 700px)").matches;
+  frame.style.height = isNarrow ? `${document.body.scrollHeight + 4}px` : "";
+}
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", dress);
+window.addEventListener("resize", fit);
+if (window.parent !== window) {
+  new MutationObserver(dress).observe(window.parent.document.body, { attributeFilter: ["class"] });
+}
+dress();
+cloud.setPointSize(Number(at("size").value));
+applyFilters();
+feed.follow();

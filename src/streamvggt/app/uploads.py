@@ -1,0 +1,231 @@
+"""What visitors upload: checked by content, bounded in size and number, laid out for `load_frames`.
+
+Nothing here believes a name. Names are kept only as words in the names of new files.
+"""
+
+import re
+import shutil
+import stat
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import av
+from natsort import natsorted
+from PIL import Image
+
+IMAGE_SUFFIXES = {
+    "JPEG": ".jpg",
+    "MPO": ".jpg",
+    "PNG": ".png",
+    "WEBP": ".webp",
+    "AVIF": ".avif",
+    "BMP": ".bmp",
+    "TIFF": ".tif",
+    "GIF": ".gif",
+}
+"""Pillow's names of the formats that are read. Others of Pillow's start programs or are never photos."""
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """num_photos: of one scene. total_bytes: of all files, unpacked. pixels: of a photo or of a video's frames."""
+
+    num_photos: int = 500
+    total_bytes: int = 1_000_000_000
+    pixels: int = 50_000_000
+
+
+@dataclass(frozen=True)
+class Upload:
+    """path: a folder of photos or a video file, for `load_frames`. kind: "images" or "video"."""
+
+    path: Path
+    kind: str
+
+
+def take_uploads(paths: Sequence[str | Path], folder: Path, limits: UploadLimits | None = None) -> Upload:
+    """Check files and copy them into `folder`, photos out of zip archives too.
+
+    Args:
+        paths: photos and zip archives of photos, in any order; or one video.
+        folder: made here; holds nothing else.
+
+    Raises:
+        ValueError: what came cannot be used; the message is for the visitor.
+    """
+    limits = limits or UploadLimits()
+    paths = [Path(path) for path in paths]
+    if not paths:
+        raise ValueError("Nothing was uploaded: choose photos, a zip of photos, or one video.")
+    if sum(path.stat().st_size for path in paths) > limits.total_bytes:
+        raise ValueError(f"That is too much: all files together may have {_megabytes(limits.total_bytes)}.")
+
+    folder.mkdir(parents=True)
+    photos: list[tuple[str, Path]] = []  # name to sort by, checked file
+    videos: list[Path] = []
+    for number, path in enumerate(paths):
+        if zipfile.is_zipfile(path) and _image_format(path) is None:
+            unpacked = folder.with_name(f"{folder.name}-zip-{number}")
+            photos += unpack(path, unpacked, limits)
+        elif _image_format(path) is not None:
+            photos.append((path.name, path))
+        elif video_suffix(path) is not None:
+            videos.append(path)
+        else:
+            raise ValueError(f"{path.name} is neither a photo nor a video: {_what_it_is(path)}.")
+    if videos and (photos or len(videos) > 1):
+        raise ValueError("Choose either photos or one video: several videos, or both, are not one scene.")
+    if videos:
+        check_video(videos[0], limits)
+        target = folder / f"{_safe_stem(videos[0].name)}{video_suffix(videos[0])}"
+        shutil.copyfile(videos[0], target)
+        return Upload(target, "video")
+    if len(photos) > limits.num_photos:
+        raise ValueError(f"{len(photos)} photos are too many: at most {limits.num_photos} can be taken.")
+    for number, (name, path) in enumerate(natsorted(photos, key=lambda photo: photo[0])):
+        check_photo(path, PurePosixPath(name).name, limits)
+        suffix = IMAGE_SUFFIXES[_image_format(path)]
+        shutil.copyfile(path, folder / f"{number:04d}_{_safe_stem(name)}{suffix}")
+    for unpacked in folder.parent.glob(f"{folder.name}-zip-*"):
+        shutil.rmtree(unpacked)
+    return Upload(folder, "images")
+
+
+def unpack(archive: Path, folder: Path, limits: UploadLimits) -> list[tuple[str, Path]]:
+    """The photos of a zip, written to `folder` under numbers; names as in the archive, and where they lie.
+
+    Raises:
+        ValueError: the archive is damaged, locked, too large when unpacked, or has paths that lead out of it.
+    """
+    photos = []
+    folder.mkdir(parents=True)
+    left = limits.total_bytes
+    try:
+        with zipfile.ZipFile(archive) as content:
+            members = [member for member in content.infolist() if not member.is_dir()]
+            for member in members:
+                _check_member(archive.name, member)
+            if len(members) > 4 * limits.num_photos or sum(member.file_size for member in members) > left:
+                raise ValueError(
+                    f"{archive.name} unpacks to too much: at most {limits.num_photos} photos and "
+                    f"{_megabytes(limits.total_bytes)} can be taken."
+                )
+            for number, member in enumerate(members):
+                if PurePosixPath(member.filename).name.startswith(".") or member.filename.startswith("__MACOSX/"):
+                    continue
+                target = folder / f"{number:06d}"
+                left -= _copy_at_most(content, member, target, left, archive.name)
+                if _image_format(target) is not None:
+                    photos.append((member.filename, target))
+                else:
+                    target.unlink()
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        raise ValueError(f"{archive.name} cannot be unpacked: it is damaged, or locked with a password.") from error
+    if not photos:
+        raise ValueError(f"{archive.name} holds no photos.")
+    return photos
+
+
+def _check_member(archive: str, member: zipfile.ZipInfo) -> None:
+    path = PurePosixPath(member.filename.replace("\\", "/"))
+    is_link = stat.S_ISLNK(member.external_attr >> 16)
+    if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", member.filename) or is_link:
+        raise ValueError(f"{archive} holds an unsafe path ({member.filename[:60]!r}); it was not opened.")
+
+
+def _copy_at_most(content: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, most: int, archive: str) -> int:
+    """Unpack one file; what its header says of its size is not believed."""
+    size = 0
+    with content.open(member) as source, open(target, "wb") as file:
+        while piece := source.read(1 << 20):
+            size += len(piece)
+            if size > most:
+                raise ValueError(f"{archive} unpacks to much more than it says; it was not opened.")
+            file.write(piece)
+    return size
+
+
+def _image_format(path: Path) -> str | None:
+    """Pillow's name of an image's format, from its first bytes; None if it is no image that is read here."""
+    try:
+        with Image.open(path, formats=tuple(IMAGE_SUFFIXES)) as image:
+            return image.format
+    except Image.DecompressionBombError:
+        return "PNG"  # an image, if a monstrous one: `check_photo` says so
+    except Exception:  # Pillow's readers raise anything
+        return None
+
+
+def check_photo(path: Path, name: str, limits: UploadLimits) -> None:
+    """Raises ValueError if a photo's header announces too many pixels; nothing is decoded."""
+    try:
+        with Image.open(path, formats=tuple(IMAGE_SUFFIXES)) as image:
+            num_pixels = image.width * image.height
+    except Image.DecompressionBombError:
+        num_pixels = limits.pixels + 1
+    if num_pixels > limits.pixels:
+        raise ValueError(f"{name} has too many pixels: at most {limits.pixels / 1e6:.0f} million can be taken.")
+
+
+def video_suffix(path: Path) -> str | None:
+    """The suffix that fits the content of a video file; None if it is no container that is read here.
+
+    FFmpeg also reads playlists, which can name other files and addresses; only what begins like a container with
+    pictures inside goes to it.
+    """
+    with open(path, "rb") as file:
+        head = file.read(400)
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
+        return None
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return ".mp4"
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return ".avi"
+    if head[:1] == b"G" and head[188:189] == b"G":
+        return ".ts"
+    starts = {
+        b"\x1a\x45\xdf\xa3": ".mkv",
+        b"FLV": ".flv",
+        b"OggS": ".ogv",
+        b"\x30\x26\xb2\x75": ".wmv",
+        b"\x00\x00\x01\xba": ".mpg",
+        b"\x00\x00\x01\xb3": ".mpg",
+    }
+    return next((suffix for start, suffix in starts.items() if head.startswith(start)), None)
+
+
+def check_video(path: Path, limits: UploadLimits) -> None:
+    """Raises ValueError if a file that looks like a video holds none, or one with too many pixels."""
+    try:
+        with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
+            sizes = [(stream.width, stream.height) for stream in container.streams.video]
+    except av.FFmpegError as error:
+        raise ValueError(f"{path.name} looks like a video but cannot be read: it is damaged or cut short.") from error
+    if not sizes:
+        raise ValueError(f"{path.name} holds no video, perhaps only sound.")
+    if any(width * height > limits.pixels for width, height in sizes):
+        raise ValueError(f"{path.name} has too many pixels: at most {limits.pixels / 1e6:.0f} million can be taken.")
+
+
+def _what_it_is(path: Path) -> str:
+    with open(path, "rb") as file:
+        head = file.read(512)
+    if not head:
+        return "it is empty"
+    if head[4:8] == b"ftyp":
+        return "HEIC photos cannot be read, save it as JPEG"
+    try:
+        head[:-4].decode()
+    except UnicodeDecodeError:
+        return "its content is of no kind that can be read"
+    return "its content is text"
+
+
+def _safe_stem(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9-]+", "_", PurePosixPath(name).stem)[:60].strip("_") or "file"
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:.0f} MB"

@@ -1,0 +1,64 @@
+"""Watch a scene grow in the browser: photos, a video, a webcam or an address, frame by frame.
+
+streamvggt view clip.mp4 --weights tiny
+streamvggt view 0
+streamvggt view rtsp://camera.local/stream --fps 2
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+
+from streamvggt.cli.reconstruct import choose_device, choose_dtype
+from streamvggt.model.weights import load_model
+from streamvggt.stream.frames import load_frames
+from streamvggt.stream.policy import parse_policy
+from streamvggt.stream.video import URL
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", help="folder or pattern of photos, video file, webcam number, or address")
+    parser.add_argument("--weights", default="tiny", help="name, file, folder or Hugging Face id (default: tiny)")
+    parser.add_argument("--memory", default="window:1,8", help="all, or window:ANCHOR,RECENT (default: window:1,8)")
+    parser.add_argument("--point-head", action="store_true", help="run it, too: a second way to the points")
+    parser.add_argument("--fps", type=float, help="frames per second to take from a video or camera")
+    parser.add_argument("--max-frames", type=int, default=1000, help="take no more than this (default: 1000)")
+    parser.add_argument("--device", default="auto", help="cuda, mps, cpu (default: the best there is)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
+    parser.add_argument("--port", type=int, default=7870, help="(default: 7870)")
+    parser.add_argument("--no-browser", action="store_true", help="do not open one")
+
+
+def run(arguments: argparse.Namespace, argv: list[str]) -> int:
+    try:
+        from streamvggt.app.networks import Networks
+        from streamvggt.app.scene import RunSettings
+        from streamvggt.app.viewer import view
+    except ImportError as error:
+        raise ImportError(f"{error}: the viewer needs `pip install -r requirements_demo.txt`") from error
+
+    parse_policy(arguments.memory)
+    device = choose_device(arguments.device)
+    is_camera = bool(URL.match(arguments.input)) or arguments.input.isdecimal()
+    # A folder that is not there is better known before a server starts; cameras are not touched twice.
+    kind = "live" if is_camera else load_frames(arguments.input, max_frames=arguments.max_frames).kind
+    if kind == "images" and arguments.fps is not None:
+        raise ValueError("photos have no times for --fps to choose by")
+    load = partial(load_model, sees="past", device=device, dtype=choose_dtype("auto", device))
+    view(
+        partial(load_frames, arguments.input),
+        kind,
+        RunSettings(
+            weights=arguments.weights,
+            memory=arguments.memory,
+            fps=arguments.fps,
+            max_frames=arguments.max_frames,
+            point_head=arguments.point_head,
+        ),
+        Networks({arguments.weights: arguments.weights}, load),
+        host=arguments.host,
+        port=arguments.port,
+        open_browser=not arguments.no_browser,
+    )
+    return 0
