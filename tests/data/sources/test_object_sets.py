@@ -40,7 +40,7 @@ def test_frames_come_in_the_order_of_time_whatever_the_list_says(source, layout,
 def test_foreground_is_above_a_tenth_of_full_scale(source, layout, tmp_path):
     (place,) = layout.write(tmp_path, CLIPS)
     read = source(tmp_path / source.folder)
-    object_mask = torch.from_numpy(near_mask(CLIPS[0][0])) > 0
+    object_mask = near_mask(CLIPS[0][0]) > 0
     assert torch.equal(read.foreground(place.scene, place.frames[0]), object_mask)
     levels = np.full((30, 40), 25, np.uint8)
     levels[:, :20] = 26

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from streamvggt.data.encode import depth_array, world_from_cam, write_image
 from streamvggt.data.synthetic.clip import sample_fov
@@ -48,15 +49,14 @@ def world_clips(
     return clips
 
 
-def near_mask(view: View) -> np.ndarray:
-    """255 for what is nearer than the median, 0 elsewhere. (H, W) uint8"""
-    depth = depth_array(view)
-    return np.where((depth > 0) & (depth <= np.median(depth)), 255, 0).astype(np.uint8)
+def near_mask(view: View) -> Tensor:
+    """255 for what is nearer than the median, 0 elsewhere. (H, W) int64"""
+    return 255 * (view.valid & (view.depth <= view.depth.median())).long()
 
 
-def neighbours_in_time(num_frames: int) -> dict[int, list[tuple[int, float]]]:
+def neighbours_in_time(frames: Sequence) -> dict[int, list[tuple[int, float]]]:
     """For each frame all others, with how much they share: the less the farther in time."""
-    numbers = range(num_frames)
+    numbers = range(len(frames))
     return {i: [(j, 1 / (1 + abs(i - j))) for j in numbers if j != i] for i in numbers}
 
 

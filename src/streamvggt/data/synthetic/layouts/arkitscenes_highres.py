@@ -14,8 +14,7 @@ def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
     """All in the training split."""
     folder = out / ARKitScenesHighRes.folder / ARKitScenesHighRes.split_folders["train"]
     scenes = [str(41000001 + number) for number in range(len(clips))]
-    # Begins in the 999th second: as text, what is before the 1000th comes after it.
     return [
-        Written(scene, write_scene(ARKitScenesHighRes, folder / scene, clip, 999.8))
+        Written(scene, write_scene(ARKitScenesHighRes, folder / scene, clip, groups=None))
         for scene, clip in zip(scenes, clips, strict=True)
     ]

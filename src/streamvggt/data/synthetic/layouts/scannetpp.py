@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from streamvggt.data.encode import millimetres, world_from_cam, write_image, write_png
-from streamvggt.data.sources.scannetpp import TABLE, ScanNetpp, principal_point_excess
+from streamvggt.data.prepare._scene_table import SceneTable, write_scene_list
+from streamvggt.data.prepare.scannetpp import stored_intrinsics, write_frame
+from streamvggt.data.sources.scannetpp import TABLE, ScanNetpp
 from streamvggt.data.synthetic.layouts._clips import Clip, Written, neighbours_in_time
 
 
@@ -18,22 +17,14 @@ def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
     written = []
     for number, clip in enumerate(clips):
         scene = f"{0x036BCE3393 + number:010x}"
-        folder = root / scene
         stills = (len(clip) + 1) // 2
         frames = [f"DSC{frame + 1:05d}" for frame in range(stills)]
         frames += [f"frame_{10 * frame:06d}" for frame in range(len(clip) - stills)]
-        intrinsics = np.stack([view.intrinsics.double().numpy() for view in clip])
-        for name, view, K in zip(frames, clip, intrinsics, strict=True):
-            K[:2, 2] += principal_point_excess(name, view.depth.shape[0])
-            write_image(folder / f"images/{name}.jpg", view)
-            write_png(folder / f"depth/{name}.png", millimetres(view))
-        np.savez(
-            folder / TABLE,
-            images=np.array(frames),
-            intrinsics=intrinsics,
-            trajectories=np.stack([world_from_cam(view) for view in clip]),
-            image_collection=np.array(neighbours_in_time(len(clip)), dtype=object),
-        )
+        table = SceneTable(stored_intrinsics, neighbours_in_time)
+        for name, view in zip(frames, clip, strict=True):
+            write_frame(root / scene, name, view)
+            table.add(name, view)
+        table.write(root / scene / TABLE)
         written.append(Written(scene, frames))
-    np.savez(root / "all_metadata.npz", scenes=np.array([place.scene for place in written]))
+    write_scene_list(root / "all_metadata.npz", TABLE)
     return written

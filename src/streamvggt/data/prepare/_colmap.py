@@ -1,0 +1,60 @@
+"""COLMAP's text files: cameras.txt and images.txt. Centre of the first pixel: (0.5, 0.5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from streamvggt.data.decode import BadData
+
+
+@dataclass(frozen=True)
+class ColmapCamera:
+    """parameters: as COLMAP orders them for the model."""
+
+    model: str
+    width: int
+    height: int
+    parameters: np.ndarray
+
+
+@dataclass(frozen=True)
+class ColmapImage:
+    """world_from_cam: (4, 4)"""
+
+    name: str
+    camera: ColmapCamera
+    world_from_cam: np.ndarray
+
+
+def read_colmap(folder: Path) -> list[ColmapImage]:
+    """Images with their cameras and poses, by name.
+
+    Raises:
+        BadData: a line is not as COLMAP writes it.
+    """
+    cameras = {}
+    line = ""
+    try:
+        for line in _lines(folder / "cameras.txt"):
+            number, model, width, height, *parameters = line.split()
+            cameras[number] = ColmapCamera(model, int(width), int(height), np.array(parameters, np.float64))
+        images = []
+        # Every second line holds the image's points and may be empty.
+        for line in _lines(folder / "images.txt")[::2]:
+            _, *numbers, camera, name = line.split(maxsplit=9)
+            qw, qx, qy, qz, *translation = map(float, numbers)
+            cam_from_world = np.eye(4)
+            cam_from_world[:3, :3] = Rotation.from_quat([qx, qy, qz, qw]).as_matrix()
+            cam_from_world[:3, 3] = translation
+            images.append(ColmapImage(name, cameras[camera], np.linalg.inv(cam_from_world)))
+    except (ValueError, KeyError) as error:
+        raise BadData(f"{folder}: not as COLMAP writes text: {line[:60]!r} ({error})") from error
+    return sorted(images, key=lambda image: image.name)
+
+
+def _lines(path: Path) -> list[str]:
+    return [line for line in path.read_text().splitlines() if not line.startswith("#")]

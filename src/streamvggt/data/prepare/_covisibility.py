@@ -1,0 +1,86 @@
+"""Which frames of a scene see the same things, from their depth and cameras."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+DEPTH_SIZE = 48, 64  # of the depth maps that are compared
+EVERY = 4  # pixels of them from point to point
+SAME_DEPTH = 0.1  # relative difference up to which two depths are of one thing
+LEAST_OVERLAP = 0.2
+MOST_NEIGHBOURS = 100
+
+
+@dataclass(frozen=True)
+class Small:
+    """A frame's depth and camera, small. depth: (h, w); intrinsics: (3, 3) of it; world_from_cam: (4, 4)"""
+
+    depth: np.ndarray
+    intrinsics: np.ndarray
+    world_from_cam: np.ndarray
+
+    @classmethod
+    def of(cls, depth: np.ndarray, intrinsics: np.ndarray, world_from_cam: np.ndarray) -> Small:
+        """From a depth map of any size, 0 where unknown. (H, W), (3, 3), (4, 4)"""
+        size = np.array(DEPTH_SIZE)
+        rows, columns = (
+            ((np.arange(n) + 0.5) * full / n).astype(int) for n, full in zip(size, depth.shape, strict=True)
+        )
+        scale = size[::-1] / np.array(depth.shape[::-1])
+        small = np.array(intrinsics, np.float64)
+        small[:2] *= scale[:, None]
+        small[:2, 2] += 0.5 * scale - 0.5  # pixel centres are whole numbers
+        return cls(depth[np.ix_(rows, columns)].astype(np.float32), small, np.array(world_from_cam, np.float64))
+
+
+def overlaps(frames: Iterable[Small]) -> np.ndarray:
+    """How much of frame i is seen by frame j, as a share of what i sees. (N, N)"""
+    frames = list(frames)
+    depth = np.stack([frame.depth for frame in frames])  # (N, h, w)
+    K = np.stack([frame.intrinsics for frame in frames])
+    world_from_cam = np.stack([frame.world_from_cam for frame in frames])
+    cam_from_world = np.linalg.inv(world_from_cam)[:, :3]
+    height, width = depth.shape[1:]
+    y, x = np.meshgrid(np.arange(EVERY // 2, height, EVERY), np.arange(EVERY // 2, width, EVERY), indexing="ij")
+    number = np.arange(len(frames))[:, None]
+
+    shares = np.zeros((len(frames), len(frames)))
+    for i in range(len(frames)):
+        z = depth[i][y, x]
+        seen = z > 0
+        if not seen.any():
+            continue
+        rays = np.stack([(x - K[i, 0, 2]) / K[i, 0, 0], (y - K[i, 1, 2]) / K[i, 1, 1], np.ones_like(z)], -1)
+        points = (rays * z[..., None])[seen] @ world_from_cam[i, :3, :3].T + world_from_cam[i, :3, 3]  # (G, 3)
+        in_others = np.einsum("nij,gj->ngi", cam_from_world[..., :3], points) + cam_from_world[:, None, :, 3]
+        z = in_others[..., 2]  # (N, G)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            u = in_others[..., 0] / z * K[:, None, 0, 0] + K[:, None, 0, 2]
+            v = in_others[..., 1] / z * K[:, None, 1, 1] + K[:, None, 1, 2]
+        inside = (z > 0) & (u > -0.5) & (v > -0.5) & (u < width - 0.5) & (v < height - 0.5)
+        u, v = (np.where(inside, a, 0).round().astype(int) for a in (u, v))
+        there = depth[number, v, u]
+        same = inside & (there > 0) & (np.abs(there - z) < SAME_DEPTH * z)
+        shares[i] = same.mean(1)
+    return shares
+
+
+def covisible(frames: Iterable[Small]) -> dict[int, list[tuple[int, float]]]:
+    """For each frame the others that see what it sees and not much else, best first, with the overlap.
+
+    A frame without any is left out. The overlap is the smaller of the two shares: a close look at a corner and a view
+    of the whole room overlap little, whichever way one asks.
+    """
+    shares = overlaps(frames)
+    both = np.minimum(shares, shares.T)
+    np.fill_diagonal(both, 0)
+    groups = {}
+    for i, row in enumerate(both):
+        best = np.argsort(-row, kind="stable")[:MOST_NEIGHBOURS]
+        neighbours = [(int(j), float(row[j])) for j in best if row[j] >= LEAST_OVERLAP]
+        if neighbours:
+            groups[i] = neighbours
+    return groups

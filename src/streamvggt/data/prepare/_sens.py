@@ -1,0 +1,129 @@
+"""ScanNet's .sens files: one recording, colour and depth streams and poses in a row.
+
+Little endian, without padding: version (uint32, 4) · length of the sensor's name (uint64) and the name · intrinsics and
+extrinsics of the colour camera, then of the depth camera (4 × 16 float32) · compression of colour and of depth (2 ×
+int32) · width and height of colour, then of depth (4 × uint32) · depth units per metre (float32) · number of frames
+(uint64). Each frame: world-from-camera (16 float32) · two time stamps (uint64) · bytes of colour and of depth (2 ×
+uint64) · the colour image · the depth image. What follows the frames (the inertial sensor) is not read.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+VERSION = 4
+FILES_OF_COLOUR = {1: ".png", 2: ".jpg"}
+RAW_DEPTH, ZLIB_DEPTH = 0, 1
+
+
+@dataclass(frozen=True)
+class SensHeader:
+    """What holds for all frames. Sizes are H, W; intrinsics are 3×3 in pixels."""
+
+    colour_intrinsics: np.ndarray
+    depth_intrinsics: np.ndarray
+    colour_suffix: str
+    depth_compression: int
+    colour_size: tuple[int, int]
+    depth_size: tuple[int, int]
+    units_per_metre: float
+    num_frames: int
+
+
+@dataclass(frozen=True)
+class SensFrame:
+    """
+    world_from_cam: not finite where tracking was lost. (4, 4)
+    colour: an image file.
+    depth: in metres, 0 where unknown. (H, W) float32
+    """
+
+    world_from_cam: np.ndarray
+    colour: bytes
+    depth: np.ndarray
+
+
+class SensFile:
+    """A .sens file, read a frame at a time.
+
+        with SensFile(path) as recording:
+            for frame in recording: ...
+
+    Raises:
+        ValueError: it is no .sens file of version 4, is compressed in a way that only ScanNet's own C++ can read, or
+            ends too early.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file: BinaryIO = path.open("rb")
+        try:
+            self.header = self._read_header()
+        except Exception:
+            self._file.close()
+            raise
+        self._first_frame = self._file.tell()
+
+    def __enter__(self) -> SensFile:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+    def __iter__(self) -> Iterator[SensFrame]:
+        header = self.header
+        self._file.seek(self._first_frame)
+        for _ in range(header.num_frames):
+            world_from_cam = np.array(self._unpack("16f"), np.float32).reshape(4, 4)
+            _, _, colour_bytes, depth_bytes = self._unpack("4Q")
+            colour, depth = self._bytes(colour_bytes), self._bytes(depth_bytes)
+            if header.depth_compression == ZLIB_DEPTH:
+                depth = zlib.decompress(depth)
+            pixels = np.frombuffer(depth, "<u2").reshape(header.depth_size)
+            yield SensFrame(world_from_cam, colour, pixels.astype(np.float32) / header.units_per_metre)
+
+    def _read_header(self) -> SensHeader:
+        (version,) = self._unpack("I")
+        if version != VERSION:
+            raise ValueError(f"{self.path} is no .sens file of version {VERSION}: it begins with {version}")
+        (name_length,) = self._unpack("Q")
+        self._bytes(name_length)
+        colour_intrinsics, _, depth_intrinsics, _ = (
+            np.array(self._unpack("16f"), np.float64).reshape(4, 4)[:3, :3] for _ in range(4)
+        )
+        colour_compression, depth_compression = self._unpack("2i")
+        colour_width, colour_height, depth_width, depth_height = self._unpack("4I")
+        (units_per_metre,) = self._unpack("f")
+        (num_frames,) = self._unpack("Q")
+        if colour_compression not in FILES_OF_COLOUR or depth_compression not in (RAW_DEPTH, ZLIB_DEPTH):
+            raise ValueError(
+                f"{self.path} is compressed as {colour_compression} (colour) and {depth_compression} (depth); only png "
+                "or jpeg and raw or zlib can be read here: export it with ScanNet's SensReader"
+            )
+        return SensHeader(
+            colour_intrinsics,
+            depth_intrinsics,
+            FILES_OF_COLOUR[colour_compression],
+            depth_compression,
+            (colour_height, colour_width),
+            (depth_height, depth_width),
+            units_per_metre,
+            num_frames,
+        )
+
+    def _unpack(self, layout: str) -> tuple:
+        layout = "<" + layout
+        return struct.unpack(layout, self._bytes(struct.calcsize(layout)))
+
+    def _bytes(self, count: int) -> bytes:
+        data = self._file.read(count)
+        if len(data) < count:
+            raise ValueError(f"{self.path} ends in the middle of a frame: download it again")
+        return data
