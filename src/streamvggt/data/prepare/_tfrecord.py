@@ -1,0 +1,106 @@
+"""Records of the Waymo Open Dataset, read without its own library, which needs an old TensorFlow.
+
+Of the messages only those fields are declared that are read; the rest is passed over.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from streamvggt.data.decode import BadData
+
+MESSAGES = {
+    "Transform": {"transform": (1, "double*")},
+    "CameraCalibration": {
+        "name": (1, "int32"),
+        "intrinsic": (2, "double*"),
+        "extrinsic": (3, "Transform"),
+        "width": (4, "int32"),
+        "height": (5, "int32"),
+    },
+    "LaserCalibration": {
+        "name": (1, "int32"),
+        "beam_inclinations": (2, "double*"),
+        "beam_inclination_min": (3, "double"),
+        "beam_inclination_max": (4, "double"),
+        "extrinsic": (5, "Transform"),
+    },
+    "Context": {
+        "name": (1, "string"),
+        "camera_calibrations": (2, "CameraCalibration*"),
+        "laser_calibrations": (3, "LaserCalibration*"),
+    },
+    "CameraImage": {"name": (1, "int32"), "image": (2, "bytes"), "pose": (3, "Transform")},
+    "RangeImage": {"range_image_compressed": (2, "bytes"), "range_image_pose_compressed": (4, "bytes")},
+    "Laser": {"name": (1, "int32"), "ri_return1": (2, "RangeImage")},
+    "MatrixShape": {"dims": (1, "int32*")},
+    "MatrixFloat": {"data": (1, "float*"), "shape": (2, "MatrixShape")},
+    "Frame": {
+        "context": (1, "Context"),
+        "pose": (3, "Transform"),
+        "images": (4, "CameraImage*"),
+        "lasers": (5, "Laser*"),
+    },
+}
+"""Fields of each message: number and type; * after the type of those that come many times."""
+
+
+@cache
+def message(name: str) -> type:
+    """The class of a message."""
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="waymo.proto", package="waymo", syntax="proto2")
+    for message_name, fields in MESSAGES.items():
+        declared = file.message_type.add(name=message_name)
+        for field_name, (number, kind) in fields.items():
+            label = field.LABEL_REPEATED if kind.endswith("*") else field.LABEL_OPTIONAL
+            kind = kind.removesuffix("*")
+            if kind in MESSAGES:
+                how = {"type": field.TYPE_MESSAGE, "type_name": f".waymo.{kind}"}
+            else:
+                how = {"type": getattr(field, f"TYPE_{kind.upper()}")}
+            declared.field.add(name=field_name, number=number, label=label, **how)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"waymo.{name}"))
+
+
+def records(path: Path) -> Iterator[bytes]:
+    """What a TFRecord file holds: length (8 bytes), its checksum (4), content, its checksum (4), and so on."""
+    with open(path, "rb") as file:
+        while head := file.read(12):
+            length = struct.unpack("<Q", head[:8])[0] if len(head) == 12 else 0
+            content, end = file.read(length), file.read(4)
+            if len(head) < 12 or len(content) < length or len(end) < 4:
+                raise BadData(f"{path}: cut off; fetch it again")
+            yield content
+
+
+def frames(path: Path) -> Iterator:
+    """Messages `Frame` of a segment, in the order of time."""
+    for content in records(path):
+        frame = message("Frame")()
+        try:
+            frame.ParseFromString(content)
+        except Exception as error:  # protobuf's own class of errors depends on its build
+            raise BadData(f"{path}: a record is no frame of the perception data set ({error})") from error
+        yield frame
+
+
+def matrix(compressed: bytes) -> np.ndarray:
+    """A compressed `MatrixFloat`."""
+    values = message("MatrixFloat")()
+    values.ParseFromString(zlib.decompress(compressed))
+    return np.array(values.data, np.float32).reshape(values.shape.dims)
+
+
+def transform(values) -> np.ndarray:
+    """(4, 4)"""
+    return np.array(values.transform).reshape(4, 4)
