@@ -61,6 +61,7 @@ CASES = [
     Case("arkitscenes_highres", depth_step=0.001),
     Case("scannetpp", depth_step=0.001),
     Case("scannet", depth_step=0.001),
+    Case("blendedmvs"),
     Case("hypersim", image_error=0.002, outdoors=True),
     Case("megadepth", outdoors=True, split="all"),
     Case("omniobject3d", image_error=0.002, num_frames=12),
