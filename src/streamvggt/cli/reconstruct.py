@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network = parser.add_argument_group("network")
     network.add_argument(
         "--weights",
-        default="random:small",
-        help="file, folder, Hugging Face id, or random:small, whose geometry means nothing (default)",
+        default="tiny",
+        help="file, folder, Hugging Face id, or tiny, the small network that comes with the project (default)",
     )
     network.add_argument("--heads", default="camera,depth", help="of camera,depth,points (default: camera,depth)")
     network.add_argument("--memory", default="all", help="all, or window:ANCHOR,RECENT, which bounds it (default: all)")

@@ -39,6 +39,10 @@ HUB_FILES: dict[str, tuple[str, Sees]] = {
     "lch01/StreamVGGT": ("checkpoints.pth", "past"),
 }
 
+SHIPPED = {"tiny": "tiny-streamvggt", "tiny-vggt": "tiny-vggt"}
+"""Small networks of this project's own, by name: folders in ckpt/, which lies beside src/."""
+SHIPPED_FOLDER = Path(__file__).parents[3] / "ckpt"
+
 RANDOM: dict[str, dict[str, Any]] = {
     "random:small": {
         "image_size": 224,
@@ -95,8 +99,9 @@ def load_model(
 
     Args:
         name_or_path: a .safetensors, .pt or .pth file (plain state dict, or a trainer's checkpoint with a "model"
-            entry); a folder with config.json and model.safetensors; a Hugging Face id, e.g. "lch01/StreamVGGT"; or
-            "random:small", "random:full": seeded random weights, to try the software where there are no weights.
+            entry); a folder with config.json and model.safetensors; a Hugging Face id, e.g. "lch01/StreamVGGT"; "tiny"
+            and "tiny-vggt": the small student and teacher that come with this project; or "random:small",
+            "random:full": seeded random weights, to measure speed with.
         sees: "past" (StreamVGGT) or "all" (VGGT); None: what the file's config or its Hub id says, else "past".
         heads: those to build and read; None: those of the config, else all four.
         dtype: of the weights, half precision for speed; the tracker stays float32.
@@ -277,6 +282,11 @@ def _seeded(arguments: dict[str, Any], source: str, seed: int) -> VGGT:
 
 def _find(name: str) -> tuple[Path, Sees | None]:
     """The file of the weights called `name`, and what the Hub id says about the network."""
+    if name in SHIPPED:
+        path = SHIPPED_FOLDER / SHIPPED[name] / WEIGHTS_NAME
+        if not path.exists():
+            raise FileNotFoundError(f"{name!r} comes with the project's repository, in {path.parent}; it is not there")
+        return path, None
     path = Path(name).expanduser()
     if path.is_dir():
         files = [path / WEIGHTS_NAME] if (path / WEIGHTS_NAME).exists() else []
@@ -291,7 +301,7 @@ def _find(name: str) -> tuple[Path, Sees | None]:
         return _download(name), HUB_FILES.get(name, (None, None))[1]
     raise FileNotFoundError(
         f"no weights at {name!r}: expected a .safetensors, .pt or .pth file, a folder with {WEIGHTS_NAME}, a Hugging "
-        f"Face id ({', '.join(HUB_FILES)}), or {' or '.join(RANDOM)}"
+        f"Face id ({', '.join(HUB_FILES)}), or {' or '.join([*SHIPPED, *RANDOM])}"
     )
 
 

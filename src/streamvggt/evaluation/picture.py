@@ -1,0 +1,211 @@
+"""A picture of what a network makes of a clip whose truth is known: images, depth, confidence, cloud and cameras.
+
+    python -m streamvggt.evaluation.picture --out assets/result.jpg
+
+Below the images stand true depth, estimated depth and confidence; then the true cloud and the estimated one from two
+sides, with the cameras. The estimate is brought into the true world by one similarity for the whole clip.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamvggt.data.synthetic.scene import STYLES
+from streamvggt.data.synthetic.world import SyntheticWorld
+from streamvggt.data.view import Batch
+from streamvggt.evaluation.depth_metrics import scaled_by_median
+from streamvggt.files import atomic_write
+from streamvggt.geometry.alignment import align_points
+from streamvggt.geometry.camera import Cameras, invert_pose
+from streamvggt.geometry.pointmap import unproject
+from streamvggt.model.weights import load_model
+from streamvggt.stream.session import StreamSession
+
+CELL = (168, 224)  # of the strips; the clouds are four times as large
+SHOWN = 6  # frames in the strips
+LABEL = 24  # pixels
+
+
+def record(index: int, num_frames: int, stride: int, style: str, height: int, width: int) -> Batch:
+    """The frames that `python -m streamvggt.data.synthetic clip` shows, with their truth. One sequence."""
+    world = SyntheticWorld("test", style=STYLES[style])
+    numbers = range(0, num_frames * stride, stride)
+    single = [next(world.sequence(index, n + 1, height, width, start=n)) for n in numbers]
+    fields = ("images", "depth", "valid", "sky", "intrinsics", "cam_from_world")
+    return Batch(**{f: torch.cat([getattr(b, f) for b in single], 1) for f in fields}, is_metric=single[0].is_metric)
+
+
+def draw(truth: Batch, depth: Tensor, conf: Tensor, cameras: Cameras, points: Tensor) -> np.ndarray:
+    """The picture.
+
+    Args:
+        truth: one sequence of S frames.
+        depth, conf: of the network. (S, H, W)
+        cameras: of the network, S of them.
+        points: the network's world points. (S, H, W, 3)
+
+    Returns:
+        RGB, uint8. (rows, columns, 3)
+    """
+    valid = truth.valid[0]
+    chosen = np.linspace(0, truth.num_frames - 1, SHOWN).round().astype(int)
+    scaled = scaled_by_median(depth, truth.depth[0], valid)
+    low, high = np.percentile(1 / truth.depth[0][valid].numpy(), [2, 98])
+
+    def nearness(values: Tensor) -> np.ndarray:
+        level = (1 / values.clamp(min=1e-6).numpy() - low) / (high - low)
+        return cv2.applyColorMap((level.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+
+    strips = [
+        ("input", [_bytes(truth.images[0, t].movedim(0, -1).numpy()) for t in chosen]),
+        ("true depth", [nearness(truth.depth[0, t]) for t in chosen]),
+        ("depth", [nearness(scaled[t]) for t in chosen]),
+        ("confidence", _confidence(conf[chosen])),
+    ]
+    rows = [_strip(name, [cv2.resize(p, CELL[::-1], interpolation=cv2.INTER_NEAREST) for p in s]) for name, s in strips]
+
+    true_points = truth.points()[0]
+    similarity = align_points(points[valid].double(), true_points[valid].double())
+    ours = similarity.apply(points.flatten(0, 2).double()).view(points.shape).float()
+    centres = similarity.apply(invert_pose(cameras.cam_from_world)[:, :, 3].double()).float()
+    turned = invert_pose(cameras.cam_from_world)[:, :, :3]
+    our_poses = torch.cat([similarity.rotation.float() @ turned, centres[..., None]], -1)  # world-from-camera
+    true_poses = invert_pose(truth.cam_from_world[0])
+    sure = conf >= conf.flatten().quantile(0.3)
+    colours = truth.images[0].movedim(1, -1)
+    for azimuth in (0.6, 2.4):
+        view = _view_of(true_points[valid], azimuth)
+        pair = [
+            splat(p[mask], colours[mask], _origin(poses, mask), view, poses)
+            for p, mask, poses in ((true_points, valid, true_poses), (ours, valid & sure, our_poses))
+        ]
+        rows.append(_strip(f"truth (left) and estimate (right), seen from {round(np.degrees(azimuth))} degrees", pair))
+    width = max(row.shape[1] for row in rows)
+    white = ((0, 0), (0, 0))
+    return np.concatenate([np.pad(r, (white[0], (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows])
+
+
+def splat(points: Tensor, colours: Tensor, origins: Tensor, view: Cameras, poses: Tensor) -> np.ndarray:
+    """Points as small squares, the nearest on top, and cameras as pyramids.
+
+    Surfaces seen from behind are left out, so that one looks into a room through its walls.
+
+    Args:
+        points, colours: (N, 3)
+        origins: from where each point was seen. (N, 3)
+        view: one camera without leading dimensions.
+        poses: world-from-camera of the cameras to draw. (S, 3, 4)
+
+    Returns:
+        RGB, uint8.
+    """
+    height, width = (2 * side for side in CELL)
+    width = SHOWN * CELL[1] // 2
+    eye = invert_pose(view.cam_from_world)[:, 3]
+    toward = torch.nn.functional.normalize(points - eye, dim=-1)
+    seen_along = torch.nn.functional.normalize(points - origins, dim=-1)
+    front = (toward * seen_along).sum(-1) > -0.2
+    local = points[front] @ view.cam_from_world[:, :3].T + view.cam_from_world[:, 3]
+    pixel = local @ view.intrinsics.T
+    u, v = (pixel[:, :2] / pixel[:, 2:].clamp(min=1e-3)).round().long().unbind(-1)
+    order = local[:, 2].argsort(descending=True)
+    picture = np.full((height, width, 3), 255, np.uint8)
+    colour = _bytes(colours[front][order].numpy())
+    u, v, ahead = u[order].numpy(), v[order].numpy(), (local[:, 2] > 0.05)[order].numpy()
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            x, y = u + dx, v + dy
+            inside = ahead & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+            picture[y[inside], x[inside]] = colour[inside]
+    for number, pose in enumerate(poses):
+        share = number / max(len(poses) - 1, 1)
+        _pyramid(picture, pose, view, (int(255 * share), 60, int(255 * (1 - share))))
+    return picture
+
+
+def _pyramid(picture: np.ndarray, pose: Tensor, view: Cameras, colour: tuple[int, int, int]) -> None:
+    size = 0.12
+    corners = torch.tensor([[0, 0, 0], [-1, -0.75, 1.5], [1, -0.75, 1.5], [1, 0.75, 1.5], [-1, 0.75, 1.5]]) * size
+    world = corners @ pose[:, :3].T + pose[:, 3]
+    local = world @ view.cam_from_world[:, :3].T + view.cam_from_world[:, 3]
+    if (local[:, 2] < 0.05).any():
+        return
+    pixel = local @ view.intrinsics.T
+    at = (pixel[:, :2] / pixel[:, 2:]).round().int().tolist()
+    for start, stop in ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1)):
+        cv2.line(picture, at[start], at[stop], colour, 1, cv2.LINE_AA)
+
+
+def _view_of(points: Tensor, azimuth: float) -> Cameras:
+    """A camera that looks at the middle of some points from above; y points down."""
+    middle = points.median(0).values
+    reach = (points - middle).norm(dim=-1).quantile(0.9)
+    away = torch.tensor([np.cos(azimuth), -0.75, np.sin(azimuth)], dtype=torch.float32)
+    eye = middle + 2.1 * reach * away / away.norm()
+    forward = torch.nn.functional.normalize(middle - eye, dim=0)
+    right = torch.nn.functional.normalize(torch.linalg.cross(torch.tensor([0.0, 1.0, 0.0]), forward), dim=0)
+    rotation = torch.stack([right, torch.linalg.cross(forward, right), forward])
+    height, width = 2 * CELL[0], SHOWN * CELL[1] // 2
+    focal = 0.9 * height
+    intrinsics = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
+    return Cameras(torch.cat([rotation, -(rotation @ eye)[:, None]], 1), intrinsics)
+
+
+def _origin(poses: Tensor, mask: Tensor) -> Tensor:
+    return poses[:, None, None, :, 3].expand(*mask.shape, 3)[mask]
+
+
+def _confidence(conf: Tensor) -> list[np.ndarray]:
+    level = conf.log()
+    low, high = level.flatten().quantile(0.02), level.flatten().quantile(0.98)
+    level = ((level - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
+    return [cv2.applyColorMap(_bytes(x.numpy()), cv2.COLORMAP_VIRIDIS)[..., ::-1] for x in level]
+
+
+def _strip(label: str, pictures: Sequence[np.ndarray]) -> np.ndarray:
+    row = np.concatenate(pictures, 1)
+    head = np.full((LABEL, row.shape[1], 3), 255, np.uint8)
+    cv2.putText(head, label, (6, LABEL - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.concatenate([head, row])
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    return (values * 255).round().astype(np.uint8)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="picture to write, .jpg or .png")
+    parser.add_argument("--weights", default="tiny")
+    parser.add_argument("--index", type=int, default=2, help="number of the test scene")
+    parser.add_argument("--style", choices=STYLES, default="rooms")
+    parser.add_argument("--frames", type=int, default=48)
+    parser.add_argument("--stride", type=int, default=3, help="of the world's 30 frames per second")
+    parser.add_argument("--image", type=int, nargs=2, metavar=("H", "W"), default=(84, 112))
+    parser.add_argument("--points", choices=("head", "depth"), default="depth", help="which points make the cloud")
+    arguments = parser.parse_args()
+    truth = record(arguments.index, arguments.frames, arguments.stride, arguments.style, *arguments.image)
+    session = StreamSession(load_model(arguments.weights, sees="past"), heads=("camera", "depth", "points"))
+    said = [session.push(image) for image in truth.images[0]]
+    depth, conf = (torch.cat([getattr(p, name) for p in said], 1)[0] for name in ("depth", "depth_conf"))
+    cameras = [p.cameras() for p in said]
+    cameras = Cameras(
+        torch.cat([c.cam_from_world for c in cameras], 1)[0], torch.cat([c.intrinsics for c in cameras], 1)[0]
+    )
+    points = torch.cat([p.points for p in said], 1)[0]
+    if arguments.points == "depth":
+        points = unproject(depth[..., 0], cameras)
+    picture = draw(truth, depth[..., 0], conf, cameras, points)
+    with atomic_write(arguments.out) as unfinished:
+        cv2.imwrite(str(unfinished), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+
+
+if __name__ == "__main__":
+    main()
