@@ -102,7 +102,7 @@ class Recording:
         image = read_colour(path)
         width, height, fx, fy, cx, cy = np.loadtxt(self.pincams[pincam])
         if image.shape[:2] != (height, width):
-            raise BadData(f"{path} has {image.shape[:2]} pixels, its .pincam says {(height, width)}")
+            raise BadData(f"{path} has {image.shape[:2]} pixels, its .pincam says {(int(height), int(width))}")
         rows, columns = (nearest(a, b) for a, b in zip(millimetres.shape, image.shape[:2], strict=True))
         return checked_view(
             path,

@@ -36,6 +36,7 @@ FOLDER = ScanNetpp.folder
 MESH = "scans/mesh_aligned_0.05.ply"
 SIZE = 920, 690
 NEAREST, FARTHEST = 0.05, 20  # metres
+ORIGIN = np.zeros(3), np.zeros(3)  # rotation and translation of a camera in its own coordinates
 
 
 def scenes(raw: Path) -> list[str]:
@@ -114,20 +115,35 @@ def undistortion(camera: ColmapCamera) -> tuple[np.ndarray, np.ndarray, np.ndarr
     """A pinhole camera that sees as much as it can of what another saw and nothing else.
 
     Returns:
-        intrinsics: of a picture of the same size, principal point in its middle. (3, 3)
+        intrinsics: of a picture of the same size, square pixels, principal point in its middle. (3, 3)
         x, y: where in the other's picture each of its pixels is; the first pixel's centre is (0, 0). (H, W) float32
     """
-    fx, fy, cx, cy, *distortion = camera.parameters
-    K = np.array([[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]])
-    distortion = np.array(distortion)
-    size = camera.width, camera.height
-    if camera.model == "OPENCV_FISHEYE":
-        new = cv2.fisheye.estimateNewCameraMatrixForUndistortRectify(K, distortion, size, np.eye(3), balance=0)
-        maps = cv2.fisheye.initUndistortRectifyMap
-    elif camera.model == "OPENCV":
-        new, _ = cv2.getOptimalNewCameraMatrix(K, distortion, size, 0, centerPrincipalPoint=True)
-        maps = cv2.initUndistortRectifyMap
-    else:
+    if camera.model not in ("OPENCV_FISHEYE", "OPENCV"):
         raise BadData(f"cameras of the model {camera.model} are not known; OPENCV_FISHEYE and OPENCV are")
-    new[:2, 2] = (camera.width - 1) / 2, (camera.height - 1) / 2
-    return new, *maps(K, distortion, np.eye(3), new, size, cv2.CV_32FC1)
+    is_fisheye = camera.model == "OPENCV_FISHEYE"
+    fx, fy, cx, cy, *bend = camera.parameters
+    K = np.array([[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]])
+    bend = np.array(bend)
+    width, height = camera.width, camera.height
+    middle = np.array([width - 1, height - 1]) / 2
+    along_x, along_y = np.arange(width), np.arange(height)
+    border = np.concatenate(
+        [np.stack(np.broadcast_arrays(along_x, y), -1) for y in (0, height - 1)]
+        + [np.stack(np.broadcast_arrays(x, along_y), -1) for x in (0, width - 1)]
+    )  # (N, 2)
+
+    def sees_nothing_else(focal: float) -> bool:
+        flat = ((border - middle) / focal)[:, None]  # (N, 1, 2)
+        if is_fisheye:
+            seen = cv2.fisheye.distortPoints(flat, K, bend)
+        else:
+            seen, _ = cv2.projectPoints(np.pad(flat, ((0, 0), (0, 0), (0, 1)), constant_values=1), *ORIGIN, K, bend)
+        return bool((np.abs(seen[:, 0] - middle) <= middle).all())
+
+    too_wide, focal = 0.1 * fx, 10 * fx
+    for _ in range(40):
+        between = (too_wide + focal) / 2
+        too_wide, focal = (too_wide, between) if sees_nothing_else(between) else (between, focal)
+    straight = np.array([[focal, 0, middle[0]], [0, focal, middle[1]], [0, 0, 1]])
+    maps = cv2.fisheye.initUndistortRectifyMap if is_fisheye else cv2.initUndistortRectifyMap
+    return straight, *maps(K, bend, np.eye(3), straight, (width, height), cv2.CV_32FC1)
