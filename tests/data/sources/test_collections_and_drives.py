@@ -277,12 +277,15 @@ def test_megadepth_holds_out_two_places(tmp_path):
     assert MegaDepth(root, "all").scenes == [seen.scene], "a part of the data set is enough"
 
 
-def test_megadepth_sets_have_different_images_of_one_scene(tmp_path):
+def test_megadepth_sets_are_of_one_scene(tmp_path):
+    """And samples have different images, though in sets they come again and again."""
     places = megadepth.write(tmp_path, CLIPS)
     source = MegaDepth(tmp_path / MegaDepth.folder, "all")
     for place in places:
-        assert source.groups(place.scene) == [[0, 1, 2, 3]], "of 64, which come again and again"
+        assert np.unique(source.groups(place.scene)[0]).tolist() == [0, 1, 2, 3]
         assert source.frames(place.scene) == place.frames
+        chosen = source.selection.choose(source, place.scene, 0, 4, 4, np.random.default_rng(0))
+        assert sorted(chosen.positions) == [0, 1, 2, 3] and not chosen.is_video
 
 
 def test_megadepth_sets_must_be_of_what_is_listed(tmp_path):

@@ -8,7 +8,6 @@ megadepth_sets_64.npz        scenes (A,) "0001 0"; images (B,) "x.jpg"; sets (M,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -58,11 +57,10 @@ class MegaDepth(Source):
             world_from_cam=camera["cam2world"],
         )
 
-    def groups(self, scene: str) -> list[Sequence[int]]:
-        """The sets, without the images that come a second time in the list of one."""
+    def groups(self, scene: str) -> np.ndarray:
+        """The sets; in some of them images come more than once. (M, 64)"""
         sets = self._sets[scene]
-        images = np.unique(sets)
-        return [list(dict.fromkeys(np.searchsorted(images, members).tolist())) for members in sets]
+        return np.searchsorted(np.unique(sets), sets)
 
     @property
     def _images(self) -> np.ndarray:
