@@ -5,7 +5,7 @@ S frames · H×W pixels · N, M points.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -82,6 +82,11 @@ class ReconstructionScore:
     comp_med: float
     nc1_med: float
     nc2_med: float
+
+    @classmethod
+    def of(cls, numbers: Mapping[str, float]) -> ReconstructionScore:
+        """Back from `numbers()`."""
+        return cls(**{field.name: numbers[field.name] for field in fields(cls)})
 
     @property
     def nc(self) -> float:

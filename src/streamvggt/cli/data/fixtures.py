@@ -27,11 +27,11 @@ def run(arguments: argparse.Namespace) -> int:
     layouts = {name: find(LAYOUTS, name) for name in arguments.names or names(LAYOUTS)}
     kinds = {}
     for name, layout in tqdm(layouts.items(), desc="fixtures", unit="set", dynamic_ncols=True):
-        outdoors = getattr(layout, "OUTDOORS", False)
-        if outdoors not in kinds:
-            kinds[outdoors] = world_clips(
-                arguments.scenes, arguments.frames, *arguments.size, seed=arguments.seed, outdoors=outdoors
+        kind = outdoors, fov = getattr(layout, "OUTDOORS", False), getattr(layout, "FOV", None)
+        if kind not in kinds:
+            kinds[kind] = world_clips(
+                arguments.scenes, arguments.frames, *arguments.size, seed=arguments.seed, outdoors=outdoors, fov=fov
             )
-        places = layout.write(arguments.root, kinds[outdoors])
+        places = layout.write(arguments.root, kinds[kind])
         tqdm.write(f"{name}: {', '.join(place.scene for place in places)}")
     return 0

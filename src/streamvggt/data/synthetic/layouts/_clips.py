@@ -31,20 +31,29 @@ class Written:
 
 
 def world_clips(
-    num_clips: int, num_frames: int, height: int, width: int, seed: int = 0, stride: int = 8, outdoors: bool = False
+    num_clips: int,
+    num_frames: int,
+    height: int,
+    width: int,
+    seed: int = 0,
+    stride: int = 8,
+    outdoors: bool = False,
+    fov: float | None = None,
 ) -> list[list[View]]:
     """Videos of the procedural world in which nothing moves.
 
     Args:
         stride: of the world's 30 frames per second.
         outdoors: under a sky.
+        fov: over the larger side of the image, radians; None: another one for each clip.
     """
     world = SyntheticWorld("test", seed, WorldStyle(outdoor_share=float(outdoors), moving_share=0))
     times = torch.arange(num_frames)[None] * stride / FRAMES_PER_SECOND
     clips = []
     for number in range(num_clips):
         stage = sample_stage(world.scene_seeds(number, 1), world.style)
-        batch = film(stage, times, sample_fov(Dice(stage.scenes.seeds, "clip"), world.style), (height, width))
+        own_fov = sample_fov(Dice(stage.scenes.seeds, "clip"), world.style)
+        batch = film(stage, times, own_fov if fov is None else torch.full_like(own_fov, fov), (height, width))
         clips.append([batch.view(0, frame) for frame in range(num_frames)])
     return clips
 

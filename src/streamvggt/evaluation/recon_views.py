@@ -1,0 +1,71 @@
+"""Views as the published evaluation of reconstructions prepares them.
+
+Training's `data.transforms.fit` is the same but for two roundings, which decide the published true points: depth is of
+the pixel that OpenCV's nearest neighbour takes (rounded down), and both focal lengths are multiplied by the wanted
+scale, not by the one that whole pixels leave.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamvggt.data.transforms import Size, centre_crop, crop_around_principal_point, resize
+from streamvggt.data.view import View
+
+CROP = 224
+"""Pixels in the middle of a view that are compared, at the published size."""
+
+
+def view_size(size: int, patch_size: int = 14) -> Size:
+    """Width and height of the views for --size: 518×392, 512×384 and 224×224 as published, else four to three."""
+    published = {518: (518, 392), 512: (512, 384), 224: (224, 224)}
+    if size in published:
+        return published[size]
+    width, height = (max(round(side / patch_size), 1) * patch_size for side in (size, size * 3 / 4))
+    return width, height
+
+
+def prepare_view(view: View, size: Size) -> View:
+    """A view of a given size."""
+    if size == (224, 224):
+        return centre_crop(prepare_view(view, (512, 384)), size)
+    return centre_crop(_rescale_to_cover(crop_around_principal_point(view), size), size)
+
+
+def compared_part(size: Size) -> tuple[slice, slice]:
+    """Rows and columns in the middle of a view that are compared: 224×224, fewer of small views in proportion."""
+    width, height = size
+    side = CROP if min(size) >= CROP else round(min(size) * CROP / 392)
+    top, left = height // 2 - side // 2, width // 2 - side // 2
+    return slice(top, top + side), slice(left, left + side)
+
+
+def _rescale_to_cover(view: View, size: Size) -> View:
+    height, width = view.depth.shape
+    scale = max(size[0] / width, size[1] / height) + 1e-8
+    new_size = math.floor(scale * width), math.floor(scale * height)
+    rows = _nearest(height, new_size[1])[:, None]
+    columns = _nearest(width, new_size[0])[None]
+    lost = torch.tensor([scale * width - new_size[0], scale * height - new_size[1]])
+    intrinsics = view.intrinsics.clone()
+    intrinsics[:2, :2] *= scale
+    intrinsics[:2, 2] = (intrinsics[:2, 2] + 0.5) * scale - 0.5 * lost - 0.5
+    return replace(
+        resize(view, new_size),
+        depth=view.depth[rows, columns],
+        valid=view.valid[rows, columns],
+        sky=view.sky[rows, columns],
+        intrinsics=intrinsics,
+    )
+
+
+def _nearest(before: int, after: int) -> Tensor:
+    """Which of `before` pixels OpenCV's nearest neighbour takes for each of `after`. (after,) int64"""
+    index = np.arange(before, dtype=np.float32)[None]
+    return torch.from_numpy(cv2.resize(index, (after, 1), interpolation=cv2.INTER_NEAREST)[0]).long()
