@@ -11,8 +11,6 @@ larger.
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -21,10 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from streamvggt.data.decode import BadData, read_colour, read_mask, read_png16
+from streamvggt.data.decode import BadData, read_colour, read_json, read_mask, read_png16
 from streamvggt.data.encode import depth_array, world_from_cam, write_image, write_png
 from streamvggt.data.prepare._runner import Skip
 from streamvggt.data.prepare._selected import write_selected
+from streamvggt.data.prepare.co3d_annotations import read_jgz
 from streamvggt.data.source import checked_view
 from streamvggt.data.sources.co3d import CO3D, FULL_SCALE
 from streamvggt.data.transforms import crop_around_principal_point, nearest, resize
@@ -155,7 +154,7 @@ def _chosen(raw: Path) -> dict[str, list[str]]:
         for split, frames in _listed(path.parent).items():
             quality = {
                 annotation["sequence_name"]: annotation["viewpoint_quality_score"] or 0
-                for annotation in _read_jgz(path)
+                for annotation in read_jgz(path)
                 if annotation["sequence_name"] in frames
             }
             good = sorted((name for name in quality if quality[name] > MIN_QUALITY), key=lambda name: -quality[name])
@@ -168,7 +167,7 @@ def _listed(category: Path) -> dict[str, dict[str, set[str]]]:
     """By split: sequences of the few-view lists, and the images of each."""
     frames = {split: {} for split in CO3D.splits}
     for path in sorted((category / "set_lists").glob("set_lists_fewview_*.json")):
-        lists = json.loads(path.read_bytes())
+        lists = read_json(path)
         for split in CO3D.splits:
             for sequence, _, image in lists.get(split, []):
                 frames[split].setdefault(sequence, set()).add(image)
@@ -182,17 +181,8 @@ def _annotations(category: Path) -> dict[str, dict[str, Mapping]]:
     """Of the listed frames: by sequence, then by image."""
     listed = _listed(category)
     found: dict[str, dict[str, Mapping]] = {}
-    for annotation in _read_jgz(category / "frame_annotations.jgz"):
+    for annotation in read_jgz(category / "frame_annotations.jgz"):
         sequence, image = annotation["sequence_name"], annotation["image"]["path"]
         if any(image in frames.get(sequence, ()) for frames in listed.values()):
             found.setdefault(sequence, {})[image] = annotation
     return found
-
-
-def _read_jgz(path: Path) -> list[Mapping]:
-    try:
-        return json.loads(gzip.decompress(path.read_bytes()))
-    except (ValueError, OSError, EOFError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise BadData(f"{path}: damaged, or no JSON ({error})") from error

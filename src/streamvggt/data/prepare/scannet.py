@@ -36,7 +36,7 @@ def scenes(raw: Path) -> list[str]:
             for split, places in RAW_FOLDERS.items()
             for place in places
             for folder in (raw / place).glob("scene*")
-            if (folder / f"{folder.name}.sens").exists() or (folder / "pose").is_dir()
+            if (folder / "pose").is_dir() or any(folder.glob("*.sens"))
         }
     )
 
@@ -44,9 +44,9 @@ def scenes(raw: Path) -> list[str]:
 def prepare(raw: Path, scene: str, folder: Path) -> None:
     split, name = scene.split("/")
     recording = next(path for place in RAW_FOLDERS[split] if (path := raw / place / name).is_dir())
-    sens = recording / f"{name}.sens"
+    sens = next(recording.glob("*.sens"), None)
     frames = []
-    for number, view in _frames_of_sens(sens) if sens.exists() else _frames_of_export(recording):
+    for number, view in _frames_of_export(recording) if sens is None else _frames_of_sens(sens):
         frames.append(f"{number:05d}")
         write_frame(folder, frames[-1], view)
     if not frames:
