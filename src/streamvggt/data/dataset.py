@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,12 +23,18 @@ MAX_NEIGHBOURS = 20
 
 @dataclass(frozen=True)
 class Sample:
-    """views: all of one size. scene, frames: where they come from. is_video: whether they are in the order of time."""
+    """Views of one size.
+
+    scene, frames: where they come from.
+    is_video: whether they are in the order of time.
+    seconds: what it took to make.
+    """
 
     views: list[View]
     scene: str
     frames: list[str]
     is_video: bool
+    seconds: float
 
 
 class MultiViewDataset:
@@ -96,6 +103,7 @@ class MultiViewDataset:
         Raises:
             BadData, OSError: what was to be read is damaged or missing.
         """
+        began = time.perf_counter()
         source = self.source
         position = int(np.searchsorted(self._ends, item, side="right"))
         scene = source.scenes[position]
@@ -117,7 +125,7 @@ class MultiViewDataset:
         if self.jitter:
             change = ColourJitter.draw(random)
             views = [replace(view, image=change(view.image)) for view in views]
-        return Sample(views, scene, names, chosen.is_video)
+        return Sample(views, scene, names, chosen.is_video, time.perf_counter() - began)
 
     def _selection(self, scene: str) -> Selection:
         return self.selection or self.source.selection_of(scene)

@@ -25,12 +25,18 @@ def find(package: str, name: str) -> ModuleType:
     return importlib.import_module(f"{package}.{name}")
 
 
-def class_in(module: ModuleType, base: type) -> type:
-    """The one class that a module defines on top of `base`."""
-    own = [
+def classes_in(module: ModuleType, base: type) -> list[type]:
+    """The classes that a module defines on top of `base`."""
+    return [
         value
         for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
+        if isinstance(value, type) and issubclass(value, base) and value is not base
+        if value.__module__ == module.__name__
     ]
+
+
+def class_in(module: ModuleType, base: type) -> type:
+    """The one class that a module defines on top of `base`."""
+    own = classes_in(module, base)
     assert len(own) == 1, f"{module.__name__} must define one {base.__name__}, it defines {len(own)}"
     return own[0]

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 
-from streamvggt.cli.data import fixtures, prepare
+from streamvggt.cli.data import check, fixtures, prepare, preview
 
-COMMANDS = {"prepare": prepare, "fixtures": fixtures}
+COMMANDS = {"check": check, "preview": preview, "prepare": prepare, "fixtures": fixtures}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,138 @@
+"""Say of every data set under ROOT whether it is there and can be trained on, and draw some of it.
+
+streamvggt data check ../data/train
+streamvggt data check ../data/train spring scannet --frames all --workers 8
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from streamvggt.data.check import Findings, Readable, check
+from streamvggt.data.decode import BadData, read_colour
+from streamvggt.data.picture import sheet
+from streamvggt.data.registry import SOURCES, classes_in, find, names
+from streamvggt.data.source import Source
+from streamvggt.data.transforms import image_tensor
+from streamvggt.data.view import View
+from streamvggt.evaluation.readers.depth_set import DepthSet
+
+READERS = "streamvggt.evaluation.readers"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root", type=Path, help="of all data sets")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"data sets that must be there (default: those that are): {', '.join(known())}",
+    )
+    parser.add_argument(
+        "--frames", type=number_or_all, default=40, metavar="N", help='to read of each data set, or "all" (default: 40)'
+    )
+    parser.add_argument("--pairs", type=int, default=12, metavar="N", help="of views to compare (default: 12)")
+    parser.add_argument("--workers", type=int, default=4, metavar="N", help="threads that read (default: 4)")
+    parser.add_argument("--out", type=Path, default=Path("data_check.png"), help="picture (default: data_check.png)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if not arguments.root.is_dir():
+        raise FileNotFoundError(f"there is no folder {arguments.root}; it must hold the folders of the data sets")
+    openers = known()
+    if unknown := sorted(set(arguments.names) - set(openers)):
+        raise ValueError(f"{', '.join(unknown)}: unknown; choose of {', '.join(openers)}")
+    rows, absent, is_good = [], [], True
+    for name in arguments.names or openers:
+        folder, opened, has_cameras = openers[name]
+        if not (arguments.root / folder).is_dir():
+            if name in arguments.names:
+                print(f"BAD   {name}: there is no folder {arguments.root / folder}")
+                is_good = False
+            absent.append(f"{name} ({folder})")
+            continue
+        try:
+            findings = check(
+                opened(arguments.root),
+                name=name,
+                num_frames=arguments.frames,
+                num_pairs=arguments.pairs,
+                has_cameras=has_cameras,
+                workers=arguments.workers,
+            )
+        except (BadData, OSError) as error:
+            print(f"BAD   {name}: {error}")
+            is_good = False
+            continue
+        say(name, findings)
+        is_good &= findings.is_good
+        rows += findings.rows
+    if absent and not arguments.names:
+        print(f"not there: {', '.join(absent)}")
+    strangers(arguments.root, {folder for folder, _, _ in openers.values()})
+    if rows:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(sheet(rows)).save(arguments.out)
+        print(
+            f"{arguments.out}: image and depth of two views each, and what both see: green where they agree, red else"
+        )
+    return 0 if is_good else 1
+
+
+def say(name: str, findings: Findings) -> None:
+    tqdm.write(f"{'ok   ' if findings.is_good else 'BAD  '} {name}: {findings}")
+    for problem in findings.bad[:10]:
+        print(f"        {problem}")
+    if len(findings.bad) > 10:
+        print(f"        … and {len(findings.bad) - 10} more")
+
+
+def strangers(root: Path, folders: set[str]) -> None:
+    """Folders that would be a data set's under another name: some were published under two."""
+    for path in sorted(root.iterdir()):
+        bare = path.name.removeprefix("processed_")
+        meant = [folder for folder in (bare, f"processed_{bare}") if folder in folders]
+        if path.is_dir() and meant and path.name not in folders and not (root / meant[0]).exists():
+            print(f"no data set lies in {path.name}; if it should, rename it to {meant[0]}")
+
+
+def known() -> dict[str, tuple[str, Callable[[Path], Readable], bool]]:
+    """Of every training and test set: its folder, how it is opened under a root, whether its frames have cameras."""
+    sets = {}
+    for package in (SOURCES, READERS):
+        for name in names(package):
+            for kind in classes_in(find(package, name), Source):
+                sets[name] = kind.folder, lambda root, kind=kind: kind(root / kind.folder), True
+            for kind in classes_in(find(package, name), DepthSet):
+                label = name if name not in sets else f"{name}_depth"
+                sets[label] = kind.folders[0], lambda root, kind=kind: WithoutCameras(kind(root)), False
+    return sets
+
+
+class WithoutCameras:
+    """A test set of images and depth, as one with cameras that say nothing."""
+
+    def __init__(self, depth_set: DepthSet):
+        self.depth_set = depth_set
+        self.scenes, self.frames = depth_set.scenes, depth_set.frames
+
+    def read(self, scene: str, frame: str) -> View:
+        image = image_tensor(read_colour(self.depth_set.image_path(scene, frame)))
+        depth = self.depth_set.depth(scene, frame).float()
+        valid = (depth > 0) & depth.isfinite()
+        sky = torch.zeros_like(valid)
+        return View(image, torch.where(valid, depth, 0), valid, sky, torch.eye(3), torch.eye(4)[:3], True)
+
+
+def number_or_all(text: str) -> int | None:
+    if text == "all":
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} must be a positive number or "all"')
+    return int(text)

@@ -1,0 +1,111 @@
+"""Draw the batches that a training would get, and say how long they take to load.
+
+streamvggt data preview train data_root=../data/train
+streamvggt data preview finetune_tiny --batches 4 --out rooms.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf.errors import OmegaConfBaseException
+from PIL import Image
+from tqdm import tqdm
+
+from streamvggt.data.dataset import Sample
+from streamvggt.data.mixture import Mixture
+from streamvggt.data.picture import depth_picture, sheet
+from streamvggt.data.transforms import image_array
+from streamvggt.data.view import Batch, View
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="name of a training's configuration: train, finetune, …")
+    parser.add_argument("overrides", nargs="*", metavar="NAME=VALUE", help="as for the training")
+    parser.add_argument("--config-dir", type=Path, help="default: config/ here or in the folder above")
+    parser.add_argument("--samples", type=int, default=2, metavar="N", help="of each data set (default: 2)")
+    parser.add_argument(
+        "--batches", type=int, metavar="N", help="the first N batches instead, as the training gets them"
+    )
+    parser.add_argument("--out", type=Path, default=Path("data_preview.png"), help="default: data_preview.png")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    data = training_data(arguments.config, arguments.overrides, config_folder(arguments.config_dir))
+    rows, seconds = [], defaultdict(list)
+    if isinstance(data, Mixture):
+        print(data.describe())
+        numbers = range(arguments.batches) if arguments.batches else numbers_with_all(data, arguments.samples)
+        for number in tqdm(numbers, "loading", unit="batch", dynamic_ncols=True):
+            for name, sample in data.batch(number):
+                seconds[name].append(sample.seconds)
+                rows.append((title(name, sample), pictures(sample.views)))
+    else:
+        for number in tqdm(range(arguments.batches or 4), "loading", unit="batch", dynamic_ncols=True):
+            began = time.perf_counter()
+            batch = data[number]
+            seconds["batch"].append(time.perf_counter() - began)
+            rows.append((f"batch {number}, the first of {batch.num_sequences} sequences", pictures(views_of(batch))))
+    print("to load a sample:" if isinstance(data, Mixture) else "to load:")
+    for name, values in sorted(seconds.items(), key=lambda item: -mean(item[1])):
+        print(f"  {name}: {mean(values) * 1000:.0f} ms, mean of {len(values)}")
+    if isinstance(data, Mixture) and (replaced := {name: n for name, n in data.replaced().items() if n}):
+        print("REPLACED because they were bad: " + ", ".join(f"{count} of {name}" for name, count in replaced.items()))
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet(rows, height=200)).save(arguments.out)
+    print(f"{arguments.out}: the views of each sample, and below them their depth")
+    return 0
+
+
+def training_data(name: str, overrides: list[str], folder: Path):
+    """What the configuration trains on."""
+    if not (folder / f"{name}.yaml").is_file():
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        raise ValueError(f"there is no configuration {name!r} in {folder}; choose of {known}")
+    try:
+        with initialize_config_dir(str(folder.absolute()), version_base=None):
+            return instantiate(compose(name, overrides).data.train, _convert_="all")
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = error.__cause__
+        raise cause if isinstance(cause, OSError | ValueError) else ValueError(str(error)) from error
+
+
+def config_folder(chosen: Path | None) -> Path:
+    candidates = [chosen] if chosen else [Path("config"), Path("../config")]
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(
+        f"no folder {' or '.join(map(str, candidates))}: run this in the project, or set --config-dir"
+    )
+
+
+def numbers_with_all(data: Mixture, samples: int) -> list[int]:
+    """The first batches of the first epoch that hold so many samples of every data set."""
+    plan = data._plan(0).datasets[: data.num_batches * data.batch_size]
+    places = [np.flatnonzero(plan == number)[:samples] for number in range(len(data.datasets))]
+    return sorted({int(place) // data.batch_size for some in places for place in some})
+
+
+def title(name: str, sample: Sample) -> str:
+    kind = "video" if sample.is_video else "collection"
+    height, width = sample.views[0].depth.shape
+    frames = ", ".join(sample.frames[:3]) + (", …" if len(sample.frames) > 3 else "")
+    return f"{name}   {width} x {height}   {kind}   {sample.seconds * 1000:.0f} ms   {sample.scene}   {frames}"
+
+
+def pictures(views: list[View]) -> list[np.ndarray]:
+    return [np.concatenate([image_array(view.image), depth_picture(view)]) for view in views]
+
+
+def views_of(batch: Batch) -> list[View]:
+    """Of the first sequence."""
+    return [batch.to("cpu").view(0, frame) for frame in range(batch.num_frames)]
