@@ -152,8 +152,26 @@ def test_megadepth_never_enlarges_and_says_when_nothing_fits(tmp_path, clip):
     report = prepare("megadepth", tmp_path, tmp_path)
     assert "no image of the model has a picture of the size" in report.failed["0002/0"]
     assert cv2.imread(str(tmp_path / MegaDepth.folder / "0001/0/000_o.jpg.jpg")).shape == (H, W, 3)
-    with pytest.raises(FileNotFoundError, match=r"megadepth_sets_64\.npz is missing"):
-        MegaDepth(tmp_path / MegaDepth.folder)
+    assert MegaDepth(tmp_path / MegaDepth.folder).scenes == [], "two images are too few for a set"
+
+
+def test_a_published_list_of_sets_stays_and_ours_grows(tmp_path, clip):
+    write_megadepth(tmp_path, clip)
+    prepare("megadepth", tmp_path, tmp_path)
+    before = MegaDepth(tmp_path / MegaDepth.folder).groups("0001/0")
+    write_megadepth(tmp_path, clip, "0000", "1")
+    prepare("megadepth", tmp_path, tmp_path)
+    source = MegaDepth(tmp_path / MegaDepth.folder)
+    assert source.scenes == ["0000/1", "0001/0"]
+    assert np.array_equal(source.groups("0001/0"), before) and np.array_equal(source.groups("0000/1"), before)
+    path = tmp_path / MegaDepth.folder / SETS
+    with np.load(path) as file:
+        published = {key: file[key] for key in ("scenes", "images", "sets")}
+    published["sets"] = published["sets"][published["sets"][:, 0] == 0]
+    np.savez(path, **published)
+    content = path.read_bytes()
+    prepare("megadepth", tmp_path, tmp_path)
+    assert path.read_bytes() == content and MegaDepth(tmp_path / MegaDepth.folder).scenes == ["0001/0"]
 
 
 def test_sets_are_of_images_that_overlap():

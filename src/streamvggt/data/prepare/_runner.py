@@ -73,7 +73,7 @@ def prepare(name: str, raw: Path, root: Path, *, workers: int = 1, only: str = "
             else:
                 report.prepared.append(scene)
             bar.update()
-    if hasattr(module, "finish") and not report.failed:
+    if hasattr(module, "finish") and (report.prepared or report.there_before):
         module.finish(raw, out)
     return report
 

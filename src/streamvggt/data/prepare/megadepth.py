@@ -30,6 +30,8 @@ SET_SIZE = 64
 LEAST_MEMBERS = 10
 """Different images of a set; smaller ones serve no training sample."""
 LEAST_OVERLAP = 0.1
+OURS = "made_by"
+"""Key of lists of sets that were made here, and may be added to."""
 CANDIDATES = 128
 """Of how many images, those that overlap most with its first one, a set is drawn."""
 
@@ -84,25 +86,34 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
 
 
 def finish(raw: Path, out: Path) -> None:
-    """A list of sets, unless there is one."""
-    if not (out / SETS).exists():
-        write_sets(out, out / SETS)
+    """A list of sets, unless there is the published one."""
+    write_sets(out, out / SETS)
 
 
 def write_sets(root: Path, path: Path) -> None:
-    """For each image a set of others that overlap with it, drawn of those that do most."""
+    """For each image a set of others that overlap with it, drawn of those that do most.
+
+    Sets of scenes that are in the list already stay as they are.
+    """
     scenes, images, sets = [], [], []
-    folders = sorted(folder for folder in root.glob("[!.]*/[!.]*") if folder.is_dir())
-    for folder in tqdm(folders, desc="sets", unit="scene", dynamic_ncols=True):
-        names = sorted(file.name.removesuffix(".npz") for file in folder.glob("*.npz"))
-        for members in covisible_sets(overlaps(read_small(folder, name) for name in names)):
-            sets.append([len(scenes), *(len(images) + np.resize(members, SET_SIZE))])
-        scenes.append(f"{folder.parent.name} {folder.name}")
-        images += names
-    if not sets:
-        return  # a source then says that the list is missing
+    if path.exists():
+        with np.load(path) as file:
+            if OURS not in file:
+                return
+            scenes, images, sets = (file[key].tolist() for key in ("scenes", "images", "sets"))
+    folders = sorted({file.parent for file in root.glob("[!.]*/[!.]*/*.npz")})
+    names = {f"{folder.parent.name} {folder.name}": folder for folder in folders}
+    if not (new := [name for name in names if name not in scenes]):
+        return
+    for scene in tqdm(new, desc="sets", unit="scene", dynamic_ncols=True):
+        members = sorted(file.name.removesuffix(".npz") for file in names[scene].glob("*.npz"))
+        for chosen in covisible_sets(overlaps(read_small(names[scene], name) for name in members)):
+            sets.append([len(scenes), *(len(images) + np.resize(chosen, SET_SIZE))])
+        scenes.append(scene)
+        images += members
+    sets = np.array(sets, np.int64).reshape(-1, 1 + SET_SIZE)
     with atomic_write(path) as unfinished:
-        np.savez(unfinished, scenes=np.array(scenes), images=np.array(images), sets=np.array(sets))
+        np.savez(unfinished, scenes=np.array(scenes), images=np.array(images), sets=sets, **{OURS: "streamvggt"})
 
 
 def covisible_sets(shares: np.ndarray) -> list[np.ndarray]:

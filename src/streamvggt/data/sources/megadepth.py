@@ -69,12 +69,9 @@ class MegaDepth(Source):
     @cached_property
     def _sets(self) -> dict[str, np.ndarray]:
         """Of each scene its sets, of numbers in `_images`. (M, 64)"""
-        table = self._table["sets"]
-        order = np.argsort(table[:, 0], kind="stable")
-        numbers, starts = np.unique(table[order, 0], return_index=True)
-        parts = np.split(table[order, 1:], starts[1:])
+        scene_of, members = np.split(self._table["sets"], [1], axis=1)
         names = self._table["scenes"]
-        return {str(names[number]).replace(" ", "/"): part for number, part in zip(numbers, parts, strict=True)}
+        return {str(names[n]).replace(" ", "/"): members[scene_of[:, 0] == n] for n in np.unique(scene_of)}
 
     @cached_property
     def _table(self) -> dict[str, np.ndarray]:
