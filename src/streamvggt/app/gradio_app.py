@@ -26,9 +26,9 @@ from streamvggt.app.uploads import UploadLimits, take_uploads
 from streamvggt.stream.frames import load_frames
 
 MEMORIES = {
-    "first frame and the last 8 (any length)": "window:1,8",
-    "first frame and the last 24": "window:1,24",
-    "all frames (slower and larger with each)": "all",
+    "first and last 8 frames": "window:1,8",
+    "first and last 24 frames": "window:1,24",
+    "all frames": "all",
 }
 SWEEP_EVERY = 60.0  # seconds between looks for scenes to remove
 TELL_EVERY = 1.0  # seconds between signs of life of a run; a page that was closed is noticed then
@@ -36,8 +36,12 @@ CAMERA_EVERY = 0.1  # seconds between pictures of the visitor's camera, at least
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif"]
 MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 
-# The viewer rests when nothing is to come; this tells it that something is.
-WAKE_VIEWER = "() => document.querySelector('#viewer iframe')?.contentWindow.postMessage('expect-run', location.origin)"
+# The viewer rests when nothing is to come; this tells it that something is, and on a phone brings it into sight.
+WAKE_VIEWER = """() => {
+  const viewer = document.querySelector("#viewer iframe");
+  viewer?.contentWindow.postMessage("expect-run", location.origin);
+  if (innerWidth < 700) document.querySelector("#viewer").scrollIntoView({ behavior: "smooth" });
+}"""
 
 
 @dataclass(frozen=True)
@@ -188,16 +192,21 @@ def build_page(networks: Networks, scenes: Scenes, options: PageOptions) -> gr.B
                     )
                     start_camera = gr.Button("Start with the camera", variant="primary", elem_id="start-camera")
                 notice = gr.HTML("", elem_id="notice")
-                with gr.Accordion("Settings", open=True):
-                    weights = gr.Dropdown(
-                        list(networks.menu),
-                        value=networks.default,
-                        label="Weights",
-                        info="Loaded when first used." + (" You may type a path." if networks.any_name else ""),
-                        allow_custom_value=networks.any_name,
-                        elem_id="weights",
+                weights = gr.Dropdown(
+                    list(networks.menu),
+                    value=networks.default,
+                    label="Weights",
+                    info="Loaded when first used." + (" You may type a path." if networks.any_name else ""),
+                    allow_custom_value=networks.any_name,
+                    elem_id="weights",
+                )
+                with gr.Accordion("More settings", open=False):
+                    memory = gr.Dropdown(
+                        list(MEMORIES),
+                        label="The network remembers",
+                        info="All frames: slower and larger with each.",
+                        elem_id="memory",
                     )
-                    memory = gr.Dropdown(list(MEMORIES), label="The network remembers", elem_id="memory")
                     fps = gr.Slider(0, 30, 5, step=1, label="Frames per second of a video", info="0: every frame")
                     max_frames = gr.Slider(
                         1,

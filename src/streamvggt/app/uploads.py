@@ -27,6 +27,8 @@ IMAGE_SUFFIXES = {
 }
 """Pillow's names of the formats that are read. Others of Pillow's start programs or are never photos."""
 
+READERS = tuple(name for name in IMAGE_SUFFIXES if name != "MPO")  # which the reader of JPEG recognises
+
 
 @dataclass(frozen=True)
 class UploadLimits:
@@ -149,8 +151,9 @@ def _copy_at_most(content: zipfile.ZipFile, member: zipfile.ZipInfo, target: Pat
 
 def _image_format(path: Path) -> str | None:
     """Pillow's name of an image's format, from its first bytes; None if it is no image that is read here."""
+    Image.init()  # Pillow loads its readers late, and not at all where formats are named
     try:
-        with Image.open(path, formats=tuple(IMAGE_SUFFIXES)) as image:
+        with Image.open(path, formats=READERS) as image:
             return image.format
     except Image.DecompressionBombError:
         return "PNG"  # an image, if a monstrous one: `check_photo` says so
@@ -161,7 +164,7 @@ def _image_format(path: Path) -> str | None:
 def check_photo(path: Path, name: str, limits: UploadLimits) -> None:
     """Raises ValueError if a photo's header announces too many pixels; nothing is decoded."""
     try:
-        with Image.open(path, formats=tuple(IMAGE_SUFFIXES)) as image:
+        with Image.open(path, formats=READERS) as image:
             num_pixels = image.width * image.height
     except Image.DecompressionBombError:
         num_pixels = limits.pixels + 1

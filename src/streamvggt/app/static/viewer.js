@@ -6,6 +6,7 @@ import { Feed, reason } from "./feed.js";
 
 const RECENT = 8; // frames, of the choice "the last 8 frames"
 const TRAIL = 12; // frames of a followed point's way in the picture
+const SHARPER = 2; // pixels of the canvases per pixel of the pictures, for the lines drawn on them
 const PLAY_EVERY = 120; // milliseconds
 const DEPTHS_KEPT = 6;
 
@@ -121,15 +122,16 @@ async function showFrame() {
   const width = bitmap.width / 3;
   ["image", "depth", "confidence"].forEach((name, index) => {
     const canvas = at(name);
-    [canvas.width, canvas.height] = [width, bitmap.height];
-    canvas.getContext("2d").drawImage(bitmap, index * width, 0, width, bitmap.height, 0, 0, width, bitmap.height);
+    [canvas.width, canvas.height] = [SHARPER * width, SHARPER * bitmap.height];
+    const pen = canvas.getContext("2d");
+    pen.drawImage(bitmap, index * width, 0, width, bitmap.height, 0, 0, canvas.width, canvas.height);
   });
-  if (at("tracks").checked) drawTracks(at("image").getContext("2d"), width / frame.image_size[1]);
+  if (at("tracks").checked) drawTracks(at("image").getContext("2d"), (SHARPER * width) / frame.image_size[1]);
   fit();
 }
 
 function drawTracks(pen, scale) {
-  pen.lineWidth = 1.5;
+  pen.lineWidth = 2.5;
   frames[position].tracks.forEach(([x, y, visible], number) => {
     const color = `rgb(${trackColor(number).map((value) => value * 255).join()})`;
     pen.strokeStyle = pen.fillStyle = color;
@@ -140,7 +142,7 @@ function drawTracks(pen, scale) {
     }
     pen.stroke();
     pen.beginPath();
-    pen.arc(x * scale, y * scale, 4, 0, 7);
+    pen.arc(x * scale, y * scale, 7, 0, 7);
     if (visible > 0.5) pen.fill();
     else pen.stroke();
   });
@@ -352,6 +354,12 @@ function dress() {
   const outside = window.parent !== window ? window.parent.document : null;
   const isDark = outside ? outside.body.classList.contains("dark") : matchMedia("(prefers-color-scheme: dark)").matches;
   document.documentElement.dataset.theme = isDark ? "dark" : "light";
+  if (outside) {
+    const theme = getComputedStyle(outside.body);
+    for (const [ours, theirs] of [["--ground", "--body-background-fill"], ["--panel", "--background-fill-secondary"]]) {
+      document.documentElement.style.setProperty(ours, theme.getPropertyValue(theirs));
+    }
+  }
   const style = getComputedStyle(document.documentElement);
   cloud.setBackground(at("backdrop").value || style.getPropertyValue("--stage").trim());
 }

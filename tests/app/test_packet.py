@@ -1,0 +1,104 @@
+"""What the browser gets of a frame: the file's own numbers, fewer of them."""
+
+import json
+import struct
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from streamvggt.app import packet as packet_module
+from streamvggt.app.packet import Track, chosen_pixels, pack, updated_ranges
+from streamvggt.export.result import ResultFrame
+
+H, W = 42, 56
+
+
+def frame(seed: int = 0) -> ResultFrame:
+    random = np.random.default_rng(seed)
+    depth = random.uniform(1, 3, (H, W)).astype(np.float32)
+    depth[0, 0], depth[0, 1] = np.nan, -1
+    return ResultFrame(
+        index=0,
+        name="a",
+        cam_from_world=np.eye(3, 4),
+        intrinsics=np.array([[50.0, 0, 28], [0, 50.0, 21], [0, 0, 1]]),
+        original_size=(H, W),
+        original_from_image=np.eye(3),
+        content=(2, 0, H, W),
+        image=random.integers(0, 256, (H, W, 3), np.uint8),
+        depth=depth,
+        depth_conf=random.uniform(1, 5, (H, W)).astype(np.float32),
+        points=random.normal(size=(H, W, 3)).astype(np.float32) + [0, 0, 5],
+        points_conf=np.ones((H, W), np.float32),
+    )
+
+
+def unpack(packet: bytes) -> tuple[dict, dict[str, np.ndarray]]:
+    """As `feed.js` does it."""
+    (length,) = struct.unpack_from("<I", packet)
+    assert length % 4 == 0
+    header = json.loads(packet[4 : 4 + length])
+    content = packet[4 + length :]
+    kinds = {"points": "<f4", "colors": "u1", "conf": "<f4", "picture": "u1"}
+    arrays = {}
+    for name, (start, size) in header["arrays"].items():
+        assert start % 4 == 0
+        arrays[name] = np.frombuffer(content[start : start + size], kinds[name])
+    return header, arrays
+
+
+@pytest.mark.parametrize("source", ["depth", "head"])
+def test_a_packet_holds_the_points_colours_and_confidences_of_its_pixels(source):
+    stored = frame()
+    header, arrays = unpack(pack(stored, 3, source, updated_ranges(None, stored), []))
+    y, x = chosen_pixels(stored, 3, source)
+    world, conf = stored.world_points(source)
+    assert header["num_points"] == len(x) == (H - 2) * W  # no padding; what is no number lies there
+    np.testing.assert_array_equal(arrays["points"].reshape(-1, 3), world[y, x].astype(np.float32))
+    np.testing.assert_array_equal(arrays["colors"].reshape(-1, 4)[:, :3], stored.image[y, x])
+    np.testing.assert_array_equal(arrays["conf"], conf[y, x].astype(np.float32))
+    picture = cv2.imdecode(arrays["picture"], cv2.IMREAD_COLOR)
+    assert picture.shape == (H, 3 * W, 3)
+
+
+def test_later_frames_bring_fewer_points_and_any_first_part_is_a_fair_sample(monkeypatch):
+    monkeypatch.setattr(packet_module, "MOST_POINTS", 1500)
+    monkeypatch.setattr(packet_module, "SCENE_POINTS", 3000)
+    stored = frame()
+    counts = [len(chosen_pixels(stored, position, "depth")[0]) for position in range(6)]
+    assert counts == [1500, 1500, 1000, 750, 600, 500]
+    y, x = chosen_pixels(stored, 0, "depth")
+    assert len(set(zip(y.tolist(), x.tolist(), strict=True))) == 1500
+    # Of 500 uniform draws, the mean is within four standard errors of the middle.
+    assert abs(x[:500].mean() - (W - 1) / 2) < 4 * W / 12**0.5 / 500**0.5
+    assert abs(y[:500].mean() - (H + 1) / 2) < 4 * H / 12**0.5 / 500**0.5
+
+
+def test_the_sources_of_points_show_the_same_pixels():
+    stored = frame()
+    np.testing.assert_array_equal(chosen_pixels(stored, 7, "depth"), chosen_pixels(stored, 7, "head"))
+
+
+def test_colours_of_pictures_change_slowly():
+    first = updated_ranges(None, frame(0))
+    near = ResultFrame(**{**vars(frame(1)), "depth": frame(1).depth / 10})
+    second = updated_ranges(first, near)
+    alone = updated_ranges(None, near)
+    assert second.nearness == pytest.approx(0.9 * np.array(first.nearness) + 0.1 * np.array(alone.nearness))
+
+
+def test_a_frame_without_any_depth_is_an_empty_packet():
+    nothing = ResultFrame(**{**vars(frame()), "depth": np.full((H, W), np.nan, np.float32)})
+    header, arrays = unpack(pack(nothing, 0, "depth", updated_ranges(None, nothing), []))
+    assert header["num_points"] == 0
+    assert arrays["points"].size == 0
+
+
+def test_tracks_are_in_the_header():
+    stored = frame()
+    tracks = [Track(1.5, 2.5, 0.9, (1.0, 2.0, 3.0)), Track(-4.0, 0.0, 0.1, None)]
+    header, _ = unpack(pack(stored, 0, "depth", updated_ranges(None, stored), tracks))
+    assert header["tracks"] == [[1.5, 2.5, 0.9, 1.0, 2.0, 3.0], [-4.0, 0.0, 0.1]]
+    assert torch.tensor(header["cam_from_world"]).reshape(3, 4).equal(torch.eye(3, 4))

@@ -1,0 +1,230 @@
+"""The page in a real browser: what a visitor sees and does, and that two of them stay apart.
+
+Pictures of it are kept in results/screenshots.
+"""
+
+import io
+import re
+import time
+import zipfile
+
+import cv2
+import numpy as np
+import pycolmap
+import pytest
+import trimesh
+from browser import ROOT, keep_screenshot
+from PIL import Image
+
+# One browser and one page for all of these tests, so they run in one process.
+pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.slow]
+
+CLIP = ROOT / "assets" / "clip.mp4"
+
+
+def viewer_of(page):
+    return page.frame_locator("#viewer iframe")
+
+
+def choose(page, *files) -> None:
+    page.locator("#files input[type=file]").set_input_files(files)
+    viewer_of(page).locator("#preview img").wait_for()
+
+
+def set_slider(slider, value: float) -> None:
+    """Move a slider as a visitor does, as far as scripts on the page can tell."""
+    slider.evaluate("(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input')); }", value)
+
+
+def run_through(page, num_frames: int | None = None) -> None:
+    """Press Start and wait for the end."""
+    if num_frames is not None:
+        page.get_by_role("button", name="More settings").click()
+        page.locator("#max-frames input[type=number]").fill(str(num_frames))
+        page.locator("#max-frames input[type=number]").blur()
+    page.locator("#start").click()
+    viewer_of(page).get_by_text(re.compile(r"^Done: \d+ frames?")).wait_for()
+    wait_until(page, "viewer.feed.hasAll && !viewer.cloud.asked")
+
+
+def wait_until(page, condition: str) -> None:
+    """Wait for something to be true in the viewer."""
+    frame = page.query_selector("#viewer iframe").content_frame()
+    frame.wait_for_function(f"() => {condition}")
+    frame.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def cloud_picture(page, name: str) -> np.ndarray:
+    """What the 3D canvas shows. RGB (H, W, 3)"""
+    canvas = viewer_of(page).locator("#scene")
+    return np.asarray(Image.open(io.BytesIO(keep_screenshot(canvas, name))).convert("RGB")).astype(int)
+
+
+def num_drawn(picture: np.ndarray) -> int:
+    """Pixels that are not the backdrop, which the lower left corner shows."""
+    return int((np.abs(picture - picture[-4, 4]).sum(-1) > 12).sum())
+
+
+def test_from_upload_to_points_sliders_and_downloads(visitor):
+    page = visitor()
+    addresses = []
+    page.on("request", lambda request: addresses.append(request.url))
+    choose(page, CLIP)
+    keep_screenshot(page, "chosen")
+    viewer = viewer_of(page)
+    picture = viewer.locator("#first img")
+    box = picture.bounding_box()
+    picture.click(position={"x": box["width"] / 2, "y": box["height"] / 2})
+    viewer.locator("#first circle").wait_for()
+    run_through(page, num_frames=6)
+    keep_screenshot(page, "finished")
+
+    # The canvas shows points, in the colours of the clip.
+    viewer.locator("#cameras").uncheck()
+    shown = cloud_picture(page, "cloud")
+    assert num_drawn(shown) > 0.02 * shown[..., 0].size
+    assert len(np.unique(shown.reshape(-1, 3), axis=0)) > 100
+    assert viewer.locator("#which").inner_text().startswith("6 / 6")
+    tracks = page.query_selector("#viewer iframe").content_frame().evaluate("viewer.cloud.frames.map(f => f.tracks)")
+    assert [len(track) for track in tracks] == [1] * 6
+
+    # Settings of the view change it, and nobody is asked.
+    addresses.clear()
+    set_slider(viewer.locator("#percentile"), 90)
+    few = cloud_picture(page, "cloud-confident")
+    assert num_drawn(few) < 0.9 * num_drawn(shown)
+    set_slider(viewer.locator("#percentile"), 0)
+    set_slider(viewer.locator("#size"), 1)
+    small = num_drawn(cloud_picture(page, "cloud-small"))
+    set_slider(viewer.locator("#size"), 16)
+    assert num_drawn(cloud_picture(page, "cloud-large")) > small
+    viewer.locator("#span").select_option("one")
+    wait_until(page, "viewer.cloud.numPoints === 42 * 56")
+    set_slider(viewer.locator("#position"), 2)
+    wait_until(page, "viewer.cloud.frames.map(f => f.points.visible).join() === 'false,false,true,false,false,false'")
+    viewer.locator("#span").select_option("all")
+    viewer.locator("#cameras").check()
+    viewer.locator("#dropSky").check()
+    viewer.locator("#backdrop").select_option("#000000")
+    assert (cloud_picture(page, "cloud-black")[-4, 4] == 0).all()
+    assert addresses == []
+
+    # Depth under the cursor: the server's own number.
+    viewer.locator("#depth").hover()
+    reading = viewer.get_by_text(re.compile(r"depth [\d.]+"))
+    reading.wait_for()
+    x, y, depth = re.search(r"\((\d+), (\d+)\) · depth ([\d.e-]+)", reading.inner_text()).groups()
+    frame = page.query_selector("#viewer iframe").content_frame()
+    stored = frame.evaluate(
+        "async (at) => new Float32Array(await (await fetch('depth/2')).arrayBuffer())[at]", int(y) * 56 + int(x)
+    )
+    assert float(depth) == pytest.approx(stored, rel=1e-3)
+
+    # Each download opens in its own library.
+    def download(kind: str) -> str:
+        with page.expect_download() as waiting:
+            viewer.locator(f"#downloads [data-kind={kind}]").click()
+        path = waiting.value.path().with_name(waiting.value.suggested_filename)
+        waiting.value.save_as(path)
+        return path
+
+    assert len(trimesh.load(download("glb")).geometry["points"].vertices) > 1000
+    assert len(trimesh.load(download("ply")).vertices) > 1000
+    colmap = download("colmap")
+    with zipfile.ZipFile(colmap) as archive:
+        archive.extractall(colmap.parent / "model")
+    assert pycolmap.Reconstruction(colmap.parent / "model" / "sparse" / "0").num_images() == 6
+    assert len(download("tum").read_text().splitlines()) == 6
+    with zipfile.ZipFile(download("depth")) as archive:
+        picture = np.frombuffer(archive.read("frame_000000.png"), np.uint8)
+    assert cv2.imdecode(picture, cv2.IMREAD_UNCHANGED).dtype == np.uint16
+    assert cv2.VideoCapture(str(download("video"))).get(cv2.CAP_PROP_FRAME_COUNT) == 6
+
+    # Everything came from this machine.
+    assert not [address for address in addresses if not address.startswith(("http://127.0.0.1:", "blob:", "data:"))]
+
+
+def test_stop_keeps_what_is_there(visitor, networks, monkeypatch):
+    model = networks.get("small")
+    slow = type(model).forward
+
+    def forward(self, *arguments, **options):
+        time.sleep(0.3)
+        return slow(self, *arguments, **options)
+
+    monkeypatch.setattr(type(model), "forward", forward)
+    page = visitor()
+    page.get_by_role("button", name="Example: a walk").click()
+    viewer = viewer_of(page)
+    viewer.locator("#preview img").wait_for()
+    page.locator("#start").click()
+    viewer.get_by_text(re.compile(r"^Frame [2-9] of")).wait_for()
+    keep_screenshot(page, "running")
+    viewer.locator("#stop").click()
+    viewer.get_by_text(re.compile(r"^Stopped: \d+ frames")).wait_for()
+    wait_until(page, "viewer.feed.hasAll")
+    kept = page.query_selector("#viewer iframe").content_frame().evaluate("viewer.cloud.frames.length")
+    assert 2 <= kept < 20
+    assert viewer.locator("#downloads [data-kind=ply]").is_enabled()
+
+
+def test_two_visitors_stay_apart(visitor, photos):
+    first, second = visitor(), visitor()
+    choose(first, CLIP)
+    choose(second, *photos)
+    first.locator("#start").click()  # both at once: one of them waits
+    second.locator("#start").click()
+    for page, count in ((second, 3), (first, 24)):
+        viewer_of(page).get_by_text(f"Done: {count} frames").wait_for()
+    theirs = first.locator("#viewer iframe").get_attribute("src")
+    assert theirs != second.locator("#viewer iframe").get_attribute("src")
+    for route in ("", "news", "preview", "depth/0"):
+        assert first.request.get(f"{first.url}{theirs}{route}").status == 200
+        assert second.request.get(f"{second.url}{theirs}{route}").status == 404
+
+
+def test_a_text_file_named_mp4_gives_an_error_on_the_page(visitor, tmp_path):
+    page = visitor()
+    (tmp_path / "holiday.mp4").write_text("dear diary")
+    page.locator("#files input[type=file]").set_input_files(tmp_path / "holiday.mp4")
+    page.get_by_text("holiday.mp4 is neither a photo nor a video: its content is text.").wait_for()
+    keep_screenshot(page, "error")
+    page.locator("#start").click()
+    page.get_by_text("Choose photos or a video first").wait_for()
+
+
+def test_missing_weights_are_told_on_the_page(visitor, photos):
+    page = visitor()
+    choose(page, photos[0])
+    page.locator("#weights input").click()
+    page.get_by_role("option", name="missing").click()
+    page.locator("#start").click()
+    page.locator("#notice").get_by_text("no weights at 'nowhere'").wait_for()
+    viewer_of(page).get_by_text("no weights at 'nowhere'").wait_for()
+
+
+def test_the_visitors_camera(visitor):
+    page = visitor(permissions=["camera"])
+    page.get_by_role("tab", name="Camera").click()
+    page.locator("#camera").get_by_role("button", name=re.compile("access", re.I)).click()
+    page.locator("#camera").get_by_role("button", name=re.compile("record|start", re.I)).click()
+    page.locator("#start-camera").click()
+    viewer = viewer_of(page)
+    viewer.get_by_text(re.compile(r"^Frame [2-9] of")).wait_for()
+    keep_screenshot(page, "camera")
+    viewer.locator("#stop").click()
+    viewer.get_by_text(re.compile(r"^Done: \d+ frames")).wait_for()
+
+
+def test_on_a_phone_in_the_dark(visitor):
+    page = visitor(viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True, is_mobile=True)
+    page.get_by_role("button", name="Example: a walk").click()
+    viewer_of(page).locator("#preview img").wait_for()
+    run_through(page, num_frames=3)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    frame = page.query_selector("#viewer iframe").content_frame()
+    assert frame.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert frame.evaluate("document.body.scrollWidth <= innerWidth && document.body.scrollHeight <= innerHeight + 8")
+    SHOT = page.screenshot(full_page=True)
+    assert SHOT
+    keep_screenshot(page, "phone")

@@ -1,0 +1,202 @@
+"""A scene: run, stopped, run again, watched and exported, all from one input; and who may see it."""
+
+import time
+import zipfile
+from functools import partial
+from itertools import islice
+
+import cv2
+import numpy as np
+import pytest
+import pycolmap
+import torch
+import trimesh
+from browser import ROOT
+from networks import TINY
+
+from streamvggt import StreamVGGT
+
+from streamvggt.app.networks import Networks
+from streamvggt.app.scene import RunSettings
+from streamvggt.app.scenes import NO_OWNER, Scenes
+from streamvggt.export import PointFilter, Result
+from streamvggt.stream.frames import load_frames
+
+CLIP = partial(load_frames, ROOT / "assets" / "clip.mp4")
+SETTINGS = RunSettings(weights="small", max_frames=4)
+
+
+@pytest.fixture
+def scene(scenes):
+    return scenes.new("me", "video", CLIP)
+
+
+def finish(scene, settings=SETTINGS, networks=None) -> list[str]:
+    return [status.state for status in scene.run(settings, networks)]
+
+
+def test_a_run_tells_of_every_frame_and_keeps_them(scene, networks):
+    statuses = list(scene.run(SETTINGS, networks))
+    assert [status.num_frames for status in statuses] == [0, 1, 2, 3, 4, 4]
+    assert [status.state for status in statuses] == ["loading", *4 * ["running"], "finished"]
+    assert (statuses[1].expected, statuses[-1].fps > 0) == (4, True)
+    assert len(Result(scene.result_folder)) == 4
+    assert scene.packet(3, "depth") != scene.packet(2, "depth")
+
+
+def test_stop_keeps_what_is_there_and_a_new_run_begins_anew(scene, networks):
+    for status in scene.run(SETTINGS, networks):
+        if status.num_frames == 2:
+            scene.stop()
+    assert (scene.status.state, scene.status.num_frames) == ("stopped", 2)
+    assert len(Result(scene.result_folder)) == 2
+    assert finish(scene, networks=networks)[-1] == "finished"
+    assert (scene.status.run, scene.status.num_frames) == (2, 4)
+
+
+def test_a_page_that_closes_ends_the_run(scene, networks):
+    run = scene.run(SETTINGS, networks)
+    list(islice(run, 3))
+    run.close()
+    assert (scene.status.state, scene.status.num_frames) == ("stopped", 2)
+    assert finish(scene, networks=networks)[-1] == "finished"
+
+
+def test_a_scene_runs_once_at_a_time(scene, networks):
+    run = scene.run(SETTINGS, networks)
+    next(run)
+    with pytest.raises(ValueError, match="running already"):
+        next(scene.run(SETTINGS, networks))
+    run.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        (RunSettings(weights="else"), "no weights 'else' to choose; there are small, missing"),
+        (RunSettings(weights="missing"), "no weights at 'nowhere'"),
+        (RunSettings(weights="small", memory="much"), "memory 'much' is unknown"),
+    ],
+)
+def test_what_goes_wrong_is_told_in_words(scene, networks, settings, why):
+    assert finish(scene, settings, networks)[-1] == "failed"
+    assert why in scene.status.message
+
+
+def test_an_error_of_the_program_is_not_shown_to_visitors(scene, caplog):
+    def load(name):
+        raise KeyError("/secret/path")
+
+    assert finish(scene, networks=Networks({"small": "small"}, load))[-1] == "failed"
+    assert "secret" not in scene.status.message
+    assert "secret" in caplog.text
+
+
+def test_points_are_followed_where_they_were_clicked(scene, networks):
+    """The clip of 448×336 becomes 56×42: the middle of the picture is between its middle pixels."""
+    scene.follow(np.array([[0.5, 0.5], [0.25, 0.75]]))
+    finish(scene, networks=networks)
+    first = scene._tracks[0]
+    np.testing.assert_allclose([(track.x, track.y) for track in first], [(27.5, 20.5), (13.5, 31.0)], atol=1e-4)
+    stored = Result(scene.result_folder)[0]
+    points, _ = stored.world_points("depth")
+    assert first[0].world == pytest.approx(points[20, 28])  # round() goes to the even one of 27.5's neighbours
+    assert len(scene._tracks) == 4
+
+
+def test_weights_without_a_tracker_say_so(scene):
+    model = StreamVGGT(**TINY, heads=("camera", "depth")).eval()
+    scene.follow(np.array([[0.5, 0.5]]))
+    finish(scene, RunSettings("small", max_frames=1), Networks({"small": "small"}, lambda name: model))
+    assert "no tracker" in scene.status.message
+    assert scene.status.state == "finished"
+
+
+def test_the_point_heads_points_are_made_when_asked_for(scene, networks):
+    finish(scene, RunSettings("small", max_frames=2, point_head=True), networks)
+    assert scene.status.sources == ("depth", "head")
+    assert scene.packet(1, "head") != scene.packet(1, "depth")
+
+
+def test_a_live_scene_takes_what_the_browser_sends(scenes, networks):
+    scene = scenes.new("me", "live")
+    run = scene.run(RunSettings("small", max_frames=None), networks)
+    next(run)
+    for shade in (10, 200):
+        scene.offer(np.full((48, 64, 3), 255, np.uint8))
+        scene.offer(np.full((48, 64, 3), shade, np.uint8))  # the newest counts
+        assert next(run).state == "running"
+        image = Result(scene.result_folder)[-1].image
+        assert np.abs(image.astype(int) - shade).max() <= 1
+    scene.stop()
+    assert list(run)[-1].state == "finished"
+
+
+def test_every_export_opens_in_its_own_library(scene, networks):
+    finish(scene, networks=networks)
+    all = PointFilter(conf_percentile=0)
+    cloud = trimesh.load(scene.export("ply", all))
+    assert len(cloud.vertices) == 4 * 56 * 42
+    assert "points" in trimesh.load(scene.export("glb", all)).geometry
+    with zipfile.ZipFile(scene.export("colmap", all)) as archive:
+        archive.extractall(scene.folder / "colmap")
+    assert pycolmap.Reconstruction(scene.folder / "colmap" / "sparse" / "0").num_images() == 4
+    with zipfile.ZipFile(scene.export("depth", all)) as archive:
+        assert sum(name.endswith(".png") for name in archive.namelist()) == 4
+    video = cv2.VideoCapture(str(scene.export("video", all)))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 4
+    assert len(scene.export("tum", all).read_text().splitlines()) == 4
+
+
+def test_exports_of_nothing_are_refused(scene):
+    with pytest.raises(ValueError, match="press Start first"):
+        scene.export("glb", PointFilter())
+    with pytest.raises(ValueError, match="no export 'exe'"):
+        scene.export("exe", PointFilter())
+
+
+def test_a_scene_is_its_owners(scenes):
+    mine, shared = scenes.new("me", "live"), scenes.new(NO_OWNER, "live")
+    assert scenes.get(mine.id, "me") is mine
+    assert scenes.get(mine.id, "you") is None
+    assert scenes.get(mine.id, None) is None
+    assert scenes.get("../" + mine.id, "me") is None
+    assert scenes.get(shared.id, None) is shared
+    assert (mine.folder.stat().st_mode & 0o777, scenes.folder.stat().st_mode & 0o777) == (0o700, 0o700)
+
+
+def test_an_owner_has_few_scenes_and_all_together_have_not_too_many():
+    scenes = Scenes(per_owner=2, at_most=3)
+    first, second, third = (scenes.new("me", "live") for _ in range(3))
+    assert scenes.get(first.id, "me") is None
+    assert not first.folder.exists()
+    assert second.folder.exists()
+    assert third.folder.exists()
+    scenes.new("you", "live")
+    with pytest.raises(ValueError, match="Too many people"):
+        scenes.new("they", "live")
+    scenes.close()
+    assert not scenes.folder.exists()
+
+
+def test_what_nobody_looks_at_is_removed():
+    scenes = Scenes(keep_seconds=60)
+    old, new = scenes.new("me", "live"), scenes.new("me", "live")
+    old.used = time.monotonic() - 61
+    scenes.sweep()
+    assert scenes.get(old.id, "me") is None
+    assert not old.folder.exists()
+    assert new.folder.exists()
+    scenes.close()
+
+
+def test_one_network_is_in_memory_at_a_time():
+    loaded = []
+    networks = Networks({"a": "A", "b": "B"}, lambda name: loaded.append(name) or torch.nn.Identity())
+    assert networks.default == "a"
+    assert not loaded
+    first = networks.get("a")
+    assert networks.get("a") is first
+    networks.get("b")
+    assert networks.get("a") is not first
+    assert loaded == ["A", "B", "A"]

@@ -1,0 +1,137 @@
+"""Scenes over HTTP: to their owners only, in the binary form that the viewer reads."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from browser import ROOT
+
+pytest.importorskip("httpx", reason="the server needs `pip install -r requirements_demo.txt`")
+pytest.importorskip("starlette", reason="the server needs `pip install -r requirements_demo.txt`")
+
+from functools import partial  # noqa: E402
+
+from starlette.applications import Starlette  # noqa: E402
+from starlette.middleware import Middleware  # noqa: E402
+from starlette.responses import PlainTextResponse  # noqa: E402
+from starlette.routing import Route  # noqa: E402
+from starlette.testclient import TestClient  # noqa: E402
+
+from streamvggt.app import server  # noqa: E402
+from streamvggt.app.scene import RunSettings  # noqa: E402
+from streamvggt.app.server import COOKIE, Visitors, scene_routes  # noqa: E402
+from streamvggt.stream.frames import load_frames  # noqa: E402
+
+FILTER = {"source": "depth", "conf_percentile": 20, "frames": [0, 1]}
+FILTER |= {"drop_white": False, "drop_black": False, "drop_sky": False}
+
+
+@pytest.fixture
+def application(scenes, monkeypatch):
+    monkeypatch.setattr(server, "NEWS_WAIT", 0.05)
+    home = Route("/", lambda request: PlainTextResponse("home"))
+    return Starlette(routes=[home, *scene_routes(scenes)], middleware=[Middleware(Visitors)])
+
+
+@pytest.fixture
+def client(application):
+    client = TestClient(application)
+    client.get("/")
+    return client
+
+
+@pytest.fixture
+def scene(scenes, client, networks):
+    scene = scenes.new(client.cookies[COOKIE], "video", partial(load_frames, ROOT / "assets" / "clip.mp4"))
+    for _ in scene.run(RunSettings("small", max_frames=3), networks):
+        pass
+    return scene
+
+
+def packets(content: bytes) -> list[dict]:
+    """The headers of the packets in an answer."""
+    headers = []
+    while content:
+        size, length = struct.unpack_from("<II", content)
+        headers.append(json.loads(content[8 : 8 + length]))
+        content = content[4 + size :]
+    return headers
+
+
+def test_news_bring_the_status_and_what_the_viewer_lacks(client, scene):
+    status, *frames = packets(client.get(f"/scene/{scene.id}/news?have=0&run=0").content)
+    assert (status["state"], status["run"], status["num_frames"]) == ("finished", 1, 3)
+    assert [frame["position"] for frame in frames] == [0, 1, 2]
+    _, *frames = packets(client.get(f"/scene/{scene.id}/news?have=2&run=1&state=finished").content)
+    assert [frame["position"] for frame in frames] == [2]
+    _, *frames = packets(client.get(f"/scene/{scene.id}/news?have=3&run=1&state=finished").content)
+    assert frames == []
+
+
+def test_an_answer_is_bounded_so_that_a_slow_browser_is_not_flooded(client, scene, monkeypatch):
+    monkeypatch.setattr(server, "NEWS_BYTES", 1)
+    assert len(packets(client.get(f"/scene/{scene.id}/news").content)) == 2
+
+
+ROUTES = ["", "news", "preview", "depth/0"]
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_scene_is_there_for_its_owner_alone(client, application, scene, route):
+    assert client.get(f"/scene/{scene.id}/{route}").status_code == 200
+    stranger = TestClient(application)
+    assert stranger.get(f"/scene/{scene.id}/{route}").status_code == 404
+    stranger.get("/")
+    assert stranger.cookies[COOKIE] != client.cookies[COOKIE]
+    assert stranger.get(f"/scene/{scene.id}/{route}").status_code == 404
+
+
+def test_a_stranger_changes_and_downloads_nothing(application, scene):
+    stranger = TestClient(application)
+    stranger.get("/")
+    for route, body in (("stop", None), ("queries", [[0.5, 0.5]]), ("export/glb", FILTER)):
+        assert stranger.post(f"/scene/{scene.id}/{route}", json=body).status_code == 404
+    assert len(scene.queries) == 0
+
+
+def test_depth_is_what_was_stored(client, scene):
+    values = np.frombuffer(client.get(f"/scene/{scene.id}/depth/1").content, "<f4").reshape(2, 42, 56)
+    np.testing.assert_array_equal(values, np.stack(scene.depth(1)))
+    assert client.get(f"/scene/{scene.id}/depth/3").status_code == 404
+
+
+def test_exports_are_made_with_the_viewers_settings(client, scene):
+    answer = client.post(f"/scene/{scene.id}/export/ply", json=FILTER)
+    assert 'filename="points.ply"' in answer.headers["content-disposition"]
+    assert answer.content.startswith(b"ply")
+    answer = client.post(f"/scene/{scene.id}/export/ply", json={**FILTER, "conf_percentile": 100})
+    assert answer.status_code == 400
+    assert "percentile is at least 0 and below 100" in answer.text
+    assert client.post(f"/scene/{scene.id}/export/exe", json=FILTER).status_code == 400
+    assert client.post(f"/scene/{scene.id}/export/ply", json=[]).status_code == 400
+
+
+@pytest.mark.parametrize("body", ["text", {"a": 1}, [[1, 2, 3]], [[0.5, 0.5]] * 65, [["x", 0]]])
+def test_points_that_are_none_are_refused(client, scene, body):
+    assert client.post(f"/scene/{scene.id}/queries", json=body).status_code == 400
+    assert len(scene.queries) == 0
+
+
+def test_cookies_are_hidden_from_scripts_and_made_for_frames_only_behind_https(application):
+    cookie = TestClient(application).get("/").headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+    cookie = TestClient(application).get("/", headers={"x-forwarded-proto": "https"}).headers["set-cookie"]
+    assert "SameSite=None; Secure; Partitioned" in cookie
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/file=/etc/passwd", "/file=x", "/gradio_api/file=http://localhost/"])
+def test_gradios_way_to_files_is_closed(client, path):
+    assert client.get(path).status_code == 404
+
+
+def test_nothing_outside_the_viewers_folder_is_served(client):
+    assert client.get("/viewer/viewer.js").status_code == 200
+    assert client.get("/viewer/../server.py").status_code == 404
+    assert client.get("/viewer/%2e%2e/server.py").status_code == 404
