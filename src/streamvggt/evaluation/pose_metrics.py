@@ -91,10 +91,7 @@ def trajectory_errors(estimated: Tensor, true: Tensor) -> TrajectoryErrors:
         )
     if not estimated.isfinite().all():
         return TrajectoryErrors(float("inf"), float("inf"), 180.0)
-    ours, theirs = (invert_pose(pose.double()) for pose in (estimated, true))  # world from camera
-    similarity = align_points(ours[..., 3], theirs[..., 3])
-    rotation = similarity.rotation @ ours[..., :3]
-    ours = torch.cat([rotation, similarity.apply(ours[..., 3])[..., None]], -1)
+    ours, theirs = align_trajectory(estimated, true)
     distance = (ours - theirs)[..., 3].norm(dim=-1)
     our_steps, their_steps = (compose_poses(invert_pose(pose[:-1]), pose[1:]) for pose in (ours, theirs))
     difference = compose_poses(invert_pose(their_steps), our_steps)
@@ -103,6 +100,21 @@ def trajectory_errors(estimated: Tensor, true: Tensor) -> TrajectoryErrors:
         rpe_translation=_root_mean_square(difference[..., 3].norm(dim=-1)),
         rpe_rotation=_root_mean_square(torch.rad2deg(rotation_angle(difference[..., :3]))),
     )
+
+
+def align_trajectory(estimated: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+    """Both ways in the true world, the estimate moved by the similarity that brings its centres closest.
+
+    Args:
+        estimated, true: (S, 3, 4)
+
+    Returns:
+        world-from-camera poses, float64. (S, 3, 4) each
+    """
+    ours, theirs = (invert_pose(pose.double()) for pose in (estimated, true))
+    similarity = align_points(ours[..., 3], theirs[..., 3])
+    rotation = similarity.rotation @ ours[..., :3]
+    return torch.cat([rotation, similarity.apply(ours[..., 3])[..., None]], -1), theirs
 
 
 def rotation_angle(rotation: Tensor) -> Tensor:

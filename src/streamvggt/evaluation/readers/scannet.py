@@ -10,9 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from streamvggt.evaluation.depth_metrics import Rules
 from streamvggt.evaluation.readers.depth_set import DepthSet, Pair, files, pair_by_name, read_fixed_point, subfolders
+from streamvggt.evaluation.readers.trajectory_set import TrajectorySet, from_world_from_cam, poses_of_table
 
 
 class ScanNet(DepthSet):
@@ -32,3 +34,19 @@ class ScanNet(DepthSet):
 
     def read_depth(self, path: Path) -> np.ndarray:
         return read_fixed_point(path, 1000)
+
+
+class ScanNetTrajectories(TrajectorySet):
+    name = "ScanNet"
+    folder = "scannetv2"
+    num_published = 100
+
+    def list_sequences(self) -> list[str]:
+        return [path.parent.name for path in self.root.glob("*/pose_90.txt")]
+
+    def images(self, sequence: str) -> list[Path]:
+        return files(self.root / sequence / "color_90", ".jpg")
+
+    def poses(self, sequence: str) -> Tensor:
+        table = poses_of_table(self.root / sequence / "pose_90.txt", 16)
+        return from_world_from_cam(table.reshape(-1, 4, 4))

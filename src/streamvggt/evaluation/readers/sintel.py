@@ -10,10 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from streamvggt.data.decode import BadData
 from streamvggt.evaluation.depth_metrics import Rules
 from streamvggt.evaluation.readers.depth_set import DepthSet, Pair, files, pair_by_name, subfolders
+from streamvggt.evaluation.readers.trajectory_set import TrajectorySet
 
 TAG = 202021.25
 """The first number of .dpt and .cam files; another one means that the bytes are in another order."""
@@ -40,6 +43,34 @@ class Sintel(DepthSet):
 
     def read_depth(self, path: Path) -> np.ndarray:
         return read_dpt(path)
+
+
+class SintelTrajectories(TrajectorySet):
+    """The fourteen sequences."""
+
+    name = "Sintel"
+    folder = "sintel"
+    num_published = len(FOURTEEN)
+
+    def list_sequences(self) -> list[str]:
+        return [name for name in FOURTEEN if (self.root / "training" / "camdata_left" / name).is_dir()]
+
+    def images(self, sequence: str) -> list[Path]:
+        return files(self.root / "training" / "final" / sequence, ".png")
+
+    def poses(self, sequence: str) -> Tensor:
+        cameras = self.root / "training" / "camdata_left" / sequence
+        paths = [cameras / f"{image.stem}.cam" for image in self.images(sequence)]
+        return torch.from_numpy(np.stack([read_cam(path)[1] for path in paths]))
+
+
+def read_cam(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Intrinsics (3, 3) and camera-from-world pose (3, 4), float64."""
+    content = path.read_bytes()
+    if len(content) != 4 + 8 * (9 + 12) or np.frombuffer(content[:4], "<f4")[0] != TAG:
+        raise BadData(f"{path} is not a .cam file, or is damaged: {TAG} and 21 numbers were expected")
+    numbers = np.frombuffer(content, "<f8", offset=4).astype(np.float64)
+    return numbers[:9].reshape(3, 3), numbers[9:].reshape(3, 4)
 
 
 def read_dpt(path: Path) -> np.ndarray:
