@@ -167,7 +167,7 @@ class DepthProtocol(ABC):
             protocol=self.name,
             dataset=task.dataset,
             settings={**network.settings, **settings},
-            about=network.about,
+            about={**network.about, "data_root": str(arguments.data_root.resolve())},
             processes=processes,
         )
         scenes = chosen_scenes(task.reader, arguments.seq_list)

@@ -1,0 +1,288 @@
+"""One page of all results: our numbers beside the published ones, how they were made, and pictures.
+
+    python -m streamvggt.evaluation.report ../eval_results
+
+The page is one HTML file that needs no other. It is made of run.json and scores.json, which every evaluation leaves
+beside its predictions; pictures of depth need the test set, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from streamvggt.evaluation.record import SCORES_NAME, read_run, read_scores
+from streamvggt.evaluation.report_pictures import Picture, pictures_of
+from streamvggt.evaluation.work import run_program
+from streamvggt.files import atomic_write
+from streamvggt.provenance import now
+
+PLACES = ("data", "stride", "crop")
+"""Settings that say nothing of the network."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A folder with predictions of one test set, and what it says of itself.
+
+    run: the content of run.json; what is not known of predictions by another program is empty.
+    scores: of scores.json, by the names of the sets of numbers.
+    """
+
+    folder: Path
+    protocol: str
+    dataset: str
+    run: Mapping[str, Any]
+    scores: Mapping[str, Any]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return self.run.get("settings", {})
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        return self.run.get("about", {})
+
+    @property
+    def network(self) -> str:
+        """Which network, run how; results of the same share a row."""
+        if not self.run:
+            return f"predictions of another program ({self.folder.name})"
+        settings = self.settings
+        words = [f"{settings['model']} ({Path(self.about['weights']).stem}, {settings['weights_fingerprint'][:8]})"]
+        words.append({"stream": "streamed", "whole": "whole sequences"}[settings["inference"]])
+        words += [f"memory {settings['memory']}"] if settings.get("memory") not in (None, "all") else []
+        words += ["released camera memory"] if settings.get("camera_memory") == "released" else []
+        words += [settings["dtype"]] if settings["dtype"] != "float32" else []
+        words += ["bundle adjustment"] if settings.get("use_ba") else []
+        words += [f"size {settings['size']}"] if settings["size"] != 518 else []
+        return ", ".join(words)
+
+    @property
+    def is_random(self) -> bool:
+        return str(self.about.get("weights", "")).startswith("random:")
+
+
+def find_results(root: Path) -> list[Result]:
+    """All results under a folder that have numbers.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    results = []
+    for path in sorted(root.rglob(SCORES_NAME)):
+        folder = path.parent
+        run = read_run(folder) or {}
+        # Without a record the folder's place tells: <protocol>/<dataset>_<model>.
+        protocol = run.get("protocol", folder.parent.name)
+        results.append(
+            Result(folder, protocol, run.get("dataset", folder.name.split("_")[0]), run, read_scores(folder))
+        )
+    if not results:
+        raise FileNotFoundError(
+            f"there is no {SCORES_NAME} under {root}: run an evaluation first, e.g. bash eval/monodepth/run.sh"
+        )
+    return results
+
+
+def published() -> dict[str, Any]:
+    """The tables of published numbers, with their sources."""
+    return json.loads(files("streamvggt.evaluation").joinpath("published.json").read_text())
+
+
+def page(results: Sequence[Result], pictures: Mapping[Path, Sequence[Picture]], root: Path) -> str:
+    """The HTML."""
+    known = published()
+    shown = [table for table in known["tables"] if any(rows_of(table, results))]
+    parts = [
+        "<h1>StreamVGGT: evaluations</h1>",
+        f"<p>Of {escape(str(root))}, {now()}. Our rows are bold; the others are published numbers, and the letters say "
+        "where.</p>",
+    ]
+    if any(result.is_random for result in results):
+        parts.append("<p class=warning>Some results are of <b>random weights</b>: their numbers mean nothing.</p>")
+    for table in shown:
+        parts.append(table_html(table, results))
+        for result in results:
+            is_first = table["title"] == _first_title(shown, result.protocol)
+            if result.protocol == table["protocol"] and is_first and pictures.get(result.folder):
+                title = table["datasets"].get(result.dataset, result.dataset)
+                parts.append(f"<h3>{escape(title)}: {escape(result.network)}</h3><div class=pictures>")
+                parts += [picture_html(picture) for picture in pictures[result.folder]]
+                parts.append("</div>")
+    parts.append(runs_html(results))
+    parts.append("<h2>Sources</h2><dl>")
+    parts += [f"<dt>{escape(mark)}</dt><dd>{escape(text)}</dd>" for mark, text in known["sources"].items()]
+    parts.append("</dl>")
+    return f"<!doctype html>\n<html lang=en><meta charset=utf-8><title>StreamVGGT: evaluations</title>\n{STYLE}\n" + (
+        "\n".join(parts) + "\n</html>\n"
+    )
+
+
+def _first_title(tables: Sequence[Mapping], protocol: str) -> str:
+    return next(table["title"] for table in tables if table["protocol"] == protocol)
+
+
+def rows_of(table: Mapping[str, Any], results: Sequence[Result]) -> dict[str, dict[str, tuple[Mapping, bool]]]:
+    """Our rows of a table: label → test set → its numbers, and whether they are of the whole published set."""
+    rows: dict[str, dict[str, tuple[Mapping, bool]]] = {}
+    for result in results:
+        if result.protocol != table["protocol"] or result.dataset not in table["datasets"]:
+            continue
+        for name, score in result.scores.items():
+            if table["scores"] is not None and name not in table["scores"]:
+                continue
+            is_usual = name == (table["scores"] or list(result.scores))[0]
+            label = result.network if is_usual else f"{result.network}, {name}"
+            rows.setdefault(label, {})[result.dataset] = (score["numbers"], is_whole_set(score))
+    return rows
+
+
+def is_whole_set(score: Mapping[str, Any]) -> bool:
+    """Whether the numbers are of as many sequences and frames as the published ones."""
+    sequences, frames = score.get("num_published", (None, None))
+    there = score.get("num_sequences"), score.get("num_frames")
+    whole = (sequences in (None, there[0])) and (frames in (None, there[1]))
+    return whole and not score.get("missing_categories")
+
+
+def table_html(table: Mapping[str, Any], results: Sequence[Result]) -> str:
+    rows = rows_of(table, results)
+    there = {dataset for cells in rows.values() for dataset in cells}
+    datasets = {
+        name: title
+        for name, title in table["datasets"].items()
+        if name in there or any(name in row["numbers"] for row in table["rows"])
+    }
+    columns = table["columns"]
+    head = "".join(f"<th colspan={len(columns)}>{escape(title)}</th>" for title in datasets.values())
+    arrows = {"low": "↓", "high": "↑"}
+    under = "".join(f"<th>{escape(column['label'])} {arrows[column['best']]}</th>" for column in columns)
+    lines = [f"<tr><th rowspan=2>method</th><th rowspan=2></th>{head}</tr>", f"<tr>{under * len(datasets)}</tr>"]
+    for row in table["rows"]:
+        cells = ""
+        for name in datasets:
+            values = row["numbers"].get(name, [None] * len(columns))
+            cells += "".join(cell(value, column) for value, column in zip(values, columns, strict=True))
+        lines.append(f"<tr><td>{escape(row['method'])}</td><td class=source>{row['source']}</td>{cells}</tr>")
+    is_partial = False
+    for label, by_dataset in rows.items():
+        cells = ""
+        for name in datasets:
+            numbers, whole = by_dataset.get(name, ({}, True))
+            is_partial |= not whole
+            for column in columns:
+                value = numbers.get(column["key"])
+                if value is not None:
+                    value *= column.get("times", 1)
+                cells += cell(value, column, "" if whole else "†")
+        lines.append(f"<tr class=ours><td>{escape(label)}</td><td class=source>here</td>{cells}</tr>")
+    note = escape(table["note"]) + (
+        " † not the whole published test set, so not comparable with the other rows." if is_partial else ""
+    )
+    return (
+        f"<h2>{escape(table['title'])}</h2><p>{note}</p>\n<div class=wide><table>\n"
+        + "\n".join(lines)
+        + "\n</table></div>"
+    )
+
+
+def cell(value: float | None, column: Mapping[str, Any], mark: str = "") -> str:
+    return "<td></td>" if value is None else f"<td>{value:.{column['digits']}f}{mark}</td>"
+
+
+def picture_html(picture: Picture) -> str:
+    kind = "png" if picture.content.startswith(b"\x89PNG") else "jpeg"
+    data = base64.b64encode(picture.content).decode()
+    caption = escape(picture.caption)
+    image = f'<img src="data:image/{kind};base64,{data}" alt="{caption}">'
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+
+
+def runs_html(results: Sequence[Result]) -> str:
+    """How each result was made, and its sequences one by one."""
+    lines = ["<h2>How these were made</h2>"]
+    for result in results:
+        title = f"{result.protocol} · {result.dataset} · {result.network}"
+        facts: dict[str, Any] = {"folder": result.folder}
+        if result.run:
+            facts |= {**result.settings, **result.about, "predicted": result.run.get("started")}
+            facts["versions"] = ", ".join(f"{name} {number}" for name, number in result.run.get("versions", {}).items())
+        rows = "".join(f"<tr><td>{escape(str(k))}</td><td>{escape(_text(v))}</td></tr>" for k, v in facts.items())
+        lines.append(f"<details><summary>{escape(title)}</summary><table class=facts>{rows}</table>")
+        for name, score in result.scores.items():
+            lines.append(sequences_html(name, score))
+        lines.append("</details>")
+    return "\n".join(lines)
+
+
+def sequences_html(name: str, score: Mapping[str, Any]) -> str:
+    sequences = score.get("sequences", {})
+    keys = list(score["numbers"])
+    told = {key: value for key, value in score.items() if key not in ("numbers", "sequences")}
+    said = ", ".join(f"{key.replace('_', ' ')} {_text(value)}" for key, value in told.items())
+    head = "".join(f"<th>{escape(key)}</th>" for key in keys)
+    lines = [f"<tr><th>{len(sequences)} sequences</th>{head}</tr>"]
+    for label, numbers in {**sequences, "all": score["numbers"]}.items():
+        cells = "".join(f"<td>{numbers[key]:.4f}</td>" if key in numbers else "<td></td>" for key in keys)
+        lines.append(f"<tr><td>{escape(label)}</td>{cells}</tr>")
+    return f"<p><b>{escape(name)}</b>: {escape(said)}</p><div class=wide><table>{''.join(lines)}</table></div>"
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+STYLE = """<style>
+:root { color-scheme: light dark; --line: #8884; --quiet: #888; --ours: #4a90d922; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1320px; margin: 2rem auto; padding: 0 1rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0; }
+th, td { padding: .2rem .5rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 11rem; }
+th[colspan] { text-align: center; }
+h3 { font-size: 15px; margin-bottom: 0; }
+.pictures { display: flex; flex-wrap: wrap; gap: 0 1.5rem; }
+.facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+.ours { font-weight: 600; background: var(--ours); }
+.source { color: var(--quiet); font-size: 12px; font-weight: normal; }
+.warning { border-left: 4px solid #d33; padding-left: .8rem; }
+figure { margin: .6rem 0; max-width: 620px; }
+figcaption { color: var(--quiet); font-size: 13px; }
+img { max-width: 100%; }
+dt { float: left; width: 3rem; font-weight: 600; }
+dd { margin: 0 0 .2rem 3rem; }
+summary { cursor: pointer; padding: .2rem 0; }
+</style>"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path, help="folder of all results, usually ../eval_results")
+    parser.add_argument("--out", type=Path, help="the page (default: report.html in the folder)")
+    parser.add_argument(
+        "--pictures", type=int, default=2, metavar="N", help="sequences shown of each result (default: 2)"
+    )
+    arguments = parser.parse_args(argv)
+    results = find_results(arguments.results)
+    pictures = {}
+    for result in tqdm(results, desc="pictures", unit="result", disable=None):
+        pictures[result.folder] = pictures_of(result.protocol, result.folder, result.run, arguments.pictures)
+    out = arguments.out or arguments.results / "report.html"
+    with atomic_write(out) as path:
+        path.write_text(page(results, pictures, arguments.results))
+    print(f"{len(results)} results → {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_program(main))

@@ -1,0 +1,199 @@
+"""Pictures of results: depth beside the truth, points coloured by their error, camera paths."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from streamvggt.evaluation.depth_metrics import by_median
+from streamvggt.evaluation.depth_protocol import DEPTH_SETS, DepthProtocol, predicted_and_true
+from streamvggt.evaluation.monodepth import MonoDepth
+from streamvggt.evaluation.video_depth import VideoDepth
+from streamvggt.evaluation.work import load_prediction
+from streamvggt.geometry.alignment import align_points
+from streamvggt.geometry.camera import invert_pose
+
+NUM_FRAMES = 4
+TILE_WIDTH = 150
+GREY = (128, 128, 128)
+LARGEST_ERROR = 0.25
+"""Relative, of depth; the end of the colours."""
+FAR = 0.2
+"""Metres, of points; the end of the colours."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG or JPEG, and what it shows."""
+
+    caption: str
+    content: bytes
+
+
+def pictures_of(protocol: str, folder: Path, run: Mapping[str, Any], count: int) -> list[Picture]:
+    """Of `count` sequences of a result; a caption alone, if what they need is gone."""
+    makers = {
+        "monodepth": lambda: depth_pictures(MonoDepth(), folder, run, count),
+        "video_depth": lambda: depth_pictures(VideoDepth(), folder, run, count),
+        "mv_recon": lambda: cloud_pictures(folder, count),
+        "co3d": lambda: camera_pictures(folder, count, connected=False),
+        "trajectory": lambda: camera_pictures(folder, count, connected=True),
+    }
+    try:
+        return makers[protocol]() if count and run else []
+    except (OSError, ValueError, KeyError) as error:
+        print(f"no pictures of {folder}: {error}")
+        return []
+
+
+def evenly(items: Sequence, count: int) -> list:
+    """`count` of the items at most, the first and the last among them if there are several."""
+    if len(items) <= count:
+        return list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)] if count > 1 else [items[0]]
+
+
+def depth_pictures(protocol: DepthProtocol, folder: Path, run: Mapping[str, Any], count: int) -> list[Picture]:
+    """A strip of each sequence: images, true depth, estimated depth, error."""
+    reader = DEPTH_SETS[run["dataset"]](run["about"]["data_root"])
+    pictures = []
+    for scene in evenly(reader.scenes, count):
+        clips = protocol.clips(reader, scene, folder, run["settings"]["stride"])
+        frames = [pair for clip in clips for pair in zip(clip.frames, clip.paths, strict=True)]
+        frames = [(frame, path) for frame, path in evenly(frames, NUM_FRAMES) if path.exists()]
+        if not frames:
+            continue
+        columns = []
+        for frame, path in frames:
+            predicted, true = predicted_and_true(reader, scene, frame, path)
+            valid = reader.rules.valid(true)
+            if valid.any():
+                predicted = predicted * by_median(predicted[valid], true[valid])[0].float()
+            columns.append(
+                (cv2.imread(str(reader.image_path(scene, frame))), predicted.numpy(), true.numpy(), valid.numpy())
+            )
+        known = np.concatenate([true[valid] for _, _, true, valid in columns])
+        near, far = np.percentile(known, [2, 98]) if len(known) else (1.0, 2.0)
+        strip = np.hstack([_depth_column(*column, near, far) for column in columns])
+        caption = (
+            f"{reader.name}, {scene}: images; true depth; estimated depth, each image brought to the true median; "
+        )
+        caption += f"relative error, black 0 to yellow {LARGEST_ERROR:.0%}. {near:.1f} m is red, {far:.1f} m is blue"
+        pictures.append(Picture(caption, cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()))
+    return pictures
+
+
+def _depth_column(
+    image: np.ndarray, predicted: np.ndarray, true: np.ndarray, valid: np.ndarray, near: float, far: float
+) -> np.ndarray:
+    """Four tiles one above the other, BGR."""
+    error = np.abs(predicted - true) / np.where(valid, true, 1) / LARGEST_ERROR
+    tiles = [
+        image,
+        _where_known(_heat(true, near, far), valid),
+        _heat(predicted, near, far),
+        _where_known(_colours(error, cv2.COLORMAP_INFERNO), valid),
+    ]
+    height = round(TILE_WIDTH * true.shape[0] / true.shape[1])
+    tiles = [cv2.resize(tile, (TILE_WIDTH, height), interpolation=cv2.INTER_AREA) for tile in tiles]
+    return np.pad(np.vstack([np.pad(tile, ((0, 4), (0, 0), (0, 0))) for tile in tiles]), ((0, 0), (0, 4), (0, 0)))
+
+
+def _where_known(colours: np.ndarray, valid: np.ndarray, size: int = 5) -> np.ndarray:
+    """Grey where nothing is known nearby; a laser's scattered points grow together. (H, W, 3)"""
+    weight = cv2.blur(valid.astype(np.float32), (size, size))[..., None]
+    mean = cv2.blur(colours.astype(np.float32) * valid[..., None], (size, size)) / np.maximum(weight, 1e-6)
+    return np.where(valid[..., None], colours, np.where(weight > 1e-6, mean, GREY)).astype(np.uint8)
+
+
+def _heat(depth: np.ndarray, near: float, far: float) -> np.ndarray:
+    """Near is red, far is blue, in steps of the logarithm. (H, W, 3) BGR"""
+    low, high = np.log(max(near, 1e-3)), np.log(max(far, near * 1.01, 2e-3))
+    return _colours((high - np.log(np.maximum(depth, 1e-3))) / (high - low), cv2.COLORMAP_TURBO)
+
+
+def _colours(values: np.ndarray, colours: int) -> np.ndarray:
+    return cv2.applyColorMap((values.clip(0, 1) * 255).astype(np.uint8), colours)
+
+
+def cloud_pictures(folder: Path, count: int) -> list[Picture]:
+    """Points of each scene in their own colours, and estimated and true ones by their distance from the others."""
+    pictures = []
+    for path in evenly(sorted(folder.glob("*-errors.npz")), count):
+        cloud = load_prediction(path)
+        panels = {
+            "estimated": (cloud["points"], cloud["colours"] / 255),
+            "estimated, by distance from the truth": (cloud["points"], cloud["distance"]),
+            "true, by distance from the estimate": (cloud["true_points"], cloud["true_distance"]),
+        }
+        centre, spread = np.median(cloud["true_points"], 0), np.percentile(np.abs(_centred(cloud["true_points"])), 95)
+        figure = Figure(figsize=(13, 4.6), layout="constrained")
+        shown = None
+        for axes, (title, (points, values)) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+            points = _from_above(points - centre)
+            order = points[:, 2].argsort()[::-1]  # near ones over far ones
+            points, values = points[order], values[order]
+            options = {"c": values} if values.ndim > 1 else {"c": values, "cmap": "inferno", "vmin": 0, "vmax": FAR}
+            shown = axes.scatter(points[:, 0], -points[:, 1], s=1.5, linewidths=0, **options)
+            axes.set(
+                title=title, aspect="equal", xlim=(-1.6 * spread, 1.6 * spread), ylim=(-1.4 * spread, 1.4 * spread)
+            )
+            axes.set_axis_off()
+        figure.colorbar(shown, ax=figure.axes, shrink=0.7, label="metres", extend="max")
+        name = path.name.removesuffix("-errors.npz")
+        pictures.append(
+            Picture(f"{folder.name}, {name}: points seen from above and in front, after registration", _png(figure))
+        )
+    return pictures
+
+
+def _centred(points: np.ndarray) -> np.ndarray:
+    return points - np.median(points, 0)
+
+
+def _from_above(points: np.ndarray, pitch: float = 35, yaw: float = 20) -> np.ndarray:
+    """OpenCV axes, turned so that one looks down and from the side. (N, 3)"""
+    a, b = np.radians([pitch, yaw])
+    turn = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
+    tilt = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
+    return points @ (tilt @ turn).T
+
+
+def camera_pictures(folder: Path, count: int, connected: bool) -> list[Picture]:
+    """Camera centres, true and estimated, after the similarity that fits them best, in the plane they need most."""
+    paths = [path for path in sorted(folder.rglob("*.npz")) if not path.name.startswith(".")]
+    pictures = []
+    for path in evenly(paths, count):
+        arrays = load_prediction(path)
+        estimated = arrays.get("refined_cam_from_world", arrays.get("cam_from_world"))
+        true = arrays["true_cam_from_world"]
+        ours, theirs = (invert_pose(torch.from_numpy(poses).double())[:, :3, 3] for poses in (estimated, true))
+        ours = align_points(ours, theirs).apply(ours)
+        middle = theirs.mean(0)
+        plane = torch.linalg.svd(theirs - middle)[2][:2]  # (2, 3)
+        ours, theirs = ((points - middle) @ plane.T for points in (ours, theirs))
+        figure = Figure(figsize=(5, 4.2), layout="constrained")
+        axes = figure.subplots()
+        style = "-" if connected else ""
+        axes.plot(*theirs.T, f"o{style}", color="tab:grey", markersize=4, label="true")
+        axes.plot(*ours.T, f"o{style}", color="tab:blue", markersize=4, label="estimated")
+        axes.plot(*torch.stack([ours, theirs]).movedim(-1, 0), color="tab:red", linewidth=0.5)
+        axes.set(aspect="equal")
+        axes.legend(fontsize=8)
+        name = path.relative_to(folder).with_suffix("")
+        pictures.append(Picture(f"{name}: camera centres in their main plane, after the best similarity", _png(figure)))
+    return pictures
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100)
+    return file.getvalue()

@@ -1,0 +1,141 @@
+"""The result page: our numbers beside the published ones, how they were made, pictures; nothing hidden."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from streamvggt.evaluation import report
+from streamvggt.evaluation.depth_protocol import DEPTH_SETS
+from streamvggt.evaluation.record import write_json, write_scores
+from streamvggt.evaluation.video_depth import VideoDepth
+
+NETWORK = {"model": "StreamVGGT", "weights_fingerprint": "0123456789abcdef", "inference": "stream", "memory": "all"}
+NETWORK |= {"camera_memory": "exact", "dtype": "float32", "size": 518}
+
+
+def result(folder, protocol, dataset, score="scale", numbers=None, sequences=(), about=None, settings=None, **more):
+    run = {"protocol": protocol, "dataset": dataset, "settings": NETWORK | (settings or {}), "started": "2026-11-24"}
+    write_json(folder / "run.json", run | {"about": {"weights": "tiny.pth", "machine": "a card", **(about or {})}})
+    write_scores(folder, score, numbers or {}, dict.fromkeys(sequences, numbers), **more)
+
+
+def depth_numbers(value: float) -> dict[str, float]:
+    return {"Abs Rel": value, "δ < 1.25": 0.9}
+
+
+def make(root) -> str:
+    assert report.main([str(root)]) == 0
+    return (root / "report.html").read_text()
+
+
+def text_of(html: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", html, flags=re.S)))
+
+
+def test_published_numbers_stand_with_their_source():
+    known = report.published()
+    for table in known["tables"]:
+        for row in table["rows"]:
+            assert row["source"] in known["sources"]
+            assert set(row["numbers"]) <= set(table["datasets"])
+            assert all(len(values) == len(table["columns"]) for values in row["numbers"].values())
+    (table,) = (table for table in known["tables"] if table["protocol"] == "monodepth")
+    (paper,) = (row for row in table["rows"] if row["method"] == "StreamVGGT")
+    assert paper["numbers"]["nyu"] == [0.055, 95.9] and paper["source"] == "P"
+
+
+def test_one_network_is_one_row_and_another_memory_another(tmp_path):
+    result(tmp_path / "a", "video_depth", "sintel", numbers=depth_numbers(0.4321))
+    result(tmp_path / "b", "video_depth", "bonn", numbers=depth_numbers(0.1234))
+    result(tmp_path / "c", "video_depth", "bonn", numbers=depth_numbers(0.2), settings={"memory": "window:1,8"})
+    html = make(tmp_path)
+    ours = re.findall(r"<tr class=ours>.*?</tr>", html)
+    assert [text_of(row).strip() for row in ours] == [
+        "StreamVGGT (tiny, 01234567), streamed here 0.432 90.0 0.123 90.0",
+        "StreamVGGT (tiny, 01234567), streamed, memory window:1,8 here 0.200 90.0",
+    ]
+    assert "StreamVGGT P 0.323 65.7 0.059 97.2 0.173 72.1" in text_of(html)
+    assert "Monocular depth" not in html, "tables without results of ours are left out"
+
+
+def test_other_alignments_go_to_their_tables(tmp_path):
+    for name, value in {"scale": 0.1, "scale_exact": 0.09, "metric": 0.7}.items():
+        result(tmp_path, "video_depth", "bonn", name, depth_numbers(value))
+    said = text_of(make(tmp_path))
+    assert "streamed, scale_exact here 0.090" in said
+    assert "Video depth in metres" in said and "streamed here 0.700" in said
+
+
+def test_a_part_of_a_test_set_is_marked_and_so_are_random_weights(tmp_path):
+    whole = {"num_sequences": 5, "num_frames": 550, "num_published": [5, 550]}
+    result(tmp_path / "a", "video_depth", "bonn", numbers=depth_numbers(0.3), **whole)
+    html = make(tmp_path)
+    assert "†" not in html and "mean nothing" not in html
+    about = {"weights": "random:small"}
+    result(tmp_path / "a", "video_depth", "bonn", numbers=depth_numbers(0.3), about=about, **whole | {"num_frames": 8})
+    html = make(tmp_path)
+    assert "0.300†" in html and "not comparable" in html and "mean nothing" in html
+
+
+def test_how_it_was_made_is_said_with_every_sequence(tmp_path):
+    result(tmp_path / "a", "monodepth", "nyu", "median", depth_numbers(0.3), sequences=["val"])
+    said = text_of(make(tmp_path))
+    for words in (
+        "weights_fingerprint 0123456789abcdef",
+        "machine a card",
+        "predicted 2026-11-24",
+        "val 0.3000 0.9000",
+    ):
+        assert words in said
+
+
+def test_predictions_of_another_program_are_shown_as_such(tmp_path):
+    write_scores(tmp_path / "video_depth" / "bonn_theirs", "scale", depth_numbers(0.5), {})
+    assert "predictions of another program (bonn_theirs) here 0.500" in text_of(make(tmp_path))
+
+
+def test_pictures_of_every_kind(depth_sets, tmp_path):
+    about = {"data_root": str(depth_sets)}
+    result(tmp_path / "depth", "video_depth", "bonn", numbers=depth_numbers(0), about=about, settings={"stride": 1})
+    reader = DEPTH_SETS["bonn"](depth_sets)
+    for scene in reader.scenes:
+        (clip,) = VideoDepth().clips(reader, scene, tmp_path / "depth", 1)
+        for frame, path in zip(clip.frames, clip.paths, strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, reader.depth(scene, frame).numpy().clip(0.5).astype(np.float32))
+    random = np.random.default_rng(0)
+    points = random.normal(size=(50, 3)).astype(np.float32)
+    cloud = {"points": points, "colours": np.zeros((50, 3), np.uint8), "distance": points[:, 0] ** 2}
+    result(tmp_path / "clouds", "mv_recon", "7scenes", "point head", {"acc": 0.1})
+    np.savez(tmp_path / "clouds" / "chess_seq-03-errors.npz", **cloud, **{f"true_{k}": v for k, v in cloud.items()})
+    poses = torch.eye(4)[:3].repeat(5, 1, 1).numpy()
+    poses[:, :, 3] = random.normal(size=(5, 3))
+    result(tmp_path / "poses", "co3d", "co3d", "AUC", {"AUC@30": 0.8})
+    (tmp_path / "poses" / "apple").mkdir()
+    np.savez(tmp_path / "poses" / "apple" / "1.npz", cam_from_world=poses * 2, true_cam_from_world=poses)
+    html = make(tmp_path)
+    assert html.count("<img") == 4
+    for words in ("Bonn, crowd2: images", "chess_seq-03: points", "apple/1: camera centres"):
+        assert words in html
+
+
+def test_a_test_set_that_is_gone_costs_its_pictures_only(tmp_path, capsys):
+    about = {"data_root": str(tmp_path / "gone")}
+    result(tmp_path / "a", "video_depth", "bonn", numbers=depth_numbers(0.3), about=about, settings={"stride": 1})
+    assert "0.300" in make(tmp_path)
+    assert "no pictures" in capsys.readouterr().out
+
+
+def test_an_empty_folder_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run an evaluation first"):
+        report.main([str(tmp_path)])
+
+
+def test_a_record_that_is_damaged_is_named(tmp_path):
+    result(tmp_path / "a", "video_depth", "bonn", numbers=depth_numbers(0.3))
+    (tmp_path / "a" / "run.json").write_text(json.dumps({})[:1])
+    with pytest.raises(ValueError, match=r"run\.json cannot be read"):
+        report.main([str(tmp_path)])
