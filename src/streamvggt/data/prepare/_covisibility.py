@@ -39,13 +39,13 @@ class Small:
 def overlaps(frames: Iterable[Small]) -> np.ndarray:
     """How much of frame i is seen by frame j, as a share of what i sees. (N, N)"""
     frames = list(frames)
-    depth = np.stack([frame.depth for frame in frames])  # (N, h, w)
+    depth = np.stack([frame.depth for frame in frames]).astype(np.float32)  # (N, h, w)
     K = np.stack([frame.intrinsics for frame in frames])
     world_from_cam = np.stack([frame.world_from_cam for frame in frames])
-    cam_from_world = np.linalg.inv(world_from_cam)[:, :3]
+    pixels_from_world = (K @ np.linalg.inv(world_from_cam)[:, :3]).astype(np.float32).reshape(-1, 4)  # (3N, 4)
     height, width = depth.shape[1:]
     y, x = np.meshgrid(np.arange(EVERY // 2, height, EVERY), np.arange(EVERY // 2, width, EVERY), indexing="ij")
-    number = np.arange(len(frames))[:, None]
+    first_pixel = np.arange(len(frames), dtype=np.int32)[:, None] * (height * width)
 
     shares = np.zeros((len(frames), len(frames)))
     for i in range(len(frames)):
@@ -54,15 +54,14 @@ def overlaps(frames: Iterable[Small]) -> np.ndarray:
         if not seen.any():
             continue
         rays = np.stack([(x - K[i, 0, 2]) / K[i, 0, 0], (y - K[i, 1, 2]) / K[i, 1, 1], np.ones_like(z)], -1)
-        points = (rays * z[..., None])[seen] @ world_from_cam[i, :3, :3].T + world_from_cam[i, :3, 3]  # (G, 3)
-        in_others = np.einsum("nij,gj->ngi", cam_from_world[..., :3], points) + cam_from_world[:, None, :, 3]
-        z = in_others[..., 2]  # (N, G)
+        points = np.ones((seen.sum(), 4), np.float32)
+        points[:, :3] = (rays * z[..., None])[seen] @ world_from_cam[i, :3, :3].T + world_from_cam[i, :3, 3]  # (G, 3)
+        u, v, z = (pixels_from_world @ points.T).reshape(len(frames), 3, -1).transpose(1, 0, 2)  # (N, G) each
         with np.errstate(divide="ignore", invalid="ignore"):
-            u = in_others[..., 0] / z * K[:, None, 0, 0] + K[:, None, 0, 2]
-            v = in_others[..., 1] / z * K[:, None, 1, 1] + K[:, None, 1, 2]
-        inside = (z > 0) & (u > -0.5) & (v > -0.5) & (u < width - 0.5) & (v < height - 0.5)
-        u, v = (np.where(inside, a, 0).round().astype(int) for a in (u, v))
-        there = depth[number, v, u]
+            u, v = u / z + np.float32(0.5), v / z + np.float32(0.5)
+        inside = (z > 0) & (u >= 0) & (v >= 0) & (u < width) & (v < height)
+        u, v = (np.where(inside, a, 0).astype(np.int32) for a in (u, v))
+        there = depth.ravel()[first_pixel + v * width + u]
         same = inside & (there > 0) & (np.abs(there - z) < SAME_DEPTH * z)
         shares[i] = same.mean(1)
     return shares

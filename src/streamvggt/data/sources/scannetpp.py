@@ -28,7 +28,10 @@ class ScanNetpp(Source):
     folder = "processed_scannetpp"
     is_metric = True
     selection = Covisible(
-        Clips(max_interval=3, video_prob=0.8, fix_prob=0.5, block_shuffle=16), clip_share=0.7, best_first=True
+        Clips(max_interval=3, video_prob=0.8, fix_prob=0.5, block_shuffle=16),
+        clip_share=0.7,
+        best_first=True,
+        ordered_share=0.05 / 0.3,
     )
 
     def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
