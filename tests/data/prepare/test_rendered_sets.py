@@ -91,6 +91,7 @@ def test_hypersim(tmp_path, clip):
         replace(view, intrinsics=view.intrinsics + torch.tensor([[0, 0, 6.0], [0, 0, -4], [0, 0, 0]])) for view in clip
     ]
     write_hypersim(tmp_path, clip)
+    (tmp_path / "ai_007_002/images/scene_cam_00_geometry_hdf5/frame.0001.render_entity_id.hdf5").unlink()  # not needed
     assert prepare("hypersim", tmp_path, tmp_path).prepared == ["ai_007_002/cam_00"]
     source = Hypersim(tmp_path / Hypersim.folder)
     assert source.scenes == ["ai_007_002/cam_00"] and source.frames(source.scenes[0]) == ["000000", "000001", "000002"]
@@ -181,4 +182,4 @@ def test_point_odyssey_counts_its_cameras(tmp_path, clip):
     write_point_odyssey(tmp_path, clip)
     write_colour(tmp_path / "train/dancing/rgbs/rgb_00003.jpg", image_array(clip[0].image))
     report = prepare("point_odyssey", tmp_path, tmp_path)
-    assert "4 images, 3 cameras in anno.npz" in report.failed["train/dancing"]
+    assert "image 00003 has no camera in anno.npz, which has 3" in report.failed["train/dancing"]

@@ -4,7 +4,8 @@ metadata_camera_parameters.csv     from the data set's code: contrib/mikeroberts
 ai_VVV_NNN/_detail/metadata_scene.csv
            _detail/cam_XX/camera_keyframe_orientations.hdf5, camera_keyframe_positions.hdf5
            images/scene_cam_XX_final_hdf5/frame.%04d.color.hdf5
-           images/scene_cam_XX_geometry_hdf5/frame.%04d.depth_meters.hdf5, frame.%04d.render_entity_id.hdf5
+           images/scene_cam_XX_geometry_hdf5/frame.%04d.depth_meters.hdf5
+                                            frame.%04d.render_entity_id.hdf5   if there
 
 Scenes whose lens is tilted or shifted so that depth has no plane to be measured from are left out.
 """
@@ -48,7 +49,8 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
         distance = read_hdf5(Path(f"{geometry}.depth_meters.hdf5"), "dataset").astype(np.float64)
         if distance.shape != size:
             raise BadData(f"{geometry}.depth_meters.hdf5: {size} pixels were expected, it has {distance.shape}")
-        something = read_hdf5(Path(f"{geometry}.render_entity_id.hdf5"), "dataset") != -1
+        entities = Path(f"{geometry}.render_entity_id.hdf5")
+        something = read_hdf5(entities, "dataset") != -1 if entities.exists() else np.isfinite(distance)
         frame = f"{int(number):06d}"
         write_colour(folder / f"{frame}_rgb.png", tone_map(read_hdf5(path, "dataset"), something))
         np.save(folder / f"{frame}_depth.npy", planar_depth(distance, intrinsics).astype(np.float32))

@@ -32,8 +32,9 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
     images = sorted((raw / scene / "rgbs").glob("rgb_*.jpg"))
     if not images:
         raise BadData(f"{raw / scene / 'rgbs'}: no images rgb_%05d.jpg in it")
-    if len(images) != len(cameras["extrinsics"]):
-        raise BadData(f"{raw / scene}: {len(images)} images, {len(cameras['extrinsics'])} cameras in anno.npz")
+    last, num_cameras = images[-1].stem.removeprefix("rgb_"), len(cameras["extrinsics"])
+    if int(last) >= num_cameras:
+        raise BadData(f"{raw / scene}: image {last} has no camera in anno.npz, which has {num_cameras}")
     for image in images:
         frame = image.stem.removeprefix("rgb_")
         depth = read_png16(raw / scene / "depths" / f"depth_{frame}.png")
