@@ -14,6 +14,7 @@ import cv2
 import h5py
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
 from streamvggt.data.decode import BadData, write_colour, write_exr
 from streamvggt.data.prepare._tfrecord import frames, matrix, transform
@@ -101,15 +102,18 @@ def laser_points(frame) -> np.ndarray:
     for laser in frame.lasers:
         calibration = calibrations[laser.name]
         distance = matrix(laser.ri_return1.range_image_compressed)[..., 0]  # (h, w)
+        hit = distance > 0
         vehicle_from_laser = transform(calibration.extrinsic)
         rays = laser_rays(calibration, vehicle_from_laser, *distance.shape)
-        in_vehicle = (distance[..., None] * rays) @ vehicle_from_laser[:3, :3].T + vehicle_from_laser[:3, 3]
+        in_laser = distance[hit, None] * rays[hit]  # (N, 3)
+        in_vehicle = in_laser @ vehicle_from_laser[:3, :3].T + vehicle_from_laser[:3, 3]
         if laser.name == TOP:
-            waymo_from_vehicle = poses(matrix(laser.ri_return1.range_image_pose_compressed))  # (h, w, 3, 4)
+            pose = matrix(laser.ri_return1.range_image_pose_compressed)[hit]  # roll, pitch, yaw, x, y, z
+            turned = Rotation.from_euler("ZYX", pose[:, 2::-1]).apply(in_vehicle)
+            points.append(turned + pose[:, 3:])
         else:
-            waymo_from_vehicle = transform(frame.pose)[:3]
-        in_waymo = np.einsum("...ij,...j->...i", waymo_from_vehicle[..., :3], in_vehicle) + waymo_from_vehicle[..., 3]
-        points.append(in_waymo[distance > 0])
+            waymo_from_vehicle = transform(frame.pose)
+            points.append(in_vehicle @ waymo_from_vehicle[:3, :3].T + waymo_from_vehicle[:3, 3])
     return np.concatenate(points)
 
 
@@ -128,17 +132,3 @@ def laser_rays(calibration, vehicle_from_laser: np.ndarray, height: int, width: 
     around = around - np.arctan2(vehicle_from_laser[1, 0], vehicle_from_laser[0, 0])
     flat = np.cos(beams)
     return np.stack([flat * np.cos(around), flat * np.sin(around), np.sin(beams) + 0 * around], -1)
-
-
-def poses(values: np.ndarray) -> np.ndarray:
-    """Poses of roll, pitch, yaw (about x, then y, then z), x, y, z. (..., 6) → (..., 3, 4)"""
-    (roll, pitch, yaw), translation = np.moveaxis(values[..., :3].astype(float), -1, 0), values[..., 3:].astype(float)
-    zero, one = np.zeros_like(roll), np.ones_like(roll)
-
-    def rotation(*rows):
-        return np.stack([np.stack(row, -1) for row in rows], -2)
-
-    about_x = rotation((one, zero, zero), (zero, np.cos(roll), -np.sin(roll)), (zero, np.sin(roll), np.cos(roll)))
-    about_y = rotation((np.cos(pitch), zero, np.sin(pitch)), (zero, one, zero), (-np.sin(pitch), zero, np.cos(pitch)))
-    about_z = rotation((np.cos(yaw), -np.sin(yaw), zero), (np.sin(yaw), np.cos(yaw), zero), (zero, zero, one))
-    return np.concatenate([about_z @ about_y @ about_x, translation[..., None]], -1)
