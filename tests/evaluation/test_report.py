@@ -116,9 +116,11 @@ def test_pictures_of_every_kind(depth_sets, tmp_path):
     result(tmp_path / "poses", "co3d", "co3d", "AUC", {"AUC@30": 0.8})
     (tmp_path / "poses" / "apple").mkdir()
     np.savez(tmp_path / "poses" / "apple" / "1.npz", cam_from_world=poses * 2, true_cam_from_world=poses)
+    result(tmp_path / "ways", "trajectory", "tum", "Sim(3)", {"ATE": 0.1})
+    np.savez(tmp_path / "ways" / "sitting-aligned.npz", world_from_cam=poses + 0.1, true_world_from_cam=poses)
     html = make(tmp_path)
-    assert html.count("<img") == 4
-    for words in ("Bonn, crowd2: images", "chess_seq-03: points", "apple/1: camera centres"):
+    assert html.count("<img") == 5
+    for words in ("Bonn, crowd2: images", "chess_seq-03: points", "apple/1: camera centres", "sitting: way"):
         assert words in html
 
 

@@ -44,8 +44,8 @@ def pictures_of(protocol: str, folder: Path, run: Mapping[str, Any], count: int)
         "monodepth": lambda: depth_pictures(MonoDepth(), folder, run, count),
         "video_depth": lambda: depth_pictures(VideoDepth(), folder, run, count),
         "mv_recon": lambda: cloud_pictures(folder, count),
-        "co3d": lambda: camera_pictures(folder, count, connected=False),
-        "trajectory": lambda: camera_pictures(folder, count, connected=True),
+        "co3d": lambda: pose_pictures(folder, count),
+        "trajectory": lambda: trajectory_pictures(folder, count),
     }
     try:
         return makers[protocol]() if count and run else []
@@ -167,30 +167,46 @@ def _from_above(points: np.ndarray, pitch: float = 35, yaw: float = 20) -> np.nd
     return points @ (tilt @ turn).T
 
 
-def camera_pictures(folder: Path, count: int, connected: bool) -> list[Picture]:
-    """Camera centres, true and estimated, after the similarity that fits them best, in the plane they need most."""
-    paths = [path for path in sorted(folder.rglob("*.npz")) if not path.name.startswith(".")]
+def pose_pictures(folder: Path, count: int) -> list[Picture]:
+    """Camera centres of CO3D's sequences, after the similarity that fits them best."""
     pictures = []
-    for path in evenly(paths, count):
+    for path in evenly(sorted(folder.glob("*/*.npz")), count):
         arrays = load_prediction(path)
-        estimated = arrays.get("refined_cam_from_world", arrays.get("cam_from_world"))
-        true = arrays["true_cam_from_world"]
-        ours, theirs = (invert_pose(torch.from_numpy(poses).double())[:, :3, 3] for poses in (estimated, true))
+        estimated = arrays.get("refined_cam_from_world", arrays["cam_from_world"])
+        ours, theirs = (
+            invert_pose(torch.from_numpy(poses).double())[:, :, 3]
+            for poses in (estimated, arrays["true_cam_from_world"])
+        )
         ours = align_points(ours, theirs).apply(ours)
-        middle = theirs.mean(0)
-        plane = torch.linalg.svd(theirs - middle)[2][:2]  # (2, 3)
-        ours, theirs = ((points - middle) @ plane.T for points in (ours, theirs))
-        figure = Figure(figsize=(5, 4.2), layout="constrained")
-        axes = figure.subplots()
-        style = "-" if connected else ""
-        axes.plot(*theirs.T, f"o{style}", color="tab:grey", markersize=4, label="true")
-        axes.plot(*ours.T, f"o{style}", color="tab:blue", markersize=4, label="estimated")
-        axes.plot(*torch.stack([ours, theirs]).movedim(-1, 0), color="tab:red", linewidth=0.5)
-        axes.set(aspect="equal")
-        axes.legend(fontsize=8)
-        name = path.relative_to(folder).with_suffix("")
-        pictures.append(Picture(f"{name}: camera centres in their main plane, after the best similarity", _png(figure)))
+        name = f"{path.parent.name}/{path.stem}: camera centres"
+        pictures.append(centres_picture(name, ours.numpy(), theirs.numpy(), "o"))
     return pictures
+
+
+def trajectory_pictures(folder: Path, count: int) -> list[Picture]:
+    """Ways of the camera; they have been aligned for the numbers."""
+    pictures = []
+    for path in evenly(sorted(folder.glob("*-aligned.npz")), count):
+        arrays = load_prediction(path)
+        ours, theirs = arrays["world_from_cam"][:, :3, 3], arrays["true_world_from_cam"][:, :3, 3]
+        name = f"{path.name.removesuffix('-aligned.npz')}: way of the camera"
+        pictures.append(centres_picture(name, ours, theirs, "-"))
+    return pictures
+
+
+def centres_picture(name: str, estimated: np.ndarray, true: np.ndarray, style: str) -> Picture:
+    """In the plane in which the true centres spread most, with a line from each to its estimate. (S, 3) each"""
+    middle = true.mean(0)
+    plane = np.linalg.svd(true - middle, full_matrices=True)[2][:2]  # (2, 3)
+    ours, theirs = (estimated - middle) @ plane.T, (true - middle) @ plane.T
+    figure = Figure(figsize=(5, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*np.stack([ours, theirs]).transpose(2, 0, 1), color="tab:red", linewidth=0.5)
+    axes.plot(*theirs.T, style, color="tab:grey", markersize=4, label="true")
+    axes.plot(*ours.T, style, color="tab:blue", markersize=4, label="estimated")
+    axes.set(aspect="equal")
+    axes.legend(fontsize=8)
+    return Picture(f"{name}, after the best similarity, in its main plane", _png(figure))
 
 
 def _png(figure: Figure) -> bytes:
