@@ -10,6 +10,8 @@ import torch
 from networks import TINY
 
 from streamvggt import VGGT, StreamVGGT, load_model
+from streamvggt.cli import main
+from streamvggt.data.registry import SOURCES, names
 
 ROOT = Path(__file__).parent.parent
 SMALL = [
@@ -72,28 +74,49 @@ def test_the_readmes_reconstruction_of_the_clip(tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == made
 
 
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory) -> Path:
+    """Every data set of the published mixture, as the procedural world."""
+    folder = tmp_path_factory.mktemp("data")
+    words = ["data", "fixtures", folder, *names(SOURCES), "--frames", "12", "--size", "60", "80"]
+    assert main([str(word) for word in words]) == 0
+    return folder
+
+
 @pytest.mark.slow
-def test_distil_on_two_processes(teacher, tmp_path):
+def test_distil_on_two_processes(teacher, data_root, tmp_path):
+    """The published command, with all data sets of the mixture."""
     done = launch(
         *("--multi_gpu", "--num_processes", "2", "--main_process_port", "26902"),
         *("./train.py", "--config-name", "train", "model=tiny_streamvggt"),
-        *(f"teacher_weights={teacher}", f"output_dir={tmp_path}", *SMALL),
+        *(f"teacher_weights={teacher}", f"output_dir={tmp_path}", f"data_root={data_root}", *SMALL),
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "teacher and student share the patch encoder" in done.stdout + done.stderr
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said[-3000:]
+    assert "teacher and student share the patch encoder" in said
+    assert "39000 samples per epoch, 1 per batch:" in said and "omniobject3d: 1800 samples per epoch (4.6%)" in said
+    assert "replaced" not in (tmp_path / "log.jsonl").read_text()
     student = load_model(tmp_path / "final")
     assert type(student) is StreamVGGT
     before = load_model(teacher).state_dict()
     changed = {name for name, tensor in student.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed
     assert not any(name.startswith("aggregator.patch_embed.") for name in changed)
-    assert {"config.yaml", "last.pt", "log.jsonl", "best", "final", "tensorboard"} <= set(os.listdir(tmp_path))
+    assert {"config.yaml", "last.pt", "log.jsonl", "final", "tensorboard"} <= set(os.listdir(tmp_path))
 
 
 @pytest.mark.slow
-def test_fine_tune(teacher, tmp_path):
+def test_a_data_set_that_is_missing_ends_a_training_before_a_network_is_loaded(tmp_path):
+    words = ["./train.py", "--config-name", "train", "teacher_weights=nowhere", f"data_root={tmp_path}"]
+    done = launch(*words, f"output_dir={tmp_path / 'out'}")
+    assert done.returncode != 0
+    assert f"spring: Spring: there is no folder {tmp_path / 'spring'}; docs/data.md#spring" in done.stderr
+
+
+@pytest.mark.slow
+def test_fine_tune(teacher, data_root, tmp_path):
     words = ["./finetune.py", "--config-name", "finetune", f"model.name_or_path={teacher}", f"output_dir={tmp_path}"]
-    done = launch(*words, *SMALL)
+    done = launch(*words, f"data_root={data_root}", *SMALL)
     assert done.returncode == 0, done.stderr[-3000:]
     assert type(load_model(tmp_path / "final")) is VGGT
 

@@ -45,7 +45,11 @@ class Auxiliary(Protocol):
 
 
 class TrainingData(Protocol):
-    """Batches by number: the same number gives the same batch, in any process, and there is always a next one."""
+    """Batches by number: the same number gives the same batch, in any process, and there is always a next one.
+
+    May also have `describe() -> str`, which is said before training, and `replaced() -> dict[str, int]`: how many bad
+    samples this process has replaced so far, by data set.
+    """
 
     def __getitem__(self, index: int) -> Batch: ...
 
@@ -156,6 +160,8 @@ class Trainer:
         self.log.say(describe_parameters(self.network))
         if self.encoder is not None:
             self.log.say("teacher and student share the patch encoder: it runs once per batch")
+        if hasattr(data, "describe"):
+            self.log.say(data.describe())
         if self.step:
             self.log.say(f"resumed after step {self.step}")
 
@@ -298,7 +304,15 @@ class Trainer:
         numbers["images_per_second"] = said["frames"] / seconds
         numbers["memory_gb"] = self._memory() / 1e9
         numbers["bad_steps"] = self.num_bad
-        return numbers
+        return {**numbers, **self._replaced()}
+
+    def _replaced(self) -> dict[str, float]:
+        """Bad samples that all processes have replaced since the start, by data set; all processes must ask."""
+        if not hasattr(self.data, "replaced"):
+            return {}
+        counts = self.data.replaced()
+        total = self.accelerator.reduce(torch.tensor(list(counts.values()), device=self.device), "sum")
+        return {f"replaced/{name}": count for name, count in zip(counts, total.tolist(), strict=True) if count}
 
     def _shown(self, said: dict, seconds: float) -> str:
         bad = f", {self.num_bad} bad" if self.num_bad else ""
