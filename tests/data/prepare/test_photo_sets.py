@@ -91,46 +91,52 @@ def test_a_broken_camera_file_says_so(tmp_path, clip):
     assert "00000000_cam.txt: an extrinsic of 16" in report.failed["5" * 24]
 
 
-def distorted_camera(focal):
-    """A camera with distortion whose pictures, undistorted, have W×H pixels."""
-    for width in range(W, W + 10):
-        for height in range(H, H + 10):
+def distorted_camera(focal, larger=1):
+    """A camera with distortion whose pictures, undistorted and made `larger` times smaller, have W×H pixels."""
+    options = pycolmap.UndistortCameraOptions(max_image_size=W)
+    for width in range(larger * W, larger * W + 20):
+        for height in range(larger * H, larger * H + 20):
             camera = pycolmap.Camera(
                 model="SIMPLE_RADIAL",
                 width=width,
                 height=height,
-                params=[focal, width / 2, height / 2, 0.03],
+                params=[larger * focal, width / 2, height / 2, 0.03],
                 camera_id=1,
             )
-            straight = pycolmap.undistort_camera(pycolmap.UndistortCameraOptions(), camera)
-            if (straight.width, straight.height) == (W, H):
+            straight = pycolmap.undistort_camera(options, camera)
+            whole = pycolmap.undistort_camera(pycolmap.UndistortCameraOptions(), camera)
+            if (straight.width, straight.height, whole.width, whole.height) == (W, H, larger * W, larger * H):
                 return camera
     raise AssertionError("none")
 
 
-def write_megadepth(raw, clip, scene="0001", sub="0"):
+def write_megadepth(raw, clip, scene="0001", sub="0", larger=1):
     dense = raw / "phoenix/S6/zl548/MegaDepth_v1" / scene / f"dense{sub}"
     model_folder = raw / "MegaDepth_v1_SfM" / scene / "sparse/manhattan" / sub
     for folder in (dense / "imgs", dense / "depths", model_folder):
         folder.mkdir(parents=True)
     model = pycolmap.Reconstruction()
-    model.add_camera_with_trivial_rig(distorted_camera(clip[0].intrinsics[0, 0].item()))
+    model.add_camera_with_trivial_rig(distorted_camera(clip[0].intrinsics[0, 0].item(), larger))
     for number, view in enumerate(clip):
         image = pycolmap.Image(name=f"{number:03d}_o.jpg", camera_id=1, image_id=number + 1)
         pose = pycolmap.Rigid3d(np.linalg.inv(world_from_cam(view))[:3])
         model.add_image_with_trivial_frame(image, pose)
         write_image(dense / "imgs" / image.name, view)
         with h5py.File(dense / "depths" / f"{number:03d}_o.h5", "w") as file:
-            file["depth"] = np.where(view.valid.numpy(), depth_array(view), -1)
+            file["depth"] = depth_array(view)
     model.write_binary(model_folder)
     return dense
 
 
-def test_megadepth(tmp_path, clip, monkeypatch):
+@pytest.mark.parametrize("larger", [1, 2])
+def test_megadepth(tmp_path, clip, monkeypatch, larger):
+    """Pictures were undistorted, and those of the model made smaller where they were too large."""
     monkeypatch.setattr(megadepth, "LARGEST", (64, 999))
-    dense = write_megadepth(tmp_path, clip)
-    cv2.imwrite(str(dense / "imgs/011_o.jpg"), np.zeros((H + 8, W, 3), np.uint8))  # not what undistorting gives
+    dense = write_megadepth(tmp_path, [*clip, clip[0]], larger=larger)
+    cv2.imwrite(str(dense / "imgs/011_o.jpg"), np.zeros((H - 8, W, 3), np.uint8))  # not what undistorting gives
     (dense / "depths/010_o.h5").unlink()
+    with h5py.File(dense / "depths/012_o.h5", "a") as file:
+        file["depth"][:9] = -1  # no depth at all: what is before what
     assert prepare("megadepth", tmp_path, tmp_path).prepared == ["0001/0"]
     source = MegaDepth(tmp_path / MegaDepth.folder)
     assert source.frames("0001/0") == [f"{number:03d}_o.jpg" for number in range(10)]
@@ -148,7 +154,7 @@ def test_megadepth_never_enlarges_and_says_when_nothing_fits(tmp_path, clip):
     write_megadepth(tmp_path, clip[:2])
     dense = write_megadepth(tmp_path, clip[:2], "0002")
     for picture in (dense / "imgs").iterdir():
-        cv2.imwrite(str(picture), np.zeros((H, W + 8, 3), np.uint8))
+        cv2.imwrite(str(picture), np.zeros((H - 8, W, 3), np.uint8))
     report = prepare("megadepth", tmp_path, tmp_path)
     assert "no image of the model has a picture of the size" in report.failed["0002/0"]
     assert cv2.imread(str(tmp_path / MegaDepth.folder / "0001/0/000_o.jpg.jpg")).shape == (H, W, 3)

@@ -1,8 +1,8 @@
 """MegaDepth, version 1, depth and models. RAW:
 
 MegaDepth_v1_SfM/<scene>/sparse/manhattan/<sub>/cameras.bin, images.bin, points3D.bin
-[phoenix/S6/zl548/]MegaDepth_v1/<scene>/dense<sub>/imgs/x.jpg     undistorted
-                                                   depths/x.h5    depth; not positive where unknown
+[phoenix/S6/zl548/]MegaDepth_v1/<scene>/dense<sub>/imgs/x.jpg     undistorted, and no larger than some size
+                                                   depths/x.h5    depth; 0 where unknown
 
 Images become at most 800×600. The list of sets, `megadepth_sets_64.npz`, is a download of its own: put it into the
 result before or after. Without it one is made, of images that see the same.
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pycolmap
+from PIL import Image
 from tqdm import tqdm
 
 from streamvggt.data.decode import BadData, read_colour, read_exr, read_hdf5, read_npz, write_exr
@@ -53,11 +54,15 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
     name, sub = scene.split("/")
     model = pycolmap.Reconstruction(raw / "MegaDepth_v1_SfM" / name / "sparse/manhattan" / sub)
     dense = dense_folder(raw, scene)
+    options = pycolmap.UndistortCameraOptions(max_image_size=largest_side(dense / "imgs"))
     for image in sorted(model.images.values(), key=lambda image: image.name):
-        picture, depth = dense / "imgs" / image.name, dense / "depths" / f"{Path(image.name).stem}.h5"
-        if not picture.exists() or not depth.exists():
+        picture, depth_file = dense / "imgs" / image.name, dense / "depths" / f"{Path(image.name).stem}.h5"
+        if not picture.exists() or not depth_file.exists():
             continue
-        camera = pycolmap.undistort_camera(pycolmap.UndistortCameraOptions(), model.cameras[image.camera_id])
+        depth = read_hdf5(depth_file, "depth")
+        if depth.min() < 0:
+            continue  # it only says what is before what
+        camera = pycolmap.undistort_camera(options, model.cameras[image.camera_id])
         pixels = read_colour(picture)
         if np.abs(np.subtract(pixels.shape[:2], (camera.height, camera.width))).max() > 1:
             continue
@@ -68,7 +73,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
         view = checked_view(
             picture,
             image=pixels,
-            depth=read_hdf5(depth, "depth"),
+            depth=depth,
             intrinsics=intrinsics,
             world_from_cam=pose,
             is_metric=MegaDepth.is_metric,
@@ -83,6 +88,15 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
         )
     if not any(folder.iterdir()):
         raise BadData(f"{dense}: no image of the model has a picture of the size that was expected, and depth")
+
+
+def largest_side(folder: Path) -> int:
+    """Of the images in a folder: what undistorting was told to keep to. In pixels."""
+    sides = []
+    for path in folder.iterdir():
+        with Image.open(path) as image:  # reads no more than the size
+            sides += image.size
+    return max(sides, default=-1)
 
 
 def finish(raw: Path, out: Path) -> None:
