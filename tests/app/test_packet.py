@@ -30,7 +30,7 @@ def frame(seed: int = 0) -> ResultFrame:
         image=random.integers(0, 256, (H, W, 3), np.uint8),
         depth=depth,
         depth_conf=random.uniform(1, 5, (H, W)).astype(np.float32),
-        points=random.normal(size=(H, W, 3)).astype(np.float32) + [0, 0, 5],
+        points=random.uniform(1, 3, (H, W, 3)).astype(np.float32),
         points_conf=np.ones((H, W), np.float32),
     )
 

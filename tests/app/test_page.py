@@ -44,7 +44,7 @@ def run_through(page, num_frames: int | None = None) -> None:
         page.locator("#max-frames input[type=number]").blur()
     page.locator("#start").click()
     viewer_of(page).get_by_text(re.compile(r"^Done: \d+ frames?")).wait_for()
-    wait_until(page, "viewer.feed.hasAll && !viewer.cloud.asked")
+    wait_until(page, "viewer.feed.hasAll && viewer.cloud.isCalm")
 
 
 def wait_until(page, condition: str) -> None:
@@ -56,6 +56,7 @@ def wait_until(page, condition: str) -> None:
 
 def cloud_picture(page, name: str) -> np.ndarray:
     """What the 3D canvas shows. RGB (H, W, 3)"""
+    wait_until(page, "viewer.cloud.isCalm")
     canvas = viewer_of(page).locator("#scene")
     return np.asarray(Image.open(io.BytesIO(keep_screenshot(canvas, name))).convert("RGB")).astype(int)
 
@@ -170,11 +171,11 @@ def test_stop_keeps_what_is_there(visitor, networks, monkeypatch):
 
 def test_two_visitors_stay_apart(visitor, photos):
     first, second = visitor(), visitor()
-    choose(first, CLIP)
+    choose(first, *photos[:2])
     choose(second, *photos)
     first.locator("#start").click()  # both at once: one of them waits
     second.locator("#start").click()
-    for page, count in ((second, 3), (first, 24)):
+    for page, count in ((second, 3), (first, 2)):
         viewer_of(page).get_by_text(f"Done: {count} frames").wait_for()
     theirs = first.locator("#viewer iframe").get_attribute("src")
     assert theirs != second.locator("#viewer iframe").get_attribute("src")
@@ -206,8 +207,8 @@ def test_missing_weights_are_told_on_the_page(visitor, photos):
 def test_the_visitors_camera(visitor):
     page = visitor(permissions=["camera"])
     page.get_by_role("tab", name="Camera").click()
-    page.locator("#camera").get_by_role("button", name=re.compile("access", re.I)).click()
-    page.locator("#camera").get_by_role("button", name=re.compile("record|start", re.I)).click()
+    page.locator("#camera").get_by_role("button", name="Access Webcam").click()
+    page.locator("#camera").get_by_role("button", name="capture photo").click()
     page.locator("#start-camera").click()
     viewer = viewer_of(page)
     viewer.get_by_text(re.compile(r"^Frame [2-9] of")).wait_for()
@@ -225,6 +226,4 @@ def test_on_a_phone_in_the_dark(visitor):
     frame = page.query_selector("#viewer iframe").content_frame()
     assert frame.evaluate("document.documentElement.dataset.theme") == "dark"
     assert frame.evaluate("document.body.scrollWidth <= innerWidth && document.body.scrollHeight <= innerHeight + 8")
-    SHOT = page.screenshot(full_page=True)
-    assert SHOT
     keep_screenshot(page, "phone")

@@ -7,15 +7,14 @@ from itertools import islice
 
 import cv2
 import numpy as np
-import pytest
 import pycolmap
+import pytest
 import torch
 import trimesh
 from browser import ROOT
 from networks import TINY
 
 from streamvggt import StreamVGGT
-
 from streamvggt.app.networks import Networks
 from streamvggt.app.scene import RunSettings
 from streamvggt.app.scenes import NO_OWNER, Scenes

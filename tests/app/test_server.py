@@ -10,18 +10,18 @@ from browser import ROOT
 pytest.importorskip("httpx", reason="the server needs `pip install -r requirements_demo.txt`")
 pytest.importorskip("starlette", reason="the server needs `pip install -r requirements_demo.txt`")
 
-from functools import partial  # noqa: E402
+from functools import partial
 
-from starlette.applications import Starlette  # noqa: E402
-from starlette.middleware import Middleware  # noqa: E402
-from starlette.responses import PlainTextResponse  # noqa: E402
-from starlette.routing import Route  # noqa: E402
-from starlette.testclient import TestClient  # noqa: E402
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
-from streamvggt.app import server  # noqa: E402
-from streamvggt.app.scene import RunSettings  # noqa: E402
-from streamvggt.app.server import COOKIE, Visitors, scene_routes  # noqa: E402
-from streamvggt.stream.frames import load_frames  # noqa: E402
+from streamvggt.app import server
+from streamvggt.app.scene import RunSettings
+from streamvggt.app.server import COOKIE, Visitors, scene_routes
+from streamvggt.stream.frames import load_frames
 
 FILTER = {"source": "depth", "conf_percentile": 20, "frames": [0, 1]}
 FILTER |= {"drop_white": False, "drop_black": False, "drop_sky": False}

@@ -185,7 +185,7 @@ def build_page(networks: Networks, scenes: Scenes, options: PageOptions) -> gr.B
                         sources=["webcam"],
                         streaming=True,
                         type="numpy",
-                        label="Switch the camera on and press record; then Start",
+                        label="1. Switch it on  2. Record  3. Start",
                         webcam_options=gr.WebcamOptions(mirror=False),
                         height=220,
                         elem_id="camera",
@@ -268,7 +268,7 @@ def serve(
         prevent_thread_lock=True,
         quiet=not block,
         max_file_size=options.limits.total_bytes,
-        theme=gr.themes.Default(primary_hue="orange", font=FONTS, font_mono=MONO_FONTS),
+        theme=theme(),
         css_paths=STATIC / "page.css",
         footer_links=[],
         enable_monitoring=False,
@@ -282,6 +282,13 @@ def serve(
         finally:
             scenes.close()
     return address
+
+
+def theme() -> gr.Theme:
+    """Gradio's own, with fonts that are there and small print that can be read."""
+    readable = {"body_text_color_subdued": "*neutral_600", "body_text_color_subdued_dark": "*neutral_300"}
+    readable |= {"block_info_text_color": "*neutral_600", "block_info_text_color_dark": "*neutral_300"}
+    return gr.themes.Default(primary_hue="orange", font=FONTS, font_mono=MONO_FONTS).set(**readable)
 
 
 def sweep(scenes: Scenes) -> None:

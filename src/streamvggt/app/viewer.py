@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.responses import RedirectResponse
-from starlette.routing import Route
 
 from streamvggt.app.networks import Networks
 from streamvggt.app.scene import RunSettings, Scene
@@ -28,32 +26,34 @@ def view(
 ) -> None:
     """Run the network over the frames and show the scene in a browser until Ctrl-C; nothing is kept.
 
+    The address holds an unguessable word: whoever has it may look.
+
     Args:
         open_frames: as of `Scene`.
+        port: 0: any free one.
     """
     scenes = Scenes()
     scene = scenes.new(NO_OWNER, kind, open_frames)
-    address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}/scene/{scene.id}/?expect-run"
-    run = threading.Thread(target=run_through, args=(scene, settings, networks), daemon=True)
+    run = threading.Thread(target=run_through, args=(scene, settings, networks))
 
     class Server(uvicorn.Server):
-        async def startup(self, sockets=None) -> None:
+        async def startup(self, sockets: list | None = None) -> None:
             await super().startup(sockets)
-            if self.started:
-                print(f"The viewer is at {address} (Ctrl-C ends it)", flush=True)
-                run.start()
-                if open_browser:
-                    webbrowser.open(address)
+            if not self.started:
+                return
+            bound = self.servers[0].sockets[0].getsockname()[1]
+            address = f"http://{host}:{bound}/scene/{scene.id}/?expect-run"
+            print(f"The viewer is at {address} (Ctrl-C ends it)", flush=True)
+            run.start()
+            if open_browser:
+                webbrowser.open(address)
 
-    application = Starlette(
-        routes=[Route("/", lambda request: RedirectResponse(f"scene/{scene.id}/?expect-run")), *scene_routes(scenes)]
-        if host == "127.0.0.1"
-        else scene_routes(scenes)
-    )
     try:
-        Server(uvicorn.Config(application, host=host, port=port, log_level="warning")).run()
+        Server(uvicorn.Config(Starlette(routes=scene_routes(scenes)), host=host, port=port, log_level="warning")).run()
     finally:
         scene.stop()
+        if run.is_alive():
+            run.join()  # finishes the frame in work
         scenes.close()
 
 

@@ -1,4 +1,5 @@
-// The scene in 3D: a cloud of points per frame, cameras, followed points. Draws only when something has changed.
+// The scene in 3D: a cloud of points per frame, cameras, followed points. Draws only when something has changed, and
+// while things move only as many points as the graphics can draw in time; the rest follow when it is calm.
 // World axes are OpenCV's (x right, y down, z forward); one group turns them into three.js's (y up, z backward).
 
 import {
@@ -10,6 +11,8 @@ const SCENE_POINTS = 1_200_000; // held and drawn at most, about; as in packet.p
 const PERCENTILE_SAMPLE = 100_000; // points of which the percentile of the confidence is taken
 const CAMERA_SIZE = 0.05; // of the scene's size
 const FOLLOW_SPEED = 0.15; // of the way, per picture
+const MOVING_TIME = 30; // milliseconds that a picture may take while things move
+const CALM_AFTER = 300; // milliseconds without a change
 
 const vertexShader = `
   uniform float pointSize, sceneScale, threshold;
@@ -70,6 +73,8 @@ export class Cloud {
     this.frames = [];
     this.scale = 1;
     this.goal = null;
+    this.speed = 20_000; // points that the graphics draw in a millisecond, as measured lately
+    this.isCalm = true; // all points are drawn
     new ResizeObserver(() => this.resize()).observe(canvas.parentElement);
     this.clear();
     this.resize();
@@ -93,7 +98,7 @@ export class Cloud {
     points.frustumCulled = false;
     this.world.add(points);
     const pose = poseOf(packet.cam_from_world);
-    this.frames.push({ points, pose, intrinsics: packet.intrinsics, size: packet.image_size, tracks: packet.tracks });
+    this.frames.push({ points, num: 0, pose, intrinsics: packet.intrinsics, size: packet.image_size, tracks: packet.tracks });
     this.sample = null;
     this.share();
     if (this.frames.length === 1) {
@@ -123,8 +128,8 @@ export class Cloud {
   /** Every frame draws as many points as every other. What is never drawn again is let go. */
   share() {
     const each = Math.floor(SCENE_POINTS / Math.max(this.frames.length, 1));
-    for (const { points } of this.frames) {
-      const { geometry } = points;
+    for (const frame of this.frames) {
+      const { geometry } = frame.points;
       const held = geometry.attributes.conf.count;
       if (held > 2 * each) {
         geometry.dispose(); // the graphics memory; three.js fills it again
@@ -133,7 +138,7 @@ export class Cloud {
           geometry.setAttribute(name, new BufferAttribute(array, attribute.itemSize, attribute.normalized));
         }
       }
-      geometry.setDrawRange(0, Math.min(each, geometry.attributes.conf.count));
+      frame.num = Math.min(each, geometry.attributes.conf.count);
     }
   }
 
@@ -157,9 +162,9 @@ export class Cloud {
     const visible = this.frames.filter((frame) => frame.points.visible);
     const each = Math.ceil(PERCENTILE_SAMPLE / Math.max(visible.length, 1));
     const found = [];
-    for (const { points } of visible) {
+    for (const { points, num } of visible) {
       const { conf, paint } = points.geometry.attributes;
-      const count = Math.min(points.geometry.drawRange.count, each);
+      const count = Math.min(num, each);
       for (let i = 0; i < count; i++) if (this.passes(paint.array, 4 * i)) found.push(conf.array[i]);
     }
     return new Float32Array(found).sort();
@@ -249,12 +254,12 @@ export class Cloud {
     const m = matrix.elements;
     let [best, bestCost] = [null, Infinity];
     const { threshold } = this.material.uniforms;
-    this.frames.forEach(({ points }, position) => {
+    this.frames.forEach(({ points, num }, position) => {
       if (!points.visible) return;
       const p = points.geometry.attributes.position.array;
       const { array: paint } = points.geometry.attributes.paint;
       const { array: conf } = points.geometry.attributes.conf;
-      for (let i = 0; i < points.geometry.drawRange.count; i++) {
+      for (let i = 0; i < num; i++) {
         const [a, b, c] = [p[3 * i], p[3 * i + 1], p[3 * i + 2]];
         const w = m[3] * a + m[7] * b + m[11] * c + m[15];
         if (w <= 0) continue;
@@ -290,7 +295,7 @@ export class Cloud {
   }
 
   get numPoints() {
-    return this.frames.reduce((sum, { points }) => sum + (points.visible ? points.geometry.drawRange.count : 0), 0);
+    return this.frames.reduce((sum, { points, num }) => sum + (points.visible ? num : 0), 0);
   }
 
   resize() {
@@ -304,6 +309,7 @@ export class Cloud {
 
   /** Ask for one picture; many asks before it are one. */
   draw() {
+    this.isCalm = false;
     if (this.asked) return;
     this.asked = true;
     requestAnimationFrame(() => {
@@ -315,8 +321,26 @@ export class Cloud {
         else this.draw();
       }
       this.controls.update();
-      this.renderer.render(this.scene, this.camera);
+      this.render(this.speed * MOVING_TIME);
+      clearTimeout(this.calming);
+      this.calming = setTimeout(() => {
+        this.render(Infinity);
+        this.isCalm = true;
+      }, CALM_AFTER);
     });
+  }
+
+  /** Draw at most so many points, the same share of every frame's, and measure how long it takes. */
+  render(mostPoints) {
+    const all = this.numPoints;
+    const share = Math.min(mostPoints / Math.max(all, 1), 1);
+    for (const { points, num } of this.frames) points.geometry.setDrawRange(0, Math.ceil(share * num));
+    const begun = performance.now();
+    this.renderer.render(this.scene, this.camera);
+    const gl = this.renderer.getContext();
+    gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4)); // waits for the graphics
+    const speed = (share * all) / Math.max(performance.now() - begun, 0.5);
+    if (share * all > 10_000) this.speed = 0.5 * this.speed + 0.5 * speed;
   }
 }
 

@@ -1,0 +1,50 @@
+"""`streamvggt view`: the viewer alone, on one input."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+from browser import ROOT
+from networks import TINY
+
+from streamvggt import StreamVGGT
+from streamvggt.cli import main
+
+
+@pytest.fixture
+def weights(tmp_path):
+    StreamVGGT(**TINY).save_pretrained(tmp_path / "weights")
+    return tmp_path / "weights"
+
+
+def test_it_serves_a_growing_scene_until_it_is_interrupted(weights):
+    pytest.importorskip("uvicorn", reason="the viewer needs `pip install -r requirements_demo.txt`")
+    words = ["view", "assets/clip.mp4", "--weights", str(weights), "--max-frames", "2", "--no-browser", "--port", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamvggt", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        address = re.search(r"http://\S+/scene/\S+/", process.stdout.readline())[0]
+        have, state = 0, b""
+        while b'"state": "finished"' not in state:
+            with urllib.request.urlopen(f"{address}news?have={have}&run=1") as answer:
+                state = answer.read()
+        assert b'"num_frames": 2' in state
+        with urllib.request.urlopen(f"{address}?expect-run") as answer:
+            assert b"viewer.js" in answer.read()
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) in (0, 130)
+
+
+def test_wrong_input_is_an_error_before_anything_starts(weights, capsys):
+    pytest.importorskip("uvicorn", reason="the viewer needs `pip install -r requirements_demo.txt`")
+    assert main(["view", "nowhere.mp4"]) == 1
+    assert "No folder, image, video, address or webcam at nowhere.mp4" in capsys.readouterr().err
+    assert main(["view", str(ROOT / "assets"), "--fps", "3"]) == 1
+    assert "photos have no times" in capsys.readouterr().err
