@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from streamvggt import cli
 from streamvggt.data.decode import BadData
 from streamvggt.data.registry import LAYOUTS, find
 from streamvggt.data.synthetic.layouts._clips import world_clips
@@ -199,3 +200,14 @@ def test_run_sh_and_vggt(data, weights, tmp_path):
     assert done.returncode == 0, done.stderr
     assert set(numbers(tmp_path, "tum_VGGT")) == {"ATE", "RPE trans", "RPE rot"}
     assert json.loads((tmp_path / "sintel_VGGT/run.json").read_text())["settings"]["inference"] == "whole"
+
+
+def test_data_check_looks_at_images_and_poses(data, tmp_path, capsys):
+    shutil.copytree(data / "tum", tmp_path / "data/tum")
+    words = ["data", "check", str(tmp_path / "data"), "tum", "--out", str(tmp_path / "check.png")]
+    assert cli.main(words) == 0
+    assert "ok    tum: 2 scenes, 8 frames" in capsys.readouterr().out
+    damaged = next((tmp_path / "data/tum").glob("*/rgb_90/*.png"))
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    assert cli.main(words) == 1
+    assert f"{damaged}: the image is cut off" in capsys.readouterr().out

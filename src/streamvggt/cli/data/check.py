@@ -18,10 +18,11 @@ from streamvggt.data.check import Findings, Readable, check
 from streamvggt.data.decode import BadData, read_colour
 from streamvggt.data.picture import sheet
 from streamvggt.data.registry import SOURCES, classes_in, find, names
-from streamvggt.data.source import Source
+from streamvggt.data.source import Source, check_pose
 from streamvggt.data.transforms import image_tensor
 from streamvggt.data.view import View
 from streamvggt.evaluation.readers.depth_set import DepthSet
+from streamvggt.evaluation.readers.trajectory_set import TrajectorySet
 
 READERS = "streamvggt.evaluation.readers"
 
@@ -112,6 +113,9 @@ def known() -> dict[str, tuple[str, Callable[[Path], Readable], bool]]:
             for kind in classes_in(find(package, name), DepthSet):
                 label = name if name not in sets else f"{name}_depth"
                 sets[label] = kind.folders[0], lambda root, kind=kind: WithoutCameras(kind(root)), False
+            for kind in classes_in(find(package, name), TrajectorySet):
+                label = name if name not in sets else f"{name}_poses"
+                sets[label] = kind.folder, lambda root, kind=kind: WithoutDepth(kind(root)), False
     return sets
 
 
@@ -128,6 +132,31 @@ class WithoutCameras:
         valid = (depth > 0) & depth.isfinite()
         sky = torch.zeros_like(valid)
         return View(image, torch.where(valid, depth, 0), valid, sky, torch.eye(3), torch.eye(4)[:3], True)
+
+
+class WithoutDepth:
+    """A test set of images and cameras, as one in which everything is too far away to have a depth."""
+
+    def __init__(self, trajectories: TrajectorySet):
+        self.scenes = trajectories.sequences
+        self.trajectories = trajectories
+
+    def frames(self, scene: str) -> list[str]:
+        return [path.stem for path in self.trajectories.images(scene)]
+
+    def read(self, scene: str, frame: str) -> View:
+        """
+        Raises:
+            BadData, OSError: an image is damaged, or the poses do not fit the images.
+        """
+        trajectory = self.trajectories.read(scene)
+        number = self.frames(scene).index(frame)
+        image = image_tensor(read_colour(trajectory.images[number]))
+        pose = trajectory.cam_from_world[number]
+        if pose.isfinite().all():  # where tracking was lost it is not
+            check_pose(pose.numpy(), trajectory.images[number])
+        nothing = torch.zeros(image.shape[1:], dtype=torch.bool)
+        return View(image, nothing.float(), nothing, ~nothing, torch.eye(3), pose)
 
 
 def number_or_all(text: str) -> int | None:

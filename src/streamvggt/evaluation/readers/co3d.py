@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from streamvggt.data.decode import BadData
+from streamvggt.evaluation.readers.trajectory_set import TrajectorySet
 
 CATEGORIES = (
     *("apple", "backpack", "banana", "baseballbat", "baseballglove", "bench", "bicycle", "bottle", "bowl"),
@@ -26,6 +27,8 @@ CATEGORIES = (
     *("vase", "wineglass"),
 )
 """The 41 "seen" ones, in the order in which frames are drawn."""
+
+ANNOTATIONS = "co3d_v2_annotations"
 
 Frame = dict[str, Any]
 """An annotation: filepath, R, T, focal_length, principal_point."""
@@ -49,6 +52,32 @@ def read_annotations(folder: Path, category: str) -> dict[str, list[Frame]] | No
         raise BadData(
             f"{path} is damaged, or not as `streamvggt data prepare co3d_annotations` writes it ({error})"
         ) from error
+
+
+class Co3dPoses(TrajectorySet):
+    """The whole test split, of all categories that are there; annotations lie beside the images."""
+
+    name = "CO3Dv2"
+    folder = "co3d_v2"
+    num_published = 0
+
+    def __init__(self, root: str | Path):
+        annotations = Path(root) / ANNOTATIONS
+        self._frames = {
+            f"{category}/{sequence}": frames
+            for category in CATEGORIES
+            for sequence, frames in (read_annotations(annotations, category) or {}).items()
+        }
+        super().__init__(root)
+
+    def list_sequences(self) -> list[str]:
+        return list(self._frames)
+
+    def images(self, sequence: str) -> list[Path]:
+        return [self.root / frame["filepath"] for frame in self._frames[sequence]]
+
+    def poses(self, sequence: str) -> Tensor:
+        return cameras_of(self._frames[sequence])
 
 
 def has_far_camera(frames: list[Frame]) -> bool:
