@@ -84,7 +84,7 @@ def test_preview_of_the_procedural_world(command, tmp_path):
 def test_preview_says_what_is_wrong_with_a_config(command, tmp_path):
     assert "no configuration 'trian'" in command("data", "preview", "trian")[1]
     status, said = command("data", "preview", "train", f"data_root={tmp_path}")
-    assert status == 1 and "no data set is there" in said and "docs/data.md#spring" in said
+    assert status == 1 and "no data set is there" in said and "docs/data.md says where" in said
     assert "Could not override 'nonsense'" in command("data", "preview", "train", "nonsense=1")[1]
 
 

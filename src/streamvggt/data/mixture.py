@@ -12,8 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
+import cv2
 import numpy as np
 import torch
+from torch.utils.data import get_worker_info
 from tqdm import tqdm
 
 from streamvggt.data.dataset import MultiViewDataset, Sample, view_size
@@ -100,6 +102,8 @@ class Mixture:
 
     def batch(self, number: int) -> list[tuple[str, Sample]]:
         """The samples of a batch, with the names of their data sets."""
+        if get_worker_info() is not None:
+            cv2.setNumThreads(0)  # its threads do not survive the fork that made this worker
         epoch, place = divmod(number, self.num_batches)
         plan = self._plan(epoch)
         size, num_views = self.shape(number)

@@ -16,7 +16,6 @@ One file per data set in `sources/`, found by the file's name. Conventions: docs
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -42,6 +41,7 @@ class Source:
     splits: names it can be asked for; the first is the one to train on.
     mask_share: share of samples that lose the depth outside `foreground`.
     replaces_empty: whether a view without any depth is replaced by a neighbour.
+    page: that says where to get it.
     """
 
     name: ClassVar[str]
@@ -51,6 +51,7 @@ class Source:
     splits: ClassVar[Sequence[str]] = ("train",)
     mask_share: ClassVar[float] = 0.0
     replaces_empty: ClassVar[bool] = False
+    page: ClassVar[str] = "docs/data.md"
 
     def __init__(self, root: str | Path, split: str | None = None):
         """
@@ -67,8 +68,7 @@ class Source:
             raise ValueError(f"{self.name} has no split {split!r}, only {', '.join(self.splits)}")
         if not self.root.is_dir():
             raise FileNotFoundError(
-                f"{self.name}: there is no folder {self.root}; docs/data.md#{slug(self.name)} says where to get it and "
-                "how to prepare it"
+                f"{self.name}: there is no folder {self.root}; {self.page} says where to get it and how to prepare it"
             )
         self._frames = cached(self.list_scenes, self.root, type(self).__name__, self.split)
         self.scenes = sorted(self._frames)
@@ -162,11 +162,6 @@ def checked_view(
         cam_from_world=invert_pose(torch.from_numpy(pose[:3])).float(),
         is_metric=is_metric,
     )
-
-
-def slug(title: str) -> str:
-    """As pages of markdown name their headings in links."""
-    return re.sub(r"[^\w-]", "", title.lower().replace(" ", "-"))
 
 
 def check_intrinsics(intrinsics: np.ndarray, path: Path) -> None:

@@ -28,6 +28,7 @@ class NeuralRGBD(Source):
     name = "Neural RGB-D"
     folder = "neural_rgbd"
     is_metric = True
+    page = "docs/evaluation.md"
     splits = ("test",)
 
     def list_scenes(self, listing: Listing) -> dict[str, list[str]]:

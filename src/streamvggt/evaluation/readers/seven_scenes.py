@@ -32,6 +32,7 @@ class SevenScenes(Source):
     name = "7-Scenes"
     folder = "7scenes"
     is_metric = True
+    page = "docs/evaluation.md"
     splits = ("test", "train")
 
     def list_scenes(self, listing: Listing) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Spring and MVS-Synth: the world as their downloads hold it, prepared and read back, is the world."""
+"""Spring, MVS-Synth and Virtual KITTI 2: the world as their downloads hold it, prepared and read back, is the world."""
 
 import json
 
@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from streamvggt.data.decode import write_colour, write_exr
-from streamvggt.data.encode import depth_array, world_from_cam
-from streamvggt.data.prepare import mvs_synth, spring
+from streamvggt.data.encode import depth_array, world_from_cam, write_image, write_png
+from streamvggt.data.prepare import mvs_synth, spring, virtual_kitti2
 from streamvggt.data.prepare._runner import prepare
 from streamvggt.data.sources.mvs_synth import MvsSynth
 from streamvggt.data.sources.spring import Spring
+from streamvggt.data.sources.virtual_kitti2 import VirtualKitti2
 from streamvggt.data.synthetic.layouts._clips import world_clips
 from streamvggt.data.transforms import image_array, resize
 
@@ -84,3 +85,33 @@ def test_mvs_synth(tmp_path, clip):
         torch.testing.assert_close(read.depth, view.depth * read.valid)
         torch.testing.assert_close(read.cam_from_world, view.cam_from_world, rtol=0, atol=1e-5)
         torch.testing.assert_close(read.intrinsics, view.intrinsics)
+
+
+def test_virtual_kitti2(tmp_path, clip):
+    folder = tmp_path / "raw/Scene01/clone"
+    intrinsics, extrinsics = ["frame cameraID K[0,0] K[1,1] K[0,2] K[1,2]"], ["frame cameraID r1,1 …"]
+    for number, view in enumerate(clip):
+        for camera in (0, 1):
+            write_image(folder / f"frames/rgb/Camera_{camera}/rgb_{number:05d}.jpg", view)
+            centimetres = np.where(view.sky, 65535, np.round(depth_array(view) * 100)).astype(np.uint16)
+            write_png(folder / f"frames/depth/Camera_{camera}/depth_{number:05d}.png", centimetres)
+            K = view.intrinsics.double().numpy()
+            intrinsics.append(f"{number} {camera} {K[0, 0]} {K[1, 1]} {K[0, 2]} {K[1, 2]}")
+            values = np.linalg.inv(world_from_cam(view)).flatten()
+            extrinsics.append(f"{number} {camera} " + " ".join(map(str, values)))
+    (folder / "intrinsic.txt").write_text("\n".join(intrinsics))
+    (folder / "extrinsic.txt").write_text("\n".join(extrinsics))
+    report = prepare("virtual_kitti2", tmp_path / "raw", tmp_path)
+    assert report.prepared == ["Scene01/clone/Camera_0", "Scene01/clone/Camera_1"], report
+    source = VirtualKitti2(tmp_path / VirtualKitti2.folder)
+    for scene in source.scenes:
+        for frame, view in zip(source.frames(scene), clip, strict=True):
+            read = source.read(scene, frame)
+            assert (read.depth - view.depth * view.valid).abs().max() <= 0.0051
+            assert torch.equal(read.sky, view.sky)
+            torch.testing.assert_close(read.cam_from_world, view.cam_from_world, rtol=0, atol=1e-5)
+            torch.testing.assert_close(read.intrinsics, view.intrinsics)
+    (folder / "extrinsic.txt").write_text("\n".join(extrinsics[:-1]))
+    virtual_kitti2.table.cache_clear()  # a process reads a table once
+    other = prepare("virtual_kitti2", tmp_path / "raw", tmp_path / "other")
+    assert "has no line of frame 2, camera 1" in other.failed["Scene01/clone/Camera_1"]
