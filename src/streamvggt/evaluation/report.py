@@ -167,13 +167,18 @@ def table_html(table: Mapping[str, Any], results: Sequence[Result]) -> str:
     head = "".join(f"<th colspan={len(columns)}>{escape(title)}</th>" for title in datasets.values())
     arrows = {"low": "↓", "high": "↑"}
     under = "".join(f"<th>{escape(column['label'])} {arrows[column['best']]}</th>" for column in columns)
-    lines = [f"<tr><th rowspan=2>method</th><th rowspan=2></th>{head}</tr>", f"<tr>{under * len(datasets)}</tr>"]
+    lines = [
+        f"<tr><th rowspan=2 class=name>method</th><th rowspan=2></th>{head}</tr>",
+        f"<tr>{under * len(datasets)}</tr>",
+    ]
     for row in table["rows"]:
         cells = ""
         for name in datasets:
             values = row["numbers"].get(name, [None] * len(columns))
             cells += "".join(cell(value, column) for value, column in zip(values, columns, strict=True))
-        lines.append(f"<tr><td>{escape(row['method'])}</td><td class=source>{row['source']}</td>{cells}</tr>")
+        lines.append(
+            f"<tr><td class=name>{escape(row['method'])}</td><td class=source>{row['source']}</td>{cells}</tr>"
+        )
     is_partial = False
     for label, by_dataset in rows.items():
         cells = ""
@@ -185,7 +190,7 @@ def table_html(table: Mapping[str, Any], results: Sequence[Result]) -> str:
                 if value is not None:
                     value *= column.get("times", 1)
                 cells += cell(value, column, "" if whole else "†")
-        lines.append(f"<tr class=ours><td>{escape(label)}</td><td class=source>here</td>{cells}</tr>")
+        lines.append(f"<tr class=ours><td class=name>{escape(label)}</td><td class=source>here</td>{cells}</tr>")
     note = escape(table["note"]) + (
         " † not the whole published test set, so not comparable with the other rows." if is_partial else ""
     )
@@ -231,10 +236,10 @@ def sequences_html(name: str, score: Mapping[str, Any]) -> str:
     told = {key: value for key, value in score.items() if key not in ("numbers", "sequences")}
     said = ", ".join(f"{key.replace('_', ' ')} {_text(value)}" for key, value in told.items())
     head = "".join(f"<th>{escape(key)}</th>" for key in keys)
-    lines = [f"<tr><th>{len(sequences)} sequences</th>{head}</tr>"]
+    lines = [f"<tr><th class=name>{len(sequences)} sequences</th>{head}</tr>"]
     for label, numbers in {**sequences, "all": score["numbers"]}.items():
         cells = "".join(f"<td>{numbers[key]:.4f}</td>" if key in numbers else "<td></td>" for key in keys)
-        lines.append(f"<tr><td>{escape(label)}</td>{cells}</tr>")
+        lines.append(f"<tr><td class=name>{escape(label)}</td>{cells}</tr>")
     return f"<p><b>{escape(name)}</b>: {escape(said)}</p><div class=wide><table>{''.join(lines)}</table></div>"
 
 
@@ -248,7 +253,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 1320px; margin: 2rem aut
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0; }
 th, td { padding: .2rem .5rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 11rem; }
+.name { text-align: left; white-space: normal; min-width: 11rem; }
 th[colspan] { text-align: center; }
 h3 { font-size: 15px; margin-bottom: 0; }
 .pictures { display: flex; flex-wrap: wrap; gap: 0 1.5rem; }

@@ -131,32 +131,27 @@ def cloud_pictures(folder: Path, count: int) -> list[Picture]:
         cloud = load_prediction(path)
         panels = {
             "estimated": (cloud["points"], cloud["colours"] / 255),
-            "estimated, by distance from the truth": (cloud["points"], cloud["distance"]),
-            "true, by distance from the estimate": (cloud["true_points"], cloud["true_distance"]),
+            "… by distance from the truth": (cloud["points"], cloud["distance"]),
+            "true, by distance from those": (cloud["true_points"], cloud["true_distance"]),
         }
-        centre, spread = np.median(cloud["true_points"], 0), np.percentile(np.abs(_centred(cloud["true_points"])), 95)
-        figure = Figure(figsize=(13, 4.6), layout="constrained")
-        shown = None
+        centre = np.median(cloud["true_points"], 0)
+        both = np.concatenate([_from_above(cloud[name] - centre) for name in ("points", "true_points")])
+        low, high = np.percentile(both[:, :2], [1, 99], axis=0)
+        figure = Figure(figsize=(8, 3), layout="constrained")
         for axes, (title, (points, values)) in zip(figure.subplots(1, 3), panels.items(), strict=True):
             points = _from_above(points - centre)
             order = points[:, 2].argsort()[::-1]  # near ones over far ones
             points, values = points[order], values[order]
-            options = {"c": values} if values.ndim > 1 else {"c": values, "cmap": "inferno", "vmin": 0, "vmax": FAR}
-            shown = axes.scatter(points[:, 0], -points[:, 1], s=1.5, linewidths=0, **options)
-            axes.set(
-                title=title, aspect="equal", xlim=(-1.6 * spread, 1.6 * spread), ylim=(-1.4 * spread, 1.4 * spread)
-            )
-            axes.set_axis_off()
+            options = {} if values.ndim > 1 else {"cmap": "inferno", "vmin": 0, "vmax": FAR}
+            shown = axes.scatter(points[:, 0], points[:, 1], c=values, s=1.5, linewidths=0, **options)
+            axes.set(aspect="equal", facecolor="#333", xticks=[], yticks=[])
+            axes.set_title(title, fontsize=8)
+            axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]))  # y goes down
         figure.colorbar(shown, ax=figure.axes, shrink=0.7, label="metres", extend="max")
         name = path.name.removesuffix("-errors.npz")
-        pictures.append(
-            Picture(f"{folder.name}, {name}: points seen from above and in front, after registration", _png(figure))
-        )
+        caption = f"{folder.name}, {name}: points seen from above and in front, after registration"
+        pictures.append(Picture(caption, _png(figure)))
     return pictures
-
-
-def _centred(points: np.ndarray) -> np.ndarray:
-    return points - np.median(points, 0)
 
 
 def _from_above(points: np.ndarray, pitch: float = 35, yaw: float = 20) -> np.ndarray:
@@ -211,5 +206,5 @@ def centres_picture(name: str, estimated: np.ndarray, true: np.ndarray, style: s
 
 def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100)
+    figure.savefig(file, format="png", dpi=100, bbox_inches="tight")
     return file.getvalue()
