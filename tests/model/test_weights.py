@@ -14,7 +14,7 @@ from networks import GOLDEN_SIZE, TINY, assert_same, images, tiny
 from safetensors.torch import load_file, save_file
 
 from streamvggt import VGGT, StreamVGGT, load_model
-from streamvggt.model.weights import config_from_shapes, fingerprint, fresh_model
+from streamvggt.model.weights import config_from_shapes, file_fingerprint, fingerprint, fresh_model
 
 NOT_IN_SHAPES = {"encoder_num_heads": 2, "camera_num_heads": 4, "dpt_layers": (0, 1, 2, 3)}
 
@@ -300,3 +300,15 @@ def test_a_fresh_network_may_start_from_a_dinov2_encoder(model, tmp_path):
     torch.save(encoder, tmp_path / "no_registers.pth")
     with pytest.raises(ValueError, match="no DINOv2 encoder of this size; 1 do not fit: register_tokens"):
         fresh_model(encoder=tmp_path / "no_registers.pth", **TINY)
+
+
+def test_a_file_has_one_name_whatever_is_loaded_of_it(tmp_path):
+    model = tiny(dtype=torch.float32)
+    model.save_pretrained(tmp_path)
+    name = file_fingerprint(tmp_path)
+    assert name == fingerprint(model)
+    assert name != fingerprint(load_model(tmp_path, heads=("camera",)))
+    with torch.no_grad():
+        next(model.depth_head.parameters()).add_(1)
+    model.save_pretrained(tmp_path)
+    assert file_fingerprint(tmp_path) != name

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from streamvggt.model.device import DTYPES, choose_device, choose_dtype
 from streamvggt.model.vggt import VGGT
-from streamvggt.model.weights import fingerprint, load_model
+from streamvggt.model.weights import file_fingerprint, load_model
 from streamvggt.prediction import Prediction, concatenate
 from streamvggt.provenance import device_name
 from streamvggt.stream.policy import parse_policy
@@ -102,7 +102,7 @@ class Evaluated:
             raise ValueError(f"--size {size} is below one patch of the network, {model.patch_size} pixels")
         settings = {
             "model": {"past": "StreamVGGT", "all": "VGGT"}[sees],
-            "weights_fingerprint": fingerprint(model),
+            "weights_fingerprint": file_fingerprint(weights),
             "heads": list(heads),
             "inference": inference,
             "memory": arguments.memory if inference == "stream" else None,

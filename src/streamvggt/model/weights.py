@@ -16,7 +16,7 @@ import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,9 +172,28 @@ def save_model(model: VGGT, folder: str | os.PathLike, state: Mapping[str, Tenso
 
 def fingerprint(model: VGGT) -> str:
     """A short name for these weights: a hash of all names, shapes and the first numbers of every tensor."""
+    tensors = model.state_dict()
+    return _hash(tensors, tensors.__getitem__)
+
+
+def file_fingerprint(name_or_path: str | os.PathLike) -> str:
+    """The `fingerprint` of everything in a file, whichever heads and number format are loaded of it.
+
+    Args:
+        name_or_path: as in `load_model`.
+    """
+    name = os.fspath(name_or_path)
+    if name.startswith("random:"):
+        return fingerprint(_random_model(name, {"sees": "past", "heads": HEADS}))
+    checkpoint = _open(_find(name)[0])
+    return _hash(checkpoint.shapes, checkpoint.read)
+
+
+def _hash(names: Iterable[str], read: Callable[[str], Tensor]) -> str:
     digest = hashlib.sha256()
     starts = []
-    for name, tensor in sorted(model.state_dict().items()):
+    for name in sorted(names):
+        tensor = read(name)
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
         starts.append(tensor.flatten()[:64].float())
     digest.update(torch.cat(starts).cpu().numpy().tobytes())
