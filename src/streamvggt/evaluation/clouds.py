@@ -109,6 +109,6 @@ def estimate_normals(points: np.ndarray, num_neighbours: int = 30) -> np.ndarray
         _, index = tree.query(points[start : start + NORMALS_CHUNK], k=neighbours, workers=WORKERS)
         near = points[index].astype(np.float64)  # (n, k, 3)
         near -= near.mean(1, keepdims=True)
-        _, axes = np.linalg.eigh(np.einsum("nki,nkj->nij", near, near))
+        _, axes = np.linalg.eigh(near.transpose(0, 2, 1) @ near)
         normals.append(axes[..., 0])  # eigenvalues rise
     return np.concatenate(normals)
