@@ -42,6 +42,7 @@ class Source:
     mask_share: share of samples that lose the depth outside `foreground`.
     replaces_empty: whether a view without any depth is replaced by a neighbour.
     page: that says where to get it.
+    page: that says where to get it.
     """
 
     name: ClassVar[str]
@@ -51,6 +52,7 @@ class Source:
     splits: ClassVar[Sequence[str]] = ("train",)
     mask_share: ClassVar[float] = 0.0
     replaces_empty: ClassVar[bool] = False
+    page: ClassVar[str] = "docs/data.md"
     page: ClassVar[str] = "docs/data.md"
 
     def __init__(self, root: str | Path, split: str | None = None):

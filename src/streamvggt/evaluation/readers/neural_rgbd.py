@@ -30,6 +30,7 @@ class NeuralRGBD(Source):
     is_metric = True
     page = "docs/evaluation.md"
     splits = ("test",)
+    page = "docs/evaluation.md"
 
     def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
         scenes = {}

@@ -34,6 +34,7 @@ class SevenScenes(Source):
     is_metric = True
     page = "docs/evaluation.md"
     splits = ("test", "train")
+    page = "docs/evaluation.md"
 
     def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
         split_file = f"{self.split.capitalize()}Split.txt"
