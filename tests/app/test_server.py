@@ -1,11 +1,13 @@
 """Scenes over HTTP: to their owners only, in the binary form that the viewer reads."""
 
+import io
 import json
 import struct
 
 import numpy as np
 import pytest
 from browser import ROOT
+from PIL import Image
 
 pytest.importorskip("httpx", reason="the server needs `pip install -r requirements_demo.txt`")
 pytest.importorskip("starlette", reason="the server needs `pip install -r requirements_demo.txt`")
@@ -21,6 +23,7 @@ from starlette.testclient import TestClient
 from streamvggt.app import server
 from streamvggt.app.scene import RunSettings
 from streamvggt.app.server import COOKIE, Visitors, scene_routes
+from streamvggt.export import Result
 from streamvggt.stream.frames import load_frames
 
 FILTER = {"source": "depth", "conf_percentile": 20, "frames": [0, 1]}
@@ -90,7 +93,7 @@ def test_a_scene_is_there_for_its_owner_alone(client, application, scene, route)
 def test_a_stranger_changes_and_downloads_nothing(application, scene):
     stranger = TestClient(application)
     stranger.get("/")
-    for route, body in (("stop", None), ("queries", [[0.5, 0.5]]), ("export/glb", FILTER)):
+    for route, body in (("stop", None), ("picture", None), ("queries", [[0.5, 0.5]]), ("export/glb", FILTER)):
         assert stranger.post(f"/scene/{scene.id}/{route}", json=body).status_code == 404
     assert len(scene.queries) == 0
 
@@ -110,6 +113,20 @@ def test_exports_are_made_with_the_viewers_settings(client, scene):
     assert "percentile is at least 0 and below 100" in answer.text
     assert client.post(f"/scene/{scene.id}/export/exe", json=FILTER).status_code == 400
     assert client.post(f"/scene/{scene.id}/export/ply", json=[]).status_code == 400
+
+
+def test_the_camera_is_asked_for_the_next_picture_when_the_last_was_taken(client, scenes, networks):
+    scene = scenes.new(client.cookies[COOKIE], "live")
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48), (200, 30, 30)).save(buffer, "JPEG", quality=95)
+    assert client.post(f"/scene/{scene.id}/picture", content=buffer.getvalue()).status_code == 200
+    assert not scene.wants_picture
+    run = scene.run(RunSettings("small", max_frames=1), networks)
+    assert [status.num_frames for status in run] == [0, 1, 1]
+    assert scene.wants_picture
+    assert np.abs(Result(scene.result_folder)[0].image.astype(int) - (200, 30, 30)).max() < 6
+    assert client.post(f"/scene/{scene.id}/picture", content=b"GIF89a").status_code == 400
+    assert client.post(f"/scene/{scene.id}/picture", content=bytes(4_000_001)).status_code == 413
 
 
 @pytest.mark.parametrize("body", ["text", {"a": 1}, [[1, 2, 3]], [[0.5, 0.5]] * 65, [["x", 0]]])

@@ -1,7 +1,7 @@
 """The page around the viewer: what to look at, with which settings, and a button.
 
 Results, progress and everything that can be done with them are in the viewer (`static/`), which talks to the scene
-itself (`server.py`); Gradio brings uploads, the camera, the queue and the look.
+itself (`server.py`); Gradio brings uploads, the queue and the look.
 """
 
 import html
@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 
 import gradio as gr
-import numpy as np
 from starlette.middleware import Middleware
 
 from streamvggt.app.networks import Networks
@@ -32,7 +31,6 @@ MEMORIES = {
 }
 SWEEP_EVERY = 60.0  # seconds between looks for scenes to remove
 TELL_EVERY = 1.0  # seconds between signs of life of a run; a page that was closed is noticed then
-CAMERA_EVERY = 0.1  # seconds between pictures of the visitor's camera, at least
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif"]
 MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 
@@ -122,11 +120,6 @@ class Page:
         for told in self._run(scene, self.settings(weights, memory, fps, max_frames, point_head)):
             yield scene.id, show, told
 
-    def camera_picture(self, picture: np.ndarray | None, scene_id: str | None, request: gr.Request) -> None:
-        scene = self.scenes.get(scene_id, visitor_of(request.cookies)) if scene_id else None
-        if scene is not None and picture is not None:
-            scene.offer(picture)
-
     def settings(self, weights: str, memory: str, fps: float, max_frames: float, point_head: bool) -> RunSettings:
         """What the form says; `fps` 0 is every frame. Numbers are held to what the page allows."""
         return RunSettings(
@@ -181,15 +174,7 @@ def build_page(networks: Networks, scenes: Scenes, options: PageOptions) -> gr.B
                     examples = [gr.Button(name, size="sm") for name in options.examples]
                     start = gr.Button("Start", variant="primary", elem_id="start")
                 with gr.Tab("Camera"):
-                    camera = gr.Image(
-                        sources=["webcam"],
-                        streaming=True,
-                        type="numpy",
-                        label="1. Switch it on  2. Record  3. Start",
-                        webcam_options=gr.WebcamOptions(mirror=False),
-                        height=220,
-                        elem_id="camera",
-                    )
+                    gr.Markdown("Walk slowly around what you film. Your browser asks whether it may use the camera.")
                     start_camera = gr.Button("Start with the camera", variant="primary", elem_id="start-camera")
                 notice = gr.HTML("", elem_id="notice")
                 weights = gr.Dropdown(
@@ -231,15 +216,6 @@ def build_page(networks: Networks, scenes: Scenes, options: PageOptions) -> gr.B
         start.click(None, js=WAKE_VIEWER)
         start.click(page.start, [scene_id, *settings], notice, **network)
         start_camera.click(page.start_camera, settings, taken, **network)
-        camera.stream(
-            page.camera_picture,
-            [camera, scene_id],
-            None,
-            stream_every=CAMERA_EVERY,
-            time_limit=None,
-            concurrency_limit=None,
-            show_progress="hidden",
-        )
     return blocks.queue(max_size=options.queue_size, api_open=False)
 
 
@@ -314,7 +290,7 @@ def owner_of(request: gr.Request) -> str:
 
 def viewer(scene: Scene, expect_run: bool = False) -> str:
     address = f"scene/{scene.id}/{'?expect-run' if expect_run else ''}"
-    return f'<iframe title="3D viewer" src="{address}" allow="fullscreen"></iframe>'
+    return f'<iframe title="3D viewer" src="{address}" allow="camera; fullscreen"></iframe>'
 
 
 def empty() -> str:

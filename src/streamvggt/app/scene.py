@@ -163,6 +163,11 @@ class Scene:
         with suppress(queue.Full):
             self._offered.put_nowait(picture)
 
+    @property
+    def wants_picture(self) -> bool:
+        """The last picture offered has been taken."""
+        return self._offered.empty()
+
     def stop(self) -> None:
         """Finish the frame in work and keep what is there."""
         self._stop.set()
@@ -284,7 +289,9 @@ class Scene:
         return self.folder / "result"
 
     def describe(self) -> dict:
-        return {**asdict(self.status), "kind": self.kind, "queries": self.queries.tolist()}
+        """What the viewer is told; `is_fed`: the visitor's own camera is wanted."""
+        told = {"kind": self.kind, "is_fed": self._open_frames == self._camera, "queries": self.queries.tolist()}
+        return {**asdict(self.status), **told}
 
     def packet(self, position: int, source: Source) -> bytes:
         """What the browser gets of a frame; of the point head's points it is made when first asked for."""

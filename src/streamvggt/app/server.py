@@ -9,11 +9,13 @@ nobody else: what is another's is not found, as if it were not there.
     GET  scene/ID/depth/POSITION   depth and confidence of a frame
     POST scene/ID/queries          points to follow in the next run
     POST scene/ID/stop
+    POST scene/ID/picture          a picture of the visitor's camera; answered when the next one is wanted
     POST scene/ID/export/KIND      a file of the result, made with the viewer's settings
     GET  viewer/FILE               the viewer's parts
 """
 
 import asyncio
+import io
 import secrets
 import struct
 import time
@@ -21,6 +23,7 @@ from http.cookies import SimpleCookie
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -37,6 +40,7 @@ from streamvggt.export import PointFilter
 STATIC = Path(__file__).parent / "static"
 COOKIE = "streamvggt_visitor"
 NEWS_WAIT = 10.0  # seconds until the answer is that there is nothing new
+PICTURE_BYTES = 4_000_000  # of one picture of a visitor's camera, at most
 NEWS_BYTES = 3_000_000  # of packets in one answer, about
 FILE_NAMES = {"glb": "scene.glb", "ply": "points.ply", "colmap": "colmap.zip", "tum": "trajectory.txt"}
 FILE_NAMES |= {"depth": "depth.zip", "video": "preview.mp4"}
@@ -147,6 +151,22 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
             raise HTTPException(400, str(error)) from error
         return JSONResponse(scene.describe()["queries"], headers=PRIVATE)
 
+    async def picture(request: Request) -> Response:
+        scene = scene_of(request)
+        content = b""
+        async for piece in request.stream():
+            content += piece
+            if len(content) > PICTURE_BYTES:
+                raise HTTPException(413, "The picture is too large.")
+        image = await run_in_threadpool(picture_from, content)
+        if image is None or scene.kind != "live":
+            raise HTTPException(400, "A JPEG of at most 4 million pixels was expected, for a scene of a camera.")
+        scene.offer(image)
+        deadline = time.monotonic() + NEWS_WAIT
+        while not scene.wants_picture and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        return JSONResponse({}, headers=PRIVATE)
+
     async def stop(request: Request) -> Response:
         scene_of(request).stop()
         return JSONResponse({}, headers=PRIVATE)
@@ -169,9 +189,19 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
         Route("/depth/{position:int}", depth),
         Route("/queries", queries, methods=["POST"]),
         Route("/stop", stop, methods=["POST"]),
+        Route("/picture", picture, methods=["POST"]),
         Route("/export/{kind}", export, methods=["POST"]),
     ]
     return [Mount("/scene/{id}", routes=routes), Mount("/viewer", app=StaticFiles(directory=STATIC))]
+
+
+def picture_from(content: bytes) -> np.ndarray | None:
+    """The pixels of a JPEG that a browser's camera made, RGB (H, W, 3); None if it is none, or a very large one."""
+    try:
+        with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
+            return np.asarray(image.convert("RGB")) if image.width * image.height <= 4_000_000 else None
+    except Exception:  # Pillow's readers raise anything
+        return None
 
 
 def number(request: Request, name: str) -> int:

@@ -1,6 +1,7 @@
 // Buttons, sliders and pictures around the cloud. Everything but the source of the points, the depth map of a frame and
 // downloads is answered here, from what the browser holds.
 
+import { sendPictures } from "./camera.js";
 import { Cloud, trackColor } from "./cloud.js";
 import { Feed, reason } from "./feed.js";
 
@@ -17,6 +18,7 @@ let status = { state: "", run: 0, num_frames: 0, sources: ["depth"], queries: []
 let position = 0;
 let stick = true; // the newest frame is shown until the visitor looks at another
 let picks = [];
+let isFeeding = false; // the visitor's camera is on
 const depths = new Map(); // of frames looked at lately, by position
 
 const feed = new Feed({ onStatus, onFrame, onRun, onTrouble });
@@ -69,7 +71,19 @@ function onStatus(news) {
   at("source").querySelector("[value=head]").disabled = !news.sources.includes("head");
   at("choose-points").hidden = news.kind === "live" || isActive || !news.num_frames;
   if (isNew && news.state === "ready" && news.kind !== "live") showPreview();
+  if (news.is_fed && isActive && !isFeeding) feedPictures();
   fit();
+}
+
+async function feedPictures() {
+  isFeeding = true;
+  try {
+    await sendPictures(() => ["loading", "running"].includes(status.state));
+  } catch (error) {
+    say(error.message, true);
+    fetch("stop", { method: "POST" });
+  }
+  isFeeding = false;
 }
 
 function sentence({ state, num_frames, expected, fps, seconds_left, memory_mb, weights, kind }) {

@@ -1,0 +1,272 @@
+"""What the demo page costs: frames per second with it and without, time to the first points, 500 frames in the viewer.
+
+    python benchmarks/demo.py --weights tiny --out benchmarks/demo.md
+
+Bare is `for frame in load_frames(clip): session.push(frame)`. The page is the same clip through the running demo,
+started by a click in Chromium on the same machine: once with a viewer that takes everything but draws nothing, as if it
+ran on the visitor's machine, and once with one that draws, without a graphics card. All three run in turns, because
+other work changes the speed of the machine; the quotient within a turn is what counts.
+"""
+
+import argparse
+import shlex
+import shutil
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import uvicorn
+from machine import describe
+from playwright.sync_api import Browser, sync_playwright
+from starlette.applications import Starlette
+from tqdm import trange
+
+from streamvggt import VGGT, StreamSession, Window, load_frames, load_model
+from streamvggt.app.gradio_app import PageOptions, build_page, serve
+from streamvggt.app.networks import Networks
+from streamvggt.app.packet import pack, updated_ranges
+from streamvggt.app.scene import Scene
+from streamvggt.app.scenes import NO_OWNER, Scenes
+from streamvggt.app.server import scene_routes
+from streamvggt.export.result import ResultFrame
+
+CLIP = Path(__file__).parents[1] / "assets" / "clip.mp4"
+CHROMIUM_FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+WAIT = 600_000  # milliseconds
+# Runs in every frame of the page before its own scripts: when the first points have been drawn.
+WATCH = """
+  addEventListener("click", (event) => { if (event.target.id === "start") window.clicked = Date.now(); }, true);
+  const watch = () => {
+    if (!window.viewer) return setTimeout(watch, 5);
+    const cloud = viewer.cloud, add = cloud.add.bind(cloud);
+    cloud.add = (packet) => { add(packet); window.firstPoints ??= new Promise((done) => requestAnimationFrame(() =>
+      setTimeout(() => done(Date.now())))); };
+    if (!DRAWS) { cloud.render = () => {}; }
+  };
+  watch();
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", default="tiny")
+    parser.add_argument("--frames", type=int, default=48, help="of the clip (default: all 48)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--viewer-frames", type=int, default=500, help="0: leave this part out")
+    parser.add_argument("--chromium", default="chromium")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=which(arguments.chromium), args=CHROMIUM_FLAGS)
+        report = compare(browser, arguments)
+        if arguments.viewer_frames:
+            report += measure_viewer(browser, arguments.viewer_frames)
+    head = ["# The demo page", "", "```bash", f"python {shlex.join(sys.argv)}", "```", ""]
+    head += [f"{describe(torch.device('cpu'))}. Other work ran on the machine at the same time.", ""]
+    arguments.out.write_text("\n".join([*head, *report]))
+
+
+def which(program: str) -> str:
+    found = shutil.which(program)
+    if found is None:
+        raise FileNotFoundError(f"no {program} on this machine: apt-get install chromium, or name it with --chromium")
+    return found
+
+
+def compare(browser: Browser, arguments: argparse.Namespace) -> list[str]:
+    """The network alone and through the page, in turns, as lines of the report."""
+    model = load_model(arguments.weights, sees="past")
+    rows = []
+    with page_of(model, arguments.frames) as (address, scenes):
+        for _ in trange(arguments.rounds + 1, desc="rounds"):
+            alone = bare(model, arguments.frames)
+            taken, first = through_page(browser, address, scenes, draws=False)
+            drawn, _ = through_page(browser, address, scenes, draws=True)
+            rows.append((alone, taken, drawn, first))
+    rows = np.array(rows[1:])  # the first round warms up
+    ratios = rows[:, 1:3] / rows[:, :1]
+    table = [
+        f"| {number} | {alone:.1f} | {taken:.1f} | {taken / alone:.2f} | {drawn:.1f} | {drawn / alone:.2f} | {first:.0f} |"
+        for number, (alone, taken, drawn, first) in enumerate(rows, 1)
+    ]
+    alone, taken, drawn, first = np.median(rows, 0)
+    of_taken, of_drawn = np.median(ratios, 0)
+    table.append(
+        f"| median | {alone:.1f} | {taken:.1f} | {of_taken:.2f} | {drawn:.1f} | {of_drawn:.2f} | {first:.0f} |"
+    )
+    height, width = next(iter(load_frames(CLIP, size=model.config["image_size"]))).image.shape[1:]
+    return [
+        f"## The page costs {100 * (of_taken - 1):.0f} % of the network's time",
+        "",
+        f"`{arguments.weights}`, {width}×{height}, {arguments.frames} frames of `assets/clip.mp4`, memory window:1,8, "
+        "camera and depth heads; milliseconds per frame between the first frame and the last:",
+        "",
+        "| round | bare | page, drawn elsewhere | / bare | page, drawn here without graphics | / bare | first points |",
+        "|---|---|---|---|---|---|---|",
+        *table,
+        "",
+        f"That is {1000 / alone:.1f}, {1000 / taken:.1f} and {1000 / drawn:.1f} frames/s. First points: milliseconds from "
+        "pressing Start until they are in the viewer; the weights were loaded before.",
+        "",
+    ]
+
+
+@contextmanager
+def page_of(model: VGGT, num_frames: int):
+    scenes = Scenes()
+    options = PageOptions(max_frames=num_frames, examples={"Example": CLIP})
+    blocks = build_page(Networks({"network": "network"}, lambda name: model), scenes, options)
+    try:
+        yield serve(blocks, scenes, options, block=False), scenes
+    finally:
+        blocks.close()
+        scenes.close()
+
+
+def bare(model: VGGT, num_frames: int) -> float:
+    """Milliseconds per frame of the session alone, reading the clip included."""
+    session = StreamSession(model, policy=Window(1, 8), heads=("camera", "depth"))
+    done = []
+    for frame in load_frames(CLIP, size=model.config["image_size"], patch_size=model.patch_size, max_frames=num_frames):
+        session.push(frame)
+        done.append(time.perf_counter())
+    return 1000 * (done[-1] - done[0]) / (len(done) - 1)
+
+
+def through_page(browser: Browser, address: str, scenes: Scenes, draws: bool) -> tuple[float, float]:
+    """Milliseconds per frame, by the times at which the frames were written, and from the click to the first points."""
+    context = browser.new_context(viewport={"width": 1280, "height": 760})
+    context.set_default_timeout(WAIT)
+    context.add_init_script(f"const DRAWS = {str(draws).lower()}; {WATCH}")
+    page = context.new_page()
+    page.goto(address)
+    page.get_by_role("button", name="Example").click()
+    viewer = page.frame_locator("#viewer iframe")
+    viewer.locator("#preview img").wait_for()
+    page.get_by_role("button", name="More settings").click()
+    page.get_by_label("number input for Frames per second of a video").fill("0")
+    page.get_by_label("number input for Frames, at most").fill("1000")  # the page knows its limit
+    page.get_by_label("number input for Frames, at most").blur()
+    page.locator("#start").click()
+    viewer.get_by_text("Done:").wait_for()
+    frame = page.query_selector("#viewer iframe").content_frame()
+    first = frame.evaluate("async () => (await firstPoints) - parent.clicked")
+    scene_id = frame.url.split("/scene/")[1].split("/")[0]
+    (scene,) = [scene for _, scene in scenes._scenes.values() if scene.id == scene_id]
+    written = [path.stat().st_mtime for path in sorted((scene.result_folder / "frames").iterdir())]
+    context.close()
+    return 1000 * (written[-1] - written[0]) / (len(written) - 1), first
+
+
+def measure_viewer(browser: Browser, num_frames: int) -> list[str]:
+    """A made-up clip of 518×392 in the viewer, as lines of the report."""
+    scenes = Scenes()
+    scene = scenes.new(NO_OWNER, "video", partial(load_frames, CLIP))
+    num_bytes = write_walk(scene, num_frames)
+    server = uvicorn.Server(uvicorn.Config(Starlette(routes=scene_routes(scenes)), port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    page = browser.new_page(viewport={"width": 1280, "height": 760})
+    page.set_default_timeout(WAIT)
+    begun = time.perf_counter()
+    page.goto(f"http://127.0.0.1:{port}/scene/{scene.id}/")
+    page.wait_for_function(f"() => viewer.cloud.frames.length === {num_frames} && viewer.cloud.isCalm")
+    loaded = time.perf_counter() - begun
+    said = page.evaluate(INTERACT)
+    page.close()
+    server.should_exit = True
+    thread.join()
+    scenes.close()
+    return [
+        f"## {num_frames} frames of 518×392 in the viewer",
+        "",
+        "Made-up frames, all there before the page is opened; drawn by the processor (SwiftShader) in a window of "
+        "1280×760: a machine with graphics is faster.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| pixels with a depth | {num_frames * 518 * 392 / 1e6:.0f} million |",
+        f"| sent | {num_bytes / 1e6:.0f} MB, {num_bytes / num_frames / 1e3:.0f} kB per frame |",
+        f"| until all is there and drawn | {loaded:.1f} s |",
+        f"| points held and drawn when calm | {said['points'] / 1e6:.2f} million |",
+        f"| memory of the page's script | {said['heap'] / 1e6:.0f} MB |",
+        f"| turning the scene: ms between pictures, median and 95 % | {said['median']:.0f}, {said['p95']:.0f} |",
+        f"| the confidence slider: ms until its picture is there | {said['slider']:.0f} |",
+        "",
+    ]
+
+
+INTERACT = """async () => {
+  const frame = () => new Promise((done) => requestAnimationFrame(done));
+  const times = [];
+  for (let i = 0; i < 60; i++) {
+    const begun = performance.now();
+    viewer.cloud.camera.position.x += 0.01 * viewer.cloud.scale;
+    viewer.cloud.draw();
+    await frame(); await frame();
+    times.push(performance.now() - begun);
+  }
+  const begun = performance.now();
+  const slider = document.getElementById("percentile");
+  slider.value = 60;
+  slider.dispatchEvent(new Event("input"));
+  await frame(); await frame();
+  const sorted = times.slice(10).sort((a, b) => a - b);
+  return {
+    slider: performance.now() - begun,
+    median: sorted[sorted.length >> 1],
+    p95: sorted[Math.floor(0.95 * sorted.length)],
+    points: viewer.cloud.numPoints,
+    heap: performance.memory.usedJSHeapSize,
+  };
+}"""
+
+
+def write_walk(scene: Scene, num_frames: int) -> int:
+    """Packets of a walk along a wavy wall, and the status of a run that has ended; bytes of the packets."""
+    height, width = 392, 518
+    y, x = np.indices((height, width)).astype(np.float32)
+    random = np.random.default_rng(0)
+    texture = cv2.GaussianBlur(random.uniform(0, 255, (height, 2 * width, 3)).astype(np.float32), (0, 0), 6)
+    texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    folder = scene.result_folder / "packets-depth"
+    folder.mkdir(parents=True)
+    ranges, num_bytes = None, 0
+    for position in trange(num_frames, desc="walk"):
+        shift = position * width // num_frames
+        pose = np.eye(3, 4)
+        pose[0, 3] = -4 * position / num_frames
+        depth = 2 + 0.5 * np.sin((x + shift) / 40) + 0.3 * np.cos(y / 30)
+        frame = ResultFrame(
+            index=position,
+            name=f"frame_{position:06d}",
+            time=position / 10,
+            cam_from_world=pose,
+            intrinsics=np.array([[450.0, 0, width / 2], [0, 450.0, height / 2], [0, 0, 1]]),
+            original_size=(height, width),
+            original_from_image=np.eye(3),
+            content=(0, 0, height, width),
+            image=np.ascontiguousarray(texture[:, shift : shift + width]),
+            depth=depth,
+            depth_conf=(1 + depth * random.uniform(0.5, 1, depth.shape)).astype(np.float32),
+        )
+        ranges = updated_ranges(ranges, frame)
+        packet = pack(frame, position, "depth", ranges, [])
+        num_bytes += len(packet)
+        (folder / f"{position:06d}.bin").write_bytes(packet)
+    scene.status = replace(scene.status, state="finished", run=1, num_frames=num_frames, weights="made up")
+    return num_bytes
+
+
+if __name__ == "__main__":
+    main()
