@@ -110,7 +110,7 @@ class MultiViewDataset:
         within = item - (int(self._ends[position - 1]) if position else 0)
         chosen = self._selection(scene).choose(source, scene, within, num_views, self.max_views, random)
         is_masked = random.random() < source.mask_share
-        names, views, used = [], [], set(chosen.positions)
+        shown, views, used = [], [], set(chosen.positions)
         for number in chosen.positions:
             if not views:
                 view = self._read(scene, number, is_masked)
@@ -120,12 +120,14 @@ class MultiViewDataset:
                 view = self._fit(self._read(scene, number, is_masked), scene, number, size, random)
             if source.replaces_empty and not view.valid.any():
                 number, view = self._neighbour(scene, number, is_masked, size, used, random)
-            names.append(source.frames(scene)[number])
+            shown.append(number)
             views.append(view)
         if self.jitter:
             change = ColourJitter.draw(random)
             views = [replace(view, image=change(view.image)) for view in views]
-        return Sample(views, scene, names, chosen.is_video, time.perf_counter() - began)
+        is_video = chosen.is_video and shown == sorted(shown)  # a replacement may come from before
+        names = [source.frames(scene)[number] for number in shown]
+        return Sample(views, scene, names, is_video, time.perf_counter() - began)
 
     def _selection(self, scene: str) -> Selection:
         return self.selection or self.source.selection_of(scene)
