@@ -1,0 +1,98 @@
+"""What bundle adjustment makes of disturbed cameras of the procedural world, by where its tracks come from.
+
+python benchmarks/bundle_adjustment.py --scenes 24
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from machine import describe
+from tqdm import tqdm
+
+from streamvggt.data.synthetic import SyntheticWorld
+from streamvggt.data.synthetic.scene import WorldStyle
+from streamvggt.data.view import Batch
+from streamvggt.evaluation.bundle_adjustment import NotAdjusted, Tracks, adjust
+from streamvggt.evaluation.pose_metrics import auc, relative_pose_errors
+from streamvggt.evaluation.tracks import sift_tracks
+from streamvggt.geometry.camera import Cameras, compose_poses, invert_pose
+from streamvggt.geometry.rotation import matrix_from_quaternion
+
+SIZE = (294, 392)
+NUM_FRAMES = 6
+
+
+def disturbed(cameras: Cameras, generator: torch.Generator) -> Cameras:
+    """Turned by 2° about each axis, shifted by a twentieth of their spread (both one sigma), 5 % too long a focus."""
+    poses = cameras.cam_from_world.double()
+    half = torch.deg2rad(torch.randn(len(poses), 3, generator=generator).double() * 2) / 2
+    turn = matrix_from_quaternion(torch.cat([half, torch.ones(len(poses), 1).double()], -1))
+    centres = invert_pose(poses)[..., 3]
+    spread = (centres - centres.mean(0)).norm(dim=-1).mean()
+    shift = torch.randn(len(poses), 3, 1, generator=generator).double() * spread / 20
+    intrinsics = cameras.intrinsics.double() * torch.tensor([[1.05, 1, 1], [1, 1.05, 1], [1, 1, 1]])
+    return Cameras(compose_poses(torch.cat([turn, shift], -1), poses), intrinsics)
+
+
+def true_tracks(batch: Batch, generator: torch.Generator) -> Tracks:
+    """Known ones with 0.5 pixels of noise, a tenth of them wrong."""
+    positions = batch.tracks[0] + 0.5 * torch.randn(batch.tracks[0].shape, generator=generator)
+    is_wrong = torch.rand(positions.shape[:2], generator=generator) < 0.1
+    anywhere = torch.rand(positions.shape, generator=generator) * torch.tensor(SIZE[::-1])
+    return Tracks(torch.where(is_wrong[..., None], anywhere, positions), batch.visibility[0])
+
+
+PROVIDERS: dict[str, Callable[[Batch, torch.Generator], Tracks]] = {
+    "known tracks, 0.5 px noise, a tenth wrong": true_tracks,
+    "SIFT": lambda batch, _: sift_tracks(batch.images[0], batch.cameras),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scenes", type=int, default=24)
+    arguments = parser.parse_args()
+    world = SyntheticWorld("test", style=WorldStyle(moving_share=0.0))
+    before: list[list[float]] = []
+    after: dict[str, list[list[float]]] = {name: [] for name in PROVIDERS}
+    kept = dict.fromkeys(PROVIDERS, 0)
+    for scene in tqdm(range(arguments.scenes), unit="scene"):
+        generator = torch.Generator().manual_seed(scene)
+        batch = world.batch(scene, 1, NUM_FRAMES, *SIZE, num_tracks=400)
+        true = Cameras(batch.cam_from_world[0], batch.intrinsics[0])
+        start = disturbed(true, generator)
+        before.append(areas(start.cam_from_world, true.cam_from_world))
+        for name, provider in PROVIDERS.items():
+            poses = start.cam_from_world
+            try:
+                poses = adjust(start, provider(batch, generator), SIZE, batch.depth[0])
+            except NotAdjusted:
+                kept[name] += 1
+            after[name].append(areas(poses, true.cam_from_world))
+    print("# Bundle adjustment of disturbed cameras\n")
+    print(f"`python benchmarks/bundle_adjustment.py --scenes {arguments.scenes}`\n")
+    print(f"{arguments.scenes} static scenes, {NUM_FRAMES} frames of {SIZE[1]}×{SIZE[0]}. Disturbed: {disturbed.__doc__}\n")
+    print("| cameras | AUC@30 | AUC@15 | AUC@5 | better in | worse in | kept as they were |")
+    print("|---|---|---|---|---|---|---|")
+    print(f"| disturbed | {text(before)} | | | |")
+    for name, numbers in after.items():
+        change = np.array(numbers)[:, 1] - np.array(before)[:, 1]
+        print(f"| adjusted, {name} | {text(numbers)} | {(change > 0).sum()} | {(change < 0).sum()} | {kept[name]} |")
+    print(f"\n{describe(torch.device('cpu'))}")
+
+
+def areas(poses: torch.Tensor, true: torch.Tensor) -> list[float]:
+    errors = torch.maximum(*relative_pose_errors(poses, true))
+    return [auc(errors, threshold) for threshold in (30, 15, 5)]
+
+
+def text(numbers: list[list[float]]) -> str:
+    return " | ".join(f"{value:.3f}" for value in np.mean(numbers, 0))
+
+
+if __name__ == "__main__":
+    main()
