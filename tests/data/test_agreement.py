@@ -70,3 +70,20 @@ def test_nothing_valid_agrees_on_nothing(pair):
     empty = replace(pair[0], depth=pair[0].depth * 0, valid=torch.zeros_like(pair[0].valid))
     assert agreement(empty, pair[1]) == agreement(pair[0], empty)
     assert agreement(empty, pair[1]).overlap == 0
+
+
+def lasered(view: View) -> View:
+    """Depth at one pixel in sixteen."""
+    where = view.valid & (torch.rand(view.valid.shape, generator=torch.Generator().manual_seed(0)) < 1 / 16)
+    return replace(view, depth=view.depth * where, valid=where)
+
+
+def test_sparse_depth_agrees_roughly(pair):
+    found = agreement(*map(lasered, pair))
+    assert found.overlap > 0.15 and found.agreeing > 0.6, found
+
+
+@pytest.mark.parametrize("kind", ["camera and world swapped", "OpenGL axes", "millimetres for metres"])
+def test_sparse_depth_in_a_grossly_wrong_convention_does_not(pair, kind):
+    wrong = [WRONG[kind](lasered(view)) for view in pair]
+    assert agreement(*wrong).agreeing < 0.8 * agreement(*map(lasered, pair)).agreeing, agreement(*wrong)

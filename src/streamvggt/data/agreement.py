@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,6 +15,9 @@ from streamvggt.geometry.camera import Cameras
 from streamvggt.geometry.pointmap import pixel_grid, project
 
 MAX_PIXELS, MAX_DEPTH = 0.5, 0.01
+SPREAD = 1.5
+"""How many pixels far depth is carried from where a laser has measured it: to the eight around."""
+MAX_DEPTH_SPREAD = 0.02
 
 
 @dataclass(frozen=True)
@@ -30,11 +35,40 @@ class Agreement:
 
 def agreement(first: View, second: View) -> Agreement:
     """Sends the pixels of one view into another and back, with both depths and cameras."""
-    landed, pixel_error, depth_error, _ = round_trip(first, second)
-    if not first.valid.any() or not landed.any():
+    landed, good = agreeing_pixels(first, second)
+    if not landed.any():
         return Agreement(0.0, 0.0)
-    good = (pixel_error < MAX_PIXELS) & (depth_error < MAX_DEPTH)
     return Agreement(landed.sum().item() / first.valid.sum().item(), good[landed].float().mean().item())
+
+
+def agreeing_pixels(first: View, second: View) -> tuple[Tensor, Tensor]:
+    """Which pixels of a view land on valid ones of another, and which of them agree. (H, W), (H, W) bool
+
+    Where the other's depth is known at single pixels only, it is the depth of a neighbour that must be the same, by
+    2 %. That tells gross mistakes; a slightly wrong focal length it does not.
+    """
+    if is_sparse(second):
+        landed, _, depth_error, _ = round_trip(first, spread(second))
+        return landed, landed & (depth_error < MAX_DEPTH_SPREAD)
+    landed, pixel_error, depth_error, _ = round_trip(first, second)
+    return landed, landed & (pixel_error < MAX_PIXELS) & (depth_error < MAX_DEPTH)
+
+
+def is_sparse(view: View) -> bool:
+    """Whether most pixels with depth have neighbours without, as lasers leave them."""
+    valid = view.valid
+    squares = valid[1:, 1:] & valid[:-1, 1:] & valid[1:, :-1] & valid[:-1, :-1]
+    return squares.sum() < 0.25 * valid.sum()
+
+
+def spread(view: View) -> View:
+    """Depth known also beside where it was measured: that of the nearest pixel, up to `SPREAD` away."""
+    unknown = (~view.valid).numpy().astype(np.uint8)
+    distance, label = cv2.distanceTransformWithLabels(unknown, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    near = distance <= SPREAD
+    depth_of_label = np.zeros(label.max() + 1, np.float32)
+    depth_of_label[label[view.valid.numpy()]] = view.depth[view.valid].numpy()
+    return replace(view, depth=torch.from_numpy(depth_of_label[label] * near), valid=torch.from_numpy(near))
 
 
 def round_trip(first: View, second: View) -> tuple[Tensor, Tensor, Tensor, Tensor]:

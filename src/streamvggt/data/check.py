@@ -13,14 +13,15 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
-from streamvggt.data.agreement import agreement
+from streamvggt.data.agreement import agreement, is_sparse
 from streamvggt.data.decode import BadData
 from streamvggt.data.picture import agreement_picture, depth_picture
 from streamvggt.data.transforms import image_array
 from streamvggt.data.view import View
 
-ENOUGH_OVERLAP = 0.2
-"""Share of a view that must be seen by another one to say whether they agree."""
+ENOUGH_OVERLAP, ENOUGH_SPARSE_OVERLAP = 0.2, 0.04
+"""Share of a view that must be seen by another one to say whether they agree; where depth is known at single pixels
+only, few meet one of them."""
 ENOUGH_AGREEMENT = 0.3
 """Less than this share of what two views both see is hardly to be explained by things that move or hide each other."""
 STEPS = (1, 2, 5)
@@ -163,9 +164,10 @@ def _compare(
         if None in views or views[0].depth.shape != views[1].depth.shape:
             continue
         found = agreement(*views)
-        if found.overlap > ENOUGH_OVERLAP:
+        overlaps = found.overlap > (ENOUGH_SPARSE_OVERLAP if is_sparse(views[1]) else ENOUGH_OVERLAP)
+        if overlaps:
             findings.agreeing.append(found.agreeing)
-        if len(findings.rows) < num_rows and (found.overlap > ENOUGH_OVERLAP or attempt > num_pairs):
+        if len(findings.rows) < num_rows and (overlaps or attempt > num_pairs):
             title = f"{scene}   {pair[0]}, {pair[1]}   overlap {found.overlap:.0%}, of it agreeing {found.agreeing:.0%}"
             pictures = [picture for view in views for picture in (image_array(view.image), depth_picture(view))]
             findings.rows.append((title, [*pictures, agreement_picture(*views)]))

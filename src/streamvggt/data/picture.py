@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from streamvggt.data.agreement import MAX_DEPTH, MAX_PIXELS, round_trip
+from streamvggt.data.agreement import agreeing_pixels
 from streamvggt.data.transforms import image_array
 from streamvggt.data.view import View
 
@@ -35,8 +35,7 @@ def depth_picture(view: View) -> np.ndarray:
 
 def agreement_picture(first: View, second: View) -> np.ndarray:
     """The first view in grey; green where the second sees the same at the same place and depth, red where not."""
-    landed, pixel_error, depth_error, _ = round_trip(first, second)
-    good = landed & (pixel_error < MAX_PIXELS) & (depth_error < MAX_DEPTH)
+    landed, good = agreeing_pixels(first, second)
     picture = image_array(first.image.mean(0, keepdim=True).expand(3, -1, -1) * 0.6)
     for where, colour in ((landed & ~good, DISAGREES), (good, AGREES)):
         picture[where.numpy()] = picture[where.numpy()] // 2 + np.array(colour, np.uint8) // 2
