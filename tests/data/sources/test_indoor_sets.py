@@ -2,6 +2,7 @@
 
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -200,3 +201,38 @@ def test_damage_names_the_file(tmp_path):
     (root / "scans_train" / other.scene / "new_scene_metadata.npz").unlink()
     with pytest.raises(FileNotFoundError, match=f"{other.scene}/new_scene_metadata.npz"):
         ScanNet(root)
+
+
+# All of them
+
+
+@pytest.mark.parametrize(
+    ("layout", "source"),
+    [
+        (arkitscenes, ARKitScenes),
+        (arkitscenes_highres, ARKitScenesHighRes),
+        (scannetpp, ScanNetpp),
+        (scannet, ScanNet),
+    ],
+)
+def test_damaged_images_and_depths_name_the_file(layout, source, tmp_path):
+    (place, _) = layout.write(tmp_path, CLIPS)
+    read = source(tmp_path / source.folder)
+    frame = place.frames[0]
+    (image,) = read.root.rglob(f"{place.scene}/*/{frame}.jpg")
+    (depth,) = read.root.rglob(f"{place.scene}/*/{frame}.png")
+    content = depth.read_bytes()
+    for damage, said in [
+        (content[: len(content) // 2], rf"{frame}.png: the image is cut off"),
+        (cv2.imencode(".png", np.zeros((30, 40), np.uint8))[1].tobytes(), rf"{frame}.png: a 16-bit image"),
+        (cv2.imencode(".png", np.zeros((15, 20), np.uint16))[1].tobytes(), r"\(30, 40\) pixels, its depth \(15, 20\)"),
+    ]:
+        depth.write_bytes(damage)
+        with pytest.raises(BadData, match=said):
+            read.read(place.scene, frame)
+    depth.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{frame}.png"):
+        read.read(place.scene, frame)
+    image.write_bytes(image.read_bytes()[:200])
+    with pytest.raises(BadData, match=rf"{frame}.jpg: (the image is cut off|damaged)"):
+        read.read(place.scene, frame)
