@@ -6,7 +6,7 @@ Sizes are (width, height) in pixels, as data sets write them. H×W pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -67,7 +67,7 @@ def crop(view: View, left: int, top: int, size: Size) -> View:
     intrinsics = view.intrinsics.clone()
     intrinsics[0, 2] -= left
     intrinsics[1, 2] -= top
-    return _with_pixels(view, view.image[:, rows, columns], (rows, columns), intrinsics)
+    return _with_pixels(view, view.image[:, rows, columns], lambda pixels: pixels[rows, columns], intrinsics)
 
 
 def resize(view: View, size: Size) -> View:
@@ -78,12 +78,11 @@ def resize(view: View, size: Size) -> View:
     scale_x, scale_y = size[0] / width, size[1] / height
     pixels = Image.fromarray(image_array(view.image))
     kernel = Image.Resampling.LANCZOS if min(scale_x, scale_y) < 1 else Image.Resampling.BICUBIC
-    rows = nearest(height, size[1])[:, None]
-    columns = nearest(width, size[0])[None]
+    rows, columns = nearest(height, size[1]), nearest(width, size[0])
     return _with_pixels(
         view,
         image_tensor(np.asarray(pixels.resize(size, kernel))),
-        (rows, columns),
+        lambda pixels: pixels.index_select(0, rows).index_select(1, columns),
         scale_intrinsics(view.intrinsics, scale_x, scale_y),
     )
 
@@ -112,16 +111,17 @@ def image_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32)).div_(255)
 
 
-def _with_pixels(view: View, image: Tensor, where: tuple, intrinsics: Tensor) -> View:
+def _with_pixels(view: View, image: Tensor, taken: Callable[[Tensor], Tensor], intrinsics: Tensor) -> View:
+    """A view of another image, and of everything else what is taken of it."""
     ids = view.object_ids
     return replace(
         view,
         image=image,
-        depth=view.depth[where],
-        valid=view.valid[where],
-        sky=view.sky[where],
+        depth=taken(view.depth),
+        valid=taken(view.valid),
+        sky=taken(view.sky),
         intrinsics=intrinsics,
-        object_ids=None if ids is None else ids[where],
+        object_ids=None if ids is None else taken(ids),
     )
 
 

@@ -1,0 +1,149 @@
+"""How fast a worker loads training samples of each data set, and what takes the time.
+
+python benchmarks/data.py --out benchmarks/data.md
+
+Every data set is the procedural world in its layout, at the size in which the set is stored; one process, one thread,
+in seconds of the processor, so that what else the machine does is left out. Files were just written: no disk is waited
+for.
+"""
+
+import argparse
+import cProfile
+import os
+import pstats
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from machine import describe
+from tqdm import tqdm
+
+from streamvggt.data.dataset import MultiViewDataset
+from streamvggt.data.registry import LAYOUTS, find
+from streamvggt.data.sources.spring import Spring
+from streamvggt.data.synthetic.layouts._clips import world_clips
+
+STORED = {  # width, height
+    "co3d": (512, 512),
+    "wildrgbd": (512, 384),
+    "arkitscenes": (640, 480),
+    "arkitscenes_highres": (640, 480),
+    "scannetpp": (920, 690),
+    "scannet": (640, 480),
+    "hypersim": (1024, 768),
+    "blendedmvs": (512, 384),
+    "megadepth": (800, 600),
+    "waymo": (512, 341),
+    "virtual_kitti2": (1242, 375),
+    "omniobject3d": (800, 800),
+    "spring": (960, 540),
+    "mvs_synth": (1280, 720),
+    "point_odyssey": (960, 540),
+}
+SIZE, NUM_VIEWS, NUM_FRAMES = (518, 392), 10, 12
+PARTS = {  # what a part of the time is spent in: file of the code, function
+    "decode colour": [("decode.py", "read_colour")],
+    "decode depth, masks": [("decode.py", name) for name in ("read_png16", "read_mask", "read_exr", "read_npy")],
+    "decode cameras, lists": [("decode.py", name) for name in ("read_npz", "read_json", "open_hdf5")],
+    "resize": [("transforms.py", "resize")],
+    "jitter": [("transforms.py", "__call__")],
+}
+
+
+def measure(root: Path, name: str, num_samples: int) -> str:
+    """A row of the table."""
+    dataset = MultiViewDataset(source=name, data_root=root, max_views=NUM_VIEWS, aug_crop=16, jitter=True)
+
+    def load(number: int) -> None:
+        dataset.sample(number % len(dataset), NUM_VIEWS, SIZE, np.random.default_rng(number))
+
+    load(0)  # imports and indices
+    began = time.process_time()
+    for number in range(num_samples):
+        load(number)
+    seconds = (time.process_time() - began) / num_samples
+    profile = cProfile.Profile(time.process_time)
+    profile.runcall(lambda: [load(number) for number in range(num_samples)])
+    stats = pstats.Stats(profile)
+    shares = [share(stats, functions) / stats.total_tt for functions in PARTS.values()]
+    width, height = STORED[name]
+    cells = [f"{value:.0%}" for value in [*shares, 1 - sum(shares)]]
+    return f"| `{name}` | {width}×{height} | {1 / seconds:.1f} | {seconds * 1000:.0f} ms | " + " | ".join(cells) + " |"
+
+
+def share(stats: pstats.Stats, functions: list[tuple[str, str]]) -> float:
+    """Seconds spent in some functions and what they call."""
+    return sum(
+        cumulative
+        for (file, _, function), (_, _, _, cumulative, _) in stats.stats.items()
+        if (Path(file).name, function) in functions
+    )
+
+
+def startup(root: Path, num_scenes: int = 200, num_frames: int = 500) -> list[str]:
+    """Seconds to open a source of many frames, for the first time and again."""
+    for scene in tqdm(range(num_scenes), "files", leave=False):
+        folder = root / Spring.folder / f"{scene:04d}/rgb"
+        folder.mkdir(parents=True)
+        for frame in range(num_frames):
+            (folder / f"{frame:04d}.png").touch()
+    seconds = []
+    for _ in range(2):
+        began = time.perf_counter()
+        Spring(root / Spring.folder)
+        seconds.append(time.perf_counter() - began)
+    return [
+        "",
+        f"Opening a source of {num_scenes * num_frames:,} frames in {num_scenes} folders: {seconds[0]:.2f} s for the "
+        f"first time, {seconds[1]:.2f} s from the cached index.",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--samples", type=int, default=4, help="of each data set (default: 4)")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    rows, clips = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        os.environ["STREAMVGGT_CACHE"] = str(root / "cache")
+        for name in tqdm(sorted(STORED, key=STORED.get), "data sets", dynamic_ncols=True):
+            width, height = STORED[name]
+            if (width, height) not in clips:
+                clips = {(width, height): world_clips(1, NUM_FRAMES, height, width)}
+            find(LAYOUTS, name).write(root, clips[width, height])
+            rows[name] = measure(root, name, arguments.samples)
+        opened = startup(root / "many")
+    text = "\n".join(
+        [
+            "# Loading training data",
+            "",
+            f"Samples of {NUM_VIEWS} views at {SIZE[0]}×{SIZE[1]}, per worker and second of one core's time, with "
+            "random zoom and colours; then what the time goes into. The rest is crops, conversions and checks.",
+            "",
+            "| set | stored | samples/s | a sample | " + " | ".join(PARTS) + " | rest |",
+            "|---|---|---|---|" + "---|" * (len(PARTS) + 1),
+            *(rows[name] for name in STORED),
+            *opened,
+            "",
+            f"`python benchmarks/data.py --samples {arguments.samples} --out benchmarks/data.md`: the procedural world "
+            "in the layouts of the sets, at their stored sizes; real pictures decode the more slowly the more there is "
+            "in them. Files were just written, so no disk is waited for.",
+            "",
+            describe(torch.device("cpu")),
+            "",
+        ]
+    )
+    print(text)
+    if arguments.out:
+        arguments.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
