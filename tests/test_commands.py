@@ -122,9 +122,14 @@ def test_fine_tune(teacher, data_root, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("script", "config"), [("train.py", "train_tiny"), ("finetune.py", "finetune_tiny")])
+@pytest.mark.parametrize(
+    ("script", "config"),
+    [("train.py", "train_tiny"), ("finetune.py", "finetune_tiny"), ("finetune.py", "finetune_tiny_gpu")],
+)
 def test_the_tiny_recipes_begin(teacher, tmp_path, script, config):
     words = [f"./{script}", "--config-name", config, f"teacher_weights={teacher}", f"output_dir={tmp_path}"]
+    if config.endswith("_gpu"):
+        words += ["data.train.source.device=cpu", "data.validation.device=cpu", "data.validation.max_images=8"]
     done = launch(*words, *SMALL)
     assert done.returncode == 0, done.stderr[-3000:]
 

@@ -8,7 +8,14 @@ from streamvggt.data.synthetic.world import SyntheticWorld
 from streamvggt.data.view import Batch
 from streamvggt.losses.distill import DistillLoss
 from streamvggt.losses.multitask import MultiTaskLoss
-from streamvggt.training.auxiliary import Correspondence, Matches, attention_error, feature_error, find_matches
+from streamvggt.training.auxiliary import (
+    Correspondence,
+    Matches,
+    attention_error,
+    feature_error,
+    find_matches,
+    place_error,
+)
 from streamvggt.training.optim import Optimisation
 from streamvggt.training.supervision import Measurements, Teacher
 from streamvggt.training.trainer import Trainer, scale_gradient
@@ -71,7 +78,10 @@ def test_what_is_hidden_or_moved_does_not_match(rooms):
 def by_hand() -> Matches:
     """Two frames of two patches; each patch of the second frame has its match crosswise in the first."""
     return Matches(
-        torch.tensor([[[0, 1], [1, 0]]]), torch.tensor([[[False, False], [True, True]]]), torch.tensor([0, 0])
+        torch.tensor([[[0, 1], [1, 0]]]),
+        torch.zeros(1, 2, 2, 2),
+        torch.tensor([[[False, False], [True, True]]]),
+        torch.tensor([0, 0]),
     )
 
 
@@ -89,9 +99,21 @@ def test_attention_that_looks_at_the_match_costs_nothing():
 def test_attention_spread_evenly_costs_the_log_of_the_keys_in_sight():
     q, k = torch.zeros(1, 6, 6), torch.randn(1, 6, 6)
     assert attention_error(q, k, by_hand(), 1, causal=False).item() == pytest.approx(torch.tensor(6.0).log().item())
-    forward = Matches(by_hand().patch.flip(1), by_hand().seen.flip(1), torch.tensor([1, 1]))
+    forward = Matches(by_hand().patch.flip(1), by_hand().place, by_hand().seen.flip(1), torch.tensor([1, 1]))
     assert attention_error(q, k, forward, 1, causal=False) > 0
     assert attention_error(q, k, forward, 1, causal=True) == 0  # a later frame is not in sight
+
+
+def test_places_are_compared_where_there_are_matches(rooms):
+    """The places agree with the numbers of the patches; an error of known size costs its size."""
+    matches = find_matches(rooms, 14, torch.zeros(3, dtype=torch.int64))
+    pixel = (matches.place * 98 / 2 + torch.tensor([97, 69]) / 2).round()
+    there = pixel // 14
+    assert torch.equal((there[..., 1] * 7 + there[..., 0])[matches.seen].long(), matches.patch[matches.seen])
+    said = torch.cat([torch.full((6, 3, 5, 2), 9.0), matches.place], 2).flatten(1, 2)  # special tokens say anything
+    assert place_error(said, matches, 5, causal=False) == 0
+    wrong = said + torch.tensor([0.1, -0.2])
+    assert place_error(wrong, matches, 5, causal=False).item() == pytest.approx(0.3, rel=1e-4)
 
 
 def test_features_that_tell_patches_apart_cost_little():
@@ -123,8 +145,9 @@ def test_training_alone_knows_of_it(tmp_path, planes, fresh):
     )
     said = [{name: float(value) for name, value in step.items()} for step in trainer.steps(40)]
     assert said[-1]["attention"] < 0.8 * said[0]["attention"]
+    assert said[-1]["place"] < 0.97 * said[0]["place"]
     assert said[-1]["features"] < 0.8 * said[0]["features"]
-    total = sum(said[0][name] for name in ("camera", "depth", "points", "attention", "features"))
+    total = sum(said[0][name] for name in ("camera", "depth", "points", "attention", "place", "features"))
     assert said[0]["loss"] == pytest.approx(total, rel=1e-4)
     assert set(trainer.network.state_dict()) == names
     assert all(not block.attn._forward_pre_hooks for block in model.aggregator.global_blocks)

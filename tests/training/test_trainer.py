@@ -77,6 +77,17 @@ def test_training_resumed_is_training_uninterrupted_to_the_bit(tmp_path, planes,
     assert sorted(path.name for path in (tmp_path / "cut").glob("step-*")) == ["step-00000004.pt", "step-00000006.pt"]
 
 
+def test_a_training_in_slices_is_a_training_in_one_go(tmp_path, planes, fresh):
+    make(tmp_path / "whole", fresh(), planes(), steps=3).run()
+    for slice_number in range(1, 4):  # no time at all: one step each
+        trainer = make(tmp_path / "sliced", fresh(), planes(), steps=3, stop_after=0.0)
+        trainer.run()
+        assert trainer.step == slice_number
+        assert (tmp_path / "sliced" / "final").exists() == (slice_number == 3)
+    whole, sliced = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "sliced"))
+    assert all(torch.equal(tensor, sliced["model"][name]) for name, tensor in whole["model"].items())
+
+
 def test_a_batch_can_be_learnt_by_heart(tmp_path, planes, fresh):
     class One:
         def __getitem__(self, index):

@@ -28,39 +28,51 @@ class Matches:
     """Where the centre of each patch is seen in one other frame.
 
     patch: number of the patch there; meaningless where not seen. (B, S, h·w) int64
+    place: where in the image, x, y from its middle, in halves of its larger side; meaningless where not seen.
+        (B, S, h·w, 2)
     seen: (B, S, h·w) bool
     frame: number of that other frame, of each frame. (S,) int64
     """
 
     patch: Tensor
+    place: Tensor
     seen: Tensor
     frame: Tensor
 
 
 @dataclass
 class Seen:
-    """What was watched in one forward pass: by global block its queries and keys (B, N, T, D); encoder features."""
+    """What was watched in one forward pass.
+
+    queries, keys: by global block. (B, N, S·P, D)
+    answers: what their attention adds to the tokens, before it is scaled. (B, S·P, C)
+    features: of the encoder. (B·S, h·w, C)
+    """
 
     queries: dict[int, Tensor] = field(default_factory=dict)
     keys: dict[int, Tensor] = field(default_factory=dict)
-    features: Tensor | None = None  # (B·S, h·w, C)
+    answers: dict[int, Tensor] = field(default_factory=dict)
+    features: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Correspondence:
-    """Cross entropy of the attention of two heads, and of patch features, against the true matches.
+    """What attention and patch features should say of the true matches.
 
     In each of the `layers` head 0 is taught to look from each patch at its match in the first frame, head 1 at the one
-    in the frame before, among all keys that the frame sees. The first `channels` of the encoder's features are taught
-    to find the match among the patches of those frames (InfoNCE, arXiv 1807.03748).
+    in the frame before, among all keys that the frame sees. The first four channels of what the attention answers are
+    taught to say where in those frames the matches are: so what was found is at hand for all that comes after, the
+    camera tokens before all. The first `channels` of the encoder's features are taught to find the match among the
+    patches of those frames (InfoNCE, arXiv 1807.03748).
 
-    attention, features: weights.
+    attention, place, features: weights.
     layers: global blocks.
     temperature: of the cosines of features.
     tolerance: a patch counts as seen if the depth there is what it should be, to this share.
     """
 
     attention: float = 0.1
+    place: float = 0.5
     features: float = 0.1
     layers: Sequence[int] = (0, 1)
     channels: int = 64
@@ -69,7 +81,7 @@ class Correspondence:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return ("attention", "features")
+        return ("attention", "place", "features")
 
     @contextmanager
     def watch(self, network: VGGT) -> Iterator[Seen]:
@@ -91,9 +103,16 @@ class Correspondence:
 
             return before
 
+        def note_answers(layer):
+            def after(module, inputs, output):
+                seen.answers[layer] = output
+
+            return after
+
         blocks = network.aggregator.global_blocks
         handles = [network.aggregator.patch_embed.register_forward_hook(note_features)]
         handles += [blocks[layer].attn.register_forward_pre_hook(note_attention(layer)) for layer in self.layers]
+        handles += [blocks[layer].attn.register_forward_hook(note_answers(layer)) for layer in self.layers]
         try:
             yield seen
         finally:
@@ -101,7 +120,7 @@ class Correspondence:
                 handle.remove()
 
     def __call__(self, batch: Batch, seen: Seen, network: VGGT) -> dict[str, Tensor]:
-        """The weighted scalars "attention" and "features"; zeros where the batch has one frame or nothing matches."""
+        """The weighted scalars by name; zeros where the batch has one frame or nothing matches."""
         grid = tuple(side // network.patch_size for side in batch.images.shape[-2:])
         both = [
             find_matches(batch, network.patch_size, frame, self.tolerance)
@@ -115,10 +134,19 @@ class Correspondence:
             for layer in self.layers
             for head, matches in enumerate(both)
         ]
+        places = [
+            place_error(seen.answers[layer][..., 2 * i : 2 * i + 2], matches, special, network.sees == "past")
+            for layer in self.layers
+            for i, matches in enumerate(both)
+        ]
         features = seen.features[..., : self.channels].unflatten(0, (-1, batch.num_frames)).float()
         assert features.shape[2] == grid[0] * grid[1]
         described = [feature_error(features, matches, self.temperature) for matches in both]
-        return {"attention": self.attention * sum(attention), "features": self.features * sum(described)}
+        return {
+            "attention": self.attention * sum(attention),
+            "place": self.place * sum(places),
+            "features": self.features * sum(described),
+        }
 
 
 @torch.no_grad()
@@ -140,7 +168,10 @@ def find_matches(batch: Batch, patch_size: int, frame: Tensor, tolerance: float 
     there = points @ R.mT + t.mT  # in the other camera, (B, S, h·w, 3)
     pixel = there @ batch.intrinsics[:, other].mT
     depth = there[..., 2]
-    u, v = (pixel[..., :2] / depth.clamp(min=1e-6)[..., None]).round().unbind(-1)
+    exact = pixel[..., :2] / depth.clamp(min=1e-6)[..., None]
+    middle = torch.tensor([width - 1, height - 1], device=exact.device) / 2
+    place = 2 * (exact - middle) / max(height, width)
+    u, v = exact.round().unbind(-1)
     inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (depth > 1e-6)
     u, v = (torch.where(inside, at, 0).long() for at in (u, v))
     index = (v * width + u).clamp(0, height * width - 1)
@@ -149,7 +180,7 @@ def find_matches(batch: Batch, patch_size: int, frame: Tensor, tolerance: float 
     agrees = (measured - depth).abs() < tolerance * depth
     is_other = (frame >= 0) & (frame != torch.arange(len(frame), device=frame.device))
     seen = known & inside & measured_known & agrees & is_other[:, None]
-    return Matches((v // patch_size) * len(columns) + u // patch_size, seen, other)
+    return Matches((v // patch_size) * len(columns) + u // patch_size, place, seen, other)
 
 
 def attention_error(q: Tensor, k: Tensor, matches: Matches, num_special: int, causal: bool) -> Tensor:
@@ -164,9 +195,7 @@ def attention_error(q: Tensor, k: Tensor, matches: Matches, num_special: int, ca
     with torch.autocast(q.device.type, enabled=False):
         q, k = (x.float().unflatten(1, (num_frames, -1)) for x in (q, k))  # (B, S, P, D)
         tokens = k.shape[2]
-        seen = matches.seen
-        if causal:
-            seen = seen & (matches.frame <= torch.arange(num_frames, device=q.device))[:, None]
+        seen = _in_sight(matches, causal)
         target = matches.frame[:, None] * tokens + num_special + matches.patch  # (B, S, h·w)
         scores = q[:, :, num_special:] @ k.flatten(1, 2).mT[:, None] * q.shape[-1] ** -0.5  # (B, S, h·w, S·P)
         if causal:
@@ -174,6 +203,19 @@ def attention_error(q: Tensor, k: Tensor, matches: Matches, num_special: int, ca
             future = (future[None] > future[:, None]).repeat_interleave(tokens, 1)  # (S, S·P)
             scores = scores.masked_fill(future[:, None], -torch.inf)
         return _mean_cross_entropy(scores, target, seen)
+
+
+def place_error(said: Tensor, matches: Matches, num_special: int, causal: bool) -> Tensor:
+    """Mean distance of the places said from those of the matches, |Δx| + |Δy|.
+
+    Args:
+        said: (B, S·P, 2)
+        num_special, causal: as of `attention_error`.
+    """
+    counts = _in_sight(matches, causal)
+    said = said.float().unflatten(1, (len(matches.frame), -1))[:, :, num_special:]
+    errors = (said - torch.where(counts[..., None], matches.place, 0)).abs().sum(-1)
+    return torch.where(counts, errors, 0).sum() / counts.sum().clamp(min=1)
 
 
 def feature_error(features: Tensor, matches: Matches, temperature: float) -> Tensor:
@@ -186,6 +228,12 @@ def feature_error(features: Tensor, matches: Matches, temperature: float) -> Ten
         unit = F.normalize(features, dim=-1)
         scores = unit @ unit[:, matches.frame].mT / temperature  # (B, S, h·w, h·w)
         return _mean_cross_entropy(scores, matches.patch, matches.seen)
+
+
+def _in_sight(matches: Matches, causal: bool) -> Tensor:
+    """Matches that are there and, if frames see no later ones, not later. (B, S, h·w) bool"""
+    numbers = torch.arange(len(matches.frame), device=matches.frame.device)
+    return matches.seen & (matches.frame <= numbers)[:, None] if causal else matches.seen
 
 
 def _mean_cross_entropy(scores: Tensor, target: Tensor, counts: Tensor) -> Tensor:

@@ -84,6 +84,7 @@ class Trainer:
         max_bad_steps: int = 10,
         auxiliary: Auxiliary | None = None,
         gradient_scales: Mapping[str, float] | None = None,
+        stop_after: float | None = None,
         resume: bool = True,
     ):
         """
@@ -98,6 +99,7 @@ class Trainer:
             auxiliary: further losses of training, not of validation, e.g. `Correspondence`; None: none.
             gradient_scales: module → factor on the gradient that it sends back through its first input, e.g.
                 {"camera_head": 0.05}: how much a head may have its way with the trunk.
+            stop_after: minutes after which `run` saves the state and ends, to be started again; None: at the last step.
             resume: go on from `output_dir`/last.pt if it is there; False refuses to, and overwrites nothing.
         """
         # A batch without measured tracks leaves the track head out.
@@ -122,6 +124,7 @@ class Trainer:
         self.optimisation = optimisation
         self.accumulate, self.seed, self.num_workers = accumulate, seed, num_workers
         self.save_every, self.log_every, self.max_bad_steps = save_every, log_every, max_bad_steps
+        self.stop_after = stop_after
         self.output_dir = Path(output_dir)
         missing = [head for head in loss.heads if head not in model.heads]
         if missing:
@@ -176,22 +179,36 @@ class Trainer:
         path.write_text(text)
 
     def run(self) -> None:
-        """Train to the end, or go on to it."""
+        """Train to the end, go on to it, or on for as long as one run may take."""
         try:
-            started = time.perf_counter()
+            began = started = time.perf_counter()
             for said in self.steps(self.optimisation.steps - self.step):
                 is_last = self.step == self.optimisation.steps
+                is_over = not is_last and self._is_over(time.perf_counter() - began)
                 if self.step % self.log_every == 0 or is_last:
                     self.log.scalars(self.step, self._numbers(said, time.perf_counter() - started))
                 self.log.advance(self._shown(said, time.perf_counter() - started))
                 if self.validation is not None and (self.step % self.validate_every == 0 or is_last):
                     self._validate()
-                if self.step % self.save_every == 0 or is_last:
+                if self.step % self.save_every == 0 or is_last or is_over:
                     self._save()
+                if is_over:
+                    self.log.say(
+                        f"stopped after {self.stop_after:g} minutes and {self.step} steps: start again to go on"
+                    )
+                    return
                 started = time.perf_counter()
             self._save_weights("final")
         finally:
             self.log.close()
+
+    def _is_over(self, seconds: float) -> bool:
+        """Whether the time of this run is over, for all processes alike."""
+        if self.stop_after is None:
+            return False
+        if seconds > 60 * self.stop_after:
+            self.accelerator.set_trigger()
+        return self.accelerator.check_trigger()
 
     def steps(self, count: int) -> Iterator[dict]:
         """Do the next steps, one by one; what each says: loss, terms, gradient norm, learning rate, frames."""

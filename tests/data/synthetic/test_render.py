@@ -27,7 +27,7 @@ def filmed(stage, num_frames, size=(H, W), times=None):
     dice = Dice(stage.scenes.seeds, "clip")
     fov = sample_fov(dice, WorldStyle())
     if times is None:
-        times = clip_times(stage, dice, fov, num_frames)
+        times = clip_times(stage, WorldStyle(), dice, fov, num_frames)
     intrinsics = intrinsics_from_fov(fov, size)[:, None].expand(-1, times.shape[1], -1, -1)
     cameras = Cameras(stage.trajectories.cam_from_world(times), intrinsics)
     return times, cameras, render(stage.scenes, cameras, times, size)

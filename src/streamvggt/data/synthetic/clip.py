@@ -25,14 +25,10 @@ DENSE = 128
 """Moments of one lap at which the view is probed."""
 PROBES = (-0.7, 0.0, 0.7)
 """Where in the image the distance is probed, in half fields of view."""
-STEP = (0.08, 0.45)
-"""Smallest and largest share of the view that is new in the next frame, on average over a clip."""
-VIDEO_SHARE = 0.15
-"""Share of clips that are neighbouring frames of a video, evenly spaced in time, pauses included."""
 REVERSED_SHARE = 0.3
 
 
-def clip_times(stage: Stage, dice: Dice, fov: Tensor, num_frames: int) -> Tensor:
+def clip_times(stage: Stage, style: WorldStyle, dice: Dice, fov: Tensor, num_frames: int) -> Tensor:
     """Times of the frames of one clip per scene.
 
     Args:
@@ -47,7 +43,7 @@ def clip_times(stage: Stage, dice: Dice, fov: Tensor, num_frames: int) -> Tensor
     new = new_view(stage, dense, fov)  # (B, T - 1)
     passed = torch.cat([torch.zeros_like(new[:, :1]), new.cumsum(1)], 1)
 
-    steps = dice.log_uniform(*STEP, (1,)) * dice.uniform(0.6, 1.4, (num_frames,))
+    steps = dice.log_uniform(*style.step, (1,)) * dice.uniform(0.6, 1.4, (num_frames,))
     wanted = steps.cumsum(1) - steps[:, :1]
     whole = passed[:, -1:]
     laps, rest = (wanted / whole).floor(), wanted % whole  # a long clip comes round again
@@ -58,7 +54,7 @@ def clip_times(stage: Stage, dice: Dice, fov: Tensor, num_frames: int) -> Tensor
 
     seconds = dice.log_uniform(1.0, 12.0, (1,)) / FRAMES_PER_SECOND
     video = lap * start + seconds * torch.arange(num_frames, device=fov.device)
-    times = torch.where(dice.chance(VIDEO_SHARE)[:, None], video, spread)
+    times = torch.where(dice.chance(style.video_share)[:, None], video, spread)
     return torch.where(dice.chance(REVERSED_SHARE)[:, None], times.flip(1), times)
 
 

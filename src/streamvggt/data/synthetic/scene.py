@@ -31,15 +31,19 @@ class WorldStyle:
 
     outdoor_share, moving_share: of scenes in the open, with moving things.
     fov: fields of view over the larger side of the image, from … to, degrees.
+    step: smallest and largest share of the view that is new in the next frame, on average over a training clip.
+    video_share: of training clips that are neighbouring frames of a video, evenly spaced in time, pauses included.
     """
 
     outdoor_share: float = 0.4
     moving_share: float = 0.3
     fov: tuple[float, float] = (35.0, 90.0)
+    step: tuple[float, float] = (0.08, 0.45)
+    video_share: float = 0.15
 
 
-ROOMS = WorldStyle(outdoor_share=0.0, moving_share=0.0, fov=(55.0, 75.0))
-"""Rooms in which nothing moves, through lenses of phones: what a small network can learn in hours."""
+ROOMS = WorldStyle(outdoor_share=0.0, moving_share=0.0, fov=(55.0, 75.0), step=(0.2, 0.5), video_share=0.0)
+"""Rooms where nothing moves, lenses of phones, frames from places well apart: what a small network learns in hours."""
 STYLES = {"world": WorldStyle(), "rooms": ROOMS}
 
 

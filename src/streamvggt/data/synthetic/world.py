@@ -117,7 +117,7 @@ def clips(seeds: Tensor, style: WorldStyle, num_frames: int, image_size: tuple[i
     stage = sample_stage(seeds, style)
     dice = Dice(seeds, "clip")
     fov = sample_fov(dice, style)
-    return film(stage, clip_times(stage, dice, fov, num_frames), fov, image_size, num_tracks)
+    return film(stage, clip_times(stage, style, dice, fov, num_frames), fov, image_size, num_tracks)
 
 
 def film(
