@@ -1,7 +1,9 @@
 """Shares, order, resuming, and what happens to bad and missing data."""
 
+import pickle
 import shutil
 from collections import Counter
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,13 @@ def test_a_batch_is_its_number_in_any_process(root):
         assert torch.equal(a.images, b.images) and torch.equal(a.cam_from_world, b.cam_from_world)
     assert torch.equal(later.images, first[7].images)
     assert not torch.equal(mixture(root, seed=1)[3].images.flatten()[:100], first[3].images.flatten()[:100])
+
+
+def test_it_can_be_sent_to_workers_that_are_not_forked(root):
+    data = mixture(root)
+    data[0]
+    sent = pickle.loads(ForkingPickler.dumps(data))
+    assert torch.equal(sent[3].images, data[3].images)
 
 
 def test_batches_have_one_size_and_all_sizes_come_as_often_as_weighted(root):

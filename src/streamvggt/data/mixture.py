@@ -10,7 +10,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -95,7 +94,7 @@ class Mixture:
         # Shared with the workers that load: samples made, samples replaced, of each data set.
         self._counts = torch.zeros(len(self.datasets), 2, dtype=torch.int64).share_memory_()
         self._said = dict.fromkeys(self.datasets, 0)
-        self._plan = lru_cache(maxsize=2)(self._make_plan)
+        self._planned: tuple[int, Plan] | None = None
 
     def __getitem__(self, number: int) -> Batch:
         return stack([sample.views for _, sample in self.batch(number)])
@@ -105,7 +104,7 @@ class Mixture:
         if get_worker_info() is not None:
             cv2.setNumThreads(0)  # its threads do not survive the fork that made this worker
         epoch, place = divmod(number, self.num_batches)
-        plan = self._plan(epoch)
+        plan = self.plan(epoch)
         size, num_views = self.shape(number)
         samples = []
         for index in range(place * self.batch_size, (place + 1) * self.batch_size):
@@ -134,6 +133,12 @@ class Mixture:
             for name, dataset in self.datasets.items()
         ]
         return "\n".join([f"{self.num_samples} samples per epoch, {self.batch_size} per batch:", *rows])
+
+    def plan(self, epoch: int) -> Plan:
+        """What an epoch holds, in order; the last one asked for is kept."""
+        if self._planned is None or self._planned[0] != epoch:
+            self._planned = epoch, self._make_plan(epoch)
+        return self._planned[1]
 
     def _make_plan(self, epoch: int) -> Plan:
         """Every data set gives different items until all were had, then all again, in another order every epoch."""

@@ -90,7 +90,7 @@ def config_folder(chosen: Path | None) -> Path:
 
 def numbers_with_all(data: Mixture, samples: int) -> list[int]:
     """The first batches of the first epoch that hold so many samples of every data set."""
-    plan = data._plan(0).datasets[: data.num_batches * data.batch_size]
+    plan = data.plan(0).datasets[: data.num_batches * data.batch_size]
     places = [np.flatnonzero(plan == number)[:samples] for number in range(len(data.datasets))]
     return sorted({int(place) // data.batch_size for some in places for place in some})
 
