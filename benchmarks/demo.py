@@ -93,8 +93,8 @@ def compare(browser: Browser, arguments: argparse.Namespace) -> list[str]:
     rows = np.array(rows[1:])  # the first round warms up
     ratios = rows[:, 1:3] / rows[:, :1]
     table = [
-        f"| {number} | {alone:.1f} | {taken:.1f} | {taken / alone:.2f} | {drawn:.1f} | {drawn / alone:.2f} | {first:.0f} |"
-        for number, (alone, taken, drawn, first) in enumerate(rows, 1)
+        f"| {number} | {alone:.1f} | {taken:.1f} | {taken / alone:.2f} | {drawn:.1f} | {drawn / alone:.2f} | {ms:.0f} |"
+        for number, (alone, taken, drawn, ms) in enumerate(rows, 1)
     ]
     alone, taken, drawn, first = np.median(rows, 0)
     of_taken, of_drawn = np.median(ratios, 0)
@@ -112,8 +112,8 @@ def compare(browser: Browser, arguments: argparse.Namespace) -> list[str]:
         "|---|---|---|---|---|---|---|",
         *table,
         "",
-        f"That is {1000 / alone:.1f}, {1000 / taken:.1f} and {1000 / drawn:.1f} frames/s. First points: milliseconds from "
-        "pressing Start until they are in the viewer; the weights were loaded before.",
+        f"That is {1000 / alone:.1f}, {1000 / taken:.1f} and {1000 / drawn:.1f} frames/s. First points: milliseconds "
+        "from pressing Start until they are in the viewer; the weights were loaded before.",
         "",
     ]
 
