@@ -18,6 +18,8 @@ RATIOS = (1.0, 1.25, 1.25**2, 1.25**3)
 """The first is published, too: nothing is ever below a ratio of 1."""
 SMALLEST_DEPTH = 1e-5  # of an aligned estimate, in logarithms and ratios
 SMALLEST_SCALE = 1e-3
+CHUNK = 1 << 20
+"""Values at a time: many enough for all processors, few enough to stay near them."""
 
 Affine = tuple[Tensor, Tensor]
 """Scale and shift, 0-d."""
@@ -50,15 +52,18 @@ class DepthScore:
 
     numbers: by the names in `METRICS`; all 0 if nothing is valid.
     num_valid: pixels they are of.
-    scale, shift: what was done to the estimate.
-    aligned: the estimate after it, not clipped, valid or not. Shape of the estimate.
+    scale, shift: what was done to the estimate, or to its inverse.
     """
 
     numbers: dict[str, float]
     num_valid: int
-    scale: float
-    shift: float
-    aligned: Tensor
+    scale: Tensor
+    shift: Tensor
+    is_disparity: bool
+
+    def align(self, estimated: Tensor) -> Tensor:
+        """The estimate as it was compared, not clipped, valid or not. Any shape."""
+        return _apply(estimated, self.scale, self.shift, self.is_disparity)
 
 
 def score_depth(
@@ -80,25 +85,39 @@ def score_depth(
     given = _clipped(estimated[valid], rules.clip_before)
     target = 1 / (wanted + 1e-8) if rules.is_disparity else wanted
     scale, shift = alignment(given, target) if len(given) else (torch.tensor(1.0), torch.tensor(0.0))
-    aligned = _apply(estimated, scale, shift, rules.is_disparity)
     given = _clipped(_apply(given, scale, shift, rules.is_disparity), rules.clip_after)
     if mask is not None:
         given, wanted = given[mask[valid]], wanted[mask[valid]]
-    return DepthScore(depth_numbers(given, wanted), len(given), scale.item(), shift.item(), aligned)
+    return DepthScore(depth_numbers(given, wanted), len(given), scale, shift, rules.is_disparity)
 
 
 def depth_numbers(estimated: Tensor, true: Tensor) -> dict[str, float]:
     """The eight numbers of aligned values; an estimate below 0 counts as it is in the first three. (N,) each"""
     if not len(true):
         return dict.fromkeys(METRICS, 0.0)
-    error = estimated - true
-    square = error.square()
-    values = [(error.abs() / true).mean(), (square / true).mean(), square.mean().sqrt()]
-    estimated = estimated.clamp(min=SMALLEST_DEPTH)
-    values.append((estimated.log() - true.log()).square().mean().sqrt())
-    ratio = torch.maximum(estimated / true, true / estimated)
-    values += [(ratio < most).double().mean() for most in RATIOS]
-    return {name: value.item() for name, value in zip(METRICS, values, strict=True)}
+
+    def terms(estimated: Tensor, true: Tensor) -> list[Tensor]:
+        error = estimated - true
+        square = error.square()
+        positive = estimated.clamp(min=SMALLEST_DEPTH)
+        ratio = torch.maximum(positive / true, true / positive)
+        return [error.abs() / true, square / true, square, (positive / true).log().square()] + [
+            ratio < most for most in RATIOS
+        ]
+
+    means = [total / len(true) for total in sums(terms, estimated, true)]
+    means[2], means[3] = means[2] ** 0.5, means[3] ** 0.5
+    return dict(zip(METRICS, means, strict=True))
+
+
+def sums(terms: Callable[..., Sequence[Tensor]], *values: Tensor) -> list[float]:
+    """Sums over N of what `terms` makes of values, a part of them at a time: a video has 30 million pixels.
+
+    Args:
+        values: (N,) each.
+    """
+    parts = zip(*(value.split(CHUNK) for value in values), strict=True)
+    return torch.stack([torch.stack([term.sum().double() for term in terms(*part)]) for part in parts]).sum(0).tolist()
 
 
 def error_map(aligned: Tensor, true: Tensor, rules: Rules) -> Tensor:
@@ -140,10 +159,15 @@ def by_scale(estimated: Tensor, true: Tensor, num_steps: int = 10) -> Affine:
 
     Weights go up to 1e8, so types and the order of the sum show in the third or fourth digit.
     """
+
+    def terms(estimated: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        weight = 1 / ((scale * estimated - true).abs() + 1e-8)
+        return weight * estimated * true, weight * estimated**2
+
     scale = true.mean() / estimated.mean()
     for _ in range(num_steps):
-        weight = 1 / ((scale * estimated - true).abs() + 1e-8)
-        scale = (weight * estimated * true).sum() / (weight * estimated**2).sum()
+        above, below = sums(terms, estimated, true)
+        scale = torch.tensor(above / below, dtype=true.dtype)
     return scale.clamp(min=SMALLEST_SCALE), torch.zeros_like(scale)
 
 
@@ -152,20 +176,24 @@ def by_scale_and_shift(estimated: Tensor, true: Tensor, learning_rate: float = 1
 
     Neither number gets further than about learning_rate · num_steps = 0.1 from its start.
     """
-    scale = (true.median() / estimated.median()).float().clone().requires_grad_()
-    shift = torch.zeros_like(scale, requires_grad=True)
+
+    def terms(estimated: Tensor, true: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        error = scale * estimated + shift - true
+        sign = error.sign().to(estimated.dtype)
+        return error.abs(), sign * estimated, sign
+
+    scale = (true.median() / estimated.median()).float()
+    shift = torch.zeros_like(scale)
     optimizer = torch.optim.Adam([scale, shift], lr=learning_rate)
     before = None
     for _ in range(num_steps):
-        optimizer.zero_grad()
-        loss = (scale * estimated + shift - true).abs().sum()
-        loss.backward()
+        loss, slope, offset = sums(terms, estimated, true)
+        scale.grad, shift.grad = torch.tensor(slope), torch.tensor(offset)
         optimizer.step()
-        loss = loss.item()
         if before is not None and abs(before - loss) < 1e-6:
             break
         before = loss
-    return scale.detach(), shift.detach()
+    return scale, shift
 
 
 def by_nothing(estimated: Tensor, true: Tensor) -> Affine:
@@ -195,36 +223,53 @@ def by_exact_scale(estimated: Tensor, true: Tensor) -> Affine:
     """The scale of the least sum of absolute errors: the median of the ratios, weighted by the estimates."""
     p, g = estimated.double(), true.double()
     p, g = p[p != 0], g[p != 0]
-    ratio, order = (g / p).sort()
-    weight = p.abs()[order].cumsum(0)
-    return ratio[torch.searchsorted(weight, weight[-1:] / 2)].squeeze(0), torch.zeros((), dtype=p.dtype)
+    return weighted_median(g / p, p.abs()), torch.zeros((), dtype=p.dtype)
 
 
-def by_exact_scale_and_shift(estimated: Tensor, true: Tensor, num_halvings: int = 60) -> Affine:
-    """Scale and shift of the least sum of absolute errors.
+def weighted_median(values: Tensor, weights: Tensor) -> Tensor:
+    """The lowest value up to which at least half of the weight lies. (N,) each, weights > 0 → 0-d"""
+    left = weights.sum() / 2
+    while len(values) > CHUNK:  # keep the side that holds it; only the last few are sorted
+        pivot = values[:: max(len(values) // 1000, 1)].median()
+        is_below = values < pivot
+        weight_below = weights[is_below].sum()
+        keep = is_below if weight_below >= left else ~is_below
+        if keep.all():
+            break  # so many are equal
+        left = left if weight_below >= left else left - weight_below
+        values, weights = values[keep], weights[keep]
+    values, order = values.sort()
+    return values[torch.searchsorted(weights[order].cumsum(0), left).clamp(max=len(values) - 1)]
+
+
+def by_exact_scale_and_shift(estimated: Tensor, true: Tensor) -> Affine:
+    """Scale and shift of the least sum of absolute errors, to about 1e-9 of the scale.
 
     For any scale the best shift is the median of what is left, and the error is convex in the scale: its slope changes
-    sign at the best one, which halving finds.
+    sign at the best one, which halving finds. The best one of some of the values tells where to look.
     """
     p, g = estimated.double(), true.double()
+    if len(p) > 2 * CHUNK:
+        step = len(p) // (CHUNK // 4)
+        centre = by_exact_scale_and_shift(p[::step], g[::step])[0]
+        reach = centre.abs() * 1e-3
+    else:
+        centre = by_least_squares(p, g)[0]
+        reach = centre.abs() / 2
+    reach = reach.clamp(min=1e-6)
 
-    def shift_and_slope(scale: Tensor) -> tuple[Tensor, Tensor]:
-        left = g - scale * p
-        shift = left.median()
-        return shift, ((shift - left).sign() * p).sum()
+    def is_beyond(scale: Tensor) -> bool:
+        shift = (g - scale * p).median()
+        return sums(lambda p, g: [(scale * p + shift - g).sign() * p], p, g)[0] > 0
 
-    centre = by_least_squares(p, g)[0]
-    reach = centre.abs().clamp(min=1e-3)
     low, high = centre - reach, centre + reach
-    while shift_and_slope(low)[1] > 0:
-        low -= (reach := reach * 2)
-    while shift_and_slope(high)[1] < 0:
-        high += (reach := reach * 2)
-    for _ in range(num_halvings):
+    while is_beyond(low):
+        low, high, reach = low - 2 * reach, low, 2 * reach
+    while not is_beyond(high):
+        low, high, reach = high, high + 2 * reach, 2 * reach
+    while high - low > 1e-9 * centre.abs() + 1e-15:
         middle = (low + high) / 2
-        if (high - low) <= 1e-12 * middle.abs():
-            break
-        low, high = (middle, high) if shift_and_slope(middle)[1] < 0 else (low, middle)
+        low, high = (low, middle) if is_beyond(middle) else (middle, high)
     scale = (low + high) / 2
     return scale, (g - scale * p).median()
 
