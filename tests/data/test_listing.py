@@ -65,3 +65,17 @@ def test_hidden_entries_are_no_scenes_or_frames(counted):
     (root / ".part").mkdir()
     (root / "a/.0.part.jpg").touch()
     assert index() == {"a": ["0"], "b": ["0"]}
+
+
+def test_a_scene_without_its_folder_has_no_frames_until_it_is_there(counted):
+    root, _, _ = counted
+    calls = []
+
+    def maker(listing: Listing) -> dict:
+        calls.append(1)
+        return {"c": listing.files(root / "c/rgb", ".jpg")}
+
+    assert cached(maker, root) == {"c": []}
+    (root / "c/rgb").mkdir(parents=True)
+    (root / "c/rgb/0.jpg").touch()
+    assert cached(maker, root) == {"c": ["0"]} and len(calls) == 2

@@ -112,6 +112,11 @@ def read_hdf5(path: Path, key: str) -> np.ndarray:
         return file[key][()]
 
 
+def strings(values: h5py.Dataset) -> list[str]:
+    """Text of an HDF5 file, however it is stored there; an empty list may be stored as one of numbers."""
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in values[()].tolist()]
+
+
 def read_json(path: Path):
     try:
         return json.loads(_read_bytes(path))

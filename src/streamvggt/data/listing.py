@@ -33,9 +33,12 @@ class Listing:
             return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
 
     def files(self, folder: Path, suffix: str) -> list[str]:
-        """Names of the files that end with `suffix`, without it, sorted."""
-        with os.scandir(self._looked_at(folder)) as entries:
-            names = [entry.name for entry in entries if not entry.name.startswith(".")]
+        """Names of the files that end with `suffix`, without it, sorted; none where there is no such folder."""
+        try:
+            with os.scandir(self._looked_at(folder)) as entries:
+                names = [entry.name for entry in entries if not entry.name.startswith(".")]
+        except FileNotFoundError:
+            return []  # a scene that lost its frames, or a folder that is none: nothing to train on, and told by checks
         return sorted(name.removesuffix(suffix) for name in names if name.endswith(suffix))
 
     def exists(self, path: Path) -> bool:

@@ -179,6 +179,15 @@ def test_waymo_uses_four_cameras_and_no_invalid_frame(tmp_path):
     assert Waymo(root).frames(place.scene) == ["00000", "00002", "00003", "00004"], "the index follows the list"
 
 
+@pytest.mark.parametrize("pairs", [np.array([]), np.array([], "S"), np.array(["1_00004"], "O"), np.array([b"1_00004"])])
+def test_waymo_reads_its_list_however_it_is_stored(tmp_path, pairs):
+    (place,) = waymo.write(tmp_path, [CLIP])
+    root = tmp_path / Waymo.folder
+    with h5py.File(root / INVALID, "w") as file:
+        file[f"{place.scene.removesuffix('/1')}/invalid_pairs"] = pairs
+    assert len(Waymo(root).frames(place.scene)) == 5 - len(pairs)
+
+
 def test_waymo_without_its_list_says_where_to_get_it(tmp_path):
     waymo.write(tmp_path, [CLIP])
     (tmp_path / Waymo.folder / INVALID).unlink()
@@ -226,6 +235,15 @@ def test_omniobject3d_without_scales_says_so(tmp_path):
     (tmp_path / OmniObject3D.folder / "scale.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"scale\.json is missing.*docs/data\.md"):
         OmniObject3D(tmp_path / OmniObject3D.folder)
+
+
+@pytest.mark.parametrize(("layout", "made"), [(omniobject3d, OmniObject3D), (point_odyssey, PointOdyssey)])
+def test_a_folder_that_is_no_scene_keeps_no_other_from_being_used(tmp_path, layout, made):
+    (place,) = layout.write(tmp_path, [CLIP])
+    stray = tmp_path / made.folder / ("train/girl" if made is PointOdyssey else "notes")
+    stray.mkdir()
+    source = made(tmp_path / made.folder)
+    assert len(source.frames(place.scene)) == 4 and source.frames(stray.name) == []
 
 
 def test_omniobject3d_counts_as_people_do(tmp_path):

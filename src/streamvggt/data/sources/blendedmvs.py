@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamvggt.data.decode import open_hdf5, read_colour, read_exr, read_npz
+from streamvggt.data.decode import open_hdf5, read_colour, read_exr, read_npz, strings
 from streamvggt.data.listing import Listing
 from streamvggt.data.sampling import GraphWalk
 from streamvggt.data.source import Source
@@ -37,7 +37,7 @@ class BlendedMVS(Source):
         with open_hdf5(self.root / OVERLAP) as file:
             for scene in sorted(set(file) & set(listing.folders(self.root))):
                 there = set(listing.files(self.root / scene, ".jpg"))
-                scenes[scene] = [name for name in file[scene]["basenames"].asstr()[()] if name in there]
+                scenes[scene] = [name for name in strings(file[scene]["basenames"]) if name in there]
         return scenes
 
     def read(self, scene: str, frame: str) -> View:
@@ -55,7 +55,7 @@ class BlendedMVS(Source):
     def overlap(self, scene: str) -> tuple[np.ndarray, np.ndarray]:
         position = {name: number for number, name in enumerate(self.frames(scene))}
         with open_hdf5(self.root / OVERLAP) as file:
-            names = file[scene]["basenames"].asstr()[()]
+            names = strings(file[scene]["basenames"])
             pairs, values = file[scene]["indices"][()], file[scene]["values"][()]
         pairs = np.array([position.get(name, -1) for name in names])[pairs]  # (2, M)
         there = (pairs >= 0).all(0)

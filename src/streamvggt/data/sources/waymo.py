@@ -8,7 +8,7 @@ invalid_files.h5                  <segment>/invalid_pairs: "<camera>_<frame %05d
 
 from __future__ import annotations
 
-from streamvggt.data.decode import open_hdf5, read_colour, read_exr, read_npz
+from streamvggt.data.decode import open_hdf5, read_colour, read_exr, read_npz, strings
 from streamvggt.data.listing import Listing
 from streamvggt.data.sampling import Clips
 from streamvggt.data.source import Source
@@ -43,7 +43,7 @@ class Waymo(Source):
             for segment in listing.folders(self.root):
                 if segment == "tmp":  # left behind by the published preparation
                     continue
-                invalid = set(file[segment]["invalid_pairs"].asstr()[()]) if segment in file else set()
+                invalid = set(strings(file[segment]["invalid_pairs"])) if segment in file else set()
                 names = [name.rpartition("_") for name in listing.files(self.root / segment, ".jpg")]
                 for camera in map(str, CAMERAS):
                     frames = [frame for frame, _, of in names if of == camera and f"{camera}_{frame}" not in invalid]
