@@ -71,8 +71,8 @@ def with_poses(once: Path, out: Path, data: Path, change) -> Path:
 @pytest.mark.parametrize("dataset", trajectory.SETS)
 def test_readers_give_back_what_was_written(dataset, data, clips):
     reader = trajectory.SETS[dataset](data)
-    assert len(reader.sequences) == 2
-    for sequence, clip in zip(reader.sequences, clips, strict=True):
+    assert len(reader.scenes) == 2
+    for sequence, clip in zip(reader.scenes, clips, strict=True):
         found = reader.read(sequence)
         true = torch.stack([view.cam_from_world for view in clip]).double()
         torch.testing.assert_close(found.cam_from_world, true, atol=1e-5, rtol=0)
@@ -107,7 +107,7 @@ def test_errors_by_hand(data, once, weights, tmp_path):
     out = with_poses(once, tmp_path / "still", data, lambda true: true[:1].expand(FRAMES, 3, 4))
     assert run(data, out, weights, "--score_only") == 0
     spreads, steps = [], []
-    for sequence in trajectory.SETS["scannet"](data).sequences:
+    for sequence in trajectory.SETS["scannet"](data).scenes:
         centres = invert_pose(trajectory.SETS["scannet"](data).read(sequence).cam_from_world)[..., 3]
         spreads.append((centres - centres.mean(0)).square().sum(-1).mean().sqrt())
         steps.append(centres.diff(dim=0).square().sum(-1).mean().sqrt())

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streamvggt.evaluation.chosen import add_data_arguments, check_output_dir, chosen_scenes
 from streamvggt.evaluation.depth_metrics import METRICS, weighted_mean
 from streamvggt.evaluation.network import Evaluated, add_network_arguments
 from streamvggt.evaluation.parallel import in_threads
@@ -133,22 +134,11 @@ class DepthProtocol(ABC):
 
     def _add_arguments(self, parser: argparse.ArgumentParser) -> None:
         possible = (*self.datasets, *self.more_datasets)
-        parser.add_argument(
-            "--eval_dataset", nargs="+", choices=possible, default=self.datasets, metavar="NAME",
-            help=f"of {', '.join(possible)} (default: {' '.join(self.datasets)})",
-        )  # fmt: skip
-        parser.add_argument("--data_root", type=Path, default="../data/eval", help="of all test sets")
-        parser.add_argument(
-            "--output_dir",
-            default=f"../eval_results/{self.name}/{{data}}_{{model_name}}",
-            help="{data} and {model_name} are filled in (default: %(default)s)",
-        )
-        parser.add_argument("--seq_list", nargs="+", metavar="SEQUENCE", help="only these sequences (default: all)")
+        add_data_arguments(parser, possible, self.datasets, f"../eval_results/{self.name}/{{data}}_{{model_name}}")
 
     def _tasks(self, arguments: argparse.Namespace, outcome: Outcome) -> list[Task]:
         """The test sets that are there; the others are noted."""
-        if len(arguments.eval_dataset) > 1 and "{data}" not in arguments.output_dir:
-            raise ValueError(f"--output_dir {arguments.output_dir} for several test sets must contain {{data}}")
+        check_output_dir(arguments)
         tasks = []
         for dataset in arguments.eval_dataset:
             with outcome.of(f"{dataset} is skipped", everywhere=True):
@@ -222,17 +212,6 @@ class DepthProtocol(ABC):
                 num_published=reader.num_published,
             )
             tell(task.dataset, path, numbers, len(scenes), num_frames, reader)
-
-
-def chosen_scenes(reader: DepthSet, asked: Sequence[str] | None) -> list[str]:
-    """
-    Raises:
-        ValueError: the test set has no such sequence.
-    """
-    unknown = [scene for scene in asked or () if scene not in reader.scenes]
-    if unknown:
-        raise ValueError(f"{reader.name} in {reader.root} has no {', '.join(unknown)}, only {', '.join(reader.scenes)}")
-    return reader.scenes if asked is None else [scene for scene in reader.scenes if scene in asked]
 
 
 def scenes_to_score(

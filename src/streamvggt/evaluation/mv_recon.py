@@ -27,6 +27,7 @@ from tqdm import tqdm
 from streamvggt.data.source import Source
 from streamvggt.data.transforms import image_array
 from streamvggt.data.view import View
+from streamvggt.evaluation.chosen import add_data_arguments, chosen_scenes
 from streamvggt.evaluation.clouds import estimate_normals, register
 from streamvggt.evaluation.network import Evaluated, add_network_arguments, weights_name
 from streamvggt.evaluation.processes import Processes
@@ -123,16 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--eval_dataset", nargs="+", choices=SETS, default=list(SETS), metavar="NAME", help=f"of {', '.join(SETS)}"
-    )
-    parser.add_argument("--data_root", type=Path, default="../data/eval", help="of all test sets")
-    parser.add_argument(
-        "--output_dir",
-        default="../eval_results/mv_recon/{model_name}_{ckpt_name}",
-        help="{model_name} and {ckpt_name}, with _proj for --use_proj, are filled in (default: %(default)s)",
-    )
-    parser.add_argument("--seq_list", nargs="+", metavar="SCENE", help="only these, such as chess/seq-03")
+    add_data_arguments(parser, list(SETS), list(SETS), "../eval_results/mv_recon/{model_name}_{ckpt_name}")
     parser.add_argument("--kf_every", type=int, help="stride of frames (default: 200 of 7-Scenes, 500 of NRGBD)")
     parser.add_argument("--revisit", type=int, default=1, help="show the frames so often; the last time counts")
     parser.add_argument("--use_proj", action="store_true", help="points of the depth and camera heads")
@@ -160,13 +152,12 @@ def find_task(dataset: str, arguments: argparse.Namespace, out: Path) -> Task:
     """
     of_set = SETS[dataset]
     reader = of_set.reader(arguments.data_root / of_set.reader.folder)
-    scenes = reader.scenes
-    if arguments.seq_list:
-        scenes = [scene for scene in scenes if scene in arguments.seq_list]
+    scenes = chosen_scenes(reader, arguments.seq_list)
     frames = {scene: of_set.frames(reader, scene, arguments.kf_every) for scene in scenes}
-    if not scenes or not all(frames.values()):
-        empty = next((scene for scene, names in frames.items() if not names), "the scenes asked for")
-        raise FileNotFoundError(f"{reader.root} has no frames of {empty}: docs/evaluation.md says what must be there")
+    empty = [scene for scene, names in frames.items() if not names]
+    if empty or not scenes:
+        which = empty[0] if empty else "any scene"
+        raise FileNotFoundError(f"{reader.root} has no frames of {which}: docs/evaluation.md says what must be there")
     return Task(dataset, reader, out / dataset, frames)
 
 

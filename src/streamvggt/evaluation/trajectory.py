@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from streamvggt.evaluation.chosen import add_data_arguments, check_output_dir, chosen_scenes
 from streamvggt.evaluation.images import load_image
 from streamvggt.evaluation.network import Evaluated, add_network_arguments
 from streamvggt.evaluation.parallel import in_threads
@@ -70,16 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--eval_dataset", nargs="+", choices=SETS, default=list(SETS), metavar="NAME", help=f"of {', '.join(SETS)}"
-    )
-    parser.add_argument("--data_root", type=Path, default="../data/eval", help="of all test sets")
-    parser.add_argument(
-        "--output_dir",
-        default="../eval_results/trajectory/{data}_{model_name}",
-        help="{data} and {model_name} are filled in (default: %(default)s)",
-    )
-    parser.add_argument("--seq_list", nargs="+", metavar="SEQUENCE", help="only these sequences (default: all)")
+    add_data_arguments(parser, list(SETS), list(SETS), "../eval_results/trajectory/{data}_{model_name}")
     parser.add_argument("--pose_eval_stride", type=int, default=1, help="take every n-th frame (default: 1)")
     parser.add_argument("--crop", action="store_true", help="crop to whole patches instead of resizing once more")
     parser.add_argument("--score_only", action="store_true", help="of what is predicted already, without the network")
@@ -87,8 +79,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.pose_eval_stride < 1:
         raise ValueError(f"--pose_eval_stride {arguments.pose_eval_stride}: at least 1 was expected")
-    if len(arguments.eval_dataset) > 1 and "{data}" not in arguments.output_dir:
-        raise ValueError(f"--output_dir {arguments.output_dir} for several test sets must contain {{data}}")
+    check_output_dir(arguments)
     return arguments
 
 
@@ -98,11 +89,9 @@ def find_task(dataset: str, arguments: argparse.Namespace) -> Task:
         FileNotFoundError, ValueError: the test set or a sequence asked for is not there.
     """
     reader = SETS[dataset](arguments.data_root)
-    unknown = [name for name in arguments.seq_list or () if name not in reader.sequences]
-    if unknown:
-        raise ValueError(f"{reader.root} has no {', '.join(unknown)}, only {', '.join(reader.sequences)}")
+    scenes = chosen_scenes(reader, arguments.seq_list)
     folder = arguments.output_dir.format(data=dataset, model_name=arguments.model_name)
-    return Task(dataset, reader, arguments.seq_list or reader.sequences, Path(folder))
+    return Task(dataset, reader, scenes, Path(folder))
 
 
 def predict(

@@ -138,7 +138,7 @@ class WithoutDepth:
     """A test set of images and cameras, as one in which everything is too far away to have a depth."""
 
     def __init__(self, trajectories: TrajectorySet):
-        self.scenes = trajectories.sequences
+        self.scenes = trajectories.scenes
         self.trajectories = trajectories
 
     def frames(self, scene: str) -> list[str]:

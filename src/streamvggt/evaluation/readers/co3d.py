@@ -70,7 +70,7 @@ class Co3dPoses(TrajectorySet):
         }
         super().__init__(root)
 
-    def list_sequences(self) -> list[str]:
+    def list_scenes(self) -> list[str]:
         return list(self._frames)
 
     def images(self, sequence: str) -> list[Path]:

@@ -41,7 +41,7 @@ class ScanNetTrajectories(TrajectorySet):
     folder = "scannetv2"
     num_published = 100
 
-    def list_sequences(self) -> list[str]:
+    def list_scenes(self) -> list[str]:
         return [path.parent.name for path in self.root.glob("*/pose_90.txt")]
 
     def images(self, sequence: str) -> list[Path]:

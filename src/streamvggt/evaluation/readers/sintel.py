@@ -52,7 +52,7 @@ class SintelTrajectories(TrajectorySet):
     folder = "sintel"
     num_published = len(FOURTEEN)
 
-    def list_sequences(self) -> list[str]:
+    def list_scenes(self) -> list[str]:
         return [name for name in FOURTEEN if (self.root / "training" / "camdata_left" / name).is_dir()]
 
     def images(self, sequence: str) -> list[Path]:

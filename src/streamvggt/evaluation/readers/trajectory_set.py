@@ -51,8 +51,8 @@ class TrajectorySet:
                 f"there is no folder {self.root}; docs/evaluation.md says where to get {self.name} and how to prepare "
                 "it"
             )
-        self.sequences = sorted(self.list_sequences())
-        if not self.sequences:
+        self.scenes = sorted(self.list_scenes())
+        if not self.scenes:
             raise FileNotFoundError(
                 f"{self.root} holds no sequences with images and poses; docs/evaluation.md says what must be there"
             )
@@ -72,7 +72,7 @@ class TrajectorySet:
 
     # What a test set says.
 
-    def list_sequences(self) -> list[str]:
+    def list_scenes(self) -> list[str]:
         raise NotImplementedError
 
     def images(self, sequence: str) -> list[Path]:

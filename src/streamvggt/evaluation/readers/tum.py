@@ -23,7 +23,7 @@ class Tum(TrajectorySet):
     folder = "tum"
     num_published = 8
 
-    def list_sequences(self) -> list[str]:
+    def list_scenes(self) -> list[str]:
         return [path.parent.name for path in self.root.glob("*/groundtruth_90.txt")]
 
     def images(self, sequence: str) -> list[Path]:
