@@ -105,19 +105,15 @@ class MultiViewDataset:
         """
         began = time.perf_counter()
         source = self.source
-        position = int(np.searchsorted(self._ends, item, side="right"))
-        scene = source.scenes[position]
-        within = item - (int(self._ends[position - 1]) if position else 0)
+        scene, within = self._scene_of(item)
         chosen = self._selection(scene).choose(source, scene, within, num_views, self.max_views, random)
         is_masked = random.random() < source.mask_share
         shown, views, used = [], [], set(chosen.positions)
         for number in chosen.positions:
-            if not views:
-                view = self._read(scene, number, is_masked)
-                size = _as_upright(size, view) if self.match_portrait else size
-                view = self._fit(view, scene, number, size, random)
-            else:
-                view = self._fit(self._read(scene, number, is_masked), scene, number, size, random)
+            view = self._read(scene, number, is_masked)
+            if self.match_portrait and not views:
+                size = _as_upright(size, view)
+            view = self._fit(view, scene, number, size, random)
             if source.replaces_empty and not view.valid.any():
                 number, view = self._neighbour(scene, number, is_masked, size, used, random)
             shown.append(number)
@@ -129,6 +125,11 @@ class MultiViewDataset:
         names = [source.frames(scene)[number] for number in shown]
         return Sample(views, scene, names, is_video, time.perf_counter() - began)
 
+    def _scene_of(self, item: int) -> tuple[str, int]:
+        """The scene of an item, and which of the scene's items it is."""
+        position = int(np.searchsorted(self._ends, item, side="right"))
+        return self.source.scenes[position], item - (int(self._ends[position - 1]) if position else 0)
+
     def _selection(self, scene: str) -> Selection:
         return self.selection or self.source.selection_of(scene)
 
@@ -136,7 +137,11 @@ class MultiViewDataset:
         frame = self.source.frames(scene)[number]
         view = self.source.read(scene, frame)
         if is_masked:
-            inside = view.valid & self.source.foreground(scene, frame)
+            foreground = self.source.foreground(scene, frame)
+            if foreground.shape != view.valid.shape:
+                sizes = f"{tuple(foreground.shape)} pixels, the image {tuple(view.valid.shape)}"
+                raise BadData(f"{self.root / scene}, frame {frame}: the mask has {sizes}")
+            inside = view.valid & foreground
             view = replace(view, depth=view.depth * inside, valid=inside)
         return view
 

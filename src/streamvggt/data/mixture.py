@@ -160,7 +160,7 @@ class Mixture:
                 item = int(random.integers(len(dataset)))
             try:
                 return dataset.sample(item, num_views, size, random)
-            except (BadData, OSError) as error:
+            except Exception as error:  # whatever a reader stumbles over must not end a day's training
                 last = error
                 self._counts[row, 1] += 1
                 self._tell(name, error)
@@ -173,7 +173,8 @@ class Mixture:
         self._said[name] += 1
         if self._said[name] <= MAX_SAID:
             more = "; more of this data set are counted and not told" if self._said[name] == MAX_SAID else ""
-            tqdm.write(f"!!! a bad sample of {name} is replaced: {error}{more}", file=sys.stderr)
+            what = error if isinstance(error, BadData | OSError) else repr(error)
+            tqdm.write(f"!!! a bad sample of {name} is replaced: {what}{more}", file=sys.stderr)
 
     def _random(self, purpose: int, *place: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, purpose, *place])
