@@ -38,11 +38,11 @@ class MegaDepth(Source):
                 "where to get it, or how to make one"
             )
         scenes = {}
-        for scene, sets in self._sets.items():
+        for scene, (images, _) in self._sets.items():
             held_out = scene.startswith(HELD_OUT)
             wanted = {"train": not held_out, "val": held_out, "all": True}[self.split]
             if wanted and listing.exists(self.root / scene):
-                scenes[scene] = [str(name) for name in self._images[np.unique(sets)]]
+                scenes[scene] = [str(name) for name in self._table["images"][images]]
         return scenes
 
     def read(self, scene: str, frame: str) -> View:
@@ -59,19 +59,18 @@ class MegaDepth(Source):
 
     def groups(self, scene: str) -> np.ndarray:
         """The sets; in some of them images come more than once. (M, 64)"""
-        sets = self._sets[scene]
-        return np.searchsorted(np.unique(sets), sets)
-
-    @property
-    def _images(self) -> np.ndarray:
-        return self._table["images"]
+        return self._sets[scene][1]
 
     @cached_property
-    def _sets(self) -> dict[str, np.ndarray]:
-        """Of each scene its sets, of numbers in `_images`. (M, 64)"""
+    def _sets(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Of each scene the numbers of its images, (N,), and its sets by positions among these, (M, 64)."""
         scene_of, members = np.split(self._table["sets"], [1], axis=1)
-        names = self._table["scenes"]
-        return {str(names[n]).replace(" ", "/"): members[scene_of[:, 0] == n] for n in np.unique(scene_of)}
+        sets = {}
+        for number in np.unique(scene_of):
+            own = members[scene_of[:, 0] == number]
+            images, positions = np.unique(own, return_inverse=True)
+            sets[str(self._table["scenes"][number]).replace(" ", "/")] = images, positions.reshape(own.shape)
+        return sets
 
     @cached_property
     def _table(self) -> dict[str, np.ndarray]:
