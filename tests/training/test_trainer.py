@@ -209,6 +209,23 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_at_last_fatal(tmp_pat
         assert all(torch.isfinite(p).all() for p in trainer.network.parameters())
 
 
+def test_data_are_described_and_their_replaced_samples_logged(tmp_path, planes, fresh, capsys):
+    class Told:
+        def __getitem__(self, index):
+            return planes()[index]
+
+        def describe(self):
+            return "planes, all of them"
+
+        def replaced(self):
+            return {"tilted": 3, "flat": 0}
+
+    make(tmp_path, fresh(), Told(), steps=1).run()
+    assert "planes, all of them" in capsys.readouterr().out
+    last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert last["train/replaced/tilted"] == 3 and "train/replaced/flat" not in last
+
+
 @pytest.mark.parametrize("precision", ["bf16"])
 def test_half_precision_trains(tmp_path, planes, fresh, precision):
     make(tmp_path, fresh(), planes(), steps=4, precision=precision).run()
