@@ -80,13 +80,13 @@ def draw(truth: Batch, depth: Tensor, conf: Tensor, cameras: Cameras, points: Te
     true_poses = invert_pose(truth.cam_from_world[0])
     sure = conf >= conf.flatten().quantile(0.3)
     colours = truth.images[0].movedim(1, -1)
-    for azimuth in (0.6, 2.4):
+    for side, azimuth in (("one side", 0.6), ("other side", 2.4)):
         view = _view_of(true_points[valid], azimuth)
         pair = [
             splat(p[mask], colours[mask], _origin(poses, mask), view, poses)
             for p, mask, poses in ((true_points, valid, true_poses), (ours, valid & sure, our_poses))
         ]
-        rows.append(_strip(f"truth (left) and estimate (right), seen from {round(np.degrees(azimuth))} degrees", pair))
+        rows.append(_strip(f"cloud and cameras: truth (left), estimate (right), from the {side}", pair))
     width = max(row.shape[1] for row in rows)
     white = ((0, 0), (0, 0))
     return np.concatenate([np.pad(r, (white[0], (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows])
@@ -148,7 +148,7 @@ def _view_of(points: Tensor, azimuth: float) -> Cameras:
     middle = points.median(0).values
     reach = (points - middle).norm(dim=-1).quantile(0.9)
     away = torch.tensor([np.cos(azimuth), -0.75, np.sin(azimuth)], dtype=torch.float32)
-    eye = middle + 2.1 * reach * away / away.norm()
+    eye = middle + 1.7 * reach * away / away.norm()
     forward = torch.nn.functional.normalize(middle - eye, dim=0)
     right = torch.nn.functional.normalize(torch.linalg.cross(torch.tensor([0.0, 1.0, 0.0]), forward), dim=0)
     rotation = torch.stack([right, torch.linalg.cross(forward, right), forward])

@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from streamvggt.data.synthetic.scene import STYLES
 from streamvggt.data.synthetic.world import SPLITS, SyntheticWorld
 from streamvggt.data.view import Batch
 
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     clip.add_argument("--frames", type=int, default=48)
     clip.add_argument("--stride", type=int, default=2, help="of the world's 30 frames per second")
     clip.add_argument("--size", type=int, nargs=2, default=(336, 448), metavar=("H", "W"))
+    clip.add_argument("--style", choices=STYLES, default="world")
     clip.set_defaults(run=write_video)
     options = parser.parse_args(arguments)
     options.run(options)
@@ -66,7 +68,7 @@ def write_preview(options: argparse.Namespace) -> None:
 
 
 def write_video(options: argparse.Namespace) -> None:
-    world = SyntheticWorld(options.split, options.seed)
+    world = SyntheticWorld(options.split, options.seed, STYLES[options.style])
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(options.out), "w") as container:
         stream = container.add_stream("libx264", rate=round(30 / options.stride), options={"crf": "20"})
