@@ -125,7 +125,9 @@ def main() -> None:
             "# Loading training data",
             "",
             f"Samples of {NUM_VIEWS} views at {SIZE[0]}×{SIZE[1]}, per worker and second of one core's time, with "
-            "random zoom and colours; then what the time goes into. The rest is crops, conversions and checks.",
+            "random zoom and colours; then what the time goes into. The rest is crops, conversions and checks. "
+            "Resizing (Pillow's Lanczos and bicubic, as published) takes the most; a pixel of a PNG (`hypersim`, "
+            "`omniobject3d`, `spring`, `mvs_synth`) takes two to three times as long to decode as one of a JPEG.",
             "",
             "| set | stored | samples/s | a sample | " + " | ".join(PARTS) + " | rest |",
             "|---|---|---|---|" + "---|" * (len(PARTS) + 1),
