@@ -5,13 +5,16 @@ from streamvggt.model.vggt import VGGT, StreamVGGT
 from streamvggt.model.weights import load_model
 from streamvggt.prediction import Prediction
 from streamvggt.stream.frames import load_frames
-from streamvggt.stream.policy import KeepAll, Window
+from streamvggt.stream.policies.key_frames import KeyFrames, MotionKeyFrames
+from streamvggt.stream.policies.window import KeepAll, Window
 from streamvggt.stream.session import StreamSession
 
 __all__ = [
     "VGGT",
     "Frame",
     "KeepAll",
+    "KeyFrames",
+    "MotionKeyFrames",
     "Prediction",
     "StreamSession",
     "StreamVGGT",

@@ -44,7 +44,7 @@ def test_many_frames_grow_the_slots_and_change_nothing(model):
 class EveryThird(Policy):
     """Drops two frames of three, several at once and from the middle: the holes must be filled."""
 
-    def keep(self, frames, result):
+    def keep(self, frames, evidence):
         return [f for f in frames if f % 3 == 0 or (f >= frames[-1] - 1 and frames[-1] % 4)]
 
 
@@ -144,12 +144,13 @@ def test_released_window_equals_a_fresh_cache_of_the_frames_kept(model):
 
 @dataclass(frozen=True)
 class KeepNear(Policy):
-    """Keeps a frame when its own prediction says so: what key frames by motion will do."""
+    """Keeps a frame when its own prediction says so."""
 
-    looks_at_results = True
+    by_number = False
+    looks_at = ("camera",)
 
-    def keep(self, frames, result):
-        is_key = frames[-1] == 0 or result.pose_enc[0, 0, 0].item() > self.threshold
+    def keep(self, frames, evidence):
+        is_key = frames[-1] == 0 or evidence.result.pose_enc[0, 0, 0].item() > self.threshold
         return frames if is_key else frames[:-1]
 
     threshold: float = 0.0
@@ -173,17 +174,19 @@ def test_a_policy_may_look_at_the_frames_prediction(model):
 
 @dataclass(frozen=True)
 class FirstTokensOfEachFrame(Policy):
-    """Prunes each layer to a budget that differs from layer to layer: what key diversity will do."""
+    """Prunes each layer to a budget that differs from layer to layer."""
 
     budget: int = 20
+    by_number = False
     prunes_tokens = True
 
-    def prune(self, layer, cache):
-        held, budget = len(cache), self.budget + layer
-        if held > budget:
-            keys, _ = cache.contents()
-            best = keys.norm(dim=-1).topk(budget, dim=2).indices.sort(-1).values
-            cache.keep_tokens(best)
+    def prune(self, evidence):
+        for layer, cache in enumerate(evidence.layers):
+            held, budget = len(cache), self.budget + layer
+            if held > budget:
+                keys, _ = cache.contents()
+                best = keys.norm(dim=-1).topk(budget, dim=2).indices.sort(-1).values
+                cache.keep_tokens(best)
 
 
 def test_a_policy_may_prune_tokens_layer_by_layer(model):

@@ -1,40 +1,47 @@
-"""Policies by hand, and their names on a command line."""
+"""Policies by their names on a command line."""
 
 import pytest
 
-from streamvggt import KeepAll, Window
-from streamvggt.stream.policy import parse_policy
-
-
-def test_windows_by_hand():
-    assert KeepAll().visible(4) == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3]]
-    assert Window(1, 2).visible(6) == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 2, 3, 4], [0, 3, 4, 5]]
-    assert Window(0, 0).visible(3) == [[0], [1], [2]]
-    assert Window(2, 0).visible(4) == [[0], [0, 1], [0, 1, 2], [0, 1, 3]]
-
-
-@pytest.mark.parametrize("policy", [Window(1, 2), Window(0, 0), Window(3, 1)])
-def test_the_capacity_is_what_is_needed_at_most(policy):
-    assert max(map(len, policy.visible(20))) == policy.capacity
+from streamvggt import KeepAll, KeyFrames, MotionKeyFrames, Window
+from streamvggt.stream.policy import MEMORIES, NAMES, parse_policy
 
 
 def test_names():
     assert parse_policy("all") == KeepAll()
-    assert parse_policy("window") == Window(1, 8)
+    assert parse_policy("window") == parse_policy("window:") == Window(1, 8)
     assert parse_policy("window:2,5") == Window(2, 5)
+    assert parse_policy("keyframes:4") == KeyFrames(every=4)
+    assert parse_policy("keyframes:4,10") == KeyFrames(every=4, held=10)
+    assert parse_policy("motion:12.5,10,20") == MotionKeyFrames(pixels=12.5, held=10, longest=20)
+
+
+def test_usage():
+    assert MEMORIES.startswith("all, window:ANCHOR,RECENT")
+    assert "motion:PIXELS[,HELD[,LONGEST]]" in MEMORIES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_alone_takes_the_defaults(name):
+    assert parse_policy(name) == NAMES[name].policy()
 
 
 @pytest.mark.parametrize(
-    "text", ["", "none", "all:3", "window:", "window:3", "window:1,x", "window:1,2,3", "window:-1,2"]
+    ("text", "said"),
+    [
+        ("", "memory '' is unknown; choose one of all, window"),
+        ("none", "choose one of all, window"),
+        ("all:3", "write all$"),
+        ("window:3", r"1 number\(s\) behind its name; write window:ANCHOR,RECENT"),
+        ("window:1,x", "RECENT must be a whole number, not 'x'"),
+        ("window:1,,", "RECENT must be a whole number, not ''"),
+        ("window:1,2,3,4", "write window"),
+        ("window:-1,2", "anchor=-1"),
+        ("keyframes:0", "every=0"),
+        ("keyframes:2,1", "held=1 is too small"),
+        ("motion:nan", "pixels=nan"),
+        ("motion:fast", "PIXELS must be a number, not 'fast'"),
+    ],
 )
-def test_unknown_names_are_refused_with_the_known_ones(text):
-    if text == "window:":
-        assert parse_policy(text) == Window()
-        return
-    with pytest.raises(ValueError, match="choose 'all', 'window' or 'window:ANCHOR,RECENT'"):
+def test_what_cannot_be_understood_is_refused_in_words(text, said):
+    with pytest.raises(ValueError, match=said):
         parse_policy(text)
-
-
-def test_negative_sizes_are_refused():
-    with pytest.raises(ValueError, match="recent=-1"):
-        Window(1, -1)

@@ -22,7 +22,8 @@ from streamvggt.model.device import DTYPES, choose_device, choose_dtype
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import fingerprint, load_model
 from streamvggt.stream.frames import FrameSource, load_frames
-from streamvggt.stream.policy import KeepAll, parse_policy
+from streamvggt.stream.policies.window import KeepAll
+from streamvggt.stream.policy import MEMORIES, parse_policy
 from streamvggt.stream.session import StreamSession
 from streamvggt.stream.video import URL
 
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file, folder, Hugging Face id, or tiny, the small network that comes with the project (default)",
     )
     network.add_argument("--heads", default="camera,depth", help="of camera,depth,points (default: camera,depth)")
-    network.add_argument("--memory", default="all", help="all, or window:ANCHOR,RECENT, which bounds it (default: all)")
+    network.add_argument("--memory", default="all", help=f"{MEMORIES}; see docs/streaming.md (default: all)")
     network.add_argument(
         "--camera-memory", choices=("exact", "released"), default="exact", help="see docs/streaming.md"
     )

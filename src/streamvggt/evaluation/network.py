@@ -21,7 +21,7 @@ from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import file_fingerprint, load_model
 from streamvggt.prediction import Prediction, concatenate
 from streamvggt.provenance import device_name
-from streamvggt.stream.policy import parse_policy
+from streamvggt.stream.policy import MEMORIES, parse_policy
 from streamvggt.stream.session import StreamSession
 
 MODELS = {"streamvggt": ("past", "../ckpt/checkpoints.pth"), "vggt": ("all", "../ckpt/model.pt")}
@@ -42,7 +42,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("stream", "whole"),
         help="frame by frame with a memory, or all frames at once (default: stream; VGGT can only do whole)",
     )
-    network.add_argument("--memory", default="all", help="all, window or window:ANCHOR,RECENT (default: all)")
+    network.add_argument("--memory", default="all", help=f"{MEMORIES}; see docs/streaming.md (default: all)")
     network.add_argument(
         "--camera_memory", choices=("exact", "released"), default="exact", help="see docs/streaming.md"
     )

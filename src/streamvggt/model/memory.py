@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from streamvggt.layers.kv_cache import KVCache, SeeMemory
 from streamvggt.model.tracking.stream import TrackMemory
 from streamvggt.prediction import Prediction
 
 CameraMemory = Literal["exact", "released"]
+Notes = dict[str, Tensor | list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a policy that does not go by numbers alone may look at after each frame.
+
+    result: the frame's prediction, S = 1.
+    layers: the global layers' caches, the frame's keys and values among what they hold.
+    notes: what the policy wants to know of this stream later; saved and restored with it. A tensor, or a list of one
+        per layer, under each name; replaced by new ones, never written into.
+    """
+
+    result: Prediction
+    layers: Sequence[KVCache]
+    notes: Notes
 
 
 class Policy:
@@ -24,30 +42,33 @@ class Policy:
     capacity: int | None = None
     """The most frames ever held, the new one included; None: no bound."""
 
-    looks_at_results = False
-    """True: `keep` needs the frame's own prediction, so several frames are never taken in one step."""
+    by_number = True
+    """`keep` goes by the frames' numbers alone. False: it needs evidence, so frames are taken one by one."""
+
+    looks_at: tuple[str, ...] = ()
+    """Heads of whose answers the evidence must have some."""
 
     prunes_tokens = False
     """True: `prune` shortens the global layers' caches token by token; `keep` then rules the camera memory only."""
 
-    def keep(self, frames: Sequence[int], result: Prediction | None) -> Sequence[int]:
+    def keep(self, frames: Sequence[int], evidence: Evidence | None) -> Sequence[int]:
         """The frames that the next frame may see.
 
         Args:
             frames: numbers of the frames held, oldest first; the last one has just been computed.
-            result: its prediction, if `looks_at_results`.
+            evidence: what is known of it and the past; None if the policy goes `by_number`.
 
         Returns:
             Some of `frames`, oldest first.
         """
         return frames
 
-    def prune(self, layer: int, cache: KVCache) -> None:
-        """Shorten the cache of global layer `layer` by `cache.keep_tokens`; called after every frame."""
+    def prune(self, evidence: Evidence) -> None:
+        """Shorten some of the global layers' caches by `keep_tokens`; called after every frame if `prunes_tokens`."""
 
     def visible(self, num_frames: int) -> list[list[int]]:
         """For each of `num_frames` frames the frames it sees, its own last; for policies that go by number alone."""
-        assert not (self.looks_at_results or self.prunes_tokens), f"{type(self).__name__} has no list of frames"
+        assert self.by_number, f"{type(self).__name__} decides by more than frame numbers"
         held: list[int] = []
         seen = []
         for frame in range(num_frames):
@@ -92,6 +113,7 @@ class Memory:
         self.layers = [KVCache(None if self.policy.prunes_tokens else capacity) for _ in range(num_layers)]
         self.camera = [[KVCache(camera_capacity) for _ in range(camera_blocks)] for _ in range(refinements)]
         self.tracks = TrackMemory(track_window)
+        self.notes: Notes = {}
         self.num_frames = 0
         self.held: list[int] = []
         self.image_size: tuple[int, int] | None = None
@@ -123,7 +145,7 @@ class Memory:
 
     def arrivals(self, num_new: int) -> list[tuple[int, set[int]]]:
         """For each of the next frames its number and the frames to forget just before it comes."""
-        assert num_new == 1 or not (self.policy.looks_at_results or self.policy.prunes_tokens)
+        assert num_new == 1 or self.policy.by_number
         plan: list[tuple[int, set[int]]] = []
         held: list[int] = self.held
         dropped: set[int] = set()
@@ -151,16 +173,16 @@ class Memory:
         """Attention patterns of the "released" camera trunk, frame by frame: per frame and block."""
         return [[SeeMemory(cache, [arrival]) for cache in self.camera[0]] for arrival in self.arrivals(num_new)]
 
-    def advance(self, num_new: int, result: Prediction | None) -> None:
+    def advance(self, num_new: int, result: Prediction) -> None:
         """Count the frames just computed and forget what the policy does not keep."""
+        evidence = None if self.policy.by_number else Evidence(result, self.layers, self.notes)
         for frame, _ in self.arrivals(num_new):
             seen = [*self.held, frame]
-            self.held = list(self.policy.keep(seen, result))
+            self.held = list(self.policy.keep(seen, evidence))
             self._drop(set(seen) - set(self.held))
             self.num_frames += 1
         if self.policy.prunes_tokens:
-            for layer, cache in enumerate(self.layers):
-                self.policy.prune(layer, cache)
+            self.policy.prune(evidence)
 
     def retract(self) -> None:
         """Forget frames of a call that failed half-way, so that it can be made again.
@@ -188,9 +210,10 @@ class Memory:
 
     @property
     def num_bytes(self) -> int:
-        """Memory taken by keys, values and track features, free slots included."""
+        """Memory taken by keys, values, track features and the policy's notes, free slots included."""
         of_camera = [cache for blocks in self.camera for cache in blocks]
-        return sum(cache.num_bytes for cache in [*self.layers, *of_camera]) + self.tracks.num_bytes
+        of_policy = sum(tensor.nbytes for note in self.notes.values() for tensor in as_list(note))
+        return sum(cache.num_bytes for cache in [*self.layers, *of_camera]) + self.tracks.num_bytes + of_policy
 
     def state(self) -> dict[str, object]:
         """All that is remembered, as tensors, numbers and lists; the policy is not part of it."""
@@ -203,6 +226,7 @@ class Memory:
             "layers": [cache.state() for cache in self.layers],
             "camera": [[cache.state() for cache in blocks] for blocks in self.camera],
             "tracks": self.tracks.state(),
+            "notes": {name: list(note) if isinstance(note, list) else note for name, note in self.notes.items()},
         }
 
     def restore(self, state: dict[str, object], device: torch.device) -> None:
@@ -220,4 +244,12 @@ class Memory:
             for cache, saved in zip(blocks, saved_blocks, strict=True):
                 cache.restore(saved, device)
         self.tracks.restore(state["tracks"], device)
+        self.notes = {
+            name: [tensor.to(device) for tensor in note] if isinstance(note, list) else note.to(device)
+            for name, note in state["notes"].items()
+        }
         self._is_damaged = False
+
+
+def as_list(note: Tensor | list[Tensor]) -> list[Tensor]:
+    return note if isinstance(note, list) else [note]

@@ -204,8 +204,7 @@ class VGGT(nn.Module):
         # Not inference mode, even if the caller is in it: what a memory holds outlives the call.
         with torch.inference_mode(False), torch.no_grad():
             try:
-                one_by_one = memory.policy.looks_at_results or memory.policy.prunes_tokens
-                steps = images.split(1, 1) if one_by_one else [images]
+                steps = [images] if memory.policy.by_number else images.split(1, 1)
                 predictions = []
                 for number, step in enumerate(steps):
                     queries = query_points if number == 0 else None
@@ -322,6 +321,11 @@ class VGGT(nn.Module):
         if memory is not None:
             if self.sees != "past":
                 raise ValueError("a network that sees all frames (sees='all') cannot go on with a memory")
+            if missing := set(memory.policy.looks_at) - set(heads):
+                raise ValueError(
+                    f"{memory.policy} decides by what the {' and '.join(sorted(missing))} head says, which is not to "
+                    f"run: add it to the heads ({', '.join(heads)}), or choose another memory"
+                )
             memory.admit(batch, (height, width))
         return tuple(heads)
 

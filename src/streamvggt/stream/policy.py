@@ -1,59 +1,68 @@
-"""Which of the past stays in a stream's memory. A policy decides and nothing else; attention does not know it.
-
-session = StreamSession(model, policy=Window(anchor=1, recent=8))
-"""
+"""Memory policies by the names that command lines use. What each does: docs/streaming.md."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from streamvggt.model.memory import Policy
-from streamvggt.prediction import Prediction
+from streamvggt.stream.policies.key_frames import KeyFrames, MotionKeyFrames
+from streamvggt.stream.policies.window import KeepAll, Window
 
 
 @dataclass(frozen=True)
-class KeepAll(Policy):
-    """Every frame stays: the published behaviour. Memory and time per frame grow with every frame."""
+class Named:
+    """A policy on a command line: its fields in their order, as numbers separated by commas.
 
-
-@dataclass(frozen=True)
-class Window(Policy):
-    """The first frames and the latest ones stay (attention sinks, arXiv 2309.17453; STream3R, arXiv 2508.10893).
-
-    anchor: first frames that stay for ever; the first one's camera is the world.
-    recent: latest frames that stay, so that a frame sees `anchor` + `recent` earlier ones and itself.
+    num_needed: fields that must be given if any are; the others have defaults.
     """
 
-    anchor: int = 1
-    recent: int = 8
-
-    def __post_init__(self):
-        if self.anchor < 0 or self.recent < 0:
-            raise ValueError(f"a window has no negative sizes: anchor={self.anchor}, recent={self.recent}")
+    policy: type[Policy]
+    num_needed: int = 0
 
     @property
-    def capacity(self) -> int:
-        return self.anchor + self.recent + 1
+    def knobs(self) -> dict[str, type]:
+        types = {"int": int, "float": float}
+        return {field.name: types[field.type] for field in fields(self.policy)}
 
-    def keep(self, frames: Sequence[int], result: Prediction | None) -> Sequence[int]:
-        next_frame = frames[-1] + 1
-        return [frame for frame in frames if frame < self.anchor or frame >= next_frame - self.recent]
+    def usage(self, name: str) -> str:
+        """As in "motion:PIXELS,HELD,LONGEST", what may be left out in brackets."""
+        knobs = [knob.upper() for knob in self.knobs]
+        if not knobs:
+            return name
+        needed, optional = knobs[: self.num_needed or 1], knobs[self.num_needed or 1 :]
+        return f"{name}:{','.join(needed)}{''.join(f'[,{knob}' for knob in optional)}{']' * len(optional)}"
+
+
+NAMES = {
+    "all": Named(KeepAll),
+    "window": Named(Window, num_needed=2),
+    "keyframes": Named(KeyFrames),
+    "motion": Named(MotionKeyFrames),
+}
+MEMORIES = ", ".join(named.usage(name) for name, named in NAMES.items())
+"""All that `parse_policy` understands, for the help of a command line."""
 
 
 def parse_policy(text: str) -> Policy:
-    """The policy that a command line names: "all", "window" or "window:ANCHOR,RECENT".
+    """The policy that a command line names, as in "all", "window", "window:1,8" or "motion:20".
 
     Raises:
         ValueError: there is none of that name, or its numbers cannot be read.
     """
     name, _, numbers = text.partition(":")
-    if name == "all" and not numbers:
-        return KeepAll()
-    if name == "window":
-        if not numbers:
-            return Window()
-        parts = numbers.split(",")
-        if len(parts) == 2 and all(part.strip().isdecimal() for part in parts):
-            return Window(*map(int, parts))
-    raise ValueError(f"memory {text!r} is unknown; choose 'all', 'window' or 'window:ANCHOR,RECENT' such as window:1,8")
+    if name not in NAMES:
+        raise ValueError(f"memory {text!r} is unknown; choose one of {MEMORIES} (a name alone takes its defaults)")
+    named = NAMES[name]
+    parts = numbers.split(",") if numbers else []
+    values = []
+    for part, (knob, kind) in zip(parts, named.knobs.items(), strict=False):
+        try:
+            values.append(kind(part))
+        except ValueError as error:
+            what = "a whole number" if kind is int else "a number"
+            raise ValueError(
+                f"memory {text!r}: {knob.upper()} must be {what}, not {part!r}; write {named.usage(name)}"
+            ) from error
+    if len(parts) > len(named.knobs) or 0 < len(parts) < named.num_needed:
+        raise ValueError(f"memory {text!r} has {len(parts)} number(s) behind its name; write {named.usage(name)}")
+    return named.policy(*values)

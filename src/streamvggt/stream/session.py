@@ -19,10 +19,10 @@ from streamvggt.model.memory import CameraMemory, Memory, Policy
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import fingerprint
 from streamvggt.prediction import Prediction
-from streamvggt.stream.policy import KeepAll
+from streamvggt.stream.policies.window import KeepAll
 
 TIMES_KEPT = 1000  # of the latest frames, for the statistics
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,40 @@
+"""Memories that go by the age of frames alone.
+
+session = StreamSession(model, policy=Window(anchor=1, recent=8))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from streamvggt.model.memory import Evidence, Policy
+
+
+@dataclass(frozen=True)
+class KeepAll(Policy):
+    """Every frame stays: the published behaviour. Memory and time per frame grow with every frame."""
+
+
+@dataclass(frozen=True)
+class Window(Policy):
+    """The first frames and the latest ones stay (attention sinks, arXiv 2309.17453; STream3R, arXiv 2508.10893).
+
+    anchor: first frames that stay for ever; the first one's camera is the world.
+    recent: latest frames that stay, so that a frame sees `anchor` + `recent` earlier ones and itself.
+    """
+
+    anchor: int = 1
+    recent: int = 8
+
+    def __post_init__(self):
+        if self.anchor < 0 or self.recent < 0:
+            raise ValueError(f"a window has no negative sizes: anchor={self.anchor}, recent={self.recent}")
+
+    @property
+    def capacity(self) -> int:
+        return self.anchor + self.recent + 1
+
+    def keep(self, frames: Sequence[int], evidence: Evidence | None) -> Sequence[int]:
+        next_frame = frames[-1] + 1
+        return [frame for frame in frames if frame < self.anchor or frame >= next_frame - self.recent]

@@ -1,0 +1,78 @@
+"""What every policy owes: all is kept if there is room for all, nothing grows, and a saved stream goes on."""
+
+import pytest
+import torch
+from networks import assert_same, images, tiny
+
+from streamvggt import KeepAll, KeyFrames, MotionKeyFrames, StreamSession, Window
+from streamvggt.prediction import concatenate
+
+INFINITE = 10**9
+WITH_ROOM_FOR_ALL = [Window(1, INFINITE), KeyFrames(1, INFINITE), MotionKeyFrames(0, INFINITE)]
+BOUNDED = [Window(1, 2), KeyFrames(3, 3), MotionKeyFrames(3.0, 4, 5)]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny()
+
+
+def pushed(session, frames):
+    return concatenate([session.push(frame) for frame in frames[0]])
+
+
+@pytest.mark.parametrize("policy", WITH_ROOM_FOR_ALL, ids=repr)
+def test_with_room_for_all_it_is_keep_all_to_the_bit(model, policy):
+    frames = images(1, 7)
+    session = StreamSession(model, policy=policy)
+    assert_same(pushed(session, frames), pushed(StreamSession(model, policy=KeepAll()), frames), tolerance=0)
+    assert session.memory.held == list(range(7))
+
+
+@pytest.mark.parametrize("policy", BOUNDED, ids=repr)
+def test_memory_is_flat(policy):
+    small = {
+        "depth": 2,
+        "dpt_layers": (0, 0, 1, 1),
+        "encoder_depth": 1,
+        "camera_trunk_depth": 1,
+        "camera_iterations": 2,
+    }
+    session = StreamSession(tiny(heads=("camera", "depth"), **small), policy=policy, heads=("camera", *policy.looks_at))
+    frames = images(1, 10, 14, 28)[0]
+    sizes = []
+    for number in range(210):
+        session.push(frames[number % 10])
+        sizes.append(session.memory.num_bytes)
+    assert len(set(sizes[40:])) == 1
+    assert max(session.memory.num_tokens) < 12 * 7
+    assert max(len(cache) for blocks in session.memory.camera for cache in blocks) <= 12
+
+
+@pytest.mark.parametrize("policy", BOUNDED, ids=repr)
+def test_a_saved_stream_goes_on_to_the_bit(model, policy, tmp_path):
+    frames = images(2, 12, 14, 28).unbind(1)
+    session = StreamSession(model, policy=policy)
+    for frame in frames[:7]:
+        session.push(frame)
+    session.save(tmp_path / "state.pt")
+    expected = [session.push(frame) for frame in frames[7:]]
+    other = StreamSession(model, policy=policy)
+    other.restore(tmp_path / "state.pt")
+    found = [other.push(frame) for frame in frames[7:]]
+    assert_same(concatenate(found), concatenate(expected), tolerance=0)
+    assert other.memory.held == session.memory.held
+
+
+@pytest.mark.parametrize("policy", BOUNDED, ids=repr)
+def test_several_frames_in_one_call_are_single_frames(model, policy):
+    frames = images(1, 9, 14, 28)
+    with torch.no_grad():
+        together = model(frames, memory=model.new_memory(policy))
+    assert_same(together, pushed(StreamSession(model, policy=policy), frames))
+
+
+@pytest.mark.parametrize("policy", [policy for policy in BOUNDED if policy.looks_at], ids=repr)
+def test_heads_that_it_looks_at_must_run(model, policy):
+    with pytest.raises(ValueError, match=r"decides by what the .* head says, .*: add it to the heads \(points\)"):
+        StreamSession(model, policy=policy, heads=("points",)).push(images(1, 1)[0, 0])

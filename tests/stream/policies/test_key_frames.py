@@ -1,0 +1,78 @@
+"""Key frames by hand, against masks, and against a world whose motion is known."""
+
+import pytest
+import torch
+from networks import assert_same, images, tiny
+
+from streamvggt import KeyFrames, MotionKeyFrames, Prediction, StreamSession
+from streamvggt.prediction import concatenate
+from streamvggt.stream.policies.overlap import mean_displacement, thinned_points
+
+HEADS = ("camera", "depth")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny()
+
+
+def test_key_frames_by_hand():
+    assert KeyFrames(2, 2).visible(8) == [[0], [0, 1], [0, 2], [0, 2, 3], [0, 2, 4], [0, 4, 5], [0, 4, 6], [0, 6, 7]]
+    assert max(map(len, KeyFrames(3, 4).visible(40))) == KeyFrames(3, 4).capacity
+
+
+@pytest.mark.parametrize("policy", [KeyFrames(2, 3), KeyFrames(1, 4), KeyFrames(5, 2)], ids=repr)
+def test_key_frames_are_a_mask(model, policy):
+    frames = images(2, 11)
+    with torch.no_grad():
+        masked = model(frames, heads=HEADS, visible=policy.visible(11))
+        assert_same(model(frames, heads=HEADS, memory=model.new_memory(policy)), masked)
+
+
+def said(x: float, depth: float = 2.0) -> Prediction:
+    """A wall that a camera, moved sideways by `x`, looks at: 64 × 64 pixels, 90° wide, so 32 pixels focal length."""
+    quarter = torch.pi / 2
+    pose_enc = torch.tensor([[[-x, 0, 0, 0, 0, 0, 1, quarter, quarter]]])
+    return Prediction((64, 64), pose_enc=pose_enc, depth=torch.full((1, 1, 64, 64, 1), depth))
+
+
+def test_displacement_by_hand():
+    here, there = said(0.0), said(0.5)
+    poses = there.pose_enc[:, 0], here.pose_enc[:, 0]
+    # What lies 2 away moves by 0.5 · 32 / 2 = 8 pixels.
+    assert mean_displacement(thinned_points(there), *poses, (64, 64)).item() == pytest.approx(8, abs=1e-4)
+    assert mean_displacement(thinned_points(here), poses[1], poses[1], (64, 64)).item() == pytest.approx(0, abs=1e-4)
+    far = said(100.0)
+    assert mean_displacement(thinned_points(far), far.pose_enc[:, 0], poses[1], (64, 64)).item() == torch.inf
+    behind = said(0.0, depth=-1.0)
+    assert mean_displacement(thinned_points(behind), poses[1], poses[1], (64, 64)).item() == torch.inf
+
+
+def walk(model, policy, positions) -> list[int]:
+    """The frames held after all predictions of a camera at these positions."""
+    memory = model.new_memory(policy)
+    for x in positions:
+        memory.advance(1, said(x))
+    return memory.held
+
+
+def test_motion_by_hand(model):
+    steps = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4]  # 3.2 pixels each
+    assert walk(model, MotionKeyFrames(6.0, 10), steps) == [0, 2, 4, 6]
+    assert walk(model, MotionKeyFrames(6.0, 3), steps) == [0, 4, 6]
+    assert walk(model, MotionKeyFrames(6.0, 10), [0.0] * 40) == [0, 31]
+    assert walk(model, MotionKeyFrames(6.0, 10, longest=2), [0.0] * 8) == [0, 3, 6]
+    assert walk(model, MotionKeyFrames(6.0, 10), [0.0, 50.0, 50.0]) == [0, 1]
+
+
+def test_motion_is_a_mask(model):
+    """The stream is what a mask computes that hides the same frames."""
+    frames = images(1, 12)
+    session, seen, said = StreamSession(model, policy=MotionKeyFrames(4.0, 4, 3), heads=HEADS), [], []
+    for number, frame in enumerate(frames[0]):
+        seen.append([*session.memory.held, number])
+        said.append(session.push(frame))
+    with torch.no_grad():
+        assert_same(concatenate(said), model(frames, heads=HEADS, visible=seen))
+    assert {len(frames) for frames in seen} >= {2, 3, 4}
+    assert any(frame not in seen[-1] for frame in range(1, 12))
