@@ -69,6 +69,17 @@ def test_other_alignments_go_to_their_tables(tmp_path):
     assert "Video depth in metres" in said and "streamed here 0.700" in said
 
 
+def test_no_result_hides_another(tmp_path):
+    for folder, score in (("a", "point head"), ("a_proj", "depth and cameras"), ("again", "point head")):
+        result(tmp_path / folder, "mv_recon", "NRGBD", score, {"acc": 0.1})
+    result(tmp_path / "pose", "co3d", "co3d", "AUC", {"AUC@30": 0.8}, settings={"image_loader": "crop"})
+    result(tmp_path / "ba", "co3d", "co3d", "AUC", {"AUC@30": 0.9}, settings={"image_loader": "square", "use_ba": True})
+    rows = [text_of(row).split(" here")[0].strip() for row in re.findall(r"<tr class=ours>.*?</tr>", make(tmp_path))]
+    network = "StreamVGGT (tiny, 01234567), streamed"
+    others = ["", "", ", depth and cameras", " [again]", ", bundle adjustment, square images"]
+    assert sorted(rows) == sorted(network + other for other in others)
+
+
 def test_a_part_of_a_test_set_is_marked_and_so_are_random_weights(tmp_path):
     whole = {"num_sequences": 5, "num_frames": 550, "num_published": [5, 550]}
     result(tmp_path / "a", "video_depth", "bonn", numbers=depth_numbers(0.3), **whole)

@@ -26,8 +26,18 @@ from streamvggt.evaluation.work import run_program
 from streamvggt.files import atomic_write
 from streamvggt.provenance import now
 
-PLACES = ("data", "stride", "crop")
-"""Settings that say nothing of the network."""
+UNUSUAL = {
+    "use_ba": "bundle adjustment",
+    "fast_eval": "fast evaluation",
+    "crop": "cropped images",
+    "revisit": "frames seen {} times",
+    "stride": "every {}th frame",
+    "kf_every": "every {}th frame",
+    "image_loader": "{} images",
+    "draw": "draws {}",
+}
+USUAL = {"revisit": 1, "stride": 1, "image_loader": "crop", "draw": "published"}
+"""Settings of a protocol that a row must tell if they are not as usual; if none is said here: off."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,9 @@ class Result:
         words += [f"memory {settings['memory']}"] if settings.get("memory") not in (None, "all") else []
         words += ["released camera memory"] if settings.get("camera_memory") == "released" else []
         words += [settings["dtype"]] if settings["dtype"] != "float32" else []
-        words += ["bundle adjustment"] if settings.get("use_ba") else []
+        for name, said in UNUSUAL.items():
+            if settings.get(name) and settings[name] != USUAL.get(name):
+                words.append(said.format(settings[name]))
         words += [f"size {settings['size']}"] if settings["size"] != 518 else []
         return ", ".join(words)
 
@@ -141,8 +153,10 @@ def rows_of(table: Mapping[str, Any], results: Sequence[Result]) -> dict[str, di
         for name, score in result.scores.items():
             if table["scores"] is not None and name not in table["scores"]:
                 continue
-            is_usual = name == (table["scores"] or list(result.scores))[0]
-            label = result.network if is_usual else f"{result.network}, {name}"
+            usual = table["scores"][0] if table["scores"] else table["usual"]
+            label = result.network if name == usual else f"{result.network}, {name}"
+            if result.dataset in rows.get(label, {}):
+                label += f" [{result.folder.name}]"  # a second run of the same
             rows.setdefault(label, {})[result.dataset] = (score["numbers"], is_whole_set(score))
     return rows
 
