@@ -1,6 +1,7 @@
 """Spring, MVS-Synth and Virtual KITTI 2: the world as their downloads hold it, prepared and read back, is the world."""
 
 import json
+import shutil
 
 import h5py
 import numpy as np
@@ -77,7 +78,9 @@ def test_mvs_synth(tmp_path, clip):
         camera = {"f_x": K[0, 0], "f_y": K[1, 1], "c_x": K[0, 2], "c_y": K[1, 2]}
         camera["extrinsic"] = np.linalg.inv(left_handed).tolist()
         (folder / f"poses/{number:04d}.json").write_text(json.dumps(camera))
-    assert prepare("mvs_synth", tmp_path / "raw", tmp_path).prepared == ["0000"]
+    shutil.copytree(folder, tmp_path / "raw/0001")
+    report = prepare("mvs_synth", tmp_path / "raw", tmp_path, workers=2)
+    assert sorted(report.prepared) == ["0000", "0001"], report
     source = MvsSynth(tmp_path / MvsSynth.folder)
     for frame, view in zip(source.frames("0000"), clip, strict=True):
         read = source.read("0000", frame)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -88,7 +91,7 @@ def _outcomes(
         return
     # Not forked: threads of torch and OpenCV would be cut off in the middle of their work.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(scenes)), context) as pool:
+    with ProcessPoolExecutor(min(workers, len(scenes)), context, initializer=_follow_parent) as pool:
         jobs = {pool.submit(_prepare_one, name, raw, scene, out): scene for scene in scenes}
         try:
             for job in as_completed(jobs):
@@ -100,6 +103,17 @@ def _outcomes(
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _follow_parent() -> None:
+    """Leave Ctrl-C to the parent, and end when it has ended, however that was: nobody else would tell."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _prepare_one(name: str, raw: Path, scene: str, out: Path) -> tuple[str | None, str | None]:
