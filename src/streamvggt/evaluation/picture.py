@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from streamvggt.data.synthetic.scene import STYLES
@@ -204,7 +205,7 @@ def main() -> None:
         points = unproject(depth[..., 0], cameras)
     picture = draw(truth, depth[..., 0], conf, cameras, points)
     with atomic_write(arguments.out) as unfinished:
-        cv2.imwrite(str(unfinished), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+        Image.fromarray(picture).save(unfinished)
 
 
 if __name__ == "__main__":

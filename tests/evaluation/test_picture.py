@@ -1,0 +1,34 @@
+"""The picture of a result beside its truth."""
+
+import numpy as np
+from networks import TINY
+from PIL import Image
+
+from streamvggt import StreamVGGT
+from streamvggt.evaluation import picture
+from streamvggt.evaluation.picture import draw, record
+from streamvggt.geometry.camera import Cameras
+
+
+def test_the_truth_in_another_world_and_scale_is_drawn_as_the_truth():
+    truth = record(8, 3, 20, "rooms", 42, 56)
+    pose = truth.cam_from_world[0].clone()
+    pose[..., 3] *= 5
+    drawn = draw(truth, truth.depth[0] * 5, truth.depth[0], Cameras(pose, truth.intrinsics[0]), truth.points()[0] * 5)
+    half = drawn.shape[1] // 2
+    clouds = drawn[4 * (picture.CELL[0] + picture.LABEL) :]
+    left, right = clouds[:, :half].astype(int), clouds[:, half:].astype(int)
+    inked = (left < 250).any(-1)
+    assert inked.mean() > 0.01
+    # The least confident points are left out on the right; what is there is what the truth shows.
+    shown = (right < 250).any(-1) & inked
+    assert shown.sum() > 0.4 * inked.sum()
+    assert (np.abs(left - right).max(-1) < 30)[shown].mean() > 0.8
+
+
+def test_the_command_writes_a_picture(tmp_path, monkeypatch):
+    StreamVGGT(**{**TINY, "heads": ("camera", "depth", "points")}).save_pretrained(tmp_path / "weights")
+    words = ["--weights", str(tmp_path / "weights"), "--frames", "2", "--image", "28", "42"]
+    monkeypatch.setattr("sys.argv", ["picture", "--out", str(tmp_path / "out.jpg"), *words])
+    picture.main()
+    assert Image.open(tmp_path / "out.jpg").size[0] == picture.SHOWN * picture.CELL[1]
