@@ -75,9 +75,8 @@ def main() -> None:
             after[name].append(areas(poses, true.cam_from_world))
     print("# Bundle adjustment of disturbed cameras\n")
     print(f"`python benchmarks/bundle_adjustment.py --scenes {arguments.scenes}`\n")
-    print(
-        f"{arguments.scenes} static scenes, {NUM_FRAMES} frames of {SIZE[1]}×{SIZE[0]}. Disturbed: {disturbed.__doc__}\n"
-    )
+    print(f"{arguments.scenes} static scenes, {NUM_FRAMES} frames of {SIZE[1]}×{SIZE[0]}. ", end="")
+    print(f"Disturbed: {disturbed.__doc__}\n")
     print("| cameras | AUC@30 | AUC@15 | AUC@5 | better in | worse in | kept as they were |")
     print("|---|---|---|---|---|---|---|")
     print(f"| disturbed | {text(before)} | | | |")
