@@ -95,3 +95,62 @@ def test_state_and_back():
     empty = KVCache()
     empty.restore(KVCache().state(), torch.device("cpu"))
     assert len(empty) == 0
+
+
+def numbered(frame: int) -> torch.Tensor:
+    """Keys that say which frame and which token of it they are."""
+    return (10 * frame + torch.arange(P))[:, None].expand(B, N, P, D).float()
+
+
+def with_remnants(num_frames: int) -> KVCache:
+    """Two remnants of two tokens each, three slots."""
+    cache = KVCache(capacity=3, remnants=2, remnant_tokens=2)
+    for frame in range(num_frames):
+        cache.append(frame, numbered(frame), -numbered(frame))
+    return cache
+
+
+def told(cache: KVCache) -> list[int]:
+    keys, values = cache.contents()
+    assert torch.equal(keys, -values)
+    assert keys.shape[2] == len(cache)
+    return keys[0, 0, :, 0].int().tolist()
+
+
+def test_the_first_tokens_of_dropped_frames_stay():
+    cache = with_remnants(2)
+    assert told(cache) == [0, 1, 2, 3, 10, 11, 12, 13]
+    cache.drop([0])
+    assert told(cache) == [0, 1, 10, 11, 12, 13]
+    cache.append(2, numbered(2), -numbered(2))
+    cache.drop([1])
+    assert told(cache) == [10, 11, 0, 1, 20, 21, 22, 23]
+
+
+def test_the_oldest_remnant_is_overwritten_and_nothing_grows():
+    cache = with_remnants(3)
+    room = cache.num_bytes
+    for frame in range(3, 20):
+        cache.drop([frame - 3])
+        cache.append(frame, numbered(frame), -numbered(frame))
+        cache.contents()
+    assert sorted(told(cache)) == sorted([150, 151, 160, 161, *(f * 10 + t for f in (17, 18, 19) for t in range(4))])
+    assert cache.num_bytes == room
+
+
+def test_what_is_undone_leaves_no_remnant():
+    cache = with_remnants(2)
+    cache.undo([1])
+    assert told(cache) == [0, 1, 2, 3]
+
+
+def test_state_and_back_with_remnants():
+    cache = with_remnants(3)
+    cache.drop([0])
+    other = KVCache(capacity=3, remnants=2, remnant_tokens=2)
+    other.restore(cache.state(), torch.device("cpu"))
+    for each in (cache, other):
+        each.append(3, numbered(3), -numbered(3))
+        each.drop([1, 2])
+    assert told(other) == told(cache)
+    assert {0, 1, 10, 11, 20, 21} & set(told(cache)) == {10, 11, 20, 21}

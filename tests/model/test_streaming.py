@@ -48,7 +48,17 @@ class EveryThird(Policy):
         return [f for f in frames if f % 3 == 0 or (f >= frames[-1] - 1 and frames[-1] % 4)]
 
 
-POLICIES = [KeepAll(), Window(1, 2), Window(0, 1), Window(2, 0), Window(0, 0), Window(1, 100), EveryThird()]
+POLICIES = [
+    KeepAll(),
+    Window(1, 2),
+    Window(0, 1),
+    Window(2, 0),
+    Window(0, 0),
+    Window(1, 100),
+    EveryThird(),
+    Window(1, 2, 3),
+    Window(0, 1, 100),
+]
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)

@@ -10,13 +10,14 @@ def test_names():
     assert parse_policy("all") == KeepAll()
     assert parse_policy("window") == parse_policy("window:") == Window(1, 8)
     assert parse_policy("window:2,5") == Window(2, 5)
+    assert parse_policy("window:2,5,100") == Window(2, 5, remnants=100)
     assert parse_policy("keyframes:4") == KeyFrames(every=4)
     assert parse_policy("keyframes:4,10") == KeyFrames(every=4, held=10)
     assert parse_policy("motion:12.5,10,20") == MotionKeyFrames(pixels=12.5, held=10, longest=20)
 
 
 def test_usage():
-    assert MEMORIES.startswith("all, window:ANCHOR,RECENT")
+    assert MEMORIES.startswith("all, window:ANCHOR,RECENT[,REMNANTS], ")
     assert "motion:PIXELS[,HELD[,LONGEST]]" in MEMORIES
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +81,13 @@ def see_all(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
     return kernel(q, k, v)
 
 
+class Remnant(NamedTuple):
+    """The first tokens of a frame, where the others are not seen."""
+
+    frame: int
+    tokens: int
+
+
 class SeePast:
     """Every frame meets itself and earlier frames: all of them, or those a policy would have kept.
 
@@ -92,11 +100,12 @@ class SeePast:
         f3      ■  ·  ■  ■       call 4
     """
 
-    def __init__(self, num_frames: int, visible: Sequence[Sequence[int]] | None = None):
+    def __init__(self, num_frames: int, visible: Sequence[Sequence[int | Remnant]] | None = None):
         """
         Args:
             num_frames: S of the sequence.
-            visible: for each frame the frames it sees, its own among them; None: all up to its own.
+            visible: for each frame the frames, or remnants of frames, it sees, its own among them; None: all up to
+                its own. A frame of fewer tokens than a remnant (the camera trunk's have one) is seen whole.
         """
         self.num_frames = num_frames
         self.visible = visible
@@ -110,11 +119,15 @@ class SeePast:
             if self.visible is None:
                 k_seen, v_seen = k[:, :, : (frame + 1) * tokens], v[:, :, : (frame + 1) * tokens]
             else:
-                k_seen, v_seen = (
-                    torch.cat([x[:, :, f * tokens : (f + 1) * tokens] for f in self.visible[frame]], 2) for x in (k, v)
-                )
+                k_seen, v_seen = (torch.cat([part(x, what, tokens) for what in self.visible[frame]], 2) for x in (k, v))
             seen.append(kernel(q_frame, k_seen, v_seen))
         return torch.cat(seen, 2)
+
+
+def part(x: Tensor, what: int | Remnant, tokens: int) -> Tensor:
+    """The keys or values of a frame of a sequence, or of its remnant. (B, N, S·P, D) → (B, N, P or fewer, D)"""
+    frame, size = what if isinstance(what, Remnant) else (what, tokens)
+    return x[:, :, frame * tokens : frame * tokens + min(size, tokens)]
 
 
 class Attention(nn.Module):

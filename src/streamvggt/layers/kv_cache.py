@@ -28,6 +28,16 @@ class KVCache:
         contents()    9    8    7   free free      the last slot fills the hole that is left
 
     A frame may fill several slots (`append` it several times). Slots double when they run out, up to `capacity`.
+
+    A dropped frame may leave a remnant: its first tokens. Remnants lie before the slots, the newest first, so that all
+    that is held stays in one piece; where there is no room for another, the oldest is overwritten:
+
+                      room for 3 remnants │ slots
+        drop([1])               –   –   1 │ 0  –  2  3
+        drop([2])               –   2   1 │ 0  –  –  3
+        drop([3])               3   2   1 │ 0  –  –  –
+        drop([4])               3   2   4 │ …
+
     A layer may also be pruned token by token (`keep_tokens`); from then on it only grows at the end.
 
     Not differentiable: what is stored carries no gradient.
@@ -35,17 +45,21 @@ class KVCache:
     B streams · N heads · T tokens held · D head width.
     """
 
-    def __init__(self, capacity: int | None = None):
+    def __init__(self, capacity: int | None = None, *, remnants: int = 0, remnant_tokens: int = 1):
         """
         Args:
             capacity: the most slots that will be needed, if known.
+            remnants: slots dropped, the latest so many, of which the first `remnant_tokens` tokens stay.
         """
         self.capacity = capacity
+        self.remnant_tokens = remnant_tokens
+        self.num_dropped = 0  # slots that have left a remnant, overwritten ones too
+        self._front = remnants * remnant_tokens  # where the first slot begins
         self.frames: list[int | None] = []  # the frame in each used slot, None: free to overwrite
         self.pruned = False
         self._free: set[int] = set()  # slots whose frame was dropped
-        self._length = 0  # tokens in use
-        self._keys = self._values = None  # (B, N, room, D)
+        self._length = 0  # tokens in use, from the first slot on
+        self._keys = self._values = None  # (B, N, front + room, D)
 
     @torch.no_grad()
     def append(self, frame: int, keys: Tensor, values: Tensor) -> None:
@@ -62,18 +76,21 @@ class KVCache:
             start = self._length
             self._reserve(keys, start + tokens)
             self._length = start + tokens
+        start += self._front
         self._keys[:, :, start : start + tokens] = keys
         self._values[:, :, start : start + tokens] = values
 
     def drop(self, frames: Collection[int]) -> None:
-        """Forget frames; those that are not held are ignored. No data moves."""
-        if not frames:
-            return
-        assert not self.pruned, "a layer pruned by tokens has no frames to drop"
-        for slot, frame in enumerate(self.frames):
-            if frame is not None and frame in frames:
-                self.frames[slot] = None
-                self._free.add(slot)
+        """Forget frames, but for their remnants; those that are not held are ignored. No other data moves."""
+        for slot in sorted(self._slots(frames), key=self.frames.__getitem__):
+            if self._front:
+                self._leave_remnant(slot)
+            self._clear(slot)
+
+    def undo(self, frames: Collection[int]) -> None:
+        """Forget frames as if they had never come."""
+        for slot in self._slots(frames):
+            self._clear(slot)
 
     @torch.no_grad()
     def keep_tokens(self, index: Tensor) -> None:
@@ -82,6 +99,7 @@ class KVCache:
         Args:
             index: into the tokens of `contents()`. (B, N, T_kept)
         """
+        assert not self._front, "a layer of remnants is not pruned by tokens"
         keys, values = self.contents()
         where = index[..., None].expand(-1, -1, -1, keys.shape[-1])
         kept_keys, kept_values = keys.gather(2, where), values.gather(2, where)
@@ -91,15 +109,16 @@ class KVCache:
         self.frames, self.pruned = [], True
 
     def contents(self) -> tuple[Tensor, Tensor]:
-        """All keys and values held, as views of the slots in use. (B, N, T, D) each"""
+        """All keys and values held, as views of the remnants and the slots in use. (B, N, T, D) each"""
         self._fill_holes()
-        return self._keys[:, :, : self._length], self._values[:, :, : self._length]
+        held = slice(self._front - self._remnant_length, self._front + self._length)
+        return self._keys[:, :, held], self._values[:, :, held]
 
     def __len__(self) -> int:
         """Tokens held."""
         if not self._free:
-            return self._length
-        return self._length // len(self.frames) * (len(self.frames) - len(self._free))
+            return self._remnant_length + self._length
+        return self._remnant_length + self._length // len(self.frames) * (len(self.frames) - len(self._free))
 
     @property
     def num_bytes(self) -> int:
@@ -109,25 +128,59 @@ class KVCache:
     def state(self) -> dict[str, object]:
         """What is held, slot by slot, free ones too: a cache restored from it goes on to the bit.
 
-        {"frames": list of int or None, "pruned": bool, "keys", "values": (B, N, T, D) or None}
+        {"frames": list of int or None, "pruned": bool, "num_dropped": int, "keys", "values": (B, N, T, D) or None}
         """
-        held = slice(0, self._length)
+        held = slice(self._front - self._remnant_length, self._front + self._length)
         keys = None if self._keys is None else self._keys[:, :, held].clone()
         values = None if self._values is None else self._values[:, :, held].clone()
-        return {"frames": list(self.frames), "pruned": self.pruned, "keys": keys, "values": values}
+        return {
+            "frames": list(self.frames),
+            "pruned": self.pruned,
+            "num_dropped": self.num_dropped,
+            "keys": keys,
+            "values": values,
+        }
 
     @torch.no_grad()
     def restore(self, state: dict[str, object], device: torch.device) -> None:
         """Hold what `state` says, and nothing else."""
         self.frames, self.pruned = list(state["frames"]), state["pruned"]
+        self.num_dropped = state["num_dropped"]
         self._free = {slot for slot, frame in enumerate(self.frames) if frame is None}
         self._keys = self._values = None
         self._length = 0
         if state["keys"] is not None:
             keys, values = state["keys"].to(device), state["values"].to(device)
-            self._reserve(keys, keys.shape[2])
-            self._length = keys.shape[2]
-            self._keys[:, :, : self._length], self._values[:, :, : self._length] = keys, values
+            length = keys.shape[2] - self._remnant_length
+            self._reserve(keys, length)
+            self._length = length
+            held = slice(self._front - self._remnant_length, self._front + length)
+            self._keys[:, :, held], self._values[:, :, held] = keys, values
+
+    @property
+    def _remnant_length(self) -> int:
+        return min(self._front, self.num_dropped * self.remnant_tokens)
+
+    def _slots(self, frames: Collection[int]) -> list[int]:
+        """The slots that hold any of these frames."""
+        if not frames:
+            return []
+        assert not self.pruned, "a layer pruned by tokens has no frames"
+        return [slot for slot, frame in enumerate(self.frames) if frame is not None and frame in frames]
+
+    def _clear(self, slot: int) -> None:
+        self.frames[slot] = None
+        self._free.add(slot)
+
+    @torch.no_grad()
+    def _leave_remnant(self, slot: int) -> None:
+        """Copy the first tokens of a slot before the newest remnant, or over the oldest."""
+        tokens, size = self._length // len(self.frames), self.remnant_tokens
+        start = self._front + slot * tokens
+        place = self._front - (self.num_dropped * size) % self._front - size
+        for x in (self._keys, self._values):
+            x[:, :, place : place + size] = x[:, :, start : start + size]
+        self.num_dropped += 1
 
     def _fill_holes(self) -> None:
         """Move the last frames into free slots, so that the slots in use are the first ones."""
@@ -140,8 +193,9 @@ class KVCache:
             last = len(self.frames) - 1
             if slot > last:
                 break
+            start, end = self._front + slot * tokens, self._front + last * tokens
             for x in (self._keys, self._values):
-                x[:, :, slot * tokens : (slot + 1) * tokens] = x[:, :, last * tokens : (last + 1) * tokens]
+                x[:, :, start : start + tokens] = x[:, :, end : end + tokens]
             self.frames[slot] = self.frames.pop()
         self._free.clear()
         self._length = len(self.frames) * tokens
@@ -149,7 +203,7 @@ class KVCache:
     def _reserve(self, like: Tensor, length: int) -> None:
         """Make room for `length` tokens of the shape of `like` (B, N, P, D)."""
         batch, heads, tokens, width = like.shape
-        room = 0 if self._keys is None else self._keys.shape[2]
+        room = 0 if self._keys is None else self._keys.shape[2] - self._front
         if length <= room:
             return
         first = FIRST_SLOTS if self.capacity is None else min(self.capacity, MOST_SLOTS_AT_ONCE)
@@ -157,9 +211,10 @@ class KVCache:
         if self.capacity is not None:
             wanted = max(length, min(wanted, self.capacity * tokens))
         for name in ("_keys", "_values"):
-            larger = like.new_empty(batch, heads, wanted, width)
+            larger = like.new_empty(batch, heads, self._front + wanted, width)
+            used = self._front + self._length
             if self._length:
-                larger[:, :, : self._length] = getattr(self, name)[:, :, : self._length]
+                larger[:, :, :used] = getattr(self, name)[:, :, :used]
             setattr(self, name, larger)
 
 

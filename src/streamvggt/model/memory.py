@@ -9,7 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from streamvggt.layers.attention import Remnant
 from streamvggt.layers.kv_cache import KVCache, SeeMemory
+from streamvggt.model.aggregator import Aggregator
 from streamvggt.model.tracking.stream import TrackMemory
 from streamvggt.prediction import Prediction
 
@@ -42,6 +44,10 @@ class Policy:
     capacity: int | None = None
     """The most frames ever held, the new one included; None: no bound."""
 
+    remnants: int = 0
+    """Frames dropped, the latest so many, whose special tokens stay: camera and registers, in the camera trunk the one
+    token there is."""
+
     by_number = True
     """`keep` goes by the frames' numbers alone. False: it needs evidence, so frames are taken one by one."""
 
@@ -66,14 +72,20 @@ class Policy:
     def prune(self, evidence: Evidence) -> None:
         """Shorten some of the global layers' caches by `keep_tokens`; called after every frame if `prunes_tokens`."""
 
-    def visible(self, num_frames: int) -> list[list[int]]:
-        """For each of `num_frames` frames the frames it sees, its own last; for policies that go by number alone."""
+    def visible(self, num_frames: int) -> list[list[int | Remnant]]:
+        """For each of `num_frames` frames what it sees, its own frame last; for policies that go by number alone."""
         assert self.by_number, f"{type(self).__name__} decides by more than frame numbers"
         held: list[int] = []
+        dropped: list[int] = []
         seen = []
         for frame in range(num_frames):
-            seen.append([*held, frame])
-            held = list(self.keep(seen[-1], None))
+            remnants = (
+                [Remnant(old, Aggregator.num_special) for old in dropped[-self.remnants :]] if self.remnants else []
+            )
+            seen.append([*remnants, *held, frame])
+            frames = [*held, frame]
+            held = list(self.keep(frames, None))
+            dropped += [old for old in frames if old not in held]
         return seen
 
 
@@ -110,8 +122,19 @@ class Memory:
         refinements = camera_iterations if camera == "exact" else 1
         slots_per_frame = 1 if camera == "exact" else camera_iterations
         camera_capacity = None if capacity is None else capacity * slots_per_frame
-        self.layers = [KVCache(None if self.policy.prunes_tokens else capacity) for _ in range(num_layers)]
-        self.camera = [[KVCache(camera_capacity) for _ in range(camera_blocks)] for _ in range(refinements)]
+        remnants = self.policy.remnants
+        self.layers = [
+            KVCache(
+                None if self.policy.prunes_tokens else capacity,
+                remnants=remnants,
+                remnant_tokens=Aggregator.num_special,
+            )
+            for _ in range(num_layers)
+        ]
+        self.camera = [
+            [KVCache(camera_capacity, remnants=remnants * slots_per_frame) for _ in range(camera_blocks)]
+            for _ in range(refinements)
+        ]
         self.tracks = TrackMemory(track_window)
         self.notes: Notes = {}
         self.num_frames = 0
@@ -191,7 +214,7 @@ class Memory:
         there is no way back: the memory then refuses further frames.
         """
         for cache in self._frame_caches():
-            cache.drop({frame for frame in cache.frames if frame is not None and frame >= self.num_frames})
+            cache.undo({frame for frame in cache.frames if frame is not None and frame >= self.num_frames})
             self._is_damaged |= {frame for frame in cache.frames if frame is not None} != set(self.held)
         self._is_damaged |= self.policy.prunes_tokens
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from streamvggt.layers.attention import SeePast, see_all
+from streamvggt.layers.attention import Remnant, SeePast, see_all
 from streamvggt.model.aggregator import Aggregator
 from streamvggt.model.camera_head import CameraHead
 from streamvggt.model.dense_head import DenseHead
@@ -175,7 +175,7 @@ class VGGT(nn.Module):
         heads: Collection[str] | None = None,
         query_points: Tensor | None = None,
         memory: Memory | None = None,
-        visible: Sequence[Sequence[int]] | None = None,
+        visible: Sequence[Sequence[int | Remnant]] | None = None,
         patches: Tensor | None = None,
     ) -> Prediction:
         """What the network says of a whole sequence, or of the next frames of a stream.
@@ -221,7 +221,7 @@ class VGGT(nn.Module):
         heads: Collection[str],
         query_points: Tensor | None,
         memory: Memory | None,
-        visible: Sequence[Sequence[int]] | None,
+        visible: Sequence[Sequence[int | Remnant]] | None,
         patches: Tensor | None,
     ) -> Prediction:
         num_frames = images.shape[1]
@@ -290,7 +290,7 @@ class VGGT(nn.Module):
         heads: Collection[str] | None,
         query_points: Tensor | None,
         memory: Memory | None,
-        visible: Sequence[Sequence[int]] | None,
+        visible: Sequence[Sequence[int | Remnant]] | None,
     ) -> tuple[str, ...]:
         """Refuse at the door what cannot be computed; answer the heads to run."""
         if images.ndim != 5 or images.shape[2] != 3 or not images.is_floating_point():

@@ -8,8 +8,8 @@ from streamvggt import KeepAll, KeyFrames, MotionKeyFrames, StreamSession, Windo
 from streamvggt.prediction import concatenate
 
 INFINITE = 10**9
-WITH_ROOM_FOR_ALL = [Window(1, INFINITE), KeyFrames(1, INFINITE), MotionKeyFrames(0, INFINITE)]
-BOUNDED = [Window(1, 2), KeyFrames(3, 3), MotionKeyFrames(3.0, 4, 5)]
+WITH_ROOM_FOR_ALL = [Window(1, INFINITE, 2), KeyFrames(1, INFINITE), MotionKeyFrames(0, INFINITE)]
+BOUNDED = [Window(1, 2), Window(1, 2, 5), KeyFrames(3, 3), MotionKeyFrames(3.0, 4, 5)]
 
 
 @pytest.fixture(scope="module")

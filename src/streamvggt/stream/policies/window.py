@@ -20,16 +20,23 @@ class KeepAll(Policy):
 class Window(Policy):
     """The first frames and the latest ones stay (attention sinks, arXiv 2309.17453; STream3R, arXiv 2508.10893).
 
+    Of older frames the special tokens may stay, as LingBot-Map does: five tokens for a frame instead of a thousand, and
+    the path of the camera is remembered.
+
     anchor: first frames that stay for ever; the first one's camera is the world.
     recent: latest frames that stay, so that a frame sees `anchor` + `recent` earlier ones and itself.
+    remnants: frames that have left the window, the latest so many, whose special tokens stay.
     """
 
     anchor: int = 1
     recent: int = 8
+    remnants: int = 0
 
     def __post_init__(self):
-        if self.anchor < 0 or self.recent < 0:
-            raise ValueError(f"a window has no negative sizes: anchor={self.anchor}, recent={self.recent}")
+        if min(self.anchor, self.recent, self.remnants) < 0:
+            raise ValueError(
+                f"a window has no negative sizes: anchor={self.anchor}, recent={self.recent}, remnants={self.remnants}"
+            )
 
     @property
     def capacity(self) -> int:
