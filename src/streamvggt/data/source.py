@@ -156,7 +156,7 @@ def checked_view(
     if sky is not None:
         depth = depth.masked_fill(torch.from_numpy(sky), 0)
     return View(
-        image=torch.from_numpy(image).permute(2, 0, 1).float() / 255,
+        image=torch.from_numpy(image).permute(2, 0, 1).float().div_(255),
         depth=depth,
         valid=depth > 0,
         sky=torch.zeros_like(depth, dtype=torch.bool) if sky is None else torch.from_numpy(sky),
