@@ -5,6 +5,7 @@ from streamvggt.model.vggt import VGGT, StreamVGGT
 from streamvggt.model.weights import load_model
 from streamvggt.prediction import Prediction
 from streamvggt.stream.frames import load_frames
+from streamvggt.stream.policies.frame_blocks import FrameBlocks
 from streamvggt.stream.policies.key_frames import KeyFrames, MotionKeyFrames
 from streamvggt.stream.policies.window import KeepAll, Window
 from streamvggt.stream.session import StreamSession
@@ -12,6 +13,7 @@ from streamvggt.stream.session import StreamSession
 __all__ = [
     "VGGT",
     "Frame",
+    "FrameBlocks",
     "KeepAll",
     "KeyFrames",
     "MotionKeyFrames",

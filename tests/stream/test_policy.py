@@ -2,7 +2,7 @@
 
 import pytest
 
-from streamvggt import KeepAll, KeyFrames, MotionKeyFrames, Window
+from streamvggt import FrameBlocks, KeepAll, KeyFrames, MotionKeyFrames, Window
 from streamvggt.stream.policy import MEMORIES, NAMES, parse_policy
 
 
@@ -14,6 +14,7 @@ def test_names():
     assert parse_policy("keyframes:4") == KeyFrames(every=4)
     assert parse_policy("keyframes:4,10") == KeyFrames(every=4, held=10)
     assert parse_policy("motion:12.5,10,20") == MotionKeyFrames(pixels=12.5, held=10, longest=20)
+    assert parse_policy("blocks:12,3") == FrameBlocks(held=12, recent=3)
 
 
 def test_usage():
@@ -39,6 +40,7 @@ def test_a_name_alone_takes_the_defaults(name):
         ("window:-1,2", "anchor=-1"),
         ("keyframes:0", "every=0"),
         ("keyframes:2,1", "held=1 is too small"),
+        ("blocks:3,3", "held=3, recent=3"),
         ("motion:nan", "pixels=nan"),
         ("motion:fast", "PIXELS must be a number, not 'fast'"),
     ],

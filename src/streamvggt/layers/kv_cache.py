@@ -114,6 +114,12 @@ class KVCache:
         held = slice(self._front - self._remnant_length, self._front + self._length)
         return self._keys[:, :, held], self._values[:, :, held]
 
+    def keys_of(self, frame: int) -> Tensor:
+        """One frame's keys, as a view of its slot. (B, N, P, D)"""
+        tokens, slot = self._length // len(self.frames), self.frames.index(frame)
+        start = self._front + slot * tokens
+        return self._keys[:, :, start : start + tokens]
+
     def __len__(self) -> int:
         """Tokens held."""
         if not self._free:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from streamvggt.model.memory import Policy
+from streamvggt.stream.policies.frame_blocks import FrameBlocks
 from streamvggt.stream.policies.key_frames import KeyFrames, MotionKeyFrames
 from streamvggt.stream.policies.window import KeepAll, Window
 
@@ -38,6 +39,7 @@ NAMES = {
     "window": Named(Window, num_needed=2),
     "keyframes": Named(KeyFrames),
     "motion": Named(MotionKeyFrames),
+    "blocks": Named(FrameBlocks),
 }
 MEMORIES = ", ".join(named.usage(name) for name, named in NAMES.items())
 """All that `parse_policy` understands, for the help of a command line."""

@@ -4,12 +4,17 @@ import pytest
 import torch
 from networks import assert_same, images, tiny
 
-from streamvggt import KeepAll, KeyFrames, MotionKeyFrames, StreamSession, Window
+from streamvggt import FrameBlocks, KeepAll, KeyFrames, MotionKeyFrames, StreamSession, Window
 from streamvggt.prediction import concatenate
 
 INFINITE = 10**9
-WITH_ROOM_FOR_ALL = [Window(1, INFINITE, 2), KeyFrames(1, INFINITE), MotionKeyFrames(0, INFINITE)]
-BOUNDED = [Window(1, 2), Window(1, 2, 5), KeyFrames(3, 3), MotionKeyFrames(3.0, 4, 5)]
+WITH_ROOM_FOR_ALL = [
+    Window(1, INFINITE, 2),
+    KeyFrames(1, INFINITE),
+    MotionKeyFrames(0, INFINITE),
+    FrameBlocks(INFINITE),
+]
+BOUNDED = [Window(1, 2), Window(1, 2, 5), KeyFrames(3, 3), MotionKeyFrames(4.0, 4, 3), FrameBlocks(4, 2)]
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +67,20 @@ def test_a_saved_stream_goes_on_to_the_bit(model, policy, tmp_path):
     found = [other.push(frame) for frame in frames[7:]]
     assert_same(concatenate(found), concatenate(expected), tolerance=0)
     assert other.memory.held == session.memory.held
+
+
+@pytest.mark.parametrize("policy", [p for p in BOUNDED if not (p.prunes_tokens or p.remnants)], ids=repr)
+def test_forgetting_frames_is_masking(model, policy):
+    """Whatever made it choose: the stream is what a mask computes that hides the same frames."""
+    frames = images(2, 12)
+    session, seen, said = StreamSession(model, policy=policy), [], []
+    for number, frame in enumerate(frames.unbind(1)):
+        seen.append([*session.memory.held, number])
+        said.append(session.push(frame))
+    with torch.no_grad():
+        assert_same(concatenate(said), model(frames, visible=seen))
+    assert len(set(map(len, seen))) >= 3 and 0 in seen[-1]
+    assert len(seen[-1]) <= policy.capacity < 12
 
 
 @pytest.mark.parametrize("policy", BOUNDED, ids=repr)

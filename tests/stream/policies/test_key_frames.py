@@ -4,8 +4,7 @@ import pytest
 import torch
 from networks import assert_same, images, tiny
 
-from streamvggt import KeyFrames, MotionKeyFrames, Prediction, StreamSession
-from streamvggt.prediction import concatenate
+from streamvggt import KeyFrames, MotionKeyFrames, Prediction
 from streamvggt.stream.policies.overlap import mean_displacement, thinned_points
 
 HEADS = ("camera", "depth")
@@ -63,16 +62,3 @@ def test_motion_by_hand(model):
     assert walk(model, MotionKeyFrames(6.0, 10), [0.0] * 40) == [0, 31]
     assert walk(model, MotionKeyFrames(6.0, 10, longest=2), [0.0] * 8) == [0, 3, 6]
     assert walk(model, MotionKeyFrames(6.0, 10), [0.0, 50.0, 50.0]) == [0, 1]
-
-
-def test_motion_is_a_mask(model):
-    """The stream is what a mask computes that hides the same frames."""
-    frames = images(1, 12)
-    session, seen, said = StreamSession(model, policy=MotionKeyFrames(4.0, 4, 3), heads=HEADS), [], []
-    for number, frame in enumerate(frames[0]):
-        seen.append([*session.memory.held, number])
-        said.append(session.push(frame))
-    with torch.no_grad():
-        assert_same(concatenate(said), model(frames, heads=HEADS, visible=seen))
-    assert {len(frames) for frames in seen} >= {2, 3, 4}
-    assert any(frame not in seen[-1] for frame in range(1, 12))
