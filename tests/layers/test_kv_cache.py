@@ -92,6 +92,7 @@ def test_state_and_back():
     other = KVCache()
     other.restore(cache.state(), torch.device("cpu"))
     assert found(other) == found(cache)
+    assert other.num_bytes == cache.num_bytes
     empty = KVCache()
     empty.restore(KVCache().state(), torch.device("cpu"))
     assert len(empty) == 0

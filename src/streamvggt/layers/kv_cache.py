@@ -56,6 +56,7 @@ class KVCache:
         self.num_dropped = 0  # slots that have left a remnant, overwritten ones too
         self._front = remnants * remnant_tokens  # where the first slot begins
         self.frames: list[int | None] = []  # the frame in each used slot, None: free to overwrite
+        self.frame_tokens = 0  # P, from the first frame on
         self.pruned = False
         self._free: set[int] = set()  # slots whose frame was dropped
         self._length = 0  # tokens in use, from the first slot on
@@ -64,7 +65,7 @@ class KVCache:
     @torch.no_grad()
     def append(self, frame: int, keys: Tensor, values: Tensor) -> None:
         """Remember one frame's keys and values. (B, N, P, D), P the same for every frame unless pruned"""
-        tokens = keys.shape[2]
+        tokens = self.frame_tokens = keys.shape[2]
         if self._free:
             slot = min(self._free)
             self._free.remove(slot)
@@ -74,7 +75,8 @@ class KVCache:
             if not self.pruned:
                 self.frames.append(frame)
             start = self._length
-            self._reserve(keys, start + tokens)
+            if start + tokens > self._room:
+                self._resize(self._wanted(start + tokens), keys)
             self._length = start + tokens
         start += self._front
         self._keys[:, :, start : start + tokens] = keys
@@ -116,15 +118,14 @@ class KVCache:
 
     def keys_of(self, frame: int) -> Tensor:
         """One frame's keys, as a view of its slot. (B, N, P, D)"""
-        tokens, slot = self._length // len(self.frames), self.frames.index(frame)
-        start = self._front + slot * tokens
-        return self._keys[:, :, start : start + tokens]
+        start = self._front + self.frames.index(frame) * self.frame_tokens
+        return self._keys[:, :, start : start + self.frame_tokens]
 
     def __len__(self) -> int:
         """Tokens held."""
         if not self._free:
             return self._remnant_length + self._length
-        return self._remnant_length + self._length // len(self.frames) * (len(self.frames) - len(self._free))
+        return self._remnant_length + self.frame_tokens * (len(self.frames) - len(self._free))
 
     @property
     def num_bytes(self) -> int:
@@ -134,13 +135,15 @@ class KVCache:
     def state(self) -> dict[str, object]:
         """What is held, slot by slot, free ones too: a cache restored from it goes on to the bit.
 
-        {"frames": list of int or None, "pruned": bool, "num_dropped": int, "keys", "values": (B, N, T, D) or None}
+        {"frames": list of int or None, "frame_tokens": int, "pruned": bool, "num_dropped": int,
+        "keys", "values": (B, N, T, D) or None}
         """
         held = slice(self._front - self._remnant_length, self._front + self._length)
         keys = None if self._keys is None else self._keys[:, :, held].clone()
         values = None if self._values is None else self._values[:, :, held].clone()
         return {
             "frames": list(self.frames),
+            "frame_tokens": self.frame_tokens,
             "pruned": self.pruned,
             "num_dropped": self.num_dropped,
             "keys": keys,
@@ -151,14 +154,14 @@ class KVCache:
     def restore(self, state: dict[str, object], device: torch.device) -> None:
         """Hold what `state` says, and nothing else."""
         self.frames, self.pruned = list(state["frames"]), state["pruned"]
-        self.num_dropped = state["num_dropped"]
+        self.frame_tokens, self.num_dropped = state["frame_tokens"], state["num_dropped"]
         self._free = {slot for slot, frame in enumerate(self.frames) if frame is None}
         self._keys = self._values = None
         self._length = 0
         if state["keys"] is not None:
             keys, values = state["keys"].to(device), state["values"].to(device)
             length = keys.shape[2] - self._remnant_length
-            self._reserve(keys, length)
+            self._resize(self._wanted(length), keys)
             self._length = length
             held = slice(self._front - self._remnant_length, self._front + length)
             self._keys[:, :, held], self._values[:, :, held] = keys, values
@@ -181,7 +184,7 @@ class KVCache:
     @torch.no_grad()
     def _leave_remnant(self, slot: int) -> None:
         """Copy the first tokens of a slot before the newest remnant, or over the oldest."""
-        tokens, size = self._length // len(self.frames), self.remnant_tokens
+        tokens, size = self.frame_tokens, self.remnant_tokens
         start = self._front + slot * tokens
         place = self._front - (self.num_dropped * size) % self._front - size
         for x in (self._keys, self._values):
@@ -192,7 +195,7 @@ class KVCache:
         """Move the last frames into free slots, so that the slots in use are the first ones."""
         if not self._free:
             return
-        tokens = self._length // len(self.frames)
+        tokens = self.frame_tokens
         for slot in sorted(self._free):
             while self.frames and self.frames[-1] is None:
                 self.frames.pop()
@@ -206,22 +209,28 @@ class KVCache:
         self._free.clear()
         self._length = len(self.frames) * tokens
 
-    def _reserve(self, like: Tensor, length: int) -> None:
-        """Make room for `length` tokens of the shape of `like` (B, N, P, D)."""
-        batch, heads, tokens, width = like.shape
-        room = 0 if self._keys is None else self._keys.shape[2] - self._front
-        if length <= room:
-            return
+    @property
+    def _room(self) -> int:
+        """Tokens that fit in without growing."""
+        return 0 if self._keys is None else self._keys.shape[2] - self._front
+
+    def _wanted(self, length: int) -> int:
+        """Tokens to make room for where `length` are needed: more, since others will follow."""
         first = FIRST_SLOTS if self.capacity is None else min(self.capacity, MOST_SLOTS_AT_ONCE)
-        wanted = max(length, 2 * room, first * tokens)
+        wanted = max(2 * self._room, first * self.frame_tokens)
         if self.capacity is not None:
-            wanted = max(length, min(wanted, self.capacity * tokens))
+            wanted = min(wanted, self.capacity * self.frame_tokens)
+        return max(length, wanted)
+
+    def _resize(self, room: int, like: Tensor) -> None:
+        """Move what is held to where there is room for so many tokens of the shape of `like` (B, N, any, D)."""
+        batch, heads, _, width = like.shape
+        used = self._front + self._length
         for name in ("_keys", "_values"):
-            larger = like.new_empty(batch, heads, self._front + wanted, width)
-            used = self._front + self._length
-            if self._length:
-                larger[:, :, :used] = getattr(self, name)[:, :, :used]
-            setattr(self, name, larger)
+            held, resized = getattr(self, name), like.new_empty(batch, heads, self._front + room, width)
+            if held is not None:
+                resized[:, :, :used] = held[:, :, :used]
+            setattr(self, name, resized)
 
 
 class SeeMemory:
