@@ -6,6 +6,7 @@ from streamvggt.model.weights import load_model
 from streamvggt.prediction import Prediction
 from streamvggt.stream.frames import load_frames
 from streamvggt.stream.policies.frame_blocks import FrameBlocks
+from streamvggt.stream.policies.key_diversity import KeyDiversity
 from streamvggt.stream.policies.key_frames import KeyFrames, MotionKeyFrames
 from streamvggt.stream.policies.window import KeepAll, Window
 from streamvggt.stream.session import StreamSession
@@ -15,6 +16,7 @@ __all__ = [
     "Frame",
     "FrameBlocks",
     "KeepAll",
+    "KeyDiversity",
     "KeyFrames",
     "MotionKeyFrames",
     "Prediction",

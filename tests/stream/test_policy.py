@@ -2,7 +2,7 @@
 
 import pytest
 
-from streamvggt import FrameBlocks, KeepAll, KeyFrames, MotionKeyFrames, Window
+from streamvggt import FrameBlocks, KeepAll, KeyDiversity, KeyFrames, MotionKeyFrames, Window
 from streamvggt.stream.policy import MEMORIES, NAMES, parse_policy
 
 
@@ -14,6 +14,7 @@ def test_names():
     assert parse_policy("keyframes:4") == KeyFrames(every=4)
     assert parse_policy("keyframes:4,10") == KeyFrames(every=4, held=10)
     assert parse_policy("motion:12.5,10,20") == MotionKeyFrames(pixels=12.5, held=10, longest=20)
+    assert parse_policy("diversity:20,2") == KeyDiversity(budget=20, slack=2)
     assert parse_policy("blocks:12,3") == FrameBlocks(held=12, recent=3)
 
 
@@ -41,6 +42,9 @@ def test_a_name_alone_takes_the_defaults(name):
         ("keyframes:0", "every=0"),
         ("keyframes:2,1", "held=1 is too small"),
         ("blocks:3,3", "held=3, recent=3"),
+        ("diversity:1", "budget=1, slack=4"),
+        ("diversity:8,0", "budget=8, slack=0"),
+        ("diversity:8,2,0", "must be above 0, not 0.0"),
         ("motion:nan", "pixels=nan"),
         ("motion:fast", "PIXELS must be a number, not 'fast'"),
     ],

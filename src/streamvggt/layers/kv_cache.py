@@ -110,6 +110,12 @@ class KVCache:
         self._values[:, :, : self._length] = kept_values
         self.frames, self.pruned = [], True
 
+    def make_room(self, tokens: int) -> None:
+        """Have room for exactly so many tokens, as many as are held at least, so that they can come without a copy."""
+        assert tokens >= self._length
+        if tokens != self._room:
+            self._resize(tokens, self._keys)
+
     def contents(self) -> tuple[Tensor, Tensor]:
         """All keys and values held, as views of the remnants and the slots in use. (B, N, T, D) each"""
         self._fill_holes()

@@ -16,7 +16,7 @@ from streamvggt.model.tracking.stream import TrackMemory
 from streamvggt.prediction import Prediction
 
 CameraMemory = Literal["exact", "released"]
-Notes = dict[str, Tensor | list[Tensor]]
+Note = Tensor | list[Tensor] | list[int]
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Evidence:
 
     result: the frame's prediction, S = 1.
     layers: the global layers' caches, the frame's keys and values among what they hold.
-    notes: what the policy wants to know of this stream later; saved and restored with it. A tensor, or a list of one
-        per layer, under each name; replaced by new ones, never written into.
+    notes: what the policy wants to know of this stream later, by name; saved and restored with it. Tensors are replaced
+        by new ones, never written into.
     """
 
     result: Prediction
     layers: Sequence[KVCache]
-    notes: Notes
+    notes: dict[str, Note]
 
 
 class Policy:
@@ -124,19 +124,14 @@ class Memory:
         camera_capacity = None if capacity is None else capacity * slots_per_frame
         remnants = self.policy.remnants
         self.layers = [
-            KVCache(
-                None if self.policy.prunes_tokens else capacity,
-                remnants=remnants,
-                remnant_tokens=Aggregator.num_special,
-            )
-            for _ in range(num_layers)
+            KVCache(capacity, remnants=remnants, remnant_tokens=Aggregator.num_special) for _ in range(num_layers)
         ]
         self.camera = [
             [KVCache(camera_capacity, remnants=remnants * slots_per_frame) for _ in range(camera_blocks)]
             for _ in range(refinements)
         ]
         self.tracks = TrackMemory(track_window)
-        self.notes: Notes = {}
+        self.notes: dict[str, Note] = {}
         self.num_frames = 0
         self.held: list[int] = []
         self.image_size: tuple[int, int] | None = None
@@ -235,7 +230,7 @@ class Memory:
     def num_bytes(self) -> int:
         """Memory taken by keys, values, track features and the policy's notes, free slots included."""
         of_camera = [cache for blocks in self.camera for cache in blocks]
-        of_policy = sum(tensor.nbytes for note in self.notes.values() for tensor in as_list(note))
+        of_policy = sum(note.nbytes for note in flat(self.notes) if isinstance(note, Tensor))
         return sum(cache.num_bytes for cache in [*self.layers, *of_camera]) + self.tracks.num_bytes + of_policy
 
     def state(self) -> dict[str, object]:
@@ -268,11 +263,16 @@ class Memory:
                 cache.restore(saved, device)
         self.tracks.restore(state["tracks"], device)
         self.notes = {
-            name: [tensor.to(device) for tensor in note] if isinstance(note, list) else note.to(device)
+            name: [on_device(entry, device) for entry in note] if isinstance(note, list) else on_device(note, device)
             for name, note in state["notes"].items()
         }
         self._is_damaged = False
 
 
-def as_list(note: Tensor | list[Tensor]) -> list[Tensor]:
-    return note if isinstance(note, list) else [note]
+def flat(notes: dict[str, Note]) -> list[Tensor | int]:
+    """All entries of all notes."""
+    return [entry for note in notes.values() for entry in (note if isinstance(note, list) else [note])]
+
+
+def on_device(entry: Tensor | int, device: torch.device) -> Tensor | int:
+    return entry.to(device) if isinstance(entry, Tensor) else entry

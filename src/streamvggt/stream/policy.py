@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 from streamvggt.model.memory import Policy
 from streamvggt.stream.policies.frame_blocks import FrameBlocks
+from streamvggt.stream.policies.key_diversity import KeyDiversity
 from streamvggt.stream.policies.key_frames import KeyFrames, MotionKeyFrames
 from streamvggt.stream.policies.window import KeepAll, Window
 
@@ -40,6 +41,7 @@ NAMES = {
     "keyframes": Named(KeyFrames),
     "motion": Named(MotionKeyFrames),
     "blocks": Named(FrameBlocks),
+    "diversity": Named(KeyDiversity),
 }
 MEMORIES = ", ".join(named.usage(name) for name, named in NAMES.items())
 """All that `parse_policy` understands, for the help of a command line."""

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from networks import assert_same, images, tiny
+from waiting import Watch
 
-from streamvggt import FrameBlocks, KeepAll, KeyFrames, MotionKeyFrames, StreamSession, Window
+from streamvggt import FrameBlocks, KeepAll, KeyDiversity, KeyFrames, MotionKeyFrames, StreamSession, Window
 from streamvggt.prediction import concatenate
 
 INFINITE = 10**9
@@ -13,8 +14,16 @@ WITH_ROOM_FOR_ALL = [
     KeyFrames(1, INFINITE),
     MotionKeyFrames(0, INFINITE),
     FrameBlocks(INFINITE),
+    KeyDiversity(INFINITE),
 ]
-BOUNDED = [Window(1, 2), Window(1, 2, 5), KeyFrames(3, 3), MotionKeyFrames(4.0, 4, 3), FrameBlocks(4, 2)]
+BOUNDED = [
+    Window(1, 2),
+    Window(1, 2, 5),
+    KeyFrames(3, 3),
+    MotionKeyFrames(4.0, 4, 3),
+    FrameBlocks(4, 2),
+    KeyDiversity(3, 2),
+]
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +98,17 @@ def test_several_frames_in_one_call_are_single_frames(model, policy):
     with torch.no_grad():
         together = model(frames, memory=model.new_memory(policy))
     assert_same(together, pushed(StreamSession(model, policy=policy), frames))
+
+
+@pytest.mark.parametrize("policy", BOUNDED, ids=repr)
+def test_the_host_reads_a_number_per_frame_at_most(model, policy):
+    """Where it must know which frame a slot holds; elsewhere none."""
+    session = StreamSession(model, policy=policy, heads=("camera", *policy.looks_at))
+    frames = images(1, 9, 14, 28)[0]
+    with Watch() as watch:
+        for frame in frames:
+            session.push(frame)
+    assert len(watch.seen) <= (9 if isinstance(policy, (MotionKeyFrames, FrameBlocks)) else 0)
 
 
 @pytest.mark.parametrize("policy", [policy for policy in BOUNDED if policy.looks_at], ids=repr)

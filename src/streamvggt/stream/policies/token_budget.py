@@ -1,0 +1,69 @@
+"""What policies have in common that keep the best tokens of each layer, not whole frames.
+
+Notation as in `streamvggt.layers.kv_cache`: B streams · N heads · T tokens held · P tokens of a frame · D head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from streamvggt.layers.kv_cache import KVCache
+from streamvggt.model.memory import Evidence, Policy
+from streamvggt.stream.policies.key_frames import first_and_latest
+
+
+@dataclass(frozen=True)
+class TokenBudget(Policy):
+    """The first frame stays whole, and of all others the best tokens do. Subclasses say which those are.
+
+    Tokens are moved when they are evicted, so that happens once in `slack` frames: a layer takes new frames in until
+    it has no room for another, and is then cut down to the budget. Room for budget and slack is all it ever takes. The
+    host knows beforehand how many tokens stay, and never which: it does not wait for the device.
+
+    The camera trunk has one token per frame: there the first frame and the latest ones stay, as many as a layer has
+    room for.
+
+    budget: tokens that stay in a layer, in frames' worth, the first frame's among them.
+    slack: frames that a layer takes in beyond that.
+    """
+
+    budget: int = 8
+    slack: int = 4
+
+    by_number = False
+    prunes_tokens = True
+
+    def __post_init__(self):
+        if self.budget < 2 or self.slack < 1:
+            raise ValueError(
+                f"tokens of 2 frames or more are kept, and 1 or more frames taken in beyond that: "
+                f"budget={self.budget}, slack={self.slack}"
+            )
+
+    @property
+    def capacity(self) -> int:
+        return self.budget + self.slack
+
+    def keep(self, frames: Sequence[int], evidence: Evidence) -> Sequence[int]:
+        return first_and_latest(frames, self.capacity - 1)
+
+    def is_full(self, cache: KVCache, kept: int) -> bool:
+        """Whether a layer that is cut down to `kept` tokens has no room for another frame."""
+        return len(cache) + cache.frame_tokens > kept + self.slack * cache.frame_tokens
+
+
+def first_frame_and(best: Tensor, frame_tokens: int) -> Tensor:
+    """Where the tokens are that stay: the first frame's, then the best of the others, in the order they have.
+
+    Args:
+        best: among the tokens after the first frame's. (B, N, T_best)
+
+    Returns:
+        Among all tokens held. (B, N, P + T_best)
+    """
+    first = torch.arange(frame_tokens, device=best.device).expand(*best.shape[:2], -1)
+    return torch.cat([first, best.sort(-1).values + frame_tokens], -1)

@@ -1,0 +1,62 @@
+"""Key diversity against the plain rule, token by token."""
+
+import numpy as np
+import pytest
+from token_streams import advance, held, new_layers, stored
+
+from streamvggt import KeyDiversity
+
+
+def plainly(keys: np.ndarray, held: set[int], tokens: int, count: int) -> set[int]:
+    """The rule, of one head: the first frame's tokens and the `count` others least like the others' mean."""
+    others = sorted(held - set(range(tokens)))
+    directions = [keys[token] / np.linalg.norm(keys[token]) for token in others]
+    mean = sum(directions) / len(directions)
+    order = sorted(range(len(others)), key=lambda i: float(directions[i] @ mean))
+    return set(range(tokens)) | {others[i] for i in order[:count]}
+
+
+@pytest.mark.parametrize("slack", [1, 3])
+def test_the_choice_is_the_plain_rule(slack):
+    policy = KeyDiversity(3, slack)
+    layers, notes = new_layers(policy), {}
+    expected = None
+    for frame in range(14):
+        advance(policy, layers, notes, frame)
+        tokens = layers[0].frame_tokens
+        come = set(range(frame * tokens, (frame + 1) * tokens))
+        expected = [come if expected is None else tokens_held | come for tokens_held in expected or [come] * 8]
+        heads = [(layer, b, n) for layer in range(2) for b in range(2) for n in range(2)]
+        for i, (layer, b, n) in enumerate(heads):
+            share = notes["shares"][layer] if "shares" in notes else 10**9
+            if len(expected[i]) + tokens > share + slack * tokens:
+                expected[i] = plainly(stored(layer, b, n), expected[i], tokens, share - tokens)
+            assert held(layers[layer], b, n) == expected[i]
+    assert len(set(map(frozenset, expected))) == 8, "heads, streams and layers choose for themselves"
+
+
+def test_diverse_layers_are_given_more():
+    policy = KeyDiversity(4, 1)
+    layers, notes = new_layers(policy), {}
+    for frame in range(5):
+        advance(policy, layers, notes, frame)
+    shares, tokens = notes["shares"], layers[0].frame_tokens
+    assert shares[0] > shares[1], "the second layer's keys have a common part"
+    assert sum(shares) == pytest.approx(4 * 2 * tokens, abs=2)
+    assert min(shares) > tokens
+    equal = KeyDiversity(4, 1, temperature=1e9)._shares(layers)
+    assert equal == pytest.approx([4 * tokens] * 2, abs=1)
+
+
+def test_the_cache_is_not_copied_between_evictions():
+    policy = KeyDiversity(3, 3)
+    layers, notes = new_layers(policy), {}
+    places, evictions = set(), 0
+    for frame in range(30):
+        before = len(layers[0])
+        advance(policy, layers, notes, frame)
+        evictions += len(layers[0]) < before + layers[0].frame_tokens
+        if frame >= 10:
+            places.add(layers[0]._keys.data_ptr())
+    assert len(places) == 1
+    assert evictions == pytest.approx(25 / 3, abs=2)
