@@ -163,7 +163,7 @@ def measure_viewer(browser: Browser, num_frames: int) -> list[str]:
     """A made-up clip of 518×392 in the viewer, as lines of the report."""
     scenes = Scenes()
     scene = scenes.new(NO_OWNER, "video", partial(load_frames, CLIP))
-    num_bytes = write_walk(scene, num_frames)
+    write_walk(scene, num_frames)
     server = uvicorn.Server(uvicorn.Config(Starlette(routes=scene_routes(scenes)), port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -172,6 +172,8 @@ def measure_viewer(browser: Browser, num_frames: int) -> list[str]:
     port = server.servers[0].sockets[0].getsockname()[1]
     page = browser.new_page(viewport={"width": 1280, "height": 760})
     page.set_default_timeout(WAIT)
+    sent = []
+    page.on("response", lambda response: sent.append(int(response.headers.get("content-length", 0))))
     begun = time.perf_counter()
     page.goto(f"http://127.0.0.1:{port}/scene/{scene.id}/")
     page.wait_for_function(f"() => viewer.cloud.frames.length === {num_frames} && viewer.cloud.isCalm")
@@ -190,7 +192,7 @@ def measure_viewer(browser: Browser, num_frames: int) -> list[str]:
         "| | |",
         "|---|---|",
         f"| pixels with a depth | {num_frames * 518 * 392 / 1e6:.0f} million |",
-        f"| sent | {num_bytes / 1e6:.0f} MB, {num_bytes / num_frames / 1e3:.0f} kB per frame |",
+        f"| sent | {sum(sent) / 1e6:.0f} MB, {sum(sent) / num_frames / 1e3:.0f} kB per frame |",
         f"| until all is there and drawn | {loaded:.1f} s |",
         f"| points held and drawn when calm | {said['points'] / 1e6:.2f} million |",
         f"| memory of the page's script | {said['heap'] / 1e6:.0f} MB |",
@@ -226,8 +228,8 @@ INTERACT = """async () => {
 }"""
 
 
-def write_walk(scene: Scene, num_frames: int) -> int:
-    """Packets of a walk along a wavy wall, and the status of a run that has ended; bytes of the packets."""
+def write_walk(scene: Scene, num_frames: int) -> None:
+    """Packets of a walk along a wavy wall, and the status of a run that has ended."""
     height, width = 392, 518
     y, x = np.indices((height, width)).astype(np.float32)
     random = np.random.default_rng(0)
@@ -235,7 +237,7 @@ def write_walk(scene: Scene, num_frames: int) -> int:
     texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
     folder = scene.result_folder / "packets-depth"
     folder.mkdir(parents=True)
-    ranges, num_bytes = None, 0
+    ranges = None
     for position in trange(num_frames, desc="walk"):
         shift = position * width // num_frames
         pose = np.eye(3, 4)
@@ -255,11 +257,8 @@ def write_walk(scene: Scene, num_frames: int) -> int:
             depth_conf=(1 + depth * random.uniform(0.5, 1, depth.shape)).astype(np.float32),
         )
         ranges = updated_ranges(ranges, frame)
-        packet = pack(frame, position, "depth", ranges, [])
-        num_bytes += len(packet)
-        (folder / f"{position:06d}.bin").write_bytes(packet)
+        (folder / f"{position:06d}.bin").write_bytes(pack(frame, position, "depth", ranges, []))
     scene.status = replace(scene.status, state="finished", run=1, num_frames=num_frames, weights="made up")
-    return num_bytes
 
 
 if __name__ == "__main__":

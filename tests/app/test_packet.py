@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from streamvggt.app import packet as packet_module
-from streamvggt.app.packet import Track, chosen_pixels, pack, updated_ranges
+from streamvggt.app.packet import Track, chosen_pixels, disassemble, pack, shortened, updated_ranges
 from streamvggt.export.result import ResultFrame
 
 H, W = 42, 56
@@ -35,18 +35,17 @@ def frame(seed: int = 0) -> ResultFrame:
     )
 
 
+KINDS = {"points": "<f4", "colors": "u1", "conf": "<f4", "picture": "u1"}
+
+
 def unpack(packet: bytes) -> tuple[dict, dict[str, np.ndarray]]:
     """As `feed.js` does it."""
     (length,) = struct.unpack_from("<I", packet)
-    assert length % 4 == 0
     header = json.loads(packet[4 : 4 + length])
-    content = packet[4 + length :]
-    kinds = {"points": "<f4", "colors": "u1", "conf": "<f4", "picture": "u1"}
-    arrays = {}
-    for name, (start, size) in header["arrays"].items():
-        assert start % 4 == 0
-        arrays[name] = np.frombuffer(content[start : start + size], kinds[name])
-    return header, arrays
+    assert length % 4 == 0
+    assert all(start % 4 == 0 for start, _ in header["arrays"].values())
+    header, arrays = disassemble(packet)
+    return header, {name: array.view(KINDS[name]) for name, array in arrays.items()}
 
 
 @pytest.mark.parametrize("source", ["depth", "head"])
@@ -74,6 +73,18 @@ def test_later_frames_bring_fewer_points_and_any_first_part_is_a_fair_sample(mon
     # Of 500 uniform draws, the mean is within four standard errors of the middle.
     assert abs(x[:500].mean() - (W - 1) / 2) < 4 * W / 12**0.5 / 500**0.5
     assert abs(y[:500].mean() - (H + 1) / 2) < 4 * H / 12**0.5 / 500**0.5
+
+
+def test_a_viewer_that_comes_late_gets_what_it_will_keep():
+    stored = frame()
+    packet = pack(stored, 0, "depth", updated_ranges(None, stored), [])
+    (header, all), (less, some) = unpack(packet), unpack(shortened(packet, 100))
+    assert less["num_points"] == 100
+    np.testing.assert_array_equal(some["points"], all["points"][:300])
+    np.testing.assert_array_equal(some["colors"], all["colors"][:400])
+    np.testing.assert_array_equal(some["conf"], all["conf"][:100])
+    np.testing.assert_array_equal(some["picture"], all["picture"])
+    assert shortened(packet, header["num_points"]) == packet
 
 
 def test_the_sources_of_points_show_the_same_pixels():

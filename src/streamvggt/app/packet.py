@@ -31,6 +31,8 @@ MOST_POINTS = 60_000
 SCENE_POINTS = 1_200_000
 """Points of a whole scene that the browser holds, about: the frame at position k brings SCENE_POINTS / (k + 1)."""
 
+BYTES_PER_POINT = {"points": 12, "colors": 4, "conf": 4}
+
 PICTURE_WIDTH = 280
 """Of each of the three pictures, at most, in pixels."""
 
@@ -87,6 +89,24 @@ def assemble(header: dict, arrays: dict[str, np.ndarray]) -> bytes:
     text = json.dumps({**header, "arrays": places}, allow_nan=False).encode()
     text += b" " * (-len(text) % 4)
     return b"".join([struct.pack("<I", len(text)), text, *parts])
+
+
+def disassemble(packet: bytes) -> tuple[dict, dict[str, np.ndarray]]:
+    """The header and the arrays, as bytes, of a packet."""
+    (length,) = struct.unpack_from("<I", packet)
+    header = json.loads(packet[4 : 4 + length])
+    content = np.frombuffer(packet, np.uint8, offset=4 + length)
+    return header, {name: content[start : start + size] for name, (start, size) in header.pop("arrays").items()}
+
+
+def shortened(packet: bytes, num_points: int) -> bytes:
+    """The packet with at most so many points: a smaller sample, for a viewer that would let go the rest at once."""
+    header, arrays = disassemble(packet)
+    if header["num_points"] <= num_points:
+        return packet
+    for name, size in BYTES_PER_POINT.items():
+        arrays[name] = arrays[name][: num_points * size]
+    return assemble({**header, "num_points": num_points}, arrays)
 
 
 def chosen_pixels(frame: ResultFrame, position: int, source: Source) -> tuple[np.ndarray, np.ndarray]:

@@ -32,7 +32,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from streamvggt.app.packet import assemble
+from streamvggt.app.packet import SCENE_POINTS, assemble, shortened
 from streamvggt.app.scene import Scene
 from streamvggt.app.scenes import Scenes
 from streamvggt.export import PointFilter
@@ -119,7 +119,8 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
         packets = [assemble({**scene.describe(), "source": source, "first": have}, {})]
         try:
             for position in range(have, status.num_frames):
-                packets.append(await run_in_threadpool(scene.packet, position, source))
+                packet = await run_in_threadpool(scene.packet, position, source)
+                packets.append(shortened(packet, SCENE_POINTS // status.num_frames))
                 if sum(map(len, packets)) > NEWS_BYTES:
                     break
         except (OSError, ValueError, IndexError):

@@ -43,8 +43,8 @@ export async function reason(answer) {
  * It asks for more only when what came has been taken, so a slow browser is never flooded.
  */
 export class Feed {
-  constructor({ onStatus, onFrame, onRun, onTrouble }) {
-    Object.assign(this, { onStatus, onFrame, onRun, onTrouble });
+  constructor({ onStatus, onFrame, onFrames, onRun, onTrouble }) {
+    Object.assign(this, { onStatus, onFrame, onFrames, onRun, onTrouble });
     this.source = "depth";
     this.have = 0;
     this.status = { run: 0, state: "", num_frames: 0 };
@@ -95,9 +95,10 @@ export class Feed {
       if (source !== this.source) continue; // chosen while the answer was on its way
       for (const frame of frames) {
         if (frame.position !== this.have) break;
-        await this.onFrame(frame);
+        this.onFrame(frame);
         this.have += 1;
       }
+      if (frames.length) await this.onFrames();
       this.onStatus(status);
     }
   }

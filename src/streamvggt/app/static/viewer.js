@@ -21,7 +21,7 @@ let picks = [];
 let isFeeding = false; // the visitor's camera is on
 const depths = new Map(); // of frames looked at lately, by position
 
-const feed = new Feed({ onStatus, onFrame, onRun, onTrouble });
+const feed = new Feed({ onStatus, onFrame, onFrames, onRun, onTrouble });
 if (new URLSearchParams(location.search).has("expect-run")) feed.wantedRun = 1; // it begins by itself
 window.addEventListener("message", (event) => {
   if (event.origin === location.origin && event.data === "expect-run") feed.expectRun();
@@ -41,19 +41,19 @@ function onRun() {
   at("source").value = feed.source = "depth";
 }
 
-async function onFrame(packet) {
-  if (packet.position < frames.length) {
-    cloud.replacePoints(packet.position, packet);
-    applyFilters();
-    return;
-  }
+function onFrame(packet) {
+  if (packet.position < frames.length) return cloud.replacePoints(packet.position, packet);
   frames.push({ ...packet, points: null, colors: null, conf: null });
   cloud.add(packet);
-  if (stick) position = frames.length - 1;
+}
+
+/** Some have come: show the newest, unless the visitor looks at another. */
+async function onFrames() {
   at("position").max = frames.length - 1;
-  await showFrame();
+  if (stick) position = frames.length - 1;
   applyFilters();
   if (at("follow").checked) cloud.flyTo(position);
+  await showFrame();
 }
 
 function onStatus(news) {
