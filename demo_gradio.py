@@ -5,6 +5,7 @@ pip install -r requirements_demo.txt && python demo_gradio.py
 
 import argparse
 import logging
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -44,17 +45,20 @@ def main() -> None:
 
     device = choose_device(arguments.device)
     load = partial(load_model, sees="past", device=device, dtype=choose_dtype("auto", device))
-    is_public = arguments.share or arguments.host not in (None, "127.0.0.1", "localhost")
-    networks = Networks({**{name: name for name in arguments.weights}, **MENU}, load, any_name=not is_public)
+    # As Gradio does where an option is not given; a Space sets them.
+    host = arguments.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
+    share = arguments.share or os.environ.get("GRADIO_SHARE", "").lower() == "true"
+    is_private = not share and host in ("127.0.0.1", "localhost")
+    networks = Networks({**{name: name for name in arguments.weights}, **MENU}, load, any_name=is_private)
     options = PageOptions(max_frames=arguments.max_frames, queue_size=arguments.queue, examples=EXAMPLES)
     scenes = Scenes(keep_seconds=60 * arguments.keep)
     serve(
         build_page(networks, scenes, options),
         scenes,
         options,
-        host=arguments.host,
+        host=host,
         port=arguments.port,
-        share=arguments.share,
+        share=share,
     )
 
 

@@ -126,7 +126,7 @@ class Page:
             weights=weights,
             memory=MEMORIES.get(memory, memory),
             fps=float(fps) if fps else None,
-            max_frames=int(min(max(max_frames, 1), self.options.max_frames)),
+            max_frames=int(min(max(max_frames or 1, 1), self.options.max_frames)),
             point_head=bool(point_head),
         )
 
@@ -224,7 +224,7 @@ def serve(
     scenes: Scenes,
     options: PageOptions,
     *,
-    host: str | None = None,
+    host: str = "127.0.0.1",
     port: int | None = None,
     share: bool = False,
     block: bool = True,
@@ -232,7 +232,7 @@ def serve(
     """Show the page until Ctrl-C, then remove everything that visitors brought; its address.
 
     Args:
-        host: address to listen at; None: this machine only, or GRADIO_SERVER_NAME.
+        host: address to listen at; the default is this machine only.
         port: None: the first free one from 7860 on, or GRADIO_SERVER_PORT.
         share: also by a public address, through gradio.live.
         block: False: go on at once; the caller closes `blocks` and `scenes`.

@@ -10,6 +10,7 @@ const TRAIL = 12; // frames of a followed point's way in the picture
 const SHARPER = 2; // pixels of the canvases per pixel of the pictures, for the lines drawn on them
 const PLAY_EVERY = 120; // milliseconds
 const DEPTHS_KEPT = 6;
+const WAITING = "Waiting for the network …";
 
 const at = (id) => document.getElementById(id);
 const cloud = new Cloud(at("scene"));
@@ -24,7 +25,10 @@ const depths = new Map(); // of frames looked at lately, by position
 const feed = new Feed({ onStatus, onFrame, onFrames, onRun, onTrouble });
 if (new URLSearchParams(location.search).has("expect-run")) feed.wantedRun = 1; // it begins by itself
 window.addEventListener("message", (event) => {
-  if (event.origin === location.origin && event.data === "expect-run") feed.expectRun();
+  if (event.origin === location.origin && event.data === "expect-run") {
+    feed.expectRun();
+    at("state").textContent = WAITING;
+  }
 });
 window.viewer = { cloud, feed }; // for tests, and for the curious
 
@@ -89,6 +93,7 @@ async function feedPictures() {
 function sentence({ state, num_frames, expected, fps, seconds_left, memory_mb, weights, kind }) {
   const count = `${num_frames} ${num_frames === 1 ? "frame" : "frames"}`;
   const speed = fps ? ` · ${fps < 1 ? fps.toFixed(2) : fps.toFixed(1)} frames/s` : "";
+  if (feed.wantedRun > status.run) return WAITING;
   if (state === "ready") return kind === "live" ? "Waiting for the camera …" : "Ready. Press Start.";
   if (state === "loading") return `Loading the weights ${weights} …`;
   if (state === "running") {
