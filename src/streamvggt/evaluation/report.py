@@ -265,8 +265,8 @@ STYLE = """<style>
 :root { color-scheme: light dark; --line: #8884; --quiet: #888; --ours: #4a90d922; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1320px; margin: 2rem auto; padding: 0 1rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0; }
-th, td { padding: .2rem .5rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; margin: .5rem 0; }
+th, td { padding: .2rem .4rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 .name { text-align: left; white-space: normal; min-width: 11rem; }
 th[colspan] { text-align: center; }
 h3 { font-size: 15px; margin-bottom: 0; }

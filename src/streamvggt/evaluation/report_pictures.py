@@ -142,8 +142,9 @@ def cloud_pictures(folder: Path, count: int) -> list[Picture]:
             points = _from_above(points - centre)
             order = points[:, 2].argsort()[::-1]  # near ones over far ones
             points, values = points[order], values[order]
+            size = np.clip(20_000 / len(points), 1, 6)
             options = {} if values.ndim > 1 else {"cmap": "inferno", "vmin": 0, "vmax": FAR}
-            shown = axes.scatter(points[:, 0], points[:, 1], c=values, s=1.5, linewidths=0, **options)
+            shown = axes.scatter(points[:, 0], points[:, 1], c=values, s=size, linewidths=0, **options)
             axes.set(aspect="equal", facecolor="#333", xticks=[], yticks=[])
             axes.set_title(title, fontsize=8)
             axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]))  # y goes down
