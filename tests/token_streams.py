@@ -6,7 +6,7 @@ import torch
 from streamvggt.layers.kv_cache import KVCache
 from streamvggt.model.memory import Evidence, Policy
 
-LAYERS, B, N, P, D = 2, 2, 2, 6, 4
+LAYERS, B, N, P, D = 2, 2, 2, 9, 4  # five special tokens and 2 × 2 patches
 MOST_FRAMES = 40
 VALUES = np.random.RandomState(7).standard_normal((LAYERS, B, N, MOST_FRAMES * P, D))
 KEYS = np.random.RandomState(8).standard_normal((LAYERS, B, N, MOST_FRAMES * P, D))

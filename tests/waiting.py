@@ -6,7 +6,7 @@ WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_sele
 
 
 class Watch(TorchDispatchMode):
-    """Notes in `seen` all calls that read a tensor's value into Python or make a shape of it (`tolist` it cannot see)."""
+    """Notes in `seen` all calls that read a tensor's value into Python or make a shape of it; blind for `tolist`."""
 
     def __init__(self):
         super().__init__()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from streamvggt import FrameBlocks, KeepAll, KeyDiversity, KeyFrames, MotionKeyFrames, Window
+from streamvggt import FrameBlocks, KeepAll, KeyDiversity, KeyFrames, MotionKeyFrames, SelfSelective, Window
 from streamvggt.stream.policy import MEMORIES, NAMES, parse_policy
 
 
@@ -15,6 +15,7 @@ def test_names():
     assert parse_policy("keyframes:4,10") == KeyFrames(every=4, held=10)
     assert parse_policy("motion:12.5,10,20") == MotionKeyFrames(pixels=12.5, held=10, longest=20)
     assert parse_policy("diversity:20,2") == KeyDiversity(budget=20, slack=2)
+    assert parse_policy("selective:20,2,0.7") == SelfSelective(budget=20, slack=2, new_weight=0.7)
     assert parse_policy("blocks:12,3") == FrameBlocks(held=12, recent=3)
 
 

@@ -1,5 +1,7 @@
 """The transformer block used everywhere: encoder, aggregator and camera trunk."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -60,12 +62,23 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.ls2 = LayerScale(dim, layer_scale)
 
-    def forward(self, x: Tensor, rotation: Rotation | None = None, pattern: Pattern = see_all) -> Tensor:
-        """(B, T, C) → (B, T, C)"""
+    def forward(
+        self,
+        x: Tensor,
+        rotation: Rotation | None = None,
+        pattern: Pattern = see_all,
+        watch: Callable[[Tensor], None] | None = None,
+    ) -> Tensor:
+        """(B, T, C) → (B, T, C). `watch` is shown what the MLP adds, (B, T, C)."""
         if self.activation_checkpointing and torch.is_grad_enabled():
-            return checkpoint(self._forward, x, rotation, pattern, use_reentrant=False)
-        return self._forward(x, rotation, pattern)
+            return checkpoint(self._forward, x, rotation, pattern, watch, use_reentrant=False)
+        return self._forward(x, rotation, pattern, watch)
 
-    def _forward(self, x: Tensor, rotation: Rotation | None, pattern: Pattern) -> Tensor:
+    def _forward(
+        self, x: Tensor, rotation: Rotation | None, pattern: Pattern, watch: Callable[[Tensor], None] | None
+    ) -> Tensor:
         x = x + self.ls1(self.attn(self.norm1(x), rotation, pattern))
-        return x + self.ls2(self.mlp(self.norm2(x)))
+        added = self.ls2(self.mlp(self.norm2(x)))
+        if watch is not None:
+            watch(added)
+        return x + added

@@ -5,7 +5,8 @@ B batch · S frames · P tokens of a frame · C channels · H×W pixels · h×w 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -90,6 +91,7 @@ class Aggregator(nn.Module):
         patterns: Sequence[Pattern] | None = None,
         layers: Collection[int] | None = None,
         is_start: bool = True,
+        watch: Callable[[int, Tensor], None] | None = None,
     ) -> dict[int, Tensor]:
         """Tokens of the frames after some of the layers.
 
@@ -99,6 +101,7 @@ class Aggregator(nn.Module):
             patterns: whom each global block lets see whom; None: all see all.
             layers: which layers' tokens are wanted; None: the last one's.
             is_start: the first of these frames is the first of its sequence.
+            watch: is shown the number of each layer and what the MLP of its frame block adds, (B·S, P, C).
 
         Returns:
             By layer: after its frame block and after its global block, side by side. (B, S, P, 2C)
@@ -112,7 +115,8 @@ class Aggregator(nn.Module):
         )
         tokens = {}
         for layer, (frame_block, global_block) in enumerate(zip(self.frame_blocks, self.global_blocks, strict=True)):
-            within = frame_block(x.flatten(0, 1), rotation).unflatten(0, (-1, num_frames))
+            shown = partial(watch, layer) if watch is not None else None
+            within = frame_block(x.flatten(0, 1), rotation, watch=shown).unflatten(0, (-1, num_frames))
             across = global_block(within.flatten(1, 2), rotation, patterns[layer])
             x = across.unflatten(1, (num_frames, -1))  # (B, S, P, C)
             if layer in layers:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -54,6 +55,9 @@ class Policy:
     looks_at: tuple[str, ...] = ()
     """Heads of whose answers the evidence must have some."""
 
+    watches: tuple[str, ...] = ()
+    """What is shown to it while a frame is computed: "residuals"."""
+
     prunes_tokens = False
     """True: `prune` shortens the global layers' caches token by token; `keep` then rules the camera memory only."""
 
@@ -68,6 +72,9 @@ class Policy:
             Some of `frames`, oldest first.
         """
         return frames
+
+    def watch_residual(self, layer: int, residual: Tensor, notes: dict[str, Note]) -> None:
+        """See what the MLP before a global layer (its frame block's) adds to the new frame's tokens. (B, P, C)"""
 
     def prune(self, evidence: Evidence) -> None:
         """Shorten some of the global layers' caches by `keep_tokens`; called after every frame if `prunes_tokens`."""
@@ -190,6 +197,10 @@ class Memory:
     def released_patterns(self, num_new: int) -> list[list[SeeMemory]]:
         """Attention patterns of the "released" camera trunk, frame by frame: per frame and block."""
         return [[SeeMemory(cache, [arrival]) for cache in self.camera[0]] for arrival in self.arrivals(num_new)]
+
+    def residual_watch(self) -> Callable[[int, Tensor], None] | None:
+        """What the aggregator shows its frame blocks' residuals to, if the policy wants to see them."""
+        return partial(self.policy.watch_residual, notes=self.notes) if "residuals" in self.policy.watches else None
 
     def advance(self, num_new: int, result: Prediction) -> None:
         """Count the frames just computed and forget what the policy does not keep."""

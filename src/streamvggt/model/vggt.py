@@ -241,6 +241,7 @@ class VGGT(nn.Module):
             patterns=layer_patterns,
             layers={*(self.dpt_layers if needs_dense else ()), *((last,) if "camera" in heads else ())},
             is_start=memory is None or memory.num_frames == 0,
+            watch=None if memory is None else memory.residual_watch(),
         )
 
         said: dict[str, Any] = {}

@@ -5,7 +5,16 @@ import torch
 from networks import assert_same, images, tiny
 from waiting import Watch
 
-from streamvggt import FrameBlocks, KeepAll, KeyDiversity, KeyFrames, MotionKeyFrames, StreamSession, Window
+from streamvggt import (
+    FrameBlocks,
+    KeepAll,
+    KeyDiversity,
+    KeyFrames,
+    MotionKeyFrames,
+    SelfSelective,
+    StreamSession,
+    Window,
+)
 from streamvggt.prediction import concatenate
 
 INFINITE = 10**9
@@ -15,6 +24,7 @@ WITH_ROOM_FOR_ALL = [
     MotionKeyFrames(0, INFINITE),
     FrameBlocks(INFINITE),
     KeyDiversity(INFINITE),
+    SelfSelective(INFINITE),
 ]
 BOUNDED = [
     Window(1, 2),
@@ -23,6 +33,7 @@ BOUNDED = [
     MotionKeyFrames(4.0, 4, 3),
     FrameBlocks(4, 2),
     KeyDiversity(3, 2),
+    SelfSelective(3, 2, anchor_below=0.9),
 ]
 
 
@@ -58,7 +69,7 @@ def test_memory_is_flat(policy):
     for number in range(210):
         session.push(frames[number % 10])
         sizes.append(session.memory.num_bytes)
-    assert len(set(sizes[40:])) == 1
+    assert set(sizes[40:100]) == set(sizes[150:])  # what policies note may come and go
     assert max(session.memory.num_tokens) < 12 * 7
     assert max(len(cache) for blocks in session.memory.camera for cache in blocks) <= 12
 

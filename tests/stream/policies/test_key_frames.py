@@ -5,7 +5,7 @@ import torch
 from networks import assert_same, images, tiny
 
 from streamvggt import KeyFrames, MotionKeyFrames, Prediction
-from streamvggt.stream.policies.overlap import mean_displacement, thinned_points
+from streamvggt.stream.policies.overlap import coverage, mean_displacement, thinned_points
 
 HEADS = ("camera", "depth")
 
@@ -45,6 +45,14 @@ def test_displacement_by_hand():
     assert mean_displacement(thinned_points(far), far.pose_enc[:, 0], poses[1], (64, 64)).item() == torch.inf
     behind = said(0.0, depth=-1.0)
     assert mean_displacement(thinned_points(behind), poses[1], poses[1], (64, 64)).item() == torch.inf
+
+
+def test_coverage_by_hand():
+    """The image has 2 × 2 cells, each as wide as 2 where the wall is."""
+    points = thinned_points(said(0.0))
+    for moved, part in [(0.0, 1.0), (1.7, 1.0), (1.9, 0.5), (5.0, 0.0)]:
+        assert coverage(points, said(moved).pose_enc[:, 0], (64, 64)).item() == pytest.approx(part)
+    assert coverage(points + 100, said(0.0).pose_enc[:, 0], (64, 64)).item() == 0
 
 
 def walk(model, policy, positions) -> list[int]:

@@ -48,7 +48,7 @@ class KeyDiversity(TokenBudget):
         for cache, share in zip(layers, notes["shares"], strict=True):
             if self.is_full(cache, share):
                 likeness = likeness_to_mean(cache)
-                best = likeness.topk(share - frame_tokens, dim=-1, largest=False, sorted=False).indices
+                best = likeness.topk(share - frame_tokens, dim=-1, largest=False).indices.sort(-1).values
                 cache.keep_tokens(first_frame_and(best, frame_tokens))
             cache.make_room(share + self.slack * frame_tokens)
 

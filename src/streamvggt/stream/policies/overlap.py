@@ -13,6 +13,7 @@ from streamvggt.geometry.pointmap import pixel_grid, project, unproject
 from streamvggt.prediction import Prediction
 
 STRIDE = 8  # pixels; every eighth column and row tells enough
+CELL = 4  # thinned pixels; points of a surface that has come closer must not leave holes in what it covers
 
 
 def thinned_points(result: Prediction) -> Tensor:
@@ -39,6 +40,24 @@ def mean_displacement(points: Tensor, own: Tensor, other: Tensor, image_size: tu
     distance = torch.where(is_inside, distance, 0)
     count = is_inside.sum(-1)
     return torch.where(count > 0, distance.sum(-1) / count.clamp(min=1), torch.inf)
+
+
+def coverage(points: Tensor, other: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """How much of another frame's image a frame's points cover.
+
+    Args:
+        points: what `thinned_points` says of the frame. (B, h, w, 3)
+        other: pose encoding of the other frame. (B, 9)
+
+    Returns:
+        Part of the image's cells, 32 pixels wide, that have any of the points. (B,)
+    """
+    height, width = (-(-side // CELL) for side in points.shape[1:3])
+    seen, is_inside = _seen(points, other, image_size)
+    column, row = ((seen + 0.5) / CELL).long().unbind(-1)
+    nowhere = height * width
+    cell = torch.where(is_inside, row * width + column, nowhere)
+    return points.new_zeros(len(points), nowhere + 1).scatter(1, cell, 1)[:, :nowhere].mean(1)
 
 
 def _seen(points: Tensor, pose_enc: Tensor, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:

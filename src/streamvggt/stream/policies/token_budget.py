@@ -57,13 +57,13 @@ class TokenBudget(Policy):
 
 
 def first_frame_and(best: Tensor, frame_tokens: int) -> Tensor:
-    """Where the tokens are that stay: the first frame's, then the best of the others, in the order they have.
+    """Where the tokens are that stay: the first frame's, then the best of the others.
 
     Args:
-        best: among the tokens after the first frame's. (B, N, T_best)
+        best: among the tokens after the first frame's, in the order they have. (B, N, T_best)
 
     Returns:
         Among all tokens held. (B, N, P + T_best)
     """
     first = torch.arange(frame_tokens, device=best.device).expand(*best.shape[:2], -1)
-    return torch.cat([first, best.sort(-1).values + frame_tokens], -1)
+    return torch.cat([first, best + frame_tokens], -1)
