@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "losses": {"prediction", "geometry"},
     "export": {"prediction", "frame", "geometry", "files"},
     "training": {"model", "data", "losses", "prediction", "geometry", "files"},
-    "stream": {"model", "frame", "prediction", "geometry", "files"},
+    "stream": {"model", "layers", "frame", "prediction", "geometry", "files"},
     "app": {"stream", "export"},
     "evaluation": {"stream", "model", "data", "prediction", "geometry", "files", "provenance"},
     "cli": {"stream", "export", "evaluation", "app", "model", "data", "files", "provenance"},
