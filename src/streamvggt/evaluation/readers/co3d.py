@@ -68,6 +68,11 @@ class Co3dPoses(TrajectorySet):
             for category in CATEGORIES
             for sequence, frames in (read_annotations(annotations, category) or {}).items()
         }
+        if not self._frames and (Path(root) / self.folder).is_dir():
+            raise FileNotFoundError(
+                f"{annotations} holds no annotations: make them with "
+                f"`streamvggt data prepare co3d_annotations {Path(root) / self.folder} {root}`"
+            )
         super().__init__(root)
 
     def list_scenes(self) -> list[str]:
