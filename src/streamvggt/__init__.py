@@ -8,6 +8,7 @@ from streamvggt.stream.frames import load_frames
 from streamvggt.stream.policies.frame_blocks import FrameBlocks
 from streamvggt.stream.policies.key_diversity import KeyDiversity
 from streamvggt.stream.policies.key_frames import KeyFrames, MotionKeyFrames
+from streamvggt.stream.policies.probe_saliency import ProbeSaliency
 from streamvggt.stream.policies.self_selective import SelfSelective
 from streamvggt.stream.policies.window import KeepAll, Window
 from streamvggt.stream.session import StreamSession
@@ -21,6 +22,7 @@ __all__ = [
     "KeyFrames",
     "MotionKeyFrames",
     "Prediction",
+    "ProbeSaliency",
     "SelfSelective",
     "StreamSession",
     "StreamVGGT",

@@ -2,7 +2,16 @@
 
 import pytest
 
-from streamvggt import FrameBlocks, KeepAll, KeyDiversity, KeyFrames, MotionKeyFrames, SelfSelective, Window
+from streamvggt import (
+    FrameBlocks,
+    KeepAll,
+    KeyDiversity,
+    KeyFrames,
+    MotionKeyFrames,
+    ProbeSaliency,
+    SelfSelective,
+    Window,
+)
 from streamvggt.stream.policy import MEMORIES, NAMES, parse_policy
 
 
@@ -16,6 +25,7 @@ def test_names():
     assert parse_policy("motion:12.5,10,20") == MotionKeyFrames(pixels=12.5, held=10, longest=20)
     assert parse_policy("diversity:20,2") == KeyDiversity(budget=20, slack=2)
     assert parse_policy("selective:20,2,0.7") == SelfSelective(budget=20, slack=2, new_weight=0.7)
+    assert parse_policy("saliency:9,2,16") == ProbeSaliency(budget=9, slack=2, num_patches=16)
     assert parse_policy("blocks:12,3") == FrameBlocks(held=12, recent=3)
 
 
@@ -46,6 +56,8 @@ def test_a_name_alone_takes_the_defaults(name):
         ("diversity:1", "budget=1, slack=4"),
         ("diversity:8,0", "budget=8, slack=0"),
         ("diversity:8,2,0", "must be above 0, not 0.0"),
+        ("saliency:9,2,-1", "num_patches=-1"),
+        ("selective:2,2,0.5,9,0.2,0.5", "anchors=9 .* do not fit"),
         ("motion:nan", "pixels=nan"),
         ("motion:fast", "PIXELS must be a number, not 'fast'"),
     ],

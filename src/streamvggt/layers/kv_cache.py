@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
@@ -242,13 +242,20 @@ class KVCache:
 class SeeMemory:
     """Attention pattern of a stream: each new frame joins a cache, then meets all that the cache holds."""
 
-    def __init__(self, cache: KVCache, arrivals: list[tuple[int, Collection[int]]]):
+    def __init__(
+        self,
+        cache: KVCache,
+        arrivals: list[tuple[int, Collection[int]]],
+        watch: Callable[[Tensor, KVCache], None] | None = None,
+    ):
         """
         Args:
             arrivals: for each new frame its number and the frames to forget before it comes.
+            watch: is shown each new frame's queries, (B, N, P, D), and the cache that they meet.
         """
         self.cache = cache
         self.arrivals = arrivals
+        self.watch = watch
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
         tokens = q.shape[2] // len(self.arrivals)
@@ -257,5 +264,7 @@ class SeeMemory:
         for (frame, dropped), q_frame, k_frame, v_frame in new:
             self.cache.drop(dropped)
             self.cache.append(frame, k_frame, v_frame)
+            if self.watch is not None:
+                self.watch(q_frame, self.cache)
             seen.append(kernel(q_frame, *self.cache.contents()))
         return torch.cat(seen, 2)

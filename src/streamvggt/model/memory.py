@@ -56,7 +56,7 @@ class Policy:
     """Heads of whose answers the evidence must have some."""
 
     watches: tuple[str, ...] = ()
-    """What is shown to it while a frame is computed: "residuals"."""
+    """What is shown to it while a frame is computed: "residuals", "queries"."""
 
     prunes_tokens = False
     """True: `prune` shortens the global layers' caches token by token; `keep` then rules the camera memory only."""
@@ -75,6 +75,9 @@ class Policy:
 
     def watch_residual(self, layer: int, residual: Tensor, notes: dict[str, Note]) -> None:
         """See what the MLP before a global layer (its frame block's) adds to the new frame's tokens. (B, P, C)"""
+
+    def watch_queries(self, layer: int, q: Tensor, cache: KVCache, notes: dict[str, Note]) -> None:
+        """See a global layer's queries of the new frame, (B, N, P, D), and the cache that they are about to meet."""
 
     def prune(self, evidence: Evidence) -> None:
         """Shorten some of the global layers' caches by `keep_tokens`; called after every frame if `prunes_tokens`."""
@@ -187,7 +190,11 @@ class Memory:
         arrivals = self.arrivals(num_new)
         if self.policy.prunes_tokens:
             arrivals = [(frame, set()) for frame, _ in arrivals]
-        return [SeeMemory(cache, arrivals) for cache in self.layers]
+        watches = [
+            partial(self.policy.watch_queries, layer, notes=self.notes) if "queries" in self.policy.watches else None
+            for layer in range(len(self.layers))
+        ]
+        return [SeeMemory(cache, arrivals, watch) for cache, watch in zip(self.layers, watches, strict=True)]
 
     def camera_patterns(self, num_new: int) -> list[list[SeeMemory]]:
         """Attention patterns of the camera trunk: per refinement (one for all if "released") and block."""

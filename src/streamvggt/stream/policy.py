@@ -8,6 +8,7 @@ from streamvggt.model.memory import Policy
 from streamvggt.stream.policies.frame_blocks import FrameBlocks
 from streamvggt.stream.policies.key_diversity import KeyDiversity
 from streamvggt.stream.policies.key_frames import KeyFrames, MotionKeyFrames
+from streamvggt.stream.policies.probe_saliency import ProbeSaliency
 from streamvggt.stream.policies.self_selective import SelfSelective
 from streamvggt.stream.policies.window import KeepAll, Window
 
@@ -44,6 +45,7 @@ NAMES = {
     "blocks": Named(FrameBlocks),
     "diversity": Named(KeyDiversity),
     "selective": Named(SelfSelective),
+    "saliency": Named(ProbeSaliency),
 }
 MEMORIES = ", ".join(named.usage(name) for name, named in NAMES.items())
 """All that `parse_policy` understands, for the help of a command line."""

@@ -11,6 +11,7 @@ from streamvggt import (
     KeyDiversity,
     KeyFrames,
     MotionKeyFrames,
+    ProbeSaliency,
     SelfSelective,
     StreamSession,
     Window,
@@ -25,6 +26,7 @@ WITH_ROOM_FOR_ALL = [
     FrameBlocks(INFINITE),
     KeyDiversity(INFINITE),
     SelfSelective(INFINITE),
+    ProbeSaliency(INFINITE),
 ]
 BOUNDED = [
     Window(1, 2),
@@ -34,6 +36,7 @@ BOUNDED = [
     FrameBlocks(4, 2),
     KeyDiversity(3, 2),
     SelfSelective(3, 2, anchor_below=0.9),
+    ProbeSaliency(3, 2),
 ]
 
 

@@ -16,7 +16,7 @@ from streamvggt.layers.kv_cache import KVCache
 from streamvggt.model.aggregator import Aggregator
 from streamvggt.model.memory import Evidence, Note
 from streamvggt.stream.policies.overlap import coverage, thinned_points
-from streamvggt.stream.policies.token_budget import TokenBudget, first_frame_and
+from streamvggt.stream.policies.token_budget import TokenBudget, at_least_float32, first_frame_and, replaced
 
 
 @dataclass(frozen=True)
@@ -141,11 +141,3 @@ def from_0_to_1(score: Tensor) -> Tensor:
         return score
     lowest, highest = score.aminmax(dim=1, keepdim=True)
     return (score - lowest) / (highest - lowest).clamp(min=torch.finfo(score.dtype).tiny)
-
-
-def at_least_float32(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def replaced(entries: list[Tensor], layer: int, entry: Tensor) -> list[Tensor]:
-    return [*entries[:layer], entry, *entries[layer + 1 :]]

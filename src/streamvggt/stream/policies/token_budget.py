@@ -67,3 +67,12 @@ def first_frame_and(best: Tensor, frame_tokens: int) -> Tensor:
     """
     first = torch.arange(frame_tokens, device=best.device).expand(*best.shape[:2], -1)
     return torch.cat([first, best + frame_tokens], -1)
+
+
+def at_least_float32(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def replaced(entries: list[Tensor], layer: int, entry: Tensor) -> list[Tensor]:
+    """The entries of all layers with another one of this layer; the next layer's may be added so."""
+    return [*entries[:layer], entry, *entries[layer + 1 :]]
