@@ -52,7 +52,7 @@ def unpack(packet: bytes) -> tuple[dict, dict[str, np.ndarray]]:
 def test_a_packet_holds_the_points_colours_and_confidences_of_its_pixels(source):
     stored = frame()
     header, arrays = unpack(pack(stored, 3, source, updated_ranges(None, stored), []))
-    y, x = chosen_pixels(stored, 3, source)
+    y, x = np.divmod(chosen_pixels(stored, 3, source), W)
     world, conf = stored.world_points(source)
     assert header["num_points"] == len(x) == (H - 2) * W  # no padding; what is no number lies there
     np.testing.assert_array_equal(arrays["points"].reshape(-1, 3), world[y, x].astype(np.float32))
@@ -66,9 +66,9 @@ def test_later_frames_bring_fewer_points_and_any_first_part_is_a_fair_sample(mon
     monkeypatch.setattr(packet_module, "MOST_POINTS", 1500)
     monkeypatch.setattr(packet_module, "SCENE_POINTS", 3000)
     stored = frame()
-    counts = [len(chosen_pixels(stored, position, "depth")[0]) for position in range(6)]
+    counts = [len(chosen_pixels(stored, position, "depth")) for position in range(6)]
     assert counts == [1500, 1500, 1000, 750, 600, 500]
-    y, x = chosen_pixels(stored, 0, "depth")
+    y, x = np.divmod(chosen_pixels(stored, 0, "depth"), W)
     assert len(set(zip(y.tolist(), x.tolist(), strict=True))) == 1500
     # Of 500 uniform draws, the mean is within four standard errors of the middle.
     assert abs(x[:500].mean() - (W - 1) / 2) < 4 * W / 12**0.5 / 500**0.5

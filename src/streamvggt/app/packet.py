@@ -55,20 +55,20 @@ def pack(
     tracks: list[Track],
 ) -> bytes:
     """The packet of the frame at a position of the stream."""
-    y, x = chosen_pixels(frame, position, source)
+    chosen = chosen_pixels(frame, position, source)
     points, conf = frame.world_points(source)
-    colors = np.dstack([frame.image, sky_mask(frame.image)])  # (H, W, 4)
+    colors = np.dstack([frame.image, sky_mask(frame.image).astype(np.uint8)])  # (H, W, 4)
     arrays = {
-        "points": points[y, x].astype("<f4"),
-        "colors": colors[y, x].astype(np.uint8),
-        "conf": conf[y, x].astype("<f4"),
+        "points": points.reshape(-1, 3).take(chosen, 0).astype("<f4"),
+        "colors": colors.reshape(-1, 4).take(chosen, 0),
+        "conf": conf.ravel().take(chosen).astype("<f4"),
         "picture": np.frombuffer(picture(frame, ranges), np.uint8),
     }
     header = {
         "position": position,
         "name": frame.name,
         "time": frame.time,
-        "num_points": len(x),
+        "num_points": len(chosen),
         "cam_from_world": frame.cam_from_world.ravel().tolist(),
         "intrinsics": frame.intrinsics.ravel().tolist(),
         "image_size": frame.image.shape[:2],
@@ -109,12 +109,10 @@ def shortened(packet: bytes, num_points: int) -> bytes:
     return assemble({**header, "num_points": num_points}, arrays)
 
 
-def chosen_pixels(frame: ResultFrame, position: int, source: Source) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of a random sample of the usable pixels, in random order; the same for the same position."""
-    y, x = np.nonzero(PointFilter(source=source).candidates(frame))
-    budget = min(MOST_POINTS, SCENE_POINTS // (position + 1))
-    which = np.random.default_rng(position).permutation(len(x))[:budget]
-    return y[which], x[which]
+def chosen_pixels(frame: ResultFrame, position: int, source: Source) -> np.ndarray:
+    """Numbers, row by row, of a random sample of the usable pixels, in random order; the same for the same position."""
+    usable = np.flatnonzero(PointFilter(source=source).candidates(frame))
+    return np.random.default_rng(position).permutation(usable)[: min(MOST_POINTS, SCENE_POINTS // (position + 1))]
 
 
 def picture(frame: ResultFrame, ranges: ColorRanges) -> bytes:
