@@ -177,6 +177,14 @@ export class Cloud {
       && !(dropBlack && red + green + blue < 16) && !(dropSky && sky > 0);
   }
 
+  /** The size at which the first frame's points just close up, seen from behind its camera. */
+  fittingSize() {
+    const [{ points, intrinsics, size: [height, width] }] = this.frames;
+    const numPoints = Math.max(points.geometry.attributes.conf.count, 1);
+    const focal = this.canvas.clientHeight / 2 / Math.tan((this.camera.fov * Math.PI) / 360);
+    return 1.5 * (focal / intrinsics[0]) * Math.sqrt((height * width) / numPoints);
+  }
+
   setPointSize(size) {
     this.material.uniforms.pointSize.value = size;
     this.draw();

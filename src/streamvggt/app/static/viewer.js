@@ -14,11 +14,14 @@ const WAITING = "Waiting for the network …";
 
 const at = (id) => document.getElementById(id);
 const cloud = new Cloud(at("scene"));
+const isAlone = window.parent === window; // without a page around, so without a Start button
+document.body.classList.toggle("alone", isAlone);
 let frames = []; // what the pictures and the timeline need of each packet
 let status = { state: "", run: 0, num_frames: 0, sources: ["depth"], queries: [], kind: "images" };
 let position = 0;
 let stick = true; // the newest frame is shown until the visitor looks at another
 let picks = [];
+let isSizeChosen = false;
 let isFeeding = false; // the visitor's camera is on
 const depths = new Map(); // of frames looked at lately, by position
 
@@ -49,6 +52,10 @@ function onFrame(packet) {
   if (packet.position < frames.length) return cloud.replacePoints(packet.position, packet);
   frames.push({ ...packet, points: null, colors: null, conf: null });
   cloud.add(packet);
+  if (frames.length === 1 && !isSizeChosen) {
+    at("size").value = cloud.fittingSize();
+    cloud.setPointSize(Number(at("size").value));
+  }
 }
 
 /** Some have come: show the newest, unless the visitor looks at another. */
@@ -73,8 +80,8 @@ function onStatus(news) {
   say(news.message, news.state === "failed");
   at("downloads").disabled = !news.num_frames;
   at("source").querySelector("[value=head]").disabled = !news.sources.includes("head");
-  at("choose-points").hidden = news.kind === "live" || isActive || !news.num_frames;
-  if (isNew && news.state === "ready" && news.kind !== "live") showPreview();
+  at("choose-points").hidden = isAlone || news.kind === "live" || isActive || !news.num_frames;
+  if (isNew && news.state === "ready" && !isAlone && news.kind !== "live") showPreview();
   if (news.is_fed && isActive && !isFeeding) feedPictures();
   fit();
 }
@@ -220,6 +227,7 @@ function applyFilters() {
 
 for (const id of ["percentile", "span", "dropWhite", "dropBlack", "dropSky"]) at(id).addEventListener("input", applyFilters);
 at("size").addEventListener("input", () => {
+  isSizeChosen = true;
   cloud.setPointSize(Number(at("size").value));
   applyFilters();
 });
@@ -370,7 +378,7 @@ at("downloads").addEventListener("click", async ({ target }) => {
 // Looks
 
 function dress() {
-  const outside = window.parent !== window ? window.parent.document : null;
+  const outside = isAlone ? null : window.parent.document;
   const isDark = outside ? outside.body.classList.contains("dark") : matchMedia("(prefers-color-scheme: dark)").matches;
   document.documentElement.dataset.theme = isDark ? "dark" : "light";
   if (outside) {
@@ -393,7 +401,7 @@ function fit() {
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", dress);
 window.addEventListener("resize", fit);
-if (window.parent !== window) {
+if (!isAlone) {
   new MutationObserver(dress).observe(window.parent.document.body, { attributeFilter: ["class"] });
 }
 dress();
