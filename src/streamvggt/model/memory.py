@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -81,6 +81,14 @@ class Policy:
 
     def prune(self, evidence: Evidence) -> None:
         """Shorten some of the global layers' caches by `keep_tokens`; called after every frame if `prunes_tokens`."""
+
+    def check_heads(self, heads: Collection[str]) -> None:
+        """Raises ValueError if a head that the policy looks at is not among those that run."""
+        if missing := sorted(set(self.looks_at) - set(heads)):
+            raise ValueError(
+                f"{self} decides by what the {' and '.join(missing)} head says, which is not to run: "
+                f"add it to the heads ({', '.join(heads)}), or choose another memory"
+            )
 
     def visible(self, num_frames: int) -> list[list[int | Remnant]]:
         """For each of `num_frames` frames what it sees, its own frame last; for policies that go by number alone."""

@@ -322,11 +322,7 @@ class VGGT(nn.Module):
         if memory is not None:
             if self.sees != "past":
                 raise ValueError("a network that sees all frames (sees='all') cannot go on with a memory")
-            if missing := set(memory.policy.looks_at) - set(heads):
-                raise ValueError(
-                    f"{memory.policy} decides by what the {' and '.join(sorted(missing))} head says, which is not to "
-                    f"run: add it to the heads ({', '.join(heads)}), or choose another memory"
-                )
+            memory.policy.check_heads(heads)
             memory.admit(batch, (height, width))
         return tuple(heads)
 

@@ -29,8 +29,9 @@ STATE_FORMAT = 2
 class StreamStatistics:
     """How a stream is doing.
 
-    frames_seen, frames_held: frames pushed, and those the next frame will see.
-    memory_bytes: keys, values and track features, preallocated slots included.
+    frames_seen, frames_held: frames pushed, and those the next frame will see; where a policy keeps tokens, those that
+        the camera trunk will see.
+    memory_bytes: keys, values, track features and the policy's notes, preallocated slots included.
     median_ms, p95_ms: of the latest frames, input to result on the device; None before the first.
     """
 
@@ -69,10 +70,11 @@ class StreamSession:
             track_window: frames kept for tracking, besides the query frame.
 
         Raises:
-            ValueError: the model cannot stream.
+            ValueError: the model cannot stream, or the policy looks at a head that is not to run.
         """
         self.model = model
         self.policy = policy or KeepAll()
+        self.policy.check_heads(model.heads if heads is None else heads)
         self.heads = heads
         self._camera: CameraMemory = camera
         self._track_window = track_window

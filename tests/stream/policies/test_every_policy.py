@@ -127,5 +127,8 @@ def test_the_host_reads_a_number_per_frame_at_most(model, policy):
 
 @pytest.mark.parametrize("policy", [policy for policy in BOUNDED if policy.looks_at], ids=repr)
 def test_heads_that_it_looks_at_must_run(model, policy):
-    with pytest.raises(ValueError, match=r"decides by what the .* head says, .*: add it to the heads \(points\)"):
-        StreamSession(model, policy=policy, heads=("points",)).push(images(1, 1)[0, 0])
+    said = r"decides by what the camera and depth head says, .*: add it to the heads \(points\)"
+    with pytest.raises(ValueError, match=said):
+        StreamSession(model, policy=policy, heads=("points",))
+    with pytest.raises(ValueError, match=said):
+        model(images(1, 1), heads=("points",), memory=model.new_memory(policy))
