@@ -30,6 +30,7 @@ MEMORIES = {
     "all frames": "all",
 }
 SWEEP_EVERY = 60.0  # seconds between looks for scenes to remove
+QUEUE_EVERY = 0.05  # seconds between looks for a visitor who waits
 TELL_EVERY = 1.0  # seconds between signs of life of a run; a page that was closed is noticed then
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif"]
 MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "monospace"]
@@ -216,7 +217,10 @@ def build_page(networks: Networks, scenes: Scenes, options: PageOptions) -> gr.B
         start.click(None, js=WAKE_VIEWER)
         start.click(page.start, [scene_id, *settings], notice, **network)
         start_camera.click(page.start_camera, settings, taken, **network)
-    return blocks.queue(max_size=options.queue_size, api_open=False)
+    blocks.queue(max_size=options.queue_size, api_open=False)
+    # Gradio's queue looks for work a thousand times a second: 5 % of a core, taken from the network.
+    blocks._queue.sleep_when_free = QUEUE_EVERY
+    return blocks
 
 
 def serve(
