@@ -185,7 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="picture to write, .jpg or .png")
     parser.add_argument("--weights", default="tiny")
-    parser.add_argument("--index", type=int, default=2, help="number of the test scene")
+    parser.add_argument("--index", type=int, default=8, help="number of the test scene")
     parser.add_argument("--style", choices=STYLES, default="rooms")
     parser.add_argument("--frames", type=int, default=48)
     parser.add_argument("--stride", type=int, default=3, help="of the world's 30 frames per second")
