@@ -156,9 +156,9 @@ def refused(reconstruct, photos, tmp_path):
 @pytest.mark.parametrize(
     "more, words",
     [
-        (["--memory", "windo:1,8"], "memory 'windo:1,8' is unknown; choose 'all', 'window'"),
-        (["--memory", "window:1"], "memory 'window:1' is unknown"),
-        (["--memory", "window:²,1"], "is unknown"),
+        (["--memory", "windo:1,8"], "memory 'windo:1,8' is unknown; choose one of all, window"),
+        (["--memory", "window:1"], "memory 'window:1' has 1 number(s) behind its name"),
+        (["--memory", "window:²,1"], "ANCHOR must be a whole number, not"),
         (["--heads", "depth"], "--heads depth: camera and any of depth, points"),
         (["--heads", "camera,dept"], "--heads camera,dept: camera and any of"),
         (["--export", "glb,stl"], "'stl' is unknown; choose of glb,ply,colmap"),
