@@ -19,5 +19,6 @@ fi
 ruff format --check .
 ruff check .
 # One thread for each of several processes: small tensors gain nothing from threads that wait for each other.
+processes="$(env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 2)"  # nproc itself obeys OMP_NUM_THREADS
 export OMP_NUM_THREADS=1
-exec python -m pytest -n "$(nproc 2>/dev/null || echo 2)" --dist loadgroup "$@"
+exec python -m pytest -n "$processes" --dist loadgroup "$@"
