@@ -288,10 +288,10 @@ class Scene:
     def result_folder(self) -> Path:
         return self.folder / "result"
 
-    def describe(self) -> dict:
-        """What the viewer is told; `is_fed`: the visitor's own camera is wanted."""
+    def describe(self, status: Status) -> dict:
+        """What the viewer is told of the scene and a status of it; `is_fed`: the visitor's own camera is wanted."""
         told = {"kind": self.kind, "is_fed": self._open_frames == self._camera, "queries": self.queries.tolist()}
-        return {**asdict(self.status), **told}
+        return {**asdict(status), **told}
 
     def packet(self, position: int, source: Source) -> bytes:
         """What the browser gets of a frame; of the point head's points it is made when first asked for."""

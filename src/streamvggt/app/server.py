@@ -39,6 +39,7 @@ from streamvggt.export import PointFilter
 
 STATIC = Path(__file__).parent / "static"
 COOKIE = "streamvggt_visitor"
+NEWS_EVERY = 0.2  # seconds between answers while a scene runs, so that a quick network is not disturbed by each frame
 NEWS_WAIT = 10.0  # seconds until the answer is that there is nothing new
 PICTURE_BYTES = 4_000_000  # of one picture of a visitor's camera, at most
 NEWS_BYTES = 3_000_000  # of packets in one answer, about
@@ -115,8 +116,11 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
             if status.num_frames > have or run != status.run or known != status.state or time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.04)
+        if have and status.state == "running":
+            await asyncio.sleep(NEWS_EVERY)
+            status = scene.status if scene.status.run == status.run else status
         source = source if source in status.sources else "depth"
-        packets = [assemble({**scene.describe(), "source": source, "first": have}, {})]
+        packets = [assemble({**scene.describe(status), "source": source, "first": have}, {})]
         try:
             for position in range(have, status.num_frames):
                 packet = await run_in_threadpool(scene.packet, position, source)
@@ -150,7 +154,7 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
             scene.follow(np.array(await request.json(), np.float64).reshape(-1, 2))
         except (ValueError, TypeError) as error:
             raise HTTPException(400, str(error)) from error
-        return JSONResponse(scene.describe()["queries"], headers=PRIVATE)
+        return JSONResponse(scene.queries.tolist(), headers=PRIVATE)
 
     async def picture(request: Request) -> Response:
         scene = scene_of(request)
