@@ -15,7 +15,8 @@ from streamvggt.evaluation.pose_metrics import (
     rotation_angle,
     trajectory_errors,
 )
-from streamvggt.geometry.camera import invert_pose
+from streamvggt.geometry.camera import Cameras, invert_pose
+from streamvggt.geometry.pointmap import project
 from streamvggt.geometry.rotation import matrix_from_quaternion
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -119,3 +120,10 @@ def test_angles_of_rotations():
     for degrees in (0.0, 1e-6, 90.0, 179.999999, 180.0):
         angle = torch.rad2deg(rotation_angle(line([[0, 0, 0]], [degrees])[0, :, :3])).item()
         assert angle == pytest.approx(degrees, abs=1e-7)
+
+
+def test_points_project_as_published():
+    cameras = Cameras(golden("ba_extri"), golden("ba_intri"))
+    pixels, depth = project(golden("ba_points").expand(4, -1, -1), cameras)
+    np.testing.assert_allclose(pixels, GOLDEN["ba_proj"], rtol=1e-9)
+    np.testing.assert_allclose(depth, GOLDEN["ba_cam"][:, 2], rtol=1e-9)
