@@ -218,8 +218,9 @@ def build_page(networks: Networks, scenes: Scenes, options: PageOptions) -> gr.B
         start.click(page.start, [scene_id, *settings], notice, **network)
         start_camera.click(page.start_camera, settings, taken, **network)
     blocks.queue(max_size=options.queue_size, api_open=False)
-    # Gradio's queue looks for work a thousand times a second: 5 % of a core, taken from the network.
-    blocks._queue.sleep_when_free = QUEUE_EVERY
+    # Gradio's queue looks for work a thousand times a second and for progress a hundred times: 5 % of a core, taken
+    # from the network.
+    blocks._queue.sleep_when_free = blocks._queue.progress_update_sleep_when_free = QUEUE_EVERY
     return blocks
 
 

@@ -39,7 +39,7 @@ from streamvggt.export import PointFilter
 
 STATIC = Path(__file__).parent / "static"
 COOKIE = "streamvggt_visitor"
-NEWS_EVERY = 0.2  # seconds between answers while a scene runs, so that a quick network is not disturbed by each frame
+NEWS_EVERY = 0.25  # seconds between answers while a scene runs, so that a quick network is not disturbed by each frame
 NEWS_WAIT = 10.0  # seconds until the answer is that there is nothing new
 PICTURE_BYTES = 4_000_000  # of one picture of a visitor's camera, at most
 NEWS_BYTES = 3_000_000  # of packets in one answer, about
