@@ -1,11 +1,14 @@
-"""What the demo page costs: processor time per frame with it and without, time to the first points, 500 frames.
+"""What the demo page costs: processor time per frame beside the network's, time to the first points, 500 frames.
 
-    python benchmarks/demo.py --weights tiny --out benchmarks/demo.md
+    python benchmarks/demo.py --weights tiny random:small --out benchmarks/demo.md
 
 Bare is `for frame in load_frames(clip): session.push(frame)`. The page is the same clip through the running demo,
-started by a click in Chromium on the same machine, which takes everything but draws only the first points. Both run in
-turns and are measured by the processor time of the program (all its threads, the page's server included, the browser
-not: it is the visitor's), which other work on the machine changes less than times on the wall; these stand beside it.
+started by a click in Chromium on the same machine, which takes everything but draws only the first points. Measured is
+the processor time of the program, all its threads, the page's server included; the browser not: it is the visitor's.
+
+The cores of the machine share their arithmetic, so the network takes longer while Chromium computes beside it. What
+the page itself costs is therefore also taken within one run: the time of all threads, less the network's in the same
+run (`session.push`) and that of reading the clip.
 """
 
 import argparse
@@ -58,16 +61,17 @@ WATCH = """
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", default="tiny")
+    parser.add_argument("--weights", nargs="+", default=["tiny"])
     parser.add_argument("--frames", type=int, default=48, help="of the clip (default: all 48)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--viewer-frames", type=int, default=500, help="0: leave this part out")
     parser.add_argument("--chromium", default="chromium")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
+    count_network_time()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=which(arguments.chromium), args=CHROMIUM_FLAGS)
-        report = compare(browser, arguments)
+        report = [line for name in arguments.weights for line in compare(browser, name, arguments)]
         if arguments.viewer_frames:
             report += measure_viewer(browser, arguments.viewer_frames)
     head = ["# The demo page", "", "```bash", f"python {shlex.join(sys.argv)}", "```", ""]
@@ -82,38 +86,53 @@ def which(program: str) -> str:
     return found
 
 
-def compare(browser: Browser, arguments: argparse.Namespace) -> list[str]:
+def compare(browser: Browser, weights: str, arguments: argparse.Namespace) -> list[str]:
     """The network alone and through the page, in turns, as lines of the report."""
-    model = load_model(arguments.weights, sees="past")
+    model = load_model(weights, sees="past")
     rows = []
     with page_of(model, arguments.frames) as address:
         for _ in trange(arguments.rounds + 1, desc="rounds"):
-            rows.append((*bare(model, arguments.frames), *through_page(browser, address)))
-    rows = np.array(rows[1:])  # the first round warms up
-    quotients = rows[:, 2] / rows[:, 0]
-    table = [
-        f"| {number} | {bare:.1f} | {page:.1f} | {page / bare:.2f} | {bare_wall:.0f} | {page_wall:.0f} | {first:.0f} |"
-        for number, (bare, bare_wall, page, page_wall, first) in enumerate(rows, 1)
-    ]
-    alone, alone_wall, taken, taken_wall, first = np.median(rows, 0)
-    quotient = np.median(quotients)
-    table.append(
-        f"| median | {alone:.1f} | {taken:.1f} | {quotient:.2f} | {alone_wall:.0f} | {taken_wall:.0f} | {first:.0f} |"
-    )
+            alone, reading = bare(model, arguments.frames)
+            page, network, wall, first = through_page(browser, address)
+            own = page - network - reading
+            rows.append((alone, page, network + reading, own, 100 * own / (network + reading), wall, first))
+    rows = [*rows[1:], np.median(rows[1:], 0)]  # the first round warms up
+    names = [*map(str, range(1, len(rows))), "median"]
     height, width = next(iter(load_frames(CLIP, size=model.config["image_size"]))).image.shape[1:]
     return [
-        f"## The page costs {100 * (quotient - 1):.0f} % of the network's time",
+        f"## `{weights}`: the page's own work is {rows[-1][4]:.0f} % of the network's, "
+        f"with the page it takes {100 * (rows[-1][1] / rows[-1][0] - 1):.0f} % more than bare",
         "",
-        f"`{arguments.weights}`, {width}×{height}, {arguments.frames} frames of `assets/clip.mp4`, memory window:1,8, "
-        "camera and depth heads. Milliseconds per frame; on the wall with Chromium on the same cores:",
+        f"{width}×{height}, {arguments.frames} frames of `assets/clip.mp4`, memory window:1,8, camera and depth heads. "
+        "Milliseconds of processor time per frame; the last two columns are on the wall:",
         "",
-        "| round | bare | page | page / bare | bare, wall | page, wall | click to first points, wall |",
-        "|---|---|---|---|---|---|---|",
-        *table,
+        "| round | bare | with the page | network, reading | page's own | share, % | page, wall | first points |",
+        "|---|---|---|---|---|---|---|---|",
+        *(
+            f"| {name} | {alone:.1f} | {page:.1f} | {theirs:.1f} | {own:.1f} | {share:.0f} | {wall:.0f} | {first:.0f} |"
+            for name, (alone, page, theirs, own, share, wall, first) in zip(names, rows, strict=True)
+        ),
         "",
-        "The weights were loaded before.",
+        "First points: milliseconds from the click on Start until they are drawn. The weights were loaded before.",
         "",
     ]
+
+
+NETWORK_SECONDS = [0.0]
+"""Processor time of all `session.push` so far."""
+
+
+def count_network_time() -> None:
+    push = StreamSession.push
+
+    def counted(self, *arguments, **options):
+        begun = time.thread_time()
+        try:
+            return push(self, *arguments, **options)
+        finally:
+            NETWORK_SECONDS[0] += time.thread_time() - begun
+
+    StreamSession.push = counted
 
 
 @contextmanager
@@ -129,16 +148,17 @@ def page_of(model: VGGT, num_frames: int):
 
 
 def bare(model: VGGT, num_frames: int) -> tuple[float, float]:
-    """Milliseconds per frame of the session alone, reading the clip included: processor, wall."""
+    """Milliseconds of processor time per frame of the session alone: all, and that of reading the clip."""
     session = StreamSession(model, policy=Window(1, 8), heads=("camera", "depth"))
     frames = load_frames(CLIP, size=model.config["image_size"], patch_size=model.patch_size, max_frames=num_frames)
-    begun, begun_wall = time.process_time(), time.perf_counter()
+    begun, network = time.process_time(), NETWORK_SECONDS[0]
     count = sum(session.push(frame) is not None for frame in frames)
-    return 1000 * (time.process_time() - begun) / count, 1000 * (time.perf_counter() - begun_wall) / count
+    took = time.process_time() - begun
+    return 1000 * took / count, 1000 * (took - (NETWORK_SECONDS[0] - network)) / count
 
 
-def through_page(browser: Browser, address: str) -> tuple[float, float, float]:
-    """Milliseconds per frame, processor and wall, from the click to the end; and from the click to the first points."""
+def through_page(browser: Browser, address: str) -> tuple[float, float, float, float]:
+    """Milliseconds per frame until the end: processor, the network's of it, wall; and until the first points."""
     context = browser.new_context(viewport={"width": 1280, "height": 760})
     context.set_default_timeout(WAIT)
     context.add_init_script(WATCH)
@@ -151,7 +171,7 @@ def through_page(browser: Browser, address: str) -> tuple[float, float, float]:
     for label, value in (("Frames per second of a video", "0"), ("Frames, at most", "1000")):  # the page has its limit
         page.get_by_label(f"number input for {label}").fill(value)
         page.get_by_label(f"number input for {label}").blur()
-    begun, begun_wall = time.process_time(), time.perf_counter()
+    begun, network, begun_wall = time.process_time(), NETWORK_SECONDS[0], time.perf_counter()
     page.locator("#start").click()
     viewer.get_by_text("Done:").wait_for()
     took, took_wall = time.process_time() - begun, time.perf_counter() - begun_wall
@@ -159,7 +179,8 @@ def through_page(browser: Browser, address: str) -> tuple[float, float, float]:
     first = frame.evaluate("firstPoints - parent.clicked")
     count = frame.evaluate("viewer.feed.status.num_frames")
     context.close()
-    return 1000 * took / count, 1000 * took_wall / count, first
+    network = NETWORK_SECONDS[0] - network
+    return 1000 * took / count, 1000 * network / count, 1000 * took_wall / count, first
 
 
 def measure_viewer(browser: Browser, num_frames: int) -> list[str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import cv2
 import gradio as gr
 from starlette.middleware import Middleware
 
@@ -242,6 +243,7 @@ def serve(
         share: also by a public address, through gradio.live.
         block: False: go on at once; the caller closes `blocks` and `scenes`.
     """
+    cv2.setNumThreads(1)  # small pictures gain nothing from threads that wait for each other
     _, address, _ = blocks.launch(
         server_name=host,
         server_port=port,

@@ -4,6 +4,7 @@ import threading
 import webbrowser
 from collections.abc import Callable
 
+import cv2
 import uvicorn
 from starlette.applications import Starlette
 
@@ -48,6 +49,7 @@ def view(
             if open_browser:
                 webbrowser.open(address)
 
+    cv2.setNumThreads(1)  # small pictures gain nothing from threads that wait for each other
     try:
         Server(uvicorn.Config(Starlette(routes=scene_routes(scenes)), host=host, port=port, log_level="warning")).run()
     finally:
