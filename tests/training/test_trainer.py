@@ -17,6 +17,8 @@ from streamvggt.losses.distill import DistillLoss
 from streamvggt.losses.distill_published import DistillLossPublished
 from streamvggt.losses.multitask import MultiTaskLoss
 from streamvggt.losses.pointmap_published import PointmapLossPublished
+from streamvggt.stream.policies.key_diversity import KeyDiversity
+from streamvggt.stream.policies.window import KeepAll, Window
 from streamvggt.training.optim import Optimisation
 from streamvggt.training.supervision import Measurements, Teacher
 from streamvggt.training.trainer import Trainer
@@ -315,3 +317,29 @@ def test_two_processes_are_one_with_twice_the_accumulation(tmp_path):
         # In float64: Adam's first steps divide gradients by their own size, so rounding of tiny ones would show.
         assert tensor.dtype == torch.float64
         torch.testing.assert_close(two[name], tensor, atol=1e-7, rtol=1e-6, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_training_with_a_policy_trains_what_its_stream_computes(tmp_path, planes, fresh):
+    """The validation loss of a training with a memory policy is the loss of the same network, streamed with it."""
+    model, data, policy = fresh(), planes(num_frames=5), Window(1, 1)
+    trainer = make(tmp_path / "window", model, data, policy=policy)
+    batch = data[0]
+    _, prediction, _ = trainer._forward(model, batch, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        streamed = model(batch.images, heads=trainer.heads, memory=model.new_memory(policy))
+    torch.testing.assert_close(prediction.depth, streamed.depth, rtol=0, atol=1e-5)
+    torch.testing.assert_close(prediction.pose_enc, streamed.pose_enc, rtol=0, atol=1e-5)
+    _, seen_all, _ = make(tmp_path / "all", model, data)._forward(model, batch, torch.Generator().manual_seed(0))
+    assert (prediction.pose_enc - seen_all.pose_enc).abs().max() > 1e-3, "the policy hid nothing: the test says nothing"
+
+
+def test_training_with_room_for_all_is_training_without_a_policy(tmp_path, planes, fresh):
+    make(tmp_path / "without", fresh(), planes(), steps=2).run()
+    make(tmp_path / "with", fresh(), planes(), steps=2, policy=KeepAll()).run()
+    assert losses(tmp_path / "without") == losses(tmp_path / "with")
+
+
+@pytest.mark.parametrize(("sees", "policy"), [("all", Window(1, 2)), ("past", KeyDiversity(4))])
+def test_a_policy_that_cannot_be_trained_with_is_refused(tmp_path, planes, fresh, sees, policy):
+    with pytest.raises(ValueError, match="cannot be trained with"):
+        make(tmp_path, fresh(sees), planes(), policy=policy)

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from streamvggt.data.view import Batch
 from streamvggt.losses.criterion import Criterion
 from streamvggt.losses.target import Target
+from streamvggt.model.memory import Policy
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import HEAD_PREFIXES, save_model
 from streamvggt.training.checkpoint import Checkpoints
@@ -84,6 +85,7 @@ class Trainer:
         max_bad_steps: int = 10,
         auxiliary: Auxiliary | None = None,
         gradient_scales: Mapping[str, float] | None = None,
+        policy: Policy | None = None,
         stop_after: float | None = None,
         resume: bool = True,
     ):
@@ -99,6 +101,9 @@ class Trainer:
             auxiliary: further losses of training, not of validation, e.g. `Correspondence`; None: none.
             gradient_scales: module → factor on the gradient that it sends back through its first input, e.g.
                 {"camera_head": 0.05}: how much a head may have its way with the trunk.
+            policy: frames see only what this memory policy would hold of the past (`Policy.visible`), so that the
+                network learns with the memory that it is to stream with; it must go by numbers alone. None: all the
+                past, or all frames, as the network does.
             stop_after: minutes after which `run` saves the state and ends, to be started again; None: at the last step.
             resume: go on from `output_dir`/last.pt if it is there; False refuses to, and overwrites nothing.
         """
@@ -141,6 +146,12 @@ class Trainer:
         self.ema = None
         if ema_decay is not None:
             self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
+        if policy is not None and (model.sees != "past" or not policy.by_number):
+            raise ValueError(
+                f"{policy} cannot be trained with: it takes a network with sees='past' (this one: {model.sees!r}) "
+                "and a policy that goes by frame numbers alone, such as Window or KeyFrames"
+            )
+        self.policy = policy
         self.auxiliary = auxiliary
         if auxiliary is not None and self.encoder is not None:
             raise ValueError(
@@ -273,7 +284,8 @@ class Trainer:
                 with torch.no_grad():
                     patches = self.encoder(batch.images)
             target = self.supervision(batch, heads, queries, patches)
-            prediction = model(batch.images, heads=heads, query_points=queries, patches=patches)
+            visible = None if self.policy is None else self.policy.visible(batch.num_frames)
+            prediction = model(batch.images, heads=heads, query_points=queries, visible=visible, patches=patches)
         result = self.loss(prediction, target)
         if auxiliary is not None:
             result = result.plus(auxiliary(batch, seen, self.network))
