@@ -9,6 +9,7 @@ from streamvggt.evaluation import synthetic
 from streamvggt.evaluation.pose_metrics import relative_pose_errors
 from streamvggt.evaluation.synthetic import Estimate, evaluate, held_out, implied_poses, network, still_camera
 from streamvggt.model.weights import load_model
+from streamvggt.stream.policies.window import KeepAll
 
 
 def truth(batch):
@@ -35,7 +36,7 @@ def test_the_truth_is_perfect_in_any_scale_and_a_still_camera_is_not():
 
 def test_streamed_and_whole_are_judged_alike():
     model = load_model("random:small", heads=("camera", "depth", "points"))
-    estimators = {"whole": network(model), "stream": network(model, stream=True)}
+    estimators = {"whole": network(model), "stream": network(model, KeepAll())}
     table = evaluate(estimators, held_out("val", 2, 3, 28, 42))
     for column, value in table["whole"].items():
         if column != "ms":
@@ -65,3 +66,10 @@ def test_the_command_writes_its_table(tmp_path, monkeypatch, capsys):
 def test_no_scene_is_judged_that_was_trained_on():
     val, test = (next(held_out(split, 1, 1, 28, 28)) for split in ("val", "test"))
     assert not torch.equal(val.depth, test.depth)
+
+
+def test_a_memory_that_is_unknown_is_said(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["synthetic", "random:small", "--memory", "elephant"])
+    with pytest.raises(SystemExit):
+        synthetic.main()
+    assert "memory 'elephant' is unknown" in capsys.readouterr().err

@@ -18,6 +18,7 @@ import torch
 from streamvggt.evaluation.synthetic import Estimator, evaluate, held_out, markdown, network, still_camera
 from streamvggt.files import atomic_write
 from streamvggt.model.weights import fingerprint, load_model
+from streamvggt.stream.policies.window import KeepAll
 
 
 def rows(teacher: str, student: str, measured: str | None, device: str) -> dict[str, Estimator]:
@@ -35,8 +36,8 @@ def rows(teacher: str, student: str, measured: str | None, device: str) -> dict[
         f"teacher, sees all ({fingerprint(load(teacher, 'all'))})": network(load(teacher, "all")),
         "teacher's weights run causally, untrained": network(load(teacher, "past")),
         f"student, distilled ({fingerprint(distilled)})": network(distilled),
-        "… streamed, camera memory exact": network(distilled, stream=True),
-        "… streamed, camera memory released": network(distilled, stream=True, camera_memory="released"),
+        "… streamed, camera memory exact": network(distilled, KeepAll()),
+        "… streamed, camera memory released": network(distilled, KeepAll(), "released"),
     }
     if measured is not None:
         on_truth = load(measured, "past")

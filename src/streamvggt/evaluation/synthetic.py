@@ -28,9 +28,10 @@ from streamvggt.evaluation.pose_metrics import auc, relative_pose_errors, trajec
 from streamvggt.geometry.alignment import align_points
 from streamvggt.geometry.camera import Cameras, cameras_from_encoding
 from streamvggt.geometry.pointmap import unproject
-from streamvggt.model.memory import CameraMemory
+from streamvggt.model.memory import CameraMemory, Policy
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import fingerprint, load_model
+from streamvggt.stream.policy import MEMORIES, parse_policy
 from streamvggt.stream.session import StreamSession
 
 COLUMNS = ("AbsRel", "δ<1.25", "AUC@30", "AUC@15", "AUC@5", "AUC@30 points", "ATE", "points", "ms")
@@ -100,11 +101,11 @@ def evaluate(estimators: dict[str, Estimator], batches: Iterator[Batch]) -> dict
     return table
 
 
-def network(model: VGGT, stream: bool = False, camera_memory: CameraMemory = "exact") -> Estimator:
+def network(model: VGGT, policy: Policy | None = None, camera_memory: CameraMemory = "exact") -> Estimator:
     """The network's depth, camera head and points (the point head's, or unprojected depth).
 
     Args:
-        stream: frame by frame, with a memory of all frames.
+        policy: frame by frame, with what this policy keeps; None: the whole sequence at once.
         camera_memory: of the stream; see `VGGT.new_memory`.
     """
 
@@ -112,8 +113,8 @@ def network(model: VGGT, stream: bool = False, camera_memory: CameraMemory = "ex
     def estimate(batch: Batch) -> Estimate:
         images = batch.images.to(next(model.parameters()).device)
         heads = tuple(head for head in model.heads if head != "track")
-        if stream:
-            session = StreamSession(model, heads=heads, camera=camera_memory)
+        if policy is not None:
+            session = StreamSession(model, policy=policy, heads=heads, camera=camera_memory)
             said = [session.push(image).to("cpu") for image in images[0]]
             depth = torch.cat([p.depth for p in said], 1)
             pose_enc = torch.cat([p.pose_enc for p in said], 1)
@@ -182,14 +183,18 @@ def main() -> None:
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--style", choices=STYLES, default="world", help="rooms: what the shipped networks learnt in")
     parser.add_argument("--sees", choices=("all", "past"), help="load all weights as this (default: as they say)")
-    parser.add_argument("--stream", action="store_true", help="frame by frame with a memory")
+    parser.add_argument("--memory", help=f"frame by frame, with one of {MEMORIES}")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path, help="write the numbers here, too")
     arguments = parser.parse_args()
+    try:
+        policy = parse_policy(arguments.memory) if arguments.memory else None
+    except ValueError as error:
+        parser.error(str(error))
     estimators: dict[str, Estimator] = {}
     for weights in arguments.weights:
         model = load_model(weights, sees=arguments.sees, device=arguments.device)
-        estimators[f"{weights} ({model.sees}, {fingerprint(model)})"] = network(model, arguments.stream)
+        estimators[f"{weights} ({model.sees}, {fingerprint(model)})"] = network(model, policy)
     estimators["one depth, still camera"] = still_camera
     batches = held_out(arguments.split, arguments.sequences, arguments.frames, *arguments.image, arguments.style)
     table = evaluate(estimators, batches)
