@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from machine import describe
+from machine import publish
 from tqdm import tqdm
 
 from streamvggt.data.dataset import MultiViewDataset
@@ -120,31 +120,23 @@ def main() -> None:
             find(LAYOUTS, name).write(root, clips[width, height])
             rows[name] = measure(root, name, arguments.samples)
         opened = startup(root / "many")
-    text = "\n".join(
-        [
-            "# Loading training data",
-            "",
-            f"Samples of {NUM_VIEWS} views at {SIZE[0]}×{SIZE[1]}, per worker and second of one core's time, with "
-            "random zoom and colours; then what the time goes into. The rest is crops, conversions and checks. "
-            "Resizing (Pillow's Lanczos and bicubic, as published) takes the most; a pixel of a PNG (`hypersim`, "
-            "`omniobject3d`, `spring`, `mvs_synth`) takes two to three times as long to decode as one of a JPEG.",
-            "",
-            "| set | stored | samples/s | a sample | " + " | ".join(PARTS) + " | rest |",
-            "|---|---|---|---|" + "---|" * (len(PARTS) + 1),
-            *(rows[name] for name in STORED),
-            *opened,
-            "",
-            f"`python benchmarks/data.py --samples {arguments.samples} --out benchmarks/data.md`: the procedural world "
-            "in the layouts of the sets, at their stored sizes; real pictures decode the more slowly the more there is "
-            "in them. Files were just written, so no disk is waited for.",
-            "",
-            describe(torch.device("cpu")),
-            "",
-        ]
-    )
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text)
+    report = [
+        "# Loading training data",
+        "",
+        f"Samples of {NUM_VIEWS} views at {SIZE[0]}×{SIZE[1]}, per worker and second of one core's time, with "
+        "random zoom and colours; then what the time goes into. The rest is crops, conversions and checks. "
+        "Resizing (Pillow's Lanczos and bicubic, as published) takes the most; a pixel of a PNG (`hypersim`, "
+        "`omniobject3d`, `spring`, `mvs_synth`) takes two to three times as long to decode as one of a JPEG.",
+        "",
+        "| set | stored | samples/s | a sample | " + " | ".join(PARTS) + " | rest |",
+        "|---|---|---|---|" + "---|" * (len(PARTS) + 1),
+        *(rows[name] for name in STORED),
+        *opened,
+        "",
+        "The procedural world in the layouts of the sets, at their stored sizes; real pictures decode the more slowly "
+        "the more there is in them. Files were just written, so no disk is waited for.",
+    ]
+    publish(report, arguments.out, torch.device("cpu"))
 
 
 if __name__ == "__main__":

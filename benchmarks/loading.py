@@ -6,7 +6,6 @@ Memory is the process's own (RssAnon on Linux); pages of the mapped file come an
 """
 
 import argparse
-import shlex
 import subprocess
 import sys
 import threading
@@ -14,7 +13,7 @@ import time
 from pathlib import Path
 
 import torch
-from machine import describe
+from machine import publish
 
 from streamvggt import StreamVGGT, load_model
 
@@ -61,24 +60,8 @@ def main() -> None:
         ).stdout.splitlines()[-1]
         for dtype in ("float32", "bfloat16")
     ]
-    command = shlex.join(["python", "benchmarks/loading.py", *sys.argv[1:]])
-    text = "\n".join(
-        [
-            "# Loading a checkpoint",
-            "",
-            "| to | weights | peak private memory | time |",
-            "|---|---|---|---|",
-            *rows,
-            "",
-            f"`{command}`",
-            "",
-            describe(torch.device("cpu")),
-            "",
-        ]
-    )
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text)
+    table = ["# Loading a checkpoint", "", "| to | weights | peak private memory | time |", "|---|---|---|---|", *rows]
+    publish(table, arguments.out, torch.device("cpu"))
 
 
 if __name__ == "__main__":

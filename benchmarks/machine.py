@@ -1,6 +1,8 @@
-"""What a number was measured on: every table says it."""
+"""What a number was measured on, and by which command: every table says it."""
 
 import platform
+import shlex
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -21,3 +23,13 @@ def describe(device: torch.device) -> str:
         name = models[0].split(":")[1].strip() if models else platform.processor()
         name += f", {torch.get_num_threads()} threads"
     return f"{name}; PyTorch {torch.__version__}, Python {platform.python_version()}; {date.today()}"
+
+
+def publish(lines: list[str], out: Path | None, device: torch.device) -> None:
+    """Print a report in markdown, the command and the machine below it, and write it to a file if there is one."""
+    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    text = "\n".join([*lines, "", f"`{command}`", "", describe(device), ""])
+    print(text)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text)
