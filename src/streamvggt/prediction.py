@@ -6,13 +6,16 @@ B batch · S frames · H×W pixels · K query points.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from streamvggt.geometry.camera import Cameras, cameras_from_encoding
+from streamvggt.geometry.rotation import quaternion_from_matrix
+from streamvggt.geometry.similarity import Similarity
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,31 @@ class Prediction:
     def to(self, *args, **kwargs) -> Prediction:
         """As `Tensor.to`, of every field."""
         return self.map(lambda tensor: tensor.to(*args, **kwargs))
+
+    def moved(self, world: Similarity) -> Prediction:
+        """The same in another world: cameras, depth and points of it.
+
+        Args:
+            world: from this prediction's world to the other one, without leading dimensions.
+        """
+
+        def moved_encoding(pose_enc: Tensor) -> Tensor:
+            exact = cameras_from_encoding(pose_enc.double(), self.image_size).cam_from_world
+            poses = world.to(exact).move_poses(exact)
+            quaternion = quaternion_from_matrix(poses[..., :3])
+            return torch.cat([poses[..., 3], quaternion, pose_enc[..., 7:].double()], -1).to(pose_enc.dtype)
+
+        changed: dict[str, Any] = {}
+        if self.pose_enc is not None:
+            changed["pose_enc"] = moved_encoding(self.pose_enc)
+            changed["pose_enc_stages"] = tuple(moved_encoding(stage) for stage in self.pose_enc_stages)
+        if self.depth is not None:
+            changed["depth"] = self.depth * world.scale.to(self.depth)
+        if self.points is not None:
+            exact = torch.promote_types(self.points.dtype, torch.float32)
+            points = world.to(self.points.device, exact).apply(self.points.to(exact).flatten(2, 3))
+            changed["points"] = points.view_as(self.points).to(self.points.dtype)
+        return replace(self, **changed)
 
     def numpy(self) -> dict[str, np.ndarray]:
         """The fields that are there, by name, as float32 arrays on the host; without the refinement stages."""

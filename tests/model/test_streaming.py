@@ -7,7 +7,7 @@ import torch
 from networks import assert_same, images, tiny
 from waiting import Watch
 
-from streamvggt import KeepAll, Window
+from streamvggt import KeepAll, MotionKeyFrames, Window
 from streamvggt.layers.attention import SeePast
 from streamvggt.layers.kv_cache import KVCache, SeeMemory
 from streamvggt.model.memory import Policy
@@ -278,3 +278,16 @@ def test_memory_refuses_what_does_not_fit(model):
         model.new_memory(camera="fast")
     with pytest.raises(ValueError, match="camera memory 'exact'"):
         model.new_memory(camera="released").restore(memory.state(), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("policy", [None, MotionKeyFrames(20)], ids=str)
+def test_a_stream_may_be_told_what_the_encoder_says(model, policy):
+    """Several streams of the same images ask the encoder once."""
+    frames = images(1, 4)
+    with torch.no_grad():
+        patches = model.aggregator.encode(frames)
+        memory = model.new_memory(policy)
+        told = model(frames, heads=WITHOUT_TRACKS, memory=memory, patches=patches)
+        assert_same(told, stream(model, frames, [4], policy), tolerance=0)
+        nothing = model(frames, heads=WITHOUT_TRACKS, memory=model.new_memory(policy), patches=0 * patches)
+    assert (nothing.depth - told.depth).abs().max() > 1e-3

@@ -190,7 +190,7 @@ class VGGT(nn.Module):
             visible: without memory and with sees="past": for each frame the frames it sees, its own among them, as
                 from `Policy.visible`; None: all up to its own.
             patches: what `aggregator.encode(images)` answers, if it is known already: a frozen encoder that teacher
-                and student share runs once. Without memory. (B, S, h·w, C)
+                and student share runs once, and so does that of several streams of the same images. (B, S, h·w, C)
 
         Returns:
             The prediction for these frames.
@@ -204,11 +204,13 @@ class VGGT(nn.Module):
         # Not inference mode, even if the caller is in it: what a memory holds outlives the call.
         with torch.inference_mode(False), torch.no_grad():
             try:
-                steps = [images] if memory.policy.by_number else images.split(1, 1)
+                num_together = images.shape[1] if memory.policy.by_number else 1
+                steps = images.split(num_together, 1)
+                known = [None] * len(steps) if patches is None else patches.split(num_together, 1)
                 predictions = []
-                for number, step in enumerate(steps):
+                for number, (step, encoded) in enumerate(zip(steps, known, strict=True)):
                     queries = query_points if number == 0 else None
-                    predictions.append(self._predict(step, heads, queries, memory, None, None))
+                    predictions.append(self._predict(step, heads, queries, memory, None, encoded))
                     memory.advance(step.shape[1], predictions[-1])
             except BaseException:
                 memory.retract()

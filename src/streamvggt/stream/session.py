@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,14 +85,27 @@ class StreamSession:
     def reset(self) -> None:
         """Forget everything; the next frame is the first of a new stream."""
         self.memory: Memory = self.model.new_memory(self.policy, camera=self._camera, track_window=self._track_window)
-        self._times: deque[_Timer] = deque(maxlen=TIMES_KEPT)
+        self.times: deque[Timer] = deque(maxlen=TIMES_KEPT)
 
-    def push(self, frame: Frame | Tensor, *, query_points: Tensor | None = None) -> Prediction:
+    @property
+    def num_frames(self) -> int:
+        """Frames pushed."""
+        return self.memory.num_frames
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory taken, as in the statistics."""
+        return self.memory.num_bytes
+
+    def push(
+        self, frame: Frame | Tensor, *, query_points: Tensor | None = None, patches: Tensor | None = None
+    ) -> Prediction:
         """What the network says of the next frame.
 
         Args:
             frame: a Frame; or RGB in [0, 1], (3, H, W), or of several streams that advance together, (B, 3, H, W).
             query_points: (x, y) in pixels of this frame, to be followed from here on. (K, 2) or (B, K, 2)
+            patches: what the model's `aggregator.encode` says of this frame, if it is known already. (B, 1, h·w, C)
 
         Returns:
             The prediction of this frame, S = 1, on the model's device.
@@ -99,35 +113,30 @@ class StreamSession:
         Raises:
             ValueError: the frame does not fit the stream, for instance its size has changed.
         """
-        image = frame.image if isinstance(frame, Frame) else frame
+        image = image_of(frame)
         if image.ndim not in (3, 4):
             raise ValueError(f"a frame is (3, H, W), or (B, 3, H, W) of several streams, not {tuple(image.shape)}")
         images = image.reshape(-1, 1, *image.shape[-3:]).to(self._device, non_blocking=True)
         if query_points is not None:
             query_points = query_points.reshape(-1, *query_points.shape[-2:]).to(self._device)
-        timer = _Timer(self._device)
+        timer = Timer(self._device)
         with torch.no_grad():
-            prediction = self.model(images, heads=self.heads, query_points=query_points, memory=self.memory)
+            prediction = self.model(
+                images, heads=self.heads, query_points=query_points, memory=self.memory, patches=patches
+            )
         timer.stop()
-        self._times.append(timer)
+        self.times.append(timer)
         return prediction
 
     def statistics(self) -> StreamStatistics:
         """Frames, memory and speed so far. Waits for the device."""
-        times = [timer.milliseconds() for timer in self._times]
+        times = [timer.milliseconds() for timer in self.times]
         median, p95 = np.percentile(times, [50, 95]).tolist() if times else (None, None)
-        return StreamStatistics(self.memory.num_frames, len(self.memory.held), self.memory.num_bytes, median, p95)
+        return StreamStatistics(self.num_frames, len(self.memory.held), self.num_bytes, median, p95)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the stream's state, whole or not at all, so that `restore` can go on after an interruption."""
-        state = {
-            "format": STATE_FORMAT,
-            "weights": fingerprint(self.model),
-            "policy": repr(self.policy),
-            "memory": self.memory.state(),
-        }
-        with atomic_write(Path(path)) as unfinished:
-            torch.save(state, unfinished)
+        save_state(path, {**self._identity, "memory": self.memory.state()})
 
     def restore(self, path: str | os.PathLike) -> None:
         """Go on where `save` was called, in this process or another.
@@ -136,22 +145,51 @@ class StreamSession:
             FileNotFoundError: there is no such file.
             ValueError: it is no saved stream, or one of other weights, another policy or camera memory.
         """
-        if not os.path.exists(path):
-            raise FileNotFoundError(f"no saved stream at {path}")
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # damage makes the readers of zip archives and pickles raise anything
-            raise ValueError(f"{path} is not a saved stream, or is cut off") from error
-        if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
-            raise ValueError(f"{path} is not a saved stream of this version")
-        for what, mine in (("weights", fingerprint(self.model)), ("policy", repr(self.policy))):
-            if state[what] != mine:
-                raise ValueError(f"{path} is a stream with {what} {state[what]}, but this session has {mine}")
+        state = load_state(path, self._identity)
         self.reset()
         self.memory.restore(state["memory"], self._device)
 
+    @property
+    def _identity(self) -> dict[str, str]:
+        return {"weights": fingerprint(self.model), "policy": repr(self.policy)}
 
-class _Timer:
+
+def save_state(path: str | os.PathLike, state: dict[str, Any]) -> None:
+    """Write a stream's state, whole or not at all."""
+    with atomic_write(Path(path)) as unfinished:
+        torch.save({"format": STATE_FORMAT, **state}, unfinished)
+
+
+def load_state(path: str | os.PathLike, identity: dict[str, str]) -> dict[str, Any]:
+    """What `save_state` has written.
+
+    Args:
+        identity: what of it must be the same as in this session.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no saved stream, or another one.
+    """
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"no saved stream at {path}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damage makes the readers of zip archives and pickles raise anything
+        raise ValueError(f"{path} is not a saved stream, or is cut off") from error
+    if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
+        raise ValueError(f"{path} is not a saved stream of this version")
+    for what, mine in identity.items():
+        if state.get(what) != mine:
+            raise ValueError(f"{path} is a stream with {what} {state.get(what)}, but this session has {mine}")
+    return state
+
+
+def image_of(frame: Frame | Tensor) -> Tensor:
+    """The image that a frame is, or holds."""
+    return frame.image if isinstance(frame, Frame) else frame
+
+
+class Timer:
     """Milliseconds of one step; on CUDA by events, so that nothing waits until somebody asks."""
 
     def __init__(self, device: torch.device):
