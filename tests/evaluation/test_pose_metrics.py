@@ -112,7 +112,10 @@ def test_trajectory_errors_by_hand():
     assert trajectory_errors(line([[-x, y, z] for x, y, z in path]), line(path)).ate > 0.2
     # A straight line has no best rotation but fits all the same.
     assert trajectory_errors(line([[2 * x, 0, 0] for x in range(4)]), line([[0, x, 0] for x in range(4)])).ate < 1e-9
-    with pytest.raises(ValueError, match="same two or more"):
+    # Standing, then walking: over two frames the errors of two steps add up.
+    walk = line([[0, 0, 0], [1, 0, 0], [2, 0, 0], [4, 0, 0]])
+    assert trajectory_errors(line([[0, 0, 0]] * 4), walk, gap=2).rpe_translation == pytest.approx(math.sqrt(6.5))
+    with pytest.raises(ValueError, match="same 2 or more"):
         trajectory_errors(true[:2], true)
 
 

@@ -64,8 +64,8 @@ class TrajectoryErrors:
     """Root mean squares over a trajectory, after the similarity that brings its centres closest to the true ones.
 
     ate: distance of the centres, in the true unit.
-    rpe_translation: difference of the steps from frame to frame, in the true unit.
-    rpe_rotation: angle between the turns from frame to frame, degrees.
+    rpe_translation: difference of the steps from frame to frame (or over a gap of several), in the true unit.
+    rpe_rotation: angle between the turns within the same steps, degrees.
     """
 
     ate: float
@@ -73,27 +73,27 @@ class TrajectoryErrors:
     rpe_rotation: float
 
 
-def trajectory_errors(estimated: Tensor, true: Tensor) -> TrajectoryErrors:
-    """ATE and RPE (Sturm et al. 2012), with all frames and steps of one frame.
+def trajectory_errors(estimated: Tensor, true: Tensor, gap: int = 1) -> TrajectoryErrors:
+    """ATE and RPE (Sturm et al. 2012), with all frames and all steps of `gap` frames.
 
     The numbers are those of evo's `ape` and `rpe` with alignment and scale correction; evo itself refuses straight
     lines, of which there is no best rotation but a best fit all the same.
 
     Args:
-        estimated, true: (S, 3, 4), S ≥ 2
+        estimated, true: (S, 3, 4), S > gap
 
     Raises:
-        ValueError: the trajectories are not of the same length, or shorter than two frames.
+        ValueError: the trajectories are not of the same length, or not longer than the gap.
     """
-    if len(estimated) != len(true) or len(true) < 2:
+    if len(estimated) != len(true) or len(true) <= gap:
         raise ValueError(
-            f"two trajectories of the same two or more frames were expected, not {len(estimated)} and {len(true)}"
+            f"two trajectories of the same {gap + 1} or more frames were expected, not {len(estimated)} and {len(true)}"
         )
     if not estimated.isfinite().all():
         return TrajectoryErrors(float("inf"), float("inf"), 180.0)
     ours, theirs = align_trajectory(estimated, true)
     distance = (ours - theirs)[..., 3].norm(dim=-1)
-    our_steps, their_steps = (compose_poses(invert_pose(pose[:-1]), pose[1:]) for pose in (ours, theirs))
+    our_steps, their_steps = (compose_poses(invert_pose(pose[:-gap]), pose[gap:]) for pose in (ours, theirs))
     difference = compose_poses(invert_pose(their_steps), our_steps)
     return TrajectoryErrors(
         ate=_root_mean_square(distance),

@@ -1,0 +1,274 @@
+"""What bounding the memory costs in quality: policies and budgets on streams of thousands of frames.
+
+    python benchmarks/long_streams.py --out benchmarks/long-streams
+
+writes OUT.md (tables, command, machine), OUT.png (curves) and OUT.json (all numbers). What each policy said of each
+stream is kept in --folder, so that the command goes on where it was interrupted, scores other lengths without running
+anything, and is cheap to repeat. `--tables-only` makes the tables of what is there.
+"""
+
+import argparse
+import json
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import torch
+from machine import describe
+from tqdm import tqdm
+
+from streamvggt import KeepAll, KeyDiversity, StreamSession, load_model
+from streamvggt.evaluation.long_streams import (
+    KINDS,
+    SCENES,
+    Said,
+    Truth,
+    disagreement,
+    load,
+    save,
+    score,
+    still_camera,
+    stream,
+    truth_of,
+)
+from streamvggt.files import atomic_write
+from streamvggt.model.memory import Policy
+from streamvggt.model.weights import fingerprint
+from streamvggt.stream.policy import parse_policy
+
+# The most telling first: about 9 and about 24 frames held, then more budgets.
+POLICIES = (
+    *("window:1,8", "all", "keyframes:8,9", "saliency:7", "selective:7", "blocks:9", "window:0,0", "window:1,8,64"),
+    *("motion:20,9", "diversity:7", "window:1,23", "keyframes:8,24", "saliency:22", "selective:22", "blocks:24"),
+    *("motion:20,24", "diversity:22", "window:1,4", "window:1,16", "keyframes:30,9"),
+)
+LENGTHS = (100, 500, 2000)
+STILL = "one depth, still camera"
+LABELS = {STILL: STILL, "window:0,0": "`window:0,0` (only the current frame)"}
+MARKERS = "osD^v<>PX*hp"
+COLUMNS = ("AbsRel", "δ<1.25", "AbsRel, last", "drift", "ATE", "RPE t 10", "RPE r 10", "accuracy", "completeness")
+TIMED, WARM = 40, 200
+"""Steps that are timed, and the frames after which, for a memory that is full."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A setting on one video."""
+
+    kind: str
+    scene: int
+    memory: str
+
+    def path(self, folder: Path, num_frames: int) -> Path:
+        return folder / f"{self.kind}-{self.scene}-{num_frames}-{self.memory.replace(':', '_')}.npz"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", default="tiny")
+    parser.add_argument("--policies", nargs="+", default=POLICIES, help="as of --memory; see docs/streaming.md")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--scenes", type=int, choices=(1, 2, 3, 4), default=1, help="of each kind")
+    parser.add_argument("--frames", type=int, default=2000)
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="first frames to score")
+    parser.add_argument("--keep-all-frames", type=int, default=500, help="where `all` stops")
+    parser.add_argument("--image", type=int, nargs=2, metavar=("H", "W"), default=(84, 112))
+    parser.add_argument("--folder", type=Path, default=Path("results/long-streams"), help="what was said is kept here")
+    parser.add_argument("--tables-only", action="store_true", help="run nothing")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    policies = {memory: parse_policy(memory) for memory in arguments.policies}
+
+    model = load_model(arguments.weights, sees="past")
+    truths = arguments.folder / "truth"
+    said = arguments.folder / fingerprint(model)
+    videos = [(kind, SCENES[kind][i]) for i in range(arguments.scenes) for kind in arguments.kinds]
+
+    def truth(kind: str, scene: int) -> Truth:
+        return truth_of(kind, scene, arguments.frames, *arguments.image, truths)
+
+    def length(memory: str) -> int:
+        bounded = not isinstance(policies[memory], KeepAll)
+        return arguments.frames if bounded else min(arguments.frames, arguments.keep_all_frames)
+
+    if not arguments.tables_only:
+        for memory, policy in policies.items():
+            missing = [v for v in videos if not Run(*v, memory).path(said, length(memory)).exists()]
+            for together in groups(missing, policy):
+                images = torch.stack([truth(*video).images[: length(memory)] for video in together])
+                name = f"{memory}, {' '.join(kind for kind, _ in together)}"
+                for video, one in zip(together, stream(model, images, policy, name), strict=True):
+                    save(one, Run(*video, memory).path(said, length(memory)))
+            times = said / f"ms-{memory.replace(':', '_')}.json"
+            if not times.exists():
+                measured = step_times(model, policy, truth(*videos[0]).images, min(WARM, arguments.frames))
+                with atomic_write(times) as unfinished:
+                    unfinished.write_text(json.dumps(measured))
+
+    lengths = [n for n in arguments.lengths if n <= arguments.frames]
+    results = scores(videos, list(policies), said, truth, length, lengths)
+    write(results, arguments, fingerprint(model), lengths)
+
+
+def groups(videos: list, policy: Policy) -> list[list]:
+    """Streams that advance together, where the policy decides for each by itself; else one by one."""
+    if not videos:
+        return []
+    for_each = policy.by_number or (policy.prunes_tokens and not isinstance(policy, KeyDiversity))
+    return [videos] if for_each else [[video] for video in videos]
+
+
+def step_times(model, policy: Policy, images: torch.Tensor, warm: int) -> list[float]:
+    """Milliseconds of processor time of single steps of one stream with all heads, when the memory is full."""
+    session = StreamSession(model, policy=policy)
+    all_heads, times = model.heads, []
+    for number in range(warm + TIMED):
+        session.heads = all_heads if number >= warm else ("camera", *policy.looks_at)
+        image = images[number % len(images)].float() / 255
+        began = time.process_time()
+        session.push(image)
+        times.append(1000 * (time.process_time() - began))
+    return times[warm:]
+
+
+def scores(videos, memories, said: Path, truth, length, lengths) -> dict:
+    """{memory: {"ms": …, "videos": {"kind-scene": {length: numbers}}}} of what is there."""
+    results = {memory: {"videos": {}} for memory in (STILL, *memories)}
+    for memory in memories:
+        times = said / f"ms-{memory.replace(':', '_')}.json"
+        if times.exists():
+            results[memory]["ms"] = statistics.median(json.loads(times.read_text()))
+    for kind, scene in tqdm(videos, desc="scoring", unit="video", disable=None):
+        true = truth(kind, scene)
+        kept = Run(kind, scene, "all").path(said, length("all")) if "all" in memories else None
+        reference = load(Said, kept) if kept and kept.exists() else None
+        for memory in (STILL, *memories):
+            if memory == STILL:
+                one = still_camera(true)
+            elif (path := Run(kind, scene, memory).path(said, length(memory))).exists():
+                one = load(Said, path)
+            else:
+                continue
+            per_length = results[memory]["videos"].setdefault(f"{kind}-{scene}", {})
+            for n in (24, *lengths):
+                if n > len(one.pose_enc):
+                    continue
+                per_length[n] = score(one.first(n), true.first(n))
+                if reference is not None and memory != STILL and n <= len(reference.pose_enc):
+                    per_length[n]["unlike all"] = disagreement(one.first(n), reference.first(n))
+    return results
+
+
+def mean(results: dict, memory: str, column: str, length: int, kind: str = "") -> float | None:
+    """Over the videos of a kind, or all; None unless every one of them that the still camera has is there."""
+    of_kind = [name for name in results[STILL]["videos"] if name.startswith(kind)]
+    videos = results[memory]["videos"]
+    values = [videos.get(name, {}).get(length, {}).get(column) for name in of_kind]
+    return statistics.mean(values) if values and None not in values else None
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def table(rows: list[str], columns: dict[str, Callable[[str], str]]) -> str:
+    """Markdown. columns: by their heads, what they show of a row."""
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines += [
+        f"| {LABELS.get(row, f'`{row}`')} | " + " | ".join(show(row) for show in columns.values()) + " |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def series(results: dict, column: str, lengths, kind: str = "") -> Callable[[str], str]:
+    return lambda row: " / ".join(number(mean(results, row, column, n, kind)) for n in lengths)
+
+
+def write(results: dict, arguments, network: str, lengths: list[int]) -> None:
+    rows = [row for row in results if results[row]["videos"]]
+    longest, frame_tokens = lengths[-1], special_and_patches(arguments.image)
+
+    def held(row: str) -> str:
+        tokens = mean(results, row, "tokens", reached(row))
+        return "–" if row == STILL else f"{tokens:.0f} ({tokens / frame_tokens:.1f})"
+
+    def reached(row: str) -> int:
+        return max((n for n in lengths if mean(results, row, "tokens", n) is not None), default=longest)
+
+    def megabytes(row: str) -> str:
+        size = mean(results, row, "bytes", reached(row))
+        return "–" if row == STILL or size is None else f"{size / 1e6:.2f}"
+
+    told = " / ".join(map(str, lengths))
+    compared = [n for n in (24, *lengths) if n <= arguments.keep_all_frames]
+    text = f"# Long streams: {arguments.weights}\n\n"
+    text += f"Means over {len(results[STILL]['videos'])} videos ({', '.join(results[STILL]['videos'])}).\n\n"
+    text += "**Cost, and quality as the stream grows**\n\n" + table(
+        rows,
+        {
+            "tokens a layer (frames)": held,
+            "MB": megabytes,
+            "ms": lambda row: number(results[row].get("ms"), 1),
+            f"AbsRel at {told}": series(results, "AbsRel", lengths),
+            f"ATE at {told}": series(results, "ATE", lengths),
+            f"unlike `all` at {' / '.join(map(str, compared))}": series(results, "unlike all", compared),
+        },
+    )
+    text += f"\n\n**At {longest} frames**\n\n" + table(
+        [row for row in rows if reached(row) == longest],
+        {column: series(results, column, [longest]) for column in COLUMNS},
+    )
+    for what in ("AbsRel", "ATE", "accuracy", "completeness"):
+        text += f"\n\n**{what} at {longest} frames, by kind of video**\n\n" + table(
+            [row for row in rows if reached(row) == longest],
+            {kind: series(results, what, [longest], kind) for kind in arguments.kinds},
+        )
+    command = shlex.join(["python", "benchmarks/long_streams.py", *sys.argv[1:]])
+    text += f"\n\n`{command}`\n\n{describe(torch.device('cpu'))}; network {network}\n"
+    text += f"\n![curves]({arguments.out.name}.png)\n"
+    arguments.out.with_suffix(".md").write_text(text)
+    arguments.out.with_suffix(".json").write_text(json.dumps(results, ensure_ascii=False))
+    print(text)
+    draw(results, rows, lengths, arguments.out.with_suffix(".png"))
+
+
+def special_and_patches(image_size, patch_size: int = 14) -> int:
+    return 5 + (image_size[0] // patch_size) * (image_size[1] // patch_size)
+
+
+def draw(results: dict, rows: list[str], lengths: list[int], path: Path) -> None:
+    """Error against the frame number, and against the tokens held at the end."""
+    figure, axes = plt.subplots(2, 2, figsize=(12, 8), layout="constrained")
+    families = sorted({row.split(":")[0] for row in rows})
+    for line, column in zip(axes, ("AbsRel", "ATE"), strict=True):
+        for row in rows:
+            family = families.index(row.split(":")[0])
+            style = {"color": f"C{family}", "marker": MARKERS[family], "label": row}
+            known = [(n, value) for n in lengths if (value := mean(results, row, column, n)) is not None]
+            if not known:
+                continue
+            budgets = [other for other in rows if other.split(":")[0] == row.split(":")[0]]
+            width = 2.4 / (1 + budgets.index(row))
+            line[0].plot(*zip(*known, strict=True), lw=width, **style)
+            tokens = mean(results, row, "tokens", known[-1][0])
+            if row != STILL and known[-1][0] == lengths[-1]:
+                line[1].scatter(tokens, known[-1][1], **{k: v for k, v in style.items() if k != "label"})
+                line[1].annotate(row, (tokens, known[-1][1]), fontsize=7, xytext=(3, 3), textcoords="offset points")
+        line[0].set(xlabel="frames", ylabel=column, xscale="log", title=f"{column} of the first frames")
+        line[1].set(xlabel="tokens a layer holds", ylabel=column, title=f"{column} at {lengths[-1]} frames")
+    axes[0, 0].legend(fontsize=6, ncols=2)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

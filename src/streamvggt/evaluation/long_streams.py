@@ -1,0 +1,261 @@
+"""Streams of thousands of frames with their truth, and how well a network with a bounded memory follows them.
+
+Four kinds of video in rooms of the procedural world that no training has seen: one that stands almost still, one in
+which things move, one that goes round in laps, and one that comes back to its start after long. A stream is run once;
+what it said is kept, and any number of its first frames can be scored.
+S frames · K of them with depth and points · H×W pixels · h×w of them with points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from scipy.spatial import KDTree
+from torch import Tensor
+from tqdm import tqdm
+
+from streamvggt.data.synthetic.scene import ROOMS
+from streamvggt.data.synthetic.world import SyntheticWorld
+from streamvggt.data.view import Batch
+from streamvggt.evaluation.depth_metrics import absolute_relative_error, scaled_by_median, share_within
+from streamvggt.evaluation.pose_metrics import trajectory_errors
+from streamvggt.files import atomic_write
+from streamvggt.geometry.alignment import align_points
+from streamvggt.geometry.camera import Cameras, cameras_from_encoding, encoding_from_cameras, invert_pose
+from streamvggt.geometry.pointmap import unproject
+from streamvggt.model.memory import Policy
+from streamvggt.model.vggt import VGGT
+from streamvggt.stream.session import StreamSession
+
+LAP = 250
+"""Frames that a lap of the kind "loop" takes."""
+SCENES = {"static": (0, 4, 8, 12), "moving": (16, 30, 45, 74), "loop": (2, 6, 10, 14), "revisit": (3, 7, 11, 15)}
+"""Test scenes of each kind of video: the first that there are; for "moving", in which four or more things move."""
+KINDS = tuple(SCENES)
+EVERY = 5
+"""Depth and points are kept, and judged, of every so many frames; cameras of all."""
+SPACING = 4
+"""Points are kept, and judged, of every so many pixels, down and across."""
+CLOUD_FRAMES = 40
+"""Frames of which clouds are made, at most, evenly spread."""
+LAST = 100
+"""Frames at the end of a stream that are judged once more by themselves."""
+GAPS = (1, 10, LAP)
+"""Frames between the two poses of which relative errors are taken."""
+
+
+def film(kind: str, scene: int, num_frames: int, height: int, width: int) -> Iterator[Batch]:
+    """A video of one of the `KINDS` in a test scene, some frames at a time.
+
+    static: the camera stays where it is but for the shaking hand. moving: things move, and the camera goes its way at
+    its own pace. loop: a lap every `LAP` frames. revisit: one lap, so that the last frames see what the first saw.
+    The first frames of a longer video are the same, but for "revisit".
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind {kind!r} is unknown; choose one of {', '.join(KINDS)}")
+    laps = {"static": 0.0, "moving": None, "loop": num_frames / LAP, "revisit": 1.0}[kind]
+    world = SyntheticWorld("test", style=ROOMS)
+    return world.sequence(scene, num_frames, height, width, chunk=32, laps=laps, moving=kind == "moving")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A video and what is known of it.
+
+    images: RGB, uint8. (S, 3, H, W)
+    depth: float16; rooms have no sky, so it is known everywhere. (S, H, W)
+    cam_from_world: (S, 3, 4)
+    intrinsics: of all frames. (3, 3)
+    """
+
+    images: Tensor
+    depth: Tensor
+    cam_from_world: Tensor
+    intrinsics: Tensor
+
+    def first(self, num_frames: int) -> Truth:
+        return Truth(
+            self.images[:num_frames], self.depth[:num_frames], self.cam_from_world[:num_frames], self.intrinsics
+        )
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a network said of a stream.
+
+    pose_enc: (S, 9)
+    frames: numbers of those with depth and points, rising. (K,)
+    depth: float16. (K, H, W)
+    points: of every `SPACING`-th pixel, in the world. (K, h, w, 3)
+    num_tokens: that a layer holds after each frame, on average. (S,)
+    num_bytes: of the stream's memory after each frame. (S,)
+    """
+
+    pose_enc: Tensor
+    frames: Tensor
+    depth: Tensor
+    points: Tensor
+    num_tokens: Tensor
+    num_bytes: Tensor
+
+    def first(self, num_frames: int) -> Said:
+        count = int((self.frames < num_frames).sum())
+        return Said(
+            self.pose_enc[:num_frames],
+            self.frames[:count],
+            self.depth[:count],
+            self.points[:count],
+            self.num_tokens[:num_frames],
+            self.num_bytes[:num_frames],
+        )
+
+    @property
+    def cameras(self) -> Cameras:
+        return cameras_from_encoding(self.pose_enc, tuple(self.depth.shape[-2:]))
+
+
+Record = TypeVar("Record", Truth, Said)
+
+
+def save(record: Truth | Said, path: Path) -> None:
+    with atomic_write(path) as unfinished:
+        np.savez(unfinished, **{field.name: getattr(record, field.name).numpy() for field in fields(record)})
+
+
+def load(kind: type[Record], path: Path) -> Record:
+    with np.load(path) as arrays:
+        return kind(**{field.name: torch.from_numpy(arrays[field.name]) for field in fields(kind)})
+
+
+def truth_of(kind: str, scene: int, num_frames: int, height: int, width: int, folder: Path) -> Truth:
+    """The video, rendered once and kept in `folder`."""
+    path = folder / f"{kind}-{scene}-{num_frames}-{width}x{height}.npz"
+    if not path.exists():
+        parts = []
+        with tqdm(total=num_frames, desc=path.stem, unit="frame", disable=None) as progress:
+            for batch in film(kind, scene, num_frames, height, width):
+                images = (batch.images[0] * 255).round().byte()
+                parts.append(Truth(images, batch.depth[0].half(), batch.cam_from_world[0], batch.intrinsics[0]))
+                progress.update(len(images))
+        per_frame = {
+            name: torch.cat([getattr(p, name) for p in parts]) for name in ("images", "depth", "cam_from_world")
+        }
+        save(Truth(**per_frame, intrinsics=parts[0].intrinsics[0]), path)
+    return load(Truth, path)
+
+
+@torch.no_grad()
+def stream(model: VGGT, images: Tensor, policy: Policy, name: str = "") -> list[Said]:
+    """Run streams through a network that advance together; a policy must decide for each by itself.
+
+    Args:
+        images: RGB, uint8. (B, S, 3, H, W)
+        name: to show beside the progress.
+    """
+    all_heads = ("camera", "depth", "points")
+    session = StreamSession(model, policy=policy, heads=all_heads)
+    poses, depth, points, tokens, sizes = [], [], [], [], []
+    frames = range(0, images.shape[1], EVERY)
+    for number in tqdm(range(images.shape[1]), desc=name, unit="frame", disable=None):
+        # The dense heads take a third of a step, and change nothing that is remembered.
+        session.heads = all_heads if number in frames else ("camera", *policy.looks_at)
+        said = session.push(images[:, number].float() / 255)
+        poses.append(said.pose_enc[:, 0])
+        if number in frames:
+            depth.append(said.depth[:, 0, ..., 0].half())
+            points.append(said.points[:, 0, ::SPACING, ::SPACING])
+        tokens.append(sum(session.memory.num_tokens) / len(session.memory.num_tokens))
+        sizes.append(session.memory.num_bytes / len(images))
+    per_stream = [torch.stack(values, 1) for values in (poses, depth, points)]
+    of_all = torch.tensor(list(frames)), torch.tensor(tokens), torch.tensor(sizes)
+    return [Said(pose_enc, of_all[0], d, p, *of_all[1:]) for pose_enc, d, p in zip(*per_stream, strict=True)]
+
+
+def still_camera(truth: Truth) -> Said:
+    """What can be said without looking: one depth everywhere, a camera that never moves."""
+    num_frames = len(truth.images)
+    pose = torch.eye(4)[:3].expand(num_frames, 3, 4)
+    cameras = Cameras(pose, truth.intrinsics.expand(num_frames, 3, 3))
+    frames = torch.arange(0, num_frames, EVERY)
+    depth = torch.ones(len(frames), *truth.depth.shape[1:])
+    points = unproject(depth, Cameras(pose[frames], cameras.intrinsics[frames]))[:, ::SPACING, ::SPACING]
+    nothing = torch.zeros(num_frames)
+    encoding = encoding_from_cameras(cameras, tuple(depth.shape[-2:]))
+    return Said(encoding, frames, depth.half(), points, nothing, nothing)
+
+
+def score(said: Said, truth: Truth) -> dict[str, float]:
+    """How far a stream is from the truth.
+
+    AbsRel, δ<1.25: of depth, with one scale for the stream (medians).
+    AbsRel, last: of the last `LAST` frames, with the same scale.
+    AbsRel, each: with a scale for each frame.
+    drift: deviation of the logarithm of those scales: how much the unit wanders.
+    ATE: root mean square error of the camera centres after a similarity, over their true root mean square distance from
+        their mean: 1 is as good as a camera that never moves. "ATE, path": over the true path's length.
+    RPE t n, RPE r n: error of the motion within n of the `GAPS`, root mean squares: metres after the same similarity,
+        and degrees.
+    accuracy, completeness: mean distance of estimated points from the nearest true ones, and the other way round:
+        metres, after a similarity of corresponding points; of the point head's, and ("…, depth") of depth and cameras.
+    tokens, bytes: held after the last frame.
+    """
+    frames = said.frames
+    depth, true_depth = said.depth.float(), truth.depth[frames].float()
+    valid = true_depth > 0
+    scaled = scaled_by_median(depth, true_depth, valid)
+    ratios = true_depth.flatten(1).median(1).values / depth.flatten(1).median(1).values.clamp(min=1e-9)
+    last = frames >= len(truth.images) - LAST
+    numbers = {
+        "AbsRel": absolute_relative_error(scaled, true_depth, valid),
+        "δ<1.25": share_within(scaled, true_depth, valid),
+        "AbsRel, last": absolute_relative_error(scaled[last], true_depth[last], valid[last]),
+        "AbsRel, each": absolute_relative_error(depth * ratios[:, None, None], true_depth, valid),
+        "drift": ratios.log().std(correction=0).item(),
+    }
+
+    cameras = said.cameras
+    centres = invert_pose(truth.cam_from_world.double())[:, :, 3]
+    spread = (centres - centres.mean(0)).square().sum(-1).mean().sqrt().item()
+    length = centres.diff(dim=0).norm(dim=-1).sum().item()
+    for gap in GAPS:
+        if gap < len(centres):
+            errors = trajectory_errors(cameras.cam_from_world, truth.cam_from_world, gap)
+            numbers |= {f"RPE t {gap}": errors.rpe_translation, f"RPE r {gap}": errors.rpe_rotation}
+    numbers |= {"ATE": errors.ate / max(spread, 1e-9), "ATE, path": errors.ate / max(length, 1e-9)}
+
+    chosen = torch.linspace(0, len(frames) - 1, min(CLOUD_FRAMES, len(frames))).round().long()
+    seen_by = Cameras(truth.cam_from_world[frames[chosen]], truth.intrinsics.expand(len(chosen), 3, 3))
+    true_points = _spaced(unproject(true_depth[chosen], seen_by))
+    ours = Cameras(cameras.cam_from_world[frames[chosen]], cameras.intrinsics[frames[chosen]])
+    for name, points in (("", said.points[chosen]), (", depth", _spaced(unproject(depth[chosen], ours)))):
+        accuracy, completeness = cloud_distances(points.flatten(0, 2), true_points.flatten(0, 2))
+        numbers |= {f"accuracy{name}": accuracy, f"completeness{name}": completeness}
+    return numbers | {"tokens": said.num_tokens[-1].item(), "bytes": said.num_bytes[-1].item()}
+
+
+def cloud_distances(points: Tensor, true_points: Tensor) -> tuple[float, float]:
+    """Accuracy and completeness of corresponding points, after the best similarity. (N, 3) each"""
+    points, true_points = points.double(), true_points.double()
+    moved = align_points(points, true_points).apply(points).numpy()
+    there = KDTree(true_points.numpy()).query(moved)[0].mean()
+    back = KDTree(moved).query(true_points.numpy())[0].mean()
+    return float(there), float(back)
+
+
+def disagreement(said: Said, other: Said) -> float:
+    """How far the depth of one stream is from another's, as AbsRel with the other in the place of the truth."""
+    count = min(len(said.frames), len(other.frames))
+    ours, theirs = said.depth[:count].float(), other.depth[:count].float()
+    return absolute_relative_error(ours, theirs, theirs > 0)
+
+
+def _spaced(points: Tensor) -> Tensor:
+    return points[:, ::SPACING, ::SPACING]
