@@ -11,6 +11,7 @@ from streamvggt.stream.policies.key_frames import KeyFrames, MotionKeyFrames
 from streamvggt.stream.policies.probe_saliency import ProbeSaliency
 from streamvggt.stream.policies.self_selective import SelfSelective
 from streamvggt.stream.policies.window import KeepAll, Window
+from streamvggt.stream.pool import PoolFull, SessionPool
 from streamvggt.stream.session import StreamSession
 
 __all__ = [
@@ -21,9 +22,11 @@ __all__ = [
     "KeyDiversity",
     "KeyFrames",
     "MotionKeyFrames",
+    "PoolFull",
     "Prediction",
     "ProbeSaliency",
     "SelfSelective",
+    "SessionPool",
     "StreamSession",
     "StreamVGGT",
     "Window",

@@ -69,6 +69,10 @@ class Prediction:
         """The prediction of some of the frames."""
         return self.map(lambda tensor: tensor[:, which])
 
+    def stream(self, index: int) -> Prediction:
+        """The prediction of one entry of the batch, B = 1."""
+        return self.map(lambda tensor: tensor[index : index + 1])
+
     def to(self, *args, **kwargs) -> Prediction:
         """As `Tensor.to`, of every field."""
         return self.map(lambda tensor: tensor.to(*args, **kwargs))

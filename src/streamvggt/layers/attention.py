@@ -130,6 +130,17 @@ def part(x: Tensor, what: int | Remnant, tokens: int) -> Tensor:
     return x[:, :, frame * tokens : frame * tokens + min(size, tokens)]
 
 
+class SeeApart:
+    """Streams that share nothing but the weights: each entry of the batch has a pattern of its own."""
+
+    def __init__(self, patterns: Sequence[Pattern]):
+        self.patterns = patterns
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
+        streams = zip(self.patterns, q.split(1), k.split(1), v.split(1), strict=True)
+        return torch.cat([pattern(*stream, kernel) for pattern, *stream in streams])
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, with normalised queries and keys if asked.
 

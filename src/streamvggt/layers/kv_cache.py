@@ -94,6 +94,11 @@ class KVCache:
         for slot in self._slots(frames):
             self._clear(slot)
 
+    def undo_tokens(self, length: int) -> None:
+        """Of a layer pruned by tokens: forget those that came last, so that it holds no more than `length`."""
+        assert self.pruned, "a layer of whole frames forgets frames"
+        self._length = min(self._length, length)
+
     @torch.no_grad()
     def keep_tokens(self, index: Tensor) -> None:
         """Keep these tokens of each stream and head and forget the others.

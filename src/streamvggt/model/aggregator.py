@@ -90,7 +90,7 @@ class Aggregator(nn.Module):
         *,
         patterns: Sequence[Pattern] | None = None,
         layers: Collection[int] | None = None,
-        is_start: bool = True,
+        is_start: bool | Sequence[bool] = True,
         watch: Callable[[int, Tensor], None] | None = None,
     ) -> dict[int, Tensor]:
         """Tokens of the frames after some of the layers.
@@ -100,7 +100,7 @@ class Aggregator(nn.Module):
             grid: h, w.
             patterns: whom each global block lets see whom; None: all see all.
             layers: which layers' tokens are wanted; None: the last one's.
-            is_start: the first of these frames is the first of its sequence.
+            is_start: the first of these frames is the first of its sequence; of all in the batch, or of each.
             watch: is shown the number of each layer and what the MLP of its frame block adds, (B·S, P, C).
 
         Returns:
@@ -123,11 +123,16 @@ class Aggregator(nn.Module):
                 tokens[layer] = torch.cat([within, x], -1)
         return tokens
 
-    def _special_tokens(self, patches: Tensor, is_start: bool) -> Tensor:
+    def _special_tokens(self, patches: Tensor, is_start: bool | Sequence[bool]) -> Tensor:
         """Camera and register tokens of each frame. (B, S, 5, C)"""
         batch, num_frames = patches.shape[:2]
         both = torch.cat([self.camera_token, self.register_token], 2).to(patches.dtype)  # (1, 2, 5, C)
-        num_first = 1 if is_start else 0
-        first = both[:, :1].expand(batch, num_first, -1, -1)
-        later = both[:, 1:].expand(batch, num_frames - num_first, -1, -1)
-        return torch.cat([first, later], 1)
+
+        def of_sequences(starts: bool, number: int) -> Tensor:
+            first = both[:, :1].expand(number, int(starts), -1, -1)
+            later = both[:, 1:].expand(number, num_frames - int(starts), -1, -1)
+            return torch.cat([first, later], 1)
+
+        if isinstance(is_start, bool):
+            return of_sequences(is_start, batch)
+        return torch.cat([of_sequences(starts, 1) for starts in is_start])

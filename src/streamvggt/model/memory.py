@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -154,20 +154,37 @@ class Memory:
         self.held: list[int] = []
         self.image_size: tuple[int, int] | None = None
         self.batch_size: int | None = None
+        self._before: _Before | None = None
         self._is_damaged = False
 
-    def admit(self, batch_size: int, image_size: tuple[int, int]) -> None:
-        """Check that images fit to those seen before.
+    @property
+    def by_number(self) -> bool:
+        """Several frames can be computed in one step: which of them see which is known beforehand."""
+        return self.policy.by_number
+
+    @property
+    def is_tracking(self) -> bool:
+        """Points are followed."""
+        return self.tracks.queries is not None
+
+    @property
+    def is_start(self) -> bool:
+        """The next frame is the first of its stream."""
+        return self.num_frames == 0
+
+    def admit(self, batch_size: int, image_size: tuple[int, int], heads: Collection[str]) -> None:
+        """Check that what is to be computed fits to what was seen before and to the policy. Nothing changes.
 
         Raises:
-            ValueError: another number of streams or another image size.
+            ValueError: another number of streams or another image size, or a head that the policy looks at is missing.
         """
+        self.policy.check_heads(heads)
         if self._is_damaged:
             raise RuntimeError(
                 "an earlier call failed half-way and left this memory incomplete: begin a new stream or restore one"
             )
         if self.image_size is None:
-            self.batch_size, self.image_size = batch_size, image_size
+            return
         if batch_size != self.batch_size:
             raise ValueError(
                 f"this memory holds {self.batch_size} stream(s) but {batch_size} came: "
@@ -178,6 +195,18 @@ class Memory:
                 f"frame {self.num_frames} is {image_size[0]}×{image_size[1]} (height × width) but the stream began "
                 f"with {self.image_size[0]}×{self.image_size[1]}: resize or pad it, or start a new stream"
             )
+
+    def begin(self, batch_size: int, image_size: tuple[int, int]) -> None:
+        """A call of the model begins; `retract` goes back to here."""
+        self._before = _Before(
+            self.num_frames,
+            self.image_size,
+            self.batch_size,
+            [len(cache) for cache in self.layers],
+            dict(self.notes),
+            replace(self.tracks, maps=list(self.tracks.maps)),
+        )
+        self.batch_size, self.image_size = batch_size, image_size
 
     def arrivals(self, num_new: int) -> list[tuple[int, set[int]]]:
         """For each of the next frames its number and the frames to forget just before it comes."""
@@ -222,30 +251,48 @@ class Memory:
         evidence = None if self.policy.by_number else Evidence(result, self.layers, self.notes)
         for frame, _ in self.arrivals(num_new):
             seen = [*self.held, frame]
-            self.held = list(self.policy.keep(seen, evidence))
-            self._drop(set(seen) - set(self.held))
+            held = list(self.policy.keep(seen, evidence))
+            self._drop(set(seen) - set(held))
+            self.held = held
             self.num_frames += 1
         if self.policy.prunes_tokens:
             self.policy.prune(evidence)
 
-    def retract(self) -> None:
-        """Forget frames of a call that failed half-way, so that it can be made again.
+    def end(self) -> None:
+        """A call of the model has ended well."""
+        self._before = None
 
-        Where that call had already forgotten older frames (it was several frames long), or caches are pruned by tokens,
-        there is no way back: the memory then refuses further frames.
+    def retract(self) -> None:
+        """Forget all that came since `begin`, where a call failed half-way, so that it can be made again.
+
+        Where it had already forgotten older frames (it was several frames long) or was pruning tokens, there is no way
+        back: the memory then refuses further frames.
         """
-        for cache in self._frame_caches():
-            cache.undo({frame for frame in cache.frames if frame is not None and frame >= self.num_frames})
-            self._is_damaged |= {frame for frame in cache.frames if frame is not None} != set(self.held)
-        self._is_damaged |= self.policy.prunes_tokens
+        before = self._before
+        self.image_size, self.batch_size = before.image_size, before.batch_size
+        self.notes, self.tracks = before.notes, before.tracks
+        for cache, tokens in zip(self.layers, before.num_tokens, strict=True):
+            if cache.pruned:
+                cache.undo_tokens(tokens)
+        for cache in [*self.layers, *self._camera_caches]:
+            if not cache.pruned:
+                cache.undo({frame for frame in cache.frames if frame is not None and frame >= before.num_frames})
+        self._is_damaged |= self.num_frames != before.num_frames or any(
+            {frame for frame in cache.frames if frame is not None} != set(self.held)
+            for cache in self._frame_caches()
+            if cache.frame_tokens
+        )
 
     def _drop(self, frames: set[int]) -> None:
         for cache in self._frame_caches():
             cache.drop(frames)
 
     def _frame_caches(self) -> list[KVCache]:
-        of_camera = [cache for blocks in self.camera for cache in blocks]
-        return of_camera if self.policy.prunes_tokens else [*self.layers, *of_camera]
+        return self._camera_caches if self.policy.prunes_tokens else [*self.layers, *self._camera_caches]
+
+    @property
+    def _camera_caches(self) -> list[KVCache]:
+        return [cache for blocks in self.camera for cache in blocks]
 
     @property
     def num_tokens(self) -> list[int]:
@@ -255,9 +302,10 @@ class Memory:
     @property
     def num_bytes(self) -> int:
         """Memory taken by keys, values, track features and the policy's notes, free slots included."""
-        of_camera = [cache for blocks in self.camera for cache in blocks]
         of_policy = sum(note.nbytes for note in flat(self.notes) if isinstance(note, Tensor))
-        return sum(cache.num_bytes for cache in [*self.layers, *of_camera]) + self.tracks.num_bytes + of_policy
+        return (
+            sum(cache.num_bytes for cache in [*self.layers, *self._camera_caches]) + self.tracks.num_bytes + of_policy
+        )
 
     def state(self) -> dict[str, object]:
         """All that is remembered, as tensors, numbers and lists; the policy is not part of it."""
@@ -293,6 +341,17 @@ class Memory:
             for name, note in state["notes"].items()
         }
         self._is_damaged = False
+
+
+class _Before(NamedTuple):
+    """What a memory was before a call of the model, but for what its caches hold; tensors are not copied."""
+
+    num_frames: int
+    image_size: tuple[int, int] | None
+    batch_size: int | None
+    num_tokens: list[int]
+    notes: dict[str, Note]
+    tracks: TrackMemory
 
 
 def flat(notes: dict[str, Note]) -> list[Tensor | int]:

@@ -17,6 +17,7 @@ from streamvggt.layers.attention import Remnant, SeePast, see_all
 from streamvggt.model.aggregator import Aggregator
 from streamvggt.model.camera_head import CameraHead
 from streamvggt.model.dense_head import DenseHead
+from streamvggt.model.memories import Memories
 from streamvggt.model.memory import CameraMemory, Memory, Policy
 from streamvggt.model.track_head import TrackHead
 from streamvggt.prediction import Prediction, concatenate
@@ -174,7 +175,7 @@ class VGGT(nn.Module):
         *,
         heads: Collection[str] | None = None,
         query_points: Tensor | None = None,
-        memory: Memory | None = None,
+        memory: Memory | Memories | None = None,
         visible: Sequence[Sequence[int | Remnant]] | None = None,
         patches: Tensor | None = None,
     ) -> Prediction:
@@ -185,8 +186,8 @@ class VGGT(nn.Module):
             heads: those to run; None: all that the network has, the track head only if there is something to track.
             query_points: (x, y) in pixels of the first of these frames, to be tracked. With a memory they are followed
                 from this call on, in place of those given before. (B, K, 2)
-            memory: the past of these streams, extended by these frames. None: the frames are the whole sequence.
-                No gradient flows through a memory.
+            memory: the past of these streams, extended by these frames; `Memories` where each stream has its own. None:
+                the frames are the whole sequence. No gradient flows through a memory.
             visible: without memory and with sees="past": for each frame the frames it sees, its own among them, as
                 from `Policy.visible`; None: all up to its own.
             patches: what `aggregator.encode(images)` answers, if it is known already: a frozen encoder that teacher
@@ -198,13 +199,14 @@ class VGGT(nn.Module):
         Raises:
             ValueError: the images do not fit the network or the memory, or a head is asked for that it lacks.
         """
-        heads = self._check(images, heads, query_points, memory, visible)
+        heads = self.check(images, heads, query_points, memory, visible)
         if memory is None:
             return self._predict(images, heads, query_points, None, visible, patches)
         # Not inference mode, even if the caller is in it: what a memory holds outlives the call.
         with torch.inference_mode(False), torch.no_grad():
+            memory.begin(len(images), tuple(images.shape[-2:]))
             try:
-                num_together = images.shape[1] if memory.policy.by_number else 1
+                num_together = images.shape[1] if memory.by_number else 1
                 steps = images.split(num_together, 1)
                 known = [None] * len(steps) if patches is None else patches.split(num_together, 1)
                 predictions = []
@@ -212,6 +214,7 @@ class VGGT(nn.Module):
                     queries = query_points if number == 0 else None
                     predictions.append(self._predict(step, heads, queries, memory, None, encoded))
                     memory.advance(step.shape[1], predictions[-1])
+                memory.end()
             except BaseException:
                 memory.retract()
                 raise
@@ -222,7 +225,7 @@ class VGGT(nn.Module):
         images: Tensor,
         heads: Collection[str],
         query_points: Tensor | None,
-        memory: Memory | None,
+        memory: Memory | Memories | None,
         visible: Sequence[Sequence[int | Remnant]] | None,
         patches: Tensor | None,
     ) -> Prediction:
@@ -242,7 +245,7 @@ class VGGT(nn.Module):
             (height // self.patch_size, width // self.patch_size),
             patterns=layer_patterns,
             layers={*(self.dpt_layers if needs_dense else ()), *((last,) if "camera" in heads else ())},
-            is_start=memory is None or memory.num_frames == 0,
+            is_start=memory is None or memory.is_start,
             watch=None if memory is None else memory.residual_watch(),
         )
 
@@ -277,7 +280,7 @@ class VGGT(nn.Module):
         maps = torch.cat([head(chunk, image_size) for chunk in chunks])
         return maps.movedim(1, -1).unflatten(0, (batch, -1))
 
-    def _released_cameras(self, camera_tokens: Tensor, memory: Memory) -> list[Tensor]:
+    def _released_cameras(self, camera_tokens: Tensor, memory: Memory | Memories) -> list[Tensor]:
         """As the published streaming code does it: the refinements share one cache, so they go frame by frame."""
         per_frame = [
             self.camera_head(token, [patterns])
@@ -287,13 +290,13 @@ class VGGT(nn.Module):
         ]
         return [torch.cat(stage, 1) for stage in zip(*per_frame, strict=True)]
 
-    def _check(
+    def check(
         self,
         images: Tensor,
-        heads: Collection[str] | None,
-        query_points: Tensor | None,
-        memory: Memory | None,
-        visible: Sequence[Sequence[int | Remnant]] | None,
+        heads: Collection[str] | None = None,
+        query_points: Tensor | None = None,
+        memory: Memory | Memories | None = None,
+        visible: Sequence[Sequence[int | Remnant]] | None = None,
     ) -> tuple[str, ...]:
         """Refuse at the door what cannot be computed; answer the heads to run."""
         if images.ndim != 5 or images.shape[2] != 3 or not images.is_floating_point():
@@ -308,7 +311,7 @@ class VGGT(nn.Module):
                 f"images are {height}×{width} (height × width), but both must be multiples of {self.patch_size}: "
                 "resize them, e.g. with load_frames"
             )
-        tracking = query_points is not None or (memory is not None and memory.tracks.queries is not None)
+        tracking = query_points is not None or (memory is not None and memory.is_tracking)
         if heads is None:
             heads = tuple(head for head in self.heads if head != "track" or tracking)
         check_heads(heads, self.heads, "this network was built with")
@@ -324,8 +327,7 @@ class VGGT(nn.Module):
         if memory is not None:
             if self.sees != "past":
                 raise ValueError("a network that sees all frames (sees='all') cannot go on with a memory")
-            memory.policy.check_heads(heads)
-            memory.admit(batch, (height, width))
+            memory.admit(batch, (height, width), heads)
         return tuple(heads)
 
     @classmethod

@@ -92,6 +92,26 @@ def test_a_saved_stream_goes_on_to_the_bit(model, policy, tmp_path):
     assert other.memory.held == session.memory.held
 
 
+@pytest.mark.parametrize("policy", BOUNDED, ids=repr)
+def test_a_step_that_failed_can_be_made_again(model, policy, monkeypatch):
+    """In whatever state the memory is: not full yet, about to forget, pruned."""
+    frames = images(1, 9, 14, 28)[0]
+    queries = torch.tensor([[3.0, 4.0]])
+    session, undisturbed = StreamSession(model, policy=policy), StreamSession(model, policy=policy)
+    for number, frame in enumerate(frames):
+        options = {"query_points": queries} if number == 0 else {}
+        with monkeypatch.context() as patch:
+            patch.setattr(model.track_head.tracker, "forward", out_of_memory)  # after everything else
+            with pytest.raises(torch.OutOfMemoryError):
+                session.push(frame, **options)
+        expected = undisturbed.push(frame, **options)
+        assert_same(session.push(frame, **options), expected, tolerance=0)
+
+
+def out_of_memory(*args):
+    raise torch.OutOfMemoryError("no memory left")
+
+
 @pytest.mark.parametrize("policy", [p for p in BOUNDED if not (p.prunes_tokens or p.remnants)], ids=repr)
 def test_forgetting_frames_is_masking(model, policy):
     """Whatever made it choose: the stream is what a mask computes that hides the same frames."""

@@ -1,0 +1,126 @@
+"""The memories of several streams whose next frames are computed together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from torch import Tensor
+
+from streamvggt.layers.attention import SeeApart
+from streamvggt.layers.kv_cache import SeeMemory
+from streamvggt.model.memory import CameraMemory, Memory
+from streamvggt.model.tracking.stream import TrackMemory
+from streamvggt.prediction import Prediction
+
+TRACKS_ALONE = "a stream that tracks points is computed alone: give the model its own memory"
+
+
+class Memories:
+    """To the model the memory of a batch; to each stream of it its own past, length and policy.
+
+        prediction = model(images, memory=Memories([door, yard]))  # images (2, S, 3, H, W)
+
+    Whatever a frame's tokens go through alone they go through together, so that weights are read once for all streams.
+    In attention to the past each stream meets what its own memory holds:
+
+        stream     door   yard   gate
+        encoder   ├──────────────────┤   linear layers, norms, attention within a frame, heads
+        memory    ├────┤├────┤├──────┤   SeeApart: one pattern per stream
+
+    Streams that track points are computed alone, for they differ in how many.
+    """
+
+    is_tracking = False
+    tracks: TrackMemory | None = None
+
+    def __init__(self, memories: Sequence[Memory]):
+        """
+        Args:
+            memories: of one stream each, with the same kind of camera memory, following no points.
+
+        Raises:
+            ValueError: they are of different kinds, or there is none.
+        """
+        if len({memory.camera_mode for memory in memories}) != 1:
+            raise ValueError("streams that are computed together have one kind of camera memory, and there is one")
+        if any(memory.is_tracking for memory in memories):
+            raise ValueError(TRACKS_ALONE)
+        self.memories = memories
+        self.failures: list[Exception | None] = [None] * len(memories)
+        """What kept a stream from advancing after the last call; the others have advanced."""
+
+    @property
+    def camera_mode(self) -> CameraMemory:
+        return self.memories[0].camera_mode
+
+    @property
+    def by_number(self) -> bool:
+        return all(memory.by_number for memory in self.memories)
+
+    @property
+    def is_start(self) -> list[bool]:
+        """Of each stream."""
+        return [memory.is_start for memory in self.memories]
+
+    def admit(self, batch_size: int, image_size: tuple[int, int], heads: Collection[str]) -> None:
+        """As `Memory.admit`, of every stream."""
+        if batch_size != len(self.memories):
+            raise ValueError(
+                f"there are {len(self.memories)} memories of one stream each, but {batch_size} streams came"
+            )
+        if "track" in heads:
+            raise ValueError(TRACKS_ALONE)
+        for memory in self.memories:
+            memory.admit(1, image_size, heads)
+
+    def begin(self, batch_size: int, image_size: tuple[int, int]) -> None:
+        self.failures = [None] * len(self.memories)
+        for memory in self.memories:
+            memory.begin(1, image_size)
+
+    def layer_patterns(self, num_new: int) -> list[SeeApart]:
+        return together([memory.layer_patterns(num_new) for memory in self.memories])
+
+    def camera_patterns(self, num_new: int) -> list[list[SeeApart]]:
+        refinements = zip(*(memory.camera_patterns(num_new) for memory in self.memories), strict=True)
+        return [together(patterns) for patterns in refinements]
+
+    def released_patterns(self, num_new: int) -> list[list[SeeApart]]:
+        frames = zip(*(memory.released_patterns(num_new) for memory in self.memories), strict=True)
+        return [together(patterns) for patterns in frames]
+
+    def residual_watch(self) -> Callable[[int, Tensor], None] | None:
+        watches = [memory.residual_watch() for memory in self.memories]
+        if not any(watches):
+            return None
+
+        def watch(layer: int, residual: Tensor) -> None:
+            for own, part in zip(watches, residual.chunk(len(watches)), strict=True):
+                if own is not None:
+                    own(layer, part)
+
+        return watch
+
+    def advance(self, num_new: int, result: Prediction) -> None:
+        """As `Memory.advance`, of every stream; one that fails is taken back and noted, and harms no other."""
+        for stream, memory in enumerate(self.memories):
+            if self.failures[stream] is None:
+                try:
+                    memory.advance(num_new, result.stream(stream))
+                except Exception as error:  # whatever a policy may raise
+                    self.failures[stream] = error
+            if self.failures[stream] is not None:
+                memory.retract()
+
+    def end(self) -> None:
+        for memory in self.memories:
+            memory.end()
+
+    def retract(self) -> None:
+        for memory in self.memories:
+            memory.retract()
+
+
+def together(patterns: Sequence[Sequence[SeeMemory]]) -> list[SeeApart]:
+    """Per stream and layer → per layer."""
+    return [SeeApart(of_layer) for of_layer in zip(*patterns, strict=True)]
