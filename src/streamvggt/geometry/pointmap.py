@@ -31,13 +31,16 @@ def unproject(depth: Tensor, cameras: Cameras) -> Tensor:
             f"unproject: depth has leading dimensions {tuple(depth.shape[:-2])}, "
             f"the cameras have {tuple(cameras.intrinsics.shape[:-2])}; they must be the same"
         )
-    pixels = pixel_grid(*depth.shape[-2:], like=depth)  # (H, W, 2)
-    K = cameras.intrinsics[..., None, None, :, :]
-    x = (pixels[..., 0] - K[..., 0, 2]) / K[..., 0, 0] * depth
-    y = (pixels[..., 1] - K[..., 1, 2]) / K[..., 1, 1] * depth
-    in_camera = torch.stack([x, y, depth], -1)  # (..., H, W, 3)
-    world_from_cam = cameras.world_from_cam[..., None, :, :]  # (..., 1, 3, 4)
-    return in_camera @ world_from_cam[..., :3].transpose(-1, -2) + world_from_cam[..., None, :, 3]
+    height, width = depth.shape[-2:]
+    K = cameras.intrinsics[..., None]
+    x = (torch.arange(width, dtype=depth.dtype, device=depth.device) - K[..., 0, 2, :]) / K[..., 0, 0, :]  # (..., W)
+    y = (torch.arange(height, dtype=depth.dtype, device=depth.device) - K[..., 1, 2, :]) / K[..., 1, 1, :]  # (..., H)
+    right, down, forward, center = cameras.world_from_cam[..., None, :, :].unbind(-1)  # (..., 1, 3) each
+    # The ray of a pixel is a part of its column plus a part of its row: few operations on whole maps.
+    of_columns = x[..., None] * right  # (..., W, 3)
+    of_rows = y[..., None] * down + forward  # (..., H, 3)
+    rays = of_columns[..., None, :, :] + of_rows[..., :, None, :]  # (..., H, W, 3)
+    return torch.addcmul(center[..., None, :, :], depth[..., None], rays)
 
 
 def project(points: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
