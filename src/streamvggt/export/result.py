@@ -109,7 +109,7 @@ class ResultFrame(FrameCamera):
             original_size=frame.original.shape[:2],
             original_from_image=np.asarray(frame.original_from_image, np.float64),
             content=frame.content,
-            image=(frame.image * 255).round().byte().permute(1, 2, 0).cpu().numpy(),
+            image=(frame.image * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy(),
             depth=None if depth is None else depth[..., 0],
             depth_conf=arrays.get("depth_conf"),
             points=arrays.get("points"),

@@ -45,37 +45,34 @@ def sky_mask(image: np.ndarray) -> np.ndarray:
 
 def sky_border(image: np.ndarray) -> np.ndarray:
     """Rows of sky at the top of each column, of the split that leaves both parts most uniform. RGB (H, W, 3) to (W,)"""
-    height, width = image.shape[:2]
+    num_pixels, width = image[..., 0].size, image.shape[1]
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     gradient = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
-    columns = np.arange(width)
-    color = image.astype(np.float64) / 255
-    # Sums of 1, the colour and its products over the first rows of each column: a split then costs a look-up.
-    products = color[..., UPPER[0]] * color[..., UPPER[1]]
-    terms = np.concatenate([np.ones((height, width, 1)), color, products], -1)  # (H, W, 10)
-    above = np.concatenate([np.zeros((1, width, 10)), terms.cumsum(0)])
-    total = above[-1].sum(0)
+    color = image.reshape(-1, 3) / 255
+    products = color[:, UPPER[0]] * color[:, UPPER[1]]
+    terms = np.concatenate([np.ones((num_pixels, 1)), color, products], -1)  # (HW, 10)
+    total = terms.sum(0)
 
     thresholds = np.linspace(5, 600, NUM_THRESHOLDS)
     # The first strong gradient of a column: the running maximum passes the threshold there.
-    running = np.maximum.accumulate(gradient)
-    borders = (running <= thresholds[:, None, None]).sum(1)  # (T, W)
-    sky = above[borders, columns].sum(1)  # (T, 10)
+    is_sky = np.maximum.accumulate(gradient) <= thresholds[:, None, None]  # (T, H, W)
+    borders = is_sky.sum(1)  # (T, W)
+    sky = is_sky.reshape(NUM_THRESHOLDS, -1).astype(np.float64) @ terms  # (T, 10)
     sizes = sky[:, 0]
-    is_split = (sizes >= width) & (total[0] - sizes >= width)  # a part of less than a row has no spread to speak of
+    is_split = (sizes >= width) & (num_pixels - sizes >= width)  # a part of less than a row has no spread to speak of
     if not is_split.any():
         return np.zeros(width, int)
-    spread = SKY_WEIGHT * spreads(sky[is_split]) + spreads(total - sky[is_split])
-    return borders[is_split][spread.argmin()]
+    spread = spreads(np.stack([sky, total - sky])[:, is_split])  # (2, T)
+    return borders[is_split][(SKY_WEIGHT * spread[0] + spread[1]).argmin()]
 
 
 def spreads(sums: np.ndarray) -> np.ndarray:
-    """Determinant plus largest eigenvalue of colours' covariances, from sums of 1, colour and products. (T, 10) to (T,)
+    """Determinant plus largest eigenvalue of colours' covariances, from sums of 1, colour and products. (..., 10) to (...)
 
     The paper's measure of how far from uniform a part is.
     """
-    means = sums[:, 1:4] / sums[:, :1]
-    covariances = np.empty((len(sums), 3, 3))
-    covariances[:, UPPER[0], UPPER[1]] = covariances[:, UPPER[1], UPPER[0]] = sums[:, 4:] / sums[:, :1]
-    covariances -= means[:, :, None] * means[:, None, :]
-    return np.linalg.det(covariances) + np.linalg.eigvalsh(covariances)[:, -1]
+    means = sums[..., 1:4] / sums[..., :1]
+    covariances = np.empty((*sums.shape[:-1], 3, 3))
+    covariances[..., UPPER[0], UPPER[1]] = covariances[..., UPPER[1], UPPER[0]] = sums[..., 4:] / sums[..., :1]
+    covariances -= means[..., :, None] * means[..., None, :]
+    return np.linalg.det(covariances) + np.linalg.eigvalsh(covariances)[..., -1]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import av
@@ -76,8 +77,15 @@ def side_by_side(frame: ResultFrame, ranges: ColorRanges) -> np.ndarray:
 def colorize(values: np.ndarray, ends: tuple[float, float], usable: np.ndarray, colormap: int) -> np.ndarray:
     """RGB of values between two ends, black where not usable. (H, W) to (H, W, 3)"""
     low, high = ends
-    level = ((values - low) / max(high - low, 1e-12)).clip(0, 1) * 255
-    return cv2.applyColorMap(level.astype(np.uint8), colormap)[..., ::-1] * usable[..., None]
+    level = ((values - low) * (255 / max(high - low, 1e-12))).clip(0, 255)
+    return color_table(colormap).take(np.where(usable, level, 256).astype(np.intp), 0)
+
+
+@cache
+def color_table(colormap: int) -> np.ndarray:
+    """RGB of the levels 0 to 255 of a map of OpenCV's, and black. (257, 3)"""
+    levels = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], colormap)[0, :, ::-1]
+    return np.concatenate([levels, np.zeros((1, 3), np.uint8)])
 
 
 def frame_rate(result: Result) -> Fraction:
