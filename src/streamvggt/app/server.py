@@ -33,9 +33,10 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streamvggt.app.packet import SCENE_POINTS, assemble, shortened
-from streamvggt.app.scene import Scene
+from streamvggt.app.scene import Scene, Status
 from streamvggt.app.scenes import Scenes
 from streamvggt.export import PointFilter
+from streamvggt.export.result import Source
 
 STATIC = Path(__file__).parent / "static"
 COOKIE = "streamvggt_visitor"
@@ -103,7 +104,6 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
         return FileResponse(STATIC / "viewer.html", headers=PRIVATE)
 
     async def news(request: Request) -> Response:
-        """Packets one after another, each with its length before it; the first holds the status alone."""
         scene = scene_of(request)
         have, run = number(request, "have"), number(request, "run")
         source = request.query_params.get("source", "depth")
@@ -120,17 +120,7 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
             await asyncio.sleep(NEWS_EVERY)
             status = scene.status if scene.status.run == status.run else status
         source = source if source in status.sources else "depth"
-        packets = [assemble({**scene.describe(status), "source": source, "first": have}, {})]
-        try:
-            for position in range(have, status.num_frames):
-                packet = await run_in_threadpool(scene.packet, position, source)
-                packets.append(shortened(packet, SCENE_POINTS // status.num_frames))
-                if sum(map(len, packets)) > NEWS_BYTES:
-                    break
-        except (OSError, ValueError, IndexError):
-            if scene.status.run == status.run:  # else the next run has removed the files; the viewer will ask again
-                raise
-        content = b"".join(piece for packet in packets for piece in (struct.pack("<I", len(packet)), packet))
+        content = await run_in_threadpool(news_content, scene, status, have, source)
         return Response(content, media_type="application/octet-stream", headers=PRIVATE)
 
     async def preview(request: Request) -> Response:
@@ -198,6 +188,20 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
         Route("/export/{kind}", export, methods=["POST"]),
     ]
     return [Mount("/scene/{id}", routes=routes), Mount("/viewer", app=StaticFiles(directory=STATIC))]
+
+
+def news_content(scene: Scene, status: Status, have: int, source: Source) -> bytes:
+    """Packets one after another, each with its length before it: the status, and frames from position `have` on."""
+    packets = [assemble({**scene.describe(status), "source": source, "first": have}, {})]
+    try:
+        for position in range(have, status.num_frames):
+            packets.append(shortened(scene.packet(position, source), SCENE_POINTS // status.num_frames))
+            if sum(map(len, packets)) > NEWS_BYTES:
+                break
+    except (OSError, ValueError, IndexError):
+        if scene.status.run == status.run:  # else the next run has removed the files; the viewer will ask again
+            raise
+    return b"".join(piece for packet in packets for piece in (struct.pack("<I", len(packet)), packet))
 
 
 def picture_from(content: bytes) -> np.ndarray | None:
