@@ -25,10 +25,14 @@ def model():
 
 
 def same(a: VGGT, b: VGGT) -> None:
+    """The same weights to the bit; they may lie in another order in memory, so the answers are alike to rounding."""
     assert a.config == b.config
+    theirs = b.state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in a.state_dict().items())
+    assert a.state_dict().keys() == theirs.keys()
     frames = images(1, 2, dtype=torch.float32)
     with torch.no_grad():
-        assert_same(a(frames), b(frames), tolerance=0)
+        assert_same(a(frames), b(frames), tolerance=1e-5)
 
 
 def test_saved_and_loaded_is_the_same(model, tmp_path):
@@ -98,7 +102,7 @@ def test_a_subset_of_heads_reads_no_others(model, tmp_path):
     assert not any(name.startswith(("point_head", "track_head")) for name in some.state_dict())
     frames = images(1, 2, dtype=torch.float32)
     with torch.no_grad():
-        assert_same(some(frames), model(frames, heads=("camera", "depth")), tolerance=0)
+        assert_same(some(frames), model(frames, heads=("camera", "depth")), tolerance=1e-5)
 
 
 def test_a_file_without_track_head_serves_the_heads_it_has(model, tmp_path):

@@ -272,4 +272,4 @@ class SeeMemory:
             if self.watch is not None:
                 self.watch(q_frame, self.cache)
             seen.append(kernel(q_frame, *self.cache.contents()))
-        return torch.cat(seen, 2)
+        return torch.cat(seen, 2) if len(seen) > 1 else seen[0]

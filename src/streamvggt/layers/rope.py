@@ -1,5 +1,7 @@
 """Rotary positions in two dimensions (RoPE, arXiv 2104.09864, by rows and columns)."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -42,14 +44,23 @@ class Rotation:
         position = torch.cat([position.new_zeros(num_special, 2), position])  # (P, 2)
         angle = position[..., None] * frequency  # (P, 2, D/4)
         angle = torch.cat([angle, angle], -1).flatten(1)  # (P, D)
-        self.cos, self.sin = angle.cos().to(dtype), angle.sin().to(dtype)
+        self.cos = angle.cos().to(dtype)
+        a, b, c, d = angle.sin().to(dtype).chunk(4, -1)
+        self._signed_sin = torch.cat([-a, b, -c, d], -1)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Turned tokens of one or several frames. (B, N, S·P, D) → same, at least float32"""
         x = x.unflatten(2, (-1, self.cos.shape[0]))  # (B, N, S, P, D)
-        return (x * self.cos + _turned_by_90_degrees(x) * self.sin).flatten(2, 3)
+        a, b, c, d = x.chunk(4, -1)  # a, b: the row's half; c, d: the column's
+        return torch.addcmul(x * self.cos, torch.cat([b, a, d, c], -1), self._signed_sin).flatten(2, 3)
 
 
-def _turned_by_90_degrees(x: Tensor) -> Tensor:
-    a, b, c, d = x.chunk(4, -1)  # a, b: the row's half; c, d: the column's
-    return torch.cat([-b, a, -d, c], -1)
+@lru_cache(maxsize=32)  # a stream has one; training a few sizes
+@torch.inference_mode(False)  # what is kept may meet a gradient later
+@torch.no_grad()
+def rotation_of(
+    grid: tuple[int, int], num_special: int, head_width: int, device: torch.device, dtype: torch.dtype
+) -> Rotation:
+    """The rotation for images of this grid, made once; see `Rotation`. `dtype`: of the tokens."""
+    dtype = torch.promote_types(dtype, torch.float32)
+    return Rotation(grid, num_special, head_width, device=device, dtype=dtype)

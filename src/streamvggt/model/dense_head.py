@@ -6,6 +6,7 @@ N images · C token channels · F features · H×W pixels · h×w patches.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,8 @@ class FeatureFusion(nn.Module):
     def forward(self, x: Tensor, skip: Tensor | None, size: Sequence[int]) -> Tensor:
         if skip is not None:
             x = x + self.resConfUnit1(skip)
-        return self.out_conv(resize(self.resConfUnit2(x), size))
+        # A 1×1 convolution and a resizing whose weights sum to 1 may change places: a quarter of the pixels.
+        return resize(self.out_conv(self.resConfUnit2(x)), size)
 
 
 class DenseHead(nn.Module):
@@ -91,14 +93,17 @@ class DenseHead(nn.Module):
         grid = (height // self.patch_size, width // self.patch_size)
         levels = []
         for x, project, resize_layer in zip(tokens, self.projects, self.resize_layers, strict=True):
-            x = project(self.norm(x).transpose(1, 2).unflatten(2, grid))  # (N, channels, h, w)
+            # A 1×1 convolution, on tokens: the map comes out with its channels last, as convolutions like it best.
+            x = F.linear(self.norm(x), project.weight.flatten(1), project.bias)
+            x = x.transpose(1, 2).unflatten(2, grid)  # (N, channels, h, w)
             levels.append(resize_layer(self._with_position(x, image_size)))
         x = self.scratch.fuse(levels)
         x = resize(x, (height // self.downscale, width // self.downscale))
         return self.scratch.finish(self._with_position(x, image_size))
 
     def _with_position(self, x: Tensor, image_size: tuple[int, int]) -> Tensor:
-        return x + 0.1 * position_embedding(x, image_size) if self.has_positions else x
+        """The map with its positions added, in place."""
+        return add_positions(x, image_size) if self.has_positions else x
 
 
 class Scratch(nn.Module):
@@ -152,30 +157,32 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
 
 
-def position_embedding(x: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Where in the image each pixel of a map lies, as sines and cosines; the image's aspect ratio is in it.
+def add_positions(x: Tensor, image_size: tuple[int, int], scale: float = 0.1) -> Tensor:
+    """Add to a map, in place, where in the image each pixel lies, as sines and cosines.
+
+    The image's aspect ratio is in it. The first C/2 channels are of x, the others of y.
 
     Args:
-        x: a map, for its size, dtype and device. (N, C, h, w)
+        x: (N, C, h, w)
         image_size: H, W.
-
-    Returns:
-        The first C/2 channels from x, the others from y; each half sines, then cosines. (C, h, w)
     """
     channels, height, width = x.shape[1:]
     aspect = image_size[1] / image_size[0]
     diagonal = (aspect**2 + 1) ** 0.5
-    across = _spread(aspect / diagonal, width, x.device)
-    down = _spread(1 / diagonal, height, x.device)
-    across = sines_and_cosines(across, channels // 2, base=100.0).T[:, None, :].expand(-1, height, -1)
-    down = sines_and_cosines(down, channels // 2, base=100.0).T[:, :, None].expand(-1, -1, width)
-    return torch.cat([across, down]).to(x.dtype)
+    half = channels // 2
+    x[:, :half] += _along(aspect / diagonal, width, half, scale, x.dtype, x.device)[:, None, :]
+    x[:, half:] += _along(1 / diagonal, height, half, scale, x.dtype, x.device)[:, :, None]
+    return x
 
 
-def _spread(span: float, count: int, device: torch.device) -> Tensor:
-    """Centres of `count` cells over [-span, span]."""
+@lru_cache(maxsize=128)  # a stream's images have one size, and a head asks for ten of these
+@torch.inference_mode(False)  # what is kept may meet a gradient later
+@torch.no_grad()
+def _along(span: float, count: int, channels: int, scale: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Sines, then cosines of the centres of `count` cells over [-span, span]. (channels, count)"""
     edge = span * (count - 1) / count
-    return torch.linspace(-edge, edge, count, device=device)
+    centres = torch.linspace(-edge, edge, count, device=device)
+    return (scale * sines_and_cosines(centres, channels, base=100.0).to(dtype)).T
 
 
 def sines_and_cosines(position: Tensor, channels: int, base: float) -> Tensor:

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from streamvggt.files import atomic_write
 from streamvggt.layers.attention import check_kernel
+from streamvggt.model.device import laid_out
 from streamvggt.model.vggt import HEADS, VGGT, Sees, StreamVGGT
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
@@ -135,7 +136,7 @@ def load_model(
     for tensor_name in model.state_dict():
         wanted = torch.float32 if tensor_name.startswith(FLOAT32_PREFIXES) else dtype
         # What is mapped from a file is copied, so that the network does not depend on the file any longer.
-        loaded[tensor_name] = tensors(tensor_name).to(device, wanted, copy=is_mapped)
+        loaded[tensor_name] = laid_out(tensors(tensor_name), torch.device(device), wanted, copy=is_mapped)
     model.load_state_dict(loaded, assign=True)
     return model.eval()
 

@@ -1,0 +1,252 @@
+"""Where the milliseconds of a frame go, part by part, beside what the machine's arithmetic and memory would allow.
+
+    python benchmarks/components.py --sizes tiny small full --out benchmarks/components.md
+
+A part's floor is the longer of two times: its FLOPs at the rate of a large matrix product in the same number format,
+and its bytes (weights once, keys and values it meets once) at the rate of a large copy.
+"""
+
+import argparse
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from machine import describe
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from streamvggt import StreamSession, Window, load_model
+from streamvggt.layers.kv_cache import SeeMemory
+from streamvggt.model.memory import Memory
+from streamvggt.model.vggt import VGGT
+
+HEADS = ("camera", "depth", "points")
+# Weights, height × width, number formats, the memory, frames to fill it, frames timed.
+SIZES = {
+    "tiny": ("tiny", (84, 112), ("float32", "bfloat16"), Window(1, 8), 12, 40),
+    "small": ("random:small", (126, 224), ("float32", "bfloat16"), Window(1, 8), 12, 30),
+    "full": ("random:full", (392, 518), ("bfloat16",), Window(0, 1), 2, 2),
+}
+PARTS = {
+    "encoder": "patch encoder",
+    "frame": "frame blocks",
+    "global": "global blocks without their attention",
+    "attention": "attention over the memory",
+    "camera": "camera head",
+    "depth": "depth head",
+    "points": "point head",
+    "memory": "bookkeeping of the memory",
+    "rest": "all else",
+}
+
+
+@dataclass
+class Meter:
+    """Adds up by part how far a reading (a clock, a counter) has advanced; a part within another counts by itself."""
+
+    read: Callable[[], float]
+    total: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+    _inside: list[str] = field(default_factory=lambda: ["rest"])
+    _last: float | None = None
+
+    def switch(self) -> None:
+        now = self.read()
+        if self._last is not None:
+            self.total[self._inside[-1]] += now - self._last
+        self._last = now
+
+    def enter(self, part: str) -> None:
+        self.switch()
+        self._inside.append(part)
+
+    def leave(self) -> None:
+        self.switch()
+        self._inside.pop()
+
+
+current: Meter | None = None
+"""What the parts tell when they begin and end; None: nobody listens."""
+
+
+def metered(part: str, function: Callable) -> Callable:
+    def run(*args, **kwargs):
+        meter = current
+        if meter is None:
+            return function(*args, **kwargs)
+        meter.enter(part)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            meter.leave()
+
+    return run
+
+
+def meter_network(model: VGGT) -> None:
+    aggregator = model.aggregator
+    parts = [("encoder", aggregator.patch_embed), ("camera", model.camera_head)]
+    parts += [("frame", block) for block in aggregator.frame_blocks]
+    parts += [("global", block) for block in aggregator.global_blocks]
+    parts += [("depth", model.depth_head), ("points", model.point_head)]
+    for part, module in parts:
+        module.forward = metered(part, module.forward)
+    for part, blocks in (("attention", aggregator.global_blocks), ("camera", model.camera_head.trunk)):
+        for block in blocks:
+            block.attn.kernel = metered(part, block.attn.kernel)
+
+
+def meter_memory() -> None:
+    methods = ((SeeMemory, "__call__"), (Memory, "layer_patterns"), (Memory, "camera_patterns"), (Memory, "advance"))
+    for owner, method in methods:
+        setattr(owner, method, metered("memory", getattr(owner, method)))
+
+
+def readings(read: Callable[[], float], step: Callable[[], object]) -> dict[str, float]:
+    """How far a reading advances in each part of one step."""
+    global current
+    current = meter = Meter(read)
+    meter.switch()
+    step()
+    meter.switch()
+    current = None
+    return meter.total
+
+
+def clock(device: torch.device) -> Callable[[], float]:
+    """Seconds: of this thread's work where it does all of it, else of the wall, the device being waited for."""
+    if device.type == "cuda":
+
+        def read() -> float:
+            torch.cuda.synchronize(device)
+            return time.perf_counter()
+
+        return read
+    return time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+
+
+def fastest(read: Callable[[], float], step: Callable[[], object], times: int = 20) -> float:
+    seconds = []
+    for _ in range(times):
+        begun = read()
+        step()
+        seconds.append(read() - begun)
+    return min(seconds)
+
+
+def flops_per_second(dtype: torch.dtype, device: torch.device) -> float:
+    x, w = (torch.randn(size, 1024, dtype=dtype, device=device) for size in (1024, 4096))
+    return 2 * 1024 * 1024 * 4096 / fastest(clock(device), lambda: F.linear(x, w))
+
+
+def bytes_per_second(device: torch.device) -> float:
+    source = torch.ones(2**26, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / fastest(clock(device), lambda: target.copy_(source))
+
+
+def attention_flops(q: torch.Size, k: torch.Size, v: torch.Size, *args, out_shape=None, **kwargs) -> int:
+    return sdpa_flop_count(q, k, v)
+
+
+def bytes_of_parts(model: VGGT, memory: Memory) -> dict[str, int]:
+    """Weights, and keys and values, that a frame needs at least once."""
+
+    def weights(*modules: torch.nn.Module) -> int:
+        return sum(parameter.nbytes for module in modules for parameter in module.parameters())
+
+    aggregator = model.aggregator
+    size = next(model.parameters()).element_size()
+    width = model.config["embed_dim"]
+    return {
+        **dict.fromkeys(PARTS, 0),
+        "encoder": weights(aggregator.patch_embed),
+        "frame": weights(aggregator.frame_blocks),
+        "global": weights(aggregator.global_blocks),
+        "attention": 2 * size * width * sum(memory.num_tokens),
+        "camera": weights(model.camera_head),
+        "depth": weights(model.depth_head),
+        "points": weights(model.point_head),
+        "memory": 2 * 2 * size * width * aggregator.depth * memory.layers[0].frame_tokens,  # a frame, from and to
+    }
+
+
+def measure(name: str, dtype_name: str, device: torch.device) -> list[str]:
+    weights, image_size, _, policy, fill, times = SIZES[name]
+    dtype = getattr(torch, dtype_name)
+    model = load_model(weights, sees="past", heads=HEADS, dtype=dtype, device=device)
+    model.requires_grad_(False)  # the FLOP counter would look for gradients
+    session = StreamSession(model, policy=policy)
+    meter_network(model)
+    frame = torch.rand(3, *image_size, device=device)
+
+    def push() -> None:
+        session.push(frame)
+
+    for _ in range(fill):
+        push()
+    # PyTorch's counter does not know its own kernel for CPUs.
+    on_cpu = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops}
+    with FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
+        flops = readings(counter.get_total_flops, push)
+    read = clock(device)
+    runs = [readings(read, push) for _ in range(times)]
+    seconds = {part: statistics.median(run[part] for run in runs) for part in PARTS}
+    whole = statistics.median(sum(run.values()) for run in runs)
+    bytes_needed = bytes_of_parts(model, session.memory)
+    flop_rate, byte_rate = flops_per_second(dtype, device), bytes_per_second(device)
+    floors = {part: max(flops[part] / flop_rate, bytes_needed[part] / byte_rate) for part in PARTS}
+
+    height, width = image_size
+    lines = [
+        f"## {weights}, {width}×{height}, {dtype_name}",
+        "",
+        f"The memory: {policy}, full. {flop_rate / 1e9:,.0f} GFLOP/s in a large matrix product, "
+        f"{byte_rate / 1e9:.1f} GB/s in a large copy.",
+        "",
+        "| part | ms | of the whole | GFLOP | MB | floor, ms | ms / floor |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    rows = [(PARTS[part], seconds[part], flops[part], bytes_needed[part], floors[part]) for part in PARTS]
+    rows.append(("**whole frame**", whole, sum(flops.values()), sum(bytes_needed.values()), sum(floors.values())))
+    for title, spent, flop, size, floor in rows:
+        above = f"{spent / floor:.1f}" if floor > 1e-5 else ""
+        lines.append(
+            f"| {title} | {spent * 1e3:.1f} | {spent / whole:.0%} | {flop / 1e9:.3g} | {size / 1e6:.3g} "
+            f"| {floor * 1e3:.2f} | {above} |"
+        )
+    return [*lines, ""]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", choices=SIZES, nargs="+", default=["tiny", "small"])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    meter_memory()
+    how = "processor time of the one thread" if clock(device) is time.thread_time else "on the wall"
+    text = "\n".join(
+        [
+            "# Where the time of a frame goes",
+            "",
+            f"Heads {', '.join(HEADS)}. Medians, {how}. Floor: the longer of FLOPs at the rate of a large matrix",
+            "product and bytes (weights once, keys and values met once) at the rate of a large copy.",
+            "",
+        ]
+    )
+    for name in arguments.sizes:
+        for dtype in SIZES[name][2]:
+            text += "\n" + "\n".join(measure(name, dtype, device))
+            print(text.rsplit("## ", 1)[-1], flush=True)
+            command = shlex.join(["python", "benchmarks/components.py", *sys.argv[1:]])
+            arguments.out.write_text(f"{text}\n`{command}`\n\n{describe(device)}\n")
+
+
+if __name__ == "__main__":
+    main()
