@@ -13,6 +13,8 @@ from streamvggt.stream.policies.self_selective import SelfSelective
 from streamvggt.stream.policies.window import KeepAll, Window
 from streamvggt.stream.pool import PoolFull, SessionPool
 from streamvggt.stream.session import StreamSession
+from streamvggt.stream.windows.session import WindowedSession
+from streamvggt.stream.windows.size import WindowSize
 
 __all__ = [
     "VGGT",
@@ -30,6 +32,8 @@ __all__ = [
     "StreamSession",
     "StreamVGGT",
     "Window",
+    "WindowSize",
+    "WindowedSession",
     "load_frames",
     "load_model",
 ]

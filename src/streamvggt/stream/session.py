@@ -23,7 +23,7 @@ from streamvggt.prediction import Prediction
 from streamvggt.stream.policies.window import KeepAll
 
 TIMES_KEPT = 1000  # of the latest frames, for the statistics
-STATE_FORMAT = 2
+STATE_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class StreamSession:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the stream's state, whole or not at all, so that `restore` can go on after an interruption."""
-        save_state(path, {**self._identity, "memory": self.memory.state()})
+        save_state(path, self._identity, {"memory": self.memory.state()})
 
     def restore(self, path: str | os.PathLike) -> None:
         """Go on where `save` was called, in this process or another.
@@ -154,17 +154,14 @@ class StreamSession:
         return {"weights": fingerprint(self.model), "policy": repr(self.policy)}
 
 
-def save_state(path: str | os.PathLike, state: dict[str, Any]) -> None:
-    """Write a stream's state, whole or not at all."""
+def save_state(path: str | os.PathLike, identity: dict[str, str], state: dict[str, Any]) -> None:
+    """Write a stream's state, whole or not at all, with what a session must share that goes on with it."""
     with atomic_write(Path(path)) as unfinished:
-        torch.save({"format": STATE_FORMAT, **state}, unfinished)
+        torch.save({"format": STATE_FORMAT, "identity": identity, **state}, unfinished)
 
 
 def load_state(path: str | os.PathLike, identity: dict[str, str]) -> dict[str, Any]:
-    """What `save_state` has written.
-
-    Args:
-        identity: what of it must be the same as in this session.
+    """What `save_state` has written, for a session of this identity.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -178,9 +175,10 @@ def load_state(path: str | os.PathLike, identity: dict[str, str]) -> dict[str, A
         raise ValueError(f"{path} is not a saved stream, or is cut off") from error
     if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
         raise ValueError(f"{path} is not a saved stream of this version")
-    for what, mine in identity.items():
-        if state.get(what) != mine:
-            raise ValueError(f"{path} is a stream with {what} {state.get(what)}, but this session has {mine}")
+    for what in {**identity, **state["identity"]}:
+        saved, mine = (of.get(what, "none") for of in (state["identity"], identity))
+        if saved != mine:
+            raise ValueError(f"{path} is a stream with {what} {saved}, but this session has {mine}")
     return state
 
 

@@ -1,0 +1,218 @@
+"""A stand-in for a network that knows the truth of one video and errs as it is told to.
+
+It shows what is done with a network's answers (stitching, closing of loops) apart from how good a network is. Its
+numbers say nothing about any network.
+S frames · H×W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from streamvggt.geometry.camera import Cameras, encoding_from_cameras, invert_pose
+from streamvggt.geometry.pointmap import unproject
+from streamvggt.geometry.similarity import Similarity
+from streamvggt.model.memory import Policy
+from streamvggt.model.vggt import VGGT
+from streamvggt.prediction import Prediction
+
+THUMBNAIL = 8
+"""Frames are recognised by so many pixels, down and across."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A video and what is true of it.
+
+    images: RGB in [0, 1]; no two alike. (S, 3, H, W)
+    depth: (S, H, W)
+    cam_from_world: (S, 3, 4)
+    intrinsics: of all frames, principal point in the middle. (3, 3)
+    """
+
+    images: Tensor
+    depth: Tensor
+    cam_from_world: Tensor
+    intrinsics: Tensor
+
+
+@dataclass(frozen=True)
+class Errors:
+    """How the oracle errs; by default not at all, but that every stream has its own world and scale.
+
+    drift_turn, drift_shift, drift_scale: of each step from frame to frame: degrees about the camera's down axis, shares
+        of its typical depth to the right, logarithm.
+    wander: random drift of each step: radians, shares of the typical depth, logarithm alike.
+    ageing: frames after which a stream's drift is twice that of its start; networks err more the longer they go on.
+    noise: of depth, pixel by pixel, logarithm.
+    wrong_share, wrong_factor: of the pixels, in patches, depth is off by about that factor.
+    confidence_tells: wrong pixels have low confidence.
+    collapse_at: from this frame of the video on, streams opened before it was seen answer nonsense, as `collapse` says:
+        "jump": the camera is elsewhere; "confidence": nothing is trusted; "nan": no numbers; "scale": depth shrinks.
+    lost_beyond: a camera further than this from the last frame's is taken for the last frame's: what happens where two
+        places look alike.
+    """
+
+    drift_turn: float = 0.0
+    drift_shift: float = 0.0
+    drift_scale: float = 0.0
+    wander: float = 0.0
+    ageing: float = math.inf
+    noise: float = 0.0
+    wrong_share: float = 0.0
+    wrong_factor: float = 2.0
+    confidence_tells: bool = False
+    collapse_at: int | None = None
+    collapse: str = "jump"
+    lost_beyond: float = math.inf
+
+
+class OracleMemory:
+    """What a stream of an `Oracle` remembers: where its world is by now.
+
+    world: from the truth to the stream's own world, at the latest frame.
+    first, last: numbers in the video of its first and latest frame.
+    opened: the latest frame that any stream had seen when this one began.
+    """
+
+    def __init__(self, policy: Policy | None):
+        self.policy = policy
+        self.num_frames = 0
+        self.held: list[int] = []
+        self.num_bytes = 0
+        self.world = Similarity.identity()
+        self.first = self.last = self.opened = -1
+
+    def state(self) -> dict[str, Any]:
+        return {"numbers": [self.num_frames, self.first, self.last, self.opened], "world": self.world.flat()}
+
+    def restore(self, state: dict[str, Any], device: torch.device) -> None:
+        self.num_frames, self.first, self.last, self.opened = state["numbers"]
+        self.world = Similarity.from_flat(state["world"])
+
+
+class Oracle(nn.Module):
+    """Takes the place of a `StreamVGGT` in a session; float64 on the CPU."""
+
+    def __init__(self, known: Known, errors: Errors | None = None, *, encoder: VGGT | None = None, seed: int = 0):
+        """
+        Args:
+            encoder: whose encoder is asked for features, so that places are recognised by a real one's.
+            seed: other errors of the same kind.
+        """
+        super().__init__()
+        self.known, self.errors, self.seed = known, errors or Errors(), seed
+        self.heads = ("camera", "depth")
+        self.patch_size = 14
+        self.where = nn.Parameter(torch.zeros((), dtype=torch.float64))  # sessions ask where a model is
+        self._thumbnails = thumbnails(known.images)
+        self._encoder = (encoder,)  # not a part of this one
+        self.num_encoded = 0
+        self._latest = -1
+        self.aggregator = SimpleNamespace(encode=self._encode)
+
+    def new_memory(self, policy: Policy | None = None, **_) -> OracleMemory:
+        return OracleMemory(policy)
+
+    def _encode(self, images: Tensor) -> Tensor:
+        self.num_encoded += images.shape[1]
+        (encoder,) = self._encoder
+        if encoder is None:
+            return thumbnails(images.flatten(0, 1))[None, :, None]
+        return encoder.aggregator.encode(images.to(next(encoder.parameters())))
+
+    def forward(
+        self, images: Tensor, *, memory: OracleMemory, patches: Tensor | None = None, heads=None, query_points=None
+    ) -> Prediction:
+        """The prediction of the next frame. (1, 1, 3, H, W)"""
+        self.num_encoded += patches is None
+        errors = self.errors
+        frame = int((self._thumbnails - thumbnails(images[0])).abs().sum(-1).argmin())
+        pose = self.known.cam_from_world[frame].double()
+        depth = self.known.depth[frame].double()
+        typical = depth.median()
+        camera = Similarity(torch.ones_like(typical), *_rotation_and_centre(pose))
+        if memory.num_frames == 0:
+            memory.first, memory.opened = frame, self._latest
+            scale = self._random(frame, 0, 1).squeeze().mul(0.5).exp()
+            first = camera.inverse()
+            memory.world = Similarity(scale * first.scale, first.rotation, scale * first.translation)
+        else:
+            age = 1 + memory.num_frames / errors.ageing
+            steady = torch.tensor(
+                [errors.drift_shift * typical, 0, 0, 0, math.radians(errors.drift_turn), 0, errors.drift_scale],
+                dtype=torch.float64,
+            )
+            wander = errors.wander * self._random(memory.first, memory.num_frames, 7)
+            wander[:3] *= typical
+            step = camera @ Similarity.exp(age * (steady + wander)) @ camera.inverse()
+            memory.world = memory.world @ step
+            before = self.known.cam_from_world[memory.last].double()
+            here, there = (invert_pose(p)[:, 3] for p in (pose, before))
+            if (here - there).norm() > errors.lost_beyond:
+                last = Similarity(torch.ones_like(typical), *_rotation_and_centre(before))
+                memory.world = memory.world @ last @ camera.inverse()
+        memory.last, self._latest = frame, max(self._latest, frame)
+        memory.num_frames += 1
+        return self._answer(frame, pose, depth, memory)
+
+    def _answer(self, frame: int, pose: Tensor, depth: Tensor, memory: OracleMemory) -> Prediction:
+        errors = self.errors
+        height, width = depth.shape
+        noise = self._random(memory.first, 10_000 + frame, height * width).view(height, width)
+        random = torch.rand(2, height // 7, width // 7, generator=self._generator(memory.first, 20_000 + frame))
+        chance, size = random.repeat_interleave(7, 1).repeat_interleave(7, 2).double()
+        wrong = chance < errors.wrong_share
+        depth = depth * (errors.noise * noise).exp()
+        depth = torch.where(wrong, depth * errors.wrong_factor ** (0.5 + size), depth)
+        conf = torch.where(wrong & errors.confidence_tells, 1.2, 10.0).double()
+        encoding = encoding_from_cameras(Cameras(pose, self.known.intrinsics.double()), (height, width))
+        prediction = Prediction(
+            (height, width),
+            pose_enc=encoding[None, None],
+            depth=depth[None, None, ..., None],
+            depth_conf=conf[None, None],
+        ).moved(memory.world)
+        if errors.collapse_at is None or not memory.opened < errors.collapse_at <= frame:
+            return prediction
+        nonsense = {
+            "jump": {"pose_enc": prediction.pose_enc + 100 * prediction.depth.median() * _unit(9)},
+            "confidence": {"depth_conf": 1 + (prediction.depth_conf - 1) / 1000},
+            "nan": {"pose_enc": prediction.pose_enc * math.nan},
+            "scale": {"depth": prediction.depth / 20},
+        }[errors.collapse]
+        return Prediction(**{**vars(prediction), **nonsense})
+
+    def _random(self, *of: int) -> Tensor:
+        """Normal numbers, the same for the same stream and frame; the last argument says how many."""
+        *of, count = of
+        return torch.randn(count, generator=self._generator(*of), dtype=torch.float64)
+
+    def _generator(self, first: int, number: int) -> torch.Generator:
+        return torch.Generator().manual_seed(((self.seed * 1_000_003) + first) * 1_000_003 + number)
+
+    def points(self, frame: int) -> Tensor:
+        """True world points of a frame. (H, W, 3)"""
+        camera = Cameras(self.known.cam_from_world[frame].double(), self.known.intrinsics.double())
+        return unproject(self.known.depth[frame].double(), camera)
+
+
+def thumbnails(images: Tensor) -> Tensor:
+    """A few numbers by which an image is known again, also after it was compressed. (S, 3, H, W) → (S, 192)"""
+    return nn.functional.adaptive_avg_pool2d(images.double(), THUMBNAIL).flatten(1)
+
+
+def _rotation_and_centre(cam_from_world: Tensor) -> tuple[Tensor, Tensor]:
+    world_from_cam = invert_pose(cam_from_world)
+    return world_from_cam[:, :3], world_from_cam[:, 3]
+
+
+def _unit(count: int) -> Tensor:
+    """(1, 0, 0, …)"""
+    return torch.eye(count, dtype=torch.float64)[0]

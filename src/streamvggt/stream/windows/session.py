@@ -1,0 +1,375 @@
+"""A long stream as overlapping windows, stitched into one world while it runs.
+
+VGGT-Long (arXiv 2507.16443) does so with windows computed whole, afterwards; here they are streams themselves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamvggt.frame import Frame
+from streamvggt.geometry.similarity import Similarity
+from streamvggt.model.memory import CameraMemory, Policy
+from streamvggt.model.vggt import VGGT
+from streamvggt.model.weights import fingerprint
+from streamvggt.prediction import Prediction
+from streamvggt.stream.policies.window import KeepAll
+from streamvggt.stream.session import (
+    TIMES_KEPT,
+    StreamSession,
+    StreamStatistics,
+    Timer,
+    image_of,
+    load_state,
+    save_state,
+)
+from streamvggt.stream.windows.health import Health
+from streamvggt.stream.windows.joint import MAX_POINTS, Joint, join, join_by_pose
+from streamvggt.stream.windows.sight import Sight
+from streamvggt.stream.windows.size import WindowSize
+
+RESTARTS_KEPT = 100
+PATIENCE = 2
+"""How often a new window that does not fit is begun again before it is taken as it is."""
+
+
+@dataclass(frozen=True)
+class Restart:
+    """A window that was begun again, and why.
+
+    frame: the frame at which it was noticed.
+    """
+
+    frame: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowStatistics(StreamStatistics):
+    """How a stream of windows is doing; memory and times are of all its windows together.
+
+    num_windows: windows that have answered so far.
+    num_by_pose: those joined by a single camera, because the points did not fit: doubtful.
+    num_restarts: windows begun again.
+    restarts: the latest of them, at most `RESTARTS_KEPT`.
+    num_false_alarms: frames that looked sick but looked so to a fresh window, too, which was then not kept.
+    joint: the latest.
+    """
+
+    num_windows: int
+    num_by_pose: int
+    num_restarts: int
+    restarts: tuple[Restart, ...]
+    num_false_alarms: int
+    joint: Joint | None
+
+
+class OpenWindow:
+    """One window: a stream of its own, in a world of its own.
+
+    start: number of the frame that it began with.
+    sights: of its latest frames, as many as an overlap has.
+    """
+
+    def __init__(self, session: StreamSession, start: int, overlap: int, num_points: int):
+        self.session = session
+        self.start = start
+        self.sights: deque[Sight] = deque(maxlen=overlap)
+        self._num_points = num_points
+
+    def push(self, image: Tensor, patches: Tensor | None) -> tuple[Prediction, Sight]:
+        """What this window says of the next frame, in its own world; the sight is not among `sights` yet."""
+        prediction = self.session.push(image, patches=patches)
+        return prediction, Sight.of(prediction, self._num_points)
+
+    @property
+    def num_bytes(self) -> int:
+        return self.session.num_bytes + sum(sight.num_bytes for sight in self.sights)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "memory": self.session.memory.state(),
+            "start": self.start,
+            "sights": [sight.state() for sight in self.sights],
+        }
+
+    def restore(self, state: dict[str, Any], device: torch.device) -> None:
+        self.session.memory.restore(state["memory"], device)
+        self.start = state["start"]
+        self.sights.extend(Sight(*parts) for parts in state["sights"])
+
+
+class WindowedSession:
+    """As `StreamSession`, for streams longer than a network's memory is good for.
+
+        session = WindowedSession(model, size=WindowSize(60, 15))
+        for frame in load_frames("drive.mp4"):
+            prediction = session.push(frame)
+
+    All answers are in the world of the first window. Every `length - overlap` frames a new window begins. The frames of
+    the overlap go to both, so that the new one is warm when it takes over: a frame costs at most two steps (one and two
+    thirds, for the encoder is asked once), and no frame waits for frames before it to be computed again. Once the
+    overlap is complete, a robust similarity of its points says where the new window's world is (`join`).
+
+    Where a window goes wrong (`Health`), it is begun again from the latest healthy frames, which costs `overlap + 1`
+    steps at that frame. A new window that does not fit is begun again with the frames to come, the old one going on
+    meanwhile; after `PATIENCE` such attempts it is taken by the camera of the last common frame.
+
+    Nothing grows: kept are the memories of at most two windows, and the images and some points of `overlap` frames.
+    """
+
+    def __init__(
+        self,
+        model: VGGT,
+        *,
+        size: WindowSize | None = None,
+        policy: Policy | None = None,
+        camera: CameraMemory = "exact",
+        heads: Collection[str] | None = None,
+        health: Health | None = None,
+    ):
+        """
+        Args:
+            model: with sees="past".
+            size: of the windows.
+            policy, camera, heads: of each window, as of a `StreamSession`.
+            health: what counts as gone wrong.
+
+        Raises:
+            ValueError: the model cannot stream, or the camera is not among the heads.
+        """
+        self.model = model
+        self.size = size or WindowSize()
+        self.policy = policy or KeepAll()
+        self.heads = tuple(head for head in model.heads if head != "track") if heads is None else heads
+        if "camera" not in self.heads:
+            raise ValueError(f"windows are joined by their cameras: add camera to the heads ({', '.join(self.heads)})")
+        self.health = health or Health()
+        self._camera: CameraMemory = camera
+        self._device = next(model.parameters()).device
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything; the next frame is the first of a new stream."""
+        self.num_frames = 0
+        self._window = self._new_window(0)
+        self._newcomer: OpenWindow | None = None
+        self._world: Similarity | None = None  # world_from_window; None while the window is the world
+        self._images: deque[Tensor] = deque(maxlen=self.size.overlap)  # of the frames of the window's sights
+        self._num_misfits = 0  # newcomers in a row that were begun again
+        self._calm_until = 0  # no frame before this one is checked: the window has just been begun again
+        self._num_windows, self._num_by_pose, self._num_restarts, self._num_false_alarms = 1, 0, 0, 0
+        self._restarts: deque[Restart] = deque(maxlen=RESTARTS_KEPT)
+        self._joint: Joint | None = None
+        self.times: deque[Timer] = deque(maxlen=TIMES_KEPT)
+
+    def push(self, frame: Frame | Tensor) -> Prediction:
+        """What the network says of the next frame, in the world of the whole stream.
+
+        Args:
+            frame: a Frame; or RGB in [0, 1], (3, H, W).
+
+        Returns:
+            The prediction of this frame, B = S = 1, on the model's device.
+
+        Raises:
+            ValueError: the frame does not fit the stream, for instance its size has changed.
+        """
+        image = image_of(frame)
+        if image.ndim != 3:
+            raise ValueError(f"a frame is (3, H, W), not {tuple(image.shape)}: streams have windows each of its own")
+        timer = Timer(self._device)
+        if self._newcomer is None and self.num_frames >= self._window.start + self.size.length - self.size.overlap:
+            self._newcomer = self._new_window(self.num_frames)
+        try:
+            prediction = self._push(image)
+        except BaseException:
+            self._newcomer = None  # it may have seen the frame that is to be tried again
+            raise
+        self.num_frames += 1
+        timer.stop()
+        self.times.append(timer)
+        return prediction
+
+    def _push(self, image: Tensor) -> Prediction:
+        patches = self._encode(image) if self._newcomer else None
+        prediction, sight = self._window.push(image, patches)
+        world = self._world
+        sickness = self.health.of_frame(sight, self._window.sights)
+        if sickness and self._images and (self.num_frames >= self._calm_until or not sight.is_finite):
+            prediction, sight, world = self._begin_again(image, prediction, sight, sickness)
+        answer = prediction if world is None else prediction.moved(world)
+        if not sight.is_finite:
+            self._newcomer = None
+            return answer
+        self._window.sights.append(sight)
+        self._images.append(image.detach().clone())
+        if self._newcomer is not None:
+            self._warm_up(image, patches)
+        return answer
+
+    def _warm_up(self, image: Tensor, patches: Tensor | None) -> None:
+        """Give the frame to the newcomer, too; where that completes the overlap, let it take over."""
+        newcomer = self._newcomer
+        assert newcomer is not None
+        _, sight = newcomer.push(image, patches)
+        if not sight.is_finite:
+            self._misfit("not finite")
+            return
+        newcomer.sights.append(sight)
+        if len(newcomer.sights) < self.size.overlap:
+            return
+        joint = join(newcomer.sights, self._window.sights)
+        misfit = self.health.of_joint(joint)
+        if misfit and self._num_misfits < PATIENCE and joint.by == "points":
+            self._misfit(misfit)
+        else:
+            self._take_over(newcomer, joint, misfit)
+
+    def _misfit(self, reason: str) -> None:
+        self._newcomer = None  # another one begins with the next frame
+        self._num_misfits += 1
+        self._note_restart(reason)
+
+    def _begin_again(
+        self, image: Tensor, prediction: Prediction, sight: Sight, sickness: str
+    ) -> tuple[Prediction, Sight, Similarity | None]:
+        """Ask a fresh window, made of the latest healthy frames, about a frame that looks sick.
+
+        Where the fresh window finds it healthy it stays; where it finds the same, the fault is not the old window's.
+
+        Returns:
+            What is to be answered, and in which world.
+        """
+        fresh = self._new_window(self.num_frames - len(self._images))
+        for earlier in self._images:
+            _, replayed = fresh.push(earlier, None)
+            fresh.sights.append(replayed)
+        second, second_sight = fresh.push(image, None)
+        self._calm_until = self.num_frames + self.size.overlap
+        replay_is_finite = all(replayed.is_finite for replayed in fresh.sights)
+        if not replay_is_finite or self.health.of_frame(second_sight, fresh.sights):
+            self._num_false_alarms += 1
+            return prediction, sight, self._world
+        joint = join(fresh.sights, self._window.sights)
+        self._newcomer = None
+        self._note_restart(sickness)
+        self._take_over(fresh, joint, self.health.of_joint(joint))
+        return second, second_sight, self._world
+
+    def _take_over(self, window: OpenWindow, joint: Joint, misfit: str | None) -> None:
+        """Go on with another window, whose latest sights are of the same frames as the present one's."""
+        if misfit:
+            old_from_new = join_by_pose(window.sights, self._window.sights)
+            joint = replace(joint, old_from_new=old_from_new, by="pose", inlier_share=None, residual=None)
+        self._world = joint.old_from_new if self._world is None else self._world @ joint.old_from_new
+        self._window, self._newcomer = window, None
+        self._joint = joint
+        self._num_windows += 1
+        self._num_by_pose += joint.by == "pose"
+        self._num_misfits = 0
+
+    def _note_restart(self, reason: str) -> None:
+        self._num_restarts += 1
+        self._restarts.append(Restart(self.num_frames, reason))
+
+    def _new_window(self, start: int) -> OpenWindow:
+        session = StreamSession(self.model, policy=self.policy, camera=self._camera, heads=self.heads)
+        return OpenWindow(session, start, self.size.overlap, max(MAX_POINTS // self.size.overlap, 100))
+
+    def _encode(self, image: Tensor) -> Tensor:
+        """What both windows ask the encoder. (1, 1, h·w, C)"""
+        with torch.inference_mode(False), torch.no_grad():
+            return self.model.aggregator.encode(image[None, None].to(self._device))
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory taken: both windows, and what is kept to begin one again."""
+        windows = [window for window in (self._window, self._newcomer) if window is not None]
+        return sum(window.num_bytes for window in windows) + sum(image.nbytes for image in self._images)
+
+    def statistics(self) -> WindowStatistics:
+        """Frames, memory, speed and health so far. Waits for the device."""
+        times = [timer.milliseconds() for timer in self.times]
+        median, p95 = np.percentile(times, [50, 95]).tolist() if times else (None, None)
+        return WindowStatistics(
+            self.num_frames,
+            len(self._window.session.memory.held),
+            self.num_bytes,
+            median,
+            p95,
+            num_windows=self._num_windows,
+            num_by_pose=self._num_by_pose,
+            num_restarts=self._num_restarts,
+            restarts=tuple(self._restarts),
+            num_false_alarms=self._num_false_alarms,
+            joint=self._joint,
+        )
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the stream's state, whole or not at all, so that `restore` can go on after an interruption."""
+        state = {
+            "num_frames": self.num_frames,
+            "window": self._window.state(),
+            "newcomer": None if self._newcomer is None else self._newcomer.state(),
+            "world": None if self._world is None else self._world.flat(),
+            "images": list(self._images),
+            "counts": {name: getattr(self, name) for name in self._counts},
+            "restarts": [[restart.frame, restart.reason] for restart in self._restarts],
+            "joint": None if self._joint is None else _joint_state(self._joint),
+        }
+        save_state(path, self._identity, state)
+
+    def restore(self, path: str | os.PathLike) -> None:
+        """Go on where `save` was called, in this process or another; statistics of time begin anew.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no saved stream of windows, or one of other weights, windows, policy or camera memory.
+        """
+        state = load_state(path, self._identity)
+        self.reset()
+        self.num_frames = state["num_frames"]
+        self._window.restore(state["window"], self._device)
+        if state["newcomer"] is not None:
+            self._newcomer = self._new_window(0)
+            self._newcomer.restore(state["newcomer"], self._device)
+        self._world = None if state["world"] is None else Similarity.from_flat(state["world"])
+        self._images.extend(state["images"])
+        for name, value in state["counts"].items():
+            setattr(self, name, value)
+        self._restarts.extend(Restart(*restart) for restart in state["restarts"])
+        self._joint = None if state["joint"] is None else _joint_from_state(state["joint"])
+
+    _counts = (
+        "_num_misfits",
+        "_calm_until",
+        "_num_windows",
+        "_num_by_pose",
+        "_num_restarts",
+        "_num_false_alarms",
+    )
+
+    @property
+    def _identity(self) -> dict[str, str]:
+        return {
+            "weights": fingerprint(self.model),
+            "policy": repr(self.policy),
+            "windows": f"{self.size}, {self.health}",
+        }
+
+
+def _joint_state(joint: Joint) -> dict[str, Any]:
+    return {**vars(joint), "old_from_new": joint.old_from_new.flat()}
+
+
+def _joint_from_state(state: dict[str, Any]) -> Joint:
+    return Joint(**{**state, "old_from_new": Similarity.from_flat(state["old_from_new"])})
