@@ -24,10 +24,12 @@ from streamvggt.app.scenes import Scenes
 from streamvggt.app.server import STATIC, Visitors, scene_routes, visitor_of
 from streamvggt.app.uploads import UploadLimits, take_uploads
 from streamvggt.stream.frames import load_frames
+from streamvggt.stream.policy import DEFAULT_MEMORY
 
 MEMORIES = {
-    "first and last 8 frames": "window:1,8",
-    "first and last 24 frames": "window:1,24",
+    "recommended": DEFAULT_MEMORY,
+    "the first and the last 8 frames": "window:1,8",
+    "the first and the last 24 frames": "window:1,24",
     "all frames": "all",
 }
 SWEEP_EVERY = 60.0  # seconds between looks for scenes to remove
@@ -191,7 +193,7 @@ def build_page(networks: Networks, scenes: Scenes, options: PageOptions) -> gr.B
                     memory = gr.Dropdown(
                         list(MEMORIES),
                         label="The network remembers",
-                        info="All frames: slower and larger with each.",
+                        info=f"Recommended: {DEFAULT_MEMORY}. All frames: slower and larger with each.",
                         elem_id="memory",
                     )
                     fps = gr.Slider(0, 30, 5, step=1, label="Frames per second of a video", info="0: every frame")

@@ -21,7 +21,7 @@ from streamvggt.export import EXPORTERS, PointFilter, Result, ResultFrame, Resul
 from streamvggt.export.result import Source
 from streamvggt.export.video import ColorRanges, color_ranges
 from streamvggt.stream.frames import FrameSource, frame_from_array
-from streamvggt.stream.policy import parse_policy
+from streamvggt.stream.policy import DEFAULT_MEMORY, parse_policy
 from streamvggt.stream.session import StreamSession
 from streamvggt.stream.source import Options
 
@@ -41,7 +41,7 @@ class RunSettings:
     """
 
     weights: str
-    memory: str = "window:1,8"
+    memory: str = DEFAULT_MEMORY
     fps: float | None = None
     max_frames: int | None = 100
     point_head: bool = False

@@ -13,14 +13,14 @@ from functools import partial
 from streamvggt.cli.reconstruct import choose_device, choose_dtype
 from streamvggt.model.weights import load_model
 from streamvggt.stream.frames import load_frames
-from streamvggt.stream.policy import MEMORIES, parse_policy
+from streamvggt.stream.policy import DEFAULT_MEMORY, MEMORIES, parse_policy
 from streamvggt.stream.video import URL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", help="folder or pattern of photos, video file, webcam number, or address")
     parser.add_argument("--weights", default="tiny", help="name, file, folder or Hugging Face id (default: tiny)")
-    parser.add_argument("--memory", default="window:1,8", help=f"{MEMORIES} (default: window:1,8)")
+    parser.add_argument("--memory", default=DEFAULT_MEMORY, help=f"{MEMORIES} (default: {DEFAULT_MEMORY})")
     parser.add_argument("--point-head", action="store_true", help="run it, too: a second way to the points")
     parser.add_argument("--fps", type=float, help="frames per second to take from a video or camera")
     parser.add_argument("--max-frames", type=int, default=1000, help="take no more than this (default: 1000)")

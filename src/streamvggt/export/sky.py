@@ -67,9 +67,9 @@ def sky_border(image: np.ndarray) -> np.ndarray:
 
 
 def spreads(sums: np.ndarray) -> np.ndarray:
-    """Determinant plus largest eigenvalue of colours' covariances, from sums of 1, colour and products. (..., 10) to (...)
+    """Determinant plus largest eigenvalue of colours' covariances, from sums of 1, colour and products.
 
-    The paper's measure of how far from uniform a part is.
+    The paper's measure of how far from uniform a part is. (..., 10) to (...)
     """
     means = sums[..., 1:4] / sums[..., :1]
     covariances = np.empty((*sums.shape[:-1], 3, 3))

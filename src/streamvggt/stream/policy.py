@@ -50,6 +50,9 @@ NAMES = {
 MEMORIES = ", ".join(named.usage(name) for name, named in NAMES.items())
 """All that `parse_policy` understands, for the help of a command line."""
 
+DEFAULT_MEMORY = "window:1,8"
+"""Of the demo page and the live viewer, which may run for long."""
+
 
 def parse_policy(text: str) -> Policy:
     """The policy that a command line names, as in "all", "window", "window:1,8" or "motion:20".
