@@ -1,17 +1,21 @@
-"""Milliseconds per frame and memory against the frame number: KeepAll, Window and recomputing everything with VGGT.
+"""Milliseconds per frame and memory against the frame number, under every memory policy, and with VGGT again.
 
-    python benchmarks/streaming.py --size small --frames 500 --out benchmarks/streaming-small-cpu
+    python benchmarks/streaming.py --size tiny --frames 2000 --out benchmarks/streaming-tiny-cpu
 
-writes OUT.md (table, command, machine), OUT.png (curves) and OUT.json (every frame). Random weights: speed and memory
-do not depend on what the network has learnt.
+writes OUT.md (table, command, machine), OUT.png (curves) and OUT.json, one line per measurement as it comes. Speed and
+memory do not depend on what a network has learnt, so its weights may be random.
+
+Between the marks the streams of all policies advance together, in one pool. Around a mark each frame of each stream is
+computed alone and timed, policy after policy, and after each round the same network on one frame without a past: a
+machine whose speed wanders slows both alike, and the quotient shows whether a stream slows down. At every mark the
+streams are saved; the same command goes on from the last one.
 """
 
 import argparse
 import gc
 import json
-import shlex
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -21,10 +25,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import psutil
 import torch
-from machine import describe
+from floor import Floor, Rates, synchronize
+from machine import describe, publish
 from tqdm import tqdm
 
-from streamvggt import KeepAll, StreamSession, Window, load_model
+from streamvggt import SessionPool, load_model
+from streamvggt.stream.policy import NAMES, parse_policy
 
 MEDIUM = {
     "image_size": 280,
@@ -39,20 +45,28 @@ MEDIUM = {
 }
 # Weights, constructor arguments, height × width.
 SIZES = {
+    "tiny": ("tiny", {}, (84, 112)),
     "small": ("random:small", {}, (126, 224)),
     "medium": ("random:full", MEDIUM, (210, 280)),
     "full": ("random:full", {}, (392, 518)),
 }
-POLICIES = {"KeepAll": KeepAll(), "Window(1, 8)": Window(1, 8)}
+MARKS = (1, 10, 50, 100, 200, 500, 1000, 1500, 2000, 5000, 10000)
 RECOMPUTE = "VGGT again"
+ALONE = "one frame without a past"
 HEADS = ("camera", "depth", "points")
+NUM_IMAGES = 64  # shown in turn
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--frames", type=int, default=500)
-    parser.add_argument("--keep-all-frames", type=int, help="stop KeepAll earlier (default: as the others)")
+    parser.add_argument("--size", choices=SIZES, default="tiny")
+    parser.add_argument(
+        "--image-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="default: the network's own"
+    )
+    parser.add_argument("--memory", nargs="+", default=[*NAMES, "window:1,8,64"], help="policies (default: all)")
+    parser.add_argument("--frames", type=int, default=2000)
+    parser.add_argument("--keep-all-frames", type=int, default=200, help="`all` grows: stop it here (default: 200)")
+    parser.add_argument("--pushes", type=int, default=16, help="frames timed around each mark (default: 16)")
     parser.add_argument("--recompute-frames", type=int, default=32, help="longest sequence to compute again with VGGT")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
@@ -62,142 +76,234 @@ def main() -> None:
 
     device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
     weights, config, image_size = SIZES[arguments.size]
+    image_size = tuple(arguments.image_size or image_size)
     options = {"device": device, "dtype": dtype, "attention": arguments.attention, "heads": HEADS, **config}
-    curves = {}
-    model = load_model(weights, sees="past", **options)
-    for name, policy in POLICIES.items():
-        num_frames = arguments.frames
-        if isinstance(policy, KeepAll) and arguments.keep_all_frames:
-            num_frames = arguments.keep_all_frames
-        curves[name] = measure_stream(StreamSession(model, policy=policy), num_frames, image_size, device, name)
+    log = Log(arguments.out.with_suffix(".json"))
+    rates = Rates.measured(device, dtype)
+    marks = [mark for mark in MARKS if mark <= arguments.frames]
+    model = load_model(weights, sees="past", **options).requires_grad_(False)
+    measure_streams(model, image_size, marks, rates, arguments, log)
     del model
     gc.collect()
     model = load_model(weights, sees="all", **options)
-    lengths = [n for n in (1, 2, 4, 8, 16, 32, 64, 128) if n <= arguments.recompute_frames]
-    curves[RECOMPUTE] = measure_recomputing(model, lengths, image_size, device)
-
-    machine = describe(device)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.with_suffix(".json").write_text(json.dumps({"machine": machine, "curves": curves}))
-    draw(curves, arguments, image_size, machine)
-    table = write_table(curves, arguments, image_size, machine)
-    print(table)
+    measure_recomputing(model, image_size, arguments.recompute_frames, log)
+    report(log.lines, marks, rates, image_size, device, arguments)
 
 
-def measure_stream(session: StreamSession, num_frames: int, image_size, device, name: str) -> dict[str, list]:
-    """Of every frame: number, milliseconds, bytes of the stream's memory, bytes of the process (or of the device).
+class Log:
+    """Measurements as lines of JSON: each is on disk as soon as it is made."""
 
-    And, right after it, the milliseconds of the same network on one frame without a past: a machine whose speed wanders
-    slows both alike.
-    """
-    curve = {"frame": [], "ms": [], "memory": [], "process": [], "alone_ms": []}
-    frame = torch.rand(3, *image_size)
-    alone = frame[None, None].to(device)
+    def __init__(self, path: Path):
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def add(self, **line) -> None:
+        self.lines.append(line)
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    @property
+    def last_mark(self) -> int:
+        return max((line["mark"] for line in self.lines if line["name"] not in (ALONE, RECOMPUTE)), default=0)
+
+
+def measure_streams(model, image_size, marks: Sequence[int], rates: Rates, arguments, log: Log) -> None:
+    device = next(model.parameters()).device
+    images = torch.rand(NUM_IMAGES, 3, *image_size, generator=torch.Generator().manual_seed(0)).to(device)
+    floor = Floor.of(model, images[:1, None], rates)
+    pool = SessionPool(model, max_batch=len(arguments.memory), max_waiting=1)
     for _ in range(2):  # first calls pick kernels and fill pools
-        session.push(frame)
-    session.reset()
-    gc.collect()
-    for number in tqdm(range(1, num_frames + 1), desc=name, unit="frame"):
-        synchronize(device)
-        start = time.perf_counter()
-        session.push(frame)
-        synchronize(device)
-        curve["frame"].append(number)
-        curve["ms"].append((time.perf_counter() - start) * 1000)
-        curve["memory"].append(session.memory.num_bytes)
-        curve["process"].append(process_bytes(device))
-        start = time.perf_counter()
-        with torch.no_grad():
-            session.model(alone)
-        synchronize(device)
-        curve["alone_ms"].append((time.perf_counter() - start) * 1000)
-    return curve
+        for name in arguments.memory:
+            pool.open(policy=parse_policy(name)).session.push(images[0])
+    pool = SessionPool(model, max_batch=len(arguments.memory), max_waiting=1)
+    streams = {name: pool.open(policy=parse_policy(name)) for name in arguments.memory}
+    states = arguments.out.with_suffix(".states")
+    if log.last_mark:
+        for name in [name for name in streams if not (states / f"{name}.pt").exists()]:
+            streams.pop(name).close()
+        for name, stream in streams.items():
+            stream.restore(states / f"{name}.pt")
+    done = max((stream.session.num_frames for stream in streams.values()), default=0)
+    with tqdm(total=arguments.frames, initial=done, desc="all policies", unit="frame", dynamic_ncols=True) as bar:
+        for mark in marks:
+            if mark <= log.last_mark:
+                continue
+            if mark > arguments.keep_all_frames:
+                streams = {name: stream for name, stream in streams.items() if stream.session.policy.capacity}
+            num_timed = min(arguments.pushes, mark)
+            for frame in range(done + 1, mark - num_timed // 2):
+                for stream in streams.values():
+                    stream.push(images[frame % NUM_IMAGES])
+                pool.step()
+                bar.update()
+            first = max(done + 1, mark - num_timed // 2)
+            timed = [images[frame % NUM_IMAGES] for frame in range(first, first + num_timed)]
+            for line in time_alone(model, streams, timed, floor):
+                log.add(mark=mark, **line)
+            done = first + num_timed - 1
+            bar.update(num_timed)
+            for name, stream in streams.items():
+                stream.save(states / f"{name}.pt")
 
 
-def measure_recomputing(model, lengths: list[int], image_size, device) -> dict[str, list]:
-    """Of some sequence lengths: the whole sequence through the bidirectional network, as an update at that frame."""
-    curve = {"frame": [], "ms": [], "memory": [], "process": []}
-    for length in tqdm(lengths, desc=RECOMPUTE, unit="sequence"):
-        frames = torch.rand(1, length, 3, *image_size, device=device)
+def time_alone(model, streams, frames: list[torch.Tensor], floor: Floor) -> list[dict]:
+    """Push frames into each stream, one stream after the other, and time each push.
+
+    Returns:
+        For each stream: ms and processor's ms of each frame; before the first of them the floor's ms, the tokens that
+        a layer holds on average and the frames held; bytes of its memory. And ms and processor's ms of the network
+        without a past, with the bytes of the process (or of the device).
+    """
+    device = frames[0].device
+    lines = {name: {"name": name, "ms": [], "cpu_ms": []} for name in [*streams, ALONE]}
+
+    def timed(name: str, call) -> None:
         synchronize(device)
-        start = time.perf_counter()
+        wall, processor = time.perf_counter(), time.process_time()
+        call()
+        synchronize(device)
+        lines[name]["ms"].append((time.perf_counter() - wall) * 1000)
+        lines[name]["cpu_ms"].append((time.process_time() - processor) * 1000)
+
+    for name, stream in streams.items():
+        memory = stream.session.memory
+        lines[name] |= {
+            "floor_ms": floor.milliseconds(memory),
+            "tokens": sum(memory.num_tokens) / len(memory.layers),
+            "held": len(memory.held),
+        }
+    for frame in frames:
+        for name, stream in streams.items():
+            timed(name, lambda stream=stream, frame=frame: stream.session.push(frame))
         with torch.no_grad():
+            timed(ALONE, lambda frame=frame: model(frame[None, None]))
+    for name, stream in streams.items():
+        lines[name]["memory"] = stream.session.memory.num_bytes
+    lines[ALONE]["process"] = process_bytes(device)
+    return list(lines.values())
+
+
+def measure_recomputing(model, image_size, longest: int, log: Log) -> None:
+    """Whole sequences through the bidirectional network: what a new frame costs who computes everything again."""
+    device = next(model.parameters()).device
+    done = {line["mark"] for line in log.lines if line["name"] == RECOMPUTE}
+    lengths = [n for n in (1, 2, 4, 8, 16, 32, 64, 128) if n <= longest and n not in done]
+    with torch.no_grad():
+        model(torch.rand(1, 1, 3, *image_size, device=device))
+        for length in tqdm(lengths, desc=RECOMPUTE, unit="sequence", dynamic_ncols=True):
+            frames = torch.rand(1, length, 3, *image_size, device=device)
+            synchronize(device)
+            begun = time.perf_counter()
             model(frames)
-        synchronize(device)
-        curve["frame"].append(length)
-        curve["ms"].append((time.perf_counter() - start) * 1000)
-        curve["memory"].append(0)
-        curve["process"].append(process_bytes(device))
-    return curve
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+            synchronize(device)
+            ms = (time.perf_counter() - begun) * 1000
+            log.add(name=RECOMPUTE, mark=length, ms=[ms], process=process_bytes(device))
 
 
 def process_bytes(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
 
 
-def around(curve: dict[str, list], frame: int, what: str) -> float | None:
-    """The median over the 21 frames around a frame, or the value itself where only some were measured."""
-    frames = np.array(curve["frame"])
-    if frame not in frames:
-        return None
-    near = np.abs(frames - frame) <= (10 if len(frames) > 40 else 0)
-    return float(np.median(np.array(curve[what])[near]))
+def report(lines: list[dict], marks: list[int], rates: Rates, image_size, device, arguments) -> None:
+    by = {(line["name"], line["mark"]): line for line in lines}
+    names = list(dict.fromkeys(line["name"] for line in lines if line["name"] not in (ALONE, RECOMPUTE)))
+
+    def table(names: Sequence[str], say) -> list[str]:
+        rows = [
+            f"| `{name}` | " + " | ".join(say(by[name, mark]) if (name, mark) in by else "" for mark in marks) + " |"
+            for name in names
+        ]
+        header = "| | " + " | ".join(f"frame {mark:,}" for mark in marks) + " |"
+        return [header, "|---" * (len(marks) + 1) + "|", *rows, ""]
+
+    again = {mark: line["ms"][0] for (name, mark), line in by.items() if name == RECOMPUTE}
+    processes = ", ".join(f"{by[ALONE, mark]['process'] / 1e6:,.0f} at frame {mark:,}" for mark in marks)
+    text = [
+        f"# Streaming: {arguments.size} network, {image_size[1]}×{image_size[0]}, {arguments.dtype}",
+        "",
+        f"Heads {', '.join(HEADS)}. Milliseconds per frame, median / 95th percentile of {arguments.pushes} frames "
+        "around each mark (fewer at the first), each stream computed alone:",
+        "",
+        *table([*names, ALONE], lambda line: f"{np.median(line['ms']):.3g} / {np.percentile(line['ms'], 95):.3g}"),
+        f"The floor in milliseconds: the longer of FLOPs at {rates.flops / 1e9:.0f} GFLOP/s (a large matrix product) "
+        f"and bytes, weights and memory once, at {rates.bytes / 1e9:.1f} GB/s (a large copy), measured in this run:",
+        "",
+        *table(names, lambda line: f"{line['floor_ms']:.3g}"),
+        "Memory of the stream in MB, free room included, and in brackets the tokens that a layer holds on average:",
+        "",
+        *table(names, lambda line: f"{line['memory'] / 1e6:.3g} ({line['tokens']:.0f})"),
+        f"The {'device' if device.type == 'cuda' else 'process'}, all streams together, in MB: {processes}.",
+        "",
+        *flatness(by, names, marks, device),
+    ]
+    if again:
+        text += [
+            f"{RECOMPUTE}: ms to compute a whole sequence, which is what each new frame costs who has no memory:",
+            "",
+            "| " + " | ".join(f"{length} frames" for length in again) + " |",
+            "|---" * len(again) + "|",
+            "| " + " | ".join(f"{ms:.3g}" for ms in again.values()) + " |",
+            "",
+        ]
+    draw(by, names, again, image_size, device, arguments)
+    text.append(f"![curves]({arguments.out.name}.png)")
+    publish(text, arguments.out.with_suffix(".md"), device)
 
 
-def flatness(values) -> str:
-    """Lowest and highest median of 50 frames in a row from frame 50 on, and half their difference over their mean."""
-    blocks = [np.median(values[start : start + 50]) for start in range(50, len(values) - 49, 50)]
-    low, high = min(blocks), max(blocks)
+def flatness(by: dict, names: list[str], marks: list[int], device: torch.device) -> list[str]:
+    """How far time and memory of each bounded stream stray from when it is full, but from frame 50 at the earliest."""
+    clock = "ms" if device.type == "cuda" else "cpu_ms"
+    rows = []
+    for name in names:
+        policy = parse_policy(name)
+        last = by.get((name, marks[-1]))
+        if policy.capacity is None or last is None:
+            continue
+        what = "held" if policy.prunes_tokens else "tokens"  # tokens go up and down between two cuts
+        full = [mark for mark in marks if mark >= 50 and by[name, mark][what] == last[what]]
+        full = full[[mark in full for mark in marks[marks.index(full[0]) :]].index(True) :]
+        wall = [np.median(by[name, mark]["ms"]) for mark in full]
+        quotient = [np.mean(by[name, mark][clock]) / np.mean(by[ALONE, mark][clock]) for mark in full]
+        memory = [by[name, mark]["memory"] / 1e6 for mark in full]
+        cells = [f"{full[0]:,} to {full[-1]:,}", *(spread(values) for values in (quotient, wall, memory))]
+        rows.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    if not rows:
+        return []
+    return [
+        "From when the memory is full, at frame 50 at the earliest: lowest and highest of the marks, and half their "
+        "difference over their mean. The first column of numbers is the stream's "
+        + ("time" if device.type == "cuda" else "processor time")
+        + f" over that of {ALONE}, measured right after each frame, means over the frames around a mark:",
+        "",
+        "| memory | frames | over one frame alone | ms, median | MB |",
+        "|---|---|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
+def spread(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
     return f"{low:.3g} to {high:.3g} (±{(high - low) / (high + low) * 100:.1f} %)"
 
 
-def write_table(curves, arguments, image_size, machine: str) -> str:
-    marks = [n for n in (1, 2, 4, 8, 16, 32, 50, 100, 200, 300, 400, 500, 1000, 2000) if n <= arguments.frames]
-    size = f"{arguments.size} network, {image_size[1]}×{image_size[0]}, {arguments.dtype}, heads {', '.join(HEADS)}"
-    lines = [f"# Streaming: {size}", "", "| | " + " | ".join(f"frame {n}" for n in marks) + " |"]
-    lines.append("|---" * (len(marks) + 1) + "|")
-    for what, unit, scale in (("ms", "ms", 1), ("memory", "MB of keys and values", 1e6), ("process", "MB in all", 1e6)):
-        for name, curve in curves.items():
-            if what == "memory" and name == RECOMPUTE:
-                continue
-            values = [around(curve, n, what) for n in marks]
-            shown = ["" if value is None else f"{value / scale:.0f}" for value in values]
-            lines.append(f"| {name}: {unit} | " + " | ".join(shown) + " |")
-    lines += ["", "Medians over 21 frames around each frame where every frame was measured."]
-    if arguments.frames >= 100:
-        window = curves["Window(1, 8)"]
-        process = np.array(window["process"][50:]) / 1e6
-        lines += [
-            "",
-            f"Window(1, 8) from frame 50 to {arguments.frames}, medians of 50 frames: {flatness(window['ms'])} ms; "
-            "over the time of the same network on one frame without a past, measured right after each frame: "
-            f"{flatness(np.array(window['ms']) / window['alone_ms'])}. Process memory {process.min():.0f} to "
-            f"{process.max():.0f} MB.",
-        ]
-    command = shlex.join(["python", "benchmarks/streaming.py", *sys.argv[1:]])
-    lines += ["", f"`{command}`", "", machine, "", f"![curves]({arguments.out.name}.png)", ""]
-    text = "\n".join(lines)
-    arguments.out.with_suffix(".md").write_text(text)
-    return text
-
-
-def draw(curves, arguments, image_size, machine: str) -> None:
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for name, curve in curves.items():
-        style = {"marker": "o", "ls": "--"} if name == RECOMPUTE else {"lw": 1}
-        left.plot(curve["frame"], curve["ms"], label=name, **style)
-        if name != RECOMPUTE:
-            right.plot(curve["frame"], np.array(curve["memory"]) / 1e6, label=name, **style)
-    left.set(xlabel="frame", ylabel="ms for this frame", xscale="log", yscale="log", title="time per frame")
-    right.set(xlabel="frame", ylabel="MB", title="keys and values held (slots double)")
-    left.legend()
-    right.legend()
-    figure.suptitle(f"{arguments.size}, {image_size[1]}×{image_size[0]}, {arguments.dtype}. {machine}", fontsize=9)
+def draw(by: dict, names: list[str], again: dict[int, float], image_size, device, arguments) -> None:
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
+    for name in names:
+        own = {mark: line for (other, mark), line in by.items() if other == name}
+        (line,) = left.plot([*own], [np.median(entry["ms"]) for entry in own.values()], marker=".", lw=1, label=name)
+        left.plot([*own], [entry["floor_ms"] for entry in own.values()], color=line.get_color(), lw=1, ls=":")
+        right.plot([*own], [entry["memory"] / 1e6 for entry in own.values()], marker=".", lw=1, label=name)
+    left.plot([], [], color="grey", ls=":", label="floor of each")
+    if again:
+        left.plot([*again], [*again.values()], color="black", marker="o", ls="--", label=RECOMPUTE)
+    left.set(xlabel="frame", ylabel="ms for this frame", xscale="log", yscale="log", title="time per frame, median")
+    right.set(xlabel="frame", ylabel="MB", xscale="log", yscale="log", title="memory of the stream, free room included")
+    left.legend(fontsize=8)
+    figure.suptitle(
+        f"{arguments.size}, {image_size[1]}×{image_size[0]}, {arguments.dtype}. {describe(device)}", fontsize=9
+    )
     figure.savefig(arguments.out.with_suffix(".png"), dpi=110)
 
 
