@@ -211,3 +211,14 @@ def test_data_check_looks_at_images_and_poses(data, tmp_path, capsys):
     damaged.write_bytes(damaged.read_bytes()[:100])
     assert cli.main(words) == 1
     assert f"{damaged}: the image is cut off" in capsys.readouterr().out
+
+
+def test_windows_are_an_option(data, weights, once, tmp_path):
+    """Longer than the clips they change nothing; shorter they are stitched."""
+    for words in ("8,2", "2,1"):
+        assert run(data, tmp_path / words, weights, "--windows", words, "--eval_dataset", "tum") == 0
+        settings = json.loads((tmp_path / words / "tum" / "run.json").read_text())["settings"]
+        assert settings["windows"] == words and settings["heads"] == ["camera", "depth"]
+    assert numbers(tmp_path / "8,2", "tum") == pytest.approx(numbers(once, "tum"), rel=1e-5)
+    assert numbers(tmp_path / "2,1", "tum") != pytest.approx(numbers(once, "tum"), rel=1e-3)
+    assert run(data, tmp_path, weights, "--windows", "2,1", "--inference", "whole") == 1

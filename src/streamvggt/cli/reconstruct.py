@@ -1,6 +1,7 @@
 """Turn photos, a video or a camera into cameras, depth maps and a point cloud, frame by frame.
 
 streamvggt reconstruct clip.mp4 --out results/clip --weights lch01/StreamVGGT --memory window:1,8
+streamvggt reconstruct drive.mp4 --out results/drive --weights lch01/StreamVGGT --windows 60,15
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ from streamvggt.stream.policies.window import KeepAll
 from streamvggt.stream.policy import MEMORIES, parse_policy
 from streamvggt.stream.session import StreamSession
 from streamvggt.stream.video import URL
+from streamvggt.stream.windows.session import WindowedSession, WindowStatistics
+from streamvggt.stream.windows.size import USAGE, WindowSize
 
 STATE_NAME = "stream_state.pt"
+Session = StreamSession | WindowedSession
 SAVE_EVERY = 30.0  # seconds, at least, between two saves of the stream's state
 SAVING_SHARE = 0.05  # of the time may go into them
 
@@ -44,6 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     network.add_argument("--heads", default="camera,depth", help="of camera,depth,points (default: camera,depth)")
     network.add_argument("--memory", default="all", help=f"{MEMORIES}; see docs/streaming.md (default: all)")
+    network.add_argument(
+        "--windows",
+        metavar=USAGE,
+        help="stitch overlapping windows of that many frames, each with a --memory of its own (default: one stream)",
+    )
     network.add_argument(
         "--camera-memory", choices=("exact", "released"), default="exact", help="see docs/streaming.md"
     )
@@ -66,6 +75,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
         raise ValueError(f"--heads {arguments.heads}: camera and any of depth, points were expected")
     check_exports(arguments, "depth" in heads, "points" in heads)
     policy = parse_policy(arguments.memory)
+    windows = WindowSize.parse(arguments.windows) if arguments.windows else None
     device = choose_device(arguments.device)
     dtype = choose_dtype(arguments.dtype, device)
     check_out(arguments.out, arguments.resume)
@@ -95,7 +105,11 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
             f"{arguments.input} is live and cannot be seen again: choose another --out for what comes now; "
             f"`streamvggt export {arguments.out}` makes files of the frames that are there"
         )
-    session = StreamSession(model, policy=policy, camera=arguments.camera_memory)
+    session = (
+        StreamSession(model, policy=policy, camera=arguments.camera_memory)
+        if windows is None
+        else WindowedSession(model, size=windows, policy=policy, camera=arguments.camera_memory)
+    )
     record = RunRecord(
         arguments.out,
         command=["streamvggt", *argv],
@@ -106,6 +120,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
             "weights_fingerprint": fingerprint(model),
             "heads": list(heads),
             "memory": arguments.memory,
+            "windows": arguments.windows,
             "camera_memory": arguments.camera_memory,
             "dtype": str(dtype).removeprefix("torch."),
             "attention": arguments.attention,
@@ -155,7 +170,7 @@ def check_out(out: Path, resume: bool) -> None:
             )
 
 
-def stream(frames: FrameSource, session: StreamSession, out: Path, record: RunRecord, goes_on: bool) -> bool:
+def stream(frames: FrameSource, session: Session, out: Path, record: RunRecord, goes_on: bool) -> bool:
     """Push all frames and write what comes; False if it was interrupted before the end."""
     state = SavedState(out / STATE_NAME, session)
     if goes_on:
@@ -176,7 +191,7 @@ def stream(frames: FrameSource, session: StreamSession, out: Path, record: RunRe
         try:
             for frame in frames:
                 writer.add(frame, session.push(frame))
-                bar.set_postfix_str(f"memory {session.memory.num_bytes / 1e6:,.0f} MB", refresh=False)
+                bar.set_postfix_str(f"memory {session.num_bytes / 1e6:,.0f} MB", refresh=False)
                 bar.update()
                 if interrupted:
                     status = "interrupted"
@@ -199,12 +214,11 @@ def stream(frames: FrameSource, session: StreamSession, out: Path, record: RunRe
         return False
     state.discard()
     tell_skipped(record)
+    tell_windows(session)
     return True
 
 
-def go_on(
-    frames: FrameSource, session: StreamSession, out: Path, state: SavedState
-) -> tuple[ResultWriter, FrameSource]:
+def go_on(frames: FrameSource, session: Session, out: Path, state: SavedState) -> tuple[ResultWriter, FrameSource]:
     """Where an interrupted run goes on: after the frames of its last saved state, else at the beginning."""
     result = Result(out)
     try:
@@ -220,7 +234,7 @@ def go_on(
 class SavedState:
     """The stream's state on disk, from which --resume goes on; saved so seldom that it costs little."""
 
-    def __init__(self, path: Path, session: StreamSession):
+    def __init__(self, path: Path, session: Session):
         self.path = path
         self.session = session
         self._saved, self._took = time.monotonic(), 0.0
@@ -230,7 +244,7 @@ class SavedState:
 
     def save(self, num_written: int) -> None:
         """Save it, if the frames written are those it goes on from; not being able to is said but stops nothing."""
-        if not num_written or self.session.memory.num_frames != num_written:
+        if not num_written or self.session.num_frames != num_written:
             return  # a frame was computed but could not be written: the last save stays
         begun = time.monotonic()
         try:
@@ -248,7 +262,7 @@ class SavedState:
             ValueError: it cannot be read, or frames before it are missing.
         """
         self.session.restore(self.path)
-        done = self.session.statistics().frames_seen
+        done = self.session.num_frames
         if done > num_written:
             raise ValueError(f"{self.path} goes on after {done} frames, but {num_written} are there")
         return done
@@ -284,18 +298,21 @@ class Interrupts:
         tqdm.write("finishing this frame, then stopping (Ctrl-C again: at once)")
 
 
-def warn_of_memory(model: VGGT, session: StreamSession, frames: FrameSource) -> None:
+def warn_of_memory(model: VGGT, session: Session, frames: FrameSource) -> None:
     """Say beforehand if an unbounded memory will not hold the clip."""
     if not isinstance(session.policy, KeepAll) or frames.num_frames is None:
         return
+    num_frames = frames.num_frames
+    if isinstance(session, WindowedSession):
+        num_frames = min(num_frames, session.size.length + session.size.overlap)
     weight = next(model.parameters())
     width = model.config["embed_dim"]
     tokens = (frames.options.size // model.patch_size) ** 2  # of a square image; most have fewer
-    needed = frames.num_frames * tokens * width * 2 * model.aggregator.depth * weight.element_size()
+    needed = num_frames * tokens * width * 2 * model.aggregator.depth * weight.element_size()
     free = torch.cuda.mem_get_info(weight.device)[0] if weight.is_cuda else psutil.virtual_memory().available
     if needed > free:
         tqdm.write(
-            f"!!! keeping all {frames.num_frames} frames may need {needed / 1e9:.0f} GB, {free / 1e9:.0f} GB are free: "
+            f"!!! keeping all {num_frames} frames may need {needed / 1e9:.0f} GB, {free / 1e9:.0f} GB are free: "
             "bound the memory with --memory window:1,8"
         )
 
@@ -307,6 +324,17 @@ def tell_skipped(record: RunRecord, most: int = 10) -> None:
         tqdm.write(f"skipped {name}: {reason}")
     if len(skipped) > most:
         tqdm.write(f"skipped {len(skipped) - most} more: {record.path} lists them")
+
+
+def tell_windows(session: Session) -> None:
+    """How the windows did, where something went wrong."""
+    said = session.statistics()
+    if isinstance(said, WindowStatistics) and (said.num_restarts or said.num_by_pose):
+        latest = f"; the latest at frame {said.restarts[-1].frame}: {said.restarts[-1].reason}" if said.restarts else ""
+        tqdm.write(
+            f"!!! of {said.num_windows} windows {said.num_by_pose} were joined by a single camera, "
+            f"and windows were begun again {said.num_restarts} times{latest}"
+        )
 
 
 def tell(record: RunRecord, out: Path) -> None:

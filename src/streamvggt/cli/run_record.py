@@ -13,6 +13,7 @@ from tqdm import tqdm
 from streamvggt.files import atomic_write
 from streamvggt.provenance import device_name, differences, now, software_versions
 from streamvggt.stream.session import StreamStatistics
+from streamvggt.stream.windows.session import WindowStatistics
 
 WRITE_EVERY = 5.0  # seconds
 
@@ -26,6 +27,8 @@ class RunRecord:
         settings: what decides the result; a resumed run must have the same.
         device, versions, started, updated.
         frames: {"in_input": int or None, an estimate for videos; "done": int; "skipped": [[name, reason], ...]}
+        windows: with --windows: {"num": int, "by_pose": how many were joined by a single camera, "restarts": how many
+            were begun again, "latest_restarts": [[frame, reason], ...], "false_alarms": int}
         timings: {"median_ms", "p95_ms": of the network per frame, "seconds": of all runs together}
         exports: paths inside the folder.
 
@@ -68,6 +71,7 @@ class RunRecord:
             "started": before.get("started", now()),
             "frames": frames,
             "timings": before.get("timings", {}),
+            **({"windows": before["windows"]} if "windows" in before else {}),
             "exports": before.get("exports", []) if self.has_ended else [],
         }
 
@@ -92,6 +96,14 @@ class RunRecord:
         said = statistics()
         if said.median_ms is not None:
             self.content["timings"].update(median_ms=round(said.median_ms, 2), p95_ms=round(said.p95_ms, 2))
+        if isinstance(said, WindowStatistics):
+            self.content["windows"] = {
+                "num": said.num_windows,
+                "by_pose": said.num_by_pose,
+                "restarts": said.num_restarts,
+                "latest_restarts": [[restart.frame, restart.reason] for restart in said.restarts],
+                "false_alarms": said.num_false_alarms,
+            }
         self.content.update(status=status, error=error and (str(error) or type(error).__name__))
         try:
             self._write()

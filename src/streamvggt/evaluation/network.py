@@ -23,6 +23,8 @@ from streamvggt.prediction import Prediction, concatenate
 from streamvggt.provenance import device_name
 from streamvggt.stream.policy import MEMORIES, parse_policy
 from streamvggt.stream.session import StreamSession
+from streamvggt.stream.windows.session import WindowedSession
+from streamvggt.stream.windows.size import USAGE, WindowSize
 
 MODELS = {"streamvggt": ("past", "../ckpt/checkpoints.pth"), "vggt": ("all", "../ckpt/model.pt")}
 """What a model of this name sees, and where its released weights are, from src/."""
@@ -43,6 +45,9 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
         help="frame by frame with a memory, or all frames at once (default: stream; VGGT can only do whole)",
     )
     network.add_argument("--memory", default="all", help=f"{MEMORIES}; see docs/streaming.md (default: all)")
+    network.add_argument(
+        "--windows", metavar=USAGE, help="stitch overlapping windows, see docs/streaming.md (default: one stream)"
+    )
     network.add_argument(
         "--camera_memory", choices=("exact", "released"), default="exact", help="see docs/streaming.md"
     )
@@ -72,6 +77,7 @@ class Evaluated:
     inference: str
     memory: str
     camera_memory: str
+    windows: WindowSize | None
     settings: dict[str, Any]
     about: dict[str, Any]
 
@@ -89,8 +95,13 @@ class Evaluated:
         if inference == "stream" and sees == "all":
             raise ValueError("VGGT sees all frames at once and cannot stream: leave out --inference stream")
         parse_policy(arguments.memory)
-        if inference == "whole" and (arguments.memory, arguments.camera_memory) != ("all", "exact"):
-            raise ValueError("--memory and --camera_memory are of streams; leave them out with whole sequences")
+        windows = WindowSize.parse(arguments.windows) if arguments.windows else None
+        if windows:
+            heads = tuple(dict.fromkeys((*heads, "camera", "depth")))  # by which windows are joined
+        if inference == "whole" and (arguments.memory, arguments.camera_memory, windows) != ("all", "exact", None):
+            raise ValueError(
+                "--memory, --windows and --camera_memory are of streams; leave them out with whole sequences"
+            )
         device = choose_device(arguments.device)
         dtype = choose_dtype(arguments.dtype, device)
         weights = arguments.weights or released
@@ -107,12 +118,14 @@ class Evaluated:
             "inference": inference,
             "memory": arguments.memory if inference == "stream" else None,
             "camera_memory": arguments.camera_memory if inference == "stream" and "camera" in heads else None,
+            "windows": arguments.windows,
             "dtype": str(dtype).removeprefix("torch."),
             "device": device.type,
             "size": size,
         }
         about = {"weights": str(weights), "machine": device_name(device)}
-        return cls(model, tuple(heads), size, inference, arguments.memory, arguments.camera_memory, settings, about)
+        how = (inference, arguments.memory, arguments.camera_memory, windows)
+        return cls(model, tuple(heads), size, *how, settings, about)
 
     def predict(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
         """What the network says of each frame of one sequence, S = 1, on the host.
@@ -121,8 +134,11 @@ class Evaluated:
             images: RGB in [0, 1], all of one size. (3, H, W) each
         """
         if self.inference == "stream":
-            session = StreamSession(
-                self.model, policy=parse_policy(self.memory), camera=self.camera_memory, heads=self.heads
+            options = {"policy": parse_policy(self.memory), "camera": self.camera_memory, "heads": self.heads}
+            session: StreamSession | WindowedSession = (
+                StreamSession(self.model, **options)
+                if self.windows is None
+                else WindowedSession(self.model, size=self.windows, **options)
             )
             for image in images:
                 yield session.push(image).to("cpu")
