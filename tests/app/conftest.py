@@ -65,7 +65,7 @@ def site(networks) -> Iterator[Site]:
     from streamvggt.app.gradio_app import PageOptions, build_page, serve
 
     scenes = Scenes()
-    options = PageOptions(max_frames=60, examples={"Example: a walk": ROOT / "assets" / "clip.mp4"})
+    options = PageOptions(max_frames=60, queue_size=1, examples={"Example: a walk": ROOT / "assets" / "clip.mp4"})
     blocks = build_page(networks, scenes, options)
     address = serve(blocks, scenes, options, block=False)
     yield Site(address, scenes)

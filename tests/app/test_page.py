@@ -5,6 +5,7 @@ Pictures of it are kept in results/screenshots.
 
 import io
 import re
+import threading
 import time
 import zipfile
 
@@ -145,15 +146,19 @@ def test_from_upload_to_points_sliders_and_downloads(visitor):
     assert not [address for address in addresses if not address.startswith(("http://127.0.0.1:", "blob:", "data:"))]
 
 
-def test_stop_keeps_what_is_there(visitor, networks, monkeypatch):
-    model = networks.get("small")
-    slow = type(model).forward
+@pytest.fixture
+def slow_network(networks, monkeypatch):
+    kind = type(networks.get("small"))
+    quick = kind.forward
 
     def forward(self, *arguments, **options):
         time.sleep(0.3)
-        return slow(self, *arguments, **options)
+        return quick(self, *arguments, **options)
 
-    monkeypatch.setattr(type(model), "forward", forward)
+    monkeypatch.setattr(kind, "forward", forward)
+
+
+def test_stop_keeps_what_is_there(visitor, slow_network):
     page = visitor()
     page.get_by_role("button", name="Example: a walk").click()
     viewer = viewer_of(page)
@@ -182,6 +187,44 @@ def test_two_visitors_stay_apart(visitor, photos):
     for route in ("", "news", "preview", "depth/0"):
         assert first.request.get(f"{first.url}{theirs}{route}").status == 200
         assert second.request.get(f"{second.url}{theirs}{route}").status == 404
+
+
+def test_one_has_the_network_one_waits_and_the_next_is_told_that_the_line_is_full(
+    visitor, photos, networks, monkeypatch
+):
+    kind = type(networks.get("small"))
+    unheld, go_on = kind.forward, threading.Event()
+
+    def forward(self, *arguments, **options):
+        assert go_on.wait(300)
+        return unheld(self, *arguments, **options)
+
+    monkeypatch.setattr(kind, "forward", forward)
+    monkeypatch.setattr("streamvggt.app.gradio_app.TELL_WAITING_EVERY", 0.2)
+    first, second, third = visitor(), visitor(), visitor()
+    for page in (first, second, third):
+        choose(page, *photos)
+    try:
+        first.locator("#start").click()
+        viewer_of(first).get_by_text("Frame 0 of 3").wait_for()
+        second.locator("#start").click()
+        second.get_by_text("One other visitor is before you.").wait_for()
+        viewer_of(second).get_by_text("Waiting for the network").wait_for()
+        keep_screenshot(second, "waiting")
+        third.locator("#start").click()
+        third.get_by_text("The line is full: 2 others run the network or wait for it.").wait_for()
+        viewer_of(third).get_by_text("Ready. Press Start.").wait_for()
+        keep_screenshot(third, "line-full")
+
+        second.close()  # which gives up the place
+        ahead = third.get_by_text("One other visitor is before you.")
+        while not ahead.is_visible():
+            third.locator("#start").click()
+            third.wait_for_timeout(300)
+    finally:
+        go_on.set()
+    for page in (first, third):
+        viewer_of(page).get_by_text("Done: 3 frames").wait_for()
 
 
 def test_a_text_file_named_mp4_gives_an_error_on_the_page(visitor, tmp_path):

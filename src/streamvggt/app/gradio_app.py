@@ -1,7 +1,7 @@
 """The page around the viewer: what to look at, with which settings, and a button.
 
 Results, progress and everything that can be done with them are in the viewer (`static/`), which talks to the scene
-itself (`server.py`); Gradio brings uploads, the queue and the look.
+itself (`server.py`); Gradio brings uploads, settings and the look.
 """
 
 import html
@@ -18,6 +18,7 @@ import cv2
 import gradio as gr
 from starlette.middleware import Middleware
 
+from streamvggt.app.line import Line, Place
 from streamvggt.app.networks import Networks
 from streamvggt.app.scene import RunSettings, Scene
 from streamvggt.app.scenes import Scenes
@@ -35,6 +36,7 @@ MEMORIES = {
 SWEEP_EVERY = 60.0  # seconds between looks for scenes to remove
 QUEUE_EVERY = 0.05  # seconds between looks for a visitor who waits
 TELL_EVERY = 1.0  # seconds between signs of life of a run; a page that was closed is noticed then
+TELL_WAITING_EVERY = 5.0  # the same of a visitor who waits
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif"]
 MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 
@@ -43,6 +45,11 @@ WAKE_VIEWER = """() => {
   const viewer = document.querySelector("#viewer iframe");
   viewer?.contentWindow.postMessage("expect-run", location.origin);
   if (innerWidth < 700) document.querySelector("#viewer").scrollIntoView({ behavior: "smooth" });
+}"""
+
+# It has run, or was refused: the viewer need not wait for it any longer.
+RUN_IS_OVER = """() => {
+  document.querySelector("#viewer iframe")?.contentWindow.postMessage("run-over", location.origin);
 }"""
 
 
@@ -63,6 +70,7 @@ class Page:
         self.networks = networks
         self.scenes = scenes
         self.options = options
+        self.line = Line(options.queue_size)
 
     def take_files(self, files: list[str] | None, request: gr.Request) -> tuple[str | None, str, str]:
         """A scene of uploaded files: its id, the viewer, what to tell."""
@@ -99,11 +107,20 @@ class Page:
         request: gr.Request,
     ) -> Iterator[str]:
         """Run the network over the scene; the viewer shows what comes of it."""
-        scene = self.scenes.get(scene_id, visitor_of(request.cookies)) if scene_id else None
-        if scene is None:
+        owner = visitor_of(request.cookies)
+        if not scene_id or self.scenes.get(scene_id, owner) is None:
             yield problem("Choose photos or a video first, or click the example.")
             return
-        yield from self._run(scene, self.settings(weights, memory, fps, max_frames, point_head))
+        try:
+            with self.line.join() as place:
+                yield from told_to_wait(place)
+                scene = self.scenes.get(scene_id, owner)
+                if scene is None:
+                    yield problem("You have chosen something else meanwhile, in another window.")
+                    return
+                yield from self._run(scene, self.settings(weights, memory, fps, max_frames, point_head))
+        except ValueError as error:  # the line is full; or the scene runs already, from another window
+            yield problem(str(error))
 
     def start_camera(
         self,
@@ -116,13 +133,16 @@ class Page:
     ) -> Iterator[tuple[str | None, str, str]]:
         """Run the network over what the visitor's camera sends: id, viewer, what to tell."""
         try:
-            scene = self.scenes.new(owner_of(request), "live")
+            owner = owner_of(request)
+            with self.line.join() as place:
+                for told in told_to_wait(place):
+                    yield None, empty(), told
+                scene = self.scenes.new(owner, "live")
+                show = viewer(scene, expect_run=True)
+                for told in self._run(scene, self.settings(weights, memory, fps, max_frames, point_head)):
+                    yield scene.id, show, told
         except ValueError as error:
             yield None, empty(), problem(str(error))
-            return
-        show = viewer(scene, expect_run=True)
-        for told in self._run(scene, self.settings(weights, memory, fps, max_frames, point_head)):
-            yield scene.id, show, told
 
     def settings(self, weights: str, memory: str, fps: float, max_frames: float, point_head: bool) -> RunSettings:
         """What the form says; `fps` 0 is every frame. Numbers are held to what the page allows."""
@@ -143,13 +163,17 @@ class Page:
                 if time.monotonic() - told > TELL_EVERY:
                     told = time.monotonic()
                     yield note("Running: watch it grow in the viewer.")
-        except ValueError as error:  # the scene runs already, from another window
-            yield problem(str(error))
-            return
         finally:
             steps.close()
         status = scene.status
         yield problem(status.message) if status.state == "failed" else ""
+
+
+def told_to_wait(place: Place) -> Iterator[str]:
+    """What to tell a visitor until it is their turn."""
+    while before := place.num_before:
+        yield note(f"{'One other visitor is' if before == 1 else f'{before} other visitors are'} before you.")
+        place.wait(TELL_WAITING_EVERY)
 
 
 def build_page(networks: Networks, scenes: Scenes, options: PageOptions) -> gr.Blocks:
@@ -211,14 +235,15 @@ def build_page(networks: Networks, scenes: Scenes, options: PageOptions) -> gr.B
 
         taken = [scene_id, frame, notice]
         settings = [weights, memory, fps, max_frames, point_head]
-        # One network at a time for all visitors; the others wait in the queue.
-        network = {"concurrency_limit": 1, "concurrency_id": "network"}
+        # One network at a time for all visitors; the others wait in our own line, which can say who is before them.
+        # Gradio's animation would be drawn all the time, by the processor if need be: the viewer tells how it goes.
+        network = {"concurrency_limit": None, "show_progress": "hidden"}
         files.upload(page.take_files, files, taken, concurrency_limit=2)
         files.clear(page.take_files, files, taken)
         for button in examples:
             button.click(page.take_example, button, taken)
         start.click(None, js=WAKE_VIEWER)
-        start.click(page.start, [scene_id, *settings], notice, **network)
+        start.click(page.start, [scene_id, *settings], notice, **network).then(None, js=RUN_IS_OVER)
         start_camera.click(page.start_camera, settings, taken, **network)
     blocks.queue(max_size=options.queue_size, api_open=False)
     # Gradio's queue looks for work a thousand times a second and for progress a hundred times: 5 % of a core, taken

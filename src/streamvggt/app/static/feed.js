@@ -57,6 +57,14 @@ export class Feed {
     this.wake?.();
   }
 
+  /** The run that was expected is over, or never began: ask once more how things are. */
+  expectNothing() {
+    if (this.wantedRun <= this.status.run) return; // it has been seen to begin
+    this.wantedRun = 0;
+    this.status = { ...this.status, state: "" };
+    this.wake?.();
+  }
+
   /** Show other points of the same frames: get them all again. */
   setSource(source) {
     this.source = source;

@@ -28,7 +28,9 @@ const depths = new Map(); // of frames looked at lately, by position
 const feed = new Feed({ onStatus, onFrame, onFrames, onRun, onTrouble });
 if (new URLSearchParams(location.search).has("expect-run")) feed.wantedRun = 1; // it begins by itself
 window.addEventListener("message", (event) => {
-  if (event.origin === location.origin && event.data === "expect-run") {
+  if (event.origin !== location.origin) return;
+  if (event.data === "run-over") feed.expectNothing();
+  if (event.data === "expect-run") {
     feed.expectRun();
     at("state").textContent = WAITING;
   }

@@ -1,0 +1,55 @@
+"""One visitor at a time has the network, in the order in which they came, and not too many wait."""
+
+import threading
+
+import pytest
+
+from streamvggt.app.line import Line
+
+
+def test_who_came_first_goes_first():
+    line = Line(at_most=2)
+    with line.join() as first:
+        with line.join() as second, line.join() as third:
+            assert [place.num_before for place in (first, second, third)] == [0, 1, 2]
+        with line.join() as fourth:
+            assert fourth.num_before == 1
+    with line.join() as fifth:
+        assert fifth.num_before == 0
+
+
+def test_a_full_line_takes_nobody_and_somebody_again_when_one_leaves():
+    line = Line(at_most=1)
+    with line.join():
+        with line.join(), pytest.raises(ValueError, match="full: 2 others .* Try again in some minutes"), line.join():
+            pass
+        with line.join() as next:
+            assert next.num_before == 1
+
+
+def test_a_place_is_given_up_when_its_visitor_runs_into_trouble():
+    line = Line(at_most=0)
+    with pytest.raises(ZeroDivisionError), line.join():
+        1 / 0
+    with line.join() as next:
+        assert next.num_before == 0
+
+
+def test_who_waits_is_woken_when_the_line_moves():
+    line = Line(at_most=1)
+    seen = []
+
+    def wait():
+        with line.join() as place:
+            joined.set()
+            while place.num_before:
+                place.wait(60)
+            seen.append(place.num_before)
+
+    joined = threading.Event()
+    waiting = threading.Thread(target=wait)
+    with line.join():
+        waiting.start()
+        assert joined.wait(60)
+    waiting.join(30)
+    assert seen == [0]
