@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="cuda, mps, cpu (default: the best there is)")
     parser.add_argument("--queue", type=int, default=8, help="visitors that may wait (default: 8)")
     parser.add_argument("--keep", type=float, default=60, metavar="MINUTES", help="until unused data is removed (60)")
+    parser.add_argument("--disk", type=float, default=20, metavar="GB", help="for uploads and results, at most (20)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
 
@@ -51,7 +52,7 @@ def main() -> None:
     is_private = not share and host in ("127.0.0.1", "localhost")
     networks = Networks({**{name: name for name in arguments.weights}, **MENU}, load, any_name=is_private)
     options = PageOptions(max_frames=arguments.max_frames, queue_size=arguments.queue, examples=EXAMPLES)
-    scenes = Scenes(keep_seconds=60 * arguments.keep)
+    scenes = Scenes(keep_seconds=60 * arguments.keep, most_bytes=int(1e9 * arguments.disk))
     serve(
         build_page(networks, scenes, options),
         scenes,

@@ -20,6 +20,7 @@ from starlette.middleware import Middleware
 
 from streamvggt.app.line import Line, Place
 from streamvggt.app.networks import Networks
+from streamvggt.app.quota import UploadQuota
 from streamvggt.app.scene import RunSettings, Scene
 from streamvggt.app.scenes import Scenes
 from streamvggt.app.server import STATIC, Visitors, scene_routes, visitor_of
@@ -85,9 +86,12 @@ class Page:
         return self._take([self.options.examples[name]], request)
 
     def _take(self, paths: list[Path], request: gr.Request) -> tuple[str | None, str, str]:
-        folder = self.scenes.new_folder()
         try:
             owner = owner_of(request)
+            folder = self.scenes.new_folder()
+        except ValueError as error:
+            return None, empty(), problem(str(error))
+        try:
             upload = take_uploads(paths, folder / "input", self.options.limits)
             scene = self.scenes.new(owner, upload.kind, partial(load_frames, upload.path), folder)
             scene.preview()
@@ -270,6 +274,7 @@ def serve(
         share: also by a public address, through gradio.live.
         block: False: go on at once; the caller closes `blocks` and `scenes`.
     """
+    middleware = [Middleware(Visitors), Middleware(UploadQuota, scenes, options.limits.hour_bytes)]
     cv2.setNumThreads(1)  # small pictures gain nothing from threads that wait for each other
     _, address, _ = blocks.launch(
         server_name=host,
@@ -283,7 +288,7 @@ def serve(
         footer_links=[],
         enable_monitoring=False,
         ssr_mode=False,
-        app_kwargs={"routes": scene_routes(scenes), "middleware": [Middleware(Visitors)], "docs_url": None},
+        app_kwargs={"routes": scene_routes(scenes), "middleware": middleware, "docs_url": None},
     )
     threading.Thread(target=sweep, args=(scenes,), daemon=True).start()
     if block:

@@ -1,11 +1,13 @@
 """All scenes of a running page: whose they are, how many there may be, when they go."""
 
+import os
 import secrets
 import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from streamvggt.app.scene import Scene
@@ -22,12 +24,20 @@ class Scenes:
         keep_seconds: a scene that nobody has looked at for so long is removed, files and all.
         per_owner: scenes a visitor may have; the next one takes the place of the oldest.
         at_most: scenes of all visitors together.
+        most_bytes: that all of it may take on the disk when something new is begun.
     """
 
-    def __init__(self, keep_seconds: float = 3600, per_owner: int = 2, at_most: int = 100):
+    def __init__(
+        self,
+        keep_seconds: float = 3600,
+        per_owner: int = 2,
+        at_most: int = 100,
+        most_bytes: int = 20_000_000_000,
+    ):
         self.keep_seconds = keep_seconds
         self.per_owner = per_owner
         self.at_most = at_most
+        self.most_bytes = most_bytes
         self.folder = Path(tempfile.mkdtemp(prefix="streamvggt-"))  # mode 0700
         self._scenes: dict[str, tuple[str | None, Scene]] = {}
         self._lock = threading.Lock()
@@ -59,10 +69,25 @@ class Scenes:
             return scene
 
     def new_folder(self) -> Path:
-        """A folder with an unguessable name, for what a visitor brings."""
+        """A folder with an unguessable name, for what a visitor brings.
+
+        Raises:
+            ValueError: there is no room left.
+        """
+        if self.num_bytes() > self.most_bytes:
+            raise ValueError("There is no room left for new scenes at the moment: try again later.")
         folder = self.folder / secrets.token_urlsafe(24)
         folder.mkdir(mode=0o700)
         return folder
+
+    def num_bytes(self) -> int:
+        """What all scenes and uploads take on the disk."""
+        total = 0
+        for folder, _, names in os.walk(self.folder):
+            for name in names:
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    total += os.lstat(os.path.join(folder, name)).st_size
+        return total
 
     def get(self, id: str, owner: str | None) -> Scene | None:
         """A visitor's scene; None if there is none of that name, or it is another visitor's."""

@@ -32,11 +32,15 @@ READERS = tuple(name for name in IMAGE_SUFFIXES if name != "MPO")  # which the r
 
 @dataclass(frozen=True)
 class UploadLimits:
-    """num_photos: of one scene. total_bytes: of all files, unpacked. pixels: of a photo or of a video's frames."""
+    """num_photos: of one scene. total_bytes: of all its files, unpacked. pixels: of a photo or of a video's frames.
+
+    hour_bytes: that a visitor may upload within an hour.
+    """
 
     num_photos: int = 500
     total_bytes: int = 1_000_000_000
     pixels: int = 50_000_000
+    hour_bytes: int = 4_000_000_000
 
 
 @dataclass(frozen=True)

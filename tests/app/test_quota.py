@@ -1,0 +1,71 @@
+"""Uploads beyond the quota are refused before they are received."""
+
+import pytest
+
+pytest.importorskip("starlette", reason="the server needs `pip install -r requirements_demo.txt`")
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from streamvggt.app import quota
+from streamvggt.app.quota import UploadQuota
+from streamvggt.app.server import COOKIE
+
+
+@pytest.fixture
+def application(scenes):
+    async def upload(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(str(len(await request.body())))
+
+    routes = [Route("/gradio_api/upload", upload, methods=["POST"])]
+    return Starlette(routes=routes, middleware=[Middleware(UploadQuota, scenes=scenes, visitor_bytes=100)])
+
+
+def upload(application, visitor: str, content: bytes):
+    client = TestClient(application, cookies={COOKIE: visitor})
+    return client.post("/gradio_api/upload", content=content, headers={"content-type": "multipart/form-data"})
+
+
+def test_a_visitor_uploads_so_much_and_others_as_well(application):
+    assert upload(application, "me", bytes(60)).text == "60"
+    assert upload(application, "me", bytes(40)).text == "40"
+    refused = upload(application, "me", bytes(1))
+    assert refused.status_code == 413
+    assert "within an hour: try again later" in refused.text
+    assert upload(application, "you", bytes(100)).text == "100"
+
+
+def test_what_was_refused_does_not_count_and_what_is_long_ago_neither(application, monkeypatch):
+    assert upload(application, "me", bytes(101)).status_code == 413
+    assert upload(application, "me", bytes(100)).status_code == 200
+    assert upload(application, "me", bytes(100)).status_code == 413
+    monkeypatch.setattr(quota, "PERIOD", -1.0)
+    assert upload(application, "me", bytes(100)).status_code == 200
+
+
+def test_all_together_have_so_much_room(application, scenes):
+    scenes.most_bytes = 80
+    (scenes.new_folder() / "input").write_bytes(bytes(50))
+    assert scenes.num_bytes() == 50
+    assert upload(application, "me", bytes(30)).status_code == 200
+    refused = upload(application, "me", bytes(31))
+    assert (refused.status_code, refused.text[:25]) == (413, "There is no room left for")
+    (scenes.new_folder() / "result").write_bytes(bytes(31))
+    with pytest.raises(ValueError, match="no room left"):
+        scenes.new("me", "live")
+
+
+def test_an_upload_of_unknown_length_is_refused(application):
+    answer = TestClient(application).post("/gradio_api/upload", content=iter([bytes(10)]))
+    assert answer.status_code == 411
+
+
+def test_other_messages_are_small(application, monkeypatch):
+    client = TestClient(application)
+    assert client.post("/gradio_api/upload", content=bytes(200)).text == "200"
+    monkeypatch.setattr(quota, "MESSAGE_BYTES", 200)
+    assert client.post("/gradio_api/upload", content=bytes(201)).status_code == 413
