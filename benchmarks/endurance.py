@@ -1,0 +1,327 @@
+"""50,000 frames through one process, and the same stream through a process that is killed again and again.
+
+    python benchmarks/endurance.py --out benchmarks/endurance.md
+
+A small network streams in a child process, which notes every 500 frames what it takes of the machine: processor time,
+memory, open files, threads, Python objects. Then a second child streams the same frames and is killed (SIGKILL), now at
+any moment, now in the middle of saving its state; another one goes on from the last state on disk. Every answer of
+every process must be that of the uninterrupted one to the bit.
+
+Of the memories, `pool` is four streams in one pool that are saved together.
+"""
+
+import argparse
+import gc
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import psutil
+import torch
+from machine import publish
+from tqdm import tqdm
+
+from streamvggt import FrameBlocks, KeyDiversity, ProbeSaliency, SessionPool, StreamSession, StreamVGGT, Window
+from streamvggt.files import unfinished
+from streamvggt.stream.policy import parse_policy
+
+NETWORK = {
+    "image_size": 56,
+    "embed_dim": 32,
+    "depth": 2,
+    "num_heads": 2,
+    "encoder_depth": 1,
+    "encoder_num_heads": 2,
+    "camera_trunk_depth": 1,
+    "camera_num_heads": 2,
+    "camera_iterations": 2,
+    "dpt_layers": (0, 0, 1, 1),
+    "dpt_features": 16,
+    "dpt_channels": (8, 16, 16, 16),
+    "heads": ("camera", "depth"),
+}
+IMAGE_SIZE = (14, 28)
+POOL = "pool"
+POOL_POLICIES = (Window(1, 8), FrameBlocks(8), KeyDiversity(8), ProbeSaliency(5))
+NOTE_EVERY = 500  # frames
+RECORD = struct.Struct("<I8s")  # frame, digest of its answers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--memory", nargs="+", default=["window:1,8", "saliency:5,4", POOL], help="policies, or pool")
+    parser.add_argument("--frames", type=int, default=50_000, help="of one stream; a pool's streams share them")
+    parser.add_argument("--killed-frames", type=int, default=10_000, help="of the stream that is killed")
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--save-every", type=int, default=500, help="frames")
+    parser.add_argument("--work", type=Path, help="folder for states and notes (default: a temporary one)")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        stream(arguments.child, arguments.frames, arguments.save_every, arguments.work)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        work = arguments.work or Path(temporary)
+        rows, notes = [], {}
+        for memory in arguments.memory:
+            share = len(POOL_POLICIES) if memory == POOL else 1
+            whole, killed = work / memory / "whole", work / memory / "killed"
+            run_until(whole, memory, arguments.frames // share, arguments.save_every)
+            notes[memory] = [json.loads(line) for line in (whole / "notes.txt").read_text().splitlines()]
+            kills = run_killed(killed, memory, arguments.killed_frames // share, arguments)
+            rows.append(row(memory, notes[memory], share, kills, compare(whole, killed)))
+        report(rows, notes, arguments)
+
+
+def stream(memory: str, num_frames: int, save_every: int, folder: Path) -> None:
+    """The child: goes on from the last state in `folder`, if there is one."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = StreamVGGT(**NETWORK).eval().requires_grad_(False)
+    images = torch.rand(97, 3, *IMAGE_SIZE)
+    streams = Together(model, folder) if memory == POOL else Single(model, memory, folder)
+    process = psutil.Process()
+    begun, spent_saving, done_before = time.process_time(), 0.0, streams.num_frames
+    with (folder / "answers.bin").open("ab") as answers, (folder / "notes.txt").open("a") as notes:
+        for frame in range(streams.num_frames, num_frames):
+            said = streams.push(images, frame)
+            digest = hashlib.blake2b(digest_size=8)
+            for prediction in said:
+                for value in prediction.numpy().values():
+                    digest.update(value.tobytes())
+            del said, prediction
+            answers.write(RECORD.pack(frame, digest.digest()))
+            answers.flush()
+            if (frame + 1) % save_every == 0:
+                before = time.process_time()
+                streams.save()
+                spent_saving += time.process_time() - before
+            if (frame + 1) % NOTE_EVERY == 0:
+                spent = time.process_time() - begun
+                gc.collect()
+                note = {
+                    "frame": frame + 1,
+                    "ms": (spent - spent_saving) / (frame + 1 - done_before) * 1000,
+                    "rss": process.memory_info().rss,
+                    "files": process.num_fds(),
+                    "threads": process.num_threads(),
+                    "objects": len(gc.get_objects()),
+                    "memory": streams.num_bytes,
+                }
+                notes.write(json.dumps(note) + "\n")
+                notes.flush()
+                begun, spent_saving, done_before = time.process_time(), 0.0, frame + 1
+
+
+class Single:
+    """One session, saved to one file."""
+
+    def __init__(self, model, memory: str, folder: Path):
+        self.session = StreamSession(model, policy=parse_policy(memory))
+        self.path = folder / "state.pt"
+        if self.path.exists():
+            self.session.restore(self.path)
+
+    @property
+    def num_frames(self) -> int:
+        return self.session.num_frames
+
+    @property
+    def num_bytes(self) -> int:
+        return self.session.num_bytes
+
+    def push(self, images, frame: int) -> list:
+        return [self.session.push(images[frame % len(images)])]
+
+    def save(self) -> None:
+        self.session.save(self.path)
+
+
+class Together:
+    """Streams of a pool, saved to one folder for each time, so that all go on from the same frame.
+
+    In a batch of other streams a stream's answers differ by rounding: to the bit, all must go on together.
+    """
+
+    def __init__(self, model, folder: Path):
+        self.pool = SessionPool(model)
+        self.streams = [self.pool.open(policy=policy) for policy in POOL_POLICIES]
+        self.folder = folder / "states"
+        self.folder.mkdir(exist_ok=True)
+        if saved := self._saved():
+            for number, stream in enumerate(self.streams):
+                stream.restore(saved[-1] / f"{number}.pt")
+
+    def _saved(self) -> list[Path]:
+        return sorted(path for path in self.folder.iterdir() if path.suffix != ".part")
+
+    @property
+    def num_frames(self) -> int:
+        return self.streams[0].session.num_frames
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(stream.session.num_bytes for stream in self.streams)
+
+    def push(self, images, frame: int) -> list:
+        futures = [stream.push(images[(frame + number) % len(images)]) for number, stream in enumerate(self.streams)]
+        self.pool.step()
+        return [future.result() for future in futures]
+
+    def save(self) -> None:
+        before = self._saved()
+        place = self.folder / f"{self.num_frames:08d}"
+        part = place.with_suffix(".part")
+        for number, stream in enumerate(self.streams):
+            stream.save(part / f"{number}.pt")
+        os.replace(part, place)
+        for path in before:
+            shutil.rmtree(path)
+
+
+def start(folder: Path, memory: str, num_frames: int, save_every: int) -> subprocess.Popen:
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, __file__, "--child", memory, "--frames", str(num_frames)]
+    return subprocess.Popen([*command, "--save-every", str(save_every), "--work", str(folder)])
+
+
+def run_until(folder: Path, memory: str, num_frames: int, save_every: int) -> None:
+    child = start(folder, memory, num_frames, save_every)
+    path = folder / "notes.txt"
+    with tqdm(total=num_frames, desc=f"{memory}, whole", unit="frame", dynamic_ncols=True) as bar:
+        while child.poll() is None:
+            time.sleep(1)
+            lines = path.read_text().splitlines() if path.exists() else []
+            bar.update((json.loads(lines[-1])["frame"] if lines else 0) - bar.n)
+    assert child.returncode == 0
+
+
+def run_killed(folder: Path, memory: str, num_frames: int, arguments) -> dict[str, int]:
+    """Kill the child again and again, then let it come to its end. Answers how it was killed how often."""
+    dice = random.Random(0)
+    kills = {"at any moment": 0, "while saving": 0}
+    for number in tqdm(range(arguments.kills), desc=f"{memory}, killed", unit="kill", dynamic_ncols=True):
+        child = start(folder, memory, num_frames, arguments.save_every)
+        answers = folder / "answers.bin"
+        size = answers.stat().st_size if answers.exists() else 0
+        while child.poll() is None and (answers.stat().st_size if answers.exists() else 0) <= size:
+            time.sleep(0.01)  # it is loading
+        if number % 2:
+            how = "while saving"
+            while child.poll() is None and not is_saving(folder):
+                pass
+        else:
+            how = "at any moment"
+            time.sleep(dice.uniform(0.2, 2))
+        child.send_signal(signal.SIGKILL)
+        if child.wait() != -signal.SIGKILL:
+            break  # it was faster
+        kills[how] += 1
+    run_until(folder, memory, num_frames, arguments.save_every)
+    return kills
+
+
+def is_saving(folder: Path) -> bool:
+    return unfinished(folder / "state.pt").exists() or any(folder.glob("states/*.part/.*"))
+
+
+def compare(whole: Path, killed: Path) -> dict[str, int]:
+    """Every answer of the killed processes against that of the uninterrupted one."""
+    expected = dict(records(whole))
+    found = list(records(killed))
+    frames = {frame for frame, _ in found}
+    assert frames == set(range(len(frames)))
+    return {
+        "frames": len(frames),
+        "again": len(found) - len(frames),
+        "different": sum(expected[frame] != digest for frame, digest in found),
+    }
+
+
+def records(folder: Path) -> list[tuple[int, bytes]]:
+    data = (folder / "answers.bin").read_bytes()
+    return list(RECORD.iter_unpack(data[: len(data) // RECORD.size * RECORD.size]))
+
+
+def row(memory: str, notes: list[dict], share: int, kills: dict[str, int], compared: dict[str, int]) -> str:
+    settled = notes[len(notes) // 10 :]
+
+    def span(what: str, scale: float = 1, digits: int = 0) -> str:
+        values = [note[what] / scale for note in settled]
+        low, high = min(values), max(values)
+        return f"{low:.{digits}f}" if low == high else f"{low:.{digits}f} to {high:.{digits}f}"
+
+    tenths = np.array_split([note["ms"] for note in notes], 10)
+    times = [float(np.median(tenth)) for tenth in tenths[1:] if len(tenth)]
+    cells = [
+        f"`{memory}`",
+        f"{notes[-1]['frame'] * share:,}",
+        f"{min(times):.2f} to {max(times):.2f} (±{(max(times) - min(times)) / (max(times) + min(times)) * 100:.1f} %)",
+        span("rss", 1e6, 1),
+        span("files"),
+        span("threads"),
+        span("objects"),
+        span("memory", 1e3, 1),
+        f"{kills['at any moment']} + {kills['while saving']}",
+        f"{compared['frames'] * share:,} + {compared['again'] * share:,}",
+        str(compared["different"]),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def report(rows: Sequence[str], notes: dict[str, list[dict]], arguments) -> None:
+    lines = [
+        f"# Endurance: {arguments.frames:,} frames, and being killed",
+        "",
+        f"A network of 2 layers on {IMAGE_SIZE[1]}×{IMAGE_SIZE[0]} pixels, in one process; a state is saved every "
+        f"{arguments.save_every} frames. Lowest and highest from a tenth of the run on; processor time per step as "
+        "medians of tenths, without the saving. `pool`: "
+        + ", ".join(f"`{policy}`" for policy in POOL_POLICIES)
+        + ", four frames a step.",
+        "",
+        "Then the same stream, killed at any moment + while it saved its state, restored from what was on disk. Its "
+        "answers (+ those computed a second time after a kill) against the uninterrupted run's, bit for bit.",
+        "",
+        "| memory | frames | ms | process, MB | open files | threads | Python objects | stream's memory, kB | kills | "
+        "answers compared | different |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+        *rows,
+    ]
+    if arguments.out:
+        draw(notes, arguments.out.with_suffix(".png"))
+        lines += ["", f"![curves]({arguments.out.stem}.png)"]
+    publish(lines, arguments.out, torch.device("cpu"))
+
+
+def draw(notes: dict[str, list[dict]], path: Path) -> None:
+    figure, axes = plt.subplots(1, 4, figsize=(14, 3.5), layout="constrained")
+    shown = (("ms", 1, "processor ms per step"), ("rss", 1e6, "process, MB"), ("files", 1, "open files"))
+    for axis, (what, scale, title) in zip(axes, (*shown, ("objects", 1, "Python objects")), strict=True):
+        for memory, of_memory in notes.items():
+            frames = [note["frame"] for note in of_memory]
+            axis.plot(frames, [note[what] / scale for note in of_memory], lw=1, label=memory)
+        axis.set(xlabel="frame", title=title)
+        axis.set_ylim(0, None)
+    axes[0].legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+
+
+if __name__ == "__main__":
+    main()
