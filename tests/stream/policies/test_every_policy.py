@@ -68,13 +68,21 @@ def test_memory_is_flat(policy):
     }
     session = StreamSession(tiny(heads=("camera", "depth"), **small), policy=policy, heads=("camera", *policy.looks_at))
     frames = images(1, 10, 14, 28)[0]
-    sizes = []
+    sizes, entries = [], []
     for number in range(210):
         session.push(frames[number % 10])
         sizes.append(session.memory.num_bytes)
+        entries.append(num_entries(session.memory.state()))
     assert set(sizes[40:100]) == set(sizes[150:])  # what policies note may come and go
+    assert set(entries[40:100]) == set(entries[150:])  # and no list of numbers hides beside the tensors
     assert max(session.memory.num_tokens) < 12 * 7
     assert max(len(cache) for blocks in session.memory.camera for cache in blocks) <= 12
+
+
+def num_entries(state):
+    """Of lists within lists, all in all."""
+    parts = state.values() if isinstance(state, dict) else state if isinstance(state, list) else []
+    return 1 + sum(num_entries(part) for part in parts)
 
 
 @pytest.mark.parametrize("policy", BOUNDED, ids=repr)

@@ -1,0 +1,25 @@
+"""A stream whose process is killed goes on from its saved state as if nothing had happened."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import crashing
+import pytest
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+def test_a_killed_stream_goes_on_to_the_bit(tmp_path):
+    tests = Path(crashing.__file__).parent
+    path = os.pathsep.join([str(tests.parent / "src"), str(tests)])
+    subprocess.run([sys.executable, crashing.__file__, tmp_path], check=True, env={**os.environ, "PYTHONPATH": path})
+    for name in crashing.POLICIES:
+        whole = (tmp_path / name / "whole" / "answers.txt").read_text().splitlines()
+        killed = (tmp_path / name / "killed" / "answers.txt").read_text().splitlines()
+        assert len(whole) == crashing.NUM_FRAMES
+        assert set(killed) == set(whole)  # those that were computed twice, too
+        times = Counter(int(line.split()[0]) for line in killed)
+        # Killed after 20, saved at 14; while saving 59, saved at 44; after 60, saved at 59; twice while saving 104.
+        assert times == Counter([*range(150), *range(15, 21), *range(45, 61), *(2 * [*range(90, 105)])])
