@@ -28,12 +28,12 @@ def found(cache: KVCache) -> list[int]:
 
 def test_a_new_frame_takes_the_place_of_a_dropped_one():
     cache = filled(range(5), capacity=5)
-    before = cache._keys.data_ptr()
+    before = cache._keys[0].data_ptr()
     cache.drop([2])
     assert len(cache) == 4 * P
     cache.append(5, tokens(5), -tokens(5))
     assert found(cache) == [0, 1, 5, 3, 4]
-    assert cache._keys.data_ptr() == before
+    assert cache._keys[0].data_ptr() == before
 
 
 def test_holes_are_filled_from_the_end():
@@ -50,8 +50,8 @@ def test_holes_are_filled_from_the_end():
 def test_contents_are_views_not_copies():
     cache = filled(range(3))
     keys, values = cache.contents()
-    assert keys.untyped_storage().data_ptr() == cache._keys.untyped_storage().data_ptr()
-    assert values.untyped_storage().data_ptr() == cache._values.untyped_storage().data_ptr()
+    assert keys.untyped_storage().data_ptr() == cache._keys[0].untyped_storage().data_ptr()
+    assert values.untyped_storage().data_ptr() == cache._values[0].untyped_storage().data_ptr()
 
 
 def test_slots_double_and_stop_at_the_capacity():
@@ -59,12 +59,12 @@ def test_slots_double_and_stop_at_the_capacity():
     cache = KVCache(capacity=100)
     for frame in range(100):
         cache.append(frame, tokens(frame), -tokens(frame))
-        rooms.append(cache._keys.shape[2] // P)
+        rooms.append(cache._keys[0].shape[2] // P)
     assert sorted(set(rooms)) == [64, 100]
     unbounded = filled(range(20))
-    assert unbounded._keys.shape[2] // P == 32
+    assert unbounded._keys[0].shape[2] // P == 32
     assert found(unbounded) == list(range(20))
-    assert filled([0], capacity=3)._keys.shape[2] == 3 * P
+    assert filled([0], capacity=3)._keys[0].shape[2] == 3 * P
 
 
 def test_a_frame_may_fill_several_slots_and_leaves_with_all_of_them():

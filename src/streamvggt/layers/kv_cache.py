@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from streamvggt.layers.attention import Kernel
+from streamvggt.layers.storage import StorageName, find_storage
 
 FIRST_SLOTS = 8  # where the number of frames is not known beforehand
 MOST_SLOTS_AT_ONCE = 64  # a larger known capacity is reached by doubling
@@ -40,18 +41,28 @@ class KVCache:
 
     A layer may also be pruned token by token (`keep_tokens`); from then on it only grows at the end.
 
+    How keys and values are stored is a matter of its own (`storage`).
+
     Not differentiable: what is stored carries no gradient.
 
     B streams · N heads · T tokens held · D head width.
     """
 
-    def __init__(self, capacity: int | None = None, *, remnants: int = 0, remnant_tokens: int = 1):
+    def __init__(
+        self,
+        capacity: int | None = None,
+        *,
+        remnants: int = 0,
+        remnant_tokens: int = 1,
+        storage: StorageName = "plain",
+    ):
         """
         Args:
             capacity: the most slots that will be needed, if known.
             remnants: slots dropped, the latest so many, of which the first `remnant_tokens` tokens stay.
         """
         self.capacity = capacity
+        self.storage = find_storage(storage)
         self.remnant_tokens = remnant_tokens
         self.num_dropped = 0  # slots that have left a remnant, overwritten ones too
         self._front = remnants * remnant_tokens  # where the first slot begins
@@ -60,27 +71,37 @@ class KVCache:
         self.pruned = False
         self._free: set[int] = set()  # slots whose frame was dropped
         self._length = 0  # tokens in use, from the first slot on
-        self._keys = self._values = None  # (B, N, front + room, D)
+        self._keys: list[Tensor] = []  # planes of the storage, (B, N, front + room, any) each
+        self._values: list[Tensor] = []
 
     @torch.no_grad()
     def append(self, frame: int, keys: Tensor, values: Tensor) -> None:
         """Remember one frame's keys and values. (B, N, P, D), P the same for every frame unless pruned"""
         tokens = self.frame_tokens = keys.shape[2]
+        planes = self.storage.encode(keys) + self.storage.encode(values)
         if self._free:
-            slot = min(self._free)
-            self._free.remove(slot)
-            self.frames[slot] = frame
-            start = slot * tokens
+            start = self.claim(frame) * tokens
         else:
             if not self.pruned:
                 self.frames.append(frame)
             start = self._length
             if start + tokens > self._room:
-                self._resize(self._wanted(start + tokens), keys)
+                self._resize(self._wanted(start + tokens), planes)
             self._length = start + tokens
-        start += self._front
-        self._keys[:, :, start : start + tokens] = keys
-        self._values[:, :, start : start + tokens] = values
+        self._write(self._front + start, planes)
+
+    def claim(self, frame: int) -> int:
+        """Give a free slot, of which there must be one, to a frame whose keys and values are about to be written."""
+        slot = min(self._free)
+        self._free.remove(slot)
+        self.frames[slot] = frame
+        return slot
+
+    @property
+    def is_steady(self) -> bool:
+        """Full but for one slot, and all remnants there: the next frame takes that slot, and no shape changes."""
+        is_full = self.capacity is not None and len(self.frames) == self.capacity and len(self._free) == 1
+        return is_full and self._remnant_length == self._front
 
     def drop(self, frames: Collection[int]) -> None:
         """Forget frames, but for their remnants; those that are not held are ignored. No other data moves."""
@@ -107,30 +128,39 @@ class KVCache:
             index: into the tokens of `contents()`. (B, N, T_kept)
         """
         assert not self._front, "a layer of remnants is not pruned by tokens"
-        keys, values = self.contents()
-        where = index[..., None].expand(-1, -1, -1, keys.shape[-1])
-        kept_keys, kept_values = keys.gather(2, where), values.gather(2, where)
+        self._fill_holes()
+        for plane in self._planes:
+            kept = plane.gather(2, index[..., None].expand(-1, -1, -1, plane.shape[-1]))
+            plane[:, :, : index.shape[2]] = kept
         self._length = index.shape[2]
-        self._keys[:, :, : self._length] = kept_keys
-        self._values[:, :, : self._length] = kept_values
         self.frames, self.pruned = [], True
 
     def make_room(self, tokens: int) -> None:
         """Have room for exactly so many tokens, as many as are held at least, so that they can come without a copy."""
         assert tokens >= self._length
         if tokens != self._room:
-            self._resize(tokens, self._keys)
+            self._resize(tokens, self._planes)
 
     def contents(self) -> tuple[Tensor, Tensor]:
-        """All keys and values held, as views of the remnants and the slots in use. (B, N, T, D) each"""
+        """All keys and values held: views of the remnants and the slots in use, if they are stored as they are.
+
+        (B, N, T, D) each
+        """
         self._fill_holes()
-        held = slice(self._front - self._remnant_length, self._front + self._length)
-        return self._keys[:, :, held], self._values[:, :, held]
+        return self._decoded(self._keys, self._held), self._decoded(self._values, self._held)
+
+    def planes(self) -> tuple[list[Tensor], list[Tensor]]:
+        """What keys and values are stored in, as views of the remnants and all slots, free ones too."""
+        return [plane[:, :, self._held] for plane in self._keys], [plane[:, :, self._held] for plane in self._values]
+
+    def place(self, slot: int) -> int:
+        """Where a slot begins, in tokens of `planes()`."""
+        return self._remnant_length + slot * self.frame_tokens
 
     def keys_of(self, frame: int) -> Tensor:
-        """One frame's keys, as a view of its slot. (B, N, P, D)"""
+        """One frame's keys, a view of its slot if they are stored as they are. (B, N, P, D)"""
         start = self._front + self.frames.index(frame) * self.frame_tokens
-        return self._keys[:, :, start : start + self.frame_tokens]
+        return self._decoded(self._keys, slice(start, start + self.frame_tokens))
 
     def __len__(self) -> int:
         """Tokens held."""
@@ -141,24 +171,22 @@ class KVCache:
     @property
     def num_bytes(self) -> int:
         """Memory taken, free slots included."""
-        return 0 if self._keys is None else 2 * self._keys.nbytes
+        return sum(plane.nbytes for plane in self._planes)
 
     def state(self) -> dict[str, object]:
         """What is held, slot by slot, free ones too: a cache restored from it goes on to the bit.
 
         {"frames": list of int or None, "frame_tokens": int, "pruned": bool, "num_dropped": int,
-        "keys", "values": (B, N, T, D) or None}
+        "keys", "values": list of planes, (B, N, T, any) each, empty where nothing came yet}
         """
-        held = slice(self._front - self._remnant_length, self._front + self._length)
-        keys = None if self._keys is None else self._keys[:, :, held].clone()
-        values = None if self._values is None else self._values[:, :, held].clone()
+        keys, values = self.planes()
         return {
             "frames": list(self.frames),
             "frame_tokens": self.frame_tokens,
             "pruned": self.pruned,
             "num_dropped": self.num_dropped,
-            "keys": keys,
-            "values": values,
+            "keys": [plane.clone() for plane in keys],
+            "values": [plane.clone() for plane in values],
         }
 
     @torch.no_grad()
@@ -167,15 +195,30 @@ class KVCache:
         self.frames, self.pruned = list(state["frames"]), state["pruned"]
         self.frame_tokens, self.num_dropped = state["frame_tokens"], state["num_dropped"]
         self._free = {slot for slot, frame in enumerate(self.frames) if frame is None}
-        self._keys = self._values = None
+        self._keys, self._values = [], []
         self._length = 0
-        if state["keys"] is not None:
-            keys, values = state["keys"].to(device), state["values"].to(device)
-            length = keys.shape[2] - self._remnant_length
-            self._resize(self._wanted(length), keys)
+        planes = [plane.to(device) for plane in (*state["keys"], *state["values"])]
+        if planes:
+            length = planes[0].shape[2] - self._remnant_length
+            self._resize(self._wanted(length), planes)
             self._length = length
-            held = slice(self._front - self._remnant_length, self._front + length)
-            self._keys[:, :, held], self._values[:, :, held] = keys, values
+            self._write(self._front - self._remnant_length, planes)
+
+    @property
+    def _planes(self) -> list[Tensor]:
+        return [*self._keys, *self._values]
+
+    @property
+    def _held(self) -> slice:
+        """Remnants and slots, free ones too."""
+        return slice(self._front - self._remnant_length, self._front + self._length)
+
+    def _decoded(self, planes: list[Tensor], where: slice) -> Tensor:
+        return self.storage.decode([plane[:, :, where] for plane in planes])
+
+    def _write(self, start: int, planes: list[Tensor]) -> None:
+        for plane, new in zip(self._planes, planes, strict=True):
+            plane[:, :, start : start + new.shape[2]] = new
 
     @property
     def _remnant_length(self) -> int:
@@ -198,7 +241,7 @@ class KVCache:
         tokens, size = self.frame_tokens, self.remnant_tokens
         start = self._front + slot * tokens
         place = self._front - (self.num_dropped * size) % self._front - size
-        for x in (self._keys, self._values):
+        for x in self._planes:
             x[:, :, place : place + size] = x[:, :, start : start + size]
         self.num_dropped += 1
 
@@ -214,7 +257,7 @@ class KVCache:
             if slot > last:
                 break
             start, end = self._front + slot * tokens, self._front + last * tokens
-            for x in (self._keys, self._values):
+            for x in self._planes:
                 x[:, :, start : start + tokens] = x[:, :, end : end + tokens]
             self.frames[slot] = self.frames.pop()
         self._free.clear()
@@ -223,7 +266,7 @@ class KVCache:
     @property
     def _room(self) -> int:
         """Tokens that fit in without growing."""
-        return 0 if self._keys is None else self._keys.shape[2] - self._front
+        return self._keys[0].shape[2] - self._front if self._keys else 0
 
     def _wanted(self, length: int) -> int:
         """Tokens to make room for where `length` are needed: more, since others will follow."""
@@ -233,15 +276,14 @@ class KVCache:
             wanted = min(wanted, self.capacity * self.frame_tokens)
         return max(length, wanted)
 
-    def _resize(self, room: int, like: Tensor) -> None:
-        """Move what is held to where there is room for so many tokens of the shape of `like` (B, N, any, D)."""
-        batch, heads, _, width = like.shape
+    def _resize(self, room: int, like: list[Tensor]) -> None:
+        """Move what is held to where there is room for so many tokens of planes like these, (B, N, any, any) each."""
         used = self._front + self._length
-        for name in ("_keys", "_values"):
-            held, resized = getattr(self, name), like.new_empty(batch, heads, self._front + room, width)
-            if held is not None:
-                resized[:, :, :used] = held[:, :, :used]
-            setattr(self, name, resized)
+        resized = [new.new_empty(*new.shape[:2], self._front + room, new.shape[3]) for new in like]
+        for old, new in zip(self._planes, resized, strict=False):
+            new[:, :, :used] = old[:, :, :used]
+        half = len(resized) // 2
+        self._keys, self._values = resized[:half], resized[half:]
 
 
 class SeeMemory:
@@ -273,3 +315,29 @@ class SeeMemory:
                 self.watch(q_frame, self.cache)
             seen.append(kernel(q_frame, *self.cache.contents()))
         return torch.cat(seen, 2) if len(seen) > 1 else seen[0]
+
+
+class SeeSlots:
+    """Attention pattern of a stream whose memory is full: what differs between frames is told to the device alone.
+
+    The new frame is written where `index` says, then meets all there is: as `SeeMemory` for one frame, but no shape and
+    no address changes, so that a step can be recorded and played again.
+    """
+
+    def __init__(self, cache: KVCache, index: Tensor):
+        """
+        Args:
+            cache: full, but for one slot.
+            index: which of the tokens of its planes the new frame's take the place of, on the device. (P)
+        """
+        self.storage = cache.storage
+        self.keys, self.values = cache.planes()
+        self.index = index
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
+        return kernel(q, self._extended(self.keys, k), self._extended(self.values, v))
+
+    def _extended(self, planes: list[Tensor], new: Tensor) -> Tensor:
+        for plane, part in zip(planes, self.storage.encode(new), strict=True):
+            plane.index_copy_(2, self.index, part)
+        return self.storage.decode(planes)

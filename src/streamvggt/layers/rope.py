@@ -34,33 +34,38 @@ class Rotation:
         """
         if head_width % 4:
             raise ValueError(f"rotary positions need a head width that is a multiple of 4, not {head_width}")
-        height, width = grid
-        # Frequencies and angles in float32 whatever `dtype` is: they are part of the released network.
-        half = head_width // 2
-        frequency = base ** -(torch.arange(0, half, 2, device=device).float() / half)
-        row = torch.arange(1, height + 1, device=device).float()[:, None].expand(height, width)
-        column = torch.arange(1, width + 1, device=device).float()[None, :].expand(height, width)
-        position = torch.stack([row, column], -1).flatten(0, 1)  # (h·w, 2)
-        position = torch.cat([position.new_zeros(num_special, 2), position])  # (P, 2)
-        angle = position[..., None] * frequency  # (P, 2, D/4)
-        angle = torch.cat([angle, angle], -1).flatten(1)  # (P, D)
-        self.cos = angle.cos().to(dtype)
-        a, b, c, d = angle.sin().to(dtype).chunk(4, -1)
-        self._signed_sin = torch.cat([-a, b, -c, d], -1)
+        self.cos, self.signed_sin = cosines_and_sines(grid, num_special, head_width, base, device, dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Turned tokens of one or several frames. (B, N, S·P, D) → same, at least float32"""
         x = x.unflatten(2, (-1, self.cos.shape[0]))  # (B, N, S, P, D)
         a, b, c, d = x.chunk(4, -1)  # a, b: the row's half; c, d: the column's
-        return torch.addcmul(x * self.cos, torch.cat([b, a, d, c], -1), self._signed_sin).flatten(2, 3)
+        return torch.addcmul(x * self.cos, torch.cat([b, a, d, c], -1), self.signed_sin).flatten(2, 3)
 
 
-@lru_cache(maxsize=32)  # a stream has one; training a few sizes
+@torch.compiler.assume_constant_result
+def cosines_and_sines(
+    grid: tuple[int, int], num_special: int, head_width: int, base: float, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Cosines of all angles, and sines with the signs that a rotation gives them, made once. (2, P, D)"""
+    return _cosines_and_sines(grid, num_special, head_width, base, device, dtype)
+
+
+@lru_cache(maxsize=32)  # a stream has images of one size, training of a few
 @torch.inference_mode(False)  # what is kept may meet a gradient later
 @torch.no_grad()
-def rotation_of(
-    grid: tuple[int, int], num_special: int, head_width: int, device: torch.device, dtype: torch.dtype
-) -> Rotation:
-    """The rotation for images of this grid, made once; see `Rotation`. `dtype`: of the tokens."""
-    dtype = torch.promote_types(dtype, torch.float32)
-    return Rotation(grid, num_special, head_width, device=device, dtype=dtype)
+def _cosines_and_sines(
+    grid: tuple[int, int], num_special: int, head_width: int, base: float, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    height, width = grid
+    # Frequencies and angles in float32 whatever `dtype` is: they are part of the released network.
+    half = head_width // 2
+    frequency = base ** -(torch.arange(0, half, 2, device=device).float() / half)
+    row = torch.arange(1, height + 1, device=device).float()[:, None].expand(height, width)
+    column = torch.arange(1, width + 1, device=device).float()[None, :].expand(height, width)
+    position = torch.stack([row, column], -1).flatten(0, 1)  # (h·w, 2)
+    position = torch.cat([position.new_zeros(num_special, 2), position])  # (P, 2)
+    angle = position[..., None] * frequency  # (P, 2, D/4)
+    angle = torch.cat([angle, angle], -1).flatten(1)  # (P, D)
+    a, b, c, d = angle.sin().to(dtype).chunk(4, -1)
+    return torch.stack([angle.cos().to(dtype), torch.cat([-a, b, -c, d], -1)])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from streamvggt.layers.attention import Pattern, see_all
 from streamvggt.layers.block import Block
-from streamvggt.layers.rope import rotation_of
+from streamvggt.layers.rope import Rotation
 from streamvggt.layers.vision_transformer import VisionTransformer
 
 # Of the photos the encoder was pre-trained on, per RGB channel.
@@ -110,7 +110,9 @@ class Aggregator(nn.Module):
         patterns = patterns or [see_all] * self.depth
         layers = {self.depth - 1} if layers is None else layers
         x = torch.cat([self._special_tokens(patches, is_start), patches], 2)  # (B, S, P, C)
-        rotation = rotation_of(grid, self.num_special, self.head_width, x.device, x.dtype)
+        rotation = Rotation(
+            grid, self.num_special, self.head_width, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32)
+        )
         tokens = {}
         for layer, (frame_block, global_block) in enumerate(zip(self.frame_blocks, self.global_blocks, strict=True)):
             shown = partial(watch, layer) if watch is not None else None

@@ -175,11 +175,18 @@ def add_positions(x: Tensor, image_size: tuple[int, int], scale: float = 0.1) ->
     return x
 
 
+@torch.compiler.assume_constant_result
+def _along(span: float, count: int, channels: int, scale: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Sines, then cosines of the centres of `count` cells over [-span, span]. (channels, count)"""
+    return _made_along(span, count, channels, scale, dtype, device)
+
+
 @lru_cache(maxsize=128)  # a stream's images have one size, and a head asks for ten of these
 @torch.inference_mode(False)  # what is kept may meet a gradient later
 @torch.no_grad()
-def _along(span: float, count: int, channels: int, scale: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Sines, then cosines of the centres of `count` cells over [-span, span]. (channels, count)"""
+def _made_along(
+    span: float, count: int, channels: int, scale: float, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     edge = span * (count - 1) / count
     centres = torch.linspace(-edge, edge, count, device=device)
     return (scale * sines_and_cosines(centres, channels, base=100.0).to(dtype)).T

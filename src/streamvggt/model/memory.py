@@ -12,6 +12,7 @@ from torch import Tensor
 
 from streamvggt.layers.attention import Remnant
 from streamvggt.layers.kv_cache import KVCache, SeeMemory
+from streamvggt.layers.storage import StorageName
 from streamvggt.model.aggregator import Aggregator
 from streamvggt.model.tracking.stream import TrackMemory
 from streamvggt.prediction import Prediction
@@ -124,6 +125,7 @@ class Memory:
         policy: Policy | None = None,
         camera: CameraMemory = "exact",
         track_window: int = 8,
+        storage: StorageName = "plain",
     ):
         """
         Args:
@@ -131,21 +133,27 @@ class Memory:
                 full causal pass that training uses. "released": one cache for all refinements, as in the published
                 streaming code, whose numbers were made with it.
             track_window: later frames kept for tracking, besides the query frame.
+            storage: of keys and values: "plain", as they come; "int8": in a byte each.
         """
         if camera not in ("exact", "released"):
             raise ValueError(f"camera memory {camera!r} is unknown; choose 'exact' or 'released'")
         self.policy = policy or Policy()
         self.camera_mode = camera
+        self.storage = storage
         capacity = self.policy.capacity
         refinements = camera_iterations if camera == "exact" else 1
         slots_per_frame = 1 if camera == "exact" else camera_iterations
         camera_capacity = None if capacity is None else capacity * slots_per_frame
         remnants = self.policy.remnants
         self.layers = [
-            KVCache(capacity, remnants=remnants, remnant_tokens=Aggregator.num_special) for _ in range(num_layers)
+            KVCache(capacity, remnants=remnants, remnant_tokens=Aggregator.num_special, storage=storage)
+            for _ in range(num_layers)
         ]
         self.camera = [
-            [KVCache(camera_capacity, remnants=remnants * slots_per_frame) for _ in range(camera_blocks)]
+            [
+                KVCache(camera_capacity, remnants=remnants * slots_per_frame, storage=storage)
+                for _ in range(camera_blocks)
+            ]
             for _ in range(refinements)
         ]
         self.tracks = TrackMemory(track_window)
@@ -315,6 +323,7 @@ class Memory:
             "image_size": list(self.image_size) if self.image_size else None,
             "batch_size": self.batch_size,
             "camera_mode": self.camera_mode,
+            "storage": self.storage,
             "layers": [cache.state() for cache in self.layers],
             "camera": [[cache.state() for cache in blocks] for blocks in self.camera],
             "tracks": self.tracks.state(),
@@ -327,6 +336,8 @@ class Memory:
             raise ValueError(
                 f"the saved stream has camera memory {state['camera_mode']!r}, this one has {self.camera_mode!r}"
             )
+        if state["storage"] != self.storage:
+            raise ValueError(f"the saved stream has storage {state['storage']!r}, this one has {self.storage!r}")
         self.num_frames, self.held = state["num_frames"], list(state["held"])
         self.image_size = tuple(state["image_size"]) if state["image_size"] else None
         self.batch_size = state["batch_size"]

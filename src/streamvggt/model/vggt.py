@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from streamvggt.layers.attention import Remnant, SeePast, see_all
+from streamvggt.layers.storage import StorageName
 from streamvggt.model.aggregator import Aggregator
 from streamvggt.model.camera_head import CameraHead
 from streamvggt.model.dense_head import DenseHead
@@ -143,7 +144,12 @@ class VGGT(nn.Module):
         return self.config["heads"]
 
     def new_memory(
-        self, policy: Policy | None = None, *, camera: CameraMemory = "exact", track_window: int = 8
+        self,
+        policy: Policy | None = None,
+        *,
+        camera: CameraMemory = "exact",
+        track_window: int = 8,
+        storage: StorageName = "plain",
     ) -> Memory:
         """An empty past for one stream, or for a batch of streams that advance together.
 
@@ -151,6 +157,8 @@ class VGGT(nn.Module):
             policy: which frames stay; None: all.
             camera: "exact" equals the full causal pass; "released" equals the published streaming code.
             track_window: frames kept for tracking, besides the query frame.
+            storage: of keys and values: "plain", as they come; "int8": a byte each and a factor per token and head,
+                for half of bfloat16's memory.
 
         Raises:
             ValueError: this network sees all frames, so a later frame would change earlier answers.
@@ -167,6 +175,7 @@ class VGGT(nn.Module):
             policy=policy,
             camera=camera,
             track_window=track_window,
+            storage=storage,
         )
 
     def forward(

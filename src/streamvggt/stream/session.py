@@ -16,11 +16,13 @@ from torch import Tensor
 
 from streamvggt.files import atomic_write
 from streamvggt.frame import Frame
+from streamvggt.layers.storage import StorageName
 from streamvggt.model.memory import CameraMemory, Memory, Policy
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import fingerprint
 from streamvggt.prediction import Prediction
 from streamvggt.stream.policies.window import KeepAll
+from streamvggt.stream.steady import PREPARE, SteadyStep, Step, check_step
 
 TIMES_KEPT = 1000  # of the latest frames, for the statistics
 STATE_FORMAT = 3
@@ -61,6 +63,8 @@ class StreamSession:
         camera: CameraMemory = "exact",
         heads: Collection[str] | None = None,
         track_window: int = 8,
+        storage: StorageName = "plain",
+        step: Step = "eager",
     ):
         """
         Args:
@@ -69,9 +73,14 @@ class StreamSession:
             camera: "exact" poses equal the full causal pass; "released" ones equal the published streaming code.
             heads: those to run; None: all the model has.
             track_window: frames kept for tracking, besides the query frame.
+            storage: of keys and values: "plain", as they come; "int8": in a byte each, half of bfloat16's memory.
+            step: how a frame is computed once a memory of whole frames is full. "eager": as before; "graph": by
+                replaying a CUDA graph, to the same bit; "compiled": by torch.compile, to rounding; the first such frame
+                takes a minute and more. Points are followed by "eager" alone.
 
         Raises:
-            ValueError: the model cannot stream, or the policy looks at a head that is not to run.
+            ValueError: the model cannot stream, the policy looks at a head that is not to run, or the step does not
+                serve such a memory or device.
         """
         self.model = model
         self.policy = policy or KeepAll()
@@ -79,12 +88,21 @@ class StreamSession:
         self.heads = heads
         self._camera: CameraMemory = camera
         self._track_window = track_window
+        self._storage: StorageName = storage
+        self._step: Step = step
         self._device = next(model.parameters()).device
+        check_step(step, self.policy, camera, self._device)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything; the next frame is the first of a new stream."""
-        self.memory: Memory = self.model.new_memory(self.policy, camera=self._camera, track_window=self._track_window)
+        self.memory: Memory = self.model.new_memory(
+            self.policy, camera=self._camera, track_window=self._track_window, storage=self._storage
+        )
+        self._steady = None
+        if self._step != "eager":
+            heads = [head for head in self.model.heads if head != "track"] if self.heads is None else self.heads
+            self._steady = SteadyStep(self.model, self.memory, heads, PREPARE[self._step])
         self.times: deque[Timer] = deque(maxlen=TIMES_KEPT)
 
     @property
@@ -118,12 +136,17 @@ class StreamSession:
             raise ValueError(f"a frame is (3, H, W), or (B, 3, H, W) of several streams, not {tuple(image.shape)}")
         images = image.reshape(-1, 1, *image.shape[-3:]).to(self._device, non_blocking=True)
         if query_points is not None:
+            if self._steady is not None:
+                raise ValueError(f"step={self._step!r} cannot follow points: choose step='eager'")
             query_points = query_points.reshape(-1, *query_points.shape[-2:]).to(self._device)
         timer = Timer(self._device)
-        with torch.no_grad():
-            prediction = self.model(
-                images, heads=self.heads, query_points=query_points, memory=self.memory, patches=patches
-            )
+        if self._steady is not None and patches is None and self._steady.is_ready:
+            prediction = self._steady(images)
+        else:
+            with torch.no_grad():
+                prediction = self.model(
+                    images, heads=self.heads, query_points=query_points, memory=self.memory, patches=patches
+                )
         timer.stop()
         self.times.append(timer)
         return prediction

@@ -160,3 +160,24 @@ def test_heads_that_it_looks_at_must_run(model, policy):
         StreamSession(model, policy=policy, heads=("points",))
     with pytest.raises(ValueError, match=said):
         model(images(1, 1), heads=("points",), memory=model.new_memory(policy))
+
+
+@pytest.mark.parametrize("policy", BOUNDED, ids=repr)
+def test_keys_and_values_of_a_byte_change_little(policy, tmp_path):
+    model = tiny(heads=("camera", "depth"))
+    frames = images(2, 9, 14, 28).unbind(1)
+    plain = StreamSession(model, policy=policy)
+    session = StreamSession(model, policy=policy, storage="int8")
+    exact = [plain.push(frame) for frame in frames]
+    said = [session.push(frame) for frame in frames[:6]]
+    session.save(tmp_path / "state.pt")
+    other = StreamSession(model, policy=policy, storage="int8")
+    other.restore(tmp_path / "state.pt")
+    said += [session.push(frame) for frame in frames[6:]]
+    assert_same(concatenate([other.push(frame) for frame in frames[6:]]), concatenate(said[6:]), tolerance=0)
+    error = (concatenate(said).depth - concatenate(exact).depth).abs().max() / concatenate(exact).depth.std()
+    assert 0 < error < 0.05
+    assert session.memory.num_tokens == plain.memory.num_tokens
+    assert session.num_bytes < 0.4 * plain.num_bytes  # of float64
+    with pytest.raises(ValueError, match="storage 'int8', this one has 'plain'"):
+        plain.restore(tmp_path / "state.pt")

@@ -1,0 +1,106 @@
+"""One frame of a full memory: eager, compiled or replayed, in each number format and storage, beside eager float32.
+
+    python benchmarks/step.py --size tiny --out benchmarks/step-tiny-cpu.md
+
+Each case takes turns with eager float32, frame by frame, so that a machine whose speed wanders slows both alike.
+"""
+
+import argparse
+import shlex
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from components import HEADS, SIZES, clock
+from machine import describe
+
+from streamvggt import StreamSession, load_model
+from streamvggt.stream.frames import load_frames
+
+CLIP = Path(__file__).parents[1] / "assets" / "clip.mp4"
+
+
+def cases(device: torch.device, steps: list[str]) -> list[tuple[str, str, str]]:
+    """Number format, storage, step."""
+    chosen = [("float32", "plain", "eager"), ("float32", "int8", "eager"), ("bfloat16", "plain", "eager")]
+    chosen += [("bfloat16", "int8", "eager")]
+    return chosen + [(dtype, "plain", step) for step in steps for dtype in ("float32", "bfloat16")]
+
+
+def difference(ours: torch.Tensor, exact: torch.Tensor) -> float:
+    """Mean difference over the standard deviation of what is exact."""
+    return ((ours.float() - exact).abs().mean() / exact.std()).item()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=SIZES, default="tiny")
+    parser.add_argument("--steps", nargs="*", choices=("compiled", "graph"), default=["compiled"])
+    parser.add_argument("--frames", type=int, default=40, help="timed, after the memory is full")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    weights, (height, width), _, policy, fill, _ = SIZES[arguments.size]
+    read = clock(device)
+    images = [frame.image for frame in load_frames(CLIP, size=width, mode="crop")]
+    images = [torch.nn.functional.interpolate(image[None], (height, width)).to(device)[0] for image in images]
+    networks = {
+        dtype: load_model(weights, sees="past", heads=HEADS, dtype=getattr(torch, dtype), device=device)
+        for dtype in ("float32", "bfloat16")
+    }
+    command = shlex.join(["python", "benchmarks/step.py", *sys.argv[1:]])
+    how = "processor time of the one thread" if read is time.thread_time else "on the wall"
+    rows = []
+    for dtype, storage, step in cases(device, arguments.steps):
+        reference = StreamSession(networks["float32"], policy=policy)
+        session = StreamSession(networks[dtype], policy=policy, storage=storage, step=step)
+        times, plain_times, depth, pose = [], [], [], []
+        first = 0.0
+        for number in range(fill + 3 + arguments.frames):
+            image = images[number % len(images)]
+            spent = []
+            answers = []
+            for one in (reference, session):
+                begun, on_wall = read(), time.perf_counter()
+                answers.append(one.push(image))
+                spent.append(read() - begun)
+                first = max(first, time.perf_counter() - on_wall)
+            exact, said = answers
+            depth.append(difference(said.depth, exact.depth))
+            pose.append((said.pose_enc.float() - exact.pose_enc).abs().max().item())
+            if number >= fill + 3:
+                plain_times.append(spent[0])
+                times.append(spent[1])
+        ms, plain_ms = statistics.median(times) * 1e3, statistics.median(plain_times) * 1e3
+        rows.append(
+            f"| {step}, {dtype}, {storage} | {ms:.1f} | {plain_ms:.1f} | {ms / plain_ms:.2f} | {first:.1f} "
+            f"| {session.num_bytes / 1e6:.2f} | {statistics.mean(depth):.1e} | {max(pose):.1e} |"
+        )
+        print(rows[-1], flush=True)
+        text = "\n".join(
+            [
+                f"# A frame of {weights}, {width}×{height}, memory {policy}",
+                "",
+                f"Heads {', '.join(HEADS)}; frames of `assets/clip.mp4`. Medians of {arguments.frames} frames, {how};",
+                "eager float32 took turns with each case. The slowest frame compiles or records; on the wall.",
+                "Difference from eager float32: of depth the mean over its deviation; of the pose the largest.",
+                "",
+                "| step, weights, storage | ms | eager float32, ms | quotient | slowest frame, s | MB of memory "
+                "| depth | pose |",
+                "|---|---|---|---|---|---|---|---|",
+                *rows,
+                "",
+                f"`{command}`",
+                "",
+                describe(device),
+                "",
+            ]
+        )
+        arguments.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
