@@ -21,6 +21,7 @@ from PIL import Image
 from streamvggt.cli import run_record
 from streamvggt.cli.reconstruct import SavedState
 from streamvggt.export import Result, ResultWriter, finished_frames
+from streamvggt.model.device import choose_dtype
 from streamvggt.model.vggt import VGGT
 
 ALL_EXPORTS = {"scene.glb", "points.ply", "colmap", "trajectory.txt", "depth", "preview.mp4"}
@@ -103,11 +104,18 @@ def test_photos_of_different_sizes_are_padded_to_one(reconstruct, photos, tmp_pa
     assert [frame.content for frame in frames] == [(0, 0, 42, 56), (7, 0, 35, 56), (14, 0, 28, 56)]
 
 
-@pytest.mark.parametrize("more", [("--dtype", "bfloat16"), ("--camera-memory", "released"), ("--memory", "all")])
+@pytest.mark.parametrize("more", [("--dtype", "bfloat16"), ("--camera-memory", "released"), ("--storage", "int8")])
 def test_other_ways_to_compute(reconstruct, photos, tmp_path, more):
     assert reconstruct(photos, *more, "--max-frames", 3)[0] == 0
     assert len(Result(tmp_path / "out")) == 3
     assert more[1] in record_of(tmp_path / "out")["settings"].values()
+
+
+def test_low_memory_fills_in_what_is_not_given(reconstruct, photos, tmp_path):
+    assert reconstruct(photos, "--low-memory", "--memory", "window:1,2", "--max-frames", 3)[0] == 0
+    settings = record_of(tmp_path / "out")["settings"]
+    half = str(choose_dtype("half", torch.device("cpu"))).removeprefix("torch.")
+    assert (settings["memory"], settings["storage"], settings["dtype"]) == ("window:1,2", "int8", half)
 
 
 def test_the_point_head(reconstruct, photos, tmp_path):
@@ -172,6 +180,10 @@ def refused(reconstruct, photos, tmp_path):
         (["--device", "tpu"], "--device tpu is unknown; choose cuda, mps or cpu"),
         (["--device", "meta"], "--device meta is not served"),
         (["--dtype", "int8"], "choose from"),
+        (["--storage", "int4"], "choose from"),
+        (["--memory", "all", "--step", "compiled"], "needs a memory of whole frames that becomes full"),
+        (["--memory", "window", "--step", "graph"], "the model is on cpu: choose eager or compiled"),
+        (["--windows", "8,4", "--storage", "int8"], "--windows are computed with --storage plain"),
         (["--attention", "flash"], "flash"),
         (["--size", "100"], "multiple of the patch size 14; got 100, the nearest is 98"),
         (["--stride", "0"], "stride must be at least 1; got 0"),

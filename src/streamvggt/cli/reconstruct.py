@@ -10,6 +10,7 @@ import argparse
 import signal
 import time
 from pathlib import Path
+from typing import get_args
 
 import psutil
 import torch
@@ -20,17 +21,21 @@ from streamvggt.cli.run_record import RunRecord
 from streamvggt.export import Result, ResultWriter, finished_frames
 from streamvggt.files import unfinished
 from streamvggt.model.device import DTYPES, choose_device, choose_dtype
+from streamvggt.model.memory import StorageName
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import fingerprint, load_model
 from streamvggt.stream.frames import FrameSource, load_frames
 from streamvggt.stream.policies.window import KeepAll
 from streamvggt.stream.policy import MEMORIES, parse_policy
 from streamvggt.stream.session import StreamSession
+from streamvggt.stream.steady import PREPARE, check_step
 from streamvggt.stream.video import URL
 from streamvggt.stream.windows.session import WindowedSession, WindowStatistics
 from streamvggt.stream.windows.size import USAGE, WindowSize
 
 STATE_NAME = "stream_state.pt"
+DEFAULTS = {"memory": "all", "storage": "plain", "dtype": "auto"}
+LOW_MEMORY = {"memory": "window:1,8", "storage": "int8", "dtype": "half"}
 Session = StreamSession | WindowedSession
 SAVE_EVERY = 30.0  # seconds, at least, between two saves of the stream's state
 SAVING_SHARE = 0.05  # of the time may go into them
@@ -47,7 +52,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file, folder, Hugging Face id, or tiny, the small network that comes with the project (default)",
     )
     network.add_argument("--heads", default="camera,depth", help="of camera,depth,points (default: camera,depth)")
-    network.add_argument("--memory", default="all", help=f"{MEMORIES}; see docs/streaming.md (default: all)")
+    network.add_argument("--memory", help=f"{MEMORIES}; see docs/streaming.md (default: all)")
+    network.add_argument(
+        "--storage", choices=get_args(StorageName), help="of the memory: int8 takes half (default: plain)"
+    )
+    network.add_argument(
+        "--low-memory",
+        action="store_true",
+        help=f"--memory {LOW_MEMORY['memory']} --storage {LOW_MEMORY['storage']} and half precision where the device "
+        "computes in it; what is given otherwise stays",
+    )
+    network.add_argument(
+        "--step",
+        choices=("eager", *PREPARE),
+        default="eager",
+        help="once the memory is full: graph (CUDA) or compiled, which takes minutes at first (default: eager)",
+    )
     network.add_argument(
         "--windows",
         metavar=USAGE,
@@ -57,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--camera-memory", choices=("exact", "released"), default="exact", help="see docs/streaming.md"
     )
     network.add_argument("--device", default="auto", help="cuda, mps, cpu (default: the best there is)")
-    network.add_argument("--dtype", choices=("auto", *DTYPES), default="auto", help="default: bfloat16 on CUDA")
+    network.add_argument("--dtype", choices=("auto", *DTYPES), help="default: bfloat16 on CUDA, else float32")
     network.add_argument("--attention", choices=("sdpa", "flash"), default="sdpa")
     frames = parser.add_argument_group("frames")
     frames.add_argument("--fps", type=float, help="frames per second to take from a video or camera")
@@ -74,10 +94,15 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     if "camera" not in heads or not set(heads) <= {"camera", "depth", "points"}:
         raise ValueError(f"--heads {arguments.heads}: camera and any of depth, points were expected")
     check_exports(arguments, "depth" in heads, "points" in heads)
+    fill_in(arguments)
     policy = parse_policy(arguments.memory)
     windows = WindowSize.parse(arguments.windows) if arguments.windows else None
     device = choose_device(arguments.device)
     dtype = choose_dtype(arguments.dtype, device)
+    if windows is None:
+        check_step(arguments.step, policy, arguments.camera_memory, device)
+    elif (arguments.storage, arguments.step) != ("plain", "eager"):
+        raise ValueError("--windows are computed with --storage plain and --step eager alone")
     check_out(arguments.out, arguments.resume)
     check_input(arguments)
     num_done = len(finished_frames(arguments.out))
@@ -106,7 +131,9 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
             f"`streamvggt export {arguments.out}` makes files of the frames that are there"
         )
     session = (
-        StreamSession(model, policy=policy, camera=arguments.camera_memory)
+        StreamSession(
+            model, policy=policy, camera=arguments.camera_memory, storage=arguments.storage, step=arguments.step
+        )
         if windows is None
         else WindowedSession(model, size=windows, policy=policy, camera=arguments.camera_memory)
     )
@@ -122,6 +149,8 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
             "memory": arguments.memory,
             "windows": arguments.windows,
             "camera_memory": arguments.camera_memory,
+            "storage": arguments.storage,
+            "step": arguments.step,
             "dtype": str(dtype).removeprefix("torch."),
             "attention": arguments.attention,
             "size": frames.options.size,
@@ -147,6 +176,14 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     record.finish([str(path.relative_to(arguments.out)) for path in paths])
     tell(record, arguments.out)
     return 0
+
+
+def fill_in(arguments: argparse.Namespace) -> None:
+    """What was not given, in place."""
+    defaults = LOW_MEMORY if arguments.low_memory else DEFAULTS
+    for name, value in defaults.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
 
 
 def check_input(arguments: argparse.Namespace) -> None:

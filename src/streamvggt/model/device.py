@@ -27,12 +27,17 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The format called `name`; "auto": half precision on CUDA, bfloat16 where the card computes in it."""
-    if name != "auto":
+    """The format called `name`; "auto": half precision on CUDA; "half": wherever the device computes in it.
+
+    Half precision is bfloat16 if it can be.
+    """
+    if name in DTYPES:
         return DTYPES[name]
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if name == "half" and device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
 
 
 def laid_out(weight: Tensor, device: torch.device, dtype: torch.dtype, *, copy: bool) -> Tensor:

@@ -1,0 +1,111 @@
+"""Which attention kernel is fastest where a frame meets its memory, at the released network's head width of 64.
+
+    python benchmarks/attention.py --out benchmarks/attention.md
+
+On CUDA: PyTorch's kernels one by one (flash, cuDNN, memory-efficient), what PyTorch chooses itself, and the flash-attn
+package where it is installed. On a CPU: PyTorch's kernel, and the formula as it stands.
+"""
+
+import argparse
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from components import clock, flops_per_second
+from machine import describe
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from streamvggt.layers.attention import KERNELS, check_kernel, find_kernel
+
+HEADS, WIDTH, TOKENS = 16, 64, 1041  # the released network at 518×392
+BACKENDS = {
+    "PyTorch: flash": SDPBackend.FLASH_ATTENTION,
+    "PyTorch: cuDNN": SDPBackend.CUDNN_ATTENTION,
+    "PyTorch: memory-efficient": SDPBackend.EFFICIENT_ATTENTION,
+}
+
+
+def through(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    with sdpa_kernel(backend):
+        return KERNELS["sdpa"](q, k, v)
+
+
+def kernels(device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
+    found = {"sdpa: PyTorch chooses": KERNELS["sdpa"]}
+    if device.type == "cuda":
+        found |= {name: partial(through, backend) for name, backend in BACKENDS.items()}
+        try:
+            check_kernel("flash", device, dtype)
+            found["flash: the flash-attn package"] = find_kernel("flash")
+        except (ImportError, ValueError) as error:
+            print(f"left out: {error}")
+    else:
+        found["explicit: the formula"] = KERNELS["explicit"]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtypes", nargs="+", default=["bfloat16"], choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--frames", type=int, nargs="+", default=[1, 2, 9, 50, 100], help="frames met, with its own")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="of a frame")
+    parser.add_argument("--heads", type=int, default=HEADS)
+    parser.add_argument("--times", type=int, default=10)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    read = clock(device)
+    rows = []
+    for dtype_name in arguments.dtypes:
+        dtype = getattr(torch, dtype_name)
+        rate = flops_per_second(dtype, device)
+        for name, kernel in kernels(device, dtype).items():
+            cells = []
+            for frames in arguments.frames:
+                shape = (1, arguments.heads, arguments.tokens * frames, WIDTH)
+                k, v = (torch.randn(shape, dtype=dtype, device=device) for _ in range(2))
+                q = torch.randn(1, arguments.heads, arguments.tokens, WIDTH, dtype=dtype, device=device)
+                seconds = []
+                try:
+                    for _ in range(arguments.times + 1):
+                        begun = read()
+                        kernel(q, k, v)
+                        seconds.append(read() - begun)
+                except RuntimeError as error:  # a backend that does not serve this
+                    cells.append(str(error).splitlines()[0][:40])
+                    continue
+                spent = statistics.median(seconds[1:])
+                flops = 4 * arguments.tokens**2 * frames * arguments.heads * WIDTH
+                cells.append(f"{spent * 1e3:.3g} ({flops / spent / rate:.0%})")
+            rows.append(f"| {dtype_name}, {name} | {' | '.join(cells)} |")
+            print(rows[-1], flush=True)
+    how = "processor time of the one thread" if read is time.thread_time else "on the wall"
+    text = "\n".join(
+        [
+            "# Attention of one frame over its memory",
+            "",
+            f"{arguments.tokens} queries, {arguments.heads} heads of {WIDTH}. Milliseconds of a layer, medians {how},",
+            "and its FLOPs over the rate of a large matrix product in the same number format.",
+            "",
+            "| | " + " | ".join(f"{frames} frames" if frames > 1 else "1 frame" for frames in arguments.frames) + " |",
+            "|---" * (len(arguments.frames) + 1) + "|",
+            *rows,
+            "",
+            f"`{shlex.join(['python', 'benchmarks/attention.py', *sys.argv[1:]])}`",
+            "",
+            describe(device),
+            "",
+        ]
+    )
+    arguments.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
