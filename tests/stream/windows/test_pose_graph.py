@@ -1,0 +1,91 @@
+"""A chain that drifts is bent back by its loops, and not bent by a false one."""
+
+import math
+
+import pytest
+import torch
+
+from streamvggt.geometry.similarity import Similarity
+from streamvggt.stream.windows.pose_graph import Edge, close_loops, solve
+
+COUNT = 24
+
+
+def around(count: int = COUNT) -> list[Similarity]:
+    """Windows on a circle, each with its own scale, the last one next to the first."""
+    generator = torch.Generator().manual_seed(0)
+    scales = (0.3 * torch.randn(count, generator=generator, dtype=torch.float64)).exp()
+    places = []
+    for number in range(count):
+        angle = 2 * math.pi * number / count
+        turn = torch.tensor([0, 0, 0, 0, angle, 0, 0], dtype=torch.float64)
+        centre = torch.tensor([math.cos(angle), 0.1 * angle, math.sin(angle)], dtype=torch.float64) * 5
+        places.append(Similarity(scales[number], Similarity.exp(turn).rotation, centre))
+    first = places[0].inverse()
+    return [first @ place for place in places]
+
+
+def chain(true: list[Similarity], drift: float) -> tuple[list[Similarity], list[Edge]]:
+    """The windows as a chain of drifting steps puts them, and its edges."""
+    error = Similarity.exp(drift * torch.tensor([0.1, 0.05, 0, 0.02, 0.05, 0, 0.03], dtype=torch.float64))
+    edges, worlds = [], [true[0]]
+    for number in range(1, len(true)):
+        step = true[number - 1].inverse() @ true[number] @ error
+        edges.append(Edge(number - 1, number, step, size=2.0))
+        worlds.append(worlds[-1] @ step)
+    return worlds, edges
+
+
+def loop(true: list[Similarity], old: int, new: int) -> Edge:
+    return Edge(old, new, true[old].inverse() @ true[new], size=2.0)
+
+
+def furthest(found: list[Similarity], true: list[Similarity]) -> float:
+    return max((a.translation - b.translation).norm().item() for a, b in zip(found, true, strict=True))
+
+
+def test_edges_that_agree_are_met_exactly():
+    true = around()
+    _, edges = chain(true, drift=0)
+    wander = torch.Generator().manual_seed(1)
+    start = [true[0]] + [
+        place @ Similarity.exp(0.2 * torch.randn(7, generator=wander, dtype=torch.float64)) for place in true[1:]
+    ]
+    found = solve(start, [*edges, loop(true, 0, COUNT - 1)])
+    assert furthest(start, true) > 0.2 and furthest(found, true) < 1e-3
+    assert all(torch.allclose(a.flat(), b.flat(), atol=1e-3) for a, b in zip(found, true, strict=True))
+
+
+@pytest.mark.parametrize("drift", [0.3, 1.0])
+def test_loops_take_the_drift_away(drift):
+    true = around()
+    worlds, edges = chain(true, drift)
+    found = solve(worlds, [*edges, loop(true, 0, COUNT - 1)])
+    assert furthest(found, true) < furthest(worlds, true) / 4
+    more = solve(worlds, [*edges, loop(true, 0, COUNT - 1), loop(true, 2, COUNT - 2), loop(true, 0, COUNT // 2)])
+    assert furthest(more, true) < furthest(worlds, true) / 5
+    assert torch.equal(found[0].flat(), true[0].flat())
+
+
+def test_without_loops_nothing_moves():
+    worlds, edges = chain(around(), drift=1)
+    assert furthest(solve(worlds, edges), worlds) < 1e-9
+
+
+def test_a_false_loop_beside_right_ones_is_left_out():
+    true = around()
+    worlds, edges = chain(true, drift=0.3)
+    right = [loop(true, 0, COUNT - 1), loop(true, 1, COUNT - 1), loop(true, 0, COUNT - 2)]
+    false = Edge(4, COUNT - 3, Similarity.identity(), size=2.0)
+    found, used = close_loops(worlds, edges, [right[0], false, *right[1:]])
+    assert used == right and furthest(found, true) < furthest(worlds, true) / 4
+    alone, used = close_loops(worlds, edges, [false])
+    assert used == [] and alone == worlds
+
+
+def test_edges_that_are_trusted_less_give_way():
+    true = around(3)
+    edges = [Edge(0, 1, true[1], 1.0), Edge(1, 2, true[1].inverse() @ true[2], 1.0, weight=0.01)]
+    elsewhere = Similarity.exp(torch.tensor([0.2, 0, 0, 0, 0, 0, 0], dtype=torch.float64)) @ true[2]
+    found = solve(true, [*edges, Edge(0, 2, elsewhere, 1.0)])
+    assert (found[2].translation - elsewhere.translation).norm() < 0.01
