@@ -31,21 +31,28 @@ from streamvggt.stream.session import (
     load_state,
     save_state,
 )
+from streamvggt.stream.windows.graph import Correction, WindowGraph
 from streamvggt.stream.windows.health import Health
 from streamvggt.stream.windows.joint import MAX_POINTS, Joint, join, join_by_pose
+from streamvggt.stream.windows.loops import Closing, Loops, find_loop
+from streamvggt.stream.windows.places import Place, thinned
+from streamvggt.stream.windows.pose_graph import Edge
 from streamvggt.stream.windows.sight import Sight
 from streamvggt.stream.windows.size import WindowSize
 
 RESTARTS_KEPT = 100
+TRIED_KEPT = 8
+DOUBT = 0.1
+"""Weight of a joint by a single camera in the pose graph, where one by points has 1."""
 PATIENCE = 2
 """How often a new window that does not fit is begun again before it is taken as it is."""
 
 
 @dataclass(frozen=True)
-class Restart:
-    """A window that was begun again, and why.
+class Incident:
+    """A window that was begun again, or a loop that was refused, and why.
 
-    frame: the frame at which it was noticed.
+    frame: at which it was noticed.
     """
 
     frame: int
@@ -62,14 +69,19 @@ class WindowStatistics(StreamStatistics):
     restarts: the latest of them, at most `RESTARTS_KEPT`.
     num_false_alarms: frames that looked sick but looked so to a fresh window, too, which was then not kept.
     joint: the latest.
+    num_loops: loops that are closed.
+    num_refused, refused: places that looked alike but were not found to be the same, and the latest of them.
     """
 
     num_windows: int
     num_by_pose: int
     num_restarts: int
-    restarts: tuple[Restart, ...]
+    restarts: tuple[Incident, ...]
     num_false_alarms: int
     joint: Joint | None
+    num_loops: int
+    num_refused: int
+    refused: tuple[Incident, ...]
 
 
 class OpenWindow:
@@ -124,6 +136,10 @@ class WindowedSession:
     meanwhile; after `PATIENCE` such attempts it is taken by the camera of the last common frame.
 
     Nothing grows: kept are the memories of at most two windows, and the images and some points of `overlap` frames.
+
+    With `loops`, key frames are kept, too. Where a window has looked like an earlier one, key frames of both go through
+    the network together, one beside each of the next frames; if that joins the two windows, all windows are moved so
+    that the loop closes. Answers are in the corrected world from then on; `corrections` says how earlier ones move.
     """
 
     def __init__(
@@ -135,6 +151,7 @@ class WindowedSession:
         camera: CameraMemory = "exact",
         heads: Collection[str] | None = None,
         health: Health | None = None,
+        loops: Loops | None = None,
     ):
         """
         Args:
@@ -142,6 +159,7 @@ class WindowedSession:
             size: of the windows.
             policy, camera, heads: of each window, as of a `StreamSession`.
             health: what counts as gone wrong.
+            loops: how loops are found and closed; None: they are not.
 
         Raises:
             ValueError: the model cannot stream, or the camera is not among the heads.
@@ -153,6 +171,7 @@ class WindowedSession:
         if "camera" not in self.heads:
             raise ValueError(f"windows are joined by their cameras: add camera to the heads ({', '.join(self.heads)})")
         self.health = health or Health()
+        self.loops = loops
         self._camera: CameraMemory = camera
         self._device = next(model.parameters()).device
         self.reset()
@@ -167,8 +186,14 @@ class WindowedSession:
         self._num_misfits = 0  # newcomers in a row that were begun again
         self._calm_until = 0  # no frame before this one is checked: the window has just been begun again
         self._num_windows, self._num_by_pose, self._num_restarts, self._num_false_alarms = 1, 0, 0, 0
-        self._restarts: deque[Restart] = deque(maxlen=RESTARTS_KEPT)
+        self._restarts: deque[Incident] = deque(maxlen=RESTARTS_KEPT)
         self._joint: Joint | None = None
+        self._graph = WindowGraph() if self.loops else None
+        self._places: list[Place] = []
+        self._closing: Closing | None = None
+        self._tried: deque[tuple[int, int]] = deque(maxlen=TRIED_KEPT)
+        self._num_refused = 0
+        self._refused: deque[Incident] = deque(maxlen=RESTARTS_KEPT)
         self.times: deque[Timer] = deque(maxlen=TIMES_KEPT)
 
     def push(self, frame: Frame | Tensor) -> Prediction:
@@ -195,23 +220,31 @@ class WindowedSession:
             self._newcomer = None  # it may have seen the frame that is to be tried again
             raise
         self.num_frames += 1
+        if self._closing is not None and self._closing.step():
+            self._close()
         timer.stop()
         self.times.append(timer)
         return prediction
 
     def _push(self, image: Tensor) -> Prediction:
-        patches = self._encode(image) if self._newcomer else None
+        is_key = self.loops is not None and self.num_frames % self.loops.every == 0
+        patches = self._encode(image) if self._newcomer or is_key else None
         prediction, sight = self._window.push(image, patches)
         world = self._world
         sickness = self.health.of_frame(sight, self._window.sights)
         if sickness and self._images and (self.num_frames >= self._calm_until or not sight.is_finite):
             prediction, sight, world = self._begin_again(image, prediction, sight, sickness)
         answer = prediction if world is None else prediction.moved(world)
+        if self._graph is not None:
+            self._graph.answer(self.num_frames, self._num_windows - 1)
         if not sight.is_finite:
             self._newcomer = None
             return answer
         self._window.sights.append(sight)
         self._images.append(image.detach().clone())
+        if is_key and self.loops is not None:
+            place = Place.of(self.num_frames, self._num_windows - 1, patches, image, sight)
+            self._places = thinned([*self._places, place], self.loops.most)
         if self._newcomer is not None:
             self._warm_up(image, patches)
         return answer
@@ -270,20 +303,68 @@ class WindowedSession:
         if misfit:
             old_from_new = join_by_pose(window.sights, self._window.sights)
             joint = replace(joint, old_from_new=old_from_new, by="pose", inlier_share=None, residual=None)
-        self._world = joint.old_from_new if self._world is None else self._world @ joint.old_from_new
+        if self._graph is not None:
+            depths = [sight.typical_depth for sight in self._window.sights]
+            size = float(np.median([depth for depth in depths if depth is not None] or [1.0]))
+            self._graph.add(joint.old_from_new, size, DOUBT if joint.by == "pose" else 1.0)
+            self._world = self._graph.worlds[-1]
+        else:
+            self._world = joint.old_from_new if self._world is None else self._world @ joint.old_from_new
         self._window, self._newcomer = window, None
         self._joint = joint
         self._num_windows += 1
         self._num_by_pose += joint.by == "pose"
         self._num_misfits = 0
+        if self._closing is None:
+            self._seek(self._num_windows - 2)
+
+    def _seek(self, window: int) -> None:
+        """Begin to close a loop if a window's key frames look like earlier ones."""
+        if self.loops is None:
+            return
+        ends = find_loop(self._places, window, self.loops, self._tried)
+        if ends is not None:
+            self._closing = Closing(self._new_session(KeepAll()), *ends, self._num_points)
+
+    def _close(self) -> None:
+        """Believe or refuse the loop that has been asked about."""
+        assert self._closing is not None and self._graph is not None and self.loops is not None
+        verdict = self._closing.judge(self.loops, self.health)
+        self._tried.append(self._closing.windows)
+        self._closing = None
+        if isinstance(verdict, Edge) and not self._graph.close(verdict):
+            verdict = "it contradicts the other loops"
+        if isinstance(verdict, str):
+            self._num_refused += 1
+            self._refused.append(Incident(self.num_frames, verdict))
+        elif self._num_windows > 1:
+            self._world = self._graph.worlds[-1]
+
+    def finish(self) -> None:
+        """At the end of a stream: look for a loop to the last window, and finish what has been begun."""
+        if self._closing is None:
+            self._seek(self._num_windows - 1)
+        while self._closing is not None:
+            if self._closing.step():
+                self._close()
+
+    def corrections(self) -> list[Correction]:
+        """How the frames answered so far have to be moved, since loops were closed; empty if they do not."""
+        return [] if self._graph is None else self._graph.corrections()
 
     def _note_restart(self, reason: str) -> None:
         self._num_restarts += 1
-        self._restarts.append(Restart(self.num_frames, reason))
+        self._restarts.append(Incident(self.num_frames, reason))
 
     def _new_window(self, start: int) -> OpenWindow:
-        session = StreamSession(self.model, policy=self.policy, camera=self._camera, heads=self.heads)
-        return OpenWindow(session, start, self.size.overlap, max(MAX_POINTS // self.size.overlap, 100))
+        return OpenWindow(self._new_session(self.policy), start, self.size.overlap, self._num_points)
+
+    def _new_session(self, policy: Policy) -> StreamSession:
+        return StreamSession(self.model, policy=policy, camera=self._camera, heads=self.heads)
+
+    @property
+    def _num_points(self) -> int:
+        return max(MAX_POINTS // self.size.overlap, 100)
 
     def _encode(self, image: Tensor) -> Tensor:
         """What both windows ask the encoder. (1, 1, h·w, C)"""
@@ -293,8 +374,9 @@ class WindowedSession:
     @property
     def num_bytes(self) -> int:
         """Memory taken: both windows, and what is kept to begin one again."""
-        windows = [window for window in (self._window, self._newcomer) if window is not None]
-        return sum(window.num_bytes for window in windows) + sum(image.nbytes for image in self._images)
+        parts = [part for part in (self._window, self._newcomer, self._closing) if part is not None]
+        images = sum(image.nbytes for image in self._images)
+        return sum(part.num_bytes for part in [*parts, *self._places]) + images
 
     def statistics(self) -> WindowStatistics:
         """Frames, memory, speed and health so far. Waits for the device."""
@@ -312,6 +394,9 @@ class WindowedSession:
             restarts=tuple(self._restarts),
             num_false_alarms=self._num_false_alarms,
             joint=self._joint,
+            num_loops=0 if self._graph is None else len(self._graph.loops),
+            num_refused=self._num_refused,
+            refused=tuple(self._refused),
         )
 
     def save(self, path: str | os.PathLike) -> None:
@@ -325,6 +410,11 @@ class WindowedSession:
             "counts": {name: getattr(self, name) for name in self._counts},
             "restarts": [[restart.frame, restart.reason] for restart in self._restarts],
             "joint": None if self._joint is None else _joint_state(self._joint),
+            "graph": None if self._graph is None else self._graph.state(),
+            "places": [place.state() for place in self._places],
+            "closing": None if self._closing is None else self._closing.state(),
+            "tried": [list(pair) for pair in self._tried],
+            "refused": [[refused.frame, refused.reason] for refused in self._refused],
         }
         save_state(path, self._identity, state)
 
@@ -346,8 +436,16 @@ class WindowedSession:
         self._images.extend(state["images"])
         for name, value in state["counts"].items():
             setattr(self, name, value)
-        self._restarts.extend(Restart(*restart) for restart in state["restarts"])
+        self._restarts.extend(Incident(*restart) for restart in state["restarts"])
         self._joint = None if state["joint"] is None else _joint_from_state(state["joint"])
+        if state["graph"] is not None:
+            self._graph = WindowGraph.from_state(state["graph"])
+        self._places = [Place.from_state(place) for place in state["places"]]
+        if state["closing"] is not None:
+            session = self._new_session(KeepAll())
+            self._closing = Closing.from_state(state["closing"], session, self._num_points, self._device)
+        self._tried.extend(tuple(pair) for pair in state["tried"])
+        self._refused.extend(Incident(*refused) for refused in state["refused"])
 
     _counts = (
         "_num_misfits",
@@ -356,6 +454,7 @@ class WindowedSession:
         "_num_by_pose",
         "_num_restarts",
         "_num_false_alarms",
+        "_num_refused",
     )
 
     @property
@@ -363,7 +462,7 @@ class WindowedSession:
         return {
             "weights": fingerprint(self.model),
             "policy": repr(self.policy),
-            "windows": f"{self.size}, {self.health}",
+            "windows": f"{self.size}, {self.health}, {self.loops}",
         }
 
 
