@@ -17,7 +17,7 @@ from streamvggt import load_model  # noqa: E402
 from streamvggt.app.gradio_app import PageOptions, build_page, serve  # noqa: E402
 from streamvggt.app.networks import Networks  # noqa: E402
 from streamvggt.app.scenes import Scenes  # noqa: E402
-from streamvggt.cli.reconstruct import choose_device, choose_dtype  # noqa: E402
+from streamvggt.model.device import choose_device, choose_dtype, limit_threads  # noqa: E402
 
 MENU = {
     "tiny": "tiny",
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--disk", type=float, default=20, metavar="GB", help="for uploads and results, at most (20)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
+    limit_threads()
 
     device = choose_device(arguments.device)
     load = partial(load_model, sees="past", device=device, dtype=choose_dtype("auto", device))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from streamvggt.cli import data, export, reconstruct, view
+from streamvggt.model.device import limit_threads
 
 COMMANDS = {"reconstruct": reconstruct, "export": export, "data": data, "view": view}
 
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         summary = command.__doc__.splitlines()[0]
         command.add_arguments(subparsers.add_parser(name, help=summary, description=summary))
     arguments = parser.parse_args(argv)
+    limit_threads()
     try:
         return COMMANDS[arguments.command].run(arguments, sys.argv[1:] if argv is None else list(argv))
     except KeyboardInterrupt:

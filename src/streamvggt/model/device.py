@@ -1,5 +1,9 @@
 """Which device and number format a network runs in, and how its weights lie in memory there."""
 
+import math
+import os
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -54,3 +58,29 @@ def laid_out(weight: Tensor, device: torch.device, dtype: torch.dtype, *, copy: 
     if device.type == "cpu" and weight.ndim == 2 and dtype == torch.float32:
         return torch.empty(weight.shape[::-1], dtype=dtype).t().copy_(weight)
     return weight.to(device, dtype, copy=copy)
+
+
+def limit_threads(cgroup: Path = Path("/sys/fs/cgroup")) -> None:
+    """Have PyTorch use no more threads than a container may: it counts the machine's cores, and would wait in line.
+
+    Args:
+        cgroup: where Linux says what this process may use.
+    """
+    usable = usable_cores(cgroup)
+    if usable < torch.get_num_threads():
+        torch.set_num_threads(usable)
+
+
+def usable_cores(cgroup: Path) -> int:
+    """Cores that this process may use, by its affinity and the quota of its container (cgroup version 2 or 1)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        if (cgroup / "cpu.max").exists():
+            quota, period = (cgroup / "cpu.max").read_text().split()
+        else:
+            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{what}_us").read_text() for what in ("quota", "period"))
+        if int(quota) > 0:
+            cores = min(cores, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # no such file, or "max"
+        pass
+    return max(cores, 1)
