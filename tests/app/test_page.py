@@ -278,3 +278,10 @@ def test_on_a_phone_in_the_dark(visitor):
     assert frame.evaluate("document.documentElement.dataset.theme") == "dark"
     assert frame.evaluate("document.body.scrollWidth <= innerWidth && document.body.scrollHeight <= innerHeight + 8")
     keep_screenshot(page, "phone")
+
+
+def test_gradios_queue_still_rests_as_long_as_the_page_tells_it():
+    """By attributes that are not public, which another Gradio may name otherwise."""
+    queueing = pytest.importorskip("gradio.queueing")
+    queue = queueing.Queue(False, 1, 1.0, None, None)
+    assert {"sleep_when_free", "progress_update_sleep_when_free"} <= set(vars(queue))

@@ -21,10 +21,11 @@ def weights(tmp_path):
     return tmp_path / "weights"
 
 
-def test_it_serves_a_growing_scene_until_it_is_interrupted(weights):
+def test_it_serves_a_growing_scene_until_it_is_ended_and_leaves_nothing_behind(weights, tmp_path):
     pytest.importorskip("uvicorn", reason="the viewer needs `pip install -r requirements_demo.txt`")
     words = ["view", "assets/clip.mp4", "--weights", str(weights), "--max-frames", "2", "--no-browser", "--port", "0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    (tmp_path / "temporary").mkdir()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path / "temporary")}
     process = subprocess.Popen(
         [sys.executable, "-m", "streamvggt", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment
     )
@@ -38,8 +39,9 @@ def test_it_serves_a_growing_scene_until_it_is_interrupted(weights):
         with urllib.request.urlopen(f"{address}?expect-run") as answer:
             assert b"viewer.js" in answer.read()
     finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) in (0, 130)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+    assert not list((tmp_path / "temporary").glob("streamvggt-*"))
 
 
 def test_wrong_input_is_an_error_before_anything_starts(weights, capsys):

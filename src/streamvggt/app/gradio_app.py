@@ -7,6 +7,8 @@ itself (`server.py`); Gradio brings uploads, settings and the look.
 import html
 import os
 import shutil
+import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -251,7 +253,7 @@ def build_page(networks: Networks, scenes: Scenes, options: PageOptions) -> gr.B
         start_camera.click(page.start_camera, settings, taken, **network)
     blocks.queue(max_size=options.queue_size, api_open=False)
     # Gradio's queue looks for work a thousand times a second and for progress a hundred times: 5 % of a core, taken
-    # from the network.
+    # from the network. There is no public way to slow it down.
     blocks._queue.sleep_when_free = blocks._queue.progress_update_sleep_when_free = QUEUE_EVERY
     return blocks
 
@@ -266,7 +268,7 @@ def serve(
     share: bool = False,
     block: bool = True,
 ) -> str:
-    """Show the page until Ctrl-C, then remove everything that visitors brought; its address.
+    """Show the page until Ctrl-C or SIGTERM, then remove everything that visitors brought; its address.
 
     Args:
         host: address to listen at; the default is this machine only.
@@ -292,6 +294,7 @@ def serve(
     )
     threading.Thread(target=sweep, args=(scenes,), daemon=True).start()
     if block:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # instead of dying at once, with the files left behind
         try:
             blocks.block_thread()
         finally:

@@ -1,5 +1,7 @@
 """The viewer alone, on one input: a clip, photos, a camera of this machine, an address."""
 
+import signal
+import sys
 import threading
 import webbrowser
 from collections.abc import Callable
@@ -25,9 +27,9 @@ def view(
     port: int = 7870,
     open_browser: bool = True,
 ) -> None:
-    """Run the network over the frames and show the scene in a browser until Ctrl-C; nothing is kept.
+    """Run the network over the frames and show the scene in a browser until Ctrl-C (or SIGTERM).
 
-    The address holds an unguessable word: whoever has it may look.
+    Nothing is kept. The address holds an unguessable word: whoever has it may look.
 
     Args:
         open_frames: as of `Scene`.
@@ -49,6 +51,7 @@ def view(
             if open_browser:
                 webbrowser.open(address)
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # instead of dying at once, with the files left behind
     cv2.setNumThreads(1)  # small pictures gain nothing from threads that wait for each other
     try:
         Server(uvicorn.Config(Starlette(routes=scene_routes(scenes)), host=host, port=port, log_level="warning")).run()
