@@ -93,7 +93,7 @@ def align_robustly(
         bound = 2 * error.max() if bound is None else bound / 1.4
         bound = torch.maximum(bound, least)
         before, trusted = trusted, weight / (1 + (error / bound).square()).square()
-        if settled and (trusted - before).abs().sum() <= 1e-6 * before.sum():
+        if settled and (trusted - before).abs().sum() <= 1e-4 * before.sum():
             break
     return RobustAlignment(similarity, error, trusted)
 

@@ -27,12 +27,14 @@ class Correction:
 
 def corrected(prediction: Prediction, corrections: Sequence[Correction]) -> Prediction:
     """All frames of a stream, S of them from the first one on, where they belong now."""
+    if not corrections:
+        return prediction
     ends = [*(correction.first_frame for correction in corrections[1:]), prediction.num_frames]
     parts = [
         prediction.frames(slice(correction.first_frame, end)).moved(correction.world)
         for correction, end in zip(corrections, ends, strict=True)
     ]
-    return concatenate(parts) if parts else prediction
+    return concatenate(parts)
 
 
 class WindowGraph:

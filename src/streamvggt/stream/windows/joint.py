@@ -16,7 +16,7 @@ from streamvggt.geometry.alignment import align_robustly, weighted_median
 from streamvggt.geometry.similarity import Similarity, rotation_vector
 from streamvggt.stream.windows.sight import Sight
 
-MAX_POINTS = 10_000
+MAX_POINTS = 4_000
 """Points that are aligned at most; with more of them nothing gets better and it only takes longer."""
 TOLERANCE = 0.1
 """Share of its depth by which a point may be off before it counts as wrong."""

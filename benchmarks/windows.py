@@ -1,0 +1,228 @@
+"""What windows and closed loops do for long streams: of a network, and of a stand-in that knows the truth but drifts.
+
+    python benchmarks/windows.py --out benchmarks/windows
+
+writes OUT.md (tables, command, machine) and OUT.png (ways from above and clouds). What each setting said of each video
+is kept in --folder, so that the command goes on where it was interrupted. Times are processor time of this thread.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from machine import publish
+from tqdm import tqdm
+
+from streamvggt import StreamSession, WindowedSession, WindowSize, load_model
+from streamvggt.evaluation.long_streams import EVERY, SPACING, Said, Truth, load, save, score, truth_of
+from streamvggt.evaluation.oracle import Errors, Known, Oracle
+from streamvggt.evaluation.pose_metrics import align_trajectory
+from streamvggt.files import atomic_write
+from streamvggt.geometry.alignment import align_points
+from streamvggt.geometry.camera import Cameras, invert_pose
+from streamvggt.geometry.pointmap import unproject
+from streamvggt.model.weights import fingerprint
+from streamvggt.prediction import Prediction
+from streamvggt.stream.policy import parse_policy
+from streamvggt.stream.windows.graph import corrected
+from streamvggt.stream.windows.loops import Loops
+
+DRIFT = Errors(drift_turn=0.03, drift_scale=0.0002, wander=0.001, ageing=200, noise=0.05, wrong_share=0.1)
+"""Of the stand-in: 0.03° and 0.02 % in each step, more with the age of a stream; noise, and wrong patches, in depth."""
+COLUMNS = ("ATE", "RPE t 10", "RPE r 10", "AbsRel", "AbsRel, last", "drift", "accuracy, depth", "completeness, depth")
+NUM_CLOUD = 60_000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A way to run a network: without `size` as one stream."""
+
+    memory: str
+    size: str | None = None
+    loops: bool = False
+
+    def __str__(self) -> str:
+        windows = f"windows {self.size} of {self.memory}" if self.size else f"one stream, {self.memory}"
+        return windows + (", loops" if self.loops else "")
+
+    def session(self, model) -> StreamSession | WindowedSession:
+        options = {"policy": parse_policy(self.memory), "heads": ("camera", "depth")}
+        if self.size is None:
+            return StreamSession(model, **options)
+        return WindowedSession(
+            model, size=WindowSize.parse(self.size), loops=Loops() if self.loops else None, **options
+        )
+
+
+SETTINGS = [
+    Setting("window:1,8"),
+    *(Setting("all", size, loops) for size in ("16,4",) for loops in (False, True)),
+    *(Setting("window:1,8", "60,15", loops) for loops in (False, True)),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", default="tiny")
+    parser.add_argument("--videos", nargs="+", default=["loop:8", "revisit:7"], help="kind and scene of long_streams")
+    parser.add_argument("--frames", type=int, default=2000)
+    parser.add_argument("--image", type=int, nargs=2, metavar=("H", "W"), default=(84, 112))
+    parser.add_argument("--folder", type=Path, default=Path("results/windows"), help="what was said is kept here")
+    parser.add_argument("--truth", type=Path, help="rendered videos are kept here (default: in --folder)")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    device = torch.device("cpu")
+    model = load_model(arguments.weights, sees="past", heads=("camera", "depth"), device=device)
+
+    lines = ["# Windows and loops", "", __doc__.splitlines()[0], ""]
+    figure, axes = plt.subplots(
+        2 * len(arguments.videos), 4, figsize=(18, 9 * len(arguments.videos)), squeeze=False, layout="constrained"
+    )
+    row = 0
+    for video in arguments.videos:
+        kind, scene = video.split(":")
+        truth = truth_of(
+            kind, int(scene), arguments.frames, *arguments.image, arguments.truth or arguments.folder / "truth"
+        )
+        known = Known(truth.images.float() / 255, truth.depth.float(), truth.cam_from_world, truth.intrinsics)
+        networks = {arguments.weights: model, "stand-in": Oracle(known, DRIFT, encoder=model)}
+        for name, network in networks.items():
+            said = {}
+            lines += [f"## {name}, {video}, {arguments.frames} frames", "", *header()]
+            for setting in SETTINGS:
+                place = arguments.folder / (fingerprint(model) if name != "stand-in" else "stand-in")
+                place = place / f"{kind}-{scene}-{arguments.frames}-{str(setting).replace(':', '_').replace(' ', '-')}"
+                said[setting], counts = run(network, setting, truth, place, f"{name}, {video}, {setting}")
+                lines.append(line(setting, score(said[setting], truth), counts))
+            lines.append("")
+            best = min(
+                (setting for setting in SETTINGS if setting.loops),
+                key=lambda setting: score(said[setting], truth)["ATE"],
+            )
+            draw(axes[row], f"{name}, {video}", truth, said, best)
+            row += 1
+    figure.savefig(arguments.out.with_suffix(".png"), dpi=60)
+    lines += [f"![ways from above, and clouds]({arguments.out.name}.png)", "", *legend()]
+    publish(lines, arguments.out.with_suffix(".md"), device)
+
+
+def run(network, setting: Setting, truth: Truth, place: Path, name: str) -> tuple[Said, dict[str, float]]:
+    """What a setting says of a video, corrected at the end if loops were closed, and what it cost."""
+    answers, notes = place.with_suffix(".npz"), place.with_suffix(".json")
+    if answers.exists() and notes.exists():
+        return load(Said, answers), json.loads(notes.read_text())
+    session = setting.session(network)
+    poses, depth, times, sizes = [], [], [], []
+    for number, image in enumerate(tqdm(truth.images, desc=name, unit="frame", mininterval=10)):
+        begun = time.thread_time()
+        said = session.push(image.to(next(network.parameters()).dtype) / 255)
+        times.append((time.thread_time() - begun) * 1000)
+        poses.append(said.pose_enc[0, 0].float())
+        if number % EVERY == 0:
+            depth.append(said.depth[0, 0, ..., 0].float())
+        sizes.append(session.num_bytes)
+    counts = {"ms": float(np.mean(times)), "p95": float(np.percentile(times, 95)), "most": max(times)}
+    counts |= {"MB": max(sizes) / 1e6, "MB, end": sizes[-1] / 1e6}
+    pose_enc, frames = torch.stack(poses), torch.arange(0, len(poses), EVERY)
+    depth = torch.stack(depth)
+    if isinstance(session, WindowedSession):
+        begun = time.thread_time()
+        session.finish()
+        counts["finish"] = (time.thread_time() - begun) * 1000
+        statistics = session.statistics()
+        counts |= {
+            name: getattr(statistics, name)
+            for name in ("num_windows", "num_restarts", "num_by_pose", "num_false_alarms", "num_loops", "num_refused")
+        }
+        counts["refused"] = [refused.reason for refused in statistics.refused]
+        size = tuple(truth.images.shape[-2:])
+        ones = torch.ones(1, len(poses), 1, 1, 1, dtype=torch.float64)
+        moved = corrected(Prediction(size, pose_enc=pose_enc[None], depth=ones), session.corrections())
+        pose_enc = moved.pose_enc[0]
+        depth = depth * moved.depth[0, frames, :, :, 0].float()
+    nothing = torch.zeros(len(poses))
+    without = Said(pose_enc, frames, depth.half(), nothing, nothing, torch.tensor(sizes))
+    cameras = without.cameras
+    chosen = Cameras(cameras.cam_from_world[frames], cameras.intrinsics[frames])
+    points = unproject(depth, chosen)[:, ::SPACING, ::SPACING]
+    result = Said(pose_enc, frames, depth.half(), points, nothing, torch.tensor(sizes))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    save(result, answers)
+    with atomic_write(notes) as unfinished:
+        unfinished.write_text(json.dumps(counts))
+    return result, counts
+
+
+def header() -> list[str]:
+    names = ["", *COLUMNS, "ms", "ms, p95", "ms, most", "MB", "windows", "restarts", "loops", "refused"]
+    return [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+
+
+def line(setting: Setting, numbers: dict[str, float], counts: dict) -> str:
+    cells = [str(setting), *(f"{numbers[column]:.3f}" for column in COLUMNS)]
+    cells += [f"{counts[name]:.0f}" for name in ("ms", "p95", "most")] + [f"{counts['MB']:.1f}"]
+    for name in ("num_windows", "num_restarts", "num_loops", "num_refused"):
+        cells.append(str(counts[name]) if name in counts else "")
+    return f"| {' | '.join(cells)} |"
+
+
+def legend() -> list[str]:
+    return [
+        "ATE: over the spread of the camera's true places, 1 is a camera that never moves. RPE: of the motion within",
+        "10 frames, metres and degrees. AbsRel: one scale for the stream; last: of the last 100 frames; drift:",
+        "deviation of the frames' own scales (logarithm). accuracy, completeness: metres, of 40 frames' points. Loops are",
+        "corrected at the end of the stream. ms, MB: per frame, processor time of the mean, 95th percentile and worst",
+        "frame; the most memory at any time, key frames included.",
+        "",
+        f"The stand-in knows the true cameras and depth and is wrong on purpose: {DRIFT}.",
+        "Its features are the network's encoder's.",
+        "It shows what the machinery can do and says nothing about any network.",
+    ]
+
+
+def draw(axes, title: str, truth: Truth, said: dict[Setting, Said], best: Setting) -> None:
+    """Ways from above, and clouds of the first setting and the best one with loops, beside the truth."""
+    plain, without = SETTINGS[0], Setting(best.memory, best.size)
+    true = invert_pose(truth.cam_from_world.double())[:, :, 3]
+    axes[0].plot(true[:, 0], true[:, 2], "k", lw=3, alpha=0.4, label="truth")
+    for setting in (plain, without, best):
+        ours, _ = align_trajectory(said[setting].cameras.cam_from_world, truth.cam_from_world)
+        axes[0].plot(ours[:, 0, 3], ours[:, 2, 3], lw=1, label=str(setting))
+    axes[0].legend(fontsize=8)
+    axes[0].set_title(f"{title}: ways from above")
+    frames = said[plain].frames
+    cameras = Cameras(truth.cam_from_world[frames], truth.intrinsics.expand(len(frames), 3, 3))
+    points = unproject(truth.depth[frames].float(), cameras)[:, ::SPACING, ::SPACING]
+    cloud(axes[3], "truth", truth, frames, points, points)
+    cloud(axes[1], str(plain), truth, frames, said[plain].points, points)
+    cloud(axes[2], str(best), truth, frames, said[best].points, points)
+    limits = [(x.min() - 0.5, x.max() + 0.5) for x in (points[..., 0], points[..., 2])]
+    for axis in axes:
+        axis.set_xlim(limits[0])
+        axis.set_ylim(limits[1])
+        axis.set_aspect("equal")
+
+
+def cloud(axis, title: str, truth: Truth, frames, points, true_points) -> None:
+    """Points from above, moved to the true ones; without the ceiling."""
+    colours = truth.images[frames].movedim(1, -1)[:, ::SPACING, ::SPACING].flatten(0, 2).float() / 255
+    flat, true_flat = points.flatten(0, 2).double(), true_points.flatten(0, 2).double()
+    moved = align_points(flat, true_flat).apply(flat)
+    low = true_flat[:, 1].quantile(0.3)  # y looks down
+    chosen = torch.linspace(0, len(moved) - 1, NUM_CLOUD).long()
+    chosen = chosen[(moved[chosen, 1] > low) & moved[chosen].isfinite().all(-1)]
+    chosen = chosen[moved[chosen, 1].argsort(descending=True)]  # what is higher is drawn over what is lower
+    axis.scatter(moved[chosen, 0], moved[chosen, 2], s=1, c=colours[chosen].numpy(), lw=0)
+    axis.set_title(title)
+
+
+if __name__ == "__main__":
+    main()
