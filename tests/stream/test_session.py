@@ -116,6 +116,8 @@ def test_results_are_not_kept(model):
 def test_what_cannot_stream_is_refused(model):
     with pytest.raises(ValueError, match="cannot stream"):
         StreamSession(tiny("all"))
+    with pytest.raises(ValueError, match="a frame is a Frame or a tensor, as from load_frames, not str"):
+        StreamSession(model).push("photo.jpg")
     with pytest.raises(ValueError, match=r"a frame is \(3, H, W\)"):
         StreamSession(model).push(images(1, 2))
     session = StreamSession(model)

@@ -244,8 +244,8 @@ class PooledStream:
                 raise RuntimeError("this stream is closed")
             if len(self.waiting) == pool.max_waiting:
                 raise PoolFull(
-                    f"{pool.max_waiting} frames of this stream wait already: take results out first, leave frames out, "
-                    "or make a pool with a larger max_waiting"
+                    f"{pool.max_waiting} frames of this stream wait already: wait for results, leave frames out, or "
+                    "make a pool with a larger max_waiting"
                 )
             self.waiting.append(turn)
             pool._turns.setdefault(self)

@@ -207,7 +207,10 @@ def load_state(path: str | os.PathLike, identity: dict[str, str]) -> dict[str, A
 
 def image_of(frame: Frame | Tensor) -> Tensor:
     """The image that a frame is, or holds."""
-    return frame.image if isinstance(frame, Frame) else frame
+    image = frame.image if isinstance(frame, Frame) else frame
+    if not isinstance(image, Tensor):
+        raise ValueError(f"a frame is a Frame or a tensor, as from load_frames, not {type(frame).__name__}")
+    return image
 
 
 class Timer:
