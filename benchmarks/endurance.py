@@ -66,10 +66,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--memory", nargs="+", default=["window:1,8", "saliency:5,4", POOL], help="policies, or pool")
     parser.add_argument("--frames", type=int, default=50_000, help="of one stream; a pool's streams share them")
-    parser.add_argument("--killed-frames", type=int, default=10_000, help="of the stream that is killed")
-    parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--save-every", type=int, default=500, help="frames")
-    parser.add_argument("--work", type=Path, help="folder for states and notes (default: a temporary one)")
+    parser.add_argument("--killed-frames", type=int, default=4_000, help="of the stream that is killed")
+    parser.add_argument("--kills", type=int, default=8)
+    parser.add_argument("--save-every", type=int, default=250, help="frames")
+    parser.add_argument("--work", type=Path, help="folder for states, notes and what is done already")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -84,7 +84,10 @@ def main() -> None:
             whole, killed = work / memory / "whole", work / memory / "killed"
             run_until(whole, memory, arguments.frames // share, arguments.save_every)
             notes[memory] = [json.loads(line) for line in (whole / "notes.txt").read_text().splitlines()]
-            kills = run_killed(killed, memory, arguments.killed_frames // share, arguments)
+            if not (killed / "kills.json").exists():
+                kills = run_killed(killed, memory, arguments.killed_frames // share, arguments)
+                (killed / "kills.json").write_text(json.dumps(kills))
+            kills = json.loads((killed / "kills.json").read_text())
             rows.append(row(memory, notes[memory], share, kills, compare(whole, killed)))
         report(rows, notes, arguments)
 

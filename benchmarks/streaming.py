@@ -230,7 +230,7 @@ def report(lines: list[dict], marks: list[int], rates: Rates, image_size, device
         f"and bytes, weights and memory once, at {rates.bytes / 1e9:.1f} GB/s (a large copy), measured in this run:",
         "",
         *table(names, lambda line: f"{line['floor_ms']:.3g}"),
-        "Memory of the stream in MB, free room included, and in brackets the tokens that a layer holds on average:",
+        "Memory of the stream in MB, free room included, and in brackets tokens of the past in a layer, on average:",
         "",
         *table(names, lambda line: f"{line['memory'] / 1e6:.3g} ({line['tokens']:.0f})"),
         f"The {'device' if device.type == 'cuda' else 'process'}, all streams together, in MB: {processes}.",
