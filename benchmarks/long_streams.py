@@ -2,19 +2,17 @@
 
     python benchmarks/long_streams.py --out benchmarks/long-streams
 
-writes OUT.md (tables, command, machine), OUT.png (curves) and OUT.json (all numbers). What each policy said of each
-stream is kept in --folder, so that the command goes on where it was interrupted, scores other lengths without running
-anything, and is cheap to repeat. `--tables-only` makes the tables of what is there.
+writes OUT.md (tables, command, machine), OUT.png (curves), OUT.json (all numbers) and, of the first video of each kind,
+OUT-KIND.jpg. What each policy said of each stream is kept in --folder, so that the command goes on where it was
+interrupted, scores other lengths without running anything, and is cheap to repeat. `--tables-only` makes the tables of
+what is there.
 """
 
 import argparse
 import json
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -22,7 +20,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
-from machine import describe
+from machine import publish
 from tqdm import tqdm
 
 from streamvggt import KeepAll, KeyDiversity, StreamSession, load_model
@@ -39,6 +37,7 @@ from streamvggt.evaluation.long_streams import (
     stream,
     truth_of,
 )
+from streamvggt.evaluation.stream_picture import draw_streams
 from streamvggt.files import atomic_write
 from streamvggt.model.memory import Policy
 from streamvggt.model.weights import fingerprint
@@ -54,21 +53,14 @@ LENGTHS = (100, 500, 2000)
 STILL = "one depth, still camera"
 LABELS = {STILL: STILL, "window:0,0": "`window:0,0` (only the current frame)"}
 MARKERS = "osD^v<>PX*hp"
-COLUMNS = ("AbsRel", "δ<1.25", "AbsRel, last", "drift", "ATE", "RPE t 10", "RPE r 10", "accuracy", "completeness")
+COLUMNS = (
+    *("AbsRel", "δ<1.25", "AbsRel, last", "AbsRel, each", "drift", "ATE", "RPE t 10", "RPE r 10"),
+    *("local", "accuracy", "completeness"),
+)
+SHORT = 24
+"""Frames within which a memory of as many has forgotten nothing."""
 TIMED, WARM = 40, 200
 """Steps that are timed, and the frames after which, for a memory that is full."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A setting on one video."""
-
-    kind: str
-    scene: int
-    memory: str
-
-    def path(self, folder: Path, num_frames: int) -> Path:
-        return folder / f"{self.kind}-{self.scene}-{num_frames}-{self.memory.replace(':', '_')}.npz"
 
 
 def main() -> None:
@@ -77,11 +69,13 @@ def main() -> None:
     parser.add_argument("--policies", nargs="+", default=POLICIES, help="as of --memory; see docs/streaming.md")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--scenes", type=int, choices=(1, 2, 3, 4), default=1, help="of each kind")
-    parser.add_argument("--frames", type=int, default=2000)
+    parser.add_argument("--frames", type=int, default=2000, help="of the video")
+    parser.add_argument("--stride", type=int, default=1, help="take every n-th of them: a fast camera, or few pictures")
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="first frames to score")
     parser.add_argument("--keep-all-frames", type=int, default=500, help="where `all` stops")
     parser.add_argument("--image", type=int, nargs=2, metavar=("H", "W"), default=(84, 112))
     parser.add_argument("--folder", type=Path, default=Path("results/long-streams"), help="what was said is kept here")
+    parser.add_argument("--pictures", nargs="*", default=(), help="policies to draw: OUT-KIND.jpg")
     parser.add_argument("--tables-only", action="store_true", help="run nothing")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
@@ -93,29 +87,42 @@ def main() -> None:
     videos = [(kind, SCENES[kind][i]) for i in range(arguments.scenes) for kind in arguments.kinds]
 
     def truth(kind: str, scene: int) -> Truth:
-        return truth_of(kind, scene, arguments.frames, *arguments.image, truths)
+        return truth_of(kind, scene, arguments.frames, *arguments.image, truths).every(arguments.stride)
 
     def length(memory: str) -> int:
         bounded = not isinstance(policies[memory], KeepAll)
-        return arguments.frames if bounded else min(arguments.frames, arguments.keep_all_frames)
+        num_frames = -(-arguments.frames // arguments.stride)
+        return num_frames if bounded else min(num_frames, arguments.keep_all_frames)
+
+    def path(kind: str, scene: int, memory: str) -> Path:
+        every = f"-every-{arguments.stride}" if arguments.stride > 1 else ""
+        return said / f"{kind}-{scene}-{length(memory)}{every}-{memory.replace(':', '_')}.npz"
 
     if not arguments.tables_only:
         for memory, policy in policies.items():
-            missing = [v for v in videos if not Run(*v, memory).path(said, length(memory)).exists()]
+            missing = [v for v in videos if not path(*v, memory).exists()]
             for together in groups(missing, policy):
                 images = torch.stack([truth(*video).images[: length(memory)] for video in together])
                 name = f"{memory}, {' '.join(kind for kind, _ in together)}"
                 for video, one in zip(together, stream(model, images, policy, name), strict=True):
-                    save(one, Run(*video, memory).path(said, length(memory)))
+                    save(one, path(*video, memory))
             times = said / f"ms-{memory.replace(':', '_')}.json"
             if not times.exists():
-                measured = step_times(model, policy, truth(*videos[0]).images, min(WARM, arguments.frames))
+                measured = step_times(model, policy, truth(*videos[0]).images, WARM)
                 with atomic_write(times) as unfinished:
                     unfinished.write_text(json.dumps(measured))
 
-    lengths = [n for n in arguments.lengths if n <= arguments.frames]
-    results = scores(videos, list(policies), said, truth, length, lengths)
+    lengths = [n for n in arguments.lengths if n * arguments.stride <= arguments.frames]
+    results = scores(videos, list(policies), truth, path, lengths)
+    for memory in policies:
+        if (times := said / f"ms-{memory.replace(':', '_')}.json").exists():
+            results[memory]["ms"] = statistics.median(json.loads(times.read_text()))
     write(results, arguments, fingerprint(model), lengths)
+    for kind, scene in videos[: len(arguments.kinds)]:
+        shown = {m: load(Said, path(kind, scene, m)) for m in arguments.pictures if path(kind, scene, m).exists()}
+        if shown:
+            picture = arguments.out.with_name(f"{arguments.out.name}-{kind}.jpg")
+            draw_streams(truth(kind, scene), shown, picture)
 
 
 def groups(videos: list, policy: Policy) -> list[list]:
@@ -139,29 +146,25 @@ def step_times(model, policy: Policy, images: torch.Tensor, warm: int) -> list[f
     return times[warm:]
 
 
-def scores(videos, memories, said: Path, truth, length, lengths) -> dict:
-    """{memory: {"ms": …, "videos": {"kind-scene": {length: numbers}}}} of what is there."""
+def scores(videos, memories: list[str], truth, path, lengths: list[int]) -> dict:
+    """{memory: {"videos": {"kind-scene": {length: numbers}}}} of what is there."""
     results = {memory: {"videos": {}} for memory in (STILL, *memories)}
-    for memory in memories:
-        times = said / f"ms-{memory.replace(':', '_')}.json"
-        if times.exists():
-            results[memory]["ms"] = statistics.median(json.loads(times.read_text()))
     for kind, scene in tqdm(videos, desc="scoring", unit="video", disable=None):
         true = truth(kind, scene)
-        kept = Run(kind, scene, "all").path(said, length("all")) if "all" in memories else None
-        reference = load(Said, kept) if kept and kept.exists() else None
+        has_all = "all" in memories and path(kind, scene, "all").exists()
+        reference = load(Said, path(kind, scene, "all")) if has_all else None
         for memory in (STILL, *memories):
             if memory == STILL:
                 one = still_camera(true)
-            elif (path := Run(kind, scene, memory).path(said, length(memory))).exists():
-                one = load(Said, path)
+            elif path(kind, scene, memory).exists():
+                one = load(Said, path(kind, scene, memory))
             else:
                 continue
             per_length = results[memory]["videos"].setdefault(f"{kind}-{scene}", {})
-            for n in (24, *lengths):
+            for n in (SHORT, *lengths):
                 if n > len(one.pose_enc):
                     continue
-                per_length[n] = score(one.first(n), true.first(n))
+                per_length[n] = score(one.first(n), true.first(n)) if n in lengths else {}
                 if reference is not None and memory != STILL and n <= len(reference.pose_enc):
                     per_length[n]["unlike all"] = disagreement(one.first(n), reference.first(n))
     return results
@@ -194,7 +197,7 @@ def series(results: dict, column: str, lengths, kind: str = "") -> Callable[[str
 
 
 def write(results: dict, arguments, network: str, lengths: list[int]) -> None:
-    rows = [row for row in results if results[row]["videos"]]
+    rows = [row for row in results if any(mean(results, row, "tokens", n) is not None for n in lengths)]
     longest, frame_tokens = lengths[-1], special_and_patches(arguments.image)
 
     def held(row: str) -> str:
@@ -209,9 +212,11 @@ def write(results: dict, arguments, network: str, lengths: list[int]) -> None:
         return "–" if row == STILL or size is None else f"{size / 1e6:.2f}"
 
     told = " / ".join(map(str, lengths))
-    compared = [n for n in (24, *lengths) if n <= arguments.keep_all_frames]
-    text = f"# Long streams: {arguments.weights}\n\n"
-    text += f"Means over {len(results[STILL]['videos'])} videos ({', '.join(results[STILL]['videos'])}).\n\n"
+    compared = [n for n in (SHORT, *lengths) if n <= arguments.keep_all_frames]
+    videos = results[STILL]["videos"]
+    text = f"# Long streams: {arguments.weights} ({network})\n\n"
+    text += f"Means over {len(videos)} videos ({', '.join(videos)})"
+    text += f", every {arguments.stride}th frame.\n\n" if arguments.stride > 1 else ".\n\n"
     text += "**Cost, and quality as the stream grows**\n\n" + table(
         rows,
         {
@@ -227,17 +232,14 @@ def write(results: dict, arguments, network: str, lengths: list[int]) -> None:
         [row for row in rows if reached(row) == longest],
         {column: series(results, column, [longest]) for column in COLUMNS},
     )
-    for what in ("AbsRel", "ATE", "accuracy", "completeness"):
+    for what in ("AbsRel", "ATE", "wander", "local", "completeness"):
         text += f"\n\n**{what} at {longest} frames, by kind of video**\n\n" + table(
             [row for row in rows if reached(row) == longest],
             {kind: series(results, what, [longest], kind) for kind in arguments.kinds},
         )
-    command = shlex.join(["python", "benchmarks/long_streams.py", *sys.argv[1:]])
-    text += f"\n\n`{command}`\n\n{describe(torch.device('cpu'))}; network {network}\n"
-    text += f"\n![curves]({arguments.out.name}.png)\n"
-    arguments.out.with_suffix(".md").write_text(text)
+    text += f"\n\n![curves]({arguments.out.name}.png)"
     arguments.out.with_suffix(".json").write_text(json.dumps(results, ensure_ascii=False))
-    print(text)
+    publish([text], arguments.out.with_suffix(".md"), torch.device("cpu"))
     draw(results, rows, lengths, arguments.out.with_suffix(".png"))
 
 

@@ -1,8 +1,10 @@
 """Long streams: the kinds of video are what they say, and scores are of the truth, in any world, of any prefix."""
 
+import numpy as np
 import pytest
 import torch
 from networks import tiny
+from PIL import Image
 
 from streamvggt import StreamSession, Window
 from streamvggt.evaluation import long_streams
@@ -20,6 +22,7 @@ from streamvggt.evaluation.long_streams import (
     stream,
     truth_of,
 )
+from streamvggt.evaluation.stream_picture import draw_streams
 from streamvggt.geometry.camera import Cameras, encoding_from_cameras, invert_pose
 from streamvggt.geometry.pointmap import unproject
 from streamvggt.stream.policies.self_selective import SelfSelective
@@ -68,7 +71,19 @@ def told(truth: Truth, scale: float = 1.0, turn: torch.Tensor | None = None, shi
     return Said(encoding, frames, depth, points[:, ::SPACING, ::SPACING], count, 100 * count)
 
 
-ERRORS = ["AbsRel", "AbsRel, last", "AbsRel, each", "drift", "ATE", "RPE t 1", "RPE r 10", "accuracy", "completeness"]
+ERRORS = [
+    "local",
+    "wander",
+    "AbsRel",
+    "AbsRel, last",
+    "AbsRel, each",
+    "drift",
+    "ATE",
+    "RPE t 1",
+    "RPE r 10",
+    "accuracy",
+    "completeness",
+]
 
 
 def test_the_truth_has_no_error_in_any_world(truth):
@@ -83,7 +98,7 @@ def test_the_truth_has_no_error_in_any_world(truth):
 def test_one_depth_and_a_still_camera_have_the_errors_that_can_be_told_beforehand(truth):
     numbers = score(still_camera(truth), truth)
     assert numbers["ATE"] == pytest.approx(1)
-    depth = truth.depth[:: long_streams.EVERY].float()
+    depth = truth.depth[:: long_streams.EVERY, ::SPACING, ::SPACING].float()
     assert numbers["AbsRel"] == pytest.approx(((depth.median() - depth).abs() / depth).mean().item(), rel=1e-3)
     assert numbers["RPE t 10"] > 0.1 and numbers["accuracy"] > 0.05
 
@@ -120,3 +135,13 @@ def test_a_stream_is_what_a_session_says_however_many_go_together_and_is_kept(tr
     assert said.num_bytes[-1] == session.memory.num_bytes
     save(said, tmp_path / "said.npz")
     assert all(torch.equal(value, vars(said)[name]) for name, value in vars(load(Said, tmp_path / "said.npz")).items())
+
+
+def test_a_picture_of_the_truth_beside_itself(truth, tmp_path):
+    draw_streams(truth, {"itself": told(truth, 3.0)}, tmp_path / "streams.png")
+    drawn = np.asarray(Image.open(tmp_path / "streams.png").convert("RGB")).astype(int)
+    above = drawn[drawn.shape[0] // 10 : drawn.shape[0] * 2 // 5]  # without the titles
+    halves = [half[(half < 250).any(-1)] for half in np.split(above, [above.shape[1] // 2], 1)]
+    assert len(halves[0]) > 1000
+    assert abs(len(halves[0]) / len(halves[1]) - 1) < 0.1
+    assert np.abs(halves[0].mean(0) - halves[1].mean(0)).max() < 10

@@ -34,18 +34,21 @@ from streamvggt.stream.session import StreamSession
 
 LAP = 250
 """Frames that a lap of the kind "loop" takes."""
-SCENES = {"static": (0, 4, 8, 12), "moving": (16, 30, 45, 74), "loop": (2, 6, 10, 14), "revisit": (3, 7, 11, 15)}
-"""Test scenes of each kind of video: the first that there are; for "moving", in which four or more things move."""
+SCENES = {"static": (0, 4, 10, 12), "moving": (16, 30, 45, 74), "loop": (8, 2, 5, 6), "revisit": (7, 3, 9, 11)}
+"""Test scenes of each kind of video: the first that there are. Four or more things move in those of "moving"; ways of
+laps look in turn inwards and along themselves."""
 KINDS = tuple(SCENES)
 EVERY = 5
 """Depth and points are kept, and judged, of every so many frames; cameras of all."""
 SPACING = 4
-"""Points are kept, and judged, of every so many pixels, down and across."""
-CLOUD_FRAMES = 40
+"""Points are kept, and depth and points judged, at every so many pixels, down and across."""
+CLOUD_FRAMES = 25
 """Frames of which clouds are made, at most, evenly spread."""
+PIECE = 50
+"""Frames of a piece whose points are judged by themselves."""
 LAST = 100
 """Frames at the end of a stream that are judged once more by themselves."""
-GAPS = (1, 10, LAP)
+GAPS = (1, 10)
 """Frames between the two poses of which relative errors are taken."""
 
 
@@ -80,6 +83,10 @@ class Truth:
     depth: Tensor
     cam_from_world: Tensor
     intrinsics: Tensor
+
+    def every(self, stride: int) -> Truth:
+        """As a camera would see it that is faster."""
+        return Truth(self.images[::stride], self.depth[::stride], self.cam_from_world[::stride], self.intrinsics)
 
     def first(self, num_frames: int) -> Truth:
         return Truth(
@@ -201,14 +208,18 @@ def score(said: Said, truth: Truth) -> dict[str, float]:
     drift: deviation of the logarithm of those scales: how much the unit wanders.
     ATE: root mean square error of the camera centres after a similarity, over their true root mean square distance from
         their mean: 1 is as good as a camera that never moves. "ATE, path": over the true path's length.
+    wander: by how much the cameras' root mean square distance from their mean is too large, in metres by the depth's
+        unit: what a camera that stands still seems to move.
     RPE t n, RPE r n: error of the motion within n of the `GAPS`, root mean squares: metres after the same similarity,
         and degrees.
     accuracy, completeness: mean distance of estimated points from the nearest true ones, and the other way round:
         metres, after a similarity of corresponding points; of the point head's, and ("…, depth") of depth and cameras.
+    local: mean distance of the point head's points from their true places, metres, after a similarity for every
+        `PIECE` frames: what is right of places seen shortly after each other.
     tokens, bytes: held after the last frame.
     """
     frames = said.frames
-    depth, true_depth = said.depth.float(), truth.depth[frames].float()
+    depth, true_depth = _spaced(said.depth).float(), _spaced(truth.depth[frames]).float()
     valid = true_depth > 0
     scaled = scaled_by_median(depth, true_depth, valid)
     ratios = true_depth.flatten(1).median(1).values / depth.flatten(1).median(1).values.clamp(min=1e-9)
@@ -223,21 +234,26 @@ def score(said: Said, truth: Truth) -> dict[str, float]:
 
     cameras = said.cameras
     centres = invert_pose(truth.cam_from_world.double())[:, :, 3]
-    spread = (centres - centres.mean(0)).square().sum(-1).mean().sqrt().item()
+    spread = _spread(centres)
     length = centres.diff(dim=0).norm(dim=-1).sum().item()
     for gap in GAPS:
         if gap < len(centres):
             errors = trajectory_errors(cameras.cam_from_world, truth.cam_from_world, gap)
             numbers |= {f"RPE t {gap}": errors.rpe_translation, f"RPE r {gap}": errors.rpe_rotation}
+    unit = (true_depth[valid].median() / depth[valid].median().clamp(min=1e-9)).item()
+    our_centres = unit * invert_pose(cameras.cam_from_world.double())[:, :, 3]
+    numbers["wander"] = _spread(our_centres) - spread
     numbers |= {"ATE": errors.ate / max(spread, 1e-9), "ATE, path": errors.ate / max(length, 1e-9)}
 
     chosen = torch.linspace(0, len(frames) - 1, min(CLOUD_FRAMES, len(frames))).round().long()
     seen_by = Cameras(truth.cam_from_world[frames[chosen]], truth.intrinsics.expand(len(chosen), 3, 3))
-    true_points = _spaced(unproject(true_depth[chosen], seen_by))
+    true_points = _spaced(unproject(truth.depth[frames[chosen]].float(), seen_by))
     ours = Cameras(cameras.cam_from_world[frames[chosen]], cameras.intrinsics[frames[chosen]])
-    for name, points in (("", said.points[chosen]), (", depth", _spaced(unproject(depth[chosen], ours)))):
+    for name, points in (("", said.points[chosen]), (", depth", _spaced(unproject(said.depth[chosen].float(), ours)))):
         accuracy, completeness = cloud_distances(points.flatten(0, 2), true_points.flatten(0, 2))
         numbers |= {f"accuracy{name}": accuracy, f"completeness{name}": completeness}
+    everywhere = Cameras(truth.cam_from_world[frames], truth.intrinsics.expand(len(frames), 3, 3))
+    numbers["local"] = local_error(said.points, _spaced(unproject(truth.depth[frames].float(), everywhere)))
     return numbers | {"tokens": said.num_tokens[-1].item(), "bytes": said.num_bytes[-1].item()}
 
 
@@ -250,6 +266,16 @@ def cloud_distances(points: Tensor, true_points: Tensor) -> tuple[float, float]:
     return float(there), float(back)
 
 
+def local_error(points: Tensor, true_points: Tensor) -> float:
+    """Mean distance after a similarity for each piece; what is left at the end counts with the last. (K, h, w, 3)"""
+    errors = []
+    starts = range(0, max(1, len(points) - PIECE // EVERY + 1), PIECE // EVERY)
+    for start, stop in zip(starts, [*starts[1:], len(points)], strict=True):
+        ours, theirs = (cloud[start:stop].flatten(0, 2).double() for cloud in (points, true_points))
+        errors.append((align_points(ours, theirs).apply(ours) - theirs).norm(dim=-1))
+    return torch.cat(errors).mean().item()
+
+
 def disagreement(said: Said, other: Said) -> float:
     """How far the depth of one stream is from another's, as AbsRel with the other in the place of the truth."""
     count = min(len(said.frames), len(other.frames))
@@ -257,5 +283,11 @@ def disagreement(said: Said, other: Said) -> float:
     return absolute_relative_error(ours, theirs, theirs > 0)
 
 
-def _spaced(points: Tensor) -> Tensor:
-    return points[:, ::SPACING, ::SPACING]
+def _spaced(maps: Tensor) -> Tensor:
+    """(K, H, W, ...) → (K, h, w, ...)"""
+    return maps[:, ::SPACING, ::SPACING]
+
+
+def _spread(centres: Tensor) -> float:
+    """Root mean square distance from the mean. (S, 3)"""
+    return (centres - centres.mean(0)).square().sum(-1).mean().sqrt().item()

@@ -82,7 +82,7 @@ def draw(truth: Batch, depth: Tensor, conf: Tensor, cameras: Cameras, points: Te
     sure = conf >= conf.flatten().quantile(0.3)
     colours = truth.images[0].movedim(1, -1)
     for side, azimuth in (("one side", 0.6), ("other side", 2.4)):
-        view = _view_of(true_points[valid], azimuth)
+        view = view_from_above(true_points[valid], azimuth)
         pair = [
             splat(p[mask], colours[mask], _origin(poses, mask), view, poses)
             for p, mask, poses in ((true_points, valid, true_poses), (ours, valid & sure, our_poses))
@@ -144,7 +144,7 @@ def _pyramid(picture: np.ndarray, pose: Tensor, view: Cameras, colour: tuple[int
         cv2.line(picture, at[start], at[stop], colour, 1, cv2.LINE_AA)
 
 
-def _view_of(points: Tensor, azimuth: float) -> Cameras:
+def view_from_above(points: Tensor, azimuth: float) -> Cameras:
     """A camera that looks at the middle of some points from above; y points down."""
     middle = points.median(0).values
     reach = (points - middle).norm(dim=-1).quantile(0.9)
