@@ -23,6 +23,7 @@ from streamvggt.cli.reconstruct import SavedState
 from streamvggt.export import Result, ResultWriter, finished_frames
 from streamvggt.model.device import choose_dtype
 from streamvggt.model.vggt import VGGT
+from streamvggt.stream.policy import DEFAULT_MEMORY
 
 ALL_EXPORTS = {"scene.glb", "points.ply", "colmap", "trajectory.txt", "depth", "preview.mp4"}
 
@@ -375,7 +376,7 @@ def test_no_memory_left(reconstruct, photos, tmp_path, monkeypatch, error):
     with monkeypatch.context() as patch:
         patch.setattr(VGGT, "forward", exhausted)
         status, said = reconstruct(photos)
-    assert status == 1 and "no memory left" in said and "--memory window:1,8" in said and "more" not in said
+    assert status == 1 and "no memory left" in said and "--memory window:1,4" in said and "more" not in said
     assert len(Result(tmp_path / "out")) == 2
     assert reconstruct(photos, "--resume")[0] == 0 and len(Result(tmp_path / "out")) == 6
 
@@ -437,4 +438,4 @@ def test_random_weights_are_loudly_meaningless(reconstruct, photos):
 def test_a_memory_that_will_not_hold_the_clip_is_told_before(reconstruct, photos, monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Free", (), {"available": 1000}))
     _, said = reconstruct(photos, "--memory", "all")
-    assert "keeping all 6 frames may need" in said and "--memory window:1,8" in said
+    assert "keeping all 6 frames may need" in said and f"--memory {DEFAULT_MEMORY}" in said

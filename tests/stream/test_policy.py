@@ -1,6 +1,9 @@
 """Policies by their names on a command line."""
 
+import argparse
+
 import pytest
+from networks import tiny
 
 from streamvggt import (
     FrameBlocks,
@@ -10,9 +13,13 @@ from streamvggt import (
     MotionKeyFrames,
     ProbeSaliency,
     SelfSelective,
+    StreamSession,
     Window,
 )
-from streamvggt.stream.policy import MEMORIES, NAMES, parse_policy
+from streamvggt.app.scene import RunSettings
+from streamvggt.cli import reconstruct, view
+from streamvggt.evaluation.network import add_network_arguments
+from streamvggt.stream.policy import DEFAULT_MEMORY, MEMORIES, NAMES, parse_policy
 
 
 def test_names():
@@ -32,6 +39,27 @@ def test_names():
 def test_usage():
     assert MEMORIES.startswith("all, window:ANCHOR,RECENT[,REMNANTS], ")
     assert "motion:PIXELS[,HELD[,LONGEST]]" in MEMORIES
+
+
+def test_commands_are_bounded_unless_asked_and_evaluations_are_as_published():
+    assert parse_policy(DEFAULT_MEMORY).capacity is not None
+
+    def parsed(add_arguments, *words: str) -> argparse.Namespace:
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        return parser.parse_args(words)
+
+    def reconstructing(*words: str) -> str:
+        arguments = parsed(reconstruct.add_arguments, "clip.mp4", "--out", "out", *words)
+        reconstruct.fill_in(arguments)
+        return arguments.memory
+
+    assert reconstructing() == DEFAULT_MEMORY
+    assert reconstructing("--windows", "60,15") == "all"  # each is bounded by itself
+    assert parsed(view.add_arguments, "clip.mp4").memory == DEFAULT_MEMORY
+    assert RunSettings(weights="tiny").memory == DEFAULT_MEMORY
+    assert parsed(add_network_arguments).memory == "all"
+    assert StreamSession(tiny()).policy == KeepAll()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -32,7 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except (torch.OutOfMemoryError, MemoryError) as error:
         print(f"\nerror: there is no memory left ({str(error).partition(chr(10))[0]})", file=sys.stderr)
-        print("Bound it (--memory window:1,8) or take smaller images (--size), with another --out.", file=sys.stderr)
+        print(
+            "Take a shorter memory (--memory window:1,4) or smaller images (--size), with another --out.",
+            file=sys.stderr,
+        )
         return 1
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         print(f"\nerror: {error}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Turn photos, a video or a camera into cameras, depth maps and a point cloud, frame by frame.
 
-streamvggt reconstruct clip.mp4 --out results/clip --weights lch01/StreamVGGT --memory window:1,8
+streamvggt reconstruct clip.mp4 --out results/clip --weights lch01/StreamVGGT
 streamvggt reconstruct drive.mp4 --out results/drive --weights lch01/StreamVGGT --windows 60,15
 """
 
@@ -26,7 +26,7 @@ from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import fingerprint, load_model
 from streamvggt.stream.frames import FrameSource, load_frames
 from streamvggt.stream.policies.window import KeepAll
-from streamvggt.stream.policy import MEMORIES, parse_policy
+from streamvggt.stream.policy import DEFAULT_MEMORY, MEMORIES, parse_policy
 from streamvggt.stream.session import StreamSession
 from streamvggt.stream.steady import PREPARE, check_step
 from streamvggt.stream.video import URL
@@ -34,7 +34,7 @@ from streamvggt.stream.windows.session import WindowedSession, WindowStatistics
 from streamvggt.stream.windows.size import USAGE, WindowSize
 
 STATE_NAME = "stream_state.pt"
-DEFAULTS = {"memory": "all", "storage": "plain", "dtype": "auto"}
+DEFAULTS = {"memory": DEFAULT_MEMORY, "storage": "plain", "dtype": "auto"}
 LOW_MEMORY = {"memory": "window:1,8", "storage": "int8", "dtype": "half"}
 Session = StreamSession | WindowedSession
 SAVE_EVERY = 30.0  # seconds, at least, between two saves of the stream's state
@@ -52,7 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file, folder, Hugging Face id, or tiny, the small network that comes with the project (default)",
     )
     network.add_argument("--heads", default="camera,depth", help="of camera,depth,points (default: camera,depth)")
-    network.add_argument("--memory", help=f"{MEMORIES}; see docs/streaming.md (default: all)")
+    network.add_argument(
+        "--memory",
+        help=f"which frames stay: {MEMORIES}; see docs/streaming.md (default: {DEFAULT_MEMORY}; with --windows: all)",
+    )
     network.add_argument(
         "--storage", choices=get_args(StorageName), help="of the memory: int8 takes half (default: plain)"
     )
@@ -181,6 +184,8 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
 def fill_in(arguments: argparse.Namespace) -> None:
     """What was not given, in place."""
     defaults = LOW_MEMORY if arguments.low_memory else DEFAULTS
+    if arguments.windows and not arguments.low_memory:
+        defaults = {**DEFAULTS, "memory": "all"}  # a window is bounded by itself
     for name, value in defaults.items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
@@ -350,7 +355,7 @@ def warn_of_memory(model: VGGT, session: Session, frames: FrameSource) -> None:
     if needed > free:
         tqdm.write(
             f"!!! keeping all {num_frames} frames may need {needed / 1e9:.0f} GB, {free / 1e9:.0f} GB are free: "
-            "bound the memory with --memory window:1,8"
+            f"bound the memory with --memory {DEFAULT_MEMORY}"
         )
 
 
