@@ -178,9 +178,9 @@ def legend() -> list[str]:
     return [
         "ATE: over the spread of the camera's true places, 1 is a camera that never moves. RPE: of the motion within",
         "10 frames, metres and degrees. AbsRel: one scale for the stream; last: of the last 100 frames; drift:",
-        "deviation of the frames' own scales (logarithm). accuracy, completeness: metres, of 40 frames' points. Loops are",
-        "corrected at the end of the stream. ms, MB: per frame, processor time of the mean, 95th percentile and worst",
-        "frame; the most memory at any time, key frames included.",
+        "deviation of the frames' own scales (logarithm). accuracy, completeness: metres, of 40 frames' points. Loops",
+        "are corrected at the end of the stream. ms, MB: per frame, processor time of the mean, 95th percentile and",
+        "worst frame; the most memory at any time, key frames included.",
         "",
         f"The stand-in knows the true cameras and depth and is wrong on purpose: {DRIFT}.",
         "Its features are the network's encoder's.",

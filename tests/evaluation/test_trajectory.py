@@ -221,4 +221,8 @@ def test_windows_are_an_option(data, weights, once, tmp_path):
         assert settings["windows"] == words and settings["heads"] == ["camera", "depth"]
     assert numbers(tmp_path / "8,2", "tum") == pytest.approx(numbers(once, "tum"), rel=1e-5)
     assert numbers(tmp_path / "2,1", "tum") != pytest.approx(numbers(once, "tum"), rel=1e-3)
-    assert run(data, tmp_path, weights, "--windows", "2,1", "--inference", "whole") == 1
+    words = ("--windows", "2,1", "--eval_dataset", "tum")
+    assert run(data, tmp_path / "loops", weights, *words, "--loops") == 0  # there are none
+    assert numbers(tmp_path / "loops", "tum") == numbers(tmp_path / "2,1", "tum")
+    assert run(data, tmp_path, weights, *words, "--inference", "whole") == 1
+    assert run(data, tmp_path, weights, "--loops") == 1

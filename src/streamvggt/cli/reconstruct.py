@@ -18,7 +18,15 @@ from tqdm import tqdm
 
 from streamvggt.cli.export import add_export_arguments, check_exports, check_writable, write_exports
 from streamvggt.cli.run_record import RunRecord
-from streamvggt.export import Result, ResultWriter, finished_frames
+from streamvggt.export import (
+    Corrections,
+    PointFilter,
+    Result,
+    ResultWriter,
+    export_tum,
+    finished_frames,
+    write_corrections,
+)
 from streamvggt.files import unfinished
 from streamvggt.model.device import DTYPES, choose_device, choose_dtype
 from streamvggt.model.memory import StorageName
@@ -30,6 +38,7 @@ from streamvggt.stream.policy import DEFAULT_MEMORY, MEMORIES, parse_policy
 from streamvggt.stream.session import StreamSession
 from streamvggt.stream.steady import PREPARE, check_step
 from streamvggt.stream.video import URL
+from streamvggt.stream.windows.loops import Loops
 from streamvggt.stream.windows.session import WindowedSession, WindowStatistics
 from streamvggt.stream.windows.size import USAGE, WindowSize
 
@@ -77,6 +86,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stitch overlapping windows of that many frames, each with a --memory of its own (default: one stream)",
     )
     network.add_argument(
+        "--loops",
+        action="store_true",
+        help="with --windows: where the camera comes back to a place, correct all windows by it",
+    )
+    network.add_argument(
         "--camera-memory", choices=("exact", "released"), default="exact", help="see docs/streaming.md"
     )
     network.add_argument("--device", default="auto", help="cuda, mps, cpu (default: the best there is)")
@@ -100,6 +114,8 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     fill_in(arguments)
     policy = parse_policy(arguments.memory)
     windows = WindowSize.parse(arguments.windows) if arguments.windows else None
+    if arguments.loops and windows is None:
+        raise ValueError("--loops are closed between windows: add --windows, as in --windows 60,15")
     device = choose_device(arguments.device)
     dtype = choose_dtype(arguments.dtype, device)
     if windows is None:
@@ -138,7 +154,13 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
             model, policy=policy, camera=arguments.camera_memory, storage=arguments.storage, step=arguments.step
         )
         if windows is None
-        else WindowedSession(model, size=windows, policy=policy, camera=arguments.camera_memory)
+        else WindowedSession(
+            model,
+            size=windows,
+            policy=policy,
+            camera=arguments.camera_memory,
+            loops=Loops() if arguments.loops else None,
+        )
     )
     record = RunRecord(
         arguments.out,
@@ -151,6 +173,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
             "heads": list(heads),
             "memory": arguments.memory,
             "windows": arguments.windows,
+            "loops": arguments.loops or None,
             "camera_memory": arguments.camera_memory,
             "storage": arguments.storage,
             "step": arguments.step,
@@ -250,6 +273,8 @@ def stream(frames: FrameSource, session: Session, out: Path, record: RunRecord, 
             raise
     if is_live and writer.num_frames:
         status = "streamed"  # there is no other end
+    if status == "streamed":
+        correct(session, out)
     record.progress(writer.num_frames, frames.skipped, session.statistics, status)
     if status == "interrupted":
         state.save(writer.num_frames)
@@ -366,6 +391,18 @@ def tell_skipped(record: RunRecord, most: int = 10) -> None:
         tqdm.write(f"skipped {name}: {reason}")
     if len(skipped) > most:
         tqdm.write(f"skipped {len(skipped) - most} more: {record.path} lists them")
+
+
+def correct(session: Session, out: Path) -> None:
+    """At the end of a stream, bring the frames that were written before a loop was closed to where they belong."""
+    if not isinstance(session, WindowedSession):
+        return
+    session.finish()
+    corrections = session.corrections()
+    if corrections:
+        moves = [correction.first_frame for correction in corrections], [move.world for move in corrections]
+        write_corrections(out, Corrections(*moves))
+        export_tum(Result(out), out, PointFilter())
 
 
 def tell_windows(session: Session) -> None:

@@ -28,7 +28,8 @@ class RunRecord:
         device, versions, started, updated.
         frames: {"in_input": int or None, an estimate for videos; "done": int; "skipped": [[name, reason], ...]}
         windows: with --windows: {"num": int, "by_pose": how many were joined by a single camera, "restarts": how many
-            were begun again, "latest_restarts": [[frame, reason], ...], "false_alarms": int}
+            were begun again, "latest_restarts": [[frame, reason], ...], "false_alarms": int, "loops": how many were
+            closed, "loops_refused": int}
         timings: {"median_ms", "p95_ms": of the network per frame, "seconds": of all runs together}
         exports: paths inside the folder.
 
@@ -103,6 +104,8 @@ class RunRecord:
                 "restarts": said.num_restarts,
                 "latest_restarts": [[restart.frame, restart.reason] for restart in said.restarts],
                 "false_alarms": said.num_false_alarms,
+                "loops": said.num_loops,
+                "loops_refused": said.num_refused,
             }
         self.content.update(status=status, error=error and (str(error) or type(error).__name__))
         try:

@@ -23,6 +23,8 @@ from streamvggt.prediction import Prediction, concatenate
 from streamvggt.provenance import device_name
 from streamvggt.stream.policy import MEMORIES, parse_policy
 from streamvggt.stream.session import StreamSession
+from streamvggt.stream.windows.graph import corrected
+from streamvggt.stream.windows.loops import Loops
 from streamvggt.stream.windows.session import WindowedSession
 from streamvggt.stream.windows.size import USAGE, WindowSize
 
@@ -47,6 +49,9 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--memory", default="all", help=f"{MEMORIES}; see docs/streaming.md (default: all)")
     network.add_argument(
         "--windows", metavar=USAGE, help="stitch overlapping windows, see docs/streaming.md (default: one stream)"
+    )
+    network.add_argument(
+        "--loops", action="store_true", help="with --windows: close loops, and correct each sequence at its end"
     )
     network.add_argument(
         "--camera_memory", choices=("exact", "released"), default="exact", help="see docs/streaming.md"
@@ -78,6 +83,7 @@ class Evaluated:
     memory: str
     camera_memory: str
     windows: WindowSize | None
+    loops: bool
     settings: dict[str, Any]
     about: dict[str, Any]
 
@@ -96,6 +102,8 @@ class Evaluated:
             raise ValueError("VGGT sees all frames at once and cannot stream: leave out --inference stream")
         parse_policy(arguments.memory)
         windows = WindowSize.parse(arguments.windows) if arguments.windows else None
+        if arguments.loops and not windows:
+            raise ValueError("--loops are closed between windows: add --windows, as in --windows 60,15")
         if windows:
             heads = tuple(dict.fromkeys((*heads, "camera", "depth")))  # by which windows are joined
         if inference == "whole" and (arguments.memory, arguments.camera_memory, windows) != ("all", "exact", None):
@@ -119,12 +127,13 @@ class Evaluated:
             "memory": arguments.memory if inference == "stream" else None,
             "camera_memory": arguments.camera_memory if inference == "stream" and "camera" in heads else None,
             "windows": arguments.windows,
+            "loops": arguments.loops or None,
             "dtype": str(dtype).removeprefix("torch."),
             "device": device.type,
             "size": size,
         }
         about = {"weights": str(weights), "machine": device_name(device)}
-        how = (inference, arguments.memory, arguments.camera_memory, windows)
+        how = (inference, arguments.memory, arguments.camera_memory, windows, arguments.loops)
         return cls(model, tuple(heads), size, *how, settings, about)
 
     def predict(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
@@ -134,6 +143,9 @@ class Evaluated:
             images: RGB in [0, 1], all of one size. (3, H, W) each
         """
         if self.inference == "stream":
+            if self.loops:
+                yield from self._predict_with_loops(images)
+                return
             options = {"policy": parse_policy(self.memory), "camera": self.camera_memory, "heads": self.heads}
             session: StreamSession | WindowedSession = (
                 StreamSession(self.model, **options)
@@ -149,6 +161,22 @@ class Evaluated:
                 prediction = self.model(stacked, heads=self.heads).to("cpu")
             for index in range(prediction.num_frames):
                 yield prediction.frame(index)
+
+    def _predict_with_loops(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
+        """All frames are held until the last one has come, for loops move them."""
+        session = WindowedSession(
+            self.model,
+            size=self.windows,
+            policy=parse_policy(self.memory),
+            camera=self.camera_memory,
+            heads=self.heads,
+            loops=Loops(),
+        )
+        said = concatenate([session.push(image).to("cpu") for image in images])
+        session.finish()
+        said = corrected(said, session.corrections())
+        for index in range(said.num_frames):
+            yield said.frame(index)
 
     def predict_sequence(self, images: Iterable[Tensor]) -> Prediction:
         """What the network says of one sequence, on the host."""

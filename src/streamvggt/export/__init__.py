@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from streamvggt.export.colmap import export_colmap
+from streamvggt.export.corrections import Corrections, write_corrections
 from streamvggt.export.depth import export_depth
 from streamvggt.export.glb import export_glb
 from streamvggt.export.ply import export_ply
@@ -32,6 +33,7 @@ EXPORTERS: dict[str, Callable[[Result, Path, PointFilter], Path]] = {
 
 __all__ = [
     "EXPORTERS",
+    "Corrections",
     "FrameCamera",
     "PointCloud",
     "PointFilter",
@@ -46,4 +48,5 @@ __all__ = [
     "export_video",
     "finished_frames",
     "merged_points",
+    "write_corrections",
 ]

@@ -3,6 +3,7 @@
     frames/000000.npz     a `ResultFrame`; the number is the position in the stream, 0 .. n-1, without gaps
     images/<name>.jpg     the original image
     trajectory.txt        TUM lines, one per frame
+    corrections.json      only where loops were closed: how frames have to be moved; `Result` does it
 
 A frame counts as finished when its .npz is there. Each file appears whole or not at all, so the folder can be read at
 any time, also while the run goes on and after it was killed. H×W are pixels of the image as the network saw it.
@@ -11,7 +12,7 @@ any time, also while the run goes on and after it was killed. H×W are pixels of
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -19,9 +20,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from streamvggt.export.corrections import read_corrections
 from streamvggt.frame import Frame
 from streamvggt.geometry.camera import Cameras, cameras_from_encoding
 from streamvggt.geometry.pointmap import project, unproject
+from streamvggt.geometry.similarity import Similarity
 from streamvggt.prediction import Prediction
 
 Source = Literal["depth", "head"]
@@ -60,6 +63,14 @@ class FrameCamera:
         """The same camera for `streamvggt.geometry`, float64, without leading dimensions."""
         return Cameras(torch.from_numpy(self.cam_from_world), torch.from_numpy(self.intrinsics))
 
+    def moved(self, world: Similarity) -> FrameCamera:
+        """The same in another world.
+
+        Args:
+            world: from this frame's world to the other one, float64.
+        """
+        return replace(self, cam_from_world=world.move_poses(torch.from_numpy(self.cam_from_world)).numpy())
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResultFrame(FrameCamera):
@@ -76,6 +87,15 @@ class ResultFrame(FrameCamera):
     depth_conf: np.ndarray | None = None
     points: np.ndarray | None = None
     points_conf: np.ndarray | None = None
+
+    def moved(self, world: Similarity) -> ResultFrame:
+        changed = super().moved(world)
+        if self.depth is not None:
+            changed = replace(changed, depth=(self.depth * world.scale.item()).astype(self.depth.dtype))
+        if self.points is not None:
+            points = world.apply(torch.from_numpy(self.points).double().flatten(0, 1)).view(self.points.shape)
+            changed = replace(changed, points=points.numpy().astype(self.points.dtype))
+        return changed
 
     @classmethod
     def from_prediction(cls, frame: Frame, prediction: Prediction) -> ResultFrame:
@@ -158,6 +178,9 @@ def finished_frames(folder: Path | str) -> list[Path]:
     return sorted((Path(folder) / "frames").glob("[0-9]*.npz"), key=lambda path: int(path.stem))
 
 
+Stored = TypeVar("Stored", bound=FrameCamera)
+
+
 class Result(Sequence[ResultFrame]):
     """Reads a result, one frame in memory at a time: `len(result)`, `result[3]`, `for frame in result`.
 
@@ -171,6 +194,7 @@ class Result(Sequence[ResultFrame]):
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
         self.paths = finished_frames(self.folder)
+        self._corrections = read_corrections(self.folder)
         if not self.paths:
             raise FileNotFoundError(f"{self.folder} is not a result: there is no finished frame in {folder}/frames")
         for position, path in enumerate(self.paths):
@@ -184,11 +208,16 @@ class Result(Sequence[ResultFrame]):
         return len(self.paths)
 
     def __getitem__(self, position: int) -> ResultFrame:
-        return load_frame(self.paths[position], ResultFrame)
+        return self._load(position, ResultFrame)
 
     def camera(self, position: int) -> FrameCamera:
         """The camera of a frame; its images stay on disk."""
-        return load_frame(self.paths[position], FrameCamera)
+        return self._load(position, FrameCamera)
+
+    def _load(self, position: int, kind: type[Stored]) -> Stored:
+        position = range(len(self))[position]
+        frame, world = load_frame(self.paths[position], kind), self._corrections.of(position)
+        return frame if world is None else frame.moved(world)
 
     def cameras(self) -> list[FrameCamera]:
         """The cameras of all frames."""
@@ -208,9 +237,6 @@ def save_frame(path: Path, frame: ResultFrame) -> None:
     for name in arrays.keys() & {"depth_conf", "points_conf"}:
         arrays[name] = np.minimum(arrays[name], np.finfo(np.float16).max).astype(np.float16)
     np.savez(path, **arrays)
-
-
-Stored = TypeVar("Stored", bound=FrameCamera)
 
 
 def load_frame(path: Path, kind: type[Stored]) -> Stored:

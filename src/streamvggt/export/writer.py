@@ -5,6 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from streamvggt.export.corrections import NAME as CORRECTIONS
 from streamvggt.export.result import FrameCamera, ResultFrame, finished_frames, load_frame, save_frame
 from streamvggt.export.tum import tum_line, write_tum
 from streamvggt.files import atomic_write
@@ -37,6 +38,7 @@ class ResultWriter:
         self.num_frames = resume or 0
         if self.num_frames > len(finished):
             raise ValueError(f"{self.folder} holds {len(finished)} finished frames, {resume} to keep were asked for")
+        (self.folder / CORRECTIONS).unlink(missing_ok=True)  # of a run that had come to its end
         kept = [load_frame(path, FrameCamera) for path in finished[: self.num_frames]]  # before anything is removed
         for name in ("frames", "images"):  # frames first: they say that the images are ours
             (self.folder / name).mkdir(parents=True, exist_ok=True)

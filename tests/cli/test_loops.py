@@ -1,0 +1,88 @@
+"""`reconstruct --loops` corrects what was written before the loop was closed; shown with a network that only drifts."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from room import look, walk
+
+from streamvggt import WindowedSession
+from streamvggt.evaluation.oracle import Errors, Oracle
+from streamvggt.evaluation.pose_metrics import trajectory_errors
+from streamvggt.export import Result
+from streamvggt.stream.windows.loops import Loops
+
+FRAMES = 96
+WORDS = ("--windows", "16,5", "--loops", "--export", "ply,tum")
+
+
+@pytest.fixture(scope="module")
+def known():
+    return look(walk(FRAMES, laps=1.2))
+
+
+@pytest.fixture
+def room_photos(known, tmp_path):
+    folder = tmp_path / "room"
+    folder.mkdir()
+    for number, image in enumerate(known.images):
+        pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def drifting(known, monkeypatch):
+    def load(*_, **__):
+        oracle = Oracle(known, Errors(drift_turn=0.25, noise=0.01))
+        oracle.config = {"image_size": 56}
+        return oracle
+
+    monkeypatch.setattr("streamvggt.cli.reconstruct.load_model", load)
+    monkeypatch.setattr("streamvggt.cli.reconstruct.Loops", lambda: Loops(every=2, gap=40))
+
+
+def ate(out, known) -> float:
+    poses = torch.from_numpy(np.array([camera.cam_from_world for camera in Result(out).cameras()]))
+    return trajectory_errors(poses, known.cam_from_world).ate
+
+
+@pytest.mark.slow
+def test_loops_end_to_end_also_interrupted(reconstruct, command, options, room_photos, known, monkeypatch, tmp_path):
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    assert command("reconstruct", room_photos, "--out", whole, *options, *WORDS)[0] == 0
+    record = json.loads((whole / "run.json").read_text())
+    assert record["windows"]["loops"] >= 1 and record["settings"]["loops"] is True
+    corrected = ate(whole, known)
+    (whole / "corrections.json").rename(tmp_path / "aside")
+    assert corrected < ate(whole, known) / 3
+    (tmp_path / "aside").rename(whole / "corrections.json")
+
+    # The exports and the trajectory are of the corrected cameras.
+    centres = [-camera.cam_from_world[:, :3].T @ camera.cam_from_world[:, 3] for camera in Result(whole).cameras()]
+    np.testing.assert_allclose(np.loadtxt(whole / "trajectory.txt")[:, 1:4], centres, atol=1e-6)
+
+    push = WindowedSession.push
+
+    def interrupted(self, frame):
+        if self.num_frames == 88:
+            os.kill(os.getpid(), signal.SIGINT)
+        return push(self, frame)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WindowedSession, "push", interrupted)
+        assert reconstruct(room_photos, *WORDS)[0] == 130
+    assert not (out / "corrections.json").exists()
+    status, said = reconstruct(room_photos, *WORDS, "--resume")
+    assert status == 0 and "computed again" not in said
+    assert (out / "corrections.json").read_text() == (whole / "corrections.json").read_text()
+    assert (out / "points.ply").read_bytes() == (whole / "points.ply").read_bytes()
+
+
+def test_loops_need_windows(reconstruct, room_photos, tmp_path):
+    status, said = reconstruct(room_photos, "--loops")
+    assert status == 1 and "add --windows" in said and not (tmp_path / "out").exists()
