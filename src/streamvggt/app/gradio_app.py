@@ -37,8 +37,9 @@ MEMORIES = {
     "all frames": "all",
 }
 SWEEP_EVERY = 60.0  # seconds between looks for scenes to remove
-QUEUE_EVERY = 0.05  # seconds between looks for a visitor who waits
-TELL_EVERY = 1.0  # seconds between signs of life of a run; a page that was closed is noticed then
+QUEUE_EVERY = 0.1  # seconds between looks for what visitors have clicked
+PROGRESS_EVERY = 1.0  # seconds between looks for what Gradio calls progress, which the page has none of
+TELL_EVERY = 2.0  # seconds between signs of life of a run; a page that was closed is noticed then
 TELL_WAITING_EVERY = 5.0  # the same of a visitor who waits
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif"]
 MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "monospace"]
@@ -254,7 +255,7 @@ def build_page(networks: Networks, scenes: Scenes, options: PageOptions) -> gr.B
     blocks.queue(max_size=options.queue_size, api_open=False)
     # Gradio's queue looks for work a thousand times a second and for progress a hundred times: 5 % of a core, taken
     # from the network. There is no public way to slow it down.
-    blocks._queue.sleep_when_free = blocks._queue.progress_update_sleep_when_free = QUEUE_EVERY
+    blocks._queue.sleep_when_free, blocks._queue.progress_update_sleep_when_free = QUEUE_EVERY, PROGRESS_EVERY
     return blocks
 
 

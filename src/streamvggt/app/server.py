@@ -41,6 +41,8 @@ from streamvggt.export.result import Source
 STATIC = Path(__file__).parent / "static"
 COOKIE = "streamvggt_visitor"
 NEWS_EVERY = 0.25  # seconds between answers while a scene runs, so that a quick network is not disturbed by each frame
+LOOK_EVERY = 0.1  # seconds between looks for news
+FIRST_LOOK_EVERY = 0.03  # the same before the first frame, for which somebody waits
 NEWS_WAIT = 10.0  # seconds until the answer is that there is nothing new
 PICTURE_BYTES = 4_000_000  # of one picture of a visitor's camera, at most
 NEWS_BYTES = 3_000_000  # of packets in one answer, about
@@ -115,7 +117,7 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
                 have = 0
             if status.num_frames > have or run != status.run or known != status.state or time.monotonic() > deadline:
                 break
-            await asyncio.sleep(0.04)
+            await asyncio.sleep(LOOK_EVERY if have else FIRST_LOOK_EVERY)
         if have and status.state == "running":
             await asyncio.sleep(NEWS_EVERY)
             status = scene.status if scene.status.run == status.run else status
