@@ -62,19 +62,20 @@ def test_streams_are_what_they_are_alone(model, camera):
     lengths = [12, 11, 9, 12, 8, 10, 12, 11, 9]
     frames = [images(1, length, 14, 28, seed=seed)[0] for seed, length in enumerate(lengths)]
     starts = [0, 0, 1, 3, 2, 0, 1, 2, 3]
+    storages = ["plain", "int8", "plain"] * 3
     streams, futures = {}, [[] for _ in POLICIES]
     for time in range(15):
         for number, start in enumerate(starts):
             if time == start:
-                streams[number] = pool.open(policy=POLICIES[number], camera=camera)
+                streams[number] = pool.open(policy=POLICIES[number], camera=camera, storage=storages[number])
             if 0 <= time - start < lengths[number]:
                 futures[number].append(streams[number].push(frames[number][time - start]))
             elif number in streams:
                 streams.pop(number).close()
         assert drain(pool) == -(-len(streams) // 5)
-    for policy, own, futures_of_one in zip(POLICIES, frames, futures, strict=True):
+    for policy, storage, own, futures_of_one in zip(POLICIES, storages, frames, futures, strict=True):
         found = concatenate([future.result(0) for future in futures_of_one])
-        assert_same(found, alone(model, own, policy=policy, camera=camera))
+        assert_same(found, alone(model, own, policy=policy, camera=camera, storage=storage))
 
 
 def test_only_what_agrees_is_computed_together(model, monkeypatch):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from streamvggt.frame import Frame
+from streamvggt.layers.storage import StorageName
 from streamvggt.model.memories import Memories
 from streamvggt.model.memory import CameraMemory, Policy
 from streamvggt.model.vggt import VGGT
@@ -86,6 +87,7 @@ class SessionPool:
         camera: CameraMemory = "exact",
         heads: Collection[str] | None = None,
         track_window: int = 8,
+        storage: StorageName = "plain",
     ) -> PooledStream:
         """A new stream, to be closed when it is over. Arguments as for `StreamSession`.
 
@@ -93,7 +95,9 @@ class SessionPool:
             PoolFull: there are as many streams as there may be.
             ValueError: as of `StreamSession`.
         """
-        session = StreamSession(self.model, policy=policy, camera=camera, heads=heads, track_window=track_window)
+        session = StreamSession(
+            self.model, policy=policy, camera=camera, heads=heads, track_window=track_window, storage=storage
+        )
         stream = PooledStream(self, session)
         with self._queues:
             if self._is_closed:
