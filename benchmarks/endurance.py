@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=50_000, help="of one stream; a pool's streams share them")
     parser.add_argument("--killed-frames", type=int, default=4_000, help="of the stream that is killed")
     parser.add_argument("--kills", type=int, default=8)
-    parser.add_argument("--save-every", type=int, default=250, help="frames")
+    parser.add_argument("--save-every", type=int, default=500, help="frames")
     parser.add_argument("--work", type=Path, help="folder for states, notes and what is done already")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)

@@ -5,10 +5,11 @@
 writes OUT.md (table, command, machine), OUT.png (curves) and OUT.json, one line per measurement as it comes. Speed and
 memory do not depend on what a network has learnt, so its weights may be random.
 
-Between the marks the streams of all policies advance together, in one pool. Around a mark each frame of each stream is
-computed alone and timed, policy after policy, and after each round the same network on one frame without a past: a
-machine whose speed wanders slows both alike, and the quotient shows whether a stream slows down. At every mark the
-streams are saved; the same command goes on from the last one.
+Between the marks the streams of all policies advance together, in one batch, and the encoder, which sees each image
+alone, is not asked again for an image that comes again. Around a mark each frame of each stream is computed alone, all
+of it, and timed, policy after policy, and after each round the same network on one frame without a past: if the machine
+becomes slower, both do, and the quotient shows whether a stream slows down. At every mark the streams are saved;
+the same command goes on from the last one.
 """
 
 import argparse
@@ -29,7 +30,8 @@ from floor import Floor, Rates, synchronize
 from machine import describe, publish
 from tqdm import tqdm
 
-from streamvggt import SessionPool, load_model
+from streamvggt import StreamSession, load_model
+from streamvggt.model.memories import Memories
 from streamvggt.stream.policy import NAMES, parse_policy
 
 MEDIUM = {
@@ -54,6 +56,7 @@ MARKS = (1, 10, 50, 100, 200, 500, 1000, 1500, 2000, 5000, 10000)
 RECOMPUTE = "VGGT again"
 ALONE = "one frame without a past"
 HEADS = ("camera", "depth", "points")
+NEEDED = ("camera", "depth")  # by policies and the camera memory
 NUM_IMAGES = 64  # shown in turn
 
 
@@ -63,7 +66,7 @@ def main() -> None:
     parser.add_argument(
         "--image-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="default: the network's own"
     )
-    parser.add_argument("--memory", nargs="+", default=[*NAMES, "window:1,8,64"], help="policies (default: all)")
+    parser.add_argument("--memory", nargs="+", default=list(NAMES), help="policies (default: all)")
     parser.add_argument("--frames", type=int, default=2000)
     parser.add_argument("--keep-all-frames", type=int, default=200, help="`all` grows: stop it here (default: 200)")
     parser.add_argument("--pushes", type=int, default=16, help="frames timed around each mark (default: 16)")
@@ -112,43 +115,45 @@ def measure_streams(model, image_size, marks: Sequence[int], rates: Rates, argum
     device = next(model.parameters()).device
     images = torch.rand(NUM_IMAGES, 3, *image_size, generator=torch.Generator().manual_seed(0)).to(device)
     floor = Floor.of(model, images[:1, None], rates)
-    pool = SessionPool(model, max_batch=len(arguments.memory), max_waiting=1)
-    for _ in range(2):  # first calls pick kernels and fill pools
-        for name in arguments.memory:
-            pool.open(policy=parse_policy(name)).session.push(images[0])
-    pool = SessionPool(model, max_batch=len(arguments.memory), max_waiting=1)
-    streams = {name: pool.open(policy=parse_policy(name)) for name in arguments.memory}
+    sessions = {name: StreamSession(model, policy=parse_policy(name)) for name in arguments.memory}
+    for session in sessions.values():  # first calls pick kernels and fill pools
+        session.push(images[0])
+        session.push(images[1])
+        session.reset()
     states = arguments.out.with_suffix(".states")
     if log.last_mark:
-        for name in [name for name in streams if not (states / f"{name}.pt").exists()]:
-            streams.pop(name).close()
-        for name, stream in streams.items():
-            stream.restore(states / f"{name}.pt")
-    done = max((stream.session.num_frames for stream in streams.values()), default=0)
+        sessions = {name: session for name, session in sessions.items() if (states / f"{name}.pt").exists()}
+        for name, session in sessions.items():
+            session.restore(states / f"{name}.pt")
+    with torch.no_grad():
+        patches = torch.cat([model.aggregator.encode(image[None, None]) for image in images])  # (64, 1, h·w, C)
+    done = max((session.num_frames for session in sessions.values()), default=0)
     with tqdm(total=arguments.frames, initial=done, desc="all policies", unit="frame", dynamic_ncols=True) as bar:
         for mark in marks:
             if mark <= log.last_mark:
                 continue
             if mark > arguments.keep_all_frames:
-                streams = {name: stream for name, stream in streams.items() if stream.session.policy.capacity}
+                sessions = {name: session for name, session in sessions.items() if session.policy.capacity}
             num_timed = min(arguments.pushes, mark)
-            for frame in range(done + 1, mark - num_timed // 2):
-                for stream in streams.values():
-                    stream.push(images[frame % NUM_IMAGES])
-                pool.step()
-                bar.update()
             first = max(done + 1, mark - num_timed // 2)
+            for frame in range(done + 1, first):
+                shown = frame % NUM_IMAGES
+                same = (images[shown, None, None], patches[shown, None])
+                memories = Memories([session.memory for session in sessions.values()])
+                together, known = (x.expand(len(sessions), *x.shape[1:]) for x in same)
+                model(together, heads=NEEDED, memory=memories, patches=known)
+                bar.update()
             timed = [images[frame % NUM_IMAGES] for frame in range(first, first + num_timed)]
-            for line in time_alone(model, streams, timed, floor):
+            for line in time_alone(model, sessions, timed, floor):
                 log.add(mark=mark, **line)
             done = first + num_timed - 1
             bar.update(num_timed)
-            for name, stream in streams.items():
-                stream.save(states / f"{name}.pt")
+            for name, session in sessions.items():
+                session.save(states / f"{name}.pt")
 
 
-def time_alone(model, streams, frames: list[torch.Tensor], floor: Floor) -> list[dict]:
-    """Push frames into each stream, one stream after the other, and time each push.
+def time_alone(model, sessions, frames: list[torch.Tensor], floor: Floor) -> list[dict]:
+    """Push frames into each session, one session after the other, and time each push.
 
     Returns:
         For each stream: ms and processor's ms of each frame; before the first of them the floor's ms, the tokens that
@@ -156,7 +161,7 @@ def time_alone(model, streams, frames: list[torch.Tensor], floor: Floor) -> list
         without a past, with the bytes of the process (or of the device).
     """
     device = frames[0].device
-    lines = {name: {"name": name, "ms": [], "cpu_ms": []} for name in [*streams, ALONE]}
+    lines = {name: {"name": name, "ms": [], "cpu_ms": []} for name in [*sessions, ALONE]}
 
     def timed(name: str, call) -> None:
         synchronize(device)
@@ -166,20 +171,20 @@ def time_alone(model, streams, frames: list[torch.Tensor], floor: Floor) -> list
         lines[name]["ms"].append((time.perf_counter() - wall) * 1000)
         lines[name]["cpu_ms"].append((time.process_time() - processor) * 1000)
 
-    for name, stream in streams.items():
-        memory = stream.session.memory
+    for name, session in sessions.items():
+        memory = session.memory
         lines[name] |= {
             "floor_ms": floor.milliseconds(memory),
             "tokens": sum(memory.num_tokens) / len(memory.layers),
             "held": len(memory.held),
         }
     for frame in frames:
-        for name, stream in streams.items():
-            timed(name, lambda stream=stream, frame=frame: stream.session.push(frame))
+        for name, session in sessions.items():
+            timed(name, lambda session=session, frame=frame: session.push(frame))
         with torch.no_grad():
             timed(ALONE, lambda frame=frame: model(frame[None, None]))
-    for name, stream in streams.items():
-        lines[name]["memory"] = stream.session.memory.num_bytes
+    for name, session in sessions.items():
+        lines[name]["memory"] = session.num_bytes
     lines[ALONE]["process"] = process_bytes(device)
     return list(lines.values())
 
