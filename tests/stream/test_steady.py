@@ -1,6 +1,8 @@
 """A step with constant shapes is the step: to the bit as it stands, to rounding compiled."""
 
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -113,11 +115,69 @@ def test_what_it_cannot_serve_is_said(model, recorded):
 def test_compiled_it_is_the_eager_step_to_rounding(monkeypatch):
     """Traced and made functional as for a compiler, whose own work (minutes) is left to benchmarks/step.py."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
-    few = {"depth": 2, "dpt_layers": (0, 0, 1, 1), "encoder_depth": 1, "camera_trunk_depth": 1, "camera_iterations": 2}
-    session = StreamSession(tiny(heads=HEADS, **few), policy=Window(1, 1), storage="int8", step="compiled")
+    few = {"depth": 1, "dpt_layers": (0,) * 4, "encoder_depth": 1, "camera_trunk_depth": 1, "camera_iterations": 1}
+    session = StreamSession(
+        tiny(heads=("camera", "depth"), **few), policy=Window(1, 1), storage="int8", step="compiled"
+    )
     eager = StreamSession(session.model, policy=Window(1, 1), storage="int8")
     for frame in images(1, 6, 14, 28)[0]:
         assert_same(session.push(frame), eager.push(frame), tolerance=1e-11)
+
+
+class StandIn:
+    """For CUDA's graphs, on a CPU: replaying computes the step anew, into the tensors that the recording answered."""
+
+    def __init__(self):
+        self.answers = []
+
+    def watched(self, step):
+        def run():
+            self.step = step
+            self.answers.append(step())
+            return self.answers[-1]
+
+        return run
+
+    @contextmanager
+    def graph(self, graph):
+        assert graph is self and len(self.answers) == steady.WARM_UPS
+        yield
+        self.recorded = self.answers[-1]
+
+    def replay(self):
+        for name, value in vars(self.step()).items():
+            recorded = getattr(self.recorded, name)
+            if isinstance(value, torch.Tensor):
+                recorded.copy_(value)
+            elif name.endswith("stages"):
+                for old, new in zip(recorded, value, strict=True):
+                    old.copy_(new)
+
+
+def test_all_but_the_recording_of_a_graph_on_a_cpu(model, monkeypatch):
+    stand_ins = []
+
+    def captured(step):
+        stand_ins.append(stand_in := StandIn())
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: stand_in)
+        monkeypatch.setattr(torch.cuda, "graph", stand_in.graph)
+        return steady.captured(stand_in.watched(step))
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setitem(steady.PREPARE, "compiled", captured)  # "graph" is refused on a CPU
+    frames = images(2, 9, 14, 28).unbind(1)
+    session = StreamSession(model, policy=Window(1, 1, 2), step="compiled")
+    found = pushed(session, frames)
+    session.reset()
+    again = pushed(session, frames)
+    expected = pushed(StreamSession(model, policy=Window(1, 1, 2)), frames)
+    for ours, twice, theirs in zip(found, again, expected, strict=True):  # no later replay has written over one
+        assert_same(ours, theirs, tolerance=0)
+        assert_same(twice, theirs, tolerance=0)
+    assert len(stand_ins) == 2
 
 
 @pytest.mark.cuda

@@ -1,9 +1,9 @@
 """Rotary positions in two dimensions (RoPE, arXiv 2104.09864, by rows and columns)."""
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
+
+from streamvggt.layers.tables import table
 
 
 class Rotation:
@@ -43,20 +43,11 @@ class Rotation:
         return torch.addcmul(x * self.cos, torch.cat([b, a, d, c], -1), self.signed_sin).flatten(2, 3)
 
 
-@torch.compiler.assume_constant_result
+@table(most=32)  # a stream has images of one size, training of a few
 def cosines_and_sines(
     grid: tuple[int, int], num_special: int, head_width: int, base: float, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """Cosines of all angles, and sines with the signs that a rotation gives them, made once. (2, P, D)"""
-    return _cosines_and_sines(grid, num_special, head_width, base, device, dtype)
-
-
-@lru_cache(maxsize=32)  # a stream has images of one size, training of a few
-@torch.inference_mode(False)  # what is kept may meet a gradient later
-@torch.no_grad()
-def _cosines_and_sines(
-    grid: tuple[int, int], num_special: int, head_width: int, base: float, device: torch.device, dtype: torch.dtype
-) -> Tensor:
+    """Cosines of all angles, and sines with the signs that a rotation gives them. (2, P, D)"""
     height, width = grid
     # Frequencies and angles in float32 whatever `dtype` is: they are part of the released network.
     half = head_width // 2

@@ -6,11 +6,12 @@ N images · C token channels · F features · H×W pixels · h×w patches.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from streamvggt.layers.tables import table
 
 
 class ResidualUnit(nn.Module):
@@ -175,18 +176,9 @@ def add_positions(x: Tensor, image_size: tuple[int, int], scale: float = 0.1) ->
     return x
 
 
-@torch.compiler.assume_constant_result
+@table(most=128)  # a head asks for ten of an image size
 def _along(span: float, count: int, channels: int, scale: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Sines, then cosines of the centres of `count` cells over [-span, span]. (channels, count)"""
-    return _made_along(span, count, channels, scale, dtype, device)
-
-
-@lru_cache(maxsize=128)  # a stream's images have one size, and a head asks for ten of these
-@torch.inference_mode(False)  # what is kept may meet a gradient later
-@torch.no_grad()
-def _made_along(
-    span: float, count: int, channels: int, scale: float, dtype: torch.dtype, device: torch.device
-) -> Tensor:
     edge = span * (count - 1) / count
     centres = torch.linspace(-edge, edge, count, device=device)
     return (scale * sines_and_cosines(centres, channels, base=100.0).to(dtype)).T

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from streamvggt.layers.kv_cache import KVCache, SeeSlots
+from streamvggt.layers.tables import tables_handed_out
 from streamvggt.model.memory import CameraMemory, Memory, Policy
 from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction
@@ -29,10 +30,10 @@ def captured(step: Callable[[], Prediction]) -> Callable[[], Prediction]:
             step()
     torch.cuda.current_stream().wait_stream(beside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with tables_handed_out() as tables, torch.cuda.graph(graph):
         prediction = step()
 
-    def replay() -> Prediction:
+    def replay(_kept=tables) -> Prediction:  # what lies at recorded addresses stays as long as the recording
         graph.replay()
         return prediction.map(torch.clone)  # the next replay writes over what the graph answers
 
