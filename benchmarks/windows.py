@@ -204,7 +204,8 @@ def draw(axes, title: str, truth: Truth, said: dict[Setting, Said], best: Settin
     cloud(axes[3], "truth", truth, frames, points, points)
     cloud(axes[1], str(plain), truth, frames, said[plain].points, points)
     cloud(axes[2], str(best), truth, frames, said[best].points, points)
-    limits = [(x.min() - 0.5, x.max() + 0.5) for x in (points[..., 0], points[..., 2])]
+    shown = torch.cat([points.flatten(0, 2).double(), true])
+    limits = [(x.min() - 0.5, x.max() + 0.5) for x in (shown[:, 0], shown[:, 2])]
     for axis in axes:
         axis.set_xlim(limits[0])
         axis.set_ylim(limits[1])
@@ -215,7 +216,7 @@ def cloud(axis, title: str, truth: Truth, frames, points, true_points) -> None:
     """Points from above, moved to the true ones; without the ceiling."""
     colours = truth.images[frames].movedim(1, -1)[:, ::SPACING, ::SPACING].flatten(0, 2).float() / 255
     flat, true_flat = points.flatten(0, 2).double(), true_points.flatten(0, 2).double()
-    moved = align_points(flat, true_flat).apply(flat)
+    moved = align_points(flat, true_flat, symmetric=True).apply(flat)
     low = true_flat[:, 1].quantile(0.3)  # y looks down
     chosen = torch.linspace(0, len(moved) - 1, NUM_CLOUD).long()
     chosen = chosen[(moved[chosen, 1] > low) & moved[chosen].isfinite().all(-1)]

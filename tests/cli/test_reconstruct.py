@@ -184,7 +184,10 @@ def refused(reconstruct, photos, tmp_path):
         (["--storage", "int4"], "choose from"),
         (["--memory", "all", "--step", "compiled"], "needs a memory of whole frames that becomes full"),
         (["--memory", "window", "--step", "graph"], "the model is on cpu: choose eager or compiled"),
-        (["--windows", "8,4", "--storage", "int8"], "--windows are computed with --storage plain"),
+        (
+            ["--windows", "8,4", "--memory", "window:1,2", "--step", "compiled"],
+            "--windows are computed with --step eager",
+        ),
         (["--attention", "flash"], "flash"),
         (["--size", "100"], "multiple of the patch size 14; got 100, the nearest is 98"),
         (["--stride", "0"], "stride must be at least 1; got 0"),

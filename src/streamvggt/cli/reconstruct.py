@@ -120,8 +120,8 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     dtype = choose_dtype(arguments.dtype, device)
     if windows is None:
         check_step(arguments.step, policy, arguments.camera_memory, device)
-    elif (arguments.storage, arguments.step) != ("plain", "eager"):
-        raise ValueError("--windows are computed with --storage plain and --step eager alone")
+    elif arguments.step != "eager":
+        raise ValueError("--windows are computed with --step eager alone")
     check_out(arguments.out, arguments.resume)
     check_input(arguments)
     num_done = len(finished_frames(arguments.out))
@@ -159,6 +159,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
             size=windows,
             policy=policy,
             camera=arguments.camera_memory,
+            storage=arguments.storage,
             loops=Loops() if arguments.loops else None,
         )
     )

@@ -106,6 +106,19 @@ def test_windows_of_a_real_network_answer_like_streams_of_their_own():
         torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio))
 
 
+def test_windows_may_be_stored_in_a_byte_each(tmp_path):
+    model, frames = tiny(), images(1, 6)[0]
+    plain, small = (
+        WindowedSession(model, size=WindowSize(4, 2), health=ANYTHING_GOES, storage=storage)
+        for storage in ("plain", "int8")
+    )
+    difference = (run(small, frames).depth_conf - run(plain, frames).depth_conf).abs().max()
+    assert 0 < difference < 0.5 and small.num_bytes < plain.num_bytes
+    small.save(tmp_path / "small.pt")
+    with pytest.raises(ValueError, match="int8"):
+        plain.restore(tmp_path / "small.pt")
+
+
 def test_the_encoder_is_asked_once_per_frame(known):
     oracle = Oracle(known)
     run(WindowedSession(oracle, size=SIZE), known.images[:60])

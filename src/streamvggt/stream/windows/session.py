@@ -17,6 +17,7 @@ from torch import Tensor
 
 from streamvggt.frame import Frame
 from streamvggt.geometry.similarity import Similarity
+from streamvggt.layers.storage import StorageName
 from streamvggt.model.memory import CameraMemory, Policy
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import fingerprint
@@ -149,6 +150,7 @@ class WindowedSession:
         size: WindowSize | None = None,
         policy: Policy | None = None,
         camera: CameraMemory = "exact",
+        storage: StorageName = "plain",
         heads: Collection[str] | None = None,
         health: Health | None = None,
         loops: Loops | None = None,
@@ -157,7 +159,7 @@ class WindowedSession:
         Args:
             model: with sees="past".
             size: of the windows.
-            policy, camera, heads: of each window, as of a `StreamSession`.
+            policy, camera, storage, heads: of each window, as of a `StreamSession`.
             health: what counts as gone wrong.
             loops: how loops are found and closed; None: they are not.
 
@@ -173,6 +175,7 @@ class WindowedSession:
         self.health = health or Health()
         self.loops = loops
         self._camera: CameraMemory = camera
+        self._storage: StorageName = storage
         self._device = next(model.parameters()).device
         self.reset()
 
@@ -360,7 +363,7 @@ class WindowedSession:
         return OpenWindow(self._new_session(self.policy), start, self.size.overlap, self._num_points)
 
     def _new_session(self, policy: Policy) -> StreamSession:
-        return StreamSession(self.model, policy=policy, camera=self._camera, heads=self.heads)
+        return StreamSession(self.model, policy=policy, camera=self._camera, heads=self.heads, storage=self._storage)
 
     @property
     def _num_points(self) -> int:
