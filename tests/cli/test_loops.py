@@ -54,7 +54,8 @@ def ate(out, known) -> float:
 @pytest.mark.slow
 def test_loops_end_to_end_also_interrupted(reconstruct, command, options, room_photos, known, monkeypatch, tmp_path):
     out, whole = tmp_path / "out", tmp_path / "whole"
-    assert command("reconstruct", room_photos, "--out", whole, *options, *WORDS)[0] == 0
+    status, said = command("reconstruct", room_photos, "--out", whole, *options, *WORDS)
+    assert status == 0 and "loops were closed" in said
     record = json.loads((whole / "run.json").read_text())
     assert record["windows"]["loops"] >= 1 and record["settings"]["loops"] is True
     corrected = ate(whole, known)

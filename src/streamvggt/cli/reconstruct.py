@@ -407,9 +407,13 @@ def correct(session: Session, out: Path) -> None:
 
 
 def tell_windows(session: Session) -> None:
-    """How the windows did, where something went wrong."""
+    """How the windows did, where loops were closed or something went wrong."""
     said = session.statistics()
-    if isinstance(said, WindowStatistics) and (said.num_restarts or said.num_by_pose):
+    if not isinstance(said, WindowStatistics):
+        return
+    if said.num_loops:
+        tqdm.write(f"{said.num_loops} loops were closed, and all frames moved accordingly")
+    if said.num_restarts or said.num_by_pose:
         latest = f"; the latest at frame {said.restarts[-1].frame}: {said.restarts[-1].reason}" if said.restarts else ""
         tqdm.write(
             f"!!! of {said.num_windows} windows {said.num_by_pose} were joined by a single camera, "
