@@ -4,20 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
+from scipy.spatial.transform import Rotation
 
 from streamvggt.export.points import PointFilter
 from streamvggt.export.result import Result
 from streamvggt.files import atomic_write
-from streamvggt.geometry.camera import invert_pose
-from streamvggt.geometry.rotation import quaternion_from_matrix
 
 
 def tum_line(time: float, cam_from_world: np.ndarray) -> str:
     """One frame's line, with its end; the pose is (3, 4)."""
-    world_from_cam = invert_pose(torch.from_numpy(cam_from_world).double())
-    pose = torch.cat([world_from_cam[:, 3], quaternion_from_matrix(world_from_cam[:, :3])])
-    return " ".join([f"{time:.6f}", *(f"{value:.9f}" for value in pose.tolist())]) + "\n"
+    rotation = cam_from_world[:, :3].T
+    center = -rotation @ cam_from_world[:, 3]
+    quaternion = Rotation.from_matrix(rotation).as_quat(canonical=True)
+    return " ".join([f"{time:.6f}", *(f"{value:.9f}" for value in (*center, *quaternion))]) + "\n"
 
 
 def write_tum(path: Path, times: Sequence[float | None], cam_from_world: Sequence[np.ndarray]) -> None:
