@@ -41,7 +41,7 @@ from streamvggt.evaluation.stream_picture import draw_streams
 from streamvggt.files import atomic_write
 from streamvggt.model.memory import Policy
 from streamvggt.model.weights import fingerprint
-from streamvggt.stream.policy import parse_policy
+from streamvggt.stream.policy import DEFAULT_MEMORY, parse_policy
 
 # The most telling first: about 9 and about 24 frames held, then more budgets.
 POLICIES = (
@@ -196,6 +196,16 @@ def series(results: dict, column: str, lengths, kind: str = "") -> Callable[[str
     return lambda row: " / ".join(number(mean(results, row, column, n, kind)) for n in lengths)
 
 
+def wins(results: dict, column: str, length: int) -> Callable[[str], str]:
+    """In how many videos an error is smaller than the default memory's."""
+
+    def show(row: str) -> str:
+        usual = results[DEFAULT_MEMORY]["videos"]
+        return str(sum(results[row]["videos"][name][length][column] < usual[name][length][column] for name in usual))
+
+    return show
+
+
 def write(results: dict, arguments, network: str, lengths: list[int]) -> None:
     rows = [row for row in results if any(mean(results, row, "tokens", n) is not None for n in lengths)]
     longest, frame_tokens = lengths[-1], special_and_patches(arguments.image)
@@ -228,15 +238,19 @@ def write(results: dict, arguments, network: str, lengths: list[int]) -> None:
             f"unlike `all` at {' / '.join(map(str, compared))}": series(results, "unlike all", compared),
         },
     )
+    full = [row for row in rows if reached(row) == longest]
     text += f"\n\n**At {longest} frames**\n\n" + table(
-        [row for row in rows if reached(row) == longest],
+        full,
         {column: series(results, column, [longest]) for column in COLUMNS},
     )
     for what in ("AbsRel", "ATE", "wander", "local", "completeness"):
         text += f"\n\n**{what} at {longest} frames, by kind of video**\n\n" + table(
-            [row for row in rows if reached(row) == longest],
+            full,
             {kind: series(results, what, [longest], kind) for kind in arguments.kinds},
         )
+    if DEFAULT_MEMORY in full:
+        text += f"\n\n**In how many of the {len(videos)} videos better than `{DEFAULT_MEMORY}`, {longest} frames**\n\n"
+        text += table(full, {what: wins(results, what, longest) for what in ("AbsRel", "drift", "ATE", "local")})
     text += f"\n\n![curves]({arguments.out.name}.png)"
     arguments.out.with_suffix(".json").write_text(json.dumps(results, ensure_ascii=False))
     publish([text], arguments.out.with_suffix(".md"), torch.device("cpu"))
