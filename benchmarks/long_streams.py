@@ -251,10 +251,21 @@ def write(results: dict, arguments, network: str, lengths: list[int]) -> None:
     if DEFAULT_MEMORY in full:
         text += f"\n\n**In how many of the {len(videos)} videos better than `{DEFAULT_MEMORY}`, {longest} frames**\n\n"
         text += table(full, {what: wins(results, what, longest) for what in ("AbsRel", "drift", "ATE", "local")})
+    text += f"\n\n{LEGEND}"
     text += f"\n\n![curves]({arguments.out.name}.png)"
     arguments.out.with_suffix(".json").write_text(json.dumps(results, ensure_ascii=False))
     publish([text], arguments.out.with_suffix(".md"), torch.device("cpu"))
     draw(results, rows, lengths, arguments.out.with_suffix(".png"))
+
+
+LEGEND = """\
+AbsRel, δ<1.25: depth with one scale for the stream; last: of its last 100 frames; each: with a scale for each frame;
+drift: deviation of the logarithm of those scales. ATE: of the camera centres after a similarity, over their true
+spread: 1 is a camera that never moves. RPE: of the motion within 10 frames, metres and degrees. local: distance of
+the point head's points from their places after a similarity for every 50 frames, metres. accuracy, completeness: the
+same points after one similarity, to the nearest true one and back. wander: spread of the cameras beyond the true one,
+metres by the depth's unit. unlike `all`: difference of depth, as AbsRel. tokens: of a layer after the last frame. ms:
+processor time of a step of one stream with all heads after 200 frames, median of 40."""
 
 
 def special_and_patches(image_size, patch_size: int = 14) -> int:

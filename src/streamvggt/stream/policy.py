@@ -50,7 +50,7 @@ NAMES = {
 MEMORIES = ", ".join(named.usage(name) for name, named in NAMES.items())
 """All that `parse_policy` understands, for the help of a command line."""
 
-DEFAULT_MEMORY = "window:1,8"
+DEFAULT_MEMORY = "blocks:9"
 """Of command lines, the page and the viewer, if nothing else is asked for: bounded, so that a video of any length runs
 through; why this one: docs/streaming.md. Evaluations and `StreamSession` keep all frames, as published."""
 

@@ -69,7 +69,9 @@ class StreamSession:
         """
         Args:
             model: with sees="past".
-            policy: which frames stay; None: all.
+            policy: which frames stay; None: all, as the full causal pass and the published code have it: a session
+                forgets nothing that it was not asked to, and grows with every frame. Command lines have a bounded
+                default (`streamvggt.stream.policy.DEFAULT_MEMORY`).
             camera: "exact" poses equal the full causal pass; "released" ones equal the published streaming code.
             heads: those to run; None: all the model has.
             track_window: frames kept for tracking, besides the query frame.
