@@ -21,9 +21,16 @@ def test_no_entry_is_further_off_than_half_a_step(dtype):
     assert back.dtype == dtype
     step = x.abs().amax(-1, keepdim=True).double() / storage.LARGEST
     rounding = torch.finfo(dtype).eps * x.abs().double()
-    smallest = 126 * torch.finfo(dtype).smallest_normal  # factors are no smaller than a normal number
+    smallest = 127 * torch.finfo(dtype).smallest_normal  # factors are no smaller than a normal number
     assert ((back.double() - x.double()).abs() <= step * (0.5 + torch.finfo(dtype).eps) + rounding + smallest).all()
     assert not back[0, 0, 0].any()
+
+
+def test_the_largest_entry_fits_however_its_factor_is_rounded():
+    storage = find_storage("int8")
+    x = torch.arange(128, 256).to(torch.bfloat16)[None, None, :, None].expand(1, 1, -1, 64)  # all there are, to scale
+    for largest in (x, -x):
+        assert ((storage.decode(storage.encode(largest)) - largest).abs() <= 2).all()
 
 
 def test_it_takes_half_the_memory_of_bfloat16():

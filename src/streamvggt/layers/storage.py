@@ -34,8 +34,8 @@ class Int8(Plain):
     A bit more than half of bfloat16's bytes. Whoever reads a cache gets a copy in the number format that came.
     """
 
-    # Not 127: a factor that is rounded down in bfloat16 must not push the largest entry beyond a byte.
-    LARGEST = 126
+    # A factor rounded down in bfloat16 makes of it 127.25 at most, which is still a byte.
+    LARGEST = 127
 
     def encode(self, x: Tensor) -> list[Tensor]:
         exact = torch.promote_types(x.dtype, torch.float32)
