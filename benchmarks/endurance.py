@@ -37,7 +37,6 @@ from machine import publish
 from tqdm import tqdm
 
 from streamvggt import FrameBlocks, KeyDiversity, ProbeSaliency, SessionPool, StreamSession, StreamVGGT, Window
-from streamvggt.files import unfinished
 from streamvggt.stream.policy import parse_policy
 
 NETWORK = {
@@ -72,8 +71,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder for states, notes and what is done already")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--dies-while-saving", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
+        if arguments.dies_while_saving:
+            torch.save = DyingSave(arguments.dies_while_saving)
         stream(arguments.child, arguments.frames, arguments.save_every, arguments.work)
         return
     with tempfile.TemporaryDirectory() as temporary:
@@ -82,10 +84,11 @@ def main() -> None:
         for memory in arguments.memory:
             share = len(POOL_POLICIES) if memory == POOL else 1
             whole, killed = work / memory / "whole", work / memory / "killed"
-            run_until(whole, memory, arguments.frames // share, arguments.save_every)
+            save_every = arguments.save_every // share
+            run_until(whole, memory, arguments.frames // share, save_every)
             notes[memory] = [json.loads(line) for line in (whole / "notes.txt").read_text().splitlines()]
             if not (killed / "kills.json").exists():
-                kills = run_killed(killed, memory, arguments.killed_frames // share, arguments)
+                kills = run_killed(killed, memory, arguments.killed_frames // share, save_every, arguments.kills)
                 (killed / "kills.json").write_text(json.dumps(kills))
             kills = json.loads((killed / "kills.json").read_text())
             rows.append(row(memory, notes[memory], share, kills, compare(whole, killed)))
@@ -130,6 +133,21 @@ def stream(memory: str, num_frames: int, save_every: int, folder: Path) -> None:
                 notes.write(json.dumps(note) + "\n")
                 notes.flush()
                 begun, spent_saving, done_before = time.process_time(), 0.0, frame + 1
+
+
+class DyingSave:
+    """In place of torch.save: writes half of the n-th file and kills the process."""
+
+    def __init__(self, number: int):
+        self.number = number
+        self.save = torch.save
+
+    def __call__(self, state, path) -> None:
+        self.save(state, path)
+        self.number -= 1
+        if self.number == 0:
+            os.truncate(path, path.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Single:
@@ -198,16 +216,16 @@ class Together:
             shutil.rmtree(path)
 
 
-def start(folder: Path, memory: str, num_frames: int, save_every: int) -> subprocess.Popen:
+def start(folder: Path, memory: str, num_frames: int, save_every: int, *more: str) -> subprocess.Popen:
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, __file__, "--child", memory, "--frames", str(num_frames)]
+    command = [sys.executable, __file__, "--child", memory, "--frames", str(num_frames), *more]
     return subprocess.Popen([*command, "--save-every", str(save_every), "--work", str(folder)])
 
 
 def run_until(folder: Path, memory: str, num_frames: int, save_every: int) -> None:
     child = start(folder, memory, num_frames, save_every)
     path = folder / "notes.txt"
-    with tqdm(total=num_frames, desc=f"{memory}, whole", unit="frame", dynamic_ncols=True) as bar:
+    with tqdm(total=num_frames, desc=f"{memory}, to the end", unit="frame", dynamic_ncols=True) as bar:
         while child.poll() is None:
             time.sleep(1)
             lines = path.read_text().splitlines() if path.exists() else []
@@ -215,33 +233,28 @@ def run_until(folder: Path, memory: str, num_frames: int, save_every: int) -> No
     assert child.returncode == 0
 
 
-def run_killed(folder: Path, memory: str, num_frames: int, arguments) -> dict[str, int]:
+def run_killed(folder: Path, memory: str, num_frames: int, save_every: int, num_kills: int) -> dict[str, int]:
     """Kill the child again and again, then let it come to its end. Answers how it was killed how often."""
     dice = random.Random(0)
     kills = {"at any moment": 0, "while saving": 0}
-    for number in tqdm(range(arguments.kills), desc=f"{memory}, killed", unit="kill", dynamic_ncols=True):
-        child = start(folder, memory, num_frames, arguments.save_every)
-        answers = folder / "answers.bin"
-        size = answers.stat().st_size if answers.exists() else 0
-        while child.poll() is None and (answers.stat().st_size if answers.exists() else 0) <= size:
-            time.sleep(0.01)  # it is loading
-        if number % 2:
-            how = "while saving"
-            while child.poll() is None and not is_saving(folder):
-                pass
+    answers = folder / "answers.bin"
+    for number in tqdm(range(num_kills), desc=f"{memory}, killed", unit="kill", dynamic_ncols=True):
+        if number % 2:  # in the middle of its second save
+            how, file = "while saving", "7" if memory == POOL else "2"
+            child = start(folder, memory, num_frames, save_every, "--dies-while-saving", file)
         else:
             how = "at any moment"
-            time.sleep(dice.uniform(0.2, 2))
-        child.send_signal(signal.SIGKILL)
+            child = start(folder, memory, num_frames, save_every)
+            size = answers.stat().st_size if answers.exists() else 0
+            while child.poll() is None and (answers.stat().st_size if answers.exists() else 0) <= size:
+                time.sleep(0.01)  # it is loading
+            time.sleep(dice.uniform(0.2, 4))
+            child.send_signal(signal.SIGKILL)
         if child.wait() != -signal.SIGKILL:
-            break  # it was faster
+            break  # it has come to its end
         kills[how] += 1
-    run_until(folder, memory, num_frames, arguments.save_every)
+    run_until(folder, memory, num_frames, save_every)
     return kills
-
-
-def is_saving(folder: Path) -> bool:
-    return unfinished(folder / "state.pt").exists() or any(folder.glob("states/*.part/.*"))
 
 
 def compare(whole: Path, killed: Path) -> dict[str, int]:
