@@ -8,7 +8,7 @@ import torch
 from streamvggt.geometry.similarity import Similarity
 from streamvggt.stream.windows.pose_graph import Edge, close_loops, solve
 
-COUNT = 24
+COUNT = 16
 
 
 def around(count: int = COUNT) -> list[Similarity]:
