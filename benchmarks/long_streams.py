@@ -79,7 +79,10 @@ def main() -> None:
     parser.add_argument("--tables-only", action="store_true", help="run nothing")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    policies = {memory: parse_policy(memory) for memory in arguments.policies}
+    try:
+        policies = {memory: parse_policy(memory) for memory in arguments.policies}
+    except ValueError as error:
+        parser.error(str(error))
 
     model = load_model(arguments.weights, sees="past")
     truths = arguments.folder / "truth"

@@ -10,6 +10,6 @@ clip="${given:-assets/clip.mp4}"
 out="results/quickstart"
 number=1
 while [ -e "$out/run.json" ]; do number=$((number + 1)); out="results/quickstart-$number"; done
-streamvggt reconstruct "$clip" --out "$out" --memory window:1,8 "$@"
+streamvggt reconstruct "$clip" --out "$out" "$@"
 echo
 echo "Look at it: $out/scene.glb in any 3D viewer (in a browser: https://gltf-viewer.donmccurdy.com), $out/preview.mp4 in a player."
