@@ -332,7 +332,7 @@ def draw(notes: dict[str, list[dict]], path: Path) -> None:
         for memory, of_memory in notes.items():
             frames = [note["frame"] for note in of_memory]
             axis.plot(frames, [note[what] / scale for note in of_memory], lw=1, label=memory)
-        axis.set(xlabel="frame", title=title)
+        axis.set(xlabel="frame of each stream", title=title)
         axis.set_ylim(0, None)
     axes[0].legend()
     path.parent.mkdir(parents=True, exist_ok=True)
