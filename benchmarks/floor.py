@@ -4,13 +4,11 @@ A step needs so many FLOPs, and must read every weight, and every key and value 
 the longer of the two takes at the rate of a large matrix product in the same number format and of a large copy.
 """
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from components import attention_flops, bytes_per_second, flops_per_second
+from torch.utils.flop_counter import FlopCounterMode
 
 from streamvggt import VGGT
 from streamvggt.model.memory import Memory
@@ -25,15 +23,7 @@ class Rates:
 
     @staticmethod
     def measured(device: torch.device, dtype: torch.dtype) -> "Rates":
-        x, w = (torch.randn(size, 1024, dtype=dtype, device=device) for size in (1024, 4096))
-        source = torch.ones(2**26, device=device)
-        target = torch.empty_like(source)
-        product = fastest(lambda: F.linear(x, w), device)
-        copy = fastest(lambda: target.copy_(source), device)
-        return Rates(2 * 1024 * 1024 * 4096 / product, 2 * source.nbytes / copy)
-
-    def __str__(self) -> str:
-        return f"{self.flops / 1e9:.0f} GFLOP/s in a matrix product, {self.bytes / 1e9:.1f} GB/s in a copy"
+        return Rates(flops_per_second(dtype, device), bytes_per_second(device))
 
 
 @dataclass(frozen=True)
@@ -73,22 +63,6 @@ class Floor:
         flops = self.frame_flops + past * self.token_flops
         needed = self.frame_bytes + past * self.token_bytes
         return 1000 * max(flops / self.rates.flops, needed / self.rates.bytes)
-
-
-def attention_flops(q, k, v, *args, out_shape=None, **kwargs) -> int:
-    return sdpa_flop_count(q, k, v)
-
-
-def fastest(call: Callable[[], object], device: torch.device, times: int = 20) -> float:
-    """Seconds of the fastest of some calls."""
-    seconds = []
-    for _ in range(times):
-        synchronize(device)
-        begun = time.perf_counter()
-        call()
-        synchronize(device)
-        seconds.append(time.perf_counter() - begun)
-    return min(seconds)
 
 
 def synchronize(device: torch.device) -> None:
