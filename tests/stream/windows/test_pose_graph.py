@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from streamvggt.geometry.similarity import Similarity
+from streamvggt.stream.windows.graph import WindowGraph
 from streamvggt.stream.windows.pose_graph import Edge, close_loops, solve
 
 COUNT = 16
@@ -89,3 +90,16 @@ def test_edges_that_are_trusted_less_give_way():
     elsewhere = Similarity.exp(torch.tensor([0.2, 0, 0, 0, 0, 0, 0], dtype=torch.float64)) @ true[2]
     found = solve(true, [*edges, Edge(0, 2, elsewhere, 1.0)])
     assert (found[2].translation - elsewhere.translation).norm() < 0.01
+
+
+def test_a_loop_that_is_closed_already_moves_nothing():
+    true = around()
+    graph = WindowGraph()
+    for edge in chain(true, drift=0.3)[1]:
+        graph.add(edge.old_from_new, edge.size, 1.0)
+    assert graph.close(loop(true, 0, COUNT - 1))
+    worlds = list(graph.worlds)
+    again = Edge(0, COUNT - 1, worlds[0].inverse() @ worlds[-1], size=2.0)
+    assert graph.close(again) and len(graph.loops) == 2
+    assert all(ours is theirs for ours, theirs in zip(graph.worlds, worlds, strict=True))
+    assert graph.close(loop(true, 2, COUNT - 2)) and graph.worlds[-1] is not worlds[-1]

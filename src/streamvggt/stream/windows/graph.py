@@ -10,7 +10,7 @@ import torch
 
 from streamvggt.geometry.similarity import Similarity
 from streamvggt.prediction import Prediction, concatenate
-from streamvggt.stream.windows.pose_graph import Edge, close_loops
+from streamvggt.stream.windows.pose_graph import EXPECTED, Edge, close_loops, stretch
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,13 @@ class WindowGraph:
             self._answered.append((frame, window, world))
 
     def close(self, loop: Edge) -> bool:
-        """Bend all windows so that a loop closes; False if the other loops contradict it."""
+        """Bend all windows so that a loop closes; False if the other loops contradict it.
+
+        One that is closed already, as on a third lap, is only noted: that costs nothing.
+        """
+        if self.loops and stretch(loop, self.worlds) < EXPECTED:
+            self.loops.append(loop)
+            return True
         self.worlds, self.loops = close_loops(self.worlds, self._steps, [*self.loops, loop])
         return any(believed is loop for believed in self.loops)
 

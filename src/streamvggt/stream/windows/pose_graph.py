@@ -58,18 +58,18 @@ def close_loops(
     loops = list(loops)
     while loops:
         places = solve(worlds, [*steps, *loops])
-        stretched = [
-            (places[loop.old].inverse() @ places[loop.new] @ loop.old_from_new.inverse()).log() for loop in loops
-        ]
-        sizes = [
-            torch.cat([apart[:3] / loop.size, apart[3:]]).norm().item()
-            for apart, loop in zip(stretched, loops, strict=True)
-        ]
+        sizes = [stretch(loop, places) for loop in loops]
         worst = int(np.argmax(sizes))
         if sizes[worst] < STRETCHED:
             return places, loops
         loops.pop(worst)
     return list(worlds), []
+
+
+def stretch(edge: Edge, worlds: Sequence[Similarity]) -> float:
+    """How far an edge's two windows are from where it says: shares of its size, radians and logarithms together."""
+    apart = (worlds[edge.old].inverse() @ worlds[edge.new] @ edge.old_from_new.inverse()).log()
+    return torch.cat([apart[:3] / edge.size, apart[3:]]).norm().item()
 
 
 def solve(worlds: Sequence[Similarity], edges: Sequence[Edge]) -> list[Similarity]:
