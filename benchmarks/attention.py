@@ -7,9 +7,7 @@ package where it is installed. On a CPU: PyTorch's kernel, and the formula as it
 """
 
 import argparse
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +15,7 @@ from pathlib import Path
 
 import torch
 from components import clock, flops_per_second
-from machine import describe
+from machine import publish
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -87,24 +85,17 @@ def main() -> None:
             rows.append(f"| {dtype_name}, {name} | {' | '.join(cells)} |")
             print(rows[-1], flush=True)
     how = "processor time of the one thread" if read is time.thread_time else "on the wall"
-    text = "\n".join(
-        [
-            "# Attention of one frame over its memory",
-            "",
-            f"{arguments.tokens} queries, {arguments.heads} heads of {WIDTH}. Milliseconds of a layer, medians {how},",
-            "and its FLOPs over the rate of a large matrix product in the same number format.",
-            "",
-            "| | " + " | ".join(f"{frames} frames" if frames > 1 else "1 frame" for frames in arguments.frames) + " |",
-            "|---" * (len(arguments.frames) + 1) + "|",
-            *rows,
-            "",
-            f"`{shlex.join(['python', 'benchmarks/attention.py', *sys.argv[1:]])}`",
-            "",
-            describe(device),
-            "",
-        ]
-    )
-    arguments.out.write_text(text)
+    report = [
+        "# Attention of one frame over its memory",
+        "",
+        f"{arguments.tokens} queries, {arguments.heads} heads of {WIDTH}. Milliseconds of a layer, medians {how},",
+        "and its FLOPs over the rate of a large matrix product in the same number format.",
+        "",
+        "| | " + " | ".join(f"{frames} frames" if frames > 1 else "1 frame" for frames in arguments.frames) + " |",
+        "|---" * (len(arguments.frames) + 1) + "|",
+        *rows,
+    ]
+    publish(report, arguments.out, device)
 
 
 if __name__ == "__main__":

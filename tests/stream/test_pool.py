@@ -5,14 +5,12 @@ from threading import Thread
 
 import pytest
 import torch
+from bounded import BOUNDED
 from networks import assert_same, images, tiny
 
 from streamvggt import (
-    FrameBlocks,
     KeepAll,
     KeyDiversity,
-    KeyFrames,
-    MotionKeyFrames,
     PoolFull,
     ProbeSaliency,
     SelfSelective,
@@ -24,17 +22,7 @@ from streamvggt.model.memories import Memories
 from streamvggt.model.memory import Policy
 from streamvggt.prediction import concatenate
 
-POLICIES = [
-    KeepAll(),
-    Window(1, 2),
-    Window(1, 2, 5),
-    KeyFrames(3, 3),
-    MotionKeyFrames(4.0, 4, 3),
-    FrameBlocks(4, 2),
-    KeyDiversity(3, 2),
-    SelfSelective(3, 2, anchor_below=0.9),
-    ProbeSaliency(3, 2),
-]
+POLICIES = [KeepAll(), *BOUNDED]
 
 
 @pytest.fixture(scope="module")

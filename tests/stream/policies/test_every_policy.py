@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from bounded import BOUNDED
 from networks import assert_same, images, tiny
 from waiting import Watch
 
@@ -27,16 +28,6 @@ WITH_ROOM_FOR_ALL = [
     KeyDiversity(INFINITE),
     SelfSelective(INFINITE),
     ProbeSaliency(INFINITE),
-]
-BOUNDED = [
-    Window(1, 2),
-    Window(1, 2, 5),
-    KeyFrames(3, 3),
-    MotionKeyFrames(4.0, 4, 3),
-    FrameBlocks(4, 2),
-    KeyDiversity(3, 2),
-    SelfSelective(3, 2, anchor_below=0.9),
-    ProbeSaliency(3, 2),
 ]
 
 
