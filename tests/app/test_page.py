@@ -41,8 +41,13 @@ def run_through(page, num_frames: int | None = None) -> None:
     """Press Start and wait for the end."""
     if num_frames is not None:
         page.get_by_role("button", name="More settings").click()
-        page.locator("#max-frames input[type=number]").fill(str(num_frames))
-        page.locator("#max-frames input[type=number]").blur()
+        setting = page.locator("#max-frames input[type=number]")
+        setting.fill(str(num_frames))
+        setting.blur()
+        page.wait_for_timeout(
+            500
+        )  # no visitor is quicker; on a busy machine Gradio takes a number in some pictures later
+        assert setting.input_value() == str(num_frames)
     page.locator("#start").click()
     viewer_of(page).get_by_text(re.compile(r"^Done: \d+ frames?")).wait_for()
     wait_until(page, "viewer.feed.hasAll && viewer.cloud.isCalm")
@@ -263,6 +268,8 @@ def test_the_visitors_camera(visitor):
 def test_a_camera_that_may_not_be_used_is_told(visitor):
     page = visitor()
     page.add_init_script("navigator.mediaDevices.getUserMedia = async () => { throw { name: 'NotAllowedError' }; }")
+    page.reload()  # scripts are added to what is loaded from now on
+    page.locator("#start").wait_for()
     page.get_by_role("tab", name="Camera").click()
     page.locator("#start-camera").click()
     viewer_of(page).get_by_text("The camera cannot be used: it was not permitted.").wait_for()
