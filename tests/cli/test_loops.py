@@ -43,7 +43,7 @@ def drifting(known, monkeypatch):
         return oracle
 
     monkeypatch.setattr("streamvggt.cli.reconstruct.load_model", load)
-    monkeypatch.setattr("streamvggt.cli.reconstruct.Loops", lambda: Loops(every=2, gap=40))
+    monkeypatch.setattr("streamvggt.stream.windows.loops.Loops", lambda: Loops(every=2, gap=40))
 
 
 def ate(out, known) -> float:

@@ -38,9 +38,9 @@ from streamvggt.stream.policy import DEFAULT_MEMORY, MEMORIES, parse_policy
 from streamvggt.stream.session import StreamSession
 from streamvggt.stream.steady import PREPARE, check_step
 from streamvggt.stream.video import URL
-from streamvggt.stream.windows.loops import Loops
+from streamvggt.stream.windows.loops import parse_windows
 from streamvggt.stream.windows.session import WindowedSession, WindowStatistics
-from streamvggt.stream.windows.size import USAGE, WindowSize
+from streamvggt.stream.windows.size import USAGE
 
 STATE_NAME = "stream_state.pt"
 DEFAULTS = {"memory": DEFAULT_MEMORY, "storage": "plain", "dtype": "auto"}
@@ -113,9 +113,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     check_exports(arguments, "depth" in heads, "points" in heads)
     fill_in(arguments)
     policy = parse_policy(arguments.memory)
-    windows = WindowSize.parse(arguments.windows) if arguments.windows else None
-    if arguments.loops and windows is None:
-        raise ValueError("--loops are closed between windows: add --windows, as in --windows 60,15")
+    windows, loops = parse_windows(arguments.windows, arguments.loops)
     device = choose_device(arguments.device)
     dtype = choose_dtype(arguments.dtype, device)
     if windows is None:
@@ -160,7 +158,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
             policy=policy,
             camera=arguments.camera_memory,
             storage=arguments.storage,
-            loops=Loops() if arguments.loops else None,
+            loops=loops,
         )
     )
     record = RunRecord(

@@ -24,7 +24,7 @@ from streamvggt.provenance import device_name
 from streamvggt.stream.policy import MEMORIES, parse_policy
 from streamvggt.stream.session import StreamSession
 from streamvggt.stream.windows.graph import corrected
-from streamvggt.stream.windows.loops import Loops
+from streamvggt.stream.windows.loops import Loops, parse_windows
 from streamvggt.stream.windows.session import WindowedSession
 from streamvggt.stream.windows.size import USAGE, WindowSize
 
@@ -83,7 +83,7 @@ class Evaluated:
     memory: str
     camera_memory: str
     windows: WindowSize | None
-    loops: bool
+    loops: Loops | None
     settings: dict[str, Any]
     about: dict[str, Any]
 
@@ -101,9 +101,7 @@ class Evaluated:
         if inference == "stream" and sees == "all":
             raise ValueError("VGGT sees all frames at once and cannot stream: leave out --inference stream")
         parse_policy(arguments.memory)
-        windows = WindowSize.parse(arguments.windows) if arguments.windows else None
-        if arguments.loops and not windows:
-            raise ValueError("--loops are closed between windows: add --windows, as in --windows 60,15")
+        windows, loops = parse_windows(arguments.windows, arguments.loops)
         if windows:
             heads = tuple(dict.fromkeys((*heads, "camera", "depth")))  # by which windows are joined
         if inference == "whole" and (arguments.memory, arguments.camera_memory, windows) != ("all", "exact", None):
@@ -133,7 +131,7 @@ class Evaluated:
             "size": size,
         }
         about = {"weights": str(weights), "machine": device_name(device)}
-        how = (inference, arguments.memory, arguments.camera_memory, windows, arguments.loops)
+        how = (inference, arguments.memory, arguments.camera_memory, windows, loops)
         return cls(model, tuple(heads), size, *how, settings, about)
 
     def predict(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
@@ -142,41 +140,29 @@ class Evaluated:
         Args:
             images: RGB in [0, 1], all of one size. (3, H, W) each
         """
-        if self.inference == "stream":
-            if self.loops:
-                yield from self._predict_with_loops(images)
-                return
-            options = {"policy": parse_policy(self.memory), "camera": self.camera_memory, "heads": self.heads}
-            session: StreamSession | WindowedSession = (
-                StreamSession(self.model, **options)
-                if self.windows is None
-                else WindowedSession(self.model, size=self.windows, **options)
-            )
-            for image in images:
-                yield session.push(image).to("cpu")
-        else:
+        if self.inference == "whole":
             device = next(self.model.parameters()).device
             stacked = torch.stack(list(images))[None].to(device)  # (1, S, 3, H, W)
             with torch.no_grad():
-                prediction = self.model(stacked, heads=self.heads).to("cpu")
-            for index in range(prediction.num_frames):
-                yield prediction.frame(index)
+                whole = self.model(stacked, heads=self.heads).to("cpu")
+        else:
+            session = self._new_session()
+            answers = (session.push(image).to("cpu") for image in images)
+            if self.loops is None:
+                yield from answers
+                return
+            # All frames are held until the last one has come, for loops move them.
+            whole = concatenate(list(answers))
+            session.finish()
+            whole = corrected(whole, session.corrections())
+        for index in range(whole.num_frames):
+            yield whole.frame(index)
 
-    def _predict_with_loops(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
-        """All frames are held until the last one has come, for loops move them."""
-        session = WindowedSession(
-            self.model,
-            size=self.windows,
-            policy=parse_policy(self.memory),
-            camera=self.camera_memory,
-            heads=self.heads,
-            loops=Loops(),
-        )
-        said = concatenate([session.push(image).to("cpu") for image in images])
-        session.finish()
-        said = corrected(said, session.corrections())
-        for index in range(said.num_frames):
-            yield said.frame(index)
+    def _new_session(self) -> StreamSession | WindowedSession:
+        options = {"policy": parse_policy(self.memory), "camera": self.camera_memory, "heads": self.heads}
+        if self.windows is None:
+            return StreamSession(self.model, **options)
+        return WindowedSession(self.model, size=self.windows, loops=self.loops, **options)
 
     def predict_sequence(self, images: Iterable[Tensor]) -> Prediction:
         """What the network says of one sequence, on the host."""

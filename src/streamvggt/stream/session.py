@@ -155,9 +155,7 @@ class StreamSession:
 
     def statistics(self) -> StreamStatistics:
         """Frames, memory and speed so far. Waits for the device."""
-        times = [timer.milliseconds() for timer in self.times]
-        median, p95 = np.percentile(times, [50, 95]).tolist() if times else (None, None)
-        return StreamStatistics(self.num_frames, len(self.memory.held), self.num_bytes, median, p95)
+        return StreamStatistics(self.num_frames, len(self.memory.held), self.num_bytes, *median_and_p95(self.times))
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the stream's state, whole or not at all, so that `restore` can go on after an interruption."""
@@ -213,6 +211,12 @@ def image_of(frame: Frame | Tensor) -> Tensor:
     if not isinstance(image, Tensor):
         raise ValueError(f"a frame is a Frame or a tensor, as from load_frames, not {type(frame).__name__}")
     return image
+
+
+def median_and_p95(times: Collection[Timer]) -> tuple[float | None, float | None]:
+    """Of the latest steps, in milliseconds; None before the first. Waits for the device."""
+    milliseconds = [timer.milliseconds() for timer in times]
+    return tuple(np.percentile(milliseconds, [50, 95]).tolist()) if milliseconds else (None, None)
 
 
 class Timer:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from streamvggt.geometry.similarity import Similarity
 from streamvggt.prediction import Prediction, concatenate
+from streamvggt.stream.windows.joint import Joint
 from streamvggt.stream.windows.pose_graph import EXPECTED, Edge, close_loops, stretch
+
+Link = TypeVar("Link", Edge, Joint)
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,8 @@ class WindowGraph:
             "distinct": torch.stack([world.flat() for world in distinct]),
             "worlds": [places[id(world)] for world in self.worlds],
             "answered": [[frame, window, places[id(world)]] for frame, window, world in self._answered],
-            "steps": [_edge_state(edge) for edge in self._steps],
-            "loops": [_edge_state(edge) for edge in self.loops],
+            "steps": [link_state(edge) for edge in self._steps],
+            "loops": [link_state(edge) for edge in self.loops],
         }
 
     @classmethod
@@ -103,14 +106,16 @@ class WindowGraph:
         distinct = [Similarity.from_flat(numbers) for numbers in state["distinct"]]
         graph.worlds = [distinct[place] for place in state["worlds"]]
         graph._answered = [(frame, window, distinct[place]) for frame, window, place in state["answered"]]
-        graph._steps = [_edge_from_state(edge) for edge in state["steps"]]
-        graph.loops = [_edge_from_state(edge) for edge in state["loops"]]
+        graph._steps = [link_from_state(Edge, edge) for edge in state["steps"]]
+        graph.loops = [link_from_state(Edge, edge) for edge in state["loops"]]
         return graph
 
 
-def _edge_state(edge: Edge) -> dict[str, Any]:
-    return {**vars(edge), "old_from_new": edge.old_from_new.flat()}
+def link_state(link: Edge | Joint) -> dict[str, Any]:
+    """What is known of two windows, to be saved."""
+    return {**vars(link), "old_from_new": link.old_from_new.flat()}
 
 
-def _edge_from_state(state: dict[str, Any]) -> Edge:
-    return Edge(**{**state, "old_from_new": Similarity.from_flat(state["old_from_new"])})
+def link_from_state(kind: type[Link], state: dict[str, Any]) -> Link:
+    """What `link_state` was taken of."""
+    return kind(**{**state, "old_from_new": Similarity.from_flat(state["old_from_new"])})

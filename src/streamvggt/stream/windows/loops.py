@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from scipy.spatial import KDTree
 
@@ -18,7 +17,8 @@ from streamvggt.stream.windows.health import Health
 from streamvggt.stream.windows.joint import join
 from streamvggt.stream.windows.places import Place, alikeness
 from streamvggt.stream.windows.pose_graph import Edge
-from streamvggt.stream.windows.sight import Sight
+from streamvggt.stream.windows.sight import Sight, typical_size
+from streamvggt.stream.windows.size import WindowSize
 
 SAME = 0.05
 """Share of its depth within which a point must have another one, for both to be seen as the same."""
@@ -46,6 +46,17 @@ class Loops:
     def __post_init__(self):
         if min(self.every, self.gap, self.around) < 1 or self.most < 3 * self.around:
             raise ValueError(f"{self}: every, gap and around must be at least 1, most at least three times around")
+
+
+def parse_windows(windows: str | None, loops: bool) -> tuple[WindowSize | None, Loops | None]:
+    """What a command line says of windows and loops; None: there are to be none.
+
+    Raises:
+        ValueError: that is no window, or loops are to be closed without windows.
+    """
+    if loops and not windows:
+        raise ValueError("--loops are closed between windows: add --windows, as in --windows 60,15")
+    return WindowSize.parse(windows) if windows else None, Loops() if loops else None
 
 
 def find_loop(
@@ -122,8 +133,7 @@ class Closing:
         agree = common_share(old, new)
         if agree < loops.agree:
             return f"only {agree:.0%} of the points are common"
-        depths = [place.sight.typical_depth for place in self.old]
-        size = float(np.median([depth for depth in depths if depth is not None]))
+        size = typical_size(place.sight for place in self.old)
         return Edge(*self.windows, joints[0].old_from_new @ joints[1].old_from_new.inverse(), size)
 
     @property

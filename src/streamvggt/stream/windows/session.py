@@ -11,7 +11,6 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,15 +29,16 @@ from streamvggt.stream.session import (
     Timer,
     image_of,
     load_state,
+    median_and_p95,
     save_state,
 )
-from streamvggt.stream.windows.graph import Correction, WindowGraph
+from streamvggt.stream.windows.graph import Correction, WindowGraph, link_from_state, link_state
 from streamvggt.stream.windows.health import Health
 from streamvggt.stream.windows.joint import MAX_POINTS, Joint, join, join_by_pose
 from streamvggt.stream.windows.loops import Closing, Loops, find_loop
 from streamvggt.stream.windows.places import Place, thinned
 from streamvggt.stream.windows.pose_graph import Edge
-from streamvggt.stream.windows.sight import Sight
+from streamvggt.stream.windows.sight import Sight, typical_size
 from streamvggt.stream.windows.size import WindowSize
 
 RESTARTS_KEPT = 100
@@ -307,9 +307,7 @@ class WindowedSession:
             old_from_new = join_by_pose(window.sights, self._window.sights)
             joint = replace(joint, old_from_new=old_from_new, by="pose", inlier_share=None, residual=None)
         if self._graph is not None:
-            depths = [sight.typical_depth for sight in self._window.sights]
-            size = float(np.median([depth for depth in depths if depth is not None] or [1.0]))
-            self._graph.add(joint.old_from_new, size, DOUBT if joint.by == "pose" else 1.0)
+            self._graph.add(joint.old_from_new, typical_size(self._window.sights), DOUBT if joint.by == "pose" else 1.0)
             self._world = self._graph.worlds[-1]
         else:
             self._world = joint.old_from_new if self._world is None else self._world @ joint.old_from_new
@@ -383,14 +381,11 @@ class WindowedSession:
 
     def statistics(self) -> WindowStatistics:
         """Frames, memory, speed and health so far. Waits for the device."""
-        times = [timer.milliseconds() for timer in self.times]
-        median, p95 = np.percentile(times, [50, 95]).tolist() if times else (None, None)
         return WindowStatistics(
             self.num_frames,
             len(self._window.session.memory.held),
             self.num_bytes,
-            median,
-            p95,
+            *median_and_p95(self.times),
             num_windows=self._num_windows,
             num_by_pose=self._num_by_pose,
             num_restarts=self._num_restarts,
@@ -412,7 +407,7 @@ class WindowedSession:
             "images": list(self._images),
             "counts": {name: getattr(self, name) for name in self._counts},
             "restarts": [[restart.frame, restart.reason] for restart in self._restarts],
-            "joint": None if self._joint is None else _joint_state(self._joint),
+            "joint": None if self._joint is None else link_state(self._joint),
             "graph": None if self._graph is None else self._graph.state(),
             "places": [place.state() for place in self._places],
             "closing": None if self._closing is None else self._closing.state(),
@@ -440,7 +435,7 @@ class WindowedSession:
         for name, value in state["counts"].items():
             setattr(self, name, value)
         self._restarts.extend(Incident(*restart) for restart in state["restarts"])
-        self._joint = None if state["joint"] is None else _joint_from_state(state["joint"])
+        self._joint = None if state["joint"] is None else link_from_state(Joint, state["joint"])
         if state["graph"] is not None:
             self._graph = WindowGraph.from_state(state["graph"])
         self._places = [Place.from_state(place) for place in state["places"]]
@@ -467,11 +462,3 @@ class WindowedSession:
             "policy": repr(self.policy),
             "windows": f"{self.size}, {self.health}, {self.loops}",
         }
-
-
-def _joint_state(joint: Joint) -> dict[str, Any]:
-    return {**vars(joint), "old_from_new": joint.old_from_new.flat()}
-
-
-def _joint_from_state(state: dict[str, Any]) -> Joint:
-    return Joint(**{**state, "old_from_new": Similarity.from_flat(state["old_from_new"])})

@@ -6,6 +6,8 @@ N points of a frame.
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
 
@@ -87,3 +89,9 @@ class Sight:
 
     def state(self) -> list[Tensor]:
         return [getattr(self, field.name) for field in fields(self)]
+
+
+def typical_size(sights: Iterable[Sight]) -> float:
+    """Of what some frames see: the median of their typical depths; 1 if none is known."""
+    depths = [sight.typical_depth for sight in sights]
+    return statistics.median([depth for depth in depths if depth is not None] or [1.0])
