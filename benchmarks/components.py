@@ -7,16 +7,14 @@ and its bytes (weights once, keys and values it meets once) at the rate of a lar
 """
 
 import argparse
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from machine import describe
+from machine import signed
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
@@ -219,7 +217,7 @@ def measure(name: str, dtype_name: str, device: torch.device) -> list[str]:
             f"| {title} | {spent * 1e3:.1f} | {spent / whole:.0%} | {flop / 1e9:.3g} | {size / 1e6:.3g} "
             f"| {floor * 1e3:.2f} | {above} |"
         )
-    return [*lines, ""]
+    return lines
 
 
 def main() -> None:
@@ -231,21 +229,18 @@ def main() -> None:
     device = torch.device(arguments.device)
     meter_memory()
     how = "processor time of the one thread" if clock(device) is time.thread_time else "on the wall"
-    text = "\n".join(
-        [
-            "# Where the time of a frame goes",
-            "",
-            f"Heads {', '.join(HEADS)}. Medians, {how}. Floor: the longer of FLOPs at the rate of a large matrix",
-            "product and bytes (weights once, keys and values met once) at the rate of a large copy.",
-            "",
-        ]
-    )
+    report = [
+        "# Where the time of a frame goes",
+        "",
+        f"Heads {', '.join(HEADS)}. Medians, {how}. Floor: the longer of FLOPs at the rate of a large matrix",
+        "product and bytes (weights once, keys and values met once) at the rate of a large copy.",
+    ]
     for name in arguments.sizes:
         for dtype in SIZES[name][2]:
-            text += "\n" + "\n".join(measure(name, dtype, device))
-            print(text.rsplit("## ", 1)[-1], flush=True)
-            command = shlex.join(["python", "benchmarks/components.py", *sys.argv[1:]])
-            arguments.out.write_text(f"{text}\n`{command}`\n\n{describe(device)}\n")
+            part = measure(name, dtype, device)
+            print(*part, sep="\n", flush=True)
+            report += ["", *part]
+            arguments.out.write_text(signed(report, device))
 
 
 if __name__ == "__main__":

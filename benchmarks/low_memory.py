@@ -8,7 +8,6 @@ Weights are random; memory does not depend on what they are. A few frames are me
 import argparse
 import gc
 import json
-import shlex
 import subprocess
 import sys
 import threading
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import torch
 from loading import private_bytes
-from machine import describe
+from machine import publish
 from tqdm import tqdm
 
 from streamvggt import StreamSession, StreamVGGT, Window
@@ -140,13 +139,9 @@ def main() -> None:
         f"{DRIVER} GB of a card are left to its driver and PyTorch's context (assumed, not measured). Under `all`",
         "slots double as they run out: 8, 16, 32, …",
         "",
-        f"`{shlex.join(['python', 'benchmarks/low_memory.py', *sys.argv[1:]])}`",
-        "",
-        describe(torch.device("cpu")) + ". Measured on a CPU; not run on CUDA, where kernels want other buffers.",
-        "",
+        "Measured on a CPU; not run on CUDA, where kernels want other buffers.",
     ]
-    arguments.out.write_text("\n".join(lines))
-    print(*lines, sep="\n")
+    publish(lines, arguments.out, torch.device("cpu"))
 
 
 def largest_doubling(room: int, first: int = 8) -> int:

@@ -25,10 +25,15 @@ def describe(device: torch.device) -> str:
     return f"{name}; PyTorch {torch.__version__}, Python {platform.python_version()}; {date.today()}"
 
 
-def publish(lines: list[str], out: Path | None, device: torch.device) -> None:
-    """Print a report in markdown, the command and the machine below it, and write it to a file if there is one."""
+def signed(lines: list[str], device: torch.device) -> str:
+    """A report in markdown, the command and the machine below it."""
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
-    text = "\n".join([*lines, "", f"`{command}`", "", describe(device), ""])
+    return "\n".join([*lines, "", f"`{command}`", "", describe(device), ""])
+
+
+def publish(lines: list[str], out: Path | None, device: torch.device) -> None:
+    """Print a report, signed, and write it to a file if there is one."""
+    text = signed(lines, device)
     print(text)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -6,15 +6,13 @@ Each case takes turns with eager float32, frame by frame, so that a machine whos
 """
 
 import argparse
-import shlex
 import statistics
-import sys
 import time
 from pathlib import Path
 
 import torch
 from components import HEADS, SIZES, clock
-from machine import describe
+from machine import signed
 
 from streamvggt import StreamSession, load_model
 from streamvggt.stream.frames import load_frames
@@ -51,7 +49,6 @@ def main() -> None:
         dtype: load_model(weights, sees="past", heads=HEADS, dtype=getattr(torch, dtype), device=device)
         for dtype in ("float32", "bfloat16")
     }
-    command = shlex.join(["python", "benchmarks/step.py", *sys.argv[1:]])
     how = "processor time of the one thread" if read is time.thread_time else "on the wall"
     rows = []
     for dtype, storage, step in cases(device, arguments.steps):
@@ -80,7 +77,7 @@ def main() -> None:
             f"| {session.num_bytes / 1e6:.2f} | {statistics.mean(depth):.1e} | {max(pose):.1e} |"
         )
         print(rows[-1], flush=True)
-        text = "\n".join(
+        report = signed(
             [
                 f"# A frame of {weights}, {width}×{height}, memory {policy}",
                 "",
@@ -92,14 +89,10 @@ def main() -> None:
                 "| depth | pose |",
                 "|---|---|---|---|---|---|---|---|",
                 *rows,
-                "",
-                f"`{command}`",
-                "",
-                describe(device),
-                "",
-            ]
+            ],
+            device,
         )
-        arguments.out.write_text(text)
+        arguments.out.write_text(report)
 
 
 if __name__ == "__main__":
