@@ -42,11 +42,12 @@ def run_through(page, num_frames: int | None = None) -> None:
     if num_frames is not None:
         page.get_by_role("button", name="More settings").click()
         setting = page.locator("#max-frames input[type=number]")
-        setting.fill(str(num_frames))
-        setting.blur()
-        page.wait_for_timeout(
-            500
-        )  # no visitor is quicker; on a busy machine Gradio takes a number in some pictures later
+        for _ in range(20):  # on a busy machine Gradio may still be building the form, and put its own number back
+            setting.fill(str(num_frames))
+            setting.blur()
+            page.wait_for_timeout(500)
+            if setting.input_value() == str(num_frames):
+                break
         assert setting.input_value() == str(num_frames)
     page.locator("#start").click()
     viewer_of(page).get_by_text(re.compile(r"^Done: \d+ frames?")).wait_for()
