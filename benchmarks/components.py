@@ -240,7 +240,7 @@ def main() -> None:
             part = measure(name, dtype, device)
             print(*part, sep="\n", flush=True)
             report += ["", *part]
-            arguments.out.write_text(signed(report, device))
+            arguments.out.write_text(signed(report, device), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def main() -> None:
         f"{describe(torch.device('cpu'))}. The program had one core, Chromium the other, where other work ran, too.",
         "",
     ]
-    arguments.out.write_text("\n".join([*head, *report]))
+    arguments.out.write_text("\n".join([*head, *report]), encoding="utf-8")
 
 
 def which(program: str) -> str:

@@ -86,11 +86,13 @@ def main() -> None:
             whole, killed = work / memory / "whole", work / memory / "killed"
             save_every = arguments.save_every // share
             run_until(whole, memory, arguments.frames // share, save_every)
-            notes[memory] = [json.loads(line) for line in (whole / "notes.txt").read_text().splitlines()]
+            notes[memory] = [
+                json.loads(line) for line in (whole / "notes.txt").read_text(encoding="utf-8").splitlines()
+            ]
             if not (killed / "kills.json").exists():
                 kills = run_killed(killed, memory, arguments.killed_frames // share, save_every, arguments.kills)
-                (killed / "kills.json").write_text(json.dumps(kills))
-            kills = json.loads((killed / "kills.json").read_text())
+                (killed / "kills.json").write_text(json.dumps(kills), encoding="utf-8")
+            kills = json.loads((killed / "kills.json").read_text(encoding="utf-8"))
             rows.append(row(memory, notes[memory], share, kills, compare(whole, killed)))
         report(rows, notes, arguments)
 
@@ -228,7 +230,7 @@ def run_until(folder: Path, memory: str, num_frames: int, save_every: int) -> No
     with tqdm(total=num_frames, desc=f"{memory}, to the end", unit="frame", dynamic_ncols=True) as bar:
         while child.poll() is None:
             time.sleep(1)
-            lines = path.read_text().splitlines() if path.exists() else []
+            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
             bar.update((json.loads(lines[-1])["frame"] if lines else 0) - bar.n)
     assert child.returncode == 0
 

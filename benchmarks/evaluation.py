@@ -132,7 +132,7 @@ def main() -> None:
     text = "# Scoring\n\n| what | of | time | processor time |\n|---|---|---|---|\n" + "\n".join(rows)
     text += f"\n\n`python benchmarks/evaluation.py {shlex.join(sys.argv[1:])}`\n\n{describe(torch.device('cpu'))}\n"
     if options.out:
-        options.out.write_text(text)
+        options.out.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from streamvggt import StreamVGGT, load_model
 
 
 def private_bytes() -> int:
-    status = Path("/proc/self/status").read_text().splitlines()
+    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
 
 

@@ -113,13 +113,13 @@ def main() -> None:
             if not times.exists():
                 measured = step_times(model, policy, truth(*videos[0]).images, WARM)
                 with atomic_write(times) as unfinished:
-                    unfinished.write_text(json.dumps(measured))
+                    unfinished.write_text(json.dumps(measured), encoding="utf-8")
 
     lengths = [n for n in arguments.lengths if n * arguments.stride <= arguments.frames]
     results = scores(videos, list(policies), truth, path, lengths)
     for memory in policies:
         if (times := said / f"ms-{memory.replace(':', '_')}.json").exists():
-            results[memory]["ms"] = statistics.median(json.loads(times.read_text()))
+            results[memory]["ms"] = statistics.median(json.loads(times.read_text(encoding="utf-8")))
     write(results, arguments, fingerprint(model), lengths)
     for kind, scene in videos[: len(arguments.kinds)]:
         shown = {m: load(Said, path(kind, scene, m)) for m in arguments.pictures if path(kind, scene, m).exists()}
@@ -256,7 +256,7 @@ def write(results: dict, arguments, network: str, lengths: list[int]) -> None:
         text += table(full, {what: wins(results, what, longest) for what in ("AbsRel", "drift", "ATE", "local")})
     text += f"\n\n{LEGEND}"
     text += f"\n\n![curves]({arguments.out.name}.png)"
-    arguments.out.with_suffix(".json").write_text(json.dumps(results, ensure_ascii=False))
+    arguments.out.with_suffix(".json").write_text(json.dumps(results, ensure_ascii=False), encoding="utf-8")
     publish([text], arguments.out.with_suffix(".md"), torch.device("cpu"))
     draw(results, rows, lengths, arguments.out.with_suffix(".png"))
 

@@ -16,7 +16,7 @@ def describe(device: torch.device) -> str:
     else:
         cpuinfo = Path("/proc/cpuinfo")
         models = (
-            [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+            [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
             if cpuinfo.exists()
             else []
         )
@@ -37,4 +37,4 @@ def publish(lines: list[str], out: Path | None, device: torch.device) -> None:
     print(text)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text)
+        out.write_text(text, encoding="utf-8")

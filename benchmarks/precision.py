@@ -86,7 +86,7 @@ def main() -> None:
             "",
         ]
     )
-    arguments.out.write_text(text)
+    arguments.out.write_text(text, encoding="utf-8")
     print(text)
 
 

@@ -92,7 +92,7 @@ def main() -> None:
             ],
             device,
         )
-        arguments.out.write_text(report)
+        arguments.out.write_text(report, encoding="utf-8")
 
 
 if __name__ == "__main__":

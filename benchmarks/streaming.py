@@ -99,7 +99,9 @@ class Log:
     def __init__(self, path: Path):
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        self.lines = (
+            [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        )
 
     def add(self, **line) -> None:
         self.lines.append(line)

@@ -118,7 +118,7 @@ def run(network, setting: Setting, truth: Truth, place: Path, name: str) -> tupl
     """What a setting says of a video, corrected at the end if loops were closed, and what it cost."""
     answers, notes = place.with_suffix(".npz"), place.with_suffix(".json")
     if answers.exists() and notes.exists():
-        return load(Said, answers), json.loads(notes.read_text())
+        return load(Said, answers), json.loads(notes.read_text(encoding="utf-8"))
     session = setting.session(network)
     poses, depth, times, sizes = [], [], [], []
     for number, image in enumerate(tqdm(truth.images, desc=name, unit="frame", mininterval=10)):
@@ -157,7 +157,7 @@ def run(network, setting: Setting, truth: Truth, place: Path, name: str) -> tupl
     place.parent.mkdir(parents=True, exist_ok=True)
     save(result, answers)
     with atomic_write(notes) as unfinished:
-        unfinished.write_text(json.dumps(counts))
+        unfinished.write_text(json.dumps(counts), encoding="utf-8")
     return result, counts
 
 

@@ -36,7 +36,7 @@ def life(folder: Path, policy, killed_after: int | None, while_saving: bool) -> 
     session = StreamSession(model, policy=policy)
     if (folder / "state.pt").exists():
         session.restore(folder / "state.pt")
-    with open(folder / "answers.txt", "a") as answers:
+    with open(folder / "answers.txt", "a", encoding="utf-8") as answers:
         for number in range(session.num_frames, NUM_FRAMES):
             said = session.push(frames[number % 10])
             digest = hashlib.sha256(b"".join(value.tobytes() for value in said.numpy().values())).hexdigest()

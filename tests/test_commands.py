@@ -42,7 +42,7 @@ def teacher(tmp_path_factory) -> Path:
 
 
 def test_the_first_code_block_of_the_readme_works_as_pasted():
-    block = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    block = (ROOT / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     assert len([line for line in block.splitlines() if line.strip()]) <= 12
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", block], cwd=ROOT, capture_output=True, text=True, env=environment)
@@ -95,7 +95,7 @@ def test_distil_on_two_processes(teacher, data_root, tmp_path):
     assert done.returncode == 0, said[-3000:]
     assert "teacher and student share the patch encoder" in said
     assert "39000 samples per epoch, 1 per batch:" in said and "omniobject3d: 1800 samples per epoch (4.6%)" in said
-    assert "replaced" not in (tmp_path / "log.jsonl").read_text()
+    assert "replaced" not in (tmp_path / "log.jsonl").read_text(encoding="utf-8")
     student = load_model(tmp_path / "final")
     assert type(student) is StreamVGGT
     before = load_model(teacher).state_dict()

@@ -142,7 +142,7 @@ def test_from_upload_to_points_sliders_and_downloads(visitor):
     with zipfile.ZipFile(colmap) as archive:
         archive.extractall(colmap.parent / "model")
     assert pycolmap.Reconstruction(colmap.parent / "model" / "sparse" / "0").num_images() == 6
-    assert len(download("tum").read_text().splitlines()) == 6
+    assert len(download("tum").read_text(encoding="utf-8").splitlines()) == 6
     with zipfile.ZipFile(download("depth")) as archive:
         picture = np.frombuffer(archive.read("frame_000000.png"), np.uint8)
     assert cv2.imdecode(picture, cv2.IMREAD_UNCHANGED).dtype == np.uint16
@@ -235,7 +235,7 @@ def test_one_has_the_network_one_waits_and_the_next_is_told_that_the_line_is_ful
 
 def test_a_text_file_named_mp4_gives_an_error_on_the_page(visitor, tmp_path):
     page = visitor()
-    (tmp_path / "holiday.mp4").write_text("dear diary")
+    (tmp_path / "holiday.mp4").write_text("dear diary", encoding="utf-8")
     page.locator("#files input[type=file]").set_input_files(tmp_path / "holiday.mp4")
     page.get_by_text("holiday.mp4 is neither a photo nor a video: its content is text.").wait_for()
     keep_screenshot(page, "error")

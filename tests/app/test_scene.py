@@ -144,7 +144,7 @@ def test_every_export_opens_in_its_own_library(scene, networks):
         assert sum(name.endswith(".png") for name in archive.namelist()) == 4
     video = cv2.VideoCapture(str(scene.export("video", all)))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 4
-    assert len(scene.export("tum", all).read_text().splitlines()) == 4
+    assert len(scene.export("tum", all).read_text(encoding="utf-8").splitlines()) == 4
 
 
 def test_exports_of_nothing_are_refused(scene):

@@ -92,6 +92,6 @@ def test_a_folder_that_is_no_result(command, photos, result):
 
 
 def test_the_record_of_the_run_stays(command, result):
-    before = json.loads((result / "run.json").read_text())
+    before = json.loads((result / "run.json").read_text(encoding="utf-8"))
     command("export", result)
-    assert json.loads((result / "run.json").read_text()) == before
+    assert json.loads((result / "run.json").read_text(encoding="utf-8")) == before

@@ -56,7 +56,7 @@ def test_loops_end_to_end_also_interrupted(reconstruct, command, options, room_p
     out, whole = tmp_path / "out", tmp_path / "whole"
     status, said = command("reconstruct", room_photos, "--out", whole, *options, *WORDS)
     assert status == 0 and "loops were closed" in said
-    record = json.loads((whole / "run.json").read_text())
+    record = json.loads((whole / "run.json").read_text(encoding="utf-8"))
     assert record["windows"]["loops"] >= 1 and record["settings"]["loops"] is True
     corrected = ate(whole, known)
     (whole / "corrections.json").rename(tmp_path / "aside")
@@ -80,7 +80,9 @@ def test_loops_end_to_end_also_interrupted(reconstruct, command, options, room_p
     assert not (out / "corrections.json").exists()
     status, said = reconstruct(room_photos, *WORDS, "--resume")
     assert status == 0 and "computed again" not in said
-    assert (out / "corrections.json").read_text() == (whole / "corrections.json").read_text()
+    assert (out / "corrections.json").read_text(encoding="utf-8") == (whole / "corrections.json").read_text(
+        encoding="utf-8"
+    )
     assert (out / "points.ply").read_bytes() == (whole / "points.ply").read_bytes()
 
 

@@ -29,7 +29,7 @@ ALL_EXPORTS = {"scene.glb", "points.ply", "colmap", "trajectory.txt", "depth", "
 
 
 def record_of(folder) -> dict:
-    return json.loads((folder / "run.json").read_text())
+    return json.loads((folder / "run.json").read_text(encoding="utf-8"))
 
 
 def snapshot(folder) -> dict:
@@ -213,7 +213,7 @@ def test_inputs_that_are_none(refused, tmp_path):
     (tmp_path / "movies" / "a.mp4").touch()
     assert "it holds videos, name one of them: a.mp4" in refused(source=tmp_path / "movies")
     assert "No folder, image, video, address or webcam at" in refused(source=tmp_path / "nothing")
-    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "notes.txt").write_text("hello", encoding="utf-8")
     assert "notes.txt is neither a video" in refused(source=tmp_path / "notes.txt")
 
 
@@ -237,11 +237,11 @@ def test_weights_with_code_are_not_executed(refused, tmp_path):
 
 
 def test_an_out_that_is_no_folder(command, options, photos, tmp_path):
-    (tmp_path / "file").write_text("mine")
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
     for out in (tmp_path / "file", tmp_path / "file" / "result"):
         status, said = command("reconstruct", photos, "--out", out, *options)
         assert status == 1 and "file is a file, a folder was expected" in said
-    assert (tmp_path / "file").read_text() == "mine"
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
 
 
 def test_an_out_that_may_not_be_written_to(refused, monkeypatch):
@@ -276,7 +276,7 @@ def test_an_unreadable_photo_is_skipped_and_told(reconstruct, photos, tmp_path):
     mixed.mkdir()
     for number in (0, 2):
         (mixed / f"{number}.png").write_bytes((photos / f"photo_{number}.png").read_bytes())
-    (mixed / "1.jpg").write_text("I am no photo")
+    (mixed / "1.jpg").write_text("I am no photo", encoding="utf-8")
     status, said = reconstruct(mixed)
     assert status == 0 and "skipped 1.jpg: not an image" in said
     assert [frame.name for frame in Result(tmp_path / "out")] == ["0", "2"]
@@ -287,7 +287,7 @@ def test_an_unreadable_photo_is_an_error_if_strict(reconstruct, photos, tmp_path
     mixed = tmp_path / "mixed"
     mixed.mkdir()
     (mixed / "0.png").write_bytes((photos / "photo_0.png").read_bytes())
-    (mixed / "1.jpg").write_text("I am no photo")
+    (mixed / "1.jpg").write_text("I am no photo", encoding="utf-8")
     status, said = reconstruct(mixed, "--strict")
     assert status == 1 and "1.jpg: not an image" in said
     record = record_of(tmp_path / "out")
@@ -302,7 +302,7 @@ def test_many_unreadable_photos_do_not_flood_the_terminal(reconstruct, photos, t
     mixed.mkdir()
     (mixed / "good.png").write_bytes((photos / "photo_0.png").read_bytes())
     for number in range(30):
-        (mixed / f"{number}.jpg").write_text("I am no photo")
+        (mixed / f"{number}.jpg").write_text("I am no photo", encoding="utf-8")
     _, said = reconstruct(mixed)
     assert said.count("not an image") == 10 and "skipped 20 more" in said and "run.json lists them" in said
     assert len(record_of(tmp_path / "out")["frames"]["skipped"]) == 30
@@ -310,7 +310,7 @@ def test_many_unreadable_photos_do_not_flood_the_terminal(reconstruct, photos, t
 
 def test_photos_none_of_which_can_be_read(reconstruct, tmp_path):
     (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "0.jpg").write_text("I am no photo")
+    (tmp_path / "bad" / "0.jpg").write_text("I am no photo", encoding="utf-8")
     status, said = reconstruct(tmp_path / "bad")
     assert status == 1 and "none of 1 images could be read; the first, 0.jpg: not an image" in said
 

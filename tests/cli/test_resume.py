@@ -30,7 +30,7 @@ StreamSession.push = lambda self, frame: time.sleep(0.05 * (self.memory.num_fram
 
 
 def record_of(folder) -> dict:
-    return json.loads((folder / "run.json").read_text())
+    return json.loads((folder / "run.json").read_text(encoding="utf-8"))
 
 
 def snapshot(folder) -> dict:
@@ -189,7 +189,7 @@ def test_what_is_finished_is_only_exported_also_after_bad_photos(reconstruct, ph
     mixed = tmp_path / "mixed"
     mixed.mkdir()
     (mixed / "0.png").write_bytes((photos / "photo_0.png").read_bytes())
-    (mixed / "1.jpg").write_text("I am no photo")
+    (mixed / "1.jpg").write_text("I am no photo", encoding="utf-8")
     for more in ([], ["--resume"]):
         assert reconstruct(mixed, *more)[0] == 0
     assert pushed == ["0"]
@@ -217,7 +217,7 @@ def test_skipped_photos_of_all_runs_are_listed_once(reconstruct, photos, monkeyp
     for number in (0, 2, 3, 5):
         (mixed / f"{number}.png").write_bytes((photos / f"photo_{number}.png").read_bytes())
     for number in (1, 4):
-        (mixed / f"{number}.jpg").write_text("I am no photo")
+        (mixed / f"{number}.jpg").write_text("I am no photo", encoding="utf-8")
     assert cut(reconstruct, mixed, monkeypatch, 1)[0] == 130
     status, said = reconstruct(mixed, "--resume")
     assert status == 0 and said.count("skipped 1.jpg") == said.count("skipped 4.jpg") == 1
@@ -256,7 +256,7 @@ def test_another_input_is_refused(reconstruct, cut_run, many_photos):
 def test_a_damaged_record_is_refused(reconstruct, cut_run, photos, content):
     (cut_run / "run.json").unlink()
     if content is not None:
-        (cut_run / "run.json").write_text(content)
+        (cut_run / "run.json").write_text(content, encoding="utf-8")
     before = snapshot(cut_run)
     status, said = reconstruct(photos, "--resume")
     assert status == 1 and "run.json is missing or damaged" in said and "choose another --out, or remove" in said
@@ -302,7 +302,7 @@ def test_frames_after_the_saved_state_are_computed_again(reconstruct, photos, pu
         patch.setattr(SavedState, "discard", lambda self: None)
         reconstruct(photos, "--max-frames", 5)
     record = record_of(tmp_path / "out")
-    (tmp_path / "out" / "run.json").write_text(json.dumps({**record, "status": "running"}))
+    (tmp_path / "out" / "run.json").write_text(json.dumps({**record, "status": "running"}), encoding="utf-8")
     (tmp_path / "out" / ".stream_state.part.pt").write_bytes(b"half")
     before = list(Result(tmp_path / "out"))
     pushed.clear()

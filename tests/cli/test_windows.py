@@ -39,7 +39,7 @@ def test_windows_end_to_end(reconstruct, many_photos, expected, tmp_path):
     assert status == 0
     out = tmp_path / "out"
     assert_is(out, expected)
-    record = json.loads((out / "run.json").read_text())
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert record["settings"]["windows"] == "6,3"
     assert record["windows"]["num"] > 1
     doubtful = record["windows"]["restarts"] or record["windows"]["by_pose"]

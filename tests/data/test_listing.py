@@ -53,7 +53,7 @@ def test_a_damaged_or_unwritable_cache_costs_time_and_nothing_else(counted, monk
     monkeypatch.setenv("STREAMVGGT_CACHE", str(tmp_path / "cache"))
     first = index()
     for path in (tmp_path / "cache").iterdir():
-        path.write_text('{"stamps": ')
+        path.write_text('{"stamps": ', encoding="utf-8")
     assert index() == first and len(runs) == 2
     (tmp_path / "file").touch()
     monkeypatch.setenv("STREAMVGGT_CACHE", str(tmp_path / "file"))

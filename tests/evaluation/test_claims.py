@@ -15,7 +15,10 @@ def test_the_command_writes_its_tables(tmp_path, monkeypatch):
     arguments += ["--sequences", "1", "1", "--image", "28", "28", "--out", str(tmp_path / "claims.md")]
     monkeypatch.setattr("sys.argv", ["claims", *arguments])
     claims.main()
-    text, numbers = (tmp_path / "claims.md").read_text(), json.loads((tmp_path / "claims.json").read_text())
+    text, numbers = (
+        (tmp_path / "claims.md").read_text(encoding="utf-8"),
+        json.loads((tmp_path / "claims.json").read_text(encoding="utf-8")),
+    )
     assert text.count("| teacher, sees all") == 2
     three = {name.partition(" (")[0]: row for name, row in numbers["3"].items()}
     # One set of weights: streamed exactly, causal and "student" are one network.

@@ -98,7 +98,7 @@ def run(data: Path, out: Path, *more: str, categories=("apple", "vase")) -> int:
 
 
 def results(out: Path) -> dict:
-    return json.loads((out / "results.json").read_text())
+    return json.loads((out / "results.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def with_poses(once: Path, out: Path, change: Callable[[str, torch.Tensor], torc
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         said = change(name, torch.from_numpy(arrays["true_cam_from_world"]))
         np.savez(out / f"{name}.npz", **arrays | {"cam_from_world": said.numpy()})
-    (out / "run.json").write_text((once / "run.json").read_text())
+    (out / "run.json").write_text((once / "run.json").read_text(encoding="utf-8"), encoding="utf-8")
     return out
 
 

@@ -83,7 +83,7 @@ def write_predictions(folder: Path, dataset: str, video: bool) -> None:
 
 
 def assert_numbers(path: Path, wanted: dict[str, float], tolerance: float) -> None:
-    numbers = json.loads(path.read_text())
+    numbers = json.loads(path.read_text(encoding="utf-8"))
     assert list(numbers) == list(wanted)
     np.testing.assert_allclose(list(numbers.values()), list(wanted.values()), rtol=tolerance)
 
@@ -102,7 +102,7 @@ def test_the_file_is_written_as_published(data, tmp_path):
     dataset = next(name for name in STEMS if RESULTS[f"mono/{name}"] == json.loads(text))
     write_predictions(tmp_path, dataset, video=False)
     MonoDepth().score_program(["--eval_dataset", dataset, "--data_root", str(data), "--output_dir", str(tmp_path)])
-    ours = (tmp_path / "metric.json").read_text()
+    ours = (tmp_path / "metric.json").read_text(encoding="utf-8")
 
     def frame(text: str) -> list[str]:
         return [part.rpartition(": ")[0] for part in text.split(", ")]

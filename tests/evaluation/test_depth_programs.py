@@ -31,7 +31,7 @@ def score(protocol: DepthProtocol, data, out, *words: str) -> int:
 
 
 def numbers(path: Path) -> dict[str, float]:
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(params=PROTOCOLS)
@@ -99,7 +99,7 @@ def whole_runs(weights, depth_sets, tmp_path_factory) -> dict[str, Path]:
 def assert_same_results(protocol: DepthProtocol, one: Path, other: Path) -> None:
     for dataset in ("bonn", "sintel"):
         name = f"{dataset}/{protocol.result_name(protocol.alignments[0])}"
-        assert (one / name).read_text() == (other / name).read_text()
+        assert (one / name).read_text(encoding="utf-8") == (other / name).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("place", [1, 5, 9])

@@ -37,7 +37,7 @@ def test_squares_stay_square(tmp_path):
 
 
 def test_what_is_no_image_is_named(tmp_path):
-    (tmp_path / "a.png").write_text("no image")
+    (tmp_path / "a.png").write_text("no image", encoding="utf-8")
     with pytest.raises(ValueError, match=r"a\.png"):
         load_image(tmp_path / "a.png")
     Image.new("RGB", (900, 10)).save(tmp_path / "thin.png")

@@ -104,13 +104,13 @@ def test_neural_rgbd_counts_frames_as_numbers_and_leaves_out_unknown_poses(tmp_p
     clip = world_clips(1, 11, 30, 40)
     find(LAYOUTS, "neural_rgbd").write(tmp_path, clip)
     path = tmp_path / "neural_rgbd/breakfast_room/poses.txt"
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     lines[4 * 3 : 4 * 4] = ["nan nan nan nan"] * 4
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join(lines), encoding="utf-8")
     reader = NeuralRGBD(tmp_path / "neural_rgbd")
     assert reader.frames("breakfast_room") == ["0", "1", "2", "4", "5", "6", "7", "8", "9", "10"]
     torch.testing.assert_close(reader.read("breakfast_room", "10").cam_from_world, clip[0][10].cam_from_world)
-    path.write_text("\n".join(lines[:40]))
+    path.write_text("\n".join(lines[:40]), encoding="utf-8")
     with pytest.raises(BadData, match=r"img10.png, but poses.txt has only 10"):
         NeuralRGBD(tmp_path / "neural_rgbd")
 
@@ -172,7 +172,7 @@ def predictions(out: Path) -> list[Path]:
 
 
 def means(out: Path, dataset: str) -> dict[str, float]:
-    (scores,) = json.loads((out / dataset / "scores.json").read_text()).values()
+    (scores,) = json.loads((out / dataset / "scores.json").read_text(encoding="utf-8")).values()
     return scores["numbers"]
 
 
@@ -247,8 +247,8 @@ def test_depth_and_cameras_of_the_truth_are_perfect_in_any_world_and_scale(data,
 
 
 def test_logs_are_the_published_lines(once):
-    text = (once / "logs_all.txt").read_text()
-    assert text == "".join((once / dataset / "logs_all.txt").read_text() for dataset in SETS)
+    text = (once / "logs_all.txt").read_text(encoding="utf-8")
+    assert text == "".join((once / dataset / "logs_all.txt").read_text(encoding="utf-8") for dataset in SETS)
     number = re.compile(r"\d+\.\d+(e-\d+)?")
     first, _, mean = text.splitlines()[:3]
     assert number.sub("#", first) == (
@@ -283,7 +283,9 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(data, once, weights, tmp
     assert run(data, tmp_path, weights) == 0
     assert len(calls) == 6  # the damaged one and those not done
     assert f"{damaged} is damaged" in capsys.readouterr().err
-    assert (tmp_path / "logs_all.txt").read_text() == (once / "logs_all.txt").read_text()
+    assert (tmp_path / "logs_all.txt").read_text(encoding="utf-8") == (once / "logs_all.txt").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_other_settings_are_refused_and_what_is_missing_is_named(data, once, weights, tmp_path, capsys):
@@ -306,7 +308,7 @@ def test_frames_seen_twice_and_confident_points_only(data, weights, tmp_path):
     confidence = np.median(np.load(predictions(tmp_path / "a")[0])["points_conf"])
     more = ("--revisit", 2, "--eval_dataset", "NRGBD", "--score_only")
     assert run(data, tmp_path / "a", weights, *more, "--conf_thresh", confidence) == 0
-    scores = json.loads((tmp_path / "a/NRGBD/scores.json").read_text())
+    scores = json.loads((tmp_path / "a/NRGBD/scores.json").read_text(encoding="utf-8"))
     (every, sure) = scores.values()
     assert list(scores)[1].startswith("point head, confidence ≥ ")
     scene = next(iter(every["sequences"]))
@@ -329,7 +331,9 @@ def test_two_processes_make_the_same_numbers(data, once, weights, tmp_path, monk
             assert run(data, tmp_path, weights) == 1 - rank
         assert len(predictions(tmp_path)) == 2 * (rank + 1)
     assert run(data, tmp_path, weights, "--score_only") == 0
-    assert (tmp_path / "logs_all.txt").read_text() == (once / "logs_all.txt").read_text()
+    assert (tmp_path / "logs_all.txt").read_text(encoding="utf-8") == (once / "logs_all.txt").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_run_sh(data, once, weights, tmp_path):
@@ -337,10 +341,12 @@ def test_run_sh(data, once, weights, tmp_path):
     words = ["bash", "eval/mv_recon/run.sh", "--size", "56", "--kf_every", "2"]
     done = subprocess.run(words, cwd=ROOT / "src", env=os.environ | chosen, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "logs_all.txt").read_text() == (once / "logs_all.txt").read_text()
+    assert (tmp_path / "logs_all.txt").read_text(encoding="utf-8") == (once / "logs_all.txt").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_vggt_runs_too(data, weights, tmp_path):
     more = ("--model_name", "VGGT", "--eval_dataset", "NRGBD")
     assert run(data, tmp_path, weights, *more) == 0
-    assert json.loads((tmp_path / "NRGBD/run.json").read_text())["settings"]["inference"] == "whole"
+    assert json.loads((tmp_path / "NRGBD/run.json").read_text(encoding="utf-8"))["settings"]["inference"] == "whole"

@@ -73,7 +73,7 @@ def test_what_is_not_a_number_is_as_wrong_as_can_be():
 
 
 def test_trajectory_errors_are_those_of_evo():
-    stored = json.loads((GOLDENS / "trajectory_evo.json").read_text())
+    stored = json.loads((GOLDENS / "trajectory_evo.json").read_text(encoding="utf-8"))
     true, ours = (
         invert_pose(torch.tensor(stored[f"{which}_world_from_cam"], dtype=torch.float64)[:, :3])
         for which in ("true", "estimated")

@@ -28,7 +28,7 @@ def depth_numbers(value: float) -> dict[str, float]:
 
 def make(root) -> str:
     assert report.main([str(root)]) == 0
-    return (root / "report.html").read_text()
+    return (root / "report.html").read_text(encoding="utf-8")
 
 
 def text_of(html: str) -> str:
@@ -149,6 +149,6 @@ def test_an_empty_folder_is_an_error(tmp_path):
 
 def test_a_record_that_is_damaged_is_named(tmp_path):
     result(tmp_path / "a", "video_depth", "bonn", numbers=depth_numbers(0.3))
-    (tmp_path / "a" / "run.json").write_text(json.dumps({})[:1])
+    (tmp_path / "a" / "run.json").write_text(json.dumps({})[:1], encoding="utf-8")
     with pytest.raises(ValueError, match=r"run\.json cannot be read"):
         report.main([str(tmp_path)])

@@ -60,7 +60,7 @@ def test_the_command_writes_its_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["synthetic", *arguments, "--json", str(tmp_path / "table.json")])
     synthetic.main()
     assert "| one depth, still camera |" in capsys.readouterr().out
-    assert len(json.loads((tmp_path / "table.json").read_text())) == 2
+    assert len(json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))) == 2
 
 
 def test_no_scene_is_judged_that_was_trained_on():

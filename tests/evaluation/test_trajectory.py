@@ -52,7 +52,7 @@ def once(data, weights, tmp_path_factory) -> Path:
 
 
 def numbers(out: Path, dataset: str) -> dict[str, float]:
-    return json.loads((out / dataset / "result.json").read_text())
+    return json.loads((out / dataset / "result.json").read_text(encoding="utf-8"))
 
 
 def predictions(out: Path) -> list[Path]:
@@ -124,9 +124,9 @@ def test_both_ways_are_kept_for_pictures(once):
 def test_unknown_poses_do_not_count(data, weights, tmp_path):
     shutil.copytree(data / "scannetv2", tmp_path / "data/scannetv2")
     path = tmp_path / "data/scannetv2/scene0707_00/pose_90.txt"
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     lines[1] = " ".join(["-inf"] * 16)
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join(lines), encoding="utf-8")
     assert run(tmp_path / "data", tmp_path / "out", weights, "--eval_dataset", "scannet") == 0
     shown = np.load(tmp_path / "out/scannet/scene0707_00-aligned.npz")
     assert shown["frames"].tolist() == ["frame_0000", "frame_0002", "frame_0003"]
@@ -184,10 +184,10 @@ def test_what_is_missing_damaged_or_different_is_said(data, once, weights, tmp_p
     assert run(data, once, weights, "--eval_dataset", "tum", "--seq_list", "nowhere") == 1
     assert "has no nowhere, only rgbd_dataset" in capsys.readouterr().err
     (path,) = (tmp_path / "data/tum").glob("*sitting_halfsphere/groundtruth_90.txt")
-    path.write_text("\n".join(path.read_text().splitlines()[:3]))
+    path.write_text("\n".join(path.read_text(encoding="utf-8").splitlines()[:3]), encoding="utf-8")
     with pytest.raises(BadData, match="4 images but 3 poses"):
         trajectory.SETS["tum"](tmp_path / "data").read(path.parent.name)
-    path.write_text("1 2 3")
+    path.write_text("1 2 3", encoding="utf-8")
     with pytest.raises(BadData, match="8 numbers a line"):
         trajectory.SETS["tum"](tmp_path / "data").read(path.parent.name)
 
@@ -199,7 +199,9 @@ def test_run_sh_and_vggt(data, weights, tmp_path):
     done = subprocess.run(words, cwd=ROOT / "src", env=os.environ | chosen, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert set(numbers(tmp_path, "tum_VGGT")) == {"ATE", "RPE trans", "RPE rot"}
-    assert json.loads((tmp_path / "sintel_VGGT/run.json").read_text())["settings"]["inference"] == "whole"
+    assert (
+        json.loads((tmp_path / "sintel_VGGT/run.json").read_text(encoding="utf-8"))["settings"]["inference"] == "whole"
+    )
 
 
 def test_data_check_looks_at_images_and_poses(data, tmp_path, capsys):
@@ -217,7 +219,7 @@ def test_windows_are_an_option(data, weights, once, tmp_path):
     """Longer than the clips they change nothing; shorter they are stitched."""
     for words in ("8,2", "2,1"):
         assert run(data, tmp_path / words, weights, "--windows", words, "--eval_dataset", "tum") == 0
-        settings = json.loads((tmp_path / words / "tum" / "run.json").read_text())["settings"]
+        settings = json.loads((tmp_path / words / "tum" / "run.json").read_text(encoding="utf-8"))["settings"]
         assert settings["windows"] == words and settings["heads"] == ["camera", "depth"]
     assert numbers(tmp_path / "8,2", "tum") == pytest.approx(numbers(once, "tum"), rel=1e-5)
     assert numbers(tmp_path / "2,1", "tum") != pytest.approx(numbers(once, "tum"), rel=1e-3)

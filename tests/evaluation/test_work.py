@@ -76,7 +76,7 @@ def test_a_result_never_mixes_two_configurations(tmp_path):
         run(tmp_path / "a", dtype="bfloat16")
     assert read_run(tmp_path / "a")["settings"]["dtype"] == "float32"
     (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "0001depth.npy").write_text("of another program")
+    (tmp_path / "b" / "0001depth.npy").write_text("of another program", encoding="utf-8")
     with pytest.raises(ValueError, match="nothing says how they were made"):
         run(tmp_path / "b")
 

@@ -66,12 +66,12 @@ def test_a_new_run_in_the_folder_starts_uncorrected(result):
     "text", ["", "[{}]", '[{"first_frame": 0, "scale": "x", "rotation": [], "translation": []}]', "7"]
 )
 def test_damaged_corrections_are_an_error_that_says_what_to_do(result, text):
-    (result / "corrections.json").write_text(text)
+    (result / "corrections.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"corrections\.json is damaged.*reconstruct"):
         Result(result)
 
 
 def test_the_file_is_readable(result):
     write_corrections(result, Corrections([0, 1], MOVES[:2]))
-    entries = json.loads((result / "corrections.json").read_text())
+    entries = json.loads((result / "corrections.json").read_text(encoding="utf-8"))
     assert [entry["first_frame"] for entry in entries] == [0, 1] and entries[0]["scale"] == 1

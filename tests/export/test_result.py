@@ -81,7 +81,7 @@ def test_every_finished_frame_is_readable_between_frames(scene, tmp_path):
     for count, (frame, prediction) in enumerate(zip(scene.frames, scene.predictions, strict=True), start=1):
         writer.add(frame, prediction)
         assert [stored.name for stored in Result(tmp_path)] == [frame.name for frame in scene.frames[:count]]
-        assert len((tmp_path / "trajectory.txt").read_text().splitlines()) == count
+        assert len((tmp_path / "trajectory.txt").read_text(encoding="utf-8").splitlines()) == count
 
 
 @pytest.mark.parametrize("function, module", [("savez", np), ("replace", os)])
@@ -146,10 +146,10 @@ def test_resume_keeps_the_first_frames_and_goes_on(scene, tmp_path):
     result = scene.write(tmp_path / "cut", count=4)
     # A kill after the frame and before its line, or in the middle of a line.
     trajectory = result.folder / "trajectory.txt"
-    trajectory.write_text(trajectory.read_text()[:-30])
+    trajectory.write_text(trajectory.read_text(encoding="utf-8")[:-30], encoding="utf-8")
     (result.folder / "frames" / ".000004.part.npz").write_bytes(b"half")
     ResultWriter(result.folder, resume=2)
-    assert len(Result(result.folder)) == 2 and len(trajectory.read_text().splitlines()) == 2
+    assert len(Result(result.folder)) == 2 and len(trajectory.read_text(encoding="utf-8").splitlines()) == 2
     assert sorted(path.name for path in (result.folder / "images").iterdir()) == ["view_0000.jpg", "view_0010.jpg"]
     scene.write(result.folder, resume=2)
     assert files_of(result.folder) == files_of(whole.folder)

@@ -18,9 +18,9 @@ from streamvggt.prediction import Prediction
 
 
 def test_trajectory_is_the_inverse_of_the_poses(scene, result):
-    streamed = (result.folder / "trajectory.txt").read_text()
+    streamed = (result.folder / "trajectory.txt").read_text(encoding="utf-8")
     path = EXPORTERS["tum"](result, result.folder, PointFilter())
-    assert path.read_text() == streamed  # the same from the stream and from the files
+    assert path.read_text(encoding="utf-8") == streamed  # the same from the stream and from the files
     table = np.loadtxt(path)
     np.testing.assert_allclose(table[:, 0], [1, 1.25, 1.5, 1.75, 2])
     for row, pose in zip(table, scene.poses, strict=True):
@@ -36,7 +36,7 @@ def test_frames_without_a_time_are_counted(make_scene, tmp_path):
 
 def test_depth_pictures_times_scale_are_the_depth(scene, result):
     folder = EXPORTERS["depth"](result, result.folder, PointFilter())
-    scale = json.loads((folder / "scale.json").read_text())["scale"]
+    scale = json.loads((folder / "scale.json").read_text(encoding="utf-8"))["scale"]
     largest = 0
     for frame in result:
         picture = cv2.imread(str(folder / f"{frame.name}.png"), cv2.IMREAD_UNCHANGED)
@@ -101,11 +101,11 @@ def test_every_exporter_writes_where_it_is_told(result, tmp_path):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "file.txt"
-    path.write_text("old")
+    path.write_text("old", encoding="utf-8")
     with pytest.raises(RuntimeError), atomic_write(path) as temporary:
-        temporary.write_text("ne")
+        temporary.write_text("ne", encoding="utf-8")
         raise RuntimeError
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    assert path.read_text(encoding="utf-8") == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path):

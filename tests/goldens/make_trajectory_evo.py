@@ -39,4 +39,4 @@ content = {
     "rpe_translation": rmse(RPE(PoseRelation.translation_part, **steps)),
     "rpe_rotation": rmse(RPE(PoseRelation.rotation_angle_deg, **steps)),
 }
-Path(__file__).with_name("trajectory_evo.json").write_text(json.dumps(content) + "\n")
+Path(__file__).with_name("trajectory_evo.json").write_text(json.dumps(content) + "\n", encoding="utf-8")

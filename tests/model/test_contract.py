@@ -10,7 +10,7 @@ GOLDENS = Path(__file__).parent.parent / "goldens"
 
 
 def test_names_and_shapes_are_those_of_the_released_checkpoints():
-    lines = (GOLDENS / "state_dict.tsv").read_text().splitlines()
+    lines = (GOLDENS / "state_dict.tsv").read_text(encoding="utf-8").splitlines()
     released = {name: tuple(map(int, shape.split("x"))) for name, shape in (line.split("\t") for line in lines)}
     assert len(released) == 1797
     for network in (VGGT, StreamVGGT):

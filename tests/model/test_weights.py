@@ -166,7 +166,7 @@ def test_cut_off_files_are_named(model, tmp_path, suffix):
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(ValueError, match=f"{path.name} .*cut off"):
         load_model(path)
-    path.write_text("hello")
+    path.write_text("hello", encoding="utf-8")
     with pytest.raises(ValueError, match=path.name):
         load_model(path)
 
@@ -209,7 +209,9 @@ def test_hub_names(monkeypatch, model, tmp_path, name, file, network):
         model.save_pretrained(tmp_path)
         if name == "facebook/VGGT-1B":  # the published repository's config is not ours
             save_file(load_file(tmp_path / file), tmp_path / file)
-            (tmp_path / "config.json").write_text(json.dumps({"img_size": 518, "patch_size": 14, "embed_dim": 1024}))
+            (tmp_path / "config.json").write_text(
+                json.dumps({"img_size": 518, "patch_size": 14, "embed_dim": 1024}), encoding="utf-8"
+            )
     else:
         torch.save(model.state_dict(), tmp_path / file)
     loaded = load_model(name, **NOT_IN_SHAPES)

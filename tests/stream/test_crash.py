@@ -16,8 +16,8 @@ def test_a_killed_stream_goes_on_to_the_bit(tmp_path):
     path = os.pathsep.join([str(tests.parent / "src"), str(tests)])
     subprocess.run([sys.executable, crashing.__file__, tmp_path], check=True, env={**os.environ, "PYTHONPATH": path})
     for name in crashing.POLICIES:
-        whole = (tmp_path / name / "whole" / "answers.txt").read_text().splitlines()
-        killed = (tmp_path / name / "killed" / "answers.txt").read_text().splitlines()
+        whole = (tmp_path / name / "whole" / "answers.txt").read_text(encoding="utf-8").splitlines()
+        killed = (tmp_path / name / "killed" / "answers.txt").read_text(encoding="utf-8").splitlines()
         assert len(whole) == crashing.NUM_FRAMES
         assert set(killed) == set(whole)  # those that were computed twice, too
         times = Counter(int(line.split()[0]) for line in killed)

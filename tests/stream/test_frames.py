@@ -79,7 +79,7 @@ def test_folder_is_read_in_natural_order(tmp_path):
     for number in (10, 2, 1):
         grey(number).save(tmp_path / f"frame_{number}.PNG")
     grey(0).save(tmp_path / ".hidden.png")
-    (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / "notes.txt").write_text("not an image", encoding="utf-8")
 
     frames = small(tmp_path)
 
@@ -124,7 +124,7 @@ def test_broken_images_are_skipped_and_explained(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     for name in ("1.png", "4.png"):
         Image.fromarray(noise).save(tmp_path / name)
-    (tmp_path / "2.jpg").write_text("no image at all")
+    (tmp_path / "2.jpg").write_text("no image at all", encoding="utf-8")
     Image.fromarray(noise).save(tmp_path / "3.jpg")
     (tmp_path / "3.jpg").write_bytes((tmp_path / "3.jpg").read_bytes()[:1500])
 
@@ -303,7 +303,7 @@ def test_pixels_map_back_to_the_original(tmp_path, mode, width, height, x, y):
 def test_images_of_different_size_share_a_canvas(tmp_path):
     grey(0, 100, 50).save(tmp_path / "1.png")
     grey(0, 100, 80).save(tmp_path / "2.png")
-    (tmp_path / "3.jpg").write_text("broken")
+    (tmp_path / "3.jpg").write_text("broken", encoding="utf-8")
     wide, high = load_frames(tmp_path, size=140)
     assert wide.image.shape == high.image.shape == (3, 112, 140)
     assert wide.content == (21, 0, 91, 140) and high.content == (0, 0, 112, 140)
@@ -318,7 +318,7 @@ def test_images_of_different_size_share_a_canvas(tmp_path):
 def test_images_resume_as_if_never_stopped(tmp_path, choice, start):
     for number in range(7):
         grey(number, 56, 28 + 14 * (number == 0)).save(tmp_path / f"{number}.png")
-    (tmp_path / "2.png").write_text("broken")
+    (tmp_path / "2.png").write_text("broken", encoding="utf-8")
     frames = small(tmp_path, **choice)
     rest = [f for f in frames if f.index >= start]
     later = frames.starting_at(start)
@@ -526,7 +526,7 @@ def test_video_over_http(tmp_path, address):
 
 
 def test_what_http_cannot_give_is_said(tmp_path, address):
-    (tmp_path / "page.html").write_text("<html>hello</html>")
+    (tmp_path / "page.html").write_text("<html>hello</html>", encoding="utf-8")
     with pytest.raises(ConnectionError, match=r"missing\.mp4: .*404"):
         load_frames(f"{address}/missing.mp4")
     with pytest.raises(ValueError, match=r"page\.html is neither"):
@@ -607,7 +607,7 @@ def test_nothing_there(tmp_path):
 
 
 def test_nothing_to_read(tmp_path):
-    (tmp_path / "text.mp4").write_text("no video\n" * 100)
+    (tmp_path / "text.mp4").write_text("no video\n" * 100, encoding="utf-8")
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "photo.heic").touch()
     for name, message in [("text.mp4", "neither a video"), ("empty.mp4", "neither a video"), ("photo.heic", "JPEG")]:

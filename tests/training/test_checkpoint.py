@@ -65,7 +65,7 @@ def test_a_sharded_network_is_saved_whole_and_goes_on(tmp_path):
     here = Path(__file__).parent
     script = tmp_path / "sharded.py"
     folder = tmp_path / "states"
-    script.write_text(SHARDED.format(paths=[str(here), str(here.parent)], folder=str(folder)))
+    script.write_text(SHARDED.format(paths=[str(here), str(here.parent)], folder=str(folder)), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29633"]
     done = subprocess.run(
         [*command, script],

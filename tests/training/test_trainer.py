@@ -25,7 +25,7 @@ from streamvggt.training.trainer import Trainer
 
 
 def losses(folder: Path) -> list[float]:
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     return [line["train/loss"] for line in lines if "train/loss" in line]
 
 
@@ -96,7 +96,7 @@ def test_a_batch_can_be_learnt_by_heart(tmp_path, planes, fresh):
             return planes()[7]
 
     make(tmp_path, fresh("all"), One(), steps=150, save_every=1000, optimisation={"lr": 3e-3}).run()
-    said = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    said = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert said[-1]["train/camera"] < 0.1 * said[0]["train/camera"]
     model = load_model(tmp_path / "final")
     batch = planes()[7]
@@ -224,7 +224,7 @@ def test_data_are_described_and_their_replaced_samples_logged(tmp_path, planes, 
 
     make(tmp_path, fresh(), Told(), steps=1).run()
     assert "planes, all of them" in capsys.readouterr().out
-    last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    last = json.loads((tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     assert last["train/replaced/tilted"] == 3 and "train/replaced/flat" not in last
 
 
@@ -240,7 +240,7 @@ def test_validation_keeps_the_best_and_writes_pictures(tmp_path, planes, fresh):
         tmp_path, fresh(), planes(), steps=4, validation=planes(), validate_every=2, num_validation_batches=2
     )
     trainer.run()
-    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     validated = [line["validation/loss"] for line in lines if "validation/loss" in line]
     assert len(validated) == 2
     assert trainer.best == min(validated)
@@ -300,7 +300,8 @@ def run_processes(folder: Path, count: int, accumulate: int, *options: str) -> d
     here = Path(__file__).parent
     script = folder.with_suffix(".py")
     script.write_text(
-        TWO_PROCESSES.format(paths=[str(here), str(here.parent)], folder=str(folder), accumulate=accumulate)
+        TWO_PROCESSES.format(paths=[str(here), str(here.parent)], folder=str(folder), accumulate=accumulate),
+        encoding="utf-8",
     )
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(count), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -123,7 +123,7 @@ class RunRecord:
         self.content["timings"]["seconds"] = round(self._earlier_seconds + self._written - self._begun, 2)
         self.content["updated"] = now()
         with atomic_write(self.path) as path:
-            path.write_text(json.dumps(self.content, indent=2, ensure_ascii=False) + "\n")
+            path.write_text(json.dumps(self.content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def settings_before(path: Path, settings: dict) -> dict:
@@ -133,7 +133,7 @@ def settings_before(path: Path, settings: dict) -> dict:
         ValueError: they are not, or there is no such record.
     """
     try:
-        before = json.loads(path.read_text())
+        before = json.loads(path.read_text(encoding="utf-8"))
         earlier = dict(before["settings"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(

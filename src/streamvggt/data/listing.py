@@ -79,7 +79,9 @@ def cached(maker: Callable[[Listing], dict], root: Path, *key: str) -> dict:
     value = maker(listing)
     try:
         with atomic_write(path) as unfinished:
-            unfinished.write_text(json.dumps({"root": str(root), "stamps": listing.stamps, "value": value}))
+            unfinished.write_text(
+                json.dumps({"root": str(root), "stamps": listing.stamps, "value": value}), encoding="utf-8"
+            )
     except OSError:
         pass  # a cache that cannot be written costs time and nothing else
     return value

@@ -74,7 +74,7 @@ def main() -> None:
             (arguments.out.with_suffix(".json"), json.dumps(tables, indent=2, ensure_ascii=False) + "\n"),
         ):
             with atomic_write(path) as unfinished:
-                unfinished.write_text(content)
+                unfinished.write_text(content, encoding="utf-8")
 
 
 if __name__ == "__main__":

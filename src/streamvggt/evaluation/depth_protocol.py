@@ -112,7 +112,7 @@ class DepthProtocol(ABC):
                 self._predict(task, network, arguments, processes, outcome)
                 ready.append(task.dataset)
         if arguments.ready and processes.is_main:
-            arguments.ready.write_text(" ".join(ready) + "\n")
+            arguments.ready.write_text(" ".join(ready) + "\n", encoding="utf-8")
         return outcome.finish()
 
     def score_program(self, argv: Sequence[str] | None = None) -> int:
@@ -201,7 +201,7 @@ class DepthProtocol(ABC):
             numbers = weighted_mean([scored for parts in by_scene.values() for scored in parts])
             path = folder / self.result_name(alignment)
             with atomic_write(path) as unfinished:
-                unfinished.write_text(json.dumps({name: numbers[name] for name in METRICS}))
+                unfinished.write_text(json.dumps({name: numbers[name] for name in METRICS}), encoding="utf-8")
             write_scores(
                 folder,
                 alignment,

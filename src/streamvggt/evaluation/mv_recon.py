@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 done.append(summarise(task, arguments))
     if done:
         with atomic_write(out / "logs_all.txt") as path:
-            path.write_text("".join(done))
+            path.write_text("".join(done), encoding="utf-8")
         print(f"→ {out / 'logs_all.txt'}")
     return outcome.finish()
 
@@ -323,7 +323,7 @@ def summarise(task: Task, arguments: argparse.Namespace) -> str:
     lines = [*(scene_line(scene, one) for scene, one in scores.items()), mean_line(means)]
     text = "".join(f"{line}\n" for line in lines)
     with atomic_write(task.folder / "logs_all.txt") as path:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     num_published = SETS[task.dataset].num_published
     confident = f", confidence ≥ {arguments.conf_thresh:g}" if arguments.conf_thresh > 0 else ""
     write_scores(

@@ -104,12 +104,12 @@ def read_scores(folder: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: Any) -> None:
     with atomic_write(path) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read ({error}): remove {path.parent} to start again") from error
     if not isinstance(content, dict):

@@ -108,7 +108,7 @@ def find_results(root: Path) -> list[Result]:
 
 def published() -> dict[str, Any]:
     """The tables of published numbers, with their sources."""
-    return json.loads(files("streamvggt.evaluation").joinpath("published.json").read_text())
+    return json.loads(files("streamvggt.evaluation").joinpath("published.json").read_text(encoding="utf-8"))
 
 
 def page(results: Sequence[Result], pictures: Mapping[Path, Sequence[Picture]], root: Path) -> str:
@@ -298,7 +298,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         pictures[result.folder] = pictures_of(result.protocol, result.folder, result.run, arguments.pictures)
     out = arguments.out or arguments.results / "report.html"
     with atomic_write(out) as path:
-        path.write_text(page(results, pictures, arguments.results))
+        path.write_text(page(results, pictures, arguments.results), encoding="utf-8")
     print(f"{len(results)} results → {out}")
     return 0
 

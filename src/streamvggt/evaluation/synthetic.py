@@ -205,7 +205,7 @@ def main() -> None:
     print("{1}×{0}\n".format(*arguments.image))
     print(markdown(table))
     if arguments.json:
-        arguments.json.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n")
+        arguments.json.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def is_whole(path: Path) -> bool:
             with zipfile.ZipFile(path) as archive:
                 return archive.testzip() is None
         elif path.suffix == ".json":
-            json.loads(path.read_text())
+            json.loads(path.read_text(encoding="utf-8"))
         return path.stat().st_size > 0
     except Exception:  # damage makes the readers raise anything
         return False

@@ -48,7 +48,7 @@ def write_corrections(folder: Path, corrections: Corrections) -> None:
         for first_frame, world in zip(corrections.first_frames, corrections.worlds, strict=True)
     ]
     with atomic_write(folder / NAME) as path:
-        path.write_text(json.dumps(entries, indent=1) + "\n")
+        path.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
 
 
 def read_corrections(folder: Path) -> Corrections:
@@ -61,7 +61,7 @@ def read_corrections(folder: Path) -> Corrections:
     if not path.exists():
         return Corrections()
     try:
-        entries = json.loads(path.read_text())
+        entries = json.loads(path.read_text(encoding="utf-8"))
         worlds = [
             Similarity(
                 *(torch.tensor(entry[name], dtype=torch.float64) for name in ("scale", "rotation", "translation"))

@@ -21,7 +21,7 @@ def export_depth(result: Result, folder: Path, filter: PointFilter) -> Path:
     largest = max(float(usable_depth(frame).max()) for _, frame in result.frames("depth range"))
     scale = (largest or 1.0) / 65535
     with atomic_folder(folder / "depth", mark="scale.json") as temporary:
-        (temporary / "scale.json").write_text(json.dumps({"scale": scale}) + "\n")
+        (temporary / "scale.json").write_text(json.dumps({"scale": scale}) + "\n", encoding="utf-8")
         for _, frame in result.frames("depth"):
             depth = usable_depth(frame)
             picture = quantize(depth, scale)

@@ -32,7 +32,7 @@ def write_tum(path: Path, times: Sequence[float | None], cam_from_world: Sequenc
         for position, (time, pose) in enumerate(zip(times, cam_from_world, strict=True))
     ]
     with atomic_write(path) as temporary:
-        temporary.write_text("".join(lines))
+        temporary.write_text("".join(lines), encoding="utf-8")
 
 
 def export_tum(result: Result, folder: Path, filter: PointFilter) -> Path:

@@ -58,7 +58,7 @@ class ResultWriter:
                 Image.fromarray(frame.original).save(path, quality=95)
             with atomic_write(self.folder / "frames" / f"{self.num_frames:06d}.npz") as path:
                 save_frame(path, stored)
-            with open(self.folder / "trajectory.txt", "a") as file:
+            with open(self.folder / "trajectory.txt", "a", encoding="utf-8") as file:
                 file.write(tum_line(self.num_frames if stored.time is None else stored.time, stored.cam_from_world))
         except OSError as error:
             free = shutil.disk_usage(self.folder).free / 1e9

@@ -168,7 +168,7 @@ def save_model(model: VGGT, folder: str | os.PathLike, state: Mapping[str, Tenso
         # The config is in the file too, so that the file alone is enough.
         save_file(tensors, path, metadata={"format": "pt", "config": config})
     with atomic_write(folder / CONFIG_NAME) as path:
-        path.write_text(config + "\n")
+        path.write_text(config + "\n", encoding="utf-8")
 
 
 def fingerprint(model: VGGT) -> str:
@@ -348,7 +348,7 @@ def _open(path: Path) -> _Checkpoint:
     checkpoint = _open_safetensors(path) if path.suffix == ".safetensors" else _open_pickle(path)
     beside = path.parent / CONFIG_NAME
     if checkpoint.config is None and path.name == WEIGHTS_NAME and beside.exists():
-        checkpoint.config = _own_config(json.loads(beside.read_text()))
+        checkpoint.config = _own_config(json.loads(beside.read_text(encoding="utf-8")))
     return checkpoint
 
 

@@ -31,8 +31,10 @@ class Log:
         folder.mkdir(parents=True, exist_ok=True)
         self._lines = folder / "log.jsonl"
         if self._lines.exists():
-            kept = [line for line in self._lines.read_text().splitlines() if is_before(line, first_step)]
-            self._lines.write_text("".join(line + "\n" for line in kept))
+            kept = [
+                line for line in self._lines.read_text(encoding="utf-8").splitlines() if is_before(line, first_step)
+            ]
+            self._lines.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
         self._bar = tqdm(total=total_steps, initial=first_step, desc="train", unit="step", dynamic_ncols=True)
 
@@ -42,7 +44,7 @@ class Log:
         named = {f"{group}/{name}": value for name, value in values.items()}
         for name, value in named.items():
             self._board.add_scalar(name, value, step)
-        with open(self._lines, "a") as file:
+        with open(self._lines, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **named}) + "\n")
 
     def picture(self, step: int, name: str, picture: np.ndarray) -> None:

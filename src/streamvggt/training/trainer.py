@@ -184,10 +184,10 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         path = self.output_dir / "config.yaml"
-        before = path.read_text() if self.step and path.exists() else text
+        before = path.read_text(encoding="utf-8") if self.step and path.exists() else text
         for line in difflib.unified_diff(before.splitlines(), text.splitlines(), "before", "now", n=0, lineterm=""):
             self.log.say(f"!!! resumed with another configuration: {line}")
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
 
     def run(self) -> None:
         """Train to the end, go on to it, or on for as long as one run may take."""

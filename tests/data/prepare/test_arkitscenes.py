@@ -58,7 +58,7 @@ def write_raw(raw, clip, split="Training", colour_delay=0.0, between=True):
             write_image(folder / f"vga_wide/{name}.png", view)
             (folder / "vga_wide_intrinsics").mkdir(exist_ok=True)
             pincam = folder / f"vga_wide_intrinsics/{name}.pincam"
-            pincam.write_text(f"{width} {height} {fx} {fy} {cx} {cy}")
+            pincam.write_text(f"{width} {height} {fx} {fy} {cx} {cy}", encoding="utf-8")
     np.savetxt(folder / "lowres_wide.traj", rows)
     return folder
 
@@ -145,9 +145,9 @@ def test_turning_a_picture_moves_no_point():
 
 def test_damage_is_said(tmp_path):
     folder = write_raw(tmp_path / "raw", CLIP, between=False)
-    (folder / f"vga_wide_intrinsics/{SCENE}_999.800.pincam").write_text("640 480 500 500 320 240")
+    (folder / f"vga_wide_intrinsics/{SCENE}_999.800.pincam").write_text("640 480 500 500 320 240", encoding="utf-8")
     report = prepare("arkitscenes", tmp_path / "raw", tmp_path)
     assert "999.800.png has (48, 64) pixels, its .pincam says (480, 640)" in report.failed[f"Training/{SCENE}"]
-    (folder / "lowres_wide.traj").write_text("1 2 3\n4 5 6\n")
+    (folder / "lowres_wide.traj").write_text("1 2 3\n4 5 6\n", encoding="utf-8")
     report = prepare("arkitscenes", tmp_path / "raw", tmp_path)
     assert "lowres_wide.traj: rows of 7 numbers were expected, it is (2, 3)" in report.failed[f"Training/{SCENE}"]

@@ -77,7 +77,7 @@ def test_mvs_synth(tmp_path, clip):
         assert np.linalg.det(left_handed) < 0
         camera = {"f_x": K[0, 0], "f_y": K[1, 1], "c_x": K[0, 2], "c_y": K[1, 2]}
         camera["extrinsic"] = np.linalg.inv(left_handed).tolist()
-        (folder / f"poses/{number:04d}.json").write_text(json.dumps(camera))
+        (folder / f"poses/{number:04d}.json").write_text(json.dumps(camera), encoding="utf-8")
     shutil.copytree(folder, tmp_path / "raw/0001")
     report = prepare("mvs_synth", tmp_path / "raw", tmp_path, workers=2)
     assert sorted(report.prepared) == ["0000", "0001"], report
@@ -102,8 +102,8 @@ def test_virtual_kitti2(tmp_path, clip):
             intrinsics.append(f"{number} {camera} {K[0, 0]} {K[1, 1]} {K[0, 2]} {K[1, 2]}")
             values = np.linalg.inv(world_from_cam(view)).flatten()
             extrinsics.append(f"{number} {camera} " + " ".join(map(str, values)))
-    (folder / "intrinsic.txt").write_text("\n".join(intrinsics))
-    (folder / "extrinsic.txt").write_text("\n".join(extrinsics))
+    (folder / "intrinsic.txt").write_text("\n".join(intrinsics), encoding="utf-8")
+    (folder / "extrinsic.txt").write_text("\n".join(extrinsics), encoding="utf-8")
     report = prepare("virtual_kitti2", tmp_path / "raw", tmp_path)
     assert report.prepared == ["Scene01/clone/Camera_0", "Scene01/clone/Camera_1"], report
     source = VirtualKitti2(tmp_path / VirtualKitti2.folder)
@@ -114,7 +114,7 @@ def test_virtual_kitti2(tmp_path, clip):
             assert torch.equal(read.sky, view.sky)
             torch.testing.assert_close(read.cam_from_world, view.cam_from_world, rtol=0, atol=1e-5)
             torch.testing.assert_close(read.intrinsics, view.intrinsics)
-    (folder / "extrinsic.txt").write_text("\n".join(extrinsics[:-1]))
+    (folder / "extrinsic.txt").write_text("\n".join(extrinsics[:-1]), encoding="utf-8")
     virtual_kitti2.table.cache_clear()  # a process reads a table once
     other = prepare("virtual_kitti2", tmp_path / "raw", tmp_path / "other")
     assert "has no line of frame 2, camera 1" in other.failed["Scene01/clone/Camera_1"]

@@ -54,7 +54,7 @@ def write_wildrgbd(raw, clip, category="apple", scene="scene_001", numbers=None)
     height, width = clip[0].depth.shape
     # As the download has it: K column by column.
     camera = {"w": width, "h": height, "K": [fx, 0, 0, 0, fy, 0, cx, cy, 1]}
-    (folder / "metadata").write_text(json.dumps(camera))
+    (folder / "metadata").write_text(json.dumps(camera), encoding="utf-8")
     return folder
 
 
@@ -63,7 +63,7 @@ def test_wildrgbd_becomes_the_world(tmp_path):
     write_wildrgbd(raw, clip, numbers=[0, 3, 4, 9])
     write_wildrgbd(raw, clip[:1], scene="scene_002")
     lists = {"train": ["scenes/scene_001", "scenes/scene_009"], "val": ["scenes/scene_002"]}
-    (raw / "apple/camera_eval_list.json").write_text(json.dumps(lists))
+    (raw / "apple/camera_eval_list.json").write_text(json.dumps(lists), encoding="utf-8")
     report = prepare("wildrgbd", raw, tmp_path)
     assert report.prepared == ["apple/scenes/scene_001", "apple/scenes/scene_002"] and not report.failed
     source = WildRGBD(tmp_path / WildRGBD.folder)
@@ -83,7 +83,7 @@ def test_wildrgbd_keeps_upright_videos_upright_and_no_more_frames_than_asked_for
     monkeypatch.setattr(wildrgbd, "NUM_FRAMES", 4)
     raw, clip = tmp_path / "raw", off_centre_clip(1, height=40, width=30)
     write_wildrgbd(raw, clip * 7, scene="scene_001")
-    (raw / "apple/camera_eval_list.json").write_text(json.dumps({"train": ["scene_001"], "val": []}))
+    (raw / "apple/camera_eval_list.json").write_text(json.dumps({"train": ["scene_001"], "val": []}), encoding="utf-8")
     prepare("wildrgbd", raw, tmp_path)
     source = WildRGBD(tmp_path / WildRGBD.folder)
     frames = source.frames("apple/scenes/scene_001")
@@ -94,12 +94,12 @@ def test_wildrgbd_keeps_upright_videos_upright_and_no_more_frames_than_asked_for
 def test_wildrgbd_says_what_is_wrong(tmp_path):
     raw, clip = tmp_path / "raw", off_centre_clip(1)
     folder = write_wildrgbd(raw, clip)
-    (raw / "apple/camera_eval_list.json").write_text(json.dumps({"train": ["scene_001"], "val": []}))
-    camera = json.loads((folder / "metadata").read_text())
-    (folder / "metadata").write_text(json.dumps(camera | {"w": 640}))
+    (raw / "apple/camera_eval_list.json").write_text(json.dumps({"train": ["scene_001"], "val": []}), encoding="utf-8")
+    camera = json.loads((folder / "metadata").read_text(encoding="utf-8"))
+    (folder / "metadata").write_text(json.dumps(camera | {"w": 640}), encoding="utf-8")
     report = prepare("wildrgbd", raw, tmp_path)
     assert "00000.png has (60, 80) pixels, metadata says (60, 640)" in report.failed["apple/scenes/scene_001"]
-    (raw / "apple/camera_eval_list.json").write_text("[]")
+    (raw / "apple/camera_eval_list.json").write_text("[]", encoding="utf-8")
     with pytest.raises(ValueError, match=r"camera_eval_list.json: \{.train.: \[scene"):
         wildrgbd.scenes(raw)
 
@@ -174,7 +174,7 @@ def write_lists(raw, train, test, frames, category="apple"):
     }
     path = raw / category / "set_lists/set_lists_fewview_dev.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(lists | {"val": []}))
+    path.write_text(json.dumps(lists | {"val": []}), encoding="utf-8")
 
 
 def test_co3d_becomes_the_world(tmp_path, monkeypatch):

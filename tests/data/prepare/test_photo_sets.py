@@ -40,7 +40,9 @@ def write_blendedmvs(raw, clip, scene):
         extrinsic = np.linalg.inv(world_from_cam(view))
         rows = ["extrinsic", *(" ".join(map(str, row)) for row in extrinsic.tolist()), "", "intrinsic"]
         rows += [" ".join(map(str, row)) for row in view.intrinsics.tolist()]
-        (raw / scene / f"cams/{name}_cam.txt").write_text("\n".join([*rows, "", "0.5 0.01 128 5.0", ""]))
+        (raw / scene / f"cams/{name}_cam.txt").write_text(
+            "\n".join([*rows, "", "0.5 0.01 128 5.0", ""]), encoding="utf-8"
+        )
         write_image(raw / scene / f"blended_images/{name}.jpg", view)
         write_image(raw / scene / f"blended_images/{name}_masked.jpg", view)
         # From the lowest row up, as PFM files are.
@@ -86,7 +88,7 @@ def test_a_published_list_of_overlaps_stays_and_ours_grows(tmp_path, clip, monke
 
 def test_a_broken_camera_file_says_so(tmp_path, clip):
     write_blendedmvs(tmp_path / "raw", clip[:1], "5" * 24)
-    (tmp_path / f"raw/{'5' * 24}/cams/00000000_cam.txt").write_text("extrinsic\n1 0 0 0\n")
+    (tmp_path / f"raw/{'5' * 24}/cams/00000000_cam.txt").write_text("extrinsic\n1 0 0 0\n", encoding="utf-8")
     report = prepare("blendedmvs", tmp_path / "raw", tmp_path)
     assert "00000000_cam.txt: an extrinsic of 16" in report.failed["5" * 24]
 

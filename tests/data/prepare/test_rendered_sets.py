@@ -57,12 +57,14 @@ def write_hypersim(raw, clip, scene="ai_007_002", tilt=0.0):
     projection[2, 2:], projection[3, 2], projection[0, 1] = (-1.002, -2.002), -1, tilt
     row = {"scene_name": scene, "settings_output_img_width": W, "settings_output_img_height": H}
     row |= {f"M_proj_{i}{j}": projection[i, j] for i in range(4) for j in range(4)}
-    with open(raw / "metadata_camera_parameters.csv", "w", newline="") as file:
+    with open(raw / "metadata_camera_parameters.csv", "w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, row)
         table.writeheader()
         table.writerow(row)
     detail.mkdir(parents=True)
-    (detail / "metadata_scene.csv").write_text(f"parameter_name,parameter_value\nmeters_per_asset_unit,{METRES}\n")
+    (detail / "metadata_scene.csv").write_text(
+        f"parameter_name,parameter_value\nmeters_per_asset_unit,{METRES}\n", encoding="utf-8"
+    )
     poses = np.stack([world_from_cam(view) for view in clip])
     hdf5(detail / "cam_00/camera_keyframe_orientations.hdf5", poses[:, :3, :3] * [1, -1, -1])
     hdf5(detail / "cam_00/camera_keyframe_positions.hdf5", poses[:, :3, 3] / METRES)
@@ -132,7 +134,7 @@ def write_omniobject3d(raw, clip, thing="anise_001"):
         pose = world_from_cam(view) @ np.diag([1, -1, -1, 1])
         frames.append({"file_path": f"./render/r_{number}", "transform_matrix": pose.tolist()})
     angle = 2 * math.atan(W / 2 / clip[0].intrinsics[0, 0].item())
-    (render / "transforms.json").write_text(json.dumps({"camera_angle_x": angle, "frames": frames}))
+    (render / "transforms.json").write_text(json.dumps({"camera_angle_x": angle, "frames": frames}), encoding="utf-8")
 
 
 def test_omniobject3d(tmp_path, clip):
@@ -141,7 +143,7 @@ def test_omniobject3d(tmp_path, clip):
     write_omniobject3d(tmp_path, clip)
     assert prepare("omniobject3d", tmp_path, tmp_path).prepared == ["anise_001"]
     root = tmp_path / OmniObject3D.folder
-    (root / "scale.json").write_text('{"anise_001": 0.001}')
+    (root / "scale.json").write_text('{"anise_001": 0.001}', encoding="utf-8")
     source = OmniObject3D(root)
     assert source.frames("anise_001") == [f"r_{number}" for number in range(12)]
     for frame, view in zip(source.frames("anise_001"), clip, strict=True):

@@ -18,7 +18,7 @@ def counting(monkeypatch):
 
     def prepare(raw: Path, scene: str, folder: Path) -> None:
         (folder / "begun").touch()
-        text = (raw / f"{scene.removeprefix('part/')}.txt").read_text()
+        text = (raw / f"{scene.removeprefix('part/')}.txt").read_text(encoding="utf-8")
         if text == "bad":
             raise ValueError("this one is bad")
         if text == "skip":
@@ -37,7 +37,7 @@ def counting(monkeypatch):
 def raw_folder(folder: Path, **scenes: str) -> Path:
     folder.mkdir(exist_ok=True)
     for name, text in scenes.items():
-        (folder / f"{name}.txt").write_text(text)
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
     return folder
 
 

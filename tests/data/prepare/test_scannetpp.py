@@ -63,7 +63,7 @@ def write_device(folder, model, camera, names, pictures, masks):
     (folder / "colmap").mkdir(parents=True)
     width, height, *parameters = camera
     line = f"1 {model} {width} {height} {' '.join(map(str, parameters))}"
-    (folder / "colmap/cameras.txt").write_text(f"# Camera list\n{line}\n")
+    (folder / "colmap/cameras.txt").write_text(f"# Camera list\n{line}\n", encoding="utf-8")
     lines = ["# Image list"]
     for number, name in enumerate(names):
         numbers, world_from_cam = pose(QUATERNIONS[number], CENTRES[number])
@@ -74,7 +74,7 @@ def write_device(folder, model, camera, names, pictures, masks):
         mask = np.full((height, width), 255, np.uint8)
         mask[:, : width // 4] = 0
         write_png((folder / masks / name).with_suffix(".png"), mask)
-    (folder / "colmap/images.txt").write_text("\n".join(lines) + "\n")
+    (folder / "colmap/images.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 @pytest.fixture
@@ -151,11 +151,11 @@ def test_a_scene_may_lack_a_device_but_not_its_pictures(raw, tmp_path):
 
 def test_damage_is_said(raw, tmp_path):
     colmap = raw / "data" / SCENE / "dslr/colmap"
-    cameras = (colmap / "cameras.txt").read_text()
-    (colmap / "cameras.txt").write_text(cameras.replace("OPENCV_FISHEYE", "FOV"))
+    cameras = (colmap / "cameras.txt").read_text(encoding="utf-8")
+    (colmap / "cameras.txt").write_text(cameras.replace("OPENCV_FISHEYE", "FOV"), encoding="utf-8")
     assert "cameras of the model FOV are not known" in prepare("scannetpp", raw, tmp_path).failed[SCENE]
-    (colmap / "cameras.txt").write_text(cameras.replace(" 175 ", " 1752 "))
+    (colmap / "cameras.txt").write_text(cameras.replace(" 175 ", " 1752 "), encoding="utf-8")
     assert "cameras.txt says (117, 1752)" in prepare("scannetpp", raw, tmp_path).failed[SCENE]
-    (colmap / "images.txt").write_text("1 0.5 what\n\n")
+    (colmap / "images.txt").write_text("1 0.5 what\n\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"not as COLMAP writes text: .1 0\.5 what"):
         read_colmap(colmap)

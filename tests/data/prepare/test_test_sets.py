@@ -24,12 +24,16 @@ def test_bonn_takes_the_31st_to_the_140th_by_place(tmp_path, inner):
         picture(folder / "rgb" / f"{1000 + number}.png", number, np.uint8)
         picture(folder / "depth" / f"{3000 + number}.png", 5000 + number)  # other times
     rows = "".join(f"{number} 0 0 0 0 0 0 1\n" for number in range(145))
-    (folder / "groundtruth.txt").write_text("# time x y z\n" + rows)
+    (folder / "groundtruth.txt").write_text("# time x y z\n" + rows, encoding="utf-8")
     assert prepare("bonn", tmp_path / "raw", tmp_path / "eval").prepared == ["rgbd_bonn_crowd2"]
     bonn = Bonn(tmp_path / "eval")
     assert bonn.scenes == ["crowd2"] and bonn.frames("crowd2") == [str(1030 + number) for number in range(110)]
     assert bonn.depth("crowd2", "1031")[0, 0].item() == 5031 / 5000
-    poses = (tmp_path / "eval/bonn/rgbd_bonn_dataset/rgbd_bonn_crowd2/groundtruth_110.txt").read_text().splitlines()
+    poses = (
+        (tmp_path / "eval/bonn/rgbd_bonn_dataset/rgbd_bonn_crowd2/groundtruth_110.txt")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    )
     assert len(poses) == 110 and poses[0].startswith("30 ") and poses[-1].startswith("139 ")
 
 

@@ -26,9 +26,11 @@ def test_tum_takes_every_third_pair_and_no_more_than_ninety(tmp_path):
     times = [1341845688 + 0.04 * number for number in range(280)]
     for time in times:
         (folder / f"rgb/{time:.6f}.png").write_bytes(f"{time:.6f}".encode())
-    (folder / "rgb.txt").write_text("# color images\n" + "".join(f"{t:.6f} rgb/{t:.6f}.png\n" for t in times))
+    (folder / "rgb.txt").write_text(
+        "# color images\n" + "".join(f"{t:.6f} rgb/{t:.6f}.png\n" for t in times), encoding="utf-8"
+    )
     poses = [f"{t + 0.004:.4f} {number} 0 0 0 0 0 1" for number, t in enumerate(times) if number != 3]
-    (folder / "groundtruth.txt").write_text("# timestamp tx ty tz qx qy qz qw\n" + "\n".join(poses))
+    (folder / "groundtruth.txt").write_text("# timestamp tx ty tz qx qy qz qw\n" + "\n".join(poses), encoding="utf-8")
     assert prepare("tum", tmp_path / "raw", tmp_path).prepared == [folder.name]
     sequence = Tum(tmp_path).read(folder.name)
     assert len(sequence.images) == 90

@@ -210,7 +210,7 @@ def test_waymo_takes_smaller_steps_to_the_side(tmp_path):
 def test_omniobject3d_divides_by_its_scales(tmp_path):
     places = omniobject3d.write(tmp_path, CLIPS)
     source = OmniObject3D(tmp_path / OmniObject3D.folder)
-    scales = json.loads((source.root / "scale.json").read_text())
+    scales = json.loads((source.root / "scale.json").read_text(encoding="utf-8"))
     assert len(set(scales.values())) == 2
     for place, clip in zip(places, CLIPS, strict=True):
         stored = read_npy(source.root / place.scene / "depth/r_0.npy")
@@ -224,7 +224,7 @@ def test_omniobject3d_divides_by_its_scales(tmp_path):
 )
 def test_omniobject3d_wants_the_scale_of_every_object(tmp_path, scales):
     omniobject3d.write(tmp_path, [CLIP])
-    (tmp_path / OmniObject3D.folder / "scale.json").write_text(scales)
+    (tmp_path / OmniObject3D.folder / "scale.json").write_text(scales, encoding="utf-8")
     source = OmniObject3D(tmp_path / OmniObject3D.folder)
     with pytest.raises(BadData, match=r"scale\.json: a positive scale of 'anise_001' was expected"):
         source.read("anise_001", "r_0")

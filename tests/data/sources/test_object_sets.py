@@ -24,11 +24,11 @@ def test_frames_come_in_the_order_of_time_whatever_the_list_says(source, layout,
     (place,) = layout.write(tmp_path, CLIPS)
     root = tmp_path / source.folder
     list_path = root / "selected_seqs_train.json"
-    selected = json.loads(list_path.read_text())
+    selected = json.loads(list_path.read_text(encoding="utf-8"))
     category, sequence = place.scene.split("/", 1)
     numbers = selected[category][sequence]
     selected[category][sequence] = [numbers[2], numbers[0], numbers[3], numbers[1], numbers[0]]
-    list_path.write_text(json.dumps(selected))
+    list_path.write_text(json.dumps(selected), encoding="utf-8")
     read = source(root)
     assert read.frames(place.scene) == place.frames
     centres = [read.read(place.scene, frame).cameras.world_from_cam[:, 3] for frame in place.frames]
@@ -75,7 +75,7 @@ def test_the_broken_box_is_left_out(tmp_path):
     root = tmp_path / WildRGBD.folder
     shutil.copytree(root / place.scene, root / "box/scenes/scene_257")
     selected = {"box": {"scenes/scene_257": [0, 1], "scenes/scene_001": [0, 1]}, "apple": {}}
-    (root / "selected_seqs_train.json").write_text(json.dumps(selected))
+    (root / "selected_seqs_train.json").write_text(json.dumps(selected), encoding="utf-8")
     assert WildRGBD(root).scenes == ["box/scenes/scene_001"]
 
 
@@ -109,6 +109,6 @@ def test_damage_names_the_file(source, layout, tmp_path):
 @SETS
 @pytest.mark.parametrize("wrong", ['["apple"]', '{"apple": ["seq"]}', '{"apple": {"seq": ["x"]}}'])
 def test_a_list_of_another_form_is_said(source, layout, wrong, tmp_path):
-    (tmp_path / "selected_seqs_train.json").write_text(wrong)
+    (tmp_path / "selected_seqs_train.json").write_text(wrong, encoding="utf-8")
     with pytest.raises(BadData, match=r"selected_seqs_train.json: \{category: \{sequence"):
         source(tmp_path)

@@ -57,4 +57,4 @@ def read_colmap(folder: Path) -> list[ColmapImage]:
 
 
 def _lines(path: Path) -> list[str]:
-    return [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    return [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]

@@ -25,4 +25,4 @@ def write_selected(out: Path, scenes_of: Mapping[str, Iterable[str]], images: st
             if numbers:
                 selected.setdefault(category, {})[sequence] = numbers
         with atomic_write(out / f"selected_seqs_{split}.json") as path:
-            path.write_text(json.dumps(selected))
+            path.write_text(json.dumps(selected), encoding="utf-8")

@@ -108,7 +108,7 @@ def read_small(stem: Path) -> Small:
 
 def read_camera(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Intrinsics (3, 3) and camera-from-world (4, 4)."""
-    words = path.read_text().split()
+    words = path.read_text(encoding="utf-8").split()
     try:
         first, second = words.index("extrinsic") + 1, words.index("intrinsic") + 1
         extrinsic = np.array(words[first : first + 16], float).reshape(4, 4)

@@ -33,8 +33,12 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
         (folder / f"{kind}_110").mkdir()
         for path in paths:
             link_or_copy(path, folder / f"{kind}_110" / path.name)
-    poses = [line for line in (source / "groundtruth.txt").read_text().splitlines() if not line.startswith("#")]
-    (folder / "groundtruth_110.txt").write_text("\n".join(poses[TAKEN]) + "\n")
+    poses = [
+        line
+        for line in (source / "groundtruth.txt").read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    ]
+    (folder / "groundtruth_110.txt").write_text("\n".join(poses[TAKEN]) + "\n", encoding="utf-8")
 
 
 def _dataset(raw: Path) -> Path:

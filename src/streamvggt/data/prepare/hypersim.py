@@ -111,12 +111,12 @@ def camera_of(path: Path, scene: str) -> tuple[np.ndarray, tuple[int, int]]:
 
 @lru_cache(maxsize=1)
 def _rows(path: Path) -> dict[str, dict[str, str]]:
-    with open(path, newline="") as file:
+    with open(path, encoding="utf-8", newline="") as file:
         return {row["scene_name"]: row for row in csv.DictReader(file)}
 
 
 def metres_per_unit(path: Path) -> float:
-    with open(path, newline="") as file:
+    with open(path, encoding="utf-8", newline="") as file:
         for row in csv.reader(file):
             if row and row[0] == "meters_per_asset_unit":
                 return float(row[1])

@@ -34,12 +34,16 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
         source = raw / scene / images[image][1]
         link_or_copy(source, folder / "rgb_90" / source.name)
     lines = [f"{poses[pose][0]:.4f} {poses[pose][1]}" for _, pose in pairs]
-    (folder / "groundtruth_90.txt").write_text("\n".join(lines) + "\n")
+    (folder / "groundtruth_90.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def read_list(path: Path) -> list[tuple[float, str]]:
     """Times and what is said of them, in the order of time."""
-    lines = [line.split(maxsplit=1) for line in path.read_text().splitlines() if line.strip() and line[0] != "#"]
+    lines = [
+        line.split(maxsplit=1)
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.strip() and line[0] != "#"
+    ]
     return sorted((float(time), rest.strip()) for time, rest in lines)
 
 

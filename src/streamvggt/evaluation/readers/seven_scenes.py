@@ -43,7 +43,7 @@ class SevenScenes(Source):
             split = listing.file(self.root / room / split_file)
             if not split.exists():
                 continue
-            for number in re.findall(r"\d+", split.read_text()):
+            for number in re.findall(r"\d+", split.read_text(encoding="utf-8")):
                 scene = f"{room}/seq-{int(number):02d}"
                 if not listing.exists(self.root / scene):
                     raise BadData(f"{split} lists sequence {number}, but there is no folder {self.root / scene}")

@@ -35,5 +35,5 @@ def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
                 pose=pose.astype(np.float32),
             )
         written.append(Written(thing, frames))
-    (root / "scale.json").write_text(json.dumps(scales))
+    (root / "scale.json").write_text(json.dumps(scales), encoding="utf-8")
     return written

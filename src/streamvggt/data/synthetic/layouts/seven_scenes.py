@@ -30,6 +30,6 @@ def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
     for room in ROOMS[: len(clips)]:
         numbers = range(ROOMS.index(room) + 1, len(clips) + 1, len(ROOMS))
         lines = "".join(f"sequence{number}\n" for number in numbers)
-        (out / "7scenes" / room / "TestSplit.txt").write_text(lines)
-        (out / "7scenes" / room / "TrainSplit.txt").write_text("")
+        (out / "7scenes" / room / "TestSplit.txt").write_text(lines, encoding="utf-8")
+        (out / "7scenes" / room / "TrainSplit.txt").write_text("", encoding="utf-8")
     return written

@@ -25,7 +25,7 @@ def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
         for time, view in zip(times, clip, strict=True):
             write_image(folder / f"rgb_90/{time:.6f}.png", view)
         lines = [f"{time:.4f} {_pose(world_from_cam(view))}\n" for time, view in zip(times, clip, strict=True)]
-        (folder / "groundtruth_90.txt").write_text("".join(lines))
+        (folder / "groundtruth_90.txt").write_text("".join(lines), encoding="utf-8")
         written.append(Written(folder.name, [f"{time:.6f}" for time in times]))
     return written
 
