@@ -34,6 +34,8 @@ class Prediction:
     tracks: where the query points are, (x, y) in pixels. (B, S, K, 2)
     visibility: probability that the point is seen. (B, S, K)
     track_conf: confidence of the track in [0, 1]. (B, S, K)
+    dense_frames: numbers of the frames that depth and points are of, where they were predicted for some only, in
+        training; None: all.
     pose_enc_stages, tracks_stages: all refinement steps, the last equal to `pose_enc`, `tracks`; what training
         supervises.
     """
@@ -49,6 +51,7 @@ class Prediction:
     track_conf: Tensor | None = None
     pose_enc_stages: tuple[Tensor, ...] = ()
     tracks_stages: tuple[Tensor, ...] = ()
+    dense_frames: tuple[int, ...] | None = None
 
     def cameras(self) -> Cameras:
         """The frames' cameras: poses (B, S, 3, 4) and intrinsics in pixels of the processed image (B, S, 3, 3)."""
@@ -111,7 +114,7 @@ class Prediction:
         changed = {name: function(value) for name, value in self._tensors().items()}
         for name in ("pose_enc_stages", "tracks_stages"):
             changed[name] = tuple(function(stage) for stage in getattr(self, name))
-        return Prediction(self.image_size, **changed)
+        return Prediction(self.image_size, **changed, dense_frames=self.dense_frames)
 
     def _tensors(self) -> dict[str, Tensor]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}

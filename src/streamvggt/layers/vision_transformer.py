@@ -1,10 +1,13 @@
 """The patch encoder: DINOv2's vision transformer with registers (arXiv 2304.07193, 2309.16588)."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from streamvggt.layers.block import Block
+from streamvggt.layers.xfeat import XFeatEmbed
 
 
 class PatchEmbed(nn.Module):
@@ -14,9 +17,9 @@ class PatchEmbed(nn.Module):
         super().__init__()
         self.proj = nn.Conv2d(3, dim, patch_size, patch_size)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) → (B, C, h, w)"""
-        return self.proj(images)
+    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, 3, H, W) → (B, C, h, w), and no finer maps; compare `XFeatEmbed`."""
+        return self.proj(images), []
 
 
 class VisionTransformer(nn.Module):
@@ -37,16 +40,18 @@ class VisionTransformer(nn.Module):
         num_heads: int = 16,
         mlp_ratio: float = 4.0,
         attention: str = "sdpa",
+        xfeat: bool = False,
         activation_checkpointing: bool = False,
     ):
         """
         Args:
             image_size: side of the square image whose patch grid the position embedding was learnt on.
+            xfeat: make patch tokens with an `XFeatEmbed`.
         """
         super().__init__()
         grid = image_size // patch_size
         self.grid = (grid, grid)
-        self.patch_embed = PatchEmbed(patch_size, dim)
+        self.patch_embed = XFeatEmbed(patch_size, dim) if xfeat else PatchEmbed(patch_size, dim)
         self.cls_token = nn.Parameter(torch.randn(1, 1, dim) * 1e-6)
         self.pos_embed = nn.Parameter(torch.randn(1, 1 + grid * grid, dim) * 0.02)
         self.register_tokens = nn.Parameter(torch.randn(1, self.num_registers, dim) * 1e-6)
@@ -67,8 +72,11 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features of normalised images. (B, 3, H, W) → (B, h·w, C)"""
-        patches = self.patch_embed(images)
+        """Features of normalised images. (B, 3, H, W) → (B, h·w, C + M)
+
+        M: channels of the maps that `XFeatEmbed` adds for the dense heads, packed by patch; else none.
+        """
+        patches, skips = self.patch_embed(images)
         class_position, patch_position = self._positions(patches.shape[-2:])
         patches = patches.flatten(2).transpose(1, 2) + patch_position  # (B, h·w, C)
         batch = patches.shape[0]
@@ -82,7 +90,10 @@ class VisionTransformer(nn.Module):
         )
         for block in self.blocks:
             x = block(x)
-        return self.norm(x)[:, 1 + self.num_registers :]
+        features = self.norm(x)[:, 1 + self.num_registers :]
+        return (
+            torch.cat([features, *(skip.flatten(2).mT.to(features.dtype) for skip in skips)], -1) if skips else features
+        )
 
     def _positions(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Position embeddings of the class token (1, 1, C) and of the patches of this grid (1, h·w, C)."""

@@ -113,13 +113,14 @@ class Maps:
 
     @classmethod
     def of(cls, head: str, prediction: Prediction, target: Target) -> Maps:
-        predicted = getattr(prediction, head)
+        frames = slice(None) if prediction.dense_frames is None else list(prediction.dense_frames)
+        known, known_conf = getattr(target.prediction, head), getattr(target.prediction, f"{head}_conf")
         return cls(
-            predicted,
+            getattr(prediction, head),
             getattr(prediction, f"{head}_conf"),
-            getattr(target.prediction, head),
-            getattr(target.prediction, f"{head}_conf"),
-            target.valid_like(predicted),
+            known[:, frames],
+            None if known_conf is None else known_conf[:, frames],
+            target.valid_like(known)[:, frames],
         )
 
 

@@ -15,6 +15,7 @@ from streamvggt.layers.attention import Pattern, see_all
 from streamvggt.layers.block import Block
 from streamvggt.layers.rope import Rotation
 from streamvggt.layers.vision_transformer import VisionTransformer
+from streamvggt.layers.xfeat import XFeat, fine_maps
 
 # Of the photos the encoder was pre-trained on, per RGB channel.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -44,9 +45,11 @@ class Aggregator(nn.Module):
         encoder_num_heads: int = 16,
         layer_scale: float = 0.01,
         attention: str = "sdpa",
+        xfeat: bool = False,
         activation_checkpointing: bool = False,
     ):
         super().__init__()
+        self.embed_dim = embed_dim
         self.patch_size = patch_size
         self.head_width = embed_dim // num_heads
         self.patch_embed = VisionTransformer(
@@ -57,6 +60,7 @@ class Aggregator(nn.Module):
             num_heads=encoder_num_heads,
             mlp_ratio=mlp_ratio,
             attention=attention,
+            xfeat=xfeat,
             activation_checkpointing=activation_checkpointing,
         )
         block = {
@@ -77,11 +81,26 @@ class Aggregator(nn.Module):
         return len(self.global_blocks)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Patch features of each image on its own. (B, S, 3, H, W) in [0, 1] → (B, S, h·w, C)"""
+        """Patch features of each image on its own. (B, S, 3, H, W) in [0, 1] → (B, S, h·w, C + M)
+
+        M: channels for the dense heads alone, if the encoder has an XFeat embedding.
+        """
         channels = zip(images.unbind(2), IMAGE_MEAN, IMAGE_STD, strict=True)
         normalised = torch.stack([(channel - mean) / std for channel, mean, std in channels], 2)
         features = self.patch_embed(normalised.to(self.camera_token.dtype).flatten(0, 1))
         return features.unflatten(0, images.shape[:2])
+
+    def fine_maps(self, encoded: Tensor, image_size: tuple[int, int]) -> list[Tensor]:
+        """The maps that an XFeat embedding adds for the dense heads, from fine to coarse.
+
+        Args:
+            encoded: what `encode` returns, of N images. (N, h·w, C + M)
+
+        Returns:
+            (N, channels, h·k, w·k) each.
+        """
+        grid = image_size[0] // self.patch_size, image_size[1] // self.patch_size
+        return fine_maps(encoded[..., self.embed_dim :], XFeat.fine_channels, self.patch_size, grid)
 
     def forward(
         self,
@@ -96,7 +115,7 @@ class Aggregator(nn.Module):
         """Tokens of the frames after some of the layers.
 
         Args:
-            patches: what `encode` answers. (B, S, h·w, C)
+            patches: what `encode` returns. (B, S, h·w, C + M)
             grid: h, w.
             patterns: whom each global block lets see whom; None: all see all.
             layers: which layers' tokens are wanted; None: the last one's.
@@ -109,6 +128,7 @@ class Aggregator(nn.Module):
         num_frames = patches.shape[1]
         patterns = patterns or [see_all] * self.depth
         layers = {self.depth - 1} if layers is None else layers
+        patches = patches[..., : self.embed_dim]
         x = torch.cat([self._special_tokens(patches, is_start), patches], 2)  # (B, S, P, C)
         rotation = Rotation(
             grid, self.num_special, self.head_width, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32)

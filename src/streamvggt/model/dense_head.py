@@ -59,11 +59,13 @@ class DenseHead(nn.Module):
         channels: Sequence[int] = (256, 512, 1024, 1024),
         out_channels: int | None = None,
         downscale: int = 1,
+        skip_channels: Sequence[int] = (),
     ):
         """
         Args:
             out_channels: of the map; None: `features` channels, without the last convolutions and positions.
             downscale: how many times smaller than the image the map is.
+            skip_channels: channels of the encoder's maps at 1/2 and 1/4 of its input; empty: it has none.
         """
         super().__init__()
         self.patch_size = patch_size
@@ -79,13 +81,15 @@ class DenseHead(nn.Module):
             ]
         )
         self.scratch = Scratch(features, channels, out_channels)
+        self.skips = nn.ModuleList(nn.Conv2d(width, features, 1) for width in skip_channels)
         self.has_positions = out_channels is not None
 
-    def forward(self, tokens: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
+    def forward(self, tokens: Sequence[Tensor], image_size: tuple[int, int], fine: Sequence[Tensor] = ()) -> Tensor:
         """
         Args:
             tokens: patch tokens of the four layers. (N, h·w, C) each
             image_size: H, W.
+            fine: maps of the encoder, from fine to coarse, as many as `skip_channels`. (N, channels, …)
 
         Returns:
             The map, before any activation. (N, out_channels or F, H/downscale, W/downscale)
@@ -98,7 +102,7 @@ class DenseHead(nn.Module):
             x = F.linear(self.norm(x), project.weight.flatten(1), project.bias)
             x = x.transpose(1, 2).unflatten(2, grid)  # (N, channels, h, w)
             levels.append(resize_layer(self._with_position(x, image_size)))
-        x = self.scratch.fuse(levels)
+        x = self.scratch.fuse(levels, [skip(F.gelu(level)) for skip, level in zip(self.skips, fine, strict=True)])
         x = resize(x, (height // self.downscale, width // self.downscale))
         return self.scratch.finish(self._with_position(x, image_size))
 
@@ -125,13 +129,21 @@ class Scratch(nn.Module):
                 nn.Conv2d(features // 2, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, out_channels, 1)
             )
 
-    def fuse(self, levels: Sequence[Tensor]) -> Tensor:
-        """Four levels, fine to coarse, to one map twice as fine as the finest."""
+    def fuse(self, levels: Sequence[Tensor], skips: Sequence[Tensor] = ()) -> Tensor:
+        """Fuse four levels, fine to coarse, to one map twice as fine as the finest.
+
+        Args:
+            skips: maps of the encoder at twice the resolution of the finest level and at about its own, or none.
+        """
         level1, level2, level3, level4 = (self.get_submodule(f"layer{i}_rn")(x) for i, x in enumerate(levels, 1))
+        if skips:
+            level1 = level1 + resize(skips[1], level1.shape[-2:])
         x = self.refinenet4(level4, None, level3.shape[-2:])
         x = self.refinenet3(x, level3, level2.shape[-2:])
         x = self.refinenet2(x, level2, level1.shape[-2:])
         x = self.refinenet1(x, level1, [2 * side for side in level1.shape[-2:]])
+        if skips:
+            x = F.relu(x + resize(skips[0], x.shape[-2:]))
         return self.output_conv1(x)
 
     def finish(self, x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from streamvggt.layers.attention import Remnant, SeePast, see_all
 from streamvggt.layers.storage import StorageName
+from streamvggt.layers.xfeat import XFeat
 from streamvggt.model.aggregator import Aggregator
 from streamvggt.model.camera_head import CameraHead
 from streamvggt.model.dense_head import DenseHead
@@ -63,6 +64,7 @@ class VGGT(nn.Module):
         track_num_heads: int = 8,
         track_virtual: int = 64,
         track_iterations: int = 4,
+        xfeat: bool = False,
         layer_scale: float = 0.01,
         attention: str = "sdpa",
         activation_checkpointing: bool = False,
@@ -73,6 +75,8 @@ class VGGT(nn.Module):
             image_size: side of the square image whose patch grid the encoder's positions were learnt on; any other
                 size that is a multiple of `patch_size` can be computed.
             dpt_layers: the four layers that the depth, point and track heads read.
+            xfeat: add XFeat's descriptors to the patch tokens and its maps to the depth and point heads; for small
+                networks.
             layer_scale: at which a fresh network's residual branches of frame and global blocks start.
             attention: "sdpa" or "flash" (flash-attn; half precision on CUDA).
             activation_checkpointing: trade computing the blocks twice for the memory of their activations in training.
@@ -104,11 +108,13 @@ class VGGT(nn.Module):
             mlp_ratio=mlp_ratio,
             encoder_depth=encoder_depth,
             encoder_num_heads=encoder_num_heads,
+            xfeat=xfeat,
             layer_scale=layer_scale,
             attention=attention,
             activation_checkpointing=activation_checkpointing,
         )
         dim = 2 * embed_dim
+        skips = XFeat.fine_channels if xfeat else ()
         dense = {"patch_size": patch_size, "features": dpt_features, "channels": dpt_channels}
         if "camera" in heads:
             self.camera_head = CameraHead(
@@ -120,9 +126,9 @@ class VGGT(nn.Module):
                 attention=attention,
             )
         if "points" in heads:
-            self.point_head = DenseHead(dim, out_channels=4, **dense)
+            self.point_head = DenseHead(dim, out_channels=4, skip_channels=skips, **dense)
         if "depth" in heads:
-            self.depth_head = DenseHead(dim, out_channels=2, **dense)
+            self.depth_head = DenseHead(dim, out_channels=2, skip_channels=skips, **dense)
         if "track" in heads:
             self.track_head = TrackHead(
                 dim,
@@ -187,6 +193,7 @@ class VGGT(nn.Module):
         memory: Memory | Memories | None = None,
         visible: Sequence[Sequence[int | Remnant]] | None = None,
         patches: Tensor | None = None,
+        dense_frames: Sequence[int] | None = None,
     ) -> Prediction:
         """What the network says of a whole sequence, or of the next frames of a stream.
 
@@ -200,7 +207,9 @@ class VGGT(nn.Module):
             visible: without memory and with sees="past": for each frame the frames it sees, its own among them, as
                 from `Policy.visible`; None: all up to its own.
             patches: what `aggregator.encode(images)` answers, if it is known already: a frozen encoder that teacher
-                and student share runs once, and so does that of several streams of the same images. (B, S, h·w, C)
+                and student share runs once, and so does that of several streams of the same images. (B, S, h·w, C + M)
+            dense_frames: without memory: frames whose depth and points are predicted, to save time in training; None:
+                all. See `Prediction.dense_frames`.
 
         Returns:
             The prediction for these frames.
@@ -210,7 +219,7 @@ class VGGT(nn.Module):
         """
         heads = self.check(images, heads, query_points, memory, visible)
         if memory is None:
-            return self._predict(images, heads, query_points, None, visible, patches)
+            return self._predict(images, heads, query_points, None, visible, patches, dense_frames)
         # Not inference mode, even if the caller is in it: what a memory holds outlives the call.
         with torch.inference_mode(False), torch.no_grad():
             memory.begin(len(images), tuple(images.shape[-2:]))
@@ -237,6 +246,7 @@ class VGGT(nn.Module):
         memory: Memory | Memories | None,
         visible: Sequence[Sequence[int | Remnant]] | None,
         patches: Tensor | None,
+        dense_frames: Sequence[int] | None = None,
     ) -> Prediction:
         num_frames = images.shape[1]
         height, width = images.shape[-2:]
@@ -249,14 +259,18 @@ class VGGT(nn.Module):
 
         last = self.aggregator.depth - 1
         needs_dense = {"depth", "points", "track"} & set(heads)
+        encoded = self.aggregator.encode(images) if patches is None else patches
         tokens = self.aggregator(
-            self.aggregator.encode(images) if patches is None else patches,
+            encoded,
             (height // self.patch_size, width // self.patch_size),
             patterns=layer_patterns,
             layers={*(self.dpt_layers if needs_dense else ()), *((last,) if "camera" in heads else ())},
             is_start=memory is None or memory.is_start,
             watch=None if memory is None else memory.residual_watch(),
         )
+
+        def dense(head: DenseHead) -> Tensor:
+            return self._dense(head, tokens, encoded, (height, width), dense_frames)
 
         said: dict[str, Any] = {}
         if "camera" in heads:
@@ -267,26 +281,36 @@ class VGGT(nn.Module):
                 stages = self._released_cameras(camera_tokens, memory)
             said["pose_enc"], said["pose_enc_stages"] = stages[-1], tuple(stages)
         if "depth" in heads:
-            out = self._dense(self.depth_head, tokens, (height, width))
+            out = dense(self.depth_head)
             said["depth"], said["depth_conf"] = out[..., :1].exp(), 1 + out[..., 1].exp()
         if "points" in heads:
-            out = self._dense(self.point_head, tokens, (height, width))
+            out = dense(self.point_head)
             xyz = out[..., :3]
             said["points"], said["points_conf"] = xyz.sign() * xyz.abs().expm1(), 1 + out[..., 3].exp()
         if "track" in heads:
             # The features channels first, as maps: (B, S, C, H/2, W/2).
-            maps = self._dense(self.track_head.feature_extractor, tokens, (height, width)).movedim(-1, 2)
+            maps = dense(self.track_head.feature_extractor).movedim(-1, 2)
             stages, visibility, confidence = self.track_head(maps, query_points, memory.tracks if memory else None)
             said["tracks"], said["tracks_stages"] = stages[-1], tuple(stages)
             said["visibility"], said["track_conf"] = visibility, confidence
-        return Prediction((height, width), **said)
+        return Prediction((height, width), **said, dense_frames=None if dense_frames is None else tuple(dense_frames))
 
-    def _dense(self, head: DenseHead, tokens: dict[int, Tensor], image_size: tuple[int, int]) -> Tensor:
-        """A dense head's map of all frames, a few frames at a time. (B, S, H, W, channels)"""
-        batch = tokens[self.dpt_layers[0]].shape[0]
-        patches = [tokens[layer][:, :, Aggregator.num_special :].flatten(0, 1) for layer in self.dpt_layers]
-        chunks = zip(*(layer.split(self.frames_per_chunk) for layer in patches), strict=True)
-        maps = torch.cat([head(chunk, image_size) for chunk in chunks])
+    def _dense(
+        self,
+        head: DenseHead,
+        tokens: dict[int, Tensor],
+        encoded: Tensor,
+        image_size: tuple[int, int],
+        dense_frames: Sequence[int] | None,
+    ) -> Tensor:
+        """A dense head's map of all frames or of some, a few frames at a time. (B, S, H, W, channels)"""
+        batch, frames = len(encoded), slice(None) if dense_frames is None else list(dense_frames)
+        levels = [tokens[layer][:, frames, Aggregator.num_special :].flatten(0, 1) for layer in self.dpt_layers]
+        num_tokens = len(levels)
+        if len(head.skips):
+            levels += self.aggregator.fine_maps(encoded[:, frames].flatten(0, 1), image_size)
+        chunks = zip(*(level.split(self.frames_per_chunk) for level in levels), strict=True)
+        maps = torch.cat([head(chunk[:num_tokens], image_size, chunk[num_tokens:]) for chunk in chunks])
         return maps.movedim(1, -1).unflatten(0, (batch, -1))
 
     def _released_cameras(self, camera_tokens: Tensor, memory: Memory | Memories) -> list[Tensor]:

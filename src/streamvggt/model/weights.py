@@ -141,17 +141,30 @@ def load_model(
     return model.eval()
 
 
-def fresh_model(*, seed: int = 0, encoder: str | os.PathLike | None = None, **arguments) -> VGGT:
+def fresh_model(
+    *,
+    seed: int = 0,
+    encoder: str | os.PathLike | None = None,
+    xfeat_weights: str | os.PathLike | None = None,
+    **arguments,
+) -> VGGT:
     """A network with fresh weights, to be trained from scratch.
 
     Args:
         seed: of the weights; the caller's random state is left alone.
         encoder: a DINOv2 checkpoint to fill the patch encoder from; None: fresh as well.
+        xfeat_weights: the published XFeat checkpoint for a network with `xfeat=True`; None: fresh as well.
         arguments: of `VGGT`.
     """
     model = _seeded({"sees": "all", **arguments}, "fresh_model", seed)
     if encoder is not None:
         load_encoder(model, encoder)
+    if xfeat_weights is not None:
+        if not model.config["xfeat"]:
+            raise ValueError("xfeat_weights: expected a network with xfeat=True, got one without")
+        checkpoint = _open(Path(xfeat_weights))
+        tensors = {name: checkpoint.read(name) for name in checkpoint.shapes}
+        model.aggregator.patch_embed.patch_embed.xfeat.load_published(tensors)
     return model
 
 
@@ -245,6 +258,7 @@ def config_from_shapes(
         "mlp_ratio": shapes["aggregator.global_blocks.0.mlp.fc1.weight"][0] / embed_dim,
         "encoder_depth": count("aggregator.patch_embed.blocks."),
     }
+    found["xfeat"] = "aggregator.patch_embed.patch_embed.describe.weight" in shapes
     assumed: dict[str, Any] = {"encoder_num_heads": max(embed_dim // 64, 1)}
     if count("camera_head.trunk."):
         found["camera_trunk_depth"] = count("camera_head.trunk.")
