@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from streamvggt.geometry.rotation import matrix_from_quaternion
 from streamvggt.losses.target import Target
 from streamvggt.losses.terms import Robust, robust_error, stage_mean
 from streamvggt.prediction import Prediction
@@ -23,6 +25,8 @@ class CameraTerm:
         taken (VGGT: 0.6). None: only the last step counts (then `empty_pose_tokens` is never trained).
     fewest_valid: sequences whose first frame has fewer valid pixels are left out: the scale of a measured scene is
         not well known then.
+    pair_rotation, pair_translation, pair_direction: weights of the relative poses of all pairs of frames, of the last
+        refinement step; see `pair_errors`. They count beside the rest, whose weight is 1.
     """
 
     weight: float
@@ -33,6 +37,9 @@ class CameraTerm:
     field_of_view: float = 0.5
     stage_decay: float | None = 0.6
     fewest_valid: int = 0
+    pair_rotation: float = 0.0
+    pair_translation: float = 0.0
+    pair_direction: float = 0.0
 
     def __call__(self, prediction: Prediction, target: Target) -> Tensor:
         """The unweighted scalar."""
@@ -40,11 +47,17 @@ class CameraTerm:
         counted = torch.ones_like(known[:, 0, 0], dtype=torch.bool)  # (B,)
         if target.valid is not None:
             counted = target.valid[:, 0].flatten(1).sum(1) >= self.fewest_valid
-        if self.stage_decay is None or not prediction.pose_enc_stages:
-            return self._stage(prediction.pose_enc, known, counted)
-        return stage_mean(
-            [self._stage(stage, known, counted) for stage in prediction.pose_enc_stages], self.stage_decay
-        )
+        stages = prediction.pose_enc_stages
+        if self.stage_decay is None or not stages:
+            error = self._stage(prediction.pose_enc, known, counted)
+        else:
+            error = stage_mean([self._stage(stage, known, counted) for stage in stages], self.stage_decay)
+        weights = (self.pair_rotation, self.pair_translation, self.pair_direction)
+        if any(weights) and known.shape[1] > 1:
+            known = torch.where(counted[:, None, None], known, prediction.pose_enc.detach())
+            errors = pair_errors(prediction.pose_enc, known)
+            error = error + sum(weight * of for weight, of in zip(weights, errors, strict=True))
+        return error
 
     def _stage(self, pose_enc: Tensor, known: Tensor, counted: Tensor) -> Tensor:
         translation, quaternion, fov = pose_enc.split([3, 4, 2], -1)
@@ -58,3 +71,44 @@ class CameraTerm:
             + self.field_of_view * robust_error(fov, known_fov, self.error, self.delta)
         )  # (B, S)
         return torch.where(counted[:, None], error, 0).sum() / (counted.sum() * error.shape[1]).clamp(min=1)
+
+
+SHORTEST_BASELINE = 0.02
+"""In the unit of the scene; the direction of a shorter translation is not compared."""
+
+
+def pair_errors(pose_enc: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compare the relative poses of all ordered pairs of frames.
+
+    Args:
+        pose_enc, known: Pose encodings of S > 1 frames, see `Prediction`. (B, S, 9)
+
+    Returns:
+        Mean Frobenius norm of the difference of the rotations, mean absolute error of the translations, and mean
+        chord between the directions of translation (0 to 2). Scalars.
+    """
+    (rotation, translation), (known_rotation, known_translation) = relative_poses(pose_enc), relative_poses(known)
+    others = ~torch.eye(pose_enc.shape[1], dtype=torch.bool, device=pose_enc.device)
+    rotation_error = _length((rotation - known_rotation).flatten(-2))[:, others].mean()
+    translation_error = (translation - known_translation).abs().mean(-1)[:, others].mean()
+    chord = _length(F.normalize(translation, dim=-1, eps=1e-3) - F.normalize(known_translation, dim=-1, eps=1e-3))
+    counts = (known_translation.norm(dim=-1) > SHORTEST_BASELINE) & others
+    direction_error = torch.where(counts, chord, 0).sum() / counts.sum().clamp(min=1)
+    return rotation_error, translation_error, direction_error
+
+
+def relative_poses(pose_enc: Tensor) -> tuple[Tensor, Tensor]:
+    """Poses of every frame j seen from every frame i: x_i = R_ij x_j + t_ij.
+
+    Returns:
+        R (B, S, S, 3, 3) and t (B, S, S, 3), indexed by i, then j.
+    """
+    rotation, translation = matrix_from_quaternion(pose_enc[..., 3:7]), pose_enc[..., :3]
+    relative = rotation[:, :, None] @ rotation[:, None].mT
+    moved = (relative @ translation[:, None, :, :, None])[..., 0]
+    return relative, translation[:, :, None] - moved
+
+
+def _length(vectors: Tensor) -> Tensor:
+    """Euclidean length with a finite gradient at 0. (..., C) → (...)"""
+    return (vectors.pow(2).sum(-1) + 1e-6).sqrt()

@@ -25,6 +25,7 @@ from streamvggt.losses.track import TrackTerm
 LARGEST_ERROR = 100.0  # in units of the scene; what is beyond is a broken measurement and is not learnt from
 FEWEST_PIXELS = 100  # of a batch, for its depth or points to count
 FEWEST_NORMALS = 10  # of a batch
+SMALLEST_DEPTH = 1e-4  # in units of the scene, for the logarithm
 QUANTILE_FROM = 1000  # pixels on; fewer are all kept
 
 
@@ -41,6 +42,7 @@ class MeasuredMap:
     gradient_by_conf: make the slopes' and normals' a `confident_error` too, by the confidence of the right or lower
         pixel, or of the normal's pixel.
     keep_quantile: errors above this quantile of the batch are taken for outliers of the measurement; None keeps all.
+    log: compare logarithms, so that errors are relative; for depth.
     """
 
     weight: float
@@ -50,6 +52,7 @@ class MeasuredMap:
     strides: Sequence[int] = (1,)
     gradient_by_conf: bool = False
     keep_quantile: float | None = 0.98
+    log: bool = False
 
     def __post_init__(self):
         if self.gradient not in ("slope", "normal", "none"):
@@ -60,7 +63,10 @@ class MeasuredMap:
         conf, valid = maps.conf, maps.valid
         if valid.sum() < FEWEST_PIXELS:
             return {"conf": nothing(conf), "plain": nothing(maps.prediction)}
-        prediction, target = pinned(maps.prediction, valid), pinned(maps.target, valid)
+        values = maps.prediction, maps.target
+        if self.log:
+            values = tuple(torch.where(valid[..., None], value, 1).clamp(min=SMALLEST_DEPTH).log() for value in values)
+        prediction, target = (pinned(value, valid) for value in values)
         error = robust_error(prediction, target, "l2")[valid]  # (pixels,)
         confident = confident_error(error, conf[valid], self.alpha, self.gamma)
         losses = {

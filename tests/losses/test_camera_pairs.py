@@ -1,0 +1,78 @@
+"""Relative poses of all pairs of frames, and relative errors of depth."""
+
+import pytest
+import torch
+
+from streamvggt.geometry.camera import Cameras, cameras_from_encoding, compose_poses, encoding_from_cameras, invert_pose
+from streamvggt.losses.camera import CameraTerm, pair_errors, relative_poses
+from streamvggt.losses.criterion import Maps
+from streamvggt.losses.multitask import MeasuredMap
+from streamvggt.losses.target import Target
+from streamvggt.prediction import Prediction
+
+SIZE = (28, 42)
+
+
+def encodings(seed: int, batch: int = 2, frames: int = 4) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    rotation = torch.linalg.qr(torch.randn(batch, frames, 3, 3, generator=generator, dtype=torch.float64)).Q
+    rotation = rotation * torch.linalg.det(rotation)[..., None, None].sign()
+    translation = torch.randn(batch, frames, 3, 1, generator=generator, dtype=torch.float64)
+    intrinsics = torch.tensor([[40.0, 0, 21], [0, 40, 14], [0, 0, 1]], dtype=torch.float64).expand(batch, frames, 3, 3)
+    return encoding_from_cameras(Cameras(torch.cat([rotation, translation], -1), intrinsics), SIZE)
+
+
+def test_relative_poses_are_the_composed_ones():
+    pose_enc = encodings(0)
+    poses = cameras_from_encoding(pose_enc, SIZE).cam_from_world
+    rotation, translation = relative_poses(pose_enc)
+    for i in range(4):
+        for j in range(4):
+            expected = compose_poses(poses[:, i], invert_pose(poses[:, j]))
+            torch.testing.assert_close(torch.cat([rotation[:, i, j], translation[:, i, j, :, None]], -1), expected)
+
+
+def test_pairs_do_not_depend_on_the_world_and_opposite_directions_cost_most():
+    known = encodings(1)
+    errors = pair_errors(known, known)
+    assert all(error < 2e-3 for error in errors)
+    opposite = known.clone()
+    opposite[..., :3] *= -1
+    rotation, translation, direction = pair_errors(opposite, known)
+    assert rotation < 2e-3 and direction.item() == pytest.approx(2, abs=0.01)
+    torch.testing.assert_close(
+        translation, 2 * relative_poses(known)[1][:, ~torch.eye(4, dtype=torch.bool)].abs().mean()
+    )
+
+
+def test_the_term_adds_the_pairs_and_leaves_uncounted_sequences_out():
+    known, said = encodings(2), encodings(3).requires_grad_()
+    valid = torch.ones(2, 4, 8, 8, dtype=torch.bool)
+    valid[1] = False
+    target = Target(Prediction(SIZE, pose_enc=known), valid=valid)
+    plain, pairs = (
+        CameraTerm(weight=1.0, fewest_valid=1, **options)
+        for options in ({}, {"pair_rotation": 1.0, "pair_translation": 2.0, "pair_direction": 3.0})
+    )
+    prediction = Prediction(SIZE, pose_enc=said)
+    added = pairs(prediction, target) - plain(prediction, target)
+    of_first = pair_errors(said[:1], known[:1])
+    expected = sum(weight * error for weight, error in zip((1, 2, 3), of_first, strict=True))
+    assert added.item() == pytest.approx(expected.item() / 2, rel=0.02)
+    added.backward()
+    assert said.grad[0].abs().max() > 0 and said.grad[1].abs().max() == 0
+
+
+def test_logarithms_make_errors_relative():
+    """Twice the depth costs the same near and far; what is not valid may be anything."""
+    near, far = torch.full((1, 1, 12, 12, 1), 0.5), torch.full((1, 1, 12, 12, 1), 50.0)
+    valid = torch.ones(1, 1, 12, 12, dtype=torch.bool)
+    valid[..., 0] = False
+    conf = torch.ones(1, 1, 12, 12)
+    term = MeasuredMap(weight=1.0, log=True, keep_quantile=None)
+    losses = []
+    for depth in (near, far):
+        said = torch.where(valid[..., None], 2 * depth, torch.nan)
+        losses.append(term(Maps(said, conf, torch.where(valid[..., None], depth, -1.0), None, valid))["plain"])
+    torch.testing.assert_close(losses[0], losses[1])
+    assert losses[0].item() == pytest.approx(0.6931, abs=1e-3)
