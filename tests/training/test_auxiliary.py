@@ -1,4 +1,7 @@
-"""True correspondences: what they are, what they teach, and that training alone knows of them."""
+"""Losses from true geometry: what they compare, and that only training uses them."""
+
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,9 +12,12 @@ from streamvggt.data.view import Batch
 from streamvggt.losses.distill import DistillLoss
 from streamvggt.losses.multitask import MultiTaskLoss
 from streamvggt.training.auxiliary import (
-    Correspondence,
-    Matches,
+    REST_POSE,
+    GeometryLosses,
+    Targets,
     attention_error,
+    camera_error,
+    deep_error,
     feature_error,
     find_matches,
     place_error,
@@ -28,101 +34,119 @@ def rooms() -> Batch:
 
 
 def test_matches_are_where_the_worlds_own_tracks_go(rooms):
-    """A track that starts in a patch's middle pixel and is seen again ends in the patch that is the match."""
-    first = torch.zeros(3, dtype=torch.int64)
-    matches = find_matches(rooms, 14, first)  # from each frame into the first
+    """A track that starts in the middle of a patch and is seen again ends at the place of the match."""
+    matches = find_matches(rooms, 14)
     apart = []
     for sequence in range(6):
         for frame in (1, 2):
-            at = rooms.tracks[sequence, frame]  # (K, 2) of points of the first frame
-            both = rooms.visibility[sequence, frame] & rooms.visibility[sequence, 0]
-            near = (at - 7) % 14
-            near = torch.minimum(near, 14 - near).amax(-1) < 1  # pixels from the middle one
-            inside = (at >= 0).all(-1) & (at[:, 0] < 98) & (at[:, 1] < 70)
+            start, end = rooms.tracks[sequence, 0], rooms.tracks[sequence, frame]  # (K, 2)
+            both = rooms.visibility[sequence, 0] & rooms.visibility[sequence, frame]
+            near = ((start - 7) % 14).minimum(14 - (start - 7) % 14).amax(-1) < 1  # pixels from the middle one
+            inside = (start >= 0).all(-1) & (start[:, 0] < 98) & (start[:, 1] < 70)
             for k in (both & near & inside).nonzero()[:, 0].tolist():
-                patch = int(at[k, 1] // 14) * 7 + int(at[k, 0] // 14)
-                if not matches.seen[sequence, frame, patch]:
-                    continue
-                start = rooms.tracks[sequence, 0, k]
-                found = matches.patch[sequence, frame, patch]
-                middle = torch.stack([found % 7, found // 7]) * 14 + 6.5
-                apart.append((middle - start).abs().max())
+                patch = int(start[k, 1] // 14) * 7 + int(start[k, 0] // 14)
+                if matches.seen[sequence, 0, frame, patch]:
+                    place = matches.place[sequence, 0, frame, patch] * 98 / 2 + torch.tensor([97, 69]) / 2
+                    apart.append((place - end[k]).abs().max())
     apart = torch.stack(apart)
     assert len(apart) >= 20
-    # Half a patch, and what up to a pixel beside the middle makes; more where the surface is seen at a slant.
-    assert apart.median() < 7
-    assert (apart < 9).float().mean() > 0.85
+    assert apart.median() < 2  # up to a pixel beside the middle; more where the surface is seen at a slant
+    assert (apart < 4).float().mean() > 0.85
 
 
 def test_matches_show_the_same_thing_and_mostly_exist(rooms):
-    matches = find_matches(rooms, 14, torch.arange(3) - 1)
-    assert not matches.seen[:, 0].any()  # there is no frame before the first
+    matches = find_matches(rooms, 14)
+    assert not matches.seen.diagonal(dim1=1, dim2=2).any()  # a frame does not match itself
+    nearest = Targets.of(matches, (70, 98), 14)
+    found = nearest.patches.gather(-1, nearest.weights.argmax(-1, keepdim=True))[..., 0]  # (B, S, S, h·w)
     ids = rooms.object_ids[:, :, 7::14, 7::14].flatten(2)
-    there = ids[:, matches.frame].gather(2, matches.patch)
-    agree = (ids == there)[matches.seen].float().mean()
-    assert agree > 0.8  # the middle of the found patch may already show a neighbour
-    assert 0.3 < matches.seen[:, 1:].float().mean() < 1
+    there = ids[:, None].expand(-1, 3, -1, -1).gather(3, found)
+    assert (ids[:, :, None] == there)[matches.seen].float().mean() > 0.8  # the patch's middle may show a neighbor
+    assert 0.3 < matches.seen[:, 1:, 0].float().mean() < 1
 
 
 def test_what_is_hidden_or_moved_does_not_match(rooms):
-    import dataclasses
-
     nearer = rooms.depth.clone()
     nearer[:, 0] *= 0.5  # something stands before everything in the first frame
-    hidden = dataclasses.replace(rooms, depth=nearer)
-    before = find_matches(rooms, 14, torch.zeros(3, dtype=torch.int64)).seen[:, 1:].float().mean()
-    after = find_matches(hidden, 14, torch.zeros(3, dtype=torch.int64)).seen[:, 1:].float().mean()
+    hidden = replace(rooms, depth=nearer)
+    before, after = (find_matches(batch, 14).seen[:, 1:, 0].float().mean() for batch in (rooms, hidden))
     assert after < before / 5
 
 
-def by_hand() -> Matches:
-    """Two frames of two patches; each patch of the second frame has its match crosswise in the first."""
-    return Matches(
-        torch.tensor([[[0, 1], [1, 0]]]),
-        torch.zeros(1, 2, 2, 2),
-        torch.tensor([[[False, False], [True, True]]]),
-        torch.tensor([0, 0]),
-    )
+def test_bilinear_targets_average_to_the_place(rooms):
+    """The centers of the four patches, weighted, are the place, unless it is beyond the outermost centers."""
+    matches = find_matches(rooms, 14)
+    targets = Targets.of(matches, (70, 98), 14)
+    torch.testing.assert_close(targets.weights.sum(-1), torch.ones_like(targets.weights[..., 0]))
+    centers = torch.stack([targets.patches % 7, targets.patches // 7], -1) * 14 + 6.5
+    mean = (centers * targets.weights[..., None]).sum(-2)
+    pixel = matches.place * 98 / 2 + torch.tensor([97, 69]) / 2
+    inner = matches.seen & ((pixel >= 6.5) & (pixel <= torch.tensor([90.5, 62.5]))).all(-1)
+    assert inner.any()
+    torch.testing.assert_close(mean[inner], pixel[inner], atol=1e-3, rtol=0)
+
+
+def by_hand(later: bool = True) -> Targets:
+    """Two frames of two patches; each patch of one frame has its match crosswise in the other.
+
+    later: only those of the second frame count, else only those of the first.
+    """
+    patches = torch.tensor([1, 0]).expand(1, 2, 2, 2)[..., None].expand(-1, -1, -1, -1, 4)
+    seen = torch.zeros(1, 2, 2, 2, dtype=torch.bool)
+    seen[:, (1, 0) if later else (0, 1), (0, 1) if later else (1, 0)] = torch.tensor([[True], [False]])
+    return Targets(patches, torch.tensor([1.0, 0, 0, 0]).expand(1, 2, 2, 2, 4), seen)
+
+
+def heads(x: torch.Tensor) -> torch.Tensor:
+    return x[:, None].expand(-1, 2, -1, -1)
 
 
 def test_attention_that_looks_at_the_match_costs_nothing():
     eye = torch.eye(6)
-    k = eye[None] * 200  # one special token and two patches per frame, every key a direction of its own
+    k = eye[None] * 500  # one special token and two patches per frame, every key a direction of its own
     q = torch.zeros(1, 6, 6)
-    q[0, 4], q[0, 5] = eye[2], eye[1]  # the second frame's patches look at the first frame's other patch
-    assert attention_error(q, k, by_hand(), 1, causal=False) < 1e-6
-    assert attention_error(q, k, by_hand(), 1, causal=True) < 1e-6
+    q[0, 4], q[0, 5] = eye[2], eye[1]  # the second frame's patches attend to the first frame's other patch
+    for causal in (False, True):
+        assert attention_error(heads(q), heads(k), by_hand(), 1, causal) < 1e-6
     q[0, 4], q[0, 5] = eye[1], eye[2]
-    assert attention_error(q, k, by_hand(), 1, causal=False) > 50
+    assert attention_error(heads(q), heads(k), by_hand(), 1, causal=False) > 100
 
 
-def test_attention_spread_evenly_costs_the_log_of_the_keys_in_sight():
-    q, k = torch.zeros(1, 6, 6), torch.randn(1, 6, 6)
-    assert attention_error(q, k, by_hand(), 1, causal=False).item() == pytest.approx(torch.tensor(6.0).log().item())
-    forward = Matches(by_hand().patch.flip(1), by_hand().place, by_hand().seen.flip(1), torch.tensor([1, 1]))
-    assert attention_error(q, k, forward, 1, causal=False) > 0
-    assert attention_error(q, k, forward, 1, causal=True) == 0  # a later frame is not in sight
+def test_attention_spread_evenly_costs_the_log_of_the_keys():
+    """Head 0 chooses among all 6 keys in sight, head 1 among the 2 patches of the other frame."""
+    q, k = torch.zeros(1, 2, 6, 6), torch.randn(1, 2, 6, 6)
+    assert attention_error(q, k, by_hand(), 1, causal=False).item() == pytest.approx(math.log(6) + math.log(2))
+    assert attention_error(q, k, by_hand(later=False), 1, causal=False).item() == pytest.approx(math.log(2))
+    assert attention_error(q, k, by_hand(later=False), 1, causal=True) == 0  # a later frame is not in sight
 
 
 def test_places_are_compared_where_there_are_matches(rooms):
-    """The places agree with the numbers of the patches; an error of known size costs its size."""
-    matches = find_matches(rooms, 14, torch.zeros(3, dtype=torch.int64))
-    pixel = (matches.place * 98 / 2 + torch.tensor([97, 69]) / 2).round()
-    there = pixel // 14
-    assert torch.equal((there[..., 1] * 7 + there[..., 0])[matches.seen].long(), matches.patch[matches.seen])
-    said = torch.cat([torch.full((6, 3, 5, 2), 9.0), matches.place], 2).flatten(1, 2)  # special tokens say anything
-    assert place_error(said, matches, 5, causal=False) == 0
-    wrong = said + torch.tensor([0.1, -0.2])
-    assert place_error(wrong, matches, 5, causal=False).item() == pytest.approx(0.3, rel=1e-4)
+    matches = find_matches(rooms, 14)
+    said = matches.place[:, :, 0].clone()
+    assert place_error(said, matches, causal=False) == 0
+    said += torch.where(matches.seen[:, :, 0, :, None], torch.tensor([0.1, -0.2]), 9.0)  # elsewhere anything goes
+    assert place_error(said, matches, causal=False).item() == pytest.approx(0.3, rel=1e-4)
 
 
 def test_features_that_tell_patches_apart_cost_little():
     features = torch.eye(2)[None].repeat(1, 2, 1, 1)  # (1, 2 frames, 2 patches, 2 channels)
     features[:, 1] = features[:, 1].flip(1)
     assert feature_error(features, by_hand(), 0.07) < 1e-5
-    assert feature_error(features.flip(1)[:, :, :1].expand(-1, -1, 2, -1), by_hand(), 0.07).item() == pytest.approx(
-        torch.tensor(2.0).log().item()
-    )
+    assert feature_error(torch.ones_like(features), by_hand(), 0.07).item() == pytest.approx(math.log(2))
+
+
+def test_tokens_that_hold_the_geometry_cost_nothing(rooms):
+    known = Measurements()(rooms, ("camera", "depth", "points"), None, None)
+    tokens = torch.zeros(6, 3, 35, 16)
+    tokens[..., 2:5] = known.prediction.points[:, :, 7::14, 7::14].flatten(2, 3) - torch.tensor([0.0, 0.0, 1.0])
+    tokens[..., 5] = known.prediction.depth[:, :, 7::14, 7::14, 0].flatten(2, 3).log()
+    tokens = torch.where(rooms.valid[:, :, 7::14, 7::14].flatten(2, 3)[..., None], tokens, 99.0)
+    assert deep_error(tokens, known, 14) < 1e-5
+    assert deep_error(tokens + 0.1, known, 14) > 0.1
+    camera = torch.zeros(6, 3, 16)
+    camera[..., :9] = known.prediction.pose_enc - torch.tensor(REST_POSE)
+    assert camera_error(camera, known) < 1e-6
+    assert camera_error(camera * 0, known) > 0.05
 
 
 def test_training_alone_knows_of_it(tmp_path, planes, fresh):
@@ -140,14 +164,15 @@ def test_training_alone_knows_of_it(tmp_path, planes, fresh):
         optimisation=Optimisation(lr=3e-3, steps=40, warmup_steps=2, clip_apart=["camera_head.*"]),
         output_dir=tmp_path,
         log_every=1,
-        auxiliary=Correspondence(attention=1.0, features=1.0, channels=16),
+        auxiliary=GeometryLosses(attention=1.0, features=1.0, channels=16),
         gradient_scales={"camera_head": 0.05},
     )
     said = [{name: float(value) for name, value in step.items()} for step in trainer.steps(40)]
     assert said[-1]["attention"] < 0.8 * said[0]["attention"]
     assert said[-1]["place"] < 0.97 * said[0]["place"]
     assert said[-1]["features"] < 0.8 * said[0]["features"]
-    total = sum(said[0][name] for name in ("camera", "depth", "points", "attention", "place", "features"))
+    assert said[-1]["deep"] < 0.8 * said[0]["deep"]
+    total = sum(said[0][name] for name in ("camera", "depth", "points", *trainer.auxiliary.names))
     assert said[0]["loss"] == pytest.approx(total, rel=1e-4)
     assert set(trainer.network.state_dict()) == names
     assert all(not block.attn._forward_pre_hooks for block in model.aggregator.global_blocks)
@@ -162,7 +187,7 @@ def test_a_frozen_shared_encoder_is_refused(tmp_path, planes, fresh):
             data=planes(),
             optimisation=Optimisation(lr=1e-3, steps=1, freeze=["aggregator.patch_embed.*"]),
             output_dir=tmp_path,
-            auxiliary=Correspondence(),
+            auxiliary=GeometryLosses(),
         )
 
 

@@ -1,11 +1,11 @@
-"""True correspondences as teachers of attention, for small networks that see too little to find them by themselves.
+"""Training losses inside the network, from true geometry, for small networks trained on little data.
 
-A network trained on hundreds of millions of images learns by itself which patches of two frames show the same place.
-One that sees a hundred thousand does not, and its cameras stay where they began. Where depth and cameras are known, so
-are the matches. They teach the first global blocks where to look and the encoder what to tell apart; the network
-stays what it is, and nothing of this is left after training.
+A network trained on hundreds of millions of images learns by itself which patches show the same place. A network that
+sees a million does not: its poses stay at the identity. Where depth and cameras are known, the matches between all
+pairs of frames are known too. They supervise attention and encoder features, and every global block is supervised
+deeply. Nothing of this is left in the trained network.
 
-B sequences · S frames · P tokens of a frame · N heads · D head width · H×W pixels · h×w patches.
+B sequences · S frames · P tokens per frame · N heads · D head width · C channels · H×W pixels · h×w patches.
 """
 
 from __future__ import annotations
@@ -20,60 +20,73 @@ from torch.nn import functional as F
 
 from streamvggt.data.view import Batch
 from streamvggt.geometry.pointmap import unproject
+from streamvggt.losses.camera import CameraTerm
+from streamvggt.losses.target import Target
+from streamvggt.losses.terms import masked_mean
 from streamvggt.model.vggt import VGGT
+from streamvggt.prediction import Prediction
+from streamvggt.training.supervision import Measurements
+
+REST_POSE = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.1, 1.1)
+"""Pose encoding that a camera token of zeros stands for: no motion, a common field of view."""
+PLACE, POINT, LOG_DEPTH = slice(0, 2), slice(2, 5), 5
+"""Channels of the patch tokens that are read out after each global block."""
+NEAREST = 0.1
+"""Depth in units of the scene below which errors of points stop counting relative to depth."""
 
 
 @dataclass(frozen=True)
 class Matches:
-    """Where the centre of each patch is seen in one other frame.
+    """Where the center of each patch of frame i is in frame j.
 
-    patch: number of the patch there; meaningless where not seen. (B, S, h·w) int64
-    place: where in the image, x, y from its middle, in halves of its larger side; meaningless where not seen.
-        (B, S, h·w, 2)
-    seen: (B, S, h·w) bool
-    frame: number of that other frame, of each frame. (S,) int64
+    place: x, y from the middle of the image, in halves of its larger side; meaningless where not seen.
+        (B, S, S, h·w, 2), indexed by i, then j
+    seen: Whether the place is in the image and not hidden there; false for i = j. (B, S, S, h·w) bool
     """
 
-    patch: Tensor
     place: Tensor
     seen: Tensor
-    frame: Tensor
 
 
 @dataclass
 class Seen:
-    """What was watched in one forward pass.
+    """What was recorded in one forward pass.
 
-    queries, keys: by global block. (B, N, S·P, D)
-    answers: what their attention adds to the tokens, before it is scaled. (B, S·P, C)
-    features: of the encoder. (B·S, h·w, C)
+    queries, keys: of the supervised global blocks. (B, N, S·P, D)
+    tokens: after every global block. (B, S·P, C)
+    features: of the encoder. (B·S, h·w, C + …)
     """
 
     queries: dict[int, Tensor] = field(default_factory=dict)
     keys: dict[int, Tensor] = field(default_factory=dict)
-    answers: dict[int, Tensor] = field(default_factory=dict)
+    tokens: dict[int, Tensor] = field(default_factory=dict)
     features: Tensor | None = None
 
 
 @dataclass(frozen=True)
-class Correspondence:
-    """What attention and patch features should say of the true matches.
+class GeometryLosses:
+    """Correspondences for attention and features, and deep supervision of tokens.
 
-    In each of the `layers` head 0 is taught to look from each patch at its match in the first frame, head 1 at the one
-    in the frame before, among all keys that the frame sees. The first four channels of what the attention answers are
-    taught to say where in those frames the matches are: so what was found is at hand for all that comes after, the
-    camera tokens before all. The first `channels` of the encoder's features are taught to find the match among the
-    patches of those frames (InfoNCE, arXiv 1807.03748).
+    In each of the `layers`, head 0 is trained to attend from each patch to its match in the first frame, among all
+    keys in sight, and head 1 to the match in every other frame, among the keys of that frame alone: no token tells the
+    order of the later frames, so none of them is special. Targets are bilinear in the four nearest patches. The first
+    `channels` of the encoder's features are trained to find the match in every other frame (InfoNCE, arXiv
+    1807.03748). After every global block, fixed channels of the patch tokens are trained to be the patch's place in
+    the first frame (in `layers` and the last block), its point in the first camera and its log depth; those of the
+    camera token to be the pose encoding.
 
-    attention, place, features: weights.
-    layers: global blocks.
-    temperature: of the cosines of features.
-    tolerance: a patch counts as seen if the depth there is what it should be, to this share.
+    attention, place, features, deep, camera: Weights; those of the last two are shared among the blocks.
+    layers: Global blocks whose attention is supervised.
+    channels: Channels of the features that are compared.
+    temperature: Divides the cosines of features.
+    tolerance: A patch counts as seen if the depth there is the expected one up to this share.
     """
 
-    attention: float = 0.1
-    place: float = 0.5
+    attention: float = 0.05
+    place: float = 0.15
     features: float = 0.1
+    deep: float = 0.3
+    camera: float = 1.0
     layers: Sequence[int] = (0, 1)
     channels: int = 64
     temperature: float = 0.07
@@ -81,11 +94,11 @@ class Correspondence:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return ("attention", "place", "features")
+        return ("attention", "place", "features", "deep", "deep_camera")
 
     @contextmanager
     def watch(self, network: VGGT) -> Iterator[Seen]:
-        """Note what passes through the network within the context."""
+        """Record what the losses need of forward passes within the context."""
         seen = Seen()
 
         def note_features(module, inputs, output):
@@ -103,16 +116,16 @@ class Correspondence:
 
             return before
 
-        def note_answers(layer):
+        def note_tokens(layer):
             def after(module, inputs, output):
-                seen.answers[layer] = output
+                seen.tokens[layer] = output
 
             return after
 
         blocks = network.aggregator.global_blocks
         handles = [network.aggregator.patch_embed.register_forward_hook(note_features)]
         handles += [blocks[layer].attn.register_forward_pre_hook(note_attention(layer)) for layer in self.layers]
-        handles += [blocks[layer].attn.register_forward_hook(note_answers(layer)) for layer in self.layers]
+        handles += [block.register_forward_hook(note_tokens(layer)) for layer, block in enumerate(blocks)]
         try:
             yield seen
         finally:
@@ -120,53 +133,45 @@ class Correspondence:
                 handle.remove()
 
     def __call__(self, batch: Batch, seen: Seen, network: VGGT) -> dict[str, Tensor]:
-        """The weighted scalars by name; zeros where the batch has one frame or nothing matches."""
-        grid = tuple(side // network.patch_size for side in batch.images.shape[-2:])
-        both = [
-            find_matches(batch, network.patch_size, frame, self.tolerance)
-            for frame in (torch.zeros(batch.num_frames, dtype=torch.int64), torch.arange(batch.num_frames) - 1)
-        ]
-        special = network.aggregator.num_special
-        attention = [
-            attention_error(
-                seen.queries[layer][:, head], seen.keys[layer][:, head], matches, special, network.sees == "past"
-            )
-            for layer in self.layers
-            for head, matches in enumerate(both)
-        ]
-        places = [
-            place_error(seen.answers[layer][..., 2 * i : 2 * i + 2], matches, special, network.sees == "past")
-            for layer in self.layers
-            for i, matches in enumerate(both)
-        ]
-        features = seen.features[..., : self.channels].unflatten(0, (-1, batch.num_frames)).float()
-        assert features.shape[2] == grid[0] * grid[1]
-        described = [feature_error(features, matches, self.temperature) for matches in both]
-        return {
-            "attention": self.attention * sum(attention),
-            "place": self.place * sum(places),
-            "features": self.features * sum(described),
-        }
+        """The weighted scalars by name; those of matches are 0 where the batch has one frame or nothing matches."""
+        with torch.autocast(batch.images.device.type, enabled=False):
+            grid = tuple(side // network.patch_size for side in batch.images.shape[-2:])
+            causal, special = network.sees == "past", network.aggregator.num_special
+            matches = find_matches(batch, network.patch_size, self.tolerance)
+            targets = Targets.of(matches, batch.images.shape[-2:], network.patch_size)
+            features = seen.features[..., : self.channels].float().unflatten(0, (-1, batch.num_frames))
+            assert features.shape[2] == grid[0] * grid[1]
+            attention = [
+                attention_error(seen.queries[layer].float(), seen.keys[layer].float(), targets, special, causal)
+                for layer in self.layers
+            ]
+            tokens = [seen.tokens[layer].float().unflatten(1, (batch.num_frames, -1)) for layer in sorted(seen.tokens)]
+            last = len(tokens) - 1
+            places = [
+                place_error(tokens[layer][:, :, special:, PLACE], matches, causal) for layer in {*self.layers, last}
+            ]
+            known = Measurements()(batch, ("camera", "depth", "points"), None, None)
+            deep = [deep_error(layer[:, :, special:], known, network.patch_size) for layer in tokens]
+            cameras = [camera_error(layer[:, :, 0], known) for layer in tokens]
+            return {
+                "attention": self.attention * sum(attention),
+                "place": self.place * sum(places),
+                "features": self.features * feature_error(features, targets, self.temperature),
+                "deep": self.deep * sum(deep) / len(deep),
+                "deep_camera": self.camera * sum(cameras) / len(cameras),
+            }
 
 
 @torch.no_grad()
-def find_matches(batch: Batch, patch_size: int, frame: Tensor, tolerance: float = 0.05) -> Matches:
-    """Where each patch is seen in another frame, by depth and cameras; things that moved are not seen.
-
-    Args:
-        frame: for each frame the one to look in; negative: none. (S,) int64
-    """
+def find_matches(batch: Batch, patch_size: int, tolerance: float = 0.05) -> Matches:
+    """Find where each patch is seen in all other frames, by depth and cameras. Things that moved are not seen."""
     height, width = batch.depth.shape[-2:]
-    rows, columns = (torch.arange(side // patch_size, device=batch.depth.device) for side in (height, width))
-    y, x = (patch_size * rows + patch_size // 2)[:, None], (patch_size * columns + patch_size // 2)[None]
-    # A patch's middle lies between pixels; the pixel right below stands for it.
+    y, x = _centers(batch.depth, patch_size)
     points = unproject(batch.depth, batch.cameras)[:, :, y, x].flatten(2, 3)  # (B, S, h·w, 3)
     known = batch.valid[:, :, y, x].flatten(2, 3)
-    frame = frame.to(batch.depth.device)
-    other = frame.clamp(min=0)
-    R, t = batch.cam_from_world[:, other].split([3, 1], -1)
-    there = points @ R.mT + t.mT  # in the other camera, (B, S, h·w, 3)
-    pixel = there @ batch.intrinsics[:, other].mT
+    R, t = batch.cam_from_world[:, None].split([3, 1], -1)  # (B, 1, S, 3, 3)
+    there = points[:, :, None] @ R.mT + t.mT  # (B, S, S, h·w, 3)
+    pixel = there @ batch.intrinsics[:, None].mT
     depth = there[..., 2]
     exact = pixel[..., :2] / depth.clamp(min=1e-6)[..., None]
     middle = torch.tensor([width - 1, height - 1], device=exact.device) / 2
@@ -174,69 +179,128 @@ def find_matches(batch: Batch, patch_size: int, frame: Tensor, tolerance: float 
     u, v = exact.round().unbind(-1)
     inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (depth > 1e-6)
     u, v = (torch.where(inside, at, 0).long() for at in (u, v))
-    index = (v * width + u).clamp(0, height * width - 1)
-    measured = batch.depth[:, other].flatten(2).gather(2, index)
-    measured_known = batch.valid[:, other].flatten(2).gather(2, index)
+    index = (v * width + u).clamp(0, height * width - 1).transpose(1, 2).flatten(2)  # of frame j: (B, S, S·h·w)
+    measured = batch.depth.flatten(2).gather(2, index).view(depth.transpose(1, 2).shape).transpose(1, 2)
+    measured_known = batch.valid.flatten(2).gather(2, index).view(depth.transpose(1, 2).shape).transpose(1, 2)
     agrees = (measured - depth).abs() < tolerance * depth
-    is_other = (frame >= 0) & (frame != torch.arange(len(frame), device=frame.device))
-    seen = known & inside & measured_known & agrees & is_other[:, None]
-    return Matches((v // patch_size) * len(columns) + u // patch_size, place, seen, other)
+    others = ~torch.eye(batch.num_frames, dtype=torch.bool, device=depth.device)
+    seen = known[:, :, None] & inside & measured_known & agrees & others[..., None]
+    return Matches(place, seen)
 
 
-def attention_error(q: Tensor, k: Tensor, matches: Matches, num_special: int, causal: bool) -> Tensor:
-    """Mean cross entropy of one head's attention from patches to their matches, among all keys in sight.
+def _centers(images: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
+    """Rows (h, 1) and columns (1, w) of patch centers. A center lies between pixels; the pixel right below stands."""
+    rows, columns = (
+        torch.arange(patch_size // 2, side, patch_size, device=images.device) for side in images.shape[-2:]
+    )
+    return rows[:, None], columns[None]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The four patches of frame j nearest to each match of frame i.
+
+    patches: Numbers of patches. (B, S, S, h·w, 4) int64
+    weights: Bilinear weights, which add up to 1. (B, S, S, h·w, 4)
+    seen: As in `Matches`. (B, S, S, h·w) bool
+    """
+
+    patches: Tensor
+    weights: Tensor
+    seen: Tensor
+
+    @classmethod
+    def of(cls, matches: Matches, image_size: Sequence[int], patch_size: int) -> Targets:
+        height, width = image_size
+        h, w = height // patch_size, width // patch_size
+        pixel = matches.place * max(height, width) / 2 + torch.tensor([width - 1, height - 1]).to(matches.place) / 2
+        x, y = ((pixel + 0.5) / patch_size - 0.5).unbind(-1)  # in patches, from the center of the first
+        x, y = x.clamp(0, w - 1), y.clamp(0, h - 1)
+        left, top = x.floor().long(), y.floor().long()
+        right, below = (left + 1).clamp(max=w - 1), (top + 1).clamp(max=h - 1)
+        along, down = x - left, y - top
+        patches = torch.stack([top * w + left, top * w + right, below * w + left, below * w + right], -1)
+        weights = torch.stack([(1 - along) * (1 - down), along * (1 - down), (1 - along) * down, along * down], -1)
+        return cls(patches, weights, matches.seen)
+
+    def cross_entropy(self, scores: Tensor, counts: Tensor) -> Tensor:
+        """Mean cross entropy of the scores against the bilinear targets.
+
+        Args:
+            scores: Of all patches of frame j for each patch of frame i. (B, S, S, h·w, h·w)
+            counts: Which entries count. (B, S, S, h·w) bool
+        """
+        errors = -(F.log_softmax(scores, -1).gather(-1, self.patches) * self.weights).sum(-1)
+        return masked_mean(errors, counts)
+
+
+def attention_error(q: Tensor, k: Tensor, targets: Targets, num_special: int, causal: bool) -> Tensor:
+    """Cross entropy of the attention of heads 0 and 1 from patches to their matches, see `GeometryLosses`.
 
     Args:
-        q, k: finished, as attention multiplies them. (B, S·P, D)
-        num_special: tokens of a frame before its patches.
-        causal: frames see no later ones, so a later match does not count.
+        q, k: Normalized and rotated, as attention multiplies them. (B, N, S·P, D)
+        num_special: Tokens of a frame before its patches.
+        causal: Frames see no later frames, so later matches do not count.
     """
-    num_frames = len(matches.frame)
-    with torch.autocast(q.device.type, enabled=False):
-        q, k = (x.float().unflatten(1, (num_frames, -1)) for x in (q, k))  # (B, S, P, D)
-        tokens = k.shape[2]
-        seen = _in_sight(matches, causal)
-        target = matches.frame[:, None] * tokens + num_special + matches.patch  # (B, S, h·w)
-        scores = q[:, :, num_special:] @ k.flatten(1, 2).mT[:, None] * q.shape[-1] ** -0.5  # (B, S, h·w, S·P)
-        if causal:
-            future = torch.arange(num_frames, device=q.device)
-            future = (future[None] > future[:, None]).repeat_interleave(tokens, 1)  # (S, S·P)
-            scores = scores.masked_fill(future[:, None], -torch.inf)
-        return _mean_cross_entropy(scores, target, seen)
+    num_frames = targets.seen.shape[1]
+    q, k = (x[:, :2].unflatten(2, (num_frames, -1)) for x in (q, k))  # (B, 2, S, P, D)
+    q = q[:, :, :, num_special:] * q.shape[-1] ** -0.5
+    in_sight = _in_sight(num_frames, causal, q.device)
+    counts = targets.seen & in_sight[..., None]
+
+    scores = torch.einsum("bipd,bjkd->bipjk", q[:, 0], k[:, 0])  # (B, S, h·w, S, P)
+    scores = scores.masked_fill(~in_sight[:, None, :, None], -torch.inf)
+    log_weights = scores.flatten(3).log_softmax(-1)[..., num_special : k.shape[3]]  # of patches of the first frame
+    to_first = -(log_weights.gather(-1, targets.patches[:, :, 0]) * targets.weights[:, :, 0]).sum(-1)
+    within = torch.einsum("bipd,bjkd->bijpk", q[:, 1], k[:, 1, :, num_special:])
+    return masked_mean(to_first, counts[:, :, 0]) + targets.cross_entropy(within, counts)
 
 
-def place_error(said: Tensor, matches: Matches, num_special: int, causal: bool) -> Tensor:
-    """Mean distance of the places said from those of the matches, |Δx| + |Δy|.
+def place_error(said: Tensor, matches: Matches, causal: bool) -> Tensor:
+    """Mean distance |Δx| + |Δy| of predicted places in the first frame from true ones.
 
     Args:
-        said: (B, S·P, 2)
-        num_special, causal: as of `attention_error`.
+        said: (B, S, h·w, 2)
     """
-    counts = _in_sight(matches, causal)
-    said = said.float().unflatten(1, (len(matches.frame), -1))[:, :, num_special:]
-    errors = (said - torch.where(counts[..., None], matches.place, 0)).abs().sum(-1)
-    return torch.where(counts, errors, 0).sum() / counts.sum().clamp(min=1)
+    counts = (matches.seen & _in_sight(said.shape[1], causal, said.device)[..., None])[:, :, 0]
+    errors = (said - torch.where(counts[..., None], matches.place[:, :, 0], 0)).abs().sum(-1)
+    return masked_mean(errors, counts)
 
 
-def feature_error(features: Tensor, matches: Matches, temperature: float) -> Tensor:
-    """Mean cross entropy of finding a patch's match among the other frame's patches by cosine.
+def feature_error(features: Tensor, targets: Targets, temperature: float) -> Tensor:
+    """Mean cross entropy of finding a patch's match among the patches of each other frame by cosine.
 
     Args:
         features: (B, S, h·w, C)
     """
-    with torch.autocast(features.device.type, enabled=False):
-        unit = F.normalize(features, dim=-1)
-        scores = unit @ unit[:, matches.frame].mT / temperature  # (B, S, h·w, h·w)
-        return _mean_cross_entropy(scores, matches.patch, matches.seen)
+    unit = F.normalize(features, dim=-1)
+    return targets.cross_entropy(torch.einsum("bipc,bjkc->bijpk", unit, unit) / temperature, targets.seen)
 
 
-def _in_sight(matches: Matches, causal: bool) -> Tensor:
-    """Matches that are there and, if frames see no later ones, not later. (B, S, h·w) bool"""
-    numbers = torch.arange(len(matches.frame), device=matches.frame.device)
-    return matches.seen & (matches.frame <= numbers)[:, None] if causal else matches.seen
+def deep_error(tokens: Tensor, known: Target, patch_size: int) -> Tensor:
+    """Mean error of points relative to their depth, plus that of log depth, as read from patch tokens.
+
+    Args:
+        tokens: (B, S, h·w, C)
+    """
+    y, x = _centers(known.prediction.depth[..., 0], patch_size)
+    depth = known.prediction.depth[:, :, y, x, 0].flatten(2, 3)
+    points = known.prediction.points[:, :, y, x].flatten(2, 3)
+    valid = known.valid[:, :, y, x].flatten(2, 3)
+    ahead = torch.tensor([0.0, 0.0, 1.0], device=tokens.device)  # where a token of zeros puts its point
+    point_error = (tokens[..., POINT] + ahead - points).norm(dim=-1) / depth.clamp(min=NEAREST)
+    depth_error = (tokens[..., LOG_DEPTH] - depth.clamp(min=1e-3).log()).abs()
+    return masked_mean(torch.where(valid, point_error + depth_error, 0), valid)
 
 
-def _mean_cross_entropy(scores: Tensor, target: Tensor, counts: Tensor) -> Tensor:
-    """Over the entries that count; 0 with zero gradient if none does. (..., K), (...), (...) → ()"""
-    errors = F.cross_entropy(scores.flatten(0, -2), target.flatten(), reduction="none").view(target.shape)
-    return torch.where(counts, errors, 0).sum() / counts.sum().clamp(min=1)
+def camera_error(tokens: Tensor, known: Target) -> Tensor:
+    """Error of the pose encoding as read from camera tokens. (B, S, C) → ()"""
+    rest = torch.tensor(REST_POSE, device=tokens.device)
+    read = Prediction(known.prediction.image_size, pose_enc=tokens[..., : len(REST_POSE)] + rest)
+    return CameraTerm(weight=1.0, error="l1")(read, known)
+
+
+def _in_sight(num_frames: int, causal: bool, device: torch.device) -> Tensor:
+    """Whether frame i sees frame j. (S, S) bool"""
+    everything = torch.ones(num_frames, num_frames, dtype=torch.bool, device=device)
+    return everything.tril() if causal else everything
