@@ -12,6 +12,7 @@ from networks import TINY
 from streamvggt import VGGT, StreamVGGT, load_model
 from streamvggt.cli import main
 from streamvggt.data.registry import SOURCES, names
+from streamvggt.data.synthetic.__main__ import main as main_of_the_world
 
 ROOT = Path(__file__).parent.parent
 SMALL = [
@@ -83,6 +84,16 @@ def data_root(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory) -> Path:
+    """Clips of the procedural world, a shard of each kind."""
+    folder = tmp_path_factory.mktemp("rendered")
+    for style in ("rooms", "video", "world"):
+        words = ["render", folder / style, "--style", style, "--clips", "1", "--frames", "2", "--size", "56"]
+        main_of_the_world([str(word) for word in words])
+    return folder
+
+
 @pytest.mark.slow
 def test_distil_on_two_processes(teacher, data_root, tmp_path):
     """The published command, with all data sets of the mixture."""
@@ -126,10 +137,13 @@ def test_fine_tune(teacher, data_root, tmp_path):
     ("script", "config"),
     [("train.py", "train_tiny"), ("finetune.py", "finetune_tiny"), ("finetune.py", "finetune_tiny_gpu")],
 )
-def test_the_tiny_recipes_begin(teacher, tmp_path, script, config):
+def test_the_tiny_recipes_begin(teacher, rendered, tmp_path, script, config):
     words = [f"./{script}", "--config-name", config, f"teacher_weights={teacher}", f"output_dir={tmp_path}"]
-    if config.endswith("_gpu"):
-        words += ["data.train.source.device=cpu", "data.validation.device=cpu", "data.validation.max_images=8"]
+    words += [f"rendered={rendered}", "trainer.num_workers=0"]
+    if script == "finetune.py":
+        words += ["xfeat_weights=null"]
+    else:
+        words += ["patch_size=14"]
     done = launch(*words, *SMALL)
     assert done.returncode == 0, done.stderr[-3000:]
 

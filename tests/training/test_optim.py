@@ -29,6 +29,17 @@ def test_the_schedule_is_the_published_one(tag):
     np.testing.assert_allclose(ours, GOLDEN[f"lr/{tag}/lr"][:, 0], rtol=1e-9, atol=1e-20)
 
 
+def test_a_plateau_before_the_cosine():
+    plain = Optimisation(lr=2.0, steps=100, warmup_steps=10)
+    assert plain == Optimisation(lr=2.0, steps=100, warmup_steps=10, decay_from=0.0)
+    late = Optimisation(lr=2.0, steps=100, warmup_steps=10, decay_from=0.5)
+    assert late.lr_at(5) == 1.0
+    assert late.lr_at(10) == late.lr_at(50) == 2.0
+    assert late.lr_at(75) == pytest.approx(1.0) and late.lr_at(100) == pytest.approx(0.0)
+    with pytest.raises(ValueError, match="decay_from"):
+        Optimisation(lr=2.0, steps=100, decay_from=1.0)
+
+
 def test_groups_by_hand():
     model = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3))
     model.register_parameter("token", nn.Parameter(torch.zeros(1, 3)))

@@ -13,10 +13,13 @@ from torch.optim import AdamW
 
 @dataclass(frozen=True)
 class Optimisation:
-    """AdamW (arXiv 1711.05101), warm-up and cosine; patterns such as "aggregator.patch_embed.*" match whole names.
+    """AdamW (arXiv 1711.05101) with warm-up, plateau and cosine.
+
+    Patterns such as "aggregator.patch_embed.*" match whole names of parameters.
 
     lr, min_lr: at the end of the warm-up, and at the end of the training.
     steps, warmup_steps: optimiser steps of the whole training, and of its linear start from 0.
+    decay_from: share of the steps after which the learning rate falls; 0: right after the warm-up.
     freeze: patterns of parameters that do not learn.
     lr_multipliers: pattern → factor on the learning rate; the first that matches counts.
     clip_norm: of the gradients of all parameters together.
@@ -28,6 +31,7 @@ class Optimisation:
     steps: int
     min_lr: float = 0.0
     warmup_steps: int = 0
+    decay_from: float = 0.0
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: float = 1.0
@@ -38,13 +42,16 @@ class Optimisation:
     def __post_init__(self):
         if self.steps < 1 or not 0 <= self.warmup_steps <= self.steps:
             raise ValueError(f"steps={self.steps} must be positive and warmup_steps={self.warmup_steps} within it")
+        if not 0 <= self.decay_from < 1:
+            raise ValueError(f"decay_from: expected a share of the steps in [0, 1), got {self.decay_from}")
 
     def lr_at(self, step: float) -> float:
         """The learning rate of a step, counted from 0, before multipliers."""
         if step < self.warmup_steps:
             return self.lr * step / self.warmup_steps
-        done = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
-        return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+        first = max(self.warmup_steps, round(self.decay_from * self.steps))
+        done = min(max((step - first) / max(self.steps - first, 1), 0.0), 1.0)
+        return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
 
     def build(self, model: nn.Module, fused: bool = False) -> AdamW:
         """Freeze what is to be frozen and make the optimiser of the rest.

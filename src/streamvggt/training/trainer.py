@@ -85,6 +85,7 @@ class Trainer:
         max_bad_steps: int = 10,
         auxiliary: Auxiliary | None = None,
         gradient_scales: Mapping[str, float] | None = None,
+        dense_share: float = 1.0,
         policy: Policy | None = None,
         stop_after: float | None = None,
         resume: bool = True,
@@ -98,9 +99,11 @@ class Trainer:
             keep: states to keep.
             ema_decay: of the moving average of the weights that is validated and saved; None: none.
             max_bad_steps: stop after this many steps in a row without a finite loss and gradient.
-            auxiliary: further losses of training, not of validation, e.g. `Correspondence`; None: none.
+            auxiliary: further losses of training, not of validation, e.g. `GeometryLosses`; None: none.
             gradient_scales: module → factor on the gradient that it sends back through its first input, e.g.
                 {"camera_head": 0.05}: how much a head may have its way with the trunk.
+            dense_share: share of a sequence's frames, drawn at random, whose depth and points are trained; the heads
+                take most of a small network's time. Validation takes all frames.
             policy: frames see only what this memory policy would hold of the past (`Policy.visible`), so that the
                 network learns with the memory that it is to stream with; it must go by numbers alone. None: all the
                 past, or all frames, as the network does.
@@ -139,7 +142,7 @@ class Trainer:
         is_main = self.accelerator.is_main_process
         self.network = model.to(self.device)  # as it is, not wrapped
         freeze_parameters(model, [f"{HEAD_PREFIXES[head]}*" for head in model.heads if head not in self.heads])
-        optimizer = optimisation.build(model, fused=self.device.type == "cuda")
+        optimizer = optimisation.build(model, fused=self.device.type in ("cpu", "cuda"))
         if isinstance(supervision, Teacher):
             supervision.model.to(self.device)
         self.encoder = shared_encoder(model, supervision)
@@ -157,6 +160,9 @@ class Trainer:
             raise ValueError(
                 "auxiliary losses need an encoder that learns; here a frozen one serves teacher and student"
             )
+        if not 0 < dense_share <= 1:
+            raise ValueError(f"dense_share: expected a share in (0, 1], got {dense_share}")
+        self.dense_share = dense_share
         for name, scale in (gradient_scales or {}).items():
             scale_gradient(model, name, scale)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
@@ -239,7 +245,9 @@ class Trainer:
             batch = next(batches)
             num_frames += batch.num_sequences * batch.num_frames
             with self.accelerator.accumulate(self.model):
-                result, _, _ = self._forward(self.model, batch, self._generator(position), self.auxiliary)
+                generator = self._generator(position)
+                frames = dense_frames(batch.num_frames, self.dense_share, generator)
+                result, _, _ = self._forward(self.model, batch, generator, self.auxiliary, frames)
                 self.accelerator.backward(result.total)
                 tally.add(result)
         norm = self._clip()
@@ -273,7 +281,14 @@ class Trainer:
                 f"last good state is {self.checkpoints.last}; try a lower learning rate or a longer warm-up"
             )
 
-    def _forward(self, model: nn.Module, batch: Batch, generator: torch.Generator, auxiliary: Auxiliary | None = None):
+    def _forward(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        generator: torch.Generator,
+        auxiliary: Auxiliary | None = None,
+        dense_frames: Sequence[int] | None = None,
+    ):
         batch = batch.to(self.device)
         queries = self.supervision.query_points(batch, generator) if "track" in self.heads else None
         heads = [head for head in self.heads if head != "track" or queries is not None]
@@ -285,7 +300,14 @@ class Trainer:
                     patches = self.encoder(batch.images)
             target = self.supervision(batch, heads, queries, patches)
             visible = None if self.policy is None else self.policy.visible(batch.num_frames)
-            prediction = model(batch.images, heads=heads, query_points=queries, visible=visible, patches=patches)
+            prediction = model(
+                batch.images,
+                heads=heads,
+                query_points=queries,
+                visible=visible,
+                patches=patches,
+                dense_frames=dense_frames,
+            )
         result = self.loss(prediction, target)
         if auxiliary is not None:
             result = result.plus(auxiliary(batch, seen, self.network))
@@ -381,6 +403,14 @@ class Trainer:
             model = self.network if self.ema is None else self.ema.module
             save_model(model, self.output_dir / name, state)
         self.accelerator.wait_for_everyone()
+
+
+def dense_frames(num_frames: int, share: float, generator: torch.Generator) -> list[int] | None:
+    """Draw the frames whose depth and points are trained, at least one; None: all."""
+    if share == 1:
+        return None
+    count = max(1, round(share * num_frames))
+    return sorted(torch.randperm(num_frames, generator=generator)[:count].tolist())
 
 
 def scale_gradient(model: nn.Module, name: str, scale: float) -> None:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from streamvggt.data.synthetic.clips import render_clips
 from streamvggt.data.synthetic.scene import STYLES
 from streamvggt.data.synthetic.world import SPLITS, SyntheticWorld
 from streamvggt.data.view import Batch
@@ -44,6 +45,15 @@ def main(arguments: list[str] | None = None) -> None:
     clip.add_argument("--size", type=int, nargs=2, default=(336, 448), metavar=("H", "W"))
     clip.add_argument("--style", choices=STYLES, default="world")
     clip.set_defaults(run=write_video)
+    render = commands.add_parser("render", help="render clips to disk for training; see ClipBatches")
+    render.add_argument("folder", type=Path, help="folder to write to; an interrupted run continues")
+    render.add_argument("--style", choices=STYLES, default="world")
+    render.add_argument("--split", choices=SPLITS, default="train")
+    render.add_argument("--seed", type=int, default=1)
+    render.add_argument("--clips", type=int, default=6144)
+    render.add_argument("--frames", type=int, default=8, help="per clip")
+    render.add_argument("--size", type=int, default=112, help="side of the square images, pixels")
+    render.set_defaults(run=write_clips)
     options = parser.parse_args(arguments)
     options.run(options)
 
@@ -78,6 +88,11 @@ def write_video(options: argparse.Namespace) -> None:
             picture = _bytes(batch.images[0, 0].permute(1, 2, 0))
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
+
+
+def write_clips(options: argparse.Namespace) -> None:
+    world = SyntheticWorld(options.split, options.seed, STYLES[options.style])
+    render_clips(options.folder, world, options.clips, options.frames, options.size)
 
 
 def contact_sheet(batch: Batch) -> np.ndarray:

@@ -7,7 +7,7 @@ World axes as in `shell.py`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -44,7 +44,9 @@ class WorldStyle:
 
 ROOMS = WorldStyle(outdoor_share=0.0, moving_share=0.0, fov=(55.0, 75.0), step=(0.2, 0.5), video_share=0.0)
 """Rooms where nothing moves, lenses of phones, frames from places well apart: what a small network learns in hours."""
-STYLES = {"world": WorldStyle(), "rooms": ROOMS}
+VIDEO = replace(ROOMS, step=(0.04, 0.15), video_share=0.3)
+"""The same rooms in small steps of 2 to 8 degrees, as in a hand-held video."""
+STYLES = {"world": WorldStyle(), "rooms": ROOMS, "video": VIDEO}
 
 
 @dataclass(frozen=True)

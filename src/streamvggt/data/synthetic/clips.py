@@ -1,0 +1,225 @@
+"""Clips of the procedural world rendered to disk once, and training batches cut from them.
+
+    python -m streamvggt.data.synthetic render ../data/train/world/rooms --style rooms --clips 6144 --frames 8
+
+Rendering takes longer than a small network needs to learn from an image, so each rendered image is used several times,
+in different windows, orders and colors. A folder holds shards of 64 clips: `00000/images.npy`, ….
+
+N clips · S frames · H×W pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from streamvggt.data.synthetic.world import SyntheticWorld
+from streamvggt.data.view import Batch
+from streamvggt.files import atomic_folder, atomic_write
+
+CLIPS_PER_SHARD = 64
+CLIPS_AT_ONCE = 8
+"""Clips that are rendered together."""
+RECORD = "clips.json"
+
+
+def render_clips(folder: Path, world: SyntheticWorld, num_clips: int, num_frames: int, size: int) -> None:
+    """Render square clips to `folder`, shard by shard. Shards that exist are kept, so an interrupted run continues.
+
+    Args:
+        num_clips: Number of clips, rounded up to whole shards.
+        num_frames: Number of frames per clip.
+        size: Side of the images in pixels.
+
+    Raises:
+        ValueError: If the folder holds clips with other settings.
+    """
+    settings = {"split": world.split, "seed": world.seed, "style": asdict(world.style)}
+    settings = json.loads(json.dumps({**settings, "num_frames": num_frames, "size": size}))
+    if (folder / RECORD).exists():
+        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if found != settings:
+            raise ValueError(f"{folder}: expected clips with {settings}, got {found}. Choose another folder.")
+    with atomic_write(folder / RECORD) as path:
+        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    shards = [folder / f"{number:05d}" for number in range(-(-num_clips // CLIPS_PER_SHARD))]
+    with tqdm(total=len(shards) * CLIPS_PER_SHARD * num_frames, unit="image", disable=None) as bar:
+        for number, shard in enumerate(shards):
+            if not shard.exists():
+                parts = []
+                for index in range(CLIPS_PER_SHARD // CLIPS_AT_ONCE):
+                    index += number * CLIPS_PER_SHARD // CLIPS_AT_ONCE
+                    parts.append(_arrays(world.batch(index, CLIPS_AT_ONCE, num_frames, size, size)))
+                with atomic_folder(shard, "images.npy") as unfinished:
+                    for name in parts[0]:
+                        np.save(unfinished / f"{name}.npy", np.concatenate([part[name] for part in parts]))
+            bar.update(CLIPS_PER_SHARD * num_frames)
+
+
+def _arrays(batch: Batch) -> dict[str, np.ndarray]:
+    """What is stored: images as bytes, depth in half precision (0 where unknown), cameras exactly."""
+    return {
+        "images": (batch.images * 255).round().byte().numpy(),
+        "depth": torch.where(batch.valid, batch.depth, 0).half().numpy(),
+        "intrinsics": batch.intrinsics.numpy(),
+        "cam_from_world": batch.cam_from_world.numpy(),
+    }
+
+
+@dataclass(frozen=True)
+class ClipBatches:
+    """Training batches cut from rendered clips. Batch k is the same whenever and wherever it is asked for.
+
+    Every sequence is a window of a clip: its stride, order (forward, backward or shuffled), mirror image, color
+    channels, brightness and contrast are drawn at random.
+
+    root: Folder that holds folders of `render_clips`.
+    shares: Name of a folder → share of the batches.
+    num_frames: Lengths of sequences; each batch draws one.
+    growth: Number of batches over which the longest length and the largest stride grow to their full size; 0: at
+        once. Poses of two near frames are learned first, and longer sequences build on them.
+    max_images: Images per batch; as many sequences as fit.
+    aspects: Height over width; each batch draws one and is cropped to it.
+    patch_size: Sides of cropped images are multiples of it.
+    shuffled, backward: Shares of the sequences.
+    max_stride: Largest step, in frames of the clip, between frames of a sequence.
+    """
+
+    root: str
+    shares: Mapping[str, float]
+    num_frames: Sequence[int] = (2, 3, 4, 8)
+    growth: int = 0
+    max_images: int = 8
+    aspects: Sequence[float] = (1.0,)
+    patch_size: int = 14
+    seed: int = 0
+    shuffled: float = 0.3
+    backward: float = 0.3
+    max_stride: int = 4
+
+    def __post_init__(self):
+        if not 1 <= min(self.num_frames) <= max(self.num_frames) <= self.max_images:
+            raise ValueError(f"num_frames: expected lengths in 1 … max_images={self.max_images}, got {self.num_frames}")
+        longest = max(_clip_length(folder) for folder in self._folders)
+        if longest < max(self.num_frames):
+            raise ValueError(f"num_frames: expected at most {longest} (the longest clips), got {max(self.num_frames)}")
+
+    def __getitem__(self, index: int) -> Batch:
+        draw = np.random.default_rng([self.seed, index])
+        length = int(draw.choice(self._lengths(index)))
+        shards = _shards(self._folder(draw, length))
+        stride = round(1 + (self.max_stride - 1) * self._grown(index))
+        windows = [self._window(shards, draw, length, stride) for _ in range(max(1, self.max_images // length))]
+        arrays = {name: torch.from_numpy(np.stack([w[name] for w in windows])) for name in windows[0]}
+        images, depth, intrinsics, poses = (arrays[n] for n in ("images", "depth", "intrinsics", "cam_from_world"))
+        images, depth = images.float() / 255, depth.float()
+        for number in range(len(windows)):
+            if draw.random() < 0.5:
+                images[number], depth[number], poses[number] = mirrored(images[number], depth[number], poses[number])
+            images[number] = recolored(images[number], draw)
+        images, depth, intrinsics = self._cropped(images, depth, intrinsics, float(draw.choice(self.aspects)))
+        valid = depth > 0
+        return Batch(images, depth, valid, ~valid, intrinsics, poses, torch.ones(len(windows), dtype=torch.bool))
+
+    def describe(self) -> str:
+        counts = [sum(len(shard["images"]) for shard in _shards(f)) * _clip_length(f) for f in self._folders]
+        said = [f"{name} ({count:,} images)" for name, count in zip(self.shares, counts, strict=True)]
+        return "rendered clips: " + ", ".join(said)
+
+    @property
+    def _folders(self) -> list[str]:
+        return [f"{self.root}/{name}" for name in self.shares]
+
+    def _grown(self, index: int) -> float:
+        return min(index / self.growth, 1.0) if self.growth else 1.0
+
+    def _lengths(self, index: int) -> list[int]:
+        least, largest = min(self.num_frames), max(self.num_frames)
+        longest = least + (largest - least) * self._grown(index)
+        return [length for length in self.num_frames if length <= longest]
+
+    def _folder(self, draw: np.random.Generator, length: int) -> str:
+        """One of the folders whose clips are long enough."""
+        shares = [
+            share if _clip_length(folder) >= length else 0.0
+            for folder, share in zip(self._folders, self.shares.values(), strict=True)
+        ]
+        return self._folders[int(draw.choice(len(shares), p=np.array(shares) / sum(shares)))]
+
+    def _window(
+        self, shards: list[dict[str, np.ndarray]], draw: np.random.Generator, length: int, max_stride: int
+    ) -> dict[str, np.ndarray]:
+        shard = shards[int(draw.integers(len(shards)))]
+        clip, clip_length = int(draw.integers(len(shard["images"]))), shard["images"].shape[1]
+        stride = int(draw.integers(1, min(max_stride, (clip_length - 1) // max(length - 1, 1)) + 1))
+        span = (length - 1) * stride + 1
+        first = int(draw.integers(clip_length - span + 1))
+        frames = np.arange(first, first + span, stride)
+        order = draw.random()
+        if order < self.backward:
+            frames = frames[::-1]
+        elif order < self.backward + self.shuffled:
+            frames = draw.permutation(frames)
+        return {name: array[clip][frames] for name, array in shard.items()}
+
+    def _cropped(self, images: Tensor, depth: Tensor, intrinsics: Tensor, aspect: float) -> tuple[Tensor, ...]:
+        """The middle of square images, at this height over width."""
+        size = images.shape[-1]
+        shorter = max(round(size * min(aspect, 1 / aspect) / self.patch_size), 1) * self.patch_size
+        height, width = (shorter, size) if aspect < 1 else (size, shorter)
+        top, left = (size - height) // 2, (size - width) // 2
+        intrinsics = intrinsics.clone()
+        intrinsics[..., :2, 2] -= torch.tensor([left, top])
+        area = (..., slice(top, top + height), slice(left, left + width))
+        return images[area], depth[area], intrinsics
+
+
+@cache
+def _shards(folder: str) -> list[dict[str, np.ndarray]]:
+    """Memory maps of a folder's shards."""
+    names = sorted(path for path in Path(folder).glob("[0-9]*") if path.is_dir())
+    if not names:
+        raise FileNotFoundError(
+            f"{folder}: expected rendered clips, got none. Run: python -m streamvggt.data.synthetic render {folder}"
+        )
+    return [{path.stem: np.load(path, mmap_mode="r") for path in sorted(name.glob("*.npy"))} for name in names]
+
+
+def _clip_length(folder: str) -> int:
+    return _shards(folder)[0]["images"].shape[1]
+
+
+def mirrored(images: Tensor, depth: Tensor, cam_from_world: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mirror a sequence left to right: the world is mirrored in x, and cameras and pixels with it.
+
+    With the principal point at W/2, column c becomes column W - c; column 0 has no partner and repeats its neighbor.
+
+    Args:
+        images: (S, 3, H, W)
+        depth: (S, H, W)
+        cam_from_world: (S, 3, 4)
+    """
+    width = images.shape[-1]
+    columns = (width - torch.arange(width)).clamp(max=width - 1)
+    sign = torch.tensor([-1.0, 1.0, 1.0])
+    rotation, translation = cam_from_world.split([3, 1], -1)
+    poses = torch.cat([sign[:, None] * rotation * sign, sign[:, None] * translation], -1)
+    return images[..., columns], depth[..., columns], poses
+
+
+def recolored(images: Tensor, draw: np.random.Generator) -> Tensor:
+    """Vary color channels, contrast and brightness of a sequence, and slightly those of each frame. (S, 3, H, W)"""
+    if draw.random() < 0.5:
+        images = images[:, torch.from_numpy(draw.permutation(3))]
+    mean = images.mean()
+    images = (images - mean) * draw.uniform(0.75, 1.3) + mean * draw.uniform(0.75, 1.3)
+    tint = torch.from_numpy(draw.uniform(0.93, 1.07, (len(images), 3, 1, 1))).float()
+    return (images * tint).clamp(0, 1)
