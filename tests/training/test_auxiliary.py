@@ -9,10 +9,10 @@ import torch
 from streamvggt.data.synthetic.scene import WorldStyle
 from streamvggt.data.synthetic.world import SyntheticWorld
 from streamvggt.data.view import Batch
+from streamvggt.losses.camera import CameraTerm
 from streamvggt.losses.distill import DistillLoss
 from streamvggt.losses.multitask import MultiTaskLoss
 from streamvggt.training.auxiliary import (
-    REST_POSE,
     GeometryLosses,
     Targets,
     attention_error,
@@ -143,10 +143,23 @@ def test_tokens_that_hold_the_geometry_cost_nothing(rooms):
     tokens = torch.where(rooms.valid[:, :, 7::14, 7::14].flatten(2, 3)[..., None], tokens, 99.0)
     assert deep_error(tokens, known, 14) < 1e-5
     assert deep_error(tokens + 0.1, known, 14) > 0.1
-    camera = torch.zeros(6, 3, 16)
-    camera[..., :9] = known.prediction.pose_enc - torch.tensor(REST_POSE)
-    assert camera_error(camera, known) < 1e-6
-    assert camera_error(camera * 0, known) > 0.05
+
+
+def test_poses_are_read_from_earlier_blocks_by_the_networks_own_head(rooms, fresh):
+    """The error of several blocks is the mean of each block's, and that of the last one is the network's own."""
+    model = fresh("all")
+    known = Measurements()(rooms, ("camera", "depth", "points"), None, None)
+    losses = GeometryLosses(layers=(0, 1))
+    with losses.watch(model) as seen:
+        prediction = model(rooms.images, heads=("camera",))
+    last = len(seen.across) - 1
+    tokens = [
+        torch.cat([seen.within[i].view(6, 3, -1, 32)[:, :, 0], seen.across[i].view(6, 3, -1, 32)[:, :, 0]], -1)
+        for i in (0, last)
+    ]
+    own = CameraTerm(weight=1.0, error="l1")(prediction, known)
+    torch.testing.assert_close(camera_error(tokens[1:], known, model), own)
+    torch.testing.assert_close(camera_error(tokens, known, model), (camera_error(tokens[:1], known, model) + own) / 2)
 
 
 def test_training_alone_knows_of_it(tmp_path, planes, fresh):

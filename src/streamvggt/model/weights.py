@@ -146,6 +146,7 @@ def fresh_model(
     seed: int = 0,
     encoder: str | os.PathLike | None = None,
     xfeat_weights: str | os.PathLike | None = None,
+    sharpness: float = 1.0,
     **arguments,
 ) -> VGGT:
     """A network with fresh weights, to be trained from scratch.
@@ -154,9 +155,14 @@ def fresh_model(
         seed: of the weights; the caller's random state is left alone.
         encoder: a DINOv2 checkpoint to fill the patch encoder from; None: fresh as well.
         xfeat_weights: the published XFeat checkpoint for a network with `xfeat=True`; None: fresh as well.
+        sharpness: factor on the normalized queries of the global blocks: with 1, no attention of a fresh network can
+            single out one patch among hundreds.
         arguments: of `VGGT`.
     """
     model = _seeded({"sees": "all", **arguments}, "fresh_model", seed)
+    with torch.no_grad():
+        for block in model.aggregator.global_blocks:
+            block.attn.q_norm.weight.mul_(sharpness)
     if encoder is not None:
         load_encoder(model, encoder)
     if xfeat_weights is not None:

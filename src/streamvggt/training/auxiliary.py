@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from streamvggt.data.view import Batch
 from streamvggt.geometry.pointmap import unproject
+from streamvggt.layers.attention import SeePast, see_all
 from streamvggt.losses.camera import CameraTerm
 from streamvggt.losses.target import Target
 from streamvggt.losses.terms import masked_mean
@@ -27,8 +28,6 @@ from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction
 from streamvggt.training.supervision import Measurements
 
-REST_POSE = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.1, 1.1)
-"""Pose encoding that a camera token of zeros stands for: no motion, a common field of view."""
 PLACE, POINT, LOG_DEPTH = slice(0, 2), slice(2, 5), 5
 """Channels of the patch tokens that are read out after each global block."""
 NEAREST = 0.1
@@ -53,13 +52,14 @@ class Seen:
     """What was recorded in one forward pass.
 
     queries, keys: of the supervised global blocks. (B, N, S·P, D)
-    tokens: after every global block. (B, S·P, C)
+    within, across: tokens after every frame block and after every global block. (B·S, P, C), (B, S·P, C)
     features: of the encoder. (B·S, h·w, C + …)
     """
 
     queries: dict[int, Tensor] = field(default_factory=dict)
     keys: dict[int, Tensor] = field(default_factory=dict)
-    tokens: dict[int, Tensor] = field(default_factory=dict)
+    within: dict[int, Tensor] = field(default_factory=dict)
+    across: dict[int, Tensor] = field(default_factory=dict)
     features: Tensor | None = None
 
 
@@ -72,8 +72,8 @@ class GeometryLosses:
     order of the later frames, so none of them is special. Targets are bilinear in the four nearest patches. The first
     `channels` of the encoder's features are trained to find the match in every other frame (InfoNCE, arXiv
     1807.03748). After every global block, fixed channels of the patch tokens are trained to be the patch's place in
-    the first frame (in `layers` and the last block), its point in the first camera and its log depth; those of the
-    camera token to be the pose encoding.
+    the first frame (in `layers` and the last block), its point in the first camera and its log depth, and the
+    network's own camera head is trained to read poses from the camera tokens, as from those of the last block.
 
     attention, place, features, deep, camera: Weights; those of the last two are shared among the blocks.
     layers: Global blocks whose attention is supervised.
@@ -116,16 +116,17 @@ class GeometryLosses:
 
             return before
 
-        def note_tokens(layer):
+        def note_tokens(kept, layer):
             def after(module, inputs, output):
-                seen.tokens[layer] = output
+                kept[layer] = output
 
             return after
 
-        blocks = network.aggregator.global_blocks
+        frame_blocks, blocks = network.aggregator.frame_blocks, network.aggregator.global_blocks
         handles = [network.aggregator.patch_embed.register_forward_hook(note_features)]
         handles += [blocks[layer].attn.register_forward_pre_hook(note_attention(layer)) for layer in self.layers]
-        handles += [block.register_forward_hook(note_tokens(layer)) for layer, block in enumerate(blocks)]
+        for kept, some in ((seen.within, frame_blocks), (seen.across, blocks)):
+            handles += [block.register_forward_hook(note_tokens(kept, i)) for i, block in enumerate(some)]
         try:
             yield seen
         finally:
@@ -145,20 +146,23 @@ class GeometryLosses:
                 attention_error(seen.queries[layer].float(), seen.keys[layer].float(), targets, special, causal)
                 for layer in self.layers
             ]
-            tokens = [seen.tokens[layer].float().unflatten(1, (batch.num_frames, -1)) for layer in sorted(seen.tokens)]
+            tokens = [
+                seen.across[layer].float().unflatten(1, (batch.num_frames, -1)) for layer in range(len(seen.across))
+            ]
             last = len(tokens) - 1
             places = [
                 place_error(tokens[layer][:, :, special:, PLACE], matches, causal) for layer in {*self.layers, last}
             ]
             known = Measurements()(batch, ("camera", "depth", "points"), None, None)
             deep = [deep_error(layer[:, :, special:], known, network.patch_size) for layer in tokens]
-            cameras = [camera_error(layer[:, :, 0], known) for layer in tokens]
+            within = [seen.within[layer].float().view_as(tokens[layer]) for layer in range(last)]
+            early = [torch.cat([w[:, :, 0], x[:, :, 0]], -1) for w, x in zip(within, tokens[:-1], strict=True)]
             return {
                 "attention": self.attention * sum(attention),
                 "place": self.place * sum(places),
                 "features": self.features * feature_error(features, targets, self.temperature),
                 "deep": self.deep * sum(deep) / len(deep),
-                "deep_camera": self.camera * sum(cameras) / len(cameras),
+                "deep_camera": self.camera * camera_error(early, known, network),
             }
 
 
@@ -293,11 +297,21 @@ def deep_error(tokens: Tensor, known: Target, patch_size: int) -> Tensor:
     return masked_mean(torch.where(valid, point_error + depth_error, 0), valid)
 
 
-def camera_error(tokens: Tensor, known: Target) -> Tensor:
-    """Error of the pose encoding as read from camera tokens. (B, S, C) → ()"""
-    rest = torch.tensor(REST_POSE, device=tokens.device)
-    read = Prediction(known.prediction.image_size, pose_enc=tokens[..., : len(REST_POSE)] + rest)
-    return CameraTerm(weight=1.0, error="l1")(read, known)
+def camera_error(camera_tokens: Sequence[Tensor], known: Target, network: VGGT) -> Tensor:
+    """Mean error of the poses that the camera head reads from the camera tokens of several blocks.
+
+    Args:
+        camera_tokens: Of each block, after its frame block and after its global block. (B, S, 2C) each
+    """
+    batch, num_frames = camera_tokens[0].shape[:2]
+    pattern = SeePast(num_frames) if network.sees == "past" else see_all
+    stages = network.camera_head(torch.cat(list(camera_tokens)), [[pattern] * len(network.camera_head.trunk)])
+    errors = []
+    for start in range(0, batch * len(camera_tokens), batch):
+        mine = tuple(stage[start : start + batch] for stage in stages)
+        read = Prediction(known.prediction.image_size, pose_enc=mine[-1], pose_enc_stages=mine)
+        errors.append(CameraTerm(weight=1.0, error="l1")(read, known))
+    return sum(errors) / len(errors)
 
 
 def _in_sight(num_frames: int, causal: bool, device: torch.device) -> Tensor:
