@@ -27,3 +27,4 @@ class Frame:
     original_from_image: np.ndarray
     content: tuple[int, int, int, int]
     time: float | None = None
+    valid: Tensor | None = None

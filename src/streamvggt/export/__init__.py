@@ -10,9 +10,11 @@ EXPORTERS["glb"](Result("out"), Path("out"), PointFilter(conf_percentile=30))
 from collections.abc import Callable
 from pathlib import Path
 
+from streamvggt.export.check import check_result
 from streamvggt.export.colmap import export_colmap
 from streamvggt.export.corrections import Corrections, write_corrections
 from streamvggt.export.depth import export_depth
+from streamvggt.export.frame_file import DamagedResult
 from streamvggt.export.glb import export_glb
 from streamvggt.export.ply import export_ply
 from streamvggt.export.points import PointCloud, PointFilter, merged_points
@@ -34,12 +36,14 @@ EXPORTERS: dict[str, Callable[[Result, Path, PointFilter], Path]] = {
 __all__ = [
     "EXPORTERS",
     "Corrections",
+    "DamagedResult",
     "FrameCamera",
     "PointCloud",
     "PointFilter",
     "Result",
     "ResultFrame",
     "ResultWriter",
+    "check_result",
     "export_colmap",
     "export_depth",
     "export_glb",
