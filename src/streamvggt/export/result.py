@@ -85,7 +85,7 @@ class ResultFrame(FrameCamera):
     """All that is stored of one frame; what the heads that ran did not say is None.
 
     image: as the network saw it, RGB, uint8. (H, W, 3)
-    valid: where the image shows something, inside `content`; None: everywhere there. Bool. (H, W)
+    valid: pixels that show something (`Frame.valid`); None: all of `content`. Bool. (H, W)
     depth: distance along the optical axis. (H, W)
     points: the point head's world coordinates. (H, W, 3)
     depth_conf, points_conf: confidence ≥ 1. (H, W)
