@@ -30,8 +30,8 @@ def opened(glb: bytes) -> tuple[dict, bytes]:
 def accessor(tree: dict, content: bytes, number: int) -> np.ndarray:
     said = tree["accessors"][number]
     view = tree["bufferViews"][said["bufferView"]]
-    dtype = {5126: "<f4", 5123: "<u2", 5125: "<u4"}[said["componentType"]]
-    width = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}[said["type"]]
+    dtype = {5126: "<f4", 5125: "<u4"}[said["componentType"]]
+    width = {"SCALAR": 1, "VEC3": 3}[said["type"]]
     part = content[view["byteOffset"] : view["byteOffset"] + view["byteLength"]]
     return np.frombuffer(part, dtype).reshape(said["count"], width)
 
@@ -78,7 +78,7 @@ def test_frusta_change_colour_along_time(result):
     path = EXPORTERS["glb"](result, result.folder, ALL)
     tree, content = opened(path.read_bytes())
     (mesh,) = (mesh for mesh in tree["meshes"] if mesh["name"] == "cameras")
-    colors = accessor(tree, content, mesh["primitives"][0]["attributes"]["COLOR_0"]).reshape(len(result), -1, 4)
+    colors = accessor(tree, content, mesh["primitives"][0]["attributes"]["COLOR_0"]).reshape(len(result), -1, 3)
     assert (colors == colors[:, :1]).all() and len(np.unique(colors[:, 0], axis=0)) == len(result)
     assert tree["extensionsUsed"] == ["KHR_materials_unlit"]
     assert len(unit_frustum().split()) == 8  # bars
@@ -91,15 +91,16 @@ def test_glb_colors_are_those_of_the_cloud(result):
     cloud, attributes = merged_points(result, ALL), primitive["attributes"]
     assert primitive["mode"] == 0 and "indices" not in primitive
     np.testing.assert_array_equal(accessor(tree, content, attributes["POSITION"]) * FLIP, cloud.points)
-    light = accessor(tree, content, attributes["COLOR_0"]) / 65535
-    np.testing.assert_array_equal(srgb(light[:, :3]), cloud.colors)
-    assert (light[:, 3] == 1).all()
+    light = accessor(tree, content, attributes["COLOR_0"])
+    np.testing.assert_array_equal(srgb(light), cloud.colors)
+    read = trimesh.load(result.folder / "scene.glb", process=False).geometry["points"].colors[:, :3]
+    np.testing.assert_allclose(read, 255 * light, atol=0.51)  # a reader that keeps 8 bits
 
 
 def test_glb_keeps_all_levels_of_dark_colors_apart():
     levels = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1)
     tree, content = opened(glb_bytes([Shape("grey", np.zeros((256, 3), np.float32), levels)]))
-    light = accessor(tree, content, 1)[:, 0] / 65535
+    light = accessor(tree, content, 1)[:, 0]
     np.testing.assert_array_equal(srgb(light), np.arange(256))
 
 
@@ -119,7 +120,7 @@ def test_glb_says_what_each_buffer_view_is_for(result):
     for mesh in tree["meshes"]:
         for primitive in mesh["primitives"]:
             position = tree["accessors"][primitive["attributes"]["POSITION"]]
-            assert "min" in position and tree["accessors"][primitive["attributes"]["COLOR_0"]]["normalized"]
+            assert "min" in position and "max" in position
             if "indices" in primitive:
                 assert accessor(tree, content, primitive["indices"]).max() < position["count"]
 

@@ -196,6 +196,10 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
         num_done=num_done,
     )
 
+    if record.has_ended and (problems := check_result(Result(arguments.out))):
+        raise DamagedResult(
+            f"{len(problems)} of {num_done} images cannot be used; the first: {problems[0]}. Put them back"
+        )
     if not record.has_ended and not stream(frames, session, arguments.out, record, num_done > 0):
         done = record.content["frames"]["done"]
         tqdm.write(
@@ -204,12 +208,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
         return 130
     kept = f"All frames are kept in {arguments.out}; `streamvggt export {arguments.out}` makes files of them"
     try:
-        result = Result(arguments.out)
-        if record.has_ended and (problems := check_result(result)):
-            raise DamagedResult(
-                f"{len(problems)} of {len(result)} images cannot be used; the first: {problems[0]}. Put them back"
-            )
-        paths, failures = write_exports(result, arguments.out, arguments)
+        paths, failures = write_exports(Result(arguments.out), arguments.out, arguments)
     except BaseException:
         tqdm.write(kept)
         raise

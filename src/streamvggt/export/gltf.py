@@ -1,4 +1,4 @@
-"""Coloured points and triangles as a binary glTF 2.0 file, with colours as precise as a vertex can have them.
+"""Coloured points and triangles as a binary glTF 2.0 file.
 
 https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 POINTS, TRIANGLES = 0, 4  # modes of a primitive
 VERTICES, INDICES = 34962, 34963  # targets of a buffer view
-FLOAT, UNSIGNED_SHORT, UNSIGNED_INT = 5126, 5123, 5125  # types of a component
+FLOAT, UNSIGNED_INT = 5126, 5125  # types of a component
 JSON_CHUNK, BINARY_CHUNK = 0x4E4F534A, 0x004E4942
 
 
@@ -36,10 +36,8 @@ def glb_bytes(shapes: Sequence[Shape]) -> bytes:
     buffer = Buffer()
     meshes = []
     for shape in shapes:
-        position = buffer.add(
-            shape.positions.astype("<f4"), FLOAT, VERTICES, min=shape.positions.min(0), max=shape.positions.max(0)
-        )
-        color = buffer.add(linear_rgba(shape.colors), UNSIGNED_SHORT, VERTICES, normalized=True)
+        position = buffer.add(shape.positions.astype("<f4"), FLOAT, VERTICES, has_bounds=True)
+        color = buffer.add(linear_from_srgb(shape.colors), FLOAT, VERTICES)
         primitive = {"attributes": {"POSITION": position, "COLOR_0": color}, "material": 0, "mode": POINTS}
         if shape.triangles is not None:
             primitive["indices"] = buffer.add(shape.triangles.astype("<u4").ravel(), UNSIGNED_INT, INDICES)
@@ -73,39 +71,30 @@ class Buffer:
         self.views: list[dict] = []
         self.accessors: list[dict] = []
 
-    def add(
-        self,
-        array: np.ndarray,
-        component_type: int,
-        target: int,
-        *,
-        normalized: bool = False,
-        min: np.ndarray | None = None,
-        max: np.ndarray | None = None,
-    ) -> int:
-        """Append vectors (N, 3 or 4) or numbers (N,) whose rows are whole multiples of four bytes; their accessor."""
+    def add(self, array: np.ndarray, component_type: int, target: int, has_bounds: bool = False) -> int:
+        """Append vectors (N, 3) or numbers (N,) of four bytes each; the number of their accessor."""
         offset = sum(view["byteLength"] for view in self.views)
         self.views.append({"buffer": 0, "byteOffset": offset, "byteLength": array.nbytes, "target": target})
         kind = "SCALAR" if array.ndim == 1 else f"VEC{array.shape[1]}"
-        accessor = {
-            "bufferView": len(self.views) - 1,
-            "componentType": component_type,
-            "count": len(array),
-            "type": kind,
-            **({"normalized": True} if normalized else {}),
-            **({} if min is None or max is None else {"min": min.tolist(), "max": max.tolist()}),
-        }
-        self.parts.append(np.ascontiguousarray(array).tobytes())
-        self.accessors.append(accessor)
+        bounds = {"min": array.min(0).tolist(), "max": array.max(0).tolist()} if has_bounds else {}
+        self.accessors.append(
+            {
+                "bufferView": len(self.views) - 1,
+                "componentType": component_type,
+                "count": len(array),
+                "type": kind,
+                **bounds,
+            }
+        )
+        self.parts.append(array.tobytes())
         return len(self.accessors) - 1
 
 
-def linear_rgba(colors: np.ndarray) -> np.ndarray:
-    """Light of photo colours, opaque, in 16 bits, where the 256 levels of a photo stay apart; uint8 (N, 3) to (N, 4).
+def linear_from_srgb(colors: np.ndarray) -> np.ndarray:
+    """Light of photo colours in [0, 1], float32: glTF's vertex colours are linear, and 8 bits would crush dark ones.
 
-    Colours of glTF's vertices are linear.
+    Readers take floats for what they are; some cut 16-bit numbers to 8. uint8 to float32, any shape.
     """
     value = np.arange(256) / 255
     light = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-    levels = (light * 65535).round().astype("<u2")
-    return np.concatenate([levels[colors], np.full((len(colors), 1), 65535, "<u2")], 1)
+    return light.astype("<f4")[colors]
