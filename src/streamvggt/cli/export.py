@@ -126,7 +126,7 @@ def check_frames(arguments: argparse.Namespace, most: int | None) -> None:
     """Refuse a range of frames that a result of at most `most` frames cannot have."""
     needs_points = POINT_EXPORTS & set(arguments.export)
     if needs_points and most is not None and not point_filter(arguments).selects_some(most):
-        raise ValueError(f"--frames: none of the {most} frames is in the range {arguments.frames}")
+        raise ValueError(f"--frames: none of the {most} frames is in the range {arguments.frames}; choose others")
 
 
 def check_writable(folder: Path) -> None:

@@ -66,7 +66,7 @@ class PointFilter:
         if self.frames[2] is not None and self.frames[2] < 1:
             raise ValueError(f"the step between frames is at least 1, not {self.frames[2]}")
         if not self.selects_some():
-            raise ValueError(f"no frame of any result is in the range {self.frames}")
+            raise ValueError(f"no frame of any result is in the range {self.frames}: choose a start before the stop")
         if self.max_points < 1:
             raise ValueError(f"at least one point must be allowed, not {self.max_points}")
 
