@@ -9,6 +9,7 @@ from networks import tiny
 from PIL import Image
 
 from streamvggt.cli import main
+from streamvggt.export import colmap
 from streamvggt.stream.session import StreamSession
 
 
@@ -70,3 +71,9 @@ def pushed(monkeypatch) -> list[str]:
     names, push = [], StreamSession.push
     monkeypatch.setattr(StreamSession, "push", lambda self, frame: names.append(frame.name) or push(self, frame))
     return names
+
+
+@pytest.fixture
+def points_seen_once(monkeypatch):
+    """COLMAP exports keep points that one photo sees: the untrained network puts none where two see it."""
+    monkeypatch.setattr(colmap, "LEAST_OBSERVATIONS", 1)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import trimesh
 
+from streamvggt.export import EXPORTERS
 from streamvggt.model.vggt import VGGT
 
 
@@ -43,7 +44,10 @@ def test_all_exports_into_another_folder(command, result, tmp_path):
     before = sorted(result.rglob("*"))
     other = tmp_path / "made" / "for" / "it"
     for _ in range(2):  # the second time replaces what the first one wrote
-        assert command("export", result, "--out", other, "--export", "glb,ply,colmap,tum,depth,video")[0] == 0
+        status, said = command("export", result, "--out", other, "--export", "colmap,glb,ply,tum,depth,video")
+        # The untrained network puts no point where two photos of noise see it.
+        assert status == 1 and said.count("error: ") == 1
+        assert "--export colmap: no point is seen by two frames" in said and str(other / "colmap") in said
     names = {path.name for path in other.iterdir()}
     assert names == {"scene.glb", "points.ply", "colmap", "trajectory.txt", "depth", "preview.mp4"}
     assert sorted(result.rglob("*")) == before
@@ -72,6 +76,7 @@ def test_a_folder_of_the_user_is_not_replaced(command, result, tmp_path):
         (["--export", "stl"], "'stl' is unknown; choose of glb,ply,colmap,tum,depth,video, or none"),
         (["--points", "head"], "--points head needs the point head: add points to --heads"),
         (["--conf", "100"], "at least 0 and below 100, not 100"),
+        (["--frames", "5:2"], "no frame of any result is in the range (5, 2, None)"),
         (["--frames", "9:12"], "none of the 4 frames is in the range (9, 12, None)"),
         (["--frames", "::-1"], "the step between frames is at least 1, not -1"),
         (["--max-points", "0"], "at least one point must be allowed"),
@@ -89,6 +94,62 @@ def test_a_folder_that_is_no_result(command, photos, result):
     (result / "frames" / "000001.npz").write_bytes(b"half")
     status, said = command("export", result)
     assert status == 1 and "cannot read" in said and "000001.npz" in said
+
+
+def changed(path, **fields) -> None:
+    with np.load(path) as arrays:
+        np.savez(path, **{**arrays, **fields})
+
+
+@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "..", "a/b", "a\\b", "C:x", "", "a\nb"])
+def test_a_name_that_leads_out_of_the_folder_is_refused(command, result, tmp_path, name):
+    changed(result / "frames" / "000002.npz", name=name)
+    before = sorted(tmp_path.rglob("*"))
+    for kind in ("depth", "colmap", "tum"):
+        status, said = command("export", result, "--export", kind)
+        assert status == 1 and "000002.npz" in said and f"expected a plain file name, got {name!r}" in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_damage_is_noticed_whatever_is_exported(command, result):
+    """The trajectory needs no depth, but a damaged result is not passed on silently."""
+    path = result / "frames" / "000001.npz"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"depth.npy") + 5000] ^= 1  # in the numbers
+    path.write_bytes(content)
+    status, said = command("export", result, "--export", "tum")
+    assert status == 1 and "cannot read" in said and "000001.npz" in said and "go on with --resume" in said
+
+
+def test_a_missing_image_is_told_and_stops_what_needs_it(command, result):
+    (result / "images" / "photo_2.jpg").unlink()
+    status, said = command("export", result, "--export", "tum")
+    assert status == 0 and "1 of 4 images cannot be used" in said and "photo_2.jpg is missing" in said
+    status, said = command("export", result, "--export", "colmap,ply")
+    assert status == 1 and "error: --export colmap: 1 of 4 images cannot be used" in said
+    assert (result / "points.ply").exists() and not (result / "colmap").exists()
+
+
+def test_without_depth_the_rest_is_written(command, result, tmp_path):
+    for path in (result / "frames").iterdir():
+        changed(path, depth=np.full((42, 56), np.nan, np.float32))
+    other = tmp_path / "other"
+    status, said = command("export", result, "--out", other, "--export", "glb,ply,colmap,depth,video,tum")
+    assert status == 1
+    for kind in ("glb", "ply", "colmap"):
+        assert f"error: --export {kind}: no points are left" in said
+    for kind in ("depth", "video"):
+        assert f"error: --export {kind}: no frame has a depth" in said
+    assert {path.name for path in other.iterdir()} == {"scene.glb", "colmap", "preview.mp4", "trajectory.txt"}
+
+
+def test_an_export_that_fails_does_not_stop_the_others(command, result, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("Unable to cast Python instance")
+
+    monkeypatch.setitem(EXPORTERS, "colmap", broken)
+    status, said = command("export", result, "--export", "colmap,ply")
+    assert status == 1 and "error: --export colmap: Unable to cast" in said and (result / "points.ply").exists()
 
 
 def test_the_record_of_the_run_stays(command, result):

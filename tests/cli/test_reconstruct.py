@@ -56,7 +56,7 @@ def full_disk(*_, **__):
 # What a run leaves behind
 
 
-def test_everything_is_written_and_explains_itself(reconstruct, photos, weights, tmp_path):
+def test_everything_is_written_and_explains_itself(reconstruct, photos, weights, points_seen_once, tmp_path):
     status, said = reconstruct(photos, "--export", "glb,ply,colmap,tum,depth,video", "--conf", 30)
     out = tmp_path / "out"
     assert status == 0 and "6 frames" in said and "frame/s" in said and "memory" in said
@@ -94,7 +94,7 @@ def test_photos_and_the_video_of_them_give_the_same(command, options, photos, tm
     assert [frame.time for frame in Result(tmp_path / "b")] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5], abs=1e-3)
 
 
-def test_photos_of_different_sizes_are_padded_to_one(reconstruct, photos, tmp_path):
+def test_photos_of_different_sizes_are_padded_to_one(reconstruct, photos, points_seen_once, tmp_path):
     mixed = tmp_path / "mixed"
     mixed.mkdir()
     for number, size in enumerate([(56, 42), (56, 28), (112, 28)]):
@@ -431,6 +431,59 @@ def test_a_full_disk_while_exporting(reconstruct, photos, pushed, tmp_path, monk
         assert record_of(out)["status"] == "streamed"
     assert reconstruct(photos, "--export", "ply", "--resume")[0] == 0
     assert len(pushed) == 6 and (out / "points.ply").exists() and record_of(out)["status"] == "finished"
+
+
+def test_exports_without_points_leave_the_run_unfinished(reconstruct, photos, tmp_path):
+    """What can be written is, the rest is told, and another call with --resume makes it."""
+    white = tmp_path / "white"
+    white.mkdir()
+    for number in range(2):
+        Image.new("RGB", (56, 42), "white").save(white / f"{number}.png")
+    status, said = reconstruct(white, "--drop-white", "--export", "ply,depth,video")
+    assert status == 1 and "error: --export ply: no points are left" in said
+    record = record_of(tmp_path / "out")
+    assert record["status"] == "streamed" and record["exports"] == ["depth", "preview.mp4"]
+    assert record["error"].startswith("--export ply: no points are left")
+    assert reconstruct(white, "--resume", "--export", "ply")[0] == 0
+    record = record_of(tmp_path / "out")
+    assert (record["status"], record["error"], record["exports"]) == (
+        "finished",
+        None,
+        ["depth", "points.ply", "preview.mp4"],
+    )
+
+
+@pytest.mark.parametrize(
+    "frames, more, words",
+    [
+        ("5:2", [], "no frame of any result is in the range (5, 2, None)"),
+        (":0", [], "no frame of any result is in the range"),
+        ("6:", [], "none of the 6 frames is in the range (6, None, None)"),
+        ("2:-4", [], "none of the 6 frames is in the range"),
+        ("3:", ["--max-frames", "3"], "none of the 3 frames is in the range"),
+    ],
+)
+def test_impossible_ranges_of_frames_are_refused_before_the_run(reconstruct, photos, tmp_path, frames, more, words):
+    status, said = reconstruct(photos, "--export", "ply", "--frames", frames, *more)
+    assert status == 1 and words in said and not (tmp_path / "out").exists()
+
+
+def test_names_that_cannot_be_stored(reconstruct, photos, tmp_path, points_seen_once):
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    photo = (photos / "photo_0.png").read_bytes()
+    names = [b"0.png", b"\xff\xfe.png", b"\xfe\xff.png", b"a\nb.png", b"L" * 247 + b".png", b"\xfd.jpg"]
+    for name in names:
+        (odd / os.fsdecode(name)).write_bytes(b"junk" if name.endswith(b"jpg") else photo)
+    status, said = reconstruct(odd, "--export", "glb,ply,colmap,tum,depth,video")
+    assert status == 0 and r"skipped \udcfd.jpg: not an image" in said
+    out = tmp_path / "out"
+    assert sorted(frame.name for frame in Result(out)) == sorted(["0", "__", "___2", "a_b", "L" * 200])
+    for name in ("0", "__", "___2", "a_b", "L" * 200):
+        assert (out / "images" / f"{name}.jpg").exists() and (out / "depth" / f"{name}.png").exists()
+    assert record_of(out)["status"] == "finished"
+    assert record_of(out)["frames"]["skipped"] == [["\udcfd.jpg", "not an image"]]
+    assert reconstruct(odd, "--resume")[0] == 0  # the record is read back
 
 
 def test_random_weights_are_loudly_meaningless(reconstruct, photos):

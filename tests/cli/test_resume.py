@@ -33,6 +33,13 @@ def record_of(folder) -> dict:
     return json.loads((folder / "run.json").read_text(encoding="utf-8"))
 
 
+def flipped(path, member: bytes) -> bytes:
+    """The content of a frame file with one bit changed among the numbers of an array."""
+    content = bytearray(path.read_bytes())
+    content[content.index(member) + 5000] ^= 1
+    return bytes(content)
+
+
 def snapshot(folder) -> dict:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -252,7 +259,43 @@ def test_another_input_is_refused(reconstruct, cut_run, many_photos):
     assert status == 1 and f"and is now '{many_photos}'" in said
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"settings": 3}', '{"command": ["mine"]}'])
+@pytest.mark.parametrize(
+    "where, value",
+    [
+        (["frames"], None),
+        (["frames"], []),
+        (["frames", "skipped"], None),
+        (["frames", "skipped"], [3]),
+        (["frames", "skipped"], [["a", []]]),
+        (["frames", "done"], "3"),
+        (["timings"], 7),
+        (["timings", "seconds"], "long"),
+        (["timings", "seconds"], True),
+        (["settings"], []),
+        (["status"], 1),
+        (["started"], {}),
+        (["exports"], "ply"),
+        (["exports"], ["../../x"]),
+        (["exports"], [None]),
+        (["windows"], []),
+    ],
+)
+def test_a_record_of_other_types_is_refused(reconstruct, cut_run, photos, where, value):
+    record = record_of(cut_run)
+    place = record
+    for name in where[:-1]:
+        place = place[name]
+    place[where[-1]] = value
+    (cut_run / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    before = snapshot(cut_run)
+    status, said = reconstruct(photos, "--resume")
+    assert status == 1 and f"run.json is missing or damaged ({where[0]}" in said and "expected" in said
+    assert snapshot(cut_run) == before
+
+
+@pytest.mark.parametrize(
+    "content", [None, "", "{", "[]", '{"settings": 3}', '{"command": ["mine"]}', "[" * 100_000], ids=range(7)
+)
 def test_a_damaged_record_is_refused(reconstruct, cut_run, photos, content):
     (cut_run / "run.json").unlink()
     if content is not None:
@@ -276,6 +319,50 @@ def test_without_a_readable_state_all_is_computed_again(reconstruct, cut_run, ph
     status, said = reconstruct(photos, "--resume")
     assert status == 0 and "!!!" in said and "all 3 frames are computed again" in said
     assert len(pushed) == 6 and len(Result(cut_run)) == 6 and not state.exists()
+
+
+def test_damage_to_kept_frames_is_noticed(reconstruct, cut_run, photos, pushed):
+    """Also in what going on does not need: the depth of a frame, its image."""
+    frame, image = cut_run / "frames" / "000001.npz", cut_run / "images" / "photo_1.jpg"
+    for path, content, words in (
+        (frame, flipped(frame, b"depth.npy"), "000001.npz"),
+        (image, None, "photo_1.jpg is missing"),
+        (image, b"", "photo_1.jpg is damaged"),
+    ):
+        intact = path.read_bytes()
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+        before = snapshot(cut_run)
+        status, said = reconstruct(photos, "--resume")
+        assert status == 1 and words in said and "go on with --resume" in said
+        assert snapshot(cut_run) == before and len(pushed) == 0
+        path.write_bytes(intact)
+    assert reconstruct(photos, "--resume")[0] == 0 and pushed == ["photo_3", "photo_4", "photo_5"]
+
+
+def test_damage_to_a_finished_result_is_noticed(reconstruct, photos, tmp_path):
+    reconstruct(photos, "--max-frames", 3)
+    frame, image = tmp_path / "out" / "frames" / "000001.npz", tmp_path / "out" / "images" / "photo_1.jpg"
+    image.rename(tmp_path / "elsewhere.jpg")
+    status, said = reconstruct(photos, "--max-frames", 3, "--resume")
+    assert status == 1 and "1 of 3 images cannot be used" in said and "photo_1.jpg is missing" in said
+    frame.write_bytes(flipped(frame, b"depth.npy"))
+    status, said = reconstruct(photos, "--max-frames", 3, "--resume")
+    assert status == 1 and "cannot read" in said and "000001.npz" in said
+
+
+def test_resume_removes_nothing_outside_the_result(reconstruct, cut_run, photos, tmp_path):
+    precious = tmp_path / "precious.jpg"
+    precious.write_bytes(b"mine")
+    path = cut_run / "frames" / "000002.npz"
+    with np.load(path) as arrays:
+        arrays = {**arrays, "name": "../../precious"}
+    np.savez(path, **arrays)
+    (cut_run / "stream_state.pt").unlink()  # so that all frames are removed and computed again
+    status, said = reconstruct(photos, "--resume")
+    assert precious.read_bytes() == b"mine"
+    assert status == 0 and "all 3 frames are computed again" in said and len(Result(cut_run)) == 6
 
 
 def test_a_damaged_frame_can_be_dropped_as_told(reconstruct, cut_run, photos):

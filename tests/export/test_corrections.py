@@ -63,7 +63,19 @@ def test_a_new_run_in_the_folder_starts_uncorrected(result):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[{}]", '[{"first_frame": 0, "scale": "x", "rotation": [], "translation": []}]', "7"]
+    "text",
+    [
+        "",
+        "[{}]",
+        '[{"first_frame": 0, "scale": "x", "rotation": [], "translation": []}]',
+        "7",
+        "[" * 100_000,
+        '[{"first_frame": 0, "scale": 1, "rotation": [1, 2, 3], "translation": [0, 0, 0]}]',
+        '[{"first_frame": "0", "scale": 1, "rotation": [[1,0,0],[0,1,0],[0,0,1]], "translation": [0, 0, 0]}]',
+        '[{"first_frame": 3, "scale": 1, "rotation": [[1,0,0],[0,1,0],[0,0,1]], "translation": [0, 0, 0]}]',
+        '[{"first_frame": 0, "scale": NaN, "rotation": [[1,0,0],[0,1,0],[0,0,1]], "translation": [0, 0, 0]}]',
+    ],
+    ids=range(9),
 )
 def test_damaged_corrections_are_an_error_that_says_what_to_do(result, text):
     (result / "corrections.json").write_text(text, encoding="utf-8")

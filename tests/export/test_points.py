@@ -1,14 +1,18 @@
 """Which points are merged: all that pass the filter, uniformly, in bounded memory."""
 
+import itertools
 from dataclasses import replace
 
+import cv2
 import numpy as np
+import pycolmap
 import pytest
 import torch
 
-from streamvggt.export import PointFilter, Result, ResultWriter, merged_points
+from streamvggt.export import EXPORTERS, PointFilter, Result, ResultWriter, merged_points
 from streamvggt.export import points as points_module
 from streamvggt.export.points import Reservoir
+from streamvggt.export.video import color_ranges, side_by_side
 
 ALL = PointFilter(conf_percentile=0)
 PER_FRAME = 30 * 40
@@ -29,6 +33,49 @@ def test_points_are_on_the_surface_and_know_their_pixel(scene, result, source):
 def test_padding_is_never_a_point(result):
     x, y = merged_points(result, ALL).pixel.T
     assert (x.min(), x.max(), y.min(), y.max()) == (8, 47, 6, 35)
+
+
+@pytest.fixture
+def masked(scene, tmp_path) -> Result:
+    """A result whose images show something in their left half only."""
+    valid = torch.zeros(42, 56, dtype=torch.bool)
+    valid[:, :28] = True
+    scene.frames = [replace(frame, valid=valid) for frame in scene.frames]
+    return scene.write(tmp_path / "masked")
+
+
+@pytest.mark.parametrize("source", ["depth", "head"])
+def test_pixels_that_show_nothing_are_never_points(masked, source):
+    cloud = merged_points(masked, replace(ALL, source=source))
+    assert len(cloud) == 5 * PER_FRAME / 2 and cloud.pixel[:, 0].max() == 27
+    assert masked[0].valid.dtype == bool and masked[0].valid.sum() == 42 * 28
+
+
+def test_no_export_shows_what_shows_nothing(masked, tmp_path):
+    for kind in ("depth", "colmap"):
+        EXPORTERS[kind](masked, tmp_path, ALL)
+    with np.load(tmp_path / "depth" / "view_0000.npz") as arrays:
+        assert not arrays["depth"][:, 28:].any() and not arrays["conf"][:, 28:].any()
+        assert arrays["depth"][6:36, 8:28].all()
+    picture = cv2.imread(str(tmp_path / "depth" / "view_0000.png"), cv2.IMREAD_UNCHANGED)
+    assert not picture[:, 28:].any()
+    strip = side_by_side(masked[0], color_ranges(masked))
+    assert not strip[:, 56 + 28 : 112].any() and not strip[:, 112 + 28 :].any()
+    model = pycolmap.Reconstruction(tmp_path / "colmap" / "sparse" / "0")
+    border = (27.5 - 7.5) * 3.75  # of the left half, in pixels of the original
+    assert all(point.xy[0] < border + 3.75 for image in model.images.values() for point in image.points2D)
+
+
+def test_the_range_of_frames_is_judged_as_results_of_all_lengths_would():
+    numbers = (None, *range(-4, 5))
+    for start, stop in itertools.product(numbers, numbers):
+        possible = [length for length in range(1, 20) if range(length)[start:stop]]
+        if not possible:
+            with pytest.raises(ValueError, match="no frame of any result"):
+                PointFilter(frames=(start, stop, None))
+            continue
+        for most in range(1, 20):
+            assert PointFilter(frames=(start, stop, 2)).selects_some(most) == (most >= possible[0])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, -1.0])

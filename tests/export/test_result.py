@@ -1,14 +1,16 @@
 """The result folder: what is read is what was said, and no accident leaves half a file."""
 
 import errno
+import io
 import os
+import zipfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from streamvggt.export import Result, ResultWriter, finished_frames
+from streamvggt.export import DamagedResult, Result, ResultWriter, check_result, finished_frames
 
 
 def files_of(folder):
@@ -184,3 +186,134 @@ def test_a_damaged_frame_is_named_and_can_be_dropped(scene, result, damage):
         ResultWriter(result.folder, resume=5)
     assert len(scene.write(result.folder, resume=4)) == 5
     assert Result(result.folder)[4].name == "view_0040"
+
+
+def changed(path, **fields) -> None:
+    """Write a frame file with other fields; None: without it."""
+    with np.load(path) as arrays:
+        fields = {**arrays, **fields}
+    np.savez(path, **{name: value for name, value in fields.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("name", "../../x"),
+        ("name", b"bytes"),
+        ("name", None),
+        ("index", "7"),
+        ("index", [1, 2]),
+        ("time", np.nan),
+        ("cam_from_world", np.zeros((4, 4))),
+        ("cam_from_world", np.full((3, 4), np.nan)),
+        ("intrinsics", None),
+        ("original_size", [0, 150]),
+        ("original_size", [120.0, 150.0]),
+        ("content", [0, 0, 99, 99]),
+        ("content", [9, 9, 3, 3]),
+        ("image", np.zeros((42, 56), np.uint8)),
+        ("image", np.zeros((42, 56, 3))),
+        ("valid", np.ones((42, 56), np.uint8)),
+        ("depth", np.zeros((42, 55), np.float32)),
+        ("depth_conf", np.array(["x"] * 3)),
+        ("points", np.zeros((42, 56), np.float32)),
+        ("image", np.array([{}], object)),
+    ],
+)
+def test_what_no_frame_can_be_is_refused(result, name, value):
+    path = result.folder / "frames" / "000003.npz"
+    changed(path, **{name: value})
+    words = "pickle" if isinstance(value, np.ndarray) and value.dtype == object else f"{name}: expected"
+    with pytest.raises(DamagedResult, match=rf"000003\.npz: .*{words}"):
+        result[3]
+    assert result[2].name == "view_0020"
+
+
+def test_headers_that_promise_too_much_are_refused(result):
+    path = result.folder / "frames" / "000000.npz"
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**15,)})
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {**members, "image.npy": header.getvalue()}.items():
+            archive.writestr(name, content)
+    with pytest.raises(DamagedResult, match=r"cannot read .*000000\.npz: Unable to allocate"):
+        result[0]
+
+
+def test_frame_files_are_known_by_their_exact_name(result):
+    for name in ("000001 (copy).npz", "1.npz", "0000001.npz", "01x.npz"):
+        (result.folder / "frames" / name).write_bytes(b"of somebody else")
+    assert len(Result(result.folder)) == 5
+
+
+def test_every_bit_of_a_frame_file_counts(scene, tmp_path):
+    """A changed bit is noticed before a run goes on, or changes nothing."""
+    result = scene.write(tmp_path, count=1)
+    (path,) = result.paths
+    intact, content = result[0], path.read_bytes()
+    random = np.random.default_rng(0)
+    noticed = 0
+    for place in random.integers(len(content), size=60):
+        broken = bytearray(content)
+        broken[place] ^= 1 << random.integers(8)
+        path.write_bytes(broken)
+        try:
+            check_result(result)
+        except DamagedResult:
+            noticed += 1
+        else:
+            for name, value in vars(result[0]).items():
+                np.testing.assert_array_equal(value, getattr(intact, name))
+    assert noticed > 50
+
+
+def test_going_on_checks_the_frames_that_are_kept(scene, result):
+    """Also what the next step does not read; what comes after them is removed, damaged or not."""
+    path = result.folder / "frames" / "000002.npz"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"points.npy") + 5000] ^= 1
+    path.write_bytes(content)
+    before = files_of(result.folder)
+    with pytest.raises(DamagedResult, match=r"000002\.npz.*remove it and the frames after it"):
+        ResultWriter(result.folder, resume=3)
+    assert files_of(result.folder) == before
+    assert len(scene.write(result.folder, resume=2)) == 5
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "another"])
+def test_images_are_checked(scene, result, damage):
+    path = result.folder / "images" / "view_0010.jpg"
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "another":
+        Image.new("RGB", (20, 10)).save(path)
+    elif damage != "missing":
+        path.write_bytes({"empty": b"", "cut": content[:-100]}[damage])
+    (problem,) = check_result(result)
+    assert "view_0010.jpg is " in problem
+    before = files_of(result.folder)
+    with pytest.raises(DamagedResult, match=r"view_0010\.jpg is .*remove 000001\.npz and the frames after it"):
+        ResultWriter(result.folder, resume=3)
+    assert files_of(result.folder) == before
+    assert not check_result(scene.write(result.folder, resume=1))
+
+
+def test_frames_have_a_name_a_size_and_heads_in_common(result):
+    third = result.folder / "frames" / "000003.npz"
+    content = third.read_bytes()
+    for fields, words in (
+        ({"name": "view_0000"}, "expected a name of its own, got 'view_0000' as in 000000.npz"),
+        ({"points": None, "points_conf": None}, "expected image size and heads as in 000000.npz"),
+    ):
+        third.write_bytes(content)
+        changed(third, **fields)
+        with pytest.raises(DamagedResult, match=rf"000003\.npz: {words}"):
+            check_result(result)
+
+
+def test_a_name_that_leads_out_is_not_written_either(scene, tmp_path):
+    with pytest.raises(ValueError, match=r"name: expected a plain file name, got '\.\./x'"):
+        ResultWriter(tmp_path / "out").add(replace(scene.frames[0], name="../x"), scene.predictions[0])
+    assert files_of(tmp_path) == ["out/trajectory.txt"]

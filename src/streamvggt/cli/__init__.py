@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 
@@ -23,6 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, command in COMMANDS.items():
         summary = command.__doc__.splitlines()[0]
         command.add_arguments(subparsers.add_parser(name, help=summary, description=summary))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may hold what a terminal cannot write
+            stream.reconfigure(errors="backslashreplace")
     arguments = parser.parse_args(argv)
     limit_threads()
     try:

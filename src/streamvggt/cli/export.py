@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from tqdm import tqdm
 
-from streamvggt.export import EXPORTERS, PointFilter, Result
+from streamvggt.export import EXPORTERS, NothingLeft, PointFilter, Result, check_result
+
+POINT_EXPORTS = {"glb", "ply", "colmap"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,17 +62,37 @@ def add_export_arguments(parser: argparse.ArgumentParser, default: str) -> None:
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     result = Result(arguments.result)
     check_exports(arguments, result[0].depth is not None, result[0].points is not None)
+    check_frames(arguments, len(result))
     out = arguments.out or arguments.result
     check_writable(out)
-    for path in write_exports(result, out, arguments):
+    problems = check_result(result)
+    if problems:
+        tqdm.write(f"!!! {len(problems)} of {len(result)} images cannot be used; the first: {problems[0]}")
+    paths, failures = write_exports(result, out, arguments)
+    for path in paths:
         tqdm.write(f"  {path}")
-    return 0
+    tell_failures(failures)
+    return 1 if failures else 0
 
 
-def write_exports(result: Result, folder: Path, arguments: argparse.Namespace) -> list[Path]:
-    """Write what was asked for; the paths of it."""
+def write_exports(result: Result, folder: Path, arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:
+    """Write what was asked for, as far as it can be: the paths of it, and what could not be written and why."""
     chosen = point_filter(arguments)
-    return [EXPORTERS[name](result, folder, chosen) for name in arguments.export]
+    paths, failures = [], []
+    for name in arguments.export:
+        try:
+            paths.append(EXPORTERS[name](result, folder, chosen))
+        except NothingLeft as error:
+            paths += [error.path] if error.path else []
+            failures.append(f"--export {name}: {error}")
+        except (OSError, ValueError, RuntimeError, MemoryError) as error:
+            failures.append(f"--export {name}: {str(error) or type(error).__name__}")
+    return paths, failures
+
+
+def tell_failures(failures: list[str]) -> None:
+    for failure in failures:
+        print(f"error: {failure}", file=sys.stderr)
 
 
 def point_filter(arguments: argparse.Namespace) -> PointFilter:
@@ -88,7 +111,7 @@ def check_exports(arguments: argparse.Namespace, has_depth: bool, has_points: bo
     """Refuse before hours of work what could not be written after them."""
     point_filter(arguments)
     needs_depth = [name for name in arguments.export if name in ("depth", "video")]
-    needs_points = [name for name in arguments.export if name in ("glb", "ply", "colmap")]
+    needs_points = [name for name in arguments.export if name in POINT_EXPORTS]
     if needs_depth and not has_depth:
         raise ValueError(f"--export {','.join(needs_depth)} needs the depth head: add depth to --heads")
     if needs_points and arguments.points == "depth" and not has_depth:
@@ -97,6 +120,13 @@ def check_exports(arguments: argparse.Namespace, has_depth: bool, has_points: bo
         )
     if needs_points and arguments.points == "head" and not has_points:
         raise ValueError("--points head needs the point head: add points to --heads")
+
+
+def check_frames(arguments: argparse.Namespace, most: int | None) -> None:
+    """Refuse a range of frames that a result of at most `most` frames cannot have."""
+    needs_points = POINT_EXPORTS & set(arguments.export)
+    if needs_points and most is not None and not point_filter(arguments).selects_some(most):
+        raise ValueError(f"--frames: none of the {most} frames is in the range {arguments.frames}; choose others")
 
 
 def check_writable(folder: Path) -> None:

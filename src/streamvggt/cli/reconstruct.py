@@ -16,13 +16,22 @@ import psutil
 import torch
 from tqdm import tqdm
 
-from streamvggt.cli.export import add_export_arguments, check_exports, check_writable, write_exports
+from streamvggt.cli.export import (
+    add_export_arguments,
+    check_exports,
+    check_frames,
+    check_writable,
+    tell_failures,
+    write_exports,
+)
 from streamvggt.cli.run_record import RunRecord
 from streamvggt.export import (
     Corrections,
+    DamagedResult,
     PointFilter,
     Result,
     ResultWriter,
+    check_result,
     export_tum,
     finished_frames,
     write_corrections,
@@ -187,20 +196,28 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
         num_done=num_done,
     )
 
+    if record.has_ended and (problems := check_result(Result(arguments.out))):
+        raise DamagedResult(
+            f"{len(problems)} of {num_done} images cannot be used; the first: {problems[0]}. Put them back"
+        )
     if not record.has_ended and not stream(frames, session, arguments.out, record, num_done > 0):
         done = record.content["frames"]["done"]
         tqdm.write(
             f"interrupted after {done} frames, all kept in {arguments.out}; go on with the same command and --resume"
         )
         return 130
+    kept = f"All frames are kept in {arguments.out}; `streamvggt export {arguments.out}` makes files of them"
     try:
-        paths = write_exports(Result(arguments.out), arguments.out, arguments)
+        paths, failures = write_exports(Result(arguments.out), arguments.out, arguments)
     except BaseException:
-        tqdm.write(f"All frames are kept in {arguments.out}; `streamvggt export {arguments.out}` makes files of them")
+        tqdm.write(kept)
         raise
-    record.finish([str(path.relative_to(arguments.out)) for path in paths])
+    record.finish([str(path.relative_to(arguments.out)) for path in paths], failures)
     tell(record, arguments.out)
-    return 0
+    if failures:
+        tell_failures(failures)
+        tqdm.write(kept)
+    return 1 if failures else 0
 
 
 def fill_in(arguments: argparse.Namespace) -> None:
@@ -214,9 +231,18 @@ def fill_in(arguments: argparse.Namespace) -> None:
 
 
 def check_input(arguments: argparse.Namespace) -> None:
-    """Refuse, before the network is loaded, an input that is not there or holds no frames; cameras are not touched."""
+    """Refuse, before the network is loaded, an input that is not there or has no frames to take or to export.
+
+    Cameras are not touched.
+    """
+    most = arguments.max_frames
     if not (URL.match(arguments.input) or arguments.input.isdecimal()):
-        load_frames(arguments.input, fps=arguments.fps, stride=arguments.stride, max_frames=arguments.max_frames)
+        frames = load_frames(
+            arguments.input, fps=arguments.fps, stride=arguments.stride, max_frames=arguments.max_frames
+        )
+        if frames.kind == "images":  # of videos the number is an estimate
+            most = frames.num_frames
+    check_frames(arguments, most)
 
 
 def check_out(out: Path, resume: bool) -> None:

@@ -6,16 +6,21 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import UnionType
 
 import torch
 from tqdm import tqdm
 
 from streamvggt.files import atomic_write
+from streamvggt.names import is_plain
 from streamvggt.provenance import device_name, differences, now, software_versions
 from streamvggt.stream.session import StreamStatistics
 from streamvggt.stream.windows.session import WindowStatistics
 
 WRITE_EVERY = 5.0  # seconds
+
+FIELDS = {"status": str, "settings": dict, "started": str, "frames": dict, "timings": dict, "exports": list}
+"""Those of a run.json that a run to go on with needs, and their types."""
 
 
 class RunRecord:
@@ -23,7 +28,7 @@ class RunRecord:
 
     content, as in the file:
         command: list of words.  status: running, interrupted, failed, streamed (exports missing) or finished.
-        error: why it failed, else None.
+        error: why it failed or exports are missing, else None.
         settings: what decides the result; a resumed run must have the same.
         device, versions, started, updated.
         frames: {"in_input": int or None, an estimate for videos; "done": int; "skipped": [[name, reason], ...]}
@@ -113,9 +118,11 @@ class RunRecord:
         except OSError as problem:
             tqdm.write(f"!!! {self.path} could not be written: {problem.strerror or problem}")
 
-    def finish(self, exports: list[str]) -> None:
+    def finish(self, exports: list[str], failures: list[str]) -> None:
+        """Note what was exported, and why something could not be: the run is then not finished."""
         self.content["exports"] = sorted({*self.content["exports"], *exports})
-        self.content.update(status="finished", error=None)
+        status = "streamed" if failures else "finished"
+        self.content.update(status=status, error="; ".join(failures) or None)
         self._write()
 
     def _write(self) -> None:
@@ -123,7 +130,9 @@ class RunRecord:
         self.content["timings"]["seconds"] = round(self._earlier_seconds + self._written - self._begun, 2)
         self.content["updated"] = now()
         with atomic_write(self.path) as path:
-            path.write_text(json.dumps(self.content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            text = json.dumps(self.content, indent=2, ensure_ascii=False) + "\n"
+            # Bytes of file names that are not text become escapes of JSON, which are read back as the same bytes.
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def settings_before(path: Path, settings: dict) -> dict:
@@ -134,16 +143,47 @@ def settings_before(path: Path, settings: dict) -> dict:
     """
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-        earlier = dict(before["settings"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        check_record(before)
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path} is missing or damaged, so nothing says how the frames beside it were made and --resume cannot go "
-            f"on with them: choose another --out, or remove {path.parent} to start again"
+            f"{path} is missing or damaged ({error}), so nothing says how the frames beside it were made and --resume "
+            f"cannot go on with them: choose another --out, or remove {path.parent} to start again"
         ) from error
-    changed = differences(earlier, settings)
+    changed = differences(before["settings"], settings)
     if changed:
         raise ValueError(
             f"{path.parent} was made with other settings and a result does not mix two: {'; '.join(changed)}. "
             "Use the same ones, or another --out"
         )
     return before
+
+
+def check_record(record: object) -> None:
+    """Judge what was read from a run.json, of which nothing is trusted.
+
+    Raises:
+        ValueError: a field is missing or is not what `RunRecord` writes.
+    """
+
+    def check(value: object, kinds: type | UnionType, name: str) -> None:
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise ValueError(f"{name}: expected {getattr(kinds, '__name__', kinds)}, got {value!r:.50}")
+
+    check(record, dict, "run.json")
+    for name, kinds in FIELDS.items():
+        check(record.get(name), kinds, name)
+    check(record.get("windows"), dict | None, "windows")
+    frames, timings = record["frames"], record["timings"]
+    check(frames.get("in_input"), int | None, "frames.in_input")
+    check(frames.get("done"), int, "frames.done")
+    check(frames.get("skipped"), list, "frames.skipped")
+    for entry in frames["skipped"]:
+        check(entry, list, "frames.skipped")
+        if len(entry) != 2 or not all(isinstance(word, str) for word in entry):
+            raise ValueError(f"frames.skipped: expected pairs of name and reason, got {entry!r:.50}")
+    for name, value in timings.items():
+        check(value, int | float, f"timings.{name}")
+    for name in record["exports"]:
+        check(name, str, "exports")
+        if not is_plain(name):
+            raise ValueError(f"exports: expected plain file names, got {name!r}")

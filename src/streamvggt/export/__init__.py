@@ -10,12 +10,14 @@ EXPORTERS["glb"](Result("out"), Path("out"), PointFilter(conf_percentile=30))
 from collections.abc import Callable
 from pathlib import Path
 
+from streamvggt.export.check import check_result
 from streamvggt.export.colmap import export_colmap
 from streamvggt.export.corrections import Corrections, write_corrections
 from streamvggt.export.depth import export_depth
+from streamvggt.export.frame_file import DamagedResult
 from streamvggt.export.glb import export_glb
 from streamvggt.export.ply import export_ply
-from streamvggt.export.points import PointCloud, PointFilter, merged_points
+from streamvggt.export.points import NothingLeft, PointCloud, PointFilter, merged_points
 from streamvggt.export.result import FrameCamera, Result, ResultFrame, finished_frames
 from streamvggt.export.tum import export_tum
 from streamvggt.export.video import export_video
@@ -29,17 +31,20 @@ EXPORTERS: dict[str, Callable[[Result, Path, PointFilter], Path]] = {
     "depth": export_depth,
     "video": export_video,
 }
-"""Each writes one file or folder into a folder and returns its path."""
+"""Each writes one file or folder into a folder and returns its path; `NothingLeft` if that would be empty."""
 
 __all__ = [
     "EXPORTERS",
     "Corrections",
+    "DamagedResult",
     "FrameCamera",
+    "NothingLeft",
     "PointCloud",
     "PointFilter",
     "Result",
     "ResultFrame",
     "ResultWriter",
+    "check_result",
     "export_colmap",
     "export_depth",
     "export_glb",

@@ -2,15 +2,22 @@
 
 COLMAP counts pixels from the corner of the image, we count from the centre of its first pixel: 0.5 is added to the
 principal point and to image points.
+
+Points lie where depth maps and cameras put them, and are observed where the cameras project them to: reprojection
+errors are near zero by construction, so bundle adjustment runs on the model but learns nothing from it.
 """
 
+import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pycolmap
 import torch
 
-from streamvggt.export.points import PointCloud, PointFilter, merged_points
+from streamvggt.export.check import image_problem
+from streamvggt.export.points import NothingLeft, PointCloud, PointFilter, merged_points
 from streamvggt.export.result import FrameCamera, Result, ResultFrame, Source
 from streamvggt.files import atomic_folder, link_or_copy
 from streamvggt.geometry.pointmap import project
@@ -21,48 +28,101 @@ NEIGHBOURS = 2
 DEPTH_TOLERANCE = 0.03
 """A frame sees a point if its depth map says the same depth there, up to this fraction."""
 
-OBSERVATION = np.dtype([("point", np.int64), ("image_id", np.int64), ("point2D", np.int64)])
+LEAST_OBSERVATIONS = 2
+"""Points that fewer frames see are left out: bundle adjustment refuses them."""
+
+READABLE = re.compile(r"[!-~]+")
+"""Image names that readers can take byte by byte or word by word: ASCII without spaces."""
+
+OBSERVATION = np.dtype([("point", np.int64), ("position", np.int64), ("pixel", np.float64, 2), ("point2D", np.int64)])
 
 
 def export_colmap(result: Result, folder: Path, filter: PointFilter, num_points: int = 100_000) -> Path:
     """`colmap/` with `sparse/0` and `images`: one PINHOLE camera per image, in pixels of the originals.
 
-    Each point is observed where it was measured, and where frames next to its own agree that they see it.
+    Each point is observed where it was measured, and where frames next to its own agree that they see it. Images are
+    renamed where their names are not `READABLE`; `image_names.json` then says what they were: {"new.jpg": "old.jpg"}.
 
     Raises:
-        FileNotFoundError: an image of the result is missing.
+        FileNotFoundError: an image of the result is missing or damaged; nothing is written.
+        NothingLeft: no point is left that two frames see; the model then holds cameras and images alone.
     """
-    cloud = merged_points(result, filter).sample(num_points)
+    cameras = {position: result.camera(position) for position in filter.positions(result)}
+    problems = [problem for camera in cameras.values() if (problem := image_problem(result.folder, camera))]
+    if problems:
+        raise FileNotFoundError(f"{len(problems)} of {len(cameras)} images cannot be used; the first: {problems[0]}")
+    names = dict(zip(cameras, readable_names([camera.name for camera in cameras.values()]), strict=True))
+    cloud = merged_points(result, filter)
     with atomic_folder(folder / "colmap", mark="sparse/0") as temporary:
-        model = reconstruction(result, cloud, filter)
+        model = reconstruction(result, cloud.sample(num_points), filter, names)
         (temporary / "sparse" / "0").mkdir(parents=True)
         model.write(temporary / "sparse" / "0")
         (temporary / "images").mkdir()
-        for image in model.images.values():
-            link_or_copy(result.folder / "images" / image.name, temporary / "images" / image.name)
+        for position, camera in cameras.items():
+            link_or_copy(result.folder / "images" / f"{camera.name}.jpg", temporary / "images" / names[position])
+        renamed = {names[position]: f"{camera.name}.jpg" for position, camera in cameras.items()}
+        if any(new != old for new, old in renamed.items()):
+            table = json.dumps(renamed, indent=1, ensure_ascii=False) + "\n"
+            (temporary / "image_names.json").write_text(table, encoding="utf-8")
+    if model.num_points3D() == 0:
+        reason = "no point is seen by two frames" if len(cloud) else f"no points are left after {filter}: loosen it"
+        raise NothingLeft(f"{reason}. colmap/ holds cameras and images alone", folder / "colmap")
     return folder / "colmap"
 
 
-def reconstruction(result: Result, cloud: PointCloud, filter: PointFilter) -> pycolmap.Reconstruction:
-    """The model of the frames that the filter selects; camera and image ids are stream positions + 1."""
+def readable_names(stems: Sequence[str]) -> list[str]:
+    """File names of images: their own where they are `READABLE`, else numbers that no other image bears."""
+    taken = set(stems)
+    names = []
+    for number, stem in enumerate(stems):
+        if not READABLE.fullmatch(stem):
+            stem = f"image_{number:06d}"
+            while stem in taken:
+                stem += "_"
+            taken.add(stem)
+        names.append(f"{stem}.jpg")
+    return names
+
+
+def reconstruction(
+    result: Result, cloud: PointCloud, filter: PointFilter, names: dict[int, str]
+) -> pycolmap.Reconstruction:
+    """The model of the frames that the filter selects; camera and image ids are stream positions + 1.
+
+    Args:
+        cloud: its points; those with less than `LEAST_OBSERVATIONS` are left out.
+        names: of the images, by stream position.
+    """
+    seen = observations(result, cloud, filter)
+    is_kept = np.bincount(seen["point"], minlength=len(cloud)) >= LEAST_OBSERVATIONS
+    seen = seen[is_kept[seen["point"]]]
+    seen["point"] = (np.cumsum(is_kept) - 1)[seen["point"]]
     model = pycolmap.Reconstruction()
+    for position, name in names.items():
+        own = slice(*np.searchsorted(seen["position"], (position, position + 1)))
+        seen["point2D"][own] = np.arange(own.stop - own.start)
+        add_image(model, position + 1, name, result.camera(position), seen["pixel"][own])
+    add_points(model, cloud.points[is_kept], cloud.colors[is_kept], seen)
+    return model
+
+
+def observations(result: Result, cloud: PointCloud, filter: PointFilter) -> np.ndarray:
+    """Which frames see which points where, as `OBSERVATION`s without their `point2D`, frame by frame. (M,)"""
     positions = filter.positions(result)
     first = np.searchsorted(cloud.frame_id, positions)  # the points of a frame follow each other
     last = np.searchsorted(cloud.frame_id, positions, side="right")
-    observations = []
+    found = []
     for order, (position, frame) in enumerate(result.frames("colmap", positions)):
         near = slice(first[max(order - NEIGHBOURS, 0)], last[min(order + NEIGHBOURS, len(positions) - 1)])
         own = cloud.frame_id[near] == position
         pixels, seen = observe(frame, cloud.points[near], filter.source)
         pixels[own] = cloud.pixel[near][own]  # where it was measured: not moved by rounding or by another head
         seen |= own
-        add_image(model, position + 1, frame, colmap_pixels(pixels[seen], frame))
-        found = np.empty(seen.sum(), OBSERVATION)
-        found["point"], found["image_id"] = np.flatnonzero(seen) + near.start, position + 1
-        found["point2D"] = np.arange(len(found))
-        observations.append(found)
-    add_points(model, cloud, np.concatenate(observations))
-    return model
+        rows = np.empty(seen.sum(), OBSERVATION)
+        rows["point"], rows["position"] = np.flatnonzero(seen) + near.start, position
+        rows["pixel"] = colmap_pixels(pixels[seen], frame)
+        found.append(rows)
+    return np.concatenate(found)
 
 
 def observe(frame: ResultFrame, points: np.ndarray, source: Source) -> tuple[np.ndarray, np.ndarray]:
@@ -92,24 +152,25 @@ def colmap_pixels(pixels: np.ndarray, frame: FrameCamera) -> np.ndarray:
     return pixels @ frame.original_from_image[:2, :2].T + frame.original_from_image[:2, 2] + 0.5
 
 
-def add_image(model: pycolmap.Reconstruction, id: int, frame: FrameCamera, points2D: np.ndarray) -> None:
+def add_image(model: pycolmap.Reconstruction, id: int, name: str, frame: FrameCamera, points2D: np.ndarray) -> None:
     """Add a frame with a camera and a rig of its own: the network says other intrinsics for every frame."""
     K = frame.original_intrinsics
     height, width = frame.original_size
     params = [K[0, 0], K[1, 1], K[0, 2] + 0.5, K[1, 2] + 0.5]
     camera = pycolmap.Camera(camera_id=id, model="PINHOLE", width=width, height=height, params=params)
-    image = pycolmap.Image(name=f"{frame.name}.jpg", keypoints=points2D, camera_id=id, image_id=id)
+    image = pycolmap.Image(name=name, keypoints=points2D, camera_id=id, image_id=id)
     model.add_camera_with_trivial_rig(camera)
     model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(frame.cam_from_world))
 
 
-def add_points(model: pycolmap.Reconstruction, cloud: PointCloud, observations: np.ndarray) -> None:
-    """Add the points with their tracks and their mean reprojection errors; observations are `OBSERVATION`s. (M,)"""
-    observations = observations[np.argsort(observations["point"], kind="stable")]
-    ends = np.searchsorted(observations["point"], np.arange(len(cloud)), side="right")
-    elements = [pycolmap.TrackElement(image_id, point2D) for _, image_id, point2D in observations.tolist()]
+def add_points(model: pycolmap.Reconstruction, points: np.ndarray, colors: np.ndarray, seen: np.ndarray) -> None:
+    """Add points, (N, 3), with their tracks and their mean reprojection errors; `seen` are `OBSERVATION`s. (M,)"""
+    seen = seen[np.argsort(seen["point"], kind="stable")]
+    ends = np.searchsorted(seen["point"], np.arange(len(points)), side="right")
+    pairs = zip((seen["position"] + 1).tolist(), seen["point2D"].tolist(), strict=True)
+    elements = [pycolmap.TrackElement(image_id, point2D) for image_id, point2D in pairs]
     start = 0
-    for xyz, color, end in zip(cloud.points, cloud.colors, ends.tolist(), strict=True):
+    for xyz, color, end in zip(points, colors, ends.tolist(), strict=True):
         model.add_point3D(xyz, pycolmap.Track(elements[start:end]), color)
         start = end
     model.update_point_3d_errors()

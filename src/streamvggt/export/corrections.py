@@ -16,10 +16,12 @@ from pathlib import Path
 
 import torch
 
+from streamvggt.export.frame_file import DamagedResult
 from streamvggt.files import atomic_write
 from streamvggt.geometry.similarity import Similarity
 
 NAME = "corrections.json"
+SHAPES = {"scale": (), "rotation": (3, 3), "translation": (3,)}
 
 
 @dataclass(frozen=True)
@@ -55,22 +57,30 @@ def read_corrections(folder: Path) -> Corrections:
     """Those of a result; none where there is no such file.
 
     Raises:
-        ValueError: the file is damaged.
+        DamagedResult: the file is damaged.
     """
     path = folder / NAME
     if not path.exists():
         return Corrections()
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        worlds = [
-            Similarity(
-                *(torch.tensor(entry[name], dtype=torch.float64) for name in ("scale", "rotation", "translation"))
-            )
-            for entry in entries
-        ]
-        return Corrections([int(entry["first_frame"]) for entry in entries], worlds)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}). Without it the frames are where they were before loops were closed; run "
-            "`streamvggt reconstruct` again to close them"
+        first_frames = [entry["first_frame"] for entry in entries]
+        worlds = [Similarity(*(_numbers(entry[name], shape) for name, shape in SHAPES.items())) for entry in entries]
+        is_rising = all(type(first) is int for first in first_frames) and first_frames == sorted({0, *first_frames})
+        if first_frames and not is_rising:
+            raise ValueError(f"first_frame: expected numbers of frames that rise from 0, got {first_frames}")
+        if any(world.scale <= 0 for world in worlds):
+            raise ValueError("scale: expected positive numbers")
+        return Corrections(first_frames, worlds)
+    except Exception as error:  # of a deeply nested file RecursionError, of other content nearly anything
+        raise DamagedResult(
+            f"{path} is damaged ({str(error) or type(error).__name__}). Without it the frames are where they were "
+            "before loops were closed; run `streamvggt reconstruct` again to close them"
         ) from error
+
+
+def _numbers(values: object, shape: tuple[int, ...]) -> torch.Tensor:
+    tensor = torch.tensor(values, dtype=torch.float64)
+    if tensor.shape != shape or not tensor.isfinite().all():
+        raise ValueError(f"expected finite numbers {shape}, got {tuple(tensor.shape)}")
+    return tensor

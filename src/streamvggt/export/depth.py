@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from streamvggt.export.points import PointFilter
+from streamvggt.export.points import NothingLeft, PointFilter
 from streamvggt.export.result import Result, ResultFrame
 from streamvggt.files import atomic_folder
 
@@ -17,9 +17,14 @@ def export_depth(result: Result, folder: Path, filter: PointFilter) -> Path:
     scale.json: {"scale": s}; value·s is the depth in the scene's unit, the same s for all frames.
     <name>.png: 16 bit, of the processed image; 0 where there is no depth. (H, W)
     <name>.npz: depth and conf (H, W), 0 where there is no depth; intrinsics (3, 3), cam_from_world (3, 4).
+
+    Raises:
+        NothingLeft: there is no depth in any frame; nothing is written.
     """
     largest = max(float(usable_depth(frame).max()) for _, frame in result.frames("depth range"))
-    scale = (largest or 1.0) / 65535
+    if largest == 0:
+        raise NothingLeft("no frame has a depth that is positive and finite. depth/ is not written")
+    scale = largest / 65535
     with atomic_folder(folder / "depth", mark="scale.json") as temporary:
         (temporary / "scale.json").write_text(json.dumps({"scale": scale}) + "\n", encoding="utf-8")
         for _, frame in result.frames("depth"):

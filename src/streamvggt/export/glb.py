@@ -5,9 +5,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import trimesh
-from trimesh.exchange.gltf import export_glb as glb_bytes
 
-from streamvggt.export.points import PointFilter, merged_points
+from streamvggt.export.gltf import Shape, glb_bytes
+from streamvggt.export.points import NothingLeft, PointFilter, merged_points
 from streamvggt.export.result import FrameCamera, Result
 from streamvggt.files import atomic_write
 
@@ -19,17 +19,22 @@ FRUSTUM_SIZE = 0.03
 
 
 def export_glb(result: Result, folder: Path, filter: PointFilter) -> Path:
-    """`scene.glb`: the points, if any, and one frustum per frame, coloured along time from blue to red."""
+    """`scene.glb`: the points and one frustum per frame, coloured along time from blue to red.
+
+    Raises:
+        NothingLeft: the filter leaves no point; the scene then holds the cameras alone.
+    """
     cloud = merged_points(result, filter)
     cameras = [result.camera(position) for position in filter.positions(result)]
     size = FRUSTUM_SIZE * scene_extent(cloud.points, cameras)
-    scene = trimesh.Scene({"cameras": frusta(cameras, size)})
+    shapes = [frusta(cameras, size)]
     if len(cloud):
-        points = cloud.points * GLTF_FROM_OPENCV
-        scene.add_geometry(trimesh.PointCloud(points, linear_from_srgb(cloud.colors)), geom_name="points")
+        shapes.append(Shape("points", cloud.points * GLTF_FROM_OPENCV, cloud.colors))
     path = folder / "scene.glb"
     with atomic_write(path) as temporary:
-        temporary.write_bytes(glb_bytes(scene, tree_postprocessor=unlit))
+        temporary.write_bytes(glb_bytes(shapes))
+    if not len(cloud):
+        raise NothingLeft(f"no points are left after {filter}: loosen it. scene.glb holds the cameras alone", path)
     return path
 
 
@@ -41,7 +46,7 @@ def scene_extent(points: np.ndarray, cameras: list[FrameCamera]) -> float:
     return float(np.linalg.norm(np.ptp(corners, axis=0))) or 1.0
 
 
-def frusta(cameras: list[FrameCamera], size: float) -> trimesh.Trimesh:
+def frusta(cameras: list[FrameCamera], size: float) -> Shape:
     """Wire pyramids of `size` from each camera's centre to its image, one mesh for all, in glTF axes.
 
     The bars are thin prisms because viewers draw lines one pixel wide. The vertices of a camera follow each other, in
@@ -58,11 +63,11 @@ def frusta(cameras: list[FrameCamera], size: float) -> trimesh.Trimesh:
     faces = wire.faces + len(wire.vertices) * np.arange(len(cameras))[:, None, None]  # (S, F, 3)
     time = np.linspace(0, 255, len(cameras)).astype(np.uint8)
     colors = cv2.applyColorMap(time[:, None], cv2.COLORMAP_TURBO)[:, 0, ::-1]  # (S, 3)
-    return trimesh.Trimesh(
-        vertices.reshape(-1, 3) * GLTF_FROM_OPENCV,
+    return Shape(
+        "cameras",
+        (vertices.reshape(-1, 3) * GLTF_FROM_OPENCV).astype(np.float32),
+        colors.repeat(len(wire.vertices), axis=0),
         faces.reshape(-1, 3),
-        vertex_colors=linear_from_srgb(colors).repeat(len(wire.vertices), axis=0),
-        process=False,
     )
 
 
@@ -78,19 +83,3 @@ def size_in_camera(camera: FrameCamera, size: float) -> np.ndarray:
     height, width = camera.original_size
     pixels = np.array([[width / 2, 0, width / 2 - 0.5], [0, height / 2, height / 2 - 0.5], [0, 0, 1]])
     return size * np.linalg.inv(camera.original_intrinsics) @ pixels
-
-
-def linear_from_srgb(colors: np.ndarray) -> np.ndarray:
-    """Light of photo colours, uint8 to uint8: glTF's vertex colours are linear."""
-    value = np.arange(256) / 255
-    light = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-    return (light * 255).round().astype(np.uint8)[colors]
-
-
-def unlit(tree: dict) -> None:
-    """Give all primitives of a glTF tree a material that shows their colours as they are, without lamps."""
-    tree["extensionsUsed"] = [*tree.get("extensionsUsed", []), "KHR_materials_unlit"]
-    tree["materials"] = [{"pbrMetallicRoughness": {"metallicFactor": 0}, "extensions": {"KHR_materials_unlit": {}}}]
-    for mesh in tree["meshes"]:
-        for primitive in mesh["primitives"]:
-            primitive["material"] = 0

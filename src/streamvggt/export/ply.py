@@ -4,7 +4,7 @@ from pathlib import Path
 
 import trimesh
 
-from streamvggt.export.points import PointFilter, merged_points
+from streamvggt.export.points import NothingLeft, PointFilter, merged_points
 from streamvggt.export.result import Result
 from streamvggt.files import atomic_write
 
@@ -13,11 +13,11 @@ def export_ply(result: Result, folder: Path, filter: PointFilter) -> Path:
     """`points.ply`: binary little endian, in the world of the result (OpenCV axes of the first camera).
 
     Raises:
-        ValueError: the filter leaves no point.
+        NothingLeft: the filter leaves no point; nothing is written.
     """
     cloud = merged_points(result, filter)
     if len(cloud) == 0:
-        raise ValueError(f"no points are left to write after {filter}: loosen it")
+        raise NothingLeft(f"no points are left after {filter}: loosen it. points.ply is not written")
     path = folder / "points.ply"
     with atomic_write(path) as temporary:
         trimesh.PointCloud(cloud.points, cloud.colors).export(temporary)

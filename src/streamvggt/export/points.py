@@ -6,6 +6,7 @@ that are kept, uniformly from all that survive, whatever their frame.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -24,6 +25,17 @@ ROW = np.dtype(
         ("pixel", np.int32, 2),
     ]
 )
+
+
+class NothingLeft(ValueError):
+    """Nothing is left of what an export shows, no point or no depth.
+
+    path: what was written without it; None: nothing.
+    """
+
+    def __init__(self, message: str, path: Path | None = None):
+        super().__init__(message)
+        self.path = path
 
 
 @dataclass(frozen=True)
@@ -53,8 +65,18 @@ class PointFilter:
             raise ValueError(f"the confidence percentile is at least 0 and below 100, not {self.conf_percentile}")
         if self.frames[2] is not None and self.frames[2] < 1:
             raise ValueError(f"the step between frames is at least 1, not {self.frames[2]}")
+        if not self.selects_some():
+            raise ValueError(f"no frame of any result is in the range {self.frames}: choose a start before the stop")
         if self.max_points < 1:
             raise ValueError(f"at least one point must be allowed, not {self.max_points}")
+
+    def selects_some(self, most: int | None = None) -> bool:
+        """Whether a result can have frames in the range, of any length or of at most `most` frames."""
+        start, stop, _ = self.frames
+        before_start = start if start is not None and start >= 0 else 0
+        after_stop = -stop if stop is not None and stop < 0 else 0
+        lengths = (1, before_start + after_stop + 1)  # the shortest result with such a frame has one of these
+        return any(range(length)[slice(*self.frames)] for length in lengths if most is None or length <= most)
 
     def positions(self, result: Result) -> range:
         """The stream positions to use."""

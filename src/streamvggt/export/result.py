@@ -11,23 +11,27 @@ any time, also while the run goes on and after it was killed. H×W are pixels of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from streamvggt.export.corrections import read_corrections
+from streamvggt.export.frame_file import Stored, load_frame
 from streamvggt.frame import Frame
 from streamvggt.geometry.camera import Cameras, cameras_from_encoding
 from streamvggt.geometry.pointmap import project, unproject
 from streamvggt.geometry.similarity import Similarity
+from streamvggt.names import is_plain
 from streamvggt.prediction import Prediction
 
 Source = Literal["depth", "head"]
+FRAME_FILE = re.compile(r"([0-9]{6}|[1-9][0-9]{6,17})\.npz")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,7 @@ class FrameCamera:
     """Where a frame was seen from. Conventions: docs/conventions.md.
 
     index: position in the input (`Frame.index`).
-    name: file stem, unique in the result.
+    name: file stem, unique in the result; files of exports bear it, so it is a plain name (`streamvggt.names`).
     time: seconds; None for photos.
     cam_from_world: [R | t], float64. (3, 4)
     intrinsics: in pixels of the processed image, float64. (3, 3)
@@ -52,6 +56,10 @@ class FrameCamera:
     original_size: tuple[int, int]
     original_from_image: np.ndarray
     content: tuple[int, int, int, int]
+
+    def __post_init__(self):
+        if not is_plain(self.name):
+            raise ValueError(f"name: expected a plain file name, got {self.name!r}")
 
     @property
     def original_intrinsics(self) -> np.ndarray:
@@ -77,12 +85,14 @@ class ResultFrame(FrameCamera):
     """All that is stored of one frame; what the heads that ran did not say is None.
 
     image: as the network saw it, RGB, uint8. (H, W, 3)
+    valid: pixels that show something (`Frame.valid`); None: all of `content`. Bool. (H, W)
     depth: distance along the optical axis. (H, W)
     points: the point head's world coordinates. (H, W, 3)
     depth_conf, points_conf: confidence ≥ 1. (H, W)
     """
 
     image: np.ndarray
+    valid: np.ndarray | None = None
     depth: np.ndarray | None = None
     depth_conf: np.ndarray | None = None
     points: np.ndarray | None = None
@@ -130,6 +140,7 @@ class ResultFrame(FrameCamera):
             original_from_image=np.asarray(frame.original_from_image, np.float64),
             content=frame.content,
             image=(frame.image * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy(),
+            valid=None if frame.valid is None else frame.valid.cpu().numpy(),
             depth=None if depth is None else depth[..., 0],
             depth_conf=arrays.get("depth_conf"),
             points=arrays.get("points"),
@@ -170,15 +181,15 @@ class ResultFrame(FrameCamera):
         top, left, bottom, right = self.content
         content = np.zeros(conf.shape, bool)
         content[top:bottom, left:right] = True
+        if self.valid is not None:
+            content &= self.valid
         return content & np.isfinite(conf) & np.isfinite(depth) & (depth > 0)
 
 
 def finished_frames(folder: Path | str) -> list[Path]:
     """The frame files of a result, in stream order; none if the folder is not there (yet)."""
-    return sorted((Path(folder) / "frames").glob("[0-9]*.npz"), key=lambda path: int(path.stem))
-
-
-Stored = TypeVar("Stored", bound=FrameCamera)
+    paths = [path for path in (Path(folder) / "frames").glob("*.npz") if FRAME_FILE.fullmatch(path.name)]
+    return sorted(paths, key=lambda path: int(path.stem))
 
 
 class Result(Sequence[ResultFrame]):
@@ -228,31 +239,3 @@ class Result(Sequence[ResultFrame]):
         positions = range(len(self)) if positions is None else positions
         for position in tqdm(positions, desc=purpose, unit="frame", disable=None):
             yield position, self[position]
-
-
-def save_frame(path: Path, frame: ResultFrame) -> None:
-    """Write a frame file; confidences in half precision."""
-    arrays = {field.name: getattr(frame, field.name) for field in fields(frame)}
-    arrays = {name: np.asarray(value) for name, value in arrays.items() if value is not None}
-    for name in arrays.keys() & {"depth_conf", "points_conf"}:
-        arrays[name] = np.minimum(arrays[name], np.finfo(np.float16).max).astype(np.float16)
-    np.savez(path, **arrays)
-
-
-def load_frame(path: Path, kind: type[Stored]) -> Stored:
-    """The fields of `kind` of a frame file; others are not read from disk."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return kind(**{field.name: _decode(arrays[field.name]) for field in fields(kind) if field.name in arrays})
-    except Exception as error:  # zipfile and numpy raise a dozen kinds
-        raise ValueError(
-            f"cannot read {path}: {error}. If it is damaged, remove it and the frames after it, and go on with --resume"
-        ) from error
-
-
-def _decode(array: np.ndarray) -> object:
-    if array.ndim == 0:
-        return array.item()
-    if array.ndim == 1:
-        return tuple(array.tolist())
-    return array.astype(np.float32) if array.dtype == np.float16 else array

@@ -9,7 +9,7 @@ import av
 import cv2
 import numpy as np
 
-from streamvggt.export.points import PointFilter, Reservoir
+from streamvggt.export.points import NothingLeft, PointFilter, Reservoir
 from streamvggt.export.result import Result, ResultFrame
 from streamvggt.files import atomic_write
 
@@ -18,8 +18,13 @@ RANGE_SAMPLE = 1_000_000
 
 
 def export_video(result: Result, folder: Path, filter: PointFilter) -> Path:
-    """`preview.mp4` of all frames, H.264 that browsers play; the filter is about points and has no say here."""
+    """`preview.mp4` of all frames, H.264 that browsers play; the filter is about points and has no say here.
+
+    Raises:
+        NothingLeft: there is no depth in any frame; the clip shows the images alone.
+    """
     ranges = color_ranges(result)
+    has_depth = False
     path = folder / "preview.mp4"
     options = {"movflags": "faststart"}  # the index in front: playing starts before all is loaded
     with atomic_write(path) as temporary, av.open(temporary, "w", options=options) as container:
@@ -28,9 +33,12 @@ def export_video(result: Result, folder: Path, filter: PointFilter) -> Path:
         stream.height, stream.width = height // 2 * 2, 3 * width // 2 * 2  # yuv420p halves the colours
         stream.pix_fmt = "yuv420p"
         for _, frame in result.frames("video"):
+            has_depth |= bool(frame.usable("depth").any())
             picture = side_by_side(frame, ranges)[: stream.height, : stream.width]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
         container.mux(stream.encode())
+    if not has_depth:
+        raise NothingLeft("no frame has a depth that is positive and finite. preview.mp4 shows the images alone", path)
     return path
 
 

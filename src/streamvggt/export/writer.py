@@ -3,10 +3,13 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
+from streamvggt.export.check import checked_frames, image_problem
 from streamvggt.export.corrections import NAME as CORRECTIONS
-from streamvggt.export.result import FrameCamera, ResultFrame, finished_frames, load_frame, save_frame
+from streamvggt.export.frame_file import DamagedResult, load_frame, save_frame
+from streamvggt.export.result import FrameCamera, ResultFrame, finished_frames
 from streamvggt.export.tum import tum_line, write_tum
 from streamvggt.files import atomic_write
 from streamvggt.frame import Frame
@@ -22,7 +25,7 @@ class ResultWriter:
 
     Raises:
         FileExistsError: `folder` holds frames and `resume` is None, or images or a trajectory that no run wrote.
-        ValueError: there are fewer frames than `resume`, or one of them is damaged; nothing is removed.
+        ValueError: there are fewer frames than `resume`, or one of them or its image is damaged; nothing is removed.
     """
 
     def __init__(self, folder: Path | str, resume: int | None = None):
@@ -38,12 +41,12 @@ class ResultWriter:
         self.num_frames = resume or 0
         if self.num_frames > len(finished):
             raise ValueError(f"{self.folder} holds {len(finished)} finished frames, {resume} to keep were asked for")
+        kept = self._kept(finished[: self.num_frames])  # before anything is removed
         (self.folder / CORRECTIONS).unlink(missing_ok=True)  # of a run that had come to its end
-        kept = [load_frame(path, FrameCamera) for path in finished[: self.num_frames]]  # before anything is removed
         for name in ("frames", "images"):  # frames first: they say that the images are ours
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self._remove(finished[self.num_frames :])
-        write_tum(self.folder / "trajectory.txt", [c.time for c in kept], [c.cam_from_world for c in kept])
+        write_tum(self.folder / "trajectory.txt", *kept)
 
     def add(self, frame: Frame, prediction: Prediction) -> ResultFrame:
         """Store the next frame of the stream; answers what was stored.
@@ -69,6 +72,18 @@ class ResultWriter:
             ) from error
         self.num_frames += 1
         return stored
+
+    def _kept(self, paths: list[Path]) -> tuple[list[float | None], list[np.ndarray]]:
+        """Times and poses of the frames to go on after, once all of them and their images have been checked."""
+        times, poses = [], []
+        for path, frame in zip(paths, checked_frames(paths), strict=True):
+            if problem := image_problem(self.folder, frame):
+                raise DamagedResult(
+                    f"{problem}. Put it back, or remove {path.name} and the frames after it, and go on with --resume"
+                )
+            times.append(frame.time)
+            poses.append(frame.cam_from_world)
+        return times, poses
 
     def _remove(self, frames: list[Path]) -> None:
         for path in reversed(frames):  # the last one first, so that being killed here leaves no gap

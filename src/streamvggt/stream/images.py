@@ -11,6 +11,7 @@ from natsort import natsorted, ns
 from PIL import Image, UnidentifiedImageError
 
 from streamvggt.frame import Frame
+from streamvggt.names import storable
 from streamvggt.stream.preprocess import place, prepare, upright_size
 from streamvggt.stream.source import FrameSource, Options
 
@@ -91,10 +92,11 @@ def _plain_reason(error: Exception) -> str:
 
 
 def _unique_names(paths: Sequence[Path]) -> list[str]:
-    """File stems; a second "a" becomes "a_2", or the next number that no other file bears."""
-    stems = {path.stem for path in paths}
-    candidates = {stem: _numbered(stem, stems) for stem in stems}
-    return [next(candidates[path.stem]) for path in paths]
+    """File stems as they can be stored; a second "a" becomes "a_2", or the next number that no other file bears."""
+    stems = [storable(path.stem) for path in paths]
+    known = set(stems)
+    candidates = {stem: _numbered(stem, known) for stem in known}
+    return [next(candidates[stem]) for stem in stems]
 
 
 def _numbered(stem: str, stems: set[str]) -> Iterator[str]:

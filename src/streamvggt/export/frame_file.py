@@ -1,0 +1,111 @@
+"""The file of one frame of a result: what it holds, how it is written, and how it is judged when it is read.
+
+Nothing in a file is trusted: it may be damaged, or come from somebody else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from streamvggt.export.result import FrameCamera, ResultFrame
+
+Stored = TypeVar("Stored", bound="FrameCamera")
+
+
+class DamagedResult(ValueError):
+    """A file of a result folder is not as it was written. The message names the file and the way out."""
+
+
+H, W = "H", "W"
+WHOLE, REAL = np.integer, np.floating
+FIELDS: dict[str, tuple[type, tuple[int | str, ...]]] = {
+    "index": (WHOLE, ()),
+    "name": (np.str_, ()),
+    "time": (REAL, ()),
+    "cam_from_world": (REAL, (3, 4)),
+    "intrinsics": (REAL, (3, 3)),
+    "original_size": (WHOLE, (2,)),
+    "original_from_image": (REAL, (3, 3)),
+    "content": (WHOLE, (4,)),
+    "image": (np.uint8, (H, W, 3)),
+    "valid": (np.bool_, (H, W)),
+    "depth": (REAL, (H, W)),
+    "depth_conf": (REAL, (H, W)),
+    "points": (REAL, (H, W, 3)),
+    "points_conf": (REAL, (H, W)),
+}
+"""Types and shapes of all fields; H×W is the same for all of a frame."""
+
+FINITE = ("time", "cam_from_world", "intrinsics", "original_from_image")
+OPTIONAL = ("time", "valid", "depth", "depth_conf", "points", "points_conf")
+
+
+def save_frame(path: Path, frame: ResultFrame) -> None:
+    """Write a frame file; confidences in half precision."""
+    arrays = {field.name: getattr(frame, field.name) for field in fields(frame)}
+    arrays = {name: np.asarray(value) for name, value in arrays.items() if value is not None}
+    for name in arrays.keys() & {"depth_conf", "points_conf"}:
+        arrays[name] = np.minimum(arrays[name], np.finfo(np.float16).max).astype(np.float16)
+    np.savez(path, **arrays)
+
+
+def load_frame(path: Path, kind: type[Stored]) -> Stored:
+    """The fields of `kind` of a frame file; others are not read from disk, and damage to them is not noticed.
+
+    Raises:
+        DamagedResult: the file cannot be read, its checksums do not fit, or it holds what no frame can be.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            # The zip archive has a checksum for each field, which is compared when its last byte is read.
+            found = {field.name: arrays[field.name] for field in fields(kind) if field.name in arrays}
+            check_fields(found, [field.name for field in fields(kind)])
+            return kind(**{name: _decode(array) for name, array in found.items()})
+    except Exception as error:  # zipfile and numpy raise a dozen kinds, MemoryError and RecursionError among them
+        raise DamagedResult(
+            f"cannot read {path}: {str(error) or type(error).__name__}. If it is damaged, remove it and the frames "
+            "after it, and go on with --resume"
+        ) from error
+
+
+def check_fields(arrays: dict[str, np.ndarray], names: list[str]) -> None:
+    """Judge what a frame file says.
+
+    Args:
+        arrays: what was found.
+        names: what was looked for.
+
+    Raises:
+        ValueError: a field is missing, or of another type, shape or range than those of frames.
+    """
+    size = dict(zip((H, W), arrays["image"].shape, strict=False)) if "image" in arrays else {}
+    for name in names:
+        if name not in arrays:
+            if name not in OPTIONAL:
+                raise ValueError(f"{name}: expected in the file, got none")
+            continue
+        array, (kind, shape) = arrays[name], FIELDS[name]
+        expected = tuple(size.get(length, length) for length in shape)
+        if not np.issubdtype(array.dtype, kind) or array.shape != expected:
+            raise ValueError(f"{name}: expected {kind.__name__} {expected}, got {array.dtype} {array.shape}")
+        if name in FINITE and not np.isfinite(array).all():
+            raise ValueError(f"{name}: expected finite numbers, got {array.tolist()}")
+    if (arrays["original_size"] < 1).any():
+        raise ValueError(f"original_size: expected positive numbers, got {arrays['original_size'].tolist()}")
+    if size:
+        top, left, bottom, right = arrays["content"]
+        if not (0 <= top < bottom <= size[H] and 0 <= left < right <= size[W]):
+            raise ValueError(f"content: expected a part of {size[H]}×{size[W]}, got {arrays['content'].tolist()}")
+
+
+def _decode(array: np.ndarray) -> object:
+    if array.ndim == 0:
+        return array.item()
+    if array.ndim == 1:
+        return tuple(array.tolist())
+    return array.astype(np.float32) if array.dtype == np.float16 else array

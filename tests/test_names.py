@@ -1,0 +1,32 @@
+"""Names of files: what is made storable stays in its folder, is text, fits, and is left alone if it did before."""
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamvggt.names import MOST_BYTES, is_plain, storable
+
+
+@pytest.mark.parametrize(
+    "name", ["IMG_0012", "frame_000120", "写真0", "café (2)", "1548266469.98765", ".x", "12:30:05"]
+)
+def test_usual_names_stay(name):
+    assert is_plain(name) and storable(name) == name
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/x", "a/b", "a\\b", "C:x", "a\nb", "a\0", "\udcff"])
+def test_other_names_are_refused_and_replaced(name):
+    assert not is_plain(name) and is_plain(storable(name))
+
+
+def test_a_long_name_is_cut_between_characters():
+    assert storable("L" * 247) == "L" * MOST_BYTES
+    assert storable("x" + "写" * 100) == "x" + "写" * 66  # three bytes each
+
+
+@given(st.one_of(st.text(), st.binary().map(os.fsdecode)))
+def test_every_name_can_be_stored(name):
+    stored = storable(name)
+    assert is_plain(stored) and len(stored.encode()) <= MOST_BYTES + 1
