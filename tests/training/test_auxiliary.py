@@ -9,14 +9,13 @@ import torch
 from streamvggt.data.synthetic.scene import WorldStyle
 from streamvggt.data.synthetic.world import SyntheticWorld
 from streamvggt.data.view import Batch
-from streamvggt.losses.camera import CameraTerm
 from streamvggt.losses.distill import DistillLoss
 from streamvggt.losses.multitask import MultiTaskLoss
+from streamvggt.model.weights import load_model
 from streamvggt.training.auxiliary import (
     GeometryLosses,
     Targets,
     attention_error,
-    camera_error,
     deep_error,
     feature_error,
     find_matches,
@@ -135,31 +134,14 @@ def test_features_that_tell_patches_apart_cost_little():
     assert feature_error(torch.ones_like(features), by_hand(), 0.07).item() == pytest.approx(math.log(2))
 
 
-def test_tokens_that_hold_the_geometry_cost_nothing(rooms):
+def test_read_outs_that_are_the_geometry_cost_nothing(rooms):
     known = Measurements()(rooms, ("camera", "depth", "points"), None, None)
-    tokens = torch.zeros(6, 3, 35, 16)
-    tokens[..., 2:5] = known.prediction.points[:, :, 7::14, 7::14].flatten(2, 3) - torch.tensor([0.0, 0.0, 1.0])
-    tokens[..., 5] = known.prediction.depth[:, :, 7::14, 7::14, 0].flatten(2, 3).log()
-    tokens = torch.where(rooms.valid[:, :, 7::14, 7::14].flatten(2, 3)[..., None], tokens, 99.0)
-    assert deep_error(tokens, known, 14) < 1e-5
-    assert deep_error(tokens + 0.1, known, 14) > 0.1
-
-
-def test_poses_are_read_from_earlier_blocks_by_the_networks_own_head(rooms, fresh):
-    """The error of several blocks is the mean of each block's, and that of the last one is the network's own."""
-    model = fresh("all")
-    known = Measurements()(rooms, ("camera", "depth", "points"), None, None)
-    losses = GeometryLosses(layers=(0, 1))
-    with losses.watch(model) as seen:
-        prediction = model(rooms.images, heads=("camera",))
-    last = len(seen.across) - 1
-    tokens = [
-        torch.cat([seen.within[i].view(6, 3, -1, 32)[:, :, 0], seen.across[i].view(6, 3, -1, 32)[:, :, 0]], -1)
-        for i in (0, last)
-    ]
-    own = CameraTerm(weight=1.0, error="l1")(prediction, known)
-    torch.testing.assert_close(camera_error(tokens[1:], known, model), own)
-    torch.testing.assert_close(camera_error(tokens, known, model), (camera_error(tokens[:1], known, model) + own) / 2)
+    read = torch.zeros(6, 3, 35, 6)
+    read[..., 2:5] = known.prediction.points[:, :, 7::14, 7::14].flatten(2, 3)
+    read[..., 5] = known.prediction.depth[:, :, 7::14, 7::14, 0].flatten(2, 3).log()
+    read = torch.where(rooms.valid[:, :, 7::14, 7::14].flatten(2, 3)[..., None], read, 99.0)
+    assert deep_error(read, known, 14) < 1e-5
+    assert deep_error(read + 0.1, known, 14) > 0.1
 
 
 def test_training_alone_knows_of_it(tmp_path, planes, fresh):
@@ -187,7 +169,11 @@ def test_training_alone_knows_of_it(tmp_path, planes, fresh):
     assert said[-1]["deep"] < 0.8 * said[0]["deep"]
     total = sum(said[0][name] for name in ("camera", "depth", "points", *trainer.auxiliary.names))
     assert said[0]["loss"] == pytest.approx(total, rel=1e-4)
-    assert set(trainer.network.state_dict()) == names
+    trainer._save()
+    trainer._save_weights("final")
+    for path in (tmp_path / "final", tmp_path / "last.pt"):
+        assert set(load_model(path, sees="all").state_dict()) == names
+    assert any(name.startswith("auxiliary.") for name in trainer.network.state_dict())
     assert all(not block.attn._forward_pre_hooks for block in model.aggregator.global_blocks)
 
 

@@ -66,6 +66,8 @@ RANDOM: dict[str, dict[str, Any]] = {
     "random:full": {},
 }
 
+AUXILIARY_PREFIX = "auxiliary."
+"""Of parameters that a training checkpoint holds beside the network's."""
 HEAD_PREFIXES = {"camera": "camera_head.", "depth": "depth_head.", "points": "point_head.", "track": "track_head."}
 assert set(HEAD_PREFIXES) == set(HEADS)
 
@@ -433,7 +435,7 @@ def _own_config(config: str | dict[str, Any] | None) -> dict[str, Any] | None:
 def _check_tensors(model: VGGT, checkpoint: _Checkpoint) -> None:
     """Raises ValueError that lists what does not fit between the network and the file."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    unread = tuple(prefix for head, prefix in HEAD_PREFIXES.items() if head not in model.heads)
+    unread = (AUXILIARY_PREFIX, *(prefix for head, prefix in HEAD_PREFIXES.items() if head not in model.heads))
     there = {name: shape for name, shape in checkpoint.shapes.items() if not name.startswith(unread)}
     missing = [name for name in expected if name not in there]
     extra = [name for name in there if name not in expected]

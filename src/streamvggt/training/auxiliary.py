@@ -15,12 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from streamvggt.data.view import Batch
 from streamvggt.geometry.pointmap import unproject
-from streamvggt.layers.attention import SeePast, see_all
 from streamvggt.losses.camera import CameraTerm
 from streamvggt.losses.target import Target
 from streamvggt.losses.terms import masked_mean
@@ -28,8 +27,11 @@ from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction
 from streamvggt.training.supervision import Measurements
 
+REST_POSE = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.1, 1.1)
+"""Pose encoding that is read out of any token at first: no motion, a common field of view."""
 PLACE, POINT, LOG_DEPTH = slice(0, 2), slice(2, 5), 5
-"""Channels of the patch tokens that are read out after each global block."""
+REST_PATCH = (0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+"""What is read out of patch tokens: place in the first frame, point in the first camera, log depth; and at first."""
 NEAREST = 0.1
 """Depth in units of the scene below which errors of points stop counting relative to depth."""
 
@@ -52,45 +54,64 @@ class Seen:
     """What was recorded in one forward pass.
 
     queries, keys: of the supervised global blocks. (B, N, S·P, D)
-    within, across: tokens after every frame block and after every global block. (B·S, P, C), (B, S·P, C)
+    tokens: after every global block. (B, S·P, C)
     features: of the encoder. (B·S, h·w, C + …)
     """
 
     queries: dict[int, Tensor] = field(default_factory=dict)
     keys: dict[int, Tensor] = field(default_factory=dict)
-    within: dict[int, Tensor] = field(default_factory=dict)
-    across: dict[int, Tensor] = field(default_factory=dict)
+    tokens: dict[int, Tensor] = field(default_factory=dict)
     features: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class GeometryLosses:
+class GeometryLosses(nn.Module):
     """Correspondences for attention and features, and deep supervision of tokens.
 
     In each of the `layers`, head 0 is trained to attend from each patch to its match in the first frame, among all
     keys in sight, and head 1 to the match in every other frame, among the keys of that frame alone: no token tells the
-    order of the later frames, so none of them is special. Targets are bilinear in the four nearest patches. The first
-    `channels` of the encoder's features are trained to find the match in every other frame (InfoNCE, arXiv
-    1807.03748). After every global block, fixed channels of the patch tokens are trained to be the patch's place in
-    the first frame (in `layers` and the last block), its point in the first camera and its log depth, and the
-    network's own camera head is trained to read poses from the camera tokens, as from those of the last block.
+    order of the later frames, so none of them is special. Targets are bilinear in the four nearest patches. Linear
+    functions of the encoder's features are trained to find the match in every other frame (InfoNCE, arXiv
+    1807.03748). Linear functions of the tokens after every global block are trained to be the patch's place in the
+    first frame (in `layers` and the last block), its point in the first camera, its log depth, and the pose encoding.
 
-    attention, place, features, deep, camera: Weights; those of the last two are shared among the blocks.
-    layers: Global blocks whose attention is supervised.
-    channels: Channels of the features that are compared.
-    temperature: Divides the cosines of features.
-    tolerance: A patch counts as seen if the depth there is the expected one up to this share.
+    Its parameters are trained with the network and are not part of the trained weights.
     """
 
-    attention: float = 0.05
-    place: float = 0.15
-    features: float = 0.1
-    deep: float = 0.3
-    camera: float = 1.0
-    layers: Sequence[int] = (0, 1)
-    channels: int = 64
-    temperature: float = 0.07
-    tolerance: float = 0.05
+    def __init__(
+        self,
+        *,
+        attention: float = 0.05,
+        place: float = 0.15,
+        features: float = 0.1,
+        deep: float = 0.3,
+        camera: float = 1.0,
+        layers: Sequence[int] = (0, 1),
+        channels: int = 64,
+        temperature: float = 0.07,
+        tolerance: float = 0.05,
+    ):
+        """
+        Args:
+            attention, place, features, deep, camera: Weights; those of the last two are shared among the blocks.
+            layers: Global blocks whose attention is supervised.
+            channels: Width of the vectors that features are compared by.
+            temperature: Divides the cosines of features.
+            tolerance: A patch counts as seen if the depth there is the expected one up to this share.
+        """
+        super().__init__()
+        self.attention, self.place, self.features, self.deep, self.camera = attention, place, features, deep, camera
+        self.layers, self.channels = tuple(layers), channels
+        self.temperature, self.tolerance = temperature, tolerance
+
+    def attach(self, network: VGGT) -> None:
+        """Make the linear functions for the tokens of a network."""
+        dim, depth = network.aggregator.embed_dim, network.aggregator.depth
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(depth))
+        self.of_patches = nn.ModuleList(_readout(dim, REST_PATCH) for _ in range(depth))
+        self.of_cameras = nn.ModuleList(_readout(dim, REST_POSE) for _ in range(depth))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.of_features = nn.Linear(dim, self.channels)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,54 +137,61 @@ class GeometryLosses:
 
             return before
 
-        def note_tokens(kept, layer):
+        def note_tokens(layer):
             def after(module, inputs, output):
-                kept[layer] = output
+                seen.tokens[layer] = output
 
             return after
 
-        frame_blocks, blocks = network.aggregator.frame_blocks, network.aggregator.global_blocks
+        blocks = network.aggregator.global_blocks
         handles = [network.aggregator.patch_embed.register_forward_hook(note_features)]
         handles += [blocks[layer].attn.register_forward_pre_hook(note_attention(layer)) for layer in self.layers]
-        for kept, some in ((seen.within, frame_blocks), (seen.across, blocks)):
-            handles += [block.register_forward_hook(note_tokens(kept, i)) for i, block in enumerate(some)]
+        handles += [block.register_forward_hook(note_tokens(layer)) for layer, block in enumerate(blocks)]
         try:
             yield seen
         finally:
             for handle in handles:
                 handle.remove()
 
-    def __call__(self, batch: Batch, seen: Seen, network: VGGT) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, seen: Seen, network: VGGT) -> dict[str, Tensor]:
         """The weighted scalars by name; those of matches are 0 where the batch has one frame or nothing matches."""
         with torch.autocast(batch.images.device.type, enabled=False):
             grid = tuple(side // network.patch_size for side in batch.images.shape[-2:])
             causal, special = network.sees == "past", network.aggregator.num_special
             matches = find_matches(batch, network.patch_size, self.tolerance)
             targets = Targets.of(matches, batch.images.shape[-2:], network.patch_size)
-            features = seen.features[..., : self.channels].float().unflatten(0, (-1, batch.num_frames))
+            features = seen.features[..., : network.aggregator.embed_dim].float().unflatten(0, (-1, batch.num_frames))
             assert features.shape[2] == grid[0] * grid[1]
             attention = [
                 attention_error(seen.queries[layer].float(), seen.keys[layer].float(), targets, special, causal)
                 for layer in self.layers
             ]
-            tokens = [
-                seen.across[layer].float().unflatten(1, (batch.num_frames, -1)) for layer in range(len(seen.across))
-            ]
-            last = len(tokens) - 1
-            places = [
-                place_error(tokens[layer][:, :, special:, PLACE], matches, causal) for layer in {*self.layers, last}
-            ]
             known = Measurements()(batch, ("camera", "depth", "points"), None, None)
-            deep = [deep_error(layer[:, :, special:], known, network.patch_size) for layer in tokens]
-            within = [seen.within[layer].float().view_as(tokens[layer]) for layer in range(last)]
-            early = [torch.cat([w[:, :, 0], x[:, :, 0]], -1) for w, x in zip(within, tokens[:-1], strict=True)]
+            places, deep, cameras = [], [], []
+            for layer, norm in enumerate(self.norms):
+                tokens = norm(seen.tokens[layer].float().unflatten(1, (batch.num_frames, -1)))
+                patches = self.of_patches[layer](tokens[:, :, special:])
+                if layer in self.layers or layer == len(self.norms) - 1:
+                    places.append(place_error(patches[..., PLACE], matches, causal))
+                deep.append(deep_error(patches, known, network.patch_size))
+                read = Prediction(known.prediction.image_size, pose_enc=self.of_cameras[layer](tokens[:, :, 0]))
+                cameras.append(CameraTerm(weight=1.0, error="l1")(read, known))
             return {
                 "attention": self.attention * sum(attention),
                 "place": self.place * sum(places),
-                "features": self.features * feature_error(features, targets, self.temperature),
+                "features": self.features * feature_error(self.of_features(features), targets, self.temperature),
                 "deep": self.deep * sum(deep) / len(deep),
-                "deep_camera": self.camera * camera_error(early, known, network),
+                "deep_camera": self.camera * sum(cameras) / len(cameras),
             }
+
+
+def _readout(dim: int, rest: Sequence[float]) -> nn.Linear:
+    """A linear function that answers `rest` at first, whatever the token."""
+    layer = nn.Linear(dim, len(rest))
+    nn.init.zeros_(layer.weight)
+    with torch.no_grad():
+        layer.bias.copy_(torch.tensor(rest))
+    return layer
 
 
 @torch.no_grad()
@@ -281,37 +309,19 @@ def feature_error(features: Tensor, targets: Targets, temperature: float) -> Ten
     return targets.cross_entropy(torch.einsum("bipc,bjkc->bijpk", unit, unit) / temperature, targets.seen)
 
 
-def deep_error(tokens: Tensor, known: Target, patch_size: int) -> Tensor:
-    """Mean error of points relative to their depth, plus that of log depth, as read from patch tokens.
+def deep_error(read: Tensor, known: Target, patch_size: int) -> Tensor:
+    """Mean error of points relative to their depth, plus that of log depth.
 
     Args:
-        tokens: (B, S, h·w, C)
+        read: What is read out of patch tokens. (B, S, h·w, 6)
     """
     y, x = _centers(known.prediction.depth[..., 0], patch_size)
     depth = known.prediction.depth[:, :, y, x, 0].flatten(2, 3)
     points = known.prediction.points[:, :, y, x].flatten(2, 3)
     valid = known.valid[:, :, y, x].flatten(2, 3)
-    ahead = torch.tensor([0.0, 0.0, 1.0], device=tokens.device)  # where a token of zeros puts its point
-    point_error = (tokens[..., POINT] + ahead - points).norm(dim=-1) / depth.clamp(min=NEAREST)
-    depth_error = (tokens[..., LOG_DEPTH] - depth.clamp(min=1e-3).log()).abs()
+    point_error = (read[..., POINT] - points).norm(dim=-1) / depth.clamp(min=NEAREST)
+    depth_error = (read[..., LOG_DEPTH] - depth.clamp(min=1e-3).log()).abs()
     return masked_mean(torch.where(valid, point_error + depth_error, 0), valid)
-
-
-def camera_error(camera_tokens: Sequence[Tensor], known: Target, network: VGGT) -> Tensor:
-    """Mean error of the poses that the camera head reads from the camera tokens of several blocks.
-
-    Args:
-        camera_tokens: Of each block, after its frame block and after its global block. (B, S, 2C) each
-    """
-    batch, num_frames = camera_tokens[0].shape[:2]
-    pattern = SeePast(num_frames) if network.sees == "past" else see_all
-    stages = network.camera_head(torch.cat(list(camera_tokens)), [[pattern] * len(network.camera_head.trunk)])
-    errors = []
-    for start in range(0, batch * len(camera_tokens), batch):
-        mine = tuple(stage[start : start + batch] for stage in stages)
-        read = Prediction(known.prediction.image_size, pose_enc=mine[-1], pose_enc_stages=mine)
-        errors.append(CameraTerm(weight=1.0, error="l1")(read, known))
-    return sum(errors) / len(errors)
 
 
 def _in_sight(num_frames: int, causal: bool, device: torch.device) -> Tensor:

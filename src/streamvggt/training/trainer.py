@@ -26,7 +26,7 @@ from streamvggt.losses.criterion import Criterion
 from streamvggt.losses.target import Target
 from streamvggt.model.memory import Policy
 from streamvggt.model.vggt import VGGT
-from streamvggt.model.weights import HEAD_PREFIXES, save_model
+from streamvggt.model.weights import AUXILIARY_PREFIX, HEAD_PREFIXES, save_model
 from streamvggt.training.checkpoint import Checkpoints
 from streamvggt.training.log import Log, Tally, depth_picture
 from streamvggt.training.optim import Optimisation, describe_parameters, freeze_parameters
@@ -34,9 +34,15 @@ from streamvggt.training.supervision import Supervision, Teacher
 
 
 class Auxiliary(Protocol):
-    """Losses beside the criterion, of what passes through the network in training."""
+    """Losses beside the criterion, of what passes through the network in training: a module with its own parameters.
+
+    It becomes the network's submodule `auxiliary` for the training and is left out of the weights that are saved.
+    """
 
     names: Sequence[str]
+
+    def attach(self, network: VGGT) -> None:
+        """Make the parameters that this network needs."""
 
     def watch(self, network: VGGT) -> AbstractContextManager:
         """Within the context, note what is needed of one forward pass in the object that it answers."""
@@ -140,6 +146,9 @@ class Trainer:
         self.heads = tuple(loss.heads)
 
         is_main = self.accelerator.is_main_process
+        if auxiliary is not None:
+            auxiliary.attach(model)
+            model.add_module("auxiliary", auxiliary)
         self.network = model.to(self.device)  # as it is, not wrapped
         freeze_parameters(model, [f"{HEAD_PREFIXES[head]}*" for head in model.heads if head not in self.heads])
         optimizer = optimisation.build(model, fused=self.device.type in ("cpu", "cuda"))
@@ -396,12 +405,11 @@ class Trainer:
 
     def _save_weights(self, name: str) -> None:
         """The weights that are worth using, for `load_model`."""
-        state = None
-        if self.ema is None:
-            state = self.accelerator.get_state_dict(self.model)  # gathered, where processes share the network
+        # Gathered, where processes share the network.
+        state = self.accelerator.get_state_dict(self.model) if self.ema is None else self.ema.module.state_dict()
         if self.accelerator.is_main_process:
-            model = self.network if self.ema is None else self.ema.module
-            save_model(model, self.output_dir / name, state)
+            kept = {key: tensor for key, tensor in state.items() if not key.startswith(AUXILIARY_PREFIX)}
+            save_model(self.network, self.output_dir / name, kept)
         self.accelerator.wait_for_everyone()
 
 
