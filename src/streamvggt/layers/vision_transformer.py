@@ -103,3 +103,20 @@ class VisionTransformer(nn.Module):
             resized = F.interpolate(square, size=tuple(grid), mode="bicubic", antialias=True)
             of_patches = resized.flatten(2).transpose(1, 2).to(self.pos_embed.dtype)
         return of_class, of_patches
+
+
+@torch.no_grad()
+def start_from_sines(encoder: VisionTransformer, amplitude: float = 0.5) -> None:
+    """Fill the position embeddings of patches with sines and cosines of row and column (MAE, arXiv 2111.06377).
+
+    A fresh random embedding hardly shows where a patch is, so a network would first have to learn that.
+    """
+    dim = encoder.pos_embed.shape[-1]
+    frequency = 100.0 ** -torch.linspace(0, 1, dim // 4)  # radians per patch
+    axes = []
+    for count in encoder.grid:
+        angle = (torch.arange(count) - (count - 1) / 2)[:, None] * frequency
+        axes.append(torch.cat([angle.sin(), angle.cos()], -1))  # (count, dim / 2)
+    rows, columns = axes
+    positions = torch.cat([rows[:, None].expand(-1, len(columns), -1), columns.expand(len(rows), -1, -1)], -1)
+    encoder.pos_embed[:, 1:, : positions.shape[-1]] = amplitude * positions.flatten(0, 1)

@@ -28,13 +28,14 @@ class CameraHead(nn.Module):
         num_heads: int = 16,
         mlp_ratio: float = 4.0,
         num_iterations: int = 4,
+        layer_scale: float = 0.01,
         attention: str = "sdpa",
     ):
         super().__init__()
         self.num_iterations = num_iterations
         self.token_norm = nn.LayerNorm(dim)
         self.trunk = nn.ModuleList(
-            Block(dim, num_heads, mlp_ratio=mlp_ratio, layer_scale=0.01, attention=attention)
+            Block(dim, num_heads, mlp_ratio=mlp_ratio, layer_scale=layer_scale, attention=attention)
             for _ in range(trunk_depth)
         )
         self.trunk_norm = nn.LayerNorm(dim)

@@ -77,7 +77,7 @@ class VGGT(nn.Module):
             dpt_layers: the four layers that the depth, point and track heads read.
             xfeat: add XFeat's descriptors to the patch tokens and its maps to the depth and point heads; for small
                 networks.
-            layer_scale: at which a fresh network's residual branches of frame and global blocks start.
+            layer_scale: at which a fresh network's residual branches of frame, global and camera blocks start.
             attention: "sdpa" or "flash" (flash-attn; half precision on CUDA).
             activation_checkpointing: trade computing the blocks twice for the memory of their activations in training.
         """
@@ -123,6 +123,7 @@ class VGGT(nn.Module):
                 num_heads=camera_num_heads,
                 mlp_ratio=mlp_ratio,
                 num_iterations=camera_iterations,
+                layer_scale=layer_scale,
                 attention=attention,
             )
         if "points" in heads:

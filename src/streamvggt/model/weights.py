@@ -28,6 +28,7 @@ from torch import Tensor
 
 from streamvggt.files import atomic_write
 from streamvggt.layers.attention import check_kernel
+from streamvggt.layers.vision_transformer import start_from_sines
 from streamvggt.model.device import laid_out
 from streamvggt.model.vggt import HEADS, VGGT, Sees, StreamVGGT
 
@@ -162,6 +163,7 @@ def fresh_model(
         arguments: of `VGGT`.
     """
     model = _seeded({"sees": "all", **arguments}, "fresh_model", seed)
+    start_from_sines(model.aggregator.patch_embed)
     with torch.no_grad():
         for block in model.aggregator.global_blocks:
             block.attn.q_norm.weight.mul_(sharpness)
