@@ -28,6 +28,11 @@ def read_colour(path: Path) -> np.ndarray:
     return _decode(path, cv2.IMREAD_COLOR_RGB)
 
 
+def read_stored_colour(path: Path) -> np.ndarray:
+    """As `read_colour`, but in the order in which the file stores the pixels: the EXIF orientation is ignored."""
+    return _decode(path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
 def write_colour(path: Path, image: np.ndarray, kind: str | None = None) -> None:
     """Write an image as its suffix, or else `kind`, says: ".png" or ".jpg", of quality 95. (H, W, 3) uint8 RGB"""
     kind = kind or path.suffix

@@ -1,0 +1,38 @@
+"""Images or a video without any label, for distillation: the teacher network supplies every target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+from natsort import natsorted, ns
+
+from streamvggt.data.decode import BadData
+from streamvggt.data.own.frame import IMAGES, Frame
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Visible image files of a folder in natural order."""
+    found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGES and not path.name.startswith(".")]
+    return natsorted(found, key=str, alg=ns.PATH)
+
+
+def read_images(folder: Path) -> list[Frame]:
+    """The images of a folder as frames in natural order. They are not read."""
+    return [Frame(path.name, path) for path in images_in(folder)]
+
+
+def read_video(path: Path) -> list[Frame]:
+    """The frames of a video in the order of time. Only the header is read.
+
+    Raises:
+        BadData: If the file is no video.
+    """
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    try:
+        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    finally:
+        capture.release()
+    if count < 1:
+        raise BadData(f"{path}: expected a video, got a file without frames. Extract its frames into a folder.")
+    return [Frame(f"{number:06d}", path, number) for number in range(count)]

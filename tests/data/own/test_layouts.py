@@ -1,0 +1,307 @@
+"""Scenes of the procedural world, written in the layouts of other tools, come back as they were."""
+
+import json
+
+import cv2
+import numpy as np
+import pycolmap
+import pytest
+from own_scenes import save_transforms, write_colmap, write_images, write_transforms, write_tum, write_video
+from PIL import Image
+
+from streamvggt.data.agreement import agreement
+from streamvggt.data.decode import BadData
+from streamvggt.data.own.frame import read_colmap_depth, read_frame
+from streamvggt.data.own.lens import Lens, checked_lens, undistortion
+from streamvggt.data.own.scene import labels_of, read_scene, scenes_under
+from streamvggt.data.synthetic.layouts._clips import world_clips
+
+WRITERS = {
+    "transforms, png": write_transforms,
+    "transforms, npy": lambda folder, views: write_transforms(folder, views, depth="npy"),
+    "COLMAP, binary": write_colmap,
+    "COLMAP, text": lambda folder, views: write_colmap(folder, views, kind="txt"),
+    "TUM": write_tum,
+}
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return world_clips(1, 5, 60, 80, seed=3, fov=1.2)[0]
+
+
+def read(folder):
+    return [read_frame(frame) for frame in read_scene(folder)]
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_a_scene_comes_back_as_it_was(clip, tmp_path, layout):
+    WRITERS[layout](tmp_path, clip)
+    frames = read_scene(tmp_path)
+    assert labels_of(frames) == ("cameras", "depth")
+    for view, true in zip(read(tmp_path), clip, strict=True):
+        assert (view.image - true.image).abs().max() <= 0.5 / 255 + 1e-6
+        assert (view.valid == true.valid).all()
+        assert (view.depth - true.depth).abs().max() < 6e-4  # half a millimeter where the depth is stored so
+        assert (view.intrinsics - true.intrinsics).abs().max() < 1e-4
+        assert (view.cam_from_world - true.cam_from_world).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_neighboring_views_agree(clip, tmp_path, layout):
+    WRITERS[layout](tmp_path, clip)
+    first, second, *_ = read(tmp_path)
+    found = agreement(first, second)
+    assert found.overlap > 0.5 and found.agreeing > 0.8
+
+
+def test_images_and_videos_have_no_labels(clip, tmp_path):
+    write_images(tmp_path / "photos", clip)
+    write_video(tmp_path / "walk.mp4", clip)
+    scenes = scenes_under(tmp_path)
+    assert list(scenes) == ["photos", "walk.mp4"]
+    for path in scenes.values():
+        assert labels_of(read_scene(path)) == ()
+        views = read(path)
+        assert len(views) == len(clip)
+        for view, true in zip(views, clip, strict=True):
+            assert not view.valid.any() and (view.image - true.image).abs().mean() < 0.05
+
+
+def test_a_video_gives_the_same_frame_in_any_order(clip, tmp_path):
+    write_video(tmp_path / "a.mp4", clip)
+    frames = read_scene(tmp_path / "a.mp4")
+    forward = [read_frame(frame).image for frame in frames]
+    backward = [read_frame(frame).image for frame in reversed(frames)]
+    assert all((a == b).all() for a, b in zip(forward, reversed(backward), strict=True))
+    errors = [[(image - true.image).abs().mean().item() for true in clip] for image in forward]
+    assert np.argmin(errors, 1).tolist() == list(range(len(clip)))
+
+
+def test_scenes_are_found_below_a_folder_but_not_within_a_scene(clip, tmp_path):
+    write_transforms(tmp_path / "rooms/kitchen", clip[:1])
+    write_colmap(tmp_path / "garden", clip[:1])
+    assert list(scenes_under(tmp_path)) == ["garden", "rooms/kitchen"]
+    assert list(scenes_under(tmp_path / "garden")) == ["garden"]
+    with pytest.raises(BadData, match=r"expected transforms\.json, a COLMAP model in sparse/0, rgb\.txt, images"):
+        scenes_under(tmp_path / "garden/sparse")
+
+
+def test_frames_are_in_natural_order(clip, tmp_path):
+    content = write_transforms(tmp_path, clip[:3])
+    for entry, number in zip(content["frames"], (10, 2, 1), strict=True):
+        (tmp_path / entry["file_path"]).rename(tmp_path / f"images/{number}.png")
+        entry["file_path"] = f"images/{number}.png"
+    save_transforms(tmp_path, content)
+    assert [frame.name for frame in read_scene(tmp_path)] == ["images/1.png", "images/2.png", "images/10.png"]
+
+
+def test_the_published_example_of_nerfstudio_reads_as_documented(tmp_path):
+    """Axes by hand: OpenGL's camera looks along -z with y up, so its identity is OpenCV's half turn about x."""
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
+    save_transforms(
+        tmp_path,
+        {"camera_angle_x": np.pi / 2, "frames": [{"file_path": "./a", "transform_matrix": np.eye(4).tolist()}]},
+    )
+    (frame,) = read_scene(tmp_path)
+    assert frame.world_from_cam.tolist() == np.diag([1.0, -1, -1, 1]).tolist()
+    view = read_frame(frame)
+    assert np.allclose(view.intrinsics.numpy(), [[4, 0, 3.5], [0, 4, 2.5], [0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("model", "params"),
+    [
+        ("SIMPLE_RADIAL", (60, 40, 30, -0.1)),
+        ("OPENCV", (60, 61, 40, 30, 0.1, -0.02, 0.002, -0.001)),
+        ("OPENCV_FISHEYE", (40, 40, 40, 30, 0.0, 0.0, 0.0, 0.0)),
+    ],
+)
+def test_a_distorted_image_is_straightened(model, params):
+    """An image whose colors are the directions of its rays: afterwards each pixel has the direction of its own."""
+    lens = checked_lens(model, (80, 60), params, "here")
+    camera = pycolmap.Camera(model=model, width=80, height=60, params=params)
+    x, y = np.meshgrid(np.arange(80) + 0.5, np.arange(60) + 0.5)
+    rays = camera.cam_from_img(np.stack([x, y], -1).reshape(-1, 2)).reshape(60, 80, 2)
+    colors = np.stack([128 + 100 * rays[..., 0], 128 + 100 * rays[..., 1], 0 * x], -1).clip(0, 255).astype(np.uint8)
+    straight = undistortion(lens)
+    image = straight.image(colors)
+    K = straight.intrinsics
+    height, width = image.shape[:2]
+    u, v = (np.arange(width) - K[0, 2]) / K[0, 0], (np.arange(height) - K[1, 2]) / K[1, 1]
+    inside = (np.abs(u)[None] < 0.9) & (np.abs(v)[:, None] < 0.9)
+    assert inside.mean() > 0.5
+    assert np.abs(image[..., 0] - (128 + 100 * u[None]))[inside].max() < 2.5
+    assert np.abs(image[..., 1] - (128 + 100 * v[:, None]))[inside].max() < 2.5
+
+
+def test_a_pinhole_is_left_as_it_is():
+    assert undistortion(Lens("PINHOLE", (8, 6), (5.0, 5.0, 4.0, 3.0))).grid is None
+
+
+def test_pixels_of_a_known_camera_keep_their_stored_order(clip, tmp_path):
+    """As COLMAP itself reads them: the EXIF orientation of a phone does not turn the image away from its camera."""
+    content = write_transforms(tmp_path, clip[:1])
+    path = tmp_path / content["frames"][0]["file_path"]
+    image = Image.open(path)
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(path, exif=exif)
+    assert pycolmap.Bitmap.read(path, True).width == 80
+    (view,) = read(tmp_path)
+    assert view.image.shape == (3, 60, 80)
+
+
+def test_smaller_depth_of_the_same_shape_is_enlarged(clip, tmp_path):
+    content = write_transforms(tmp_path, clip[:1])
+    path = tmp_path / content["frames"][0]["depth_file_path"]
+    cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[::2, ::2])
+    (view,) = read(tmp_path)
+    assert view.depth.shape == (60, 80) and view.valid.any()
+
+
+def test_colmap_depth_maps_are_those_of_pycolmap(tmp_path):
+    values = np.random.default_rng(0).random((5, 7), np.float32)
+    pycolmap.DepthMap.from_array(values, 0.0, 1.0).write(tmp_path / "a.bin")
+    assert (read_colmap_depth(tmp_path / "a.bin") == values).all()
+
+
+def test_masks_hide_depth(clip, tmp_path):
+    content = write_transforms(tmp_path, clip[:1])
+    mask = np.zeros((60, 80), np.uint8)
+    mask[:, 40:] = 255
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    content["frames"][0]["mask_path"] = "mask.png"
+    save_transforms(tmp_path, content)
+    (view,) = read(tmp_path)
+    assert not view.valid[:, :40].any() and view.valid[:, 40:].any()
+
+
+# What is wrong is said in one line with file and field.
+
+
+def spoiled(key, value):
+    def spoil(folder, content):
+        content["frames"][1][key] = value
+        save_transforms(folder, content)
+
+    return spoil
+
+
+def removed(name):
+    return lambda folder, content: (folder / name).unlink()
+
+
+POSE = np.eye(4)
+NAN_POSE, SCALED_POSE = POSE.copy(), POSE.copy()
+NAN_POSE[0, 3] = np.nan
+SCALED_POSE[:3, :3] *= 2
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (
+            removed("images/frame_00002.png"),
+            r"transforms\.json: frames\[1\]\.file_path: expected an image, got no file",
+        ),
+        (removed("depth/frame_00002.png"), r"frames\[1\]\.depth_file_path: expected a file, got 'depth/frame_00002"),
+        (spoiled("camera_model", "EQUIRECTANGULAR"), r"frames\[1\]\.camera_model: expected .*, got 'EQUIRECTANGULAR'"),
+        (spoiled("transform_matrix", NAN_POSE.tolist()), r"frames\[1\]\.transform_matrix: "),
+        (spoiled("transform_matrix", SCALED_POSE.tolist()), r"frames\[1\]\.transform_matrix: "),
+        (spoiled("transform_matrix", None), r"frames\[1\]\.transform_matrix: "),
+        (spoiled("transform_matrix", "eye"), r"frames\[1\]\.transform_matrix: "),
+        (spoiled("fl_x", None), r"frames\[1\]\.fl_x: expected a finite number, got None"),
+        (spoiled("fl_x", -5), r"frames\[1\]: expected positive focal lengths, got \[-5"),
+        (spoiled("w", 0), r"frames\[1\]: expected the width and height of the image in pixels, got \(0, 60\)"),
+        (spoiled("w", 81), r"frame_00002\.png: expected 81×60 pixels as its intrinsics say, got 80×60"),
+    ],
+)
+def test_bad_transforms_are_named(clip, tmp_path, spoil, said):
+    spoil(tmp_path, write_transforms(tmp_path, clip[:3]))
+    with pytest.raises(BadData, match=said) as caught:
+        read(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_frames_at_all_are_named(tmp_path):
+    (tmp_path / "transforms.json").write_text(json.dumps({"frames": 3}), encoding="utf-8")
+    with pytest.raises(BadData, match="frames: expected a list of frames, got 3"):
+        read(tmp_path)
+
+
+def damage(path, change):
+    path.write_bytes(change(path.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "spoil", "said"),
+    [
+        (
+            "bin",
+            lambda f: damage(f / "sparse/images.bin", lambda b: b[: len(b) // 2]),
+            "sparse: expected cameras, images",
+        ),
+        (
+            "bin",
+            lambda f: damage(f / "sparse/cameras.bin", lambda b: b[:12] + b"\x63" + b[13:]),
+            "Camera model does not",
+        ),
+        (
+            "txt",
+            lambda f: damage(f / "sparse/cameras.txt", lambda b: b.replace(b"PINHOLE", b"FOO")),
+            "Camera model does",
+        ),
+        ("txt", lambda f: (f / "images/0002.png").unlink(), r"sparse: image 0002\.png: expected an image, got no file"),
+        (
+            "txt",
+            lambda f: damage(f / "sparse/cameras.txt", lambda b: b.replace(b" 80 60 ", b" 81 60 ")),
+            "expected 81×60",
+        ),
+        (
+            "txt",
+            lambda f: damage(f / "stereo/depth_maps/0001.png.geometric.bin", lambda b: b[:-4]),
+            "depth map of COLMAP",
+        ),
+    ],
+)
+def test_bad_models_of_colmap_are_named(clip, tmp_path, kind, spoil, said):
+    write_colmap(tmp_path, clip[:3], kind)
+    spoil(tmp_path)
+    with pytest.raises(BadData, match=said) as caught:
+        read(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda f: (f / "calibration.txt").unlink(), r"calibration\.txt: expected a file with fx fy cx cy"),
+        (lambda f: write(f / "calibration.txt", "1 2 3"), r"calibration\.txt: expected numbers fx fy cx cy"),
+        (lambda f: write(f / "calibration.txt", "1 2 3 4 5"), r"expected 4, 8 or 9 numbers .*, got 5"),
+        (lambda f: write(f / "rgb.txt", "x rgb/1.png"), r"rgb\.txt: line 1: expected a time in seconds, got 'x'"),
+        (lambda f: write(f / "groundtruth.txt", "1 2 3"), r"groundtruth\.txt: line 1: expected a time and 7 values"),
+        (lambda f: write(f / "groundtruth.txt", "1 0 0 0 0 0 0 1"), r"expected times of rgb\.txt, depth\.txt"),
+        (lambda f: next((f / "rgb").iterdir()).unlink(), r"rgb\.txt: rgb/.*: expected an image, got no file"),
+        (
+            lambda f: damage(f / "groundtruth.txt", lambda b: b.replace(b" 0.", b" nan ", 1)[:-1]),
+            r"groundtruth\.txt: ",
+        ),
+    ],
+)
+def test_bad_tum_folders_are_named(clip, tmp_path, spoil, said):
+    write_tum(tmp_path, clip[:3])
+    spoil(tmp_path)
+    with pytest.raises(BadData, match=said) as caught:
+        read(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_video_is_named(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"nothing")
+    with pytest.raises(BadData, match=r"a\.mp4: expected a video, got a file without frames"):
+        read_scene(tmp_path / "a.mp4")
