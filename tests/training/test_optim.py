@@ -88,7 +88,8 @@ def test_patterns_that_match_nothing_are_errors():
     with pytest.raises(ValueError, match="lr_multipliers pattern 'x'"):
         parameter_groups(model, 0.0, {"x": 0.5})
     with pytest.raises(ValueError, match="nothing is left to learn"):
-        Optimisation(lr=1.0, steps=1, freeze=["*"]).build(model)
+        freeze_parameters(model, ["*"])
+        Optimisation(lr=1.0, steps=1).build(model)
     with pytest.raises(ValueError, match="warmup_steps=5"):
         Optimisation(lr=1.0, steps=2, warmup_steps=5)
 

@@ -54,12 +54,11 @@ class Optimisation:
         return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
 
     def build(self, model: nn.Module, fused: bool = False) -> AdamW:
-        """Freeze what is to be frozen and make the optimiser of the rest.
+        """Make the optimizer of the parameters that learn; the caller freezes the others.
 
         Raises:
-            ValueError: a pattern matches no parameter, or nothing is left to learn.
+            ValueError: If a pattern matches no parameter or nothing is left to learn.
         """
-        freeze_parameters(model, self.freeze)
         groups = parameter_groups(model, self.weight_decay, self.lr_multipliers)
         return AdamW(groups, lr=self.lr, betas=tuple(self.betas), fused=fused)
 

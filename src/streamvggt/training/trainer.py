@@ -27,6 +27,7 @@ from streamvggt.losses.target import Target
 from streamvggt.model.memory import Policy
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import AUXILIARY_PREFIX, HEAD_PREFIXES, save_model
+from streamvggt.training.adapters import LowRank
 from streamvggt.training.checkpoint import Checkpoints
 from streamvggt.training.log import Log, Tally, depth_picture
 from streamvggt.training.optim import Optimisation, describe_parameters, freeze_parameters
@@ -93,6 +94,7 @@ class Trainer:
         gradient_scales: Mapping[str, float] | None = None,
         dense_share: float = 1.0,
         policy: Policy | None = None,
+        adapters: LowRank | None = None,
         stop_after: float | None = None,
         resume: bool = True,
     ):
@@ -113,6 +115,8 @@ class Trainer:
             policy: frames see only what this memory policy would hold of the past (`Policy.visible`), so that the
                 network learns with the memory that it is to stream with; it must go by numbers alone. None: all the
                 past, or all frames, as the network does.
+            adapters: Low-rank adapters that learn in place of the layers that they name; `best` and `final` hold plain
+                weights. None: All weights learn that `optimisation` does not freeze.
             stop_after: minutes after which `run` saves the state and ends, to be started again; None: at the last step.
             resume: go on from `output_dir`/last.pt if it is there; False refuses to, and overwrites nothing.
         """
@@ -150,7 +154,11 @@ class Trainer:
             auxiliary.attach(model)
             model.add_module("auxiliary", auxiliary)
         self.network = model.to(self.device)  # as it is, not wrapped
-        freeze_parameters(model, [f"{HEAD_PREFIXES[head]}*" for head in model.heads if head not in self.heads])
+        unused = [f"{HEAD_PREFIXES[head]}*" for head in model.heads if head not in self.heads]
+        freeze_parameters(model, [*unused, *optimisation.freeze])
+        self.adapters = adapters
+        if adapters is not None:
+            adapters.add(model)
         optimizer = optimisation.build(model, fused=self.device.type in ("cpu", "cuda"))
         if isinstance(supervision, Teacher):
             supervision.model.to(self.device)
@@ -409,6 +417,8 @@ class Trainer:
         state = self.accelerator.get_state_dict(self.model) if self.ema is None else self.ema.module.state_dict()
         if self.accelerator.is_main_process:
             kept = {key: tensor for key, tensor in state.items() if not key.startswith(AUXILIARY_PREFIX)}
+            if self.adapters is not None:
+                kept = self.adapters.merged(kept)
             save_model(self.network, self.output_dir / name, kept)
         self.accelerator.wait_for_everyone()
 

@@ -80,9 +80,9 @@ def read_scene(path: Path, depth_unit: float | None = None) -> tuple[Frame, ...]
 
 
 def labels_of(frames: tuple[Frame, ...]) -> tuple[str, ...]:
-    """Those of `LABELS` that every frame has."""
+    """Those of `LABELS` that every frame has. Depth without cameras is of no use."""
     has_cameras = all(frame.world_from_cam is not None for frame in frames)
-    has_depth = all(frame.depth is not None for frame in frames)
+    has_depth = has_cameras and all(frame.depth is not None for frame in frames)
     return tuple(label for label, is_there in zip(LABELS, (has_cameras, has_depth), strict=True) if is_there)
 
 
