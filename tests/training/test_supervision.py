@@ -9,7 +9,7 @@ import torch
 from streamvggt.data.view import Batch
 from streamvggt.geometry.camera import cameras_from_encoding, invert_pose
 from streamvggt.geometry.pointmap import project
-from streamvggt.training.supervision import Measurements, draw_queries
+from streamvggt.training.supervision import Measurements, draw_queries, supervised
 
 
 def moved(batch: Batch) -> Batch:
@@ -82,3 +82,14 @@ def test_queries_are_drawn_as_published():
     valid = torch.from_numpy(golden["query/mask"]).bool()
     queries = draw_queries(valid, 64, torch.Generator().manual_seed(123))
     np.testing.assert_array_equal(queries, golden["query/points_seed123"])
+
+
+def test_a_teacher_supervises_every_pixel_of_a_sequence_without_measurements(planes):
+    batch = planes(3)[1]
+    batch.valid[0] = False  # a video
+    batch.valid[1] = False  # all sky
+    batch.sky[1] = True
+    batch.valid[2, 1] = False  # a frame whose sensor failed
+    counted = supervised(batch)
+    assert counted[0].all() and not counted[1].any()
+    assert torch.equal(counted[2], batch.valid[2])

@@ -35,7 +35,10 @@ class Supervision(Protocol):
 
 
 class Teacher:
-    """A frozen network that sees all frames: distillation (StreamVGGT, arXiv 2507.11539, §3.3)."""
+    """A frozen network that sees all frames: distillation (StreamVGGT, arXiv 2507.11539, §3.3).
+
+    Sequences without any measurement, such as videos, are supervised at every pixel.
+    """
 
     always_has_queries = True
 
@@ -55,7 +58,7 @@ class Teacher:
         self, batch: Batch, heads: Collection[str], query_points: Tensor | None, patches: Tensor | None
     ) -> Target:
         prediction = self.model(batch.images, heads=heads, query_points=query_points, patches=patches)
-        return Target(prediction, valid=batch.valid, sky=batch.sky, is_metric=batch.is_metric)
+        return Target(prediction, valid=supervised(batch), sky=batch.sky, is_metric=batch.is_metric)
 
 
 class Measurements:
@@ -94,6 +97,16 @@ class Measurements:
             visibility=None if batch.visibility is None else batch.visibility.float(),
         )
         return Target(prediction, valid=batch.valid, sky=batch.sky, is_metric=batch.is_metric)
+
+
+def supervised(batch: Batch) -> Tensor:
+    """Pixels that a teacher supervises: the measured ones, or all pixels of a sequence without any measurement.
+
+    Returns:
+        Bool. (B, S, H, W)
+    """
+    is_measured = (batch.valid | batch.sky).flatten(1).any(1)
+    return batch.valid | ~is_measured[:, None, None, None]
 
 
 def relative_to_first(cam_from_world: Tensor) -> Tensor:

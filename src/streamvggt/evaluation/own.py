@@ -1,0 +1,124 @@
+"""Depth and cameras of a network on scenes of your own, compared with their measurements (docs/own-data.md).
+
+    python -m streamvggt.evaluation.own scans/ --weights ../results/train/own/final --max_frames 100
+
+Each scene is one sequence, processed by the protocols of video depth (one scale per sequence) and of trajectories (one
+similarity per sequence). Images are cropped around the principal point and resized as in training. Depth is compared at
+that size.
+
+S frames · H×W pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from streamvggt.data.mixture import scaled
+from streamvggt.data.own.frame import Frame, read_frame
+from streamvggt.data.own.scene import labels_of, read_scene, scenes_under
+from streamvggt.data.transforms import fit
+from streamvggt.data.view import View
+from streamvggt.evaluation.depth_metrics import ALIGNMENTS, score_depth
+from streamvggt.evaluation.network import Evaluated, add_network_arguments
+from streamvggt.evaluation.pose_metrics import auc, relative_pose_errors, trajectory_errors
+from streamvggt.evaluation.processes import Processes
+from streamvggt.evaluation.record import write_json
+from streamvggt.evaluation.work import Outcome, run_program
+
+COLUMNS = ("Abs Rel", "δ < 1.25", "ATE", "RPE trans", "RPE rot", "AUC@30")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a table and write the numbers. The exit status is 1 if a scene could not be evaluated."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("path", type=Path, help="a scene, or a folder of scenes")
+    parser.add_argument("--stride", type=int, default=1, help="use every n-th frame (default: 1)")
+    parser.add_argument("--max_frames", type=int, help="maximum number of frames per scene (default: all)")
+    parser.add_argument("--depth_unit", type=float, help="scene units per step of 16-bit depth (default: by layout)")
+    parser.add_argument("--align", choices=ALIGNMENTS, default="scale", help="depth alignment (default: scale)")
+    parser.add_argument("--json", type=Path, default=Path("own_eval.json"), help="output file (default: own_eval.json)")
+    add_network_arguments(parser)
+    arguments = parser.parse_args(argv)
+    for name in ("stride", "max_frames"):
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            parser.error(f"--{name}: expected at least 1, got {value}.")
+    outcome = Outcome(Processes())
+    scenes = scenes_under(arguments.path)
+    network = Evaluated.load(arguments, heads=("camera", "depth"))
+    numbers = {}
+    for name, path in scenes.items():
+        with outcome.of(name):
+            frames = read_scene(path, arguments.depth_unit)[:: arguments.stride][: arguments.max_frames]
+            numbers[name] = evaluate(network, frames, path, arguments.align)
+    if numbers:
+        means = mean_of(numbers.values())
+        settings = {**network.settings, "align": arguments.align, "stride": arguments.stride}
+        settings["max_frames"] = arguments.max_frames
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        content = {"settings": settings, "about": network.about, "mean": means, "scenes": numbers}
+        write_json(arguments.json, content)
+        print(table({**numbers, f"mean of {len(numbers)}": means}))
+    return outcome.finish()
+
+
+def evaluate(network: Evaluated, frames: Sequence[Frame], path: Path, align: str) -> dict[str, float]:
+    """Numbers of one scene by the names of `COLUMNS`, without those of depth if the scene has none.
+
+    Raises:
+        ValueError: If the scene has no cameras, fewer than two frames, or nothing to compare with.
+    """
+    labels = labels_of(tuple(frames))
+    if "cameras" not in labels:
+        raise ValueError(f"{path}: expected cameras to compare with, got images only. Add poses (docs/own-data.md).")
+    if len(frames) < 2:
+        raise ValueError(f"{path}: expected at least 2 frames, got {len(frames)}.")
+    views: list[View] = []
+    prediction = network.predict_sequence(_images(frames, network, views))
+    truth = torch.stack([view.cam_from_world for view in views]).double()
+    poses = prediction.cameras().cam_from_world[0].double()
+    errors = trajectory_errors(poses, truth)
+    numbers = {"ATE": errors.ate, "RPE trans": errors.rpe_translation, "RPE rot": errors.rpe_rotation}
+    numbers["AUC@30"] = auc(torch.maximum(*relative_pose_errors(poses, truth)), 30)
+    if "depth" in labels:
+        depth = torch.stack([view.depth for view in views])
+        score = score_depth(prediction.depth[0, ..., 0].float(), depth, ALIGNMENTS[align])
+        if not score.num_valid:
+            raise ValueError(f"{path}: expected depth above 0, got none in {len(views)} frames.")
+        numbers |= {name: score.numbers[name] for name in ("Abs Rel", "δ < 1.25")}
+    return numbers
+
+
+def mean_of(numbers: Collection[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each column over the scenes that have it."""
+    columns = {name: [one[name] for one in numbers if name in one] for name in COLUMNS}
+    return {name: sum(values) / len(values) for name, values in columns.items() if values}
+
+
+def table(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """Markdown, one row per scene."""
+    lines = ["| scene | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for name, numbers in rows.items():
+        values = (f"{numbers[column]:.4f}" if column in numbers else "–" for column in COLUMNS)
+        lines.append(f"| {name} | " + " | ".join(values) + " |")
+    return "\n".join(lines)
+
+
+def _images(frames: Sequence[Frame], network: Evaluated, views: list[View]) -> Iterator[Tensor]:
+    """Images for the network, all of the size of the first one. (3, H, W) each. The views go to `views`."""
+    size = None
+    for frame in frames:
+        view = read_frame(frame)
+        if size is None:
+            height, width = view.depth.shape
+            size = scaled((width, height), network.size / max(width, height))
+        views.append(fit(view, size))
+        yield views[-1].image
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_program(main))
