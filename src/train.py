@@ -1,14 +1,14 @@
 """Distil StreamVGGT from VGGT: accelerate launch ./train.py --config-name train"""
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+
+from launch import train
 
 
 @hydra.main(version_base=None, config_path="../config", config_name="train")
 def main(config: DictConfig) -> None:
-    trainer = hydra.utils.instantiate(config.trainer, _convert_="all")
-    trainer.keep_config(OmegaConf.to_yaml(config, resolve=True))
-    trainer.run()
+    train(config)
 
 
 if __name__ == "__main__":

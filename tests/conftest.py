@@ -1,6 +1,12 @@
 """Shared by all tests."""
 
+from pathlib import Path
+
 import pytest
+import torch
+from networks import TINY
+
+from streamvggt import VGGT
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -9,3 +15,12 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STREAMVGGT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory) -> Path:
+    """Folder of the weights of a tiny bidirectional network."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("teacher")
+    VGGT(**TINY).save_pretrained(folder)
+    return folder

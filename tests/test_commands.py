@@ -7,39 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import TINY
+from launching import ROOT, SMALL, launch
 
 from streamvggt import VGGT, StreamVGGT, load_model
 from streamvggt.cli import main
 from streamvggt.data.registry import SOURCES, names
 from streamvggt.data.synthetic.__main__ import main as main_of_the_world
-
-ROOT = Path(__file__).parent.parent
-SMALL = [
-    "size=56",
-    "frames=[2,2]",
-    "max_images=2",
-    "trainer.optimisation.steps=2",
-    "trainer.optimisation.warmup_steps=1",
-    "trainer.precision=no",
-    "trainer.num_workers=0",
-    "trainer.num_validation_batches=1",
-    "trainer.log_every=1",
-]
-
-
-def launch(*words: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "accelerate.commands.launch", *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=ROOT / "src", capture_output=True, text=True, env=environment, timeout=400)
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("teacher")
-    VGGT(**TINY).save_pretrained(folder)
-    return folder
 
 
 def test_the_first_code_block_of_the_readme_works_as_pasted():

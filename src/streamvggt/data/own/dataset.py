@@ -1,0 +1,91 @@
+"""Scenes of your own as a source of training samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from streamvggt.data.dataset import MultiViewDataset
+from streamvggt.data.decode import BadData
+from streamvggt.data.own.frame import read_frame
+from streamvggt.data.own.scene import LABELS, labels_of, read_scene, scenes_under
+from streamvggt.data.sampling import Clips
+from streamvggt.data.source import Source
+from streamvggt.data.view import View
+
+
+class OwnScenes(Source):
+    """The scenes under a path, in any of the layouts of docs/own-data.md."""
+
+    name = "Own data"
+    folder = ""
+    is_metric = False
+    page = "docs/own-data.md"
+    selection = Clips(max_interval=8)
+
+    def __init__(self, path: str | Path, needs: Sequence[str] = (), depth_unit: float | None = None):
+        """
+        Args:
+            path: A scene, or a folder of scenes.
+            needs: Those of `LABELS` that every frame must have.
+            depth_unit: Scene units per step of 16-bit depth; None: The default of the layout.
+
+        Raises:
+            FileNotFoundError: If there is nothing at `path`.
+            BadData: If a scene is damaged or lacks a label.
+        """
+        if unknown := set(needs) - set(LABELS):
+            raise ValueError(f"needs: expected {', '.join(LABELS)}, got {', '.join(sorted(unknown))}.")
+        self.root, self.split = Path(path), self.splits[0]
+        self._scenes, self.labels = {}, {}
+        for name, scene_path in scenes_under(self.root).items():
+            frames = read_scene(scene_path, depth_unit)
+            self._scenes[name] = {frame.name: frame for frame in frames}
+            self.labels[name] = labels_of(frames)
+            if missing := [label for label in needs if label not in self.labels[name]]:
+                raise BadData(
+                    f"{scene_path}: expected {' and '.join(needs)} for every frame, got no {' and '.join(missing)}. "
+                    "Add them, or distill from a teacher (docs/own-data.md)."
+                )
+        self._frames = {name: list(frames) for name, frames in self._scenes.items()}
+        self.scenes = sorted(self._frames)
+
+    def read(self, scene: str, frame: str) -> View:
+        return read_frame(self._scenes[scene][frame])
+
+
+class OwnData(MultiViewDataset):
+    """Training samples of `OwnScenes`: clips, in the order of time or shuffled."""
+
+    def __init__(
+        self,
+        *,
+        path: str | Path | None,
+        needs: Sequence[str] = (),
+        depth_unit: float | None = None,
+        max_interval: int = 8,
+        max_views: int = 10,
+        aug_crop: int = 0,
+        jitter: bool = False,
+        match_portrait: bool = True,
+    ):
+        """
+        Args:
+            path, needs, depth_unit: See `OwnScenes`; None: There are no scenes, which `held_out` reports.
+            max_interval: Largest step between neighboring views, in frames.
+            max_views, aug_crop, jitter, match_portrait: See `MultiViewDataset`.
+        """
+        self.root, self.needs, self.depth_unit = path, needs, depth_unit
+        self.selection = Clips(max_interval=max_interval)
+        self.max_views, self.aug_crop, self.jitter, self.match_portrait = max_views, aug_crop, jitter, match_portrait
+
+    @cached_property
+    def source(self) -> OwnScenes:
+        """
+        Raises:
+            FileNotFoundError, BadData: See `OwnScenes`.
+        """
+        if self.root is None:
+            raise FileNotFoundError("data.validation_path: expected scenes to validate on, got null.")
+        return OwnScenes(self.root, self.needs, self.depth_unit)

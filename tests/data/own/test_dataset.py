@@ -1,0 +1,71 @@
+"""Training on scenes of one's own: which scenes are taken, which are refused, and what a sample is."""
+
+import numpy as np
+import pytest
+from own_scenes import write_colmap, write_images, write_transforms, write_tum, write_video
+
+from streamvggt.data.decode import BadData
+from streamvggt.data.mixture import Mixture
+from streamvggt.data.own.dataset import OwnData, OwnScenes
+from streamvggt.data.synthetic.layouts._clips import world_clips
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    clip = world_clips(1, 6, 60, 80, seed=3, fov=1.2)[0]
+    folder = tmp_path_factory.mktemp("own")
+    write_transforms(folder / "labeled/a", clip)
+    write_colmap(folder / "labeled/b", clip)
+    write_tum(folder / "labeled/c", clip)
+    write_images(folder / "photos", clip)
+    write_video(folder / "walk.mp4", clip)
+    return folder
+
+
+def test_scenes_with_their_labels(root):
+    scenes = OwnScenes(root)
+    both = ("cameras", "depth")
+    assert scenes.labels == {"labeled/a": both, "labeled/b": both, "labeled/c": both, "photos": (), "walk.mp4": ()}
+
+
+def test_a_scene_without_the_labels_needed_is_refused(root):
+    with pytest.raises(BadData, match="photos: expected cameras and depth for every frame, got no cameras and depth"):
+        OwnScenes(root, needs=("cameras", "depth"))
+    with pytest.raises(ValueError, match="needs: expected cameras, depth, got poses"):
+        OwnScenes(root, needs=("poses",))
+
+
+def test_samples_of_all_scenes_in_one_mixture(root):
+    data = Mixture(
+        datasets={"own": OwnData(path=root, aug_crop=4, jitter=True)},
+        samples={"own": 20},
+        resolutions=[(56, 42)],
+        frames=(2, 4),
+        max_images=4,
+    )
+    seen = set()
+    for number in range(20):
+        ((_, sample),) = data.batch(number)
+        seen.add(sample.scene)
+        assert all(view.image.shape == (3, 42, 56) for view in sample.views)
+        assert any(view.valid.any() for view in sample.views) == sample.scene.startswith("labeled")
+        again = data[number]
+        assert (again.images[0, 0] == sample.views[0].image).all()
+    assert len(seen) == 5 and data.replaced() == {"own": 0}
+
+
+def test_metric_where_the_layout_says_so(root):
+    scenes = OwnScenes(root / "labeled")
+    read = {scene: scenes.read(scene, scenes.frames(scene)[0]) for scene in scenes.scenes}
+    assert [read[scene].is_metric for scene in scenes.scenes] == [False, False, True]
+
+
+def test_too_few_frames_are_an_error(root):
+    with pytest.raises(ValueError, match="none has 10 frames"):
+        len(OwnData(path=root / "photos", max_views=10))
+
+
+def test_depth_in_another_unit(root):
+    millimeters, meters = (OwnScenes(root / "labeled/a", depth_unit=unit).read("a", "images/frame_00001.png")
+                           for unit in (1.0, None))  # fmt: skip
+    assert np.allclose(millimeters.depth, 1000 * meters.depth)
