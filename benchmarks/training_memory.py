@@ -27,6 +27,8 @@ from streamvggt.training.optim import freeze_parameters
 CONFIG = str(Path(__file__).parent.parent / "config")
 HEIGHT, WIDTH, TRACKS = 392, 518, 64
 ADAPTERS_ONLY = ["trainer.optimisation.freeze=['*']", "~trainer.optimisation.lr_multipliers"]
+FAKE = FakeTensorMode()
+"""One for all rows, because tables of positions are cached between networks."""
 ROWS = [
     ("finetune_own", "adapters and heads", [], 10),
     ("finetune_own", "adapters only", ADAPTERS_ONLY, 10),
@@ -75,7 +77,7 @@ def measure(name: str, overrides: list[str], num_frames: int) -> tuple[int, floa
     adapters = hydra.utils.instantiate(settings.get("adapters"), _convert_="all")
     is_distilled = "Teacher" in config.supervision._target_
     heads = [head for head in ("camera", "depth", "points", "track") if config.loss[head].weight]
-    with FakeTensorMode():
+    with FAKE:
         model = VGGT(sees=config.model.sees, activation_checkpointing=True).train()
         teacher = VGGT().eval().requires_grad_(False) if is_distilled else None
         unused = {"camera": "camera_head.*", "depth": "depth_head.*", "points": "point_head.*", "track": "track_head.*"}

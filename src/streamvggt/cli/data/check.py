@@ -1,6 +1,9 @@
 """Say of every data set under ROOT whether it is there and can be trained on, and draw some of it.
 
+A folder without any of the data sets is taken for scenes of your own (docs/own-data.md).
+
 streamvggt data check ../data/train
+streamvggt data check my_scans/
 streamvggt data check ../data/train spring scannet --frames all --workers 8
 """
 
@@ -16,6 +19,8 @@ from tqdm import tqdm
 
 from streamvggt.data.check import Findings, Readable, check
 from streamvggt.data.decode import BadData, read_colour
+from streamvggt.data.own.check import OneScene, check_scene
+from streamvggt.data.own.scene import scenes_under
 from streamvggt.data.picture import sheet
 from streamvggt.data.registry import SOURCES, classes_in, find, names
 from streamvggt.data.source import Source, check_pose
@@ -39,16 +44,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--frames", type=number_or_all, default=40, metavar="N", help='to read of each data set, or "all" (default: 40)'
     )
     parser.add_argument("--pairs", type=int, default=12, metavar="N", help="of views to compare (default: 12)")
+    parser.add_argument(
+        "--depth_unit", type=float, metavar="U", help="scene units per step of 16-bit depth, of your own scenes"
+    )
     parser.add_argument("--workers", type=int, default=4, metavar="N", help="threads that read (default: 4)")
     parser.add_argument("--out", type=Path, default=Path("data_check.png"), help="picture (default: data_check.png)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if not arguments.root.is_dir():
-        raise FileNotFoundError(f"there is no folder {arguments.root}; it must hold the folders of the data sets")
+    if not arguments.root.exists():
+        raise FileNotFoundError(f"there is no folder {arguments.root}; it must hold data sets or scenes of your own")
     openers = known()
     if unknown := sorted(set(arguments.names) - set(openers)):
         raise ValueError(f"{', '.join(unknown)}: unknown; choose of {', '.join(openers)}")
+    if not arguments.names and not any((arguments.root / folder).is_dir() for folder, _, _ in openers.values()):
+        rows, is_good = check_own(arguments)
+    else:
+        rows, is_good = check_published(arguments, openers)
+    if rows:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(sheet(rows)).save(arguments.out)
+        print(
+            f"{arguments.out}: image and depth of two views each, and what both see: green where they agree, red else"
+        )
+    return 0 if is_good else 1
+
+
+def check_own(arguments: argparse.Namespace) -> tuple[list, bool]:
+    """Judge every scene under the root by itself; the rows of the picture, and whether all are good."""
+    rows, is_good = [], True
+    options = {"num_frames": arguments.frames, "num_pairs": arguments.pairs, "workers": arguments.workers}
+    for name, path in scenes_under(arguments.root).items():
+        try:
+            scene = OneScene(name, path, arguments.depth_unit)
+            findings = check_scene(scene, **options)
+        except (BadData, OSError) as error:
+            print(f"BAD   {name}: {error}")
+            is_good = False
+            continue
+        say(f"{name} ({scene})", findings)
+        is_good &= findings.is_good
+        rows += findings.rows
+    return rows, is_good
+
+
+def check_published(arguments: argparse.Namespace, openers: dict) -> tuple[list, bool]:
+    """Judge the data sets that are there; the rows of the picture, and whether all are good."""
     rows, absent, is_good = [], [], True
     for name in arguments.names or openers:
         folder, opened, has_cameras = openers[name]
@@ -77,13 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
     if absent and not arguments.names:
         print(f"not there: {', '.join(absent)}")
     strangers(arguments.root, {folder for folder, _, _ in openers.values()})
-    if rows:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(sheet(rows)).save(arguments.out)
-        print(
-            f"{arguments.out}: image and depth of two views each, and what both see: green where they agree, red else"
-        )
-    return 0 if is_good else 1
+    return rows, is_good
 
 
 def say(name: str, findings: Findings) -> None:

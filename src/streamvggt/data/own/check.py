@@ -1,0 +1,55 @@
+"""Whether scenes of your own are read as meant: files, sizes, poses, and the agreement of neighboring views."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from streamvggt.data.check import Findings, check
+from streamvggt.data.own.frame import read_frame
+from streamvggt.data.own.scene import labels_of, layout_of, read_scene
+from streamvggt.data.view import View
+
+
+class OneScene:
+    """A scene as what `check` reads. Without depth, everything is sky, so that no depth is missing."""
+
+    def __init__(self, name: str, path: Path, depth_unit: float | None = None):
+        """
+        Raises:
+            BadData: See `read_scene`.
+        """
+        frames = read_scene(path, depth_unit)
+        self.path, self.labels = path, labels_of(frames)
+        self.scenes = [name]
+        self._frames = {frame.name: frame for frame in frames}
+
+    def frames(self, scene: str) -> list[str]:
+        return list(self._frames)
+
+    def read(self, scene: str, frame: str) -> View:
+        view = read_frame(self._frames[frame])
+        return view if "depth" in self.labels else replace(view, sky=torch.ones_like(view.sky))
+
+    def __str__(self) -> str:
+        """Layout and labels."""
+        labels = " and ".join(self.labels) if self.labels else "no labels (for distillation)"
+        return f"{layout_of(self.path).name}, {labels}"
+
+
+def check_scene(scene: OneScene, **options) -> Findings:
+    """Look through one scene; see `check` for the options.
+
+    Scenes without depth are not compared: their files, sizes and poses are checked only.
+    """
+    (name,) = scene.scenes
+    has_depth = "depth" in scene.labels
+    findings = check(scene, name=name, has_cameras=has_depth, **options)
+    if has_depth and findings.num_frames > 1 and not findings.agreeing and not findings.bad:
+        findings.bad.append(
+            f"{scene.path}: expected neighboring frames that overlap, got none. "
+            "Check the poses, the depth unit and the order of the frames."
+        )
+    return findings
