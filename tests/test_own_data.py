@@ -1,10 +1,13 @@
 """The commands of docs/own-data.md, run for real on a tiny network and scenes of the procedural world."""
 
 import json
+import re
+import shlex
 
 import pytest
 import torch
-from launching import SMALL, launch
+from hydra import compose, initialize_config_dir
+from launching import ROOT, SMALL, launch
 from own_scenes import save_transforms, write_colmap, write_images, write_transforms, write_tum, write_video
 
 from streamvggt import VGGT, StreamVGGT, load_model
@@ -19,6 +22,28 @@ DISTILL = ("./train.py", "--config-name", "train_own")
 @pytest.fixture(scope="module")
 def clip():
     return world_clips(1, 4, 60, 80, seed=7, fov=1.2)[0]
+
+
+def documented() -> list[list[str]]:
+    """Configuration and overrides of each training command of the page, and of each variant of its table."""
+    page = (ROOT / "docs/own-data.md").read_text(encoding="utf-8")
+    commands = [line.split("#")[0] for line in page.splitlines() if line.startswith("accelerate launch")]
+    variants = re.findall(r"only \| `(.*?)` \|", page)
+    commands += [
+        f"--config-name {name} data.path=a {words}" for name in ("finetune_own", "train_own") for words in variants
+    ]
+    return [shlex.split(command.split("--config-name", 1)[1]) for command in commands]
+
+
+@pytest.mark.parametrize("words", documented(), ids=" ".join)
+def test_the_commands_of_the_page_are_configurations(words):
+    name, *overrides = words
+    with initialize_config_dir(str(ROOT / "config"), version_base=None):
+        config = compose(name, overrides)
+    assert config.data.path and config.trainer.data._target_.endswith("Mixture")
+    learning = config.trainer.optimisation
+    assert ("adapters" in config.trainer) == (name.endswith("_own") and "~adapters" not in overrides)
+    assert learning.freeze == ["*"] or not learning.get("lr_multipliers") or learning.freeze == ["aggregator.*"]
 
 
 def changed(after, before) -> set[str]:

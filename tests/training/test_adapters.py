@@ -85,6 +85,8 @@ def test_a_training_with_adapters_resumes_to_the_bit(tmp_path, planes, fresh):
     whole, cut = (load_model(tmp_path / name / "final").state_dict() for name in ("whole", "cut"))
     for name, tensor in whole.items():
         assert torch.equal(tensor, cut[name]), name
+    with pytest.raises(ValueError, match=r"last\.pt: expected plain weights, .* Load best/ or final/ beside it"):
+        load_model(tmp_path / "cut/last.pt")
 
 
 def test_fewer_numbers_are_optimized(tmp_path, planes, fresh):

@@ -48,7 +48,7 @@ class LowRank:
         try:
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError as error:
-            raise ImportError("adapters: expected the peft library, got none. Run pip install 'peft'.") from error
+            raise ImportError("adapters: expected the peft library, got none. Run pip install peft.") from error
         names = self._names(model)
         settings = LoraConfig(
             r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=names, bias="none"
