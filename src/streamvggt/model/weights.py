@@ -408,7 +408,8 @@ def _open_pickle(path: Path) -> _Checkpoint:
     tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     if any(".lora_A." in name for name in tensors):
         raise ValueError(
-            f"{path}: expected plain weights, got a training state with low-rank adapters. Load best/ or final/ beside it."
+            f"{path}: expected plain weights, got a training state with low-rank adapters. "
+            "Load best/ or final/ beside it."
         )
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     return _Checkpoint(str(path), shapes, tensors.__getitem__, config)
