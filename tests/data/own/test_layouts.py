@@ -1,6 +1,8 @@
 """Scenes of the procedural world, written in the layouts of other tools, come back as they were."""
 
 import json
+import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -211,6 +213,10 @@ SCALED_POSE[:3, :3] *= 2
         (spoiled("transform_matrix", SCALED_POSE.tolist()), r"frames\[1\]\.transform_matrix: "),
         (spoiled("transform_matrix", None), r"frames\[1\]\.transform_matrix: "),
         (spoiled("transform_matrix", "eye"), r"frames\[1\]\.transform_matrix: "),
+        (
+            spoiled("file_path", "images/frame_00001.png"),
+            r"expected every frame once, got images/frame_00001\.png several",
+        ),
         (spoiled("fl_x", None), r"frames\[1\]\.fl_x: expected a finite number, got None"),
         (spoiled("fl_x", -5), r"frames\[1\]: expected positive focal lengths, got \[-5"),
         (spoiled("w", 0), r"frames\[1\]: expected the width and height of the image in pixels, got \(0, 60\)"),
@@ -299,6 +305,24 @@ def test_bad_tum_folders_are_named(clip, tmp_path, spoil, said):
     with pytest.raises(BadData, match=said) as caught:
         read(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+REAL_TUM = next((p / "shared/real/tum" for p in Path(__file__).parents if (p / "shared/real/tum").is_dir()), None)
+
+
+@pytest.mark.skipif(REAL_TUM is None, reason="real lists of TUM RGB-D are not here")
+def test_real_lists_of_tum_pair_as_their_times_say(tmp_path):
+    """Times and motion capture of a real sequence; the images are stand-ins."""
+    shutil.copy(REAL_TUM / "rgb.txt", tmp_path)
+    shutil.copy(REAL_TUM / "groundtruth.txt", tmp_path)
+    write(tmp_path / "calibration.txt", "525 525 319.5 239.5")
+    names = [line.split()[1] for line in (tmp_path / "rgb.txt").read_text().splitlines() if line[0] != "#"]
+    (tmp_path / "rgb").mkdir()
+    for name in names:
+        Image.new("RGB", (640, 480)).save(tmp_path / name)
+    frames = read_scene(tmp_path)
+    assert labels_of(frames) == ("cameras",) and len(frames) > 0.9 * len(names)
+    assert np.linalg.norm(frames[0].world_from_cam[:3, 3]) > 0.1
 
 
 def test_a_file_that_is_no_video_is_named(tmp_path):

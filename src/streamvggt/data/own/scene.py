@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from streamvggt.data.decode import BadData
@@ -66,17 +66,20 @@ def layout_of(path: Path) -> Layout | None:
     return next((layout for layout in LAYOUTS if layout.matches(path)), None)
 
 
-@lru_cache(maxsize=64)
 def read_scene(path: Path, depth_unit: float | None = None) -> tuple[Frame, ...]:
     """Read the frames of a scene in their order: of time, or natural order of their names.
 
     Raises:
-        BadData: If it is no scene, or its files contradict its layout.
+        BadData: If it is no scene, its files contradict its layout, or two frames have the same name.
     """
     layout = layout_of(path)
     if layout is None:
         raise BadData(f"{path}: expected {EXPECTED}, got none of them. See docs/own-data.md.")
-    return tuple(layout.read(path, depth_unit))
+    frames = tuple(layout.read(path, depth_unit))
+    twice = [name for name, count in Counter(frame.name for frame in frames).items() if count > 1]
+    if twice:
+        raise BadData(f"{path}: expected every frame once, got {twice[0]} several times. Remove the others.")
+    return frames
 
 
 def labels_of(frames: tuple[Frame, ...]) -> tuple[str, ...]:
