@@ -27,7 +27,8 @@ def clip():
 def documented() -> list[list[str]]:
     """Configuration and overrides of each training command of the page, and of each variant of its table."""
     page = (ROOT / "docs/own-data.md").read_text(encoding="utf-8")
-    commands = [line.split("#")[0] for line in page.splitlines() if line.startswith("accelerate launch")]
+    lines = page.replace("\\\n", "").splitlines()
+    commands = [line.split("#")[0] for line in lines if line.startswith("accelerate launch")]
     variants = re.findall(r"only \| `(.*?)` \|", page)
     commands += [
         f"--config-name {name} data.path=a {words}" for name in ("finetune_own", "train_own") for words in variants
@@ -77,7 +78,7 @@ def test_fine_tune_with_adapters_then_evaluate(teacher, clip, tmp_path):
 def test_distil_on_a_video_and_images_without_labels(teacher, clip, tmp_path):
     write_video(tmp_path / "clips/walk.mp4", clip)
     write_images(tmp_path / "clips/photos", clip)
-    words = [f"teacher_weights={teacher}", "model=tiny_streamvggt", f"output_dir={tmp_path / 'out'}"]
+    words = [f"teacher_weights={teacher}", f"model.name_or_path={teacher}", f"output_dir={tmp_path / 'out'}"]
     done = launch(*DISTILL, *words, f"data.path={tmp_path / 'clips'}", *SMALL)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "NO VALIDATION" in done.stderr

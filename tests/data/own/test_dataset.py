@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from own_scenes import write_colmap, write_images, write_transforms, write_tum, write_video
+from own_scenes import save_transforms, write_colmap, write_images, write_transforms, write_tum, write_video
 
 from streamvggt.data.decode import BadData
 from streamvggt.data.mixture import Mixture
@@ -63,6 +63,20 @@ def test_metric_where_the_layout_says_so(root):
 def test_too_few_frames_are_an_error(root):
     with pytest.raises(ValueError, match="none has 10 frames"):
         len(OwnData(path=root / "photos", max_views=10))
+
+
+def test_the_cameras_of_a_rig_are_not_mixed(tmp_path):
+    clip = world_clips(1, 6, 60, 80, seed=3, fov=1.2)[0]
+    content = write_transforms(tmp_path, clip)
+    for number, entry in enumerate(content["frames"]):
+        name = f"images/{'left' if number < 4 else 'right'}/{number}.png"
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / entry["file_path"]).rename(tmp_path / name)
+        entry["file_path"] = name
+    save_transforms(tmp_path, content)
+    scenes = OwnScenes(tmp_path)
+    assert scenes.runs(*scenes.scenes) == [[0, 1, 2, 3], [4, 5]]
+    assert len(OwnData(path=tmp_path, max_views=3)) == 2
 
 
 def test_depth_in_another_unit(root):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
+from itertools import groupby
+from pathlib import Path, PurePosixPath
 
 from streamvggt.data.dataset import MultiViewDataset
 from streamvggt.data.decode import BadData
@@ -50,6 +51,13 @@ class OwnScenes(Source):
                 )
         self._frames = {name: list(frames) for name, frames in self._scenes.items()}
         self.scenes = sorted(self._frames)
+
+    def runs(self, scene: str) -> list[Sequence[int]]:
+        """Frames of one folder are a run, so that the cameras of a rig, each in its folder, are not mixed."""
+        numbered = enumerate(self.frames(scene))
+        return [
+            [number for number, _ in run] for _, run in groupby(numbered, lambda item: PurePosixPath(item[1]).parent)
+        ]
 
     def read(self, scene: str, frame: str) -> View:
         return read_frame(self._scenes[scene][frame])
