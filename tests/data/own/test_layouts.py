@@ -137,6 +137,19 @@ def test_a_distorted_image_is_straightened(model, params):
     assert np.abs(image[..., 1] - (128 + 100 * v[:, None]))[inside].max() < 2.5
 
 
+def test_between_its_nodes_an_undistortion_is_as_good_as_exact():
+    """A fisheye lens of 1920 pixels: nodes are 4 pixels apart."""
+    params = (600.0, 600.0, 960.0, 540.0, 0.02, -0.01, 0.0, 0.0)
+    straight = undistortion(checked_lens("OPENCV_FISHEYE", (1920, 1080), params, "here"))
+    camera = pycolmap.Camera(model="OPENCV_FISHEYE", width=1920, height=1080, params=params)
+    height, width = straight.grid[0].shape
+    x, y = np.random.default_rng(0).integers((width, height), size=(500, 2)).T
+    K = straight.intrinsics
+    rays = np.stack([(x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1], np.ones(500)], -1)
+    expected = camera.img_from_cam(rays) - 0.5
+    assert np.abs(np.stack([grid[y, x] for grid in straight.grid], -1) - expected).max() < 0.02
+
+
 def test_a_pinhole_is_left_as_it_is():
     assert undistortion(Lens("PINHOLE", (8, 6), (5.0, 5.0, 4.0, 3.0))).grid is None
 

@@ -12,6 +12,9 @@ import pycolmap
 
 from streamvggt.data.decode import BadData
 
+NODES = 256
+"""Undistortion is exact at this many or more nodes along the larger side, and linear between them (0.02 pixels)."""
+
 
 @dataclass(frozen=True)
 class Lens:
@@ -86,10 +89,14 @@ def undistortion(lens: Lens) -> Undistortion:
     if camera.is_undistorted() and not camera.is_perspective_fisheye():
         return Undistortion(_pixel_centers_at_integers(camera), None)
     straight = pycolmap.undistort_camera(pycolmap.UndistortCameraOptions(), camera)
-    x, y = np.meshgrid(np.arange(straight.width) + 0.5, np.arange(straight.height) + 0.5)
+    width, height = straight.width, straight.height
+    step = 1 << max((max(width, height) // NODES).bit_length() - 1, 0)
+    x, y = np.meshgrid(np.arange(0, width + step, step) + 0.5, np.arange(0, height + step, step) + 0.5)
     rays = straight.cam_from_img(np.stack([x, y], -1).reshape(-1, 2))
     rays = np.concatenate([rays, np.ones((len(rays), 1))], 1)
-    there = (camera.img_from_cam(rays) - 0.5).astype(np.float32).reshape(straight.height, straight.width, 2)
+    nodes = (camera.img_from_cam(rays) - 0.5).astype(np.float32).reshape(*x.shape, 2)
+    shrink = np.array([[1 / step, 0, 0], [0, 1 / step, 0]])
+    there = cv2.warpAffine(nodes, shrink, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     grid = np.ascontiguousarray(there[..., 0]), np.ascontiguousarray(there[..., 1])
     return Undistortion(_pixel_centers_at_integers(straight), grid)
 
