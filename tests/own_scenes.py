@@ -10,9 +10,11 @@ import pycolmap
 from scipy.spatial.transform import Rotation
 
 from streamvggt.data.encode import depth_array, millimetres, world_from_cam, write_image, write_png
+from streamvggt.data.synthetic.layouts._clips import world_clips
 from streamvggt.data.transforms import image_array
 from streamvggt.data.view import View
 
+__all__ = ["world_clips"]
 OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 
 

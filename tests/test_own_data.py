@@ -8,10 +8,17 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from launching import ROOT, SMALL, launch
-from own_scenes import save_transforms, write_colmap, write_images, write_transforms, write_tum, write_video
+from own_scenes import (
+    save_transforms,
+    world_clips,
+    write_colmap,
+    write_images,
+    write_transforms,
+    write_tum,
+    write_video,
+)
 
 from streamvggt import VGGT, StreamVGGT, load_model
-from streamvggt.data.synthetic.layouts._clips import world_clips
 from streamvggt.evaluation.own import main as evaluate_own
 
 LABELED = {"transforms": write_transforms, "COLMAP": write_colmap, "TUM": write_tum}

@@ -5,10 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from own_scenes import write_colmap, write_images, write_transforms
+from own_scenes import world_clips, write_colmap, write_images, write_transforms
 
 from streamvggt.data.own.scene import read_scene
-from streamvggt.data.synthetic.layouts._clips import world_clips
 from streamvggt.evaluation.own import COLUMNS, evaluate, main
 from streamvggt.geometry.camera import Cameras, encoding_from_cameras
 from streamvggt.prediction import Prediction

@@ -2,10 +2,17 @@
 
 import numpy as np
 import pytest
-from own_scenes import OPENGL_FROM_OPENCV, save_transforms, write_colmap, write_images, write_transforms, write_tum
+from own_scenes import (
+    OPENGL_FROM_OPENCV,
+    save_transforms,
+    world_clips,
+    write_colmap,
+    write_images,
+    write_transforms,
+    write_tum,
+)
 
 from streamvggt.cli import main
-from streamvggt.data.synthetic.layouts._clips import world_clips
 
 
 @pytest.fixture(scope="module")

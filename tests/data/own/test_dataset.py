@@ -2,12 +2,19 @@
 
 import numpy as np
 import pytest
-from own_scenes import save_transforms, write_colmap, write_images, write_transforms, write_tum, write_video
+from own_scenes import (
+    save_transforms,
+    world_clips,
+    write_colmap,
+    write_images,
+    write_transforms,
+    write_tum,
+    write_video,
+)
 
 from streamvggt.data.decode import BadData
 from streamvggt.data.mixture import Mixture
 from streamvggt.data.own.dataset import OwnData, OwnScenes
-from streamvggt.data.synthetic.layouts._clips import world_clips
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,15 @@ import cv2
 import numpy as np
 import pycolmap
 import pytest
-from own_scenes import save_transforms, write_colmap, write_images, write_transforms, write_tum, write_video
+from own_scenes import (
+    save_transforms,
+    world_clips,
+    write_colmap,
+    write_images,
+    write_transforms,
+    write_tum,
+    write_video,
+)
 from PIL import Image
 
 from streamvggt.data.agreement import agreement
@@ -16,7 +24,6 @@ from streamvggt.data.decode import BadData
 from streamvggt.data.own.frame import read_colmap_depth, read_frame
 from streamvggt.data.own.lens import Lens, checked_lens, undistortion
 from streamvggt.data.own.scene import labels_of, read_scene, scenes_under
-from streamvggt.data.synthetic.layouts._clips import world_clips
 
 WRITERS = {
     "transforms, png": write_transforms,

@@ -23,7 +23,6 @@ from scipy.spatial.transform import Rotation
 from streamvggt.data.decode import BadData
 from streamvggt.data.own.frame import Frame, checked_world_from_cam
 from streamvggt.data.own.lens import Lens, checked_lens
-from streamvggt.data.prepare.tum import associate
 
 IMAGES, DEPTHS, POSES, CALIBRATION = "rgb.txt", "depth.txt", "groundtruth.txt", "calibration.txt"
 DEPTH_UNIT = 1 / 5000
@@ -60,6 +59,31 @@ def read_tum(folder: Path, depth_unit: float | None = None) -> list[Frame]:
     if not frames:
         raise BadData(f"{folder}: expected times of {IMAGES}, {DEPTHS} and {POSES} within {MAX_SECONDS} s, got none.")
     return frames
+
+
+def associate(
+    first: Sequence[float], second: Sequence[float], max_seconds: float = MAX_SECONDS
+) -> list[tuple[int, int]]:
+    """Pair the closest times of two lists first, each time at most once, as the benchmark's own tool does.
+
+    Args:
+        first, second: Seconds, in ascending order.
+        max_seconds: Pairs are closer than this.
+
+    Returns:
+        Positions in both lists, in the order of time.
+    """
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    begins = np.searchsorted(second, first - max_seconds, side="right")
+    ends = np.searchsorted(second, first + max_seconds, side="left")
+    near = [(abs(first[i] - second[j]), i, j) for i in range(len(first)) for j in range(begins[i], ends[i])]
+    pairs, taken_first, taken_second = [], set(), set()
+    for _, i, j in sorted(near):
+        if i not in taken_first and j not in taken_second:
+            pairs.append((i, j))
+            taken_first.add(i)
+            taken_second.add(j)
+    return sorted(pairs)
 
 
 def _list(path: Path, num_values: int) -> list[tuple[float, list[str]]]:

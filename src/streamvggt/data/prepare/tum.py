@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
+from streamvggt.data.own.tum import associate
 from streamvggt.data.prepare._runner import Skip
 from streamvggt.files import link_or_copy
 
 FOLDER = "tum"
 TAKEN = slice(None, 270, 3)
-MAX_SECONDS = 0.02
 
 
 def scenes(raw: Path) -> list[str]:
@@ -45,16 +43,3 @@ def read_list(path: Path) -> list[tuple[float, str]]:
         if line.strip() and line[0] != "#"
     ]
     return sorted((float(time), rest.strip()) for time, rest in lines)
-
-
-def associate(first: list[float], second: list[float], max_seconds: float = MAX_SECONDS) -> list[tuple[int, int]]:
-    """Pairs of places in two lists of times, the closest ones first, each place once; in the order of time."""
-    between = np.abs(np.asarray(first)[:, None] - np.asarray(second)[None])
-    places = np.argwhere(between < max_seconds)
-    pairs, taken_first, taken_second = [], set(), set()
-    for i, j in places[np.argsort(between[tuple(places.T)], kind="stable")].tolist():
-        if i not in taken_first and j not in taken_second:
-            pairs.append((i, j))
-            taken_first.add(i)
-            taken_second.add(j)
-    return sorted(pairs)
