@@ -12,22 +12,23 @@ MAY_IMPORT = {
     "geometry": set(),
     "layers": set(),
     "files": set(),
+    "names": set(),
     "frame": set(),
     "provenance": set(),
     "prediction": {"geometry"},
     "data": {"geometry", "files"},
     "model": {"layers", "prediction", "files"},
     "losses": {"prediction", "geometry"},
-    "export": {"prediction", "frame", "geometry", "files"},
+    "export": {"prediction", "frame", "geometry", "files", "names"},
     "training": {"model", "data", "losses", "prediction", "geometry", "files"},
-    "stream": {"model", "layers", "frame", "prediction", "geometry", "files"},
+    "stream": {"model", "layers", "frame", "prediction", "geometry", "files", "names"},
     "app": {"stream", "export"},
     "evaluation": {"stream", "model", "data", "prediction", "geometry", "files", "provenance"},
-    "cli": {"stream", "export", "evaluation", "app", "model", "data", "files", "provenance"},
+    "cli": {"stream", "export", "evaluation", "app", "model", "data", "files", "names", "provenance"},
     "__main__": {"cli"},
     "__init__": {"model", "stream", "prediction", "frame"},
 }
-ONLY_TORCH_AND_NUMPY = {"files", "provenance", "geometry", "layers", "frame", "prediction"}
+ONLY_TORCH_AND_NUMPY = {"files", "names", "provenance", "geometry", "layers", "frame", "prediction"}
 KNOW_CONFIG = {Path("cli/data/preview.py")}  # shows what a training's configuration would give
 STANDARD = set(__import__("sys").stdlib_module_names)
 
