@@ -1,10 +1,17 @@
-"""Files that are either whole or not there: written beside their place, then moved into it."""
+"""Files that are either whole or not there, that outlive a power failure, and whose damage is noticed."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+SEAL = b"\nsha256 "
+SEAL_BYTES = len(SEAL) + 2 * hashlib.sha256().digest_size
+ZIP_END = b"PK\5\6"
+ZIP_END_BYTES = 22  # without the comment, whose length is in the last two
+CHUNK_BYTES = 1 << 20
 
 
 def unfinished(path: Path) -> Path:
@@ -13,16 +20,35 @@ def unfinished(path: Path) -> Path:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """A path to write to, in the folder of `path` (made if needed) and with its suffix.
+def atomic_write(path: Path, *, sealed: bool = False, make_folder: bool = True) -> Iterator[Path]:
+    """A path to write to, in the folder of `path` and with its suffix.
 
-    When the block ends well the file takes the place of `path`; when it raises, nothing is left behind.
+    When the block ends well the file takes the place of `path`, and is on the disk; when it raises, nothing is left
+    behind. Its mode is that of any new file, whatever the writer gave it.
+
+    Args:
+        sealed: append a checksum, which `check_seal` compares.
+        make_folder: make the folder if there is none. False where it was made when the work began: a folder that is
+            missing then has been deleted or moved meanwhile.
+
+    Raises:
+        FileNotFoundError: there is no such folder, and `make_folder` is False.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if make_folder:
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = unfinished(path)
+    temporary.unlink(missing_ok=True)  # of a run that was killed
+    temporary.touch()
+    mode = temporary.stat().st_mode
     try:
         yield temporary
+        if sealed:
+            seal(temporary)
+        if temporary.stat().st_mode != mode:
+            temporary.chmod(mode)
+        sync(temporary)
         os.replace(temporary, path)
+        sync(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -45,13 +71,74 @@ def atomic_folder(folder: Path, mark: str) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        for path in (temporary, *temporary.rglob("*")):
+            sync(path)
         if folder.exists():
             shutil.rmtree(previous, ignore_errors=True)
             os.replace(folder, previous)  # a folder cannot be moved over a filled one
         os.replace(temporary, folder)
+        sync(folder.parent)
         shutil.rmtree(previous, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of files, is on the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # there is no such call
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def seal(path: Path) -> None:
+    """Append a checksum of all that is in a file.
+
+    Readers of .npy files stop before it; in zip archives (.npz, .pt) it is the comment.
+    """
+    with open(path, "rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - ZIP_END_BYTES))
+        if file.read().startswith(ZIP_END):
+            file.seek(size - 2)
+            file.write(SEAL_BYTES.to_bytes(2, "little"))
+        digest = _sha256(file, size)
+        file.seek(size)
+        file.write(SEAL + digest)
+
+
+def check_seal(path: Path) -> None:
+    """Compare a file with the checksum that `seal` has appended.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it differs, or there is none.
+    """
+    with open(path, "rb") as file:
+        size = max(0, file.seek(0, os.SEEK_END) - SEAL_BYTES)
+        file.seek(size)
+        end = file.read()
+        if not end.startswith(SEAL):
+            raise ValueError(f"{path} is damaged: expected a checksum at its end, got none. Was it cut off?")
+        digest = _sha256(file, size)
+    if end != SEAL + digest:
+        raise ValueError(
+            f"{path} is damaged: expected the checksum {end[len(SEAL) :].decode(errors='replace')}, "
+            f"got {digest.decode()}. Take it from a copy, or remove it."
+        )
+
+
+def _sha256(file, size: int) -> bytes:
+    """Of the first `size` bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while chunk := file.read(min(CHUNK_BYTES, size)):
+        digest.update(chunk)
+        size -= len(chunk)
+    return digest.hexdigest().encode()
 
 
 def link_or_copy(source: Path, target: Path) -> None:
