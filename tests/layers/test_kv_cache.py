@@ -1,5 +1,6 @@
 """Slots: what is dropped is gone, what is kept is found, and nothing else moves."""
 
+import pytest
 import torch
 
 from streamvggt.layers.kv_cache import KVCache
@@ -139,10 +140,44 @@ def test_the_oldest_remnant_is_overwritten_and_nothing_grows():
     assert cache.num_bytes == room
 
 
-def test_what_is_undone_leaves_no_remnant():
-    cache = with_remnants(2)
-    cache.undo([1])
-    assert told(cache) == [0, 1, 2, 3]
+def planes(cache):
+    return [told(cache), list(cache.frames), cache.num_dropped, cache.pruned, len(cache)]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_what_is_retracted_has_never_been(steps):
+    """Whatever was overwritten meanwhile: remnants, slots that were dropped and taken, holes that were filled."""
+    cache, undisturbed = with_remnants(3), with_remnants(3)
+    for round in range(2):
+        cache.begin()
+        for number in range(steps):
+            cache.drop([number, number + 1])
+            cache.append(10 + number, numbered(30 + number), -numbered(30 + number))
+            cache.contents()
+        cache.retract()
+        cache.end()
+        assert planes(cache) == planes(undisturbed)
+        for each in (cache, undisturbed):
+            each.drop([round])
+            each.append(3 + round, numbered(3 + round), -numbered(3 + round))
+        assert planes(cache) == planes(undisturbed)
+
+
+def test_pruning_is_retracted():
+    """Also where the room for what was pruned has been given back."""
+    cache = KVCache()
+    for frame in range(3):
+        cache.append(frame, numbered(frame), -numbered(frame))
+    before = planes(cache)
+    shape = cache.contents()[0].shape
+    for _ in range(2):
+        cache.begin()
+        cache.keep_tokens(torch.arange(1, shape[2], 2).expand(*shape[:2], -1))
+        cache.make_room(len(cache))
+        cache.append(3, numbered(3), -numbered(3))
+        cache.retract()
+        cache.end()
+        assert planes(cache) == before
 
 
 def test_state_and_back_with_remnants():

@@ -1,6 +1,7 @@
 """A session is the model, frame by frame, and can be put aside."""
 
 import gc
+import threading
 import weakref
 
 import pytest
@@ -8,7 +9,9 @@ import torch
 from networks import assert_same, images, tiny
 
 from streamvggt import KeepAll, StreamSession, Window
+from streamvggt.files import atomic_write
 from streamvggt.prediction import concatenate
+from streamvggt.stream.windows.session import WindowedSession
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +92,89 @@ def test_restoring_what_does_not_fit_is_refused(model, tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match="cut off"):
         session.restore(path)
-    torch.save({"model": 1}, path)
+    with atomic_write(path, sealed=True) as unfinished:
+        torch.save({"model": 1}, unfinished)
     with pytest.raises(ValueError, match="not a saved stream of this version"):
         session.restore(path)
     with pytest.raises(FileNotFoundError):
         session.restore(tmp_path / "none.pt")
+
+
+def damaged_states(content):
+    """What a state might be without an entry, or with one of another type."""
+    state = content["state"]
+    yield {**content, "state": {name: value for name, value in state.items() if name != "held"}}, "expected the entries"
+    yield {**content, "state": {**state, "num_frames": "3"}}, "state.num_frames: expected int, got str"
+    yield {**content, "state": {**state, "layers": state["layers"][1:]}}, "cannot be gone on with"
+    yield {**content, "state": {**state, "layers": [[]] * 4}}, r"state.layers.0: expected dict, got list"
+    layer = {**state["layers"][0], "keys": [3]}
+    yield {**content, "state": {**state, "layers": [layer, *state["layers"][1:]]}}, "cannot be gone on with"
+    yield {**content, "state": None}, "expected the entries identity and state"
+    yield {**content, "identity": 3}, "expected the entries identity and state"
+
+
+def test_a_state_without_its_entries_is_refused_and_changes_nothing(model, tmp_path):
+    frames = images(1, 4)[0]
+    path, session = tmp_path / "state.pt", StreamSession(model, policy=Window(1, 1))
+    for frame in frames[:3]:
+        session.push(frame)
+    session.save(path)
+    content = torch.load(path, weights_only=True)
+    other = StreamSession(model, policy=Window(1, 1))
+    other.restore(path)
+    for damaged, words in damaged_states(content):
+        with atomic_write(path, sealed=True) as unfinished:
+            torch.save(damaged, unfinished)
+        with pytest.raises(ValueError, match=words):
+            other.restore(path)
+    assert_same(other.push(frames[3]), session.push(frames[3]), tolerance=0)
+
+
+def test_every_flipped_bit_of_a_state_is_noticed(model, tmp_path):
+    path, session = tmp_path / "state.pt", StreamSession(model)
+    session.push(images(1, 1)[0, 0])
+    session.save(path)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 4999):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="is damaged"):
+            session.restore(path)
+
+
+@pytest.mark.parametrize("kind", [StreamSession, WindowedSession])
+@pytest.mark.parametrize("call", ["push", "save", "restore", "reset"])
+def test_a_second_call_at_the_same_time_is_refused(model, tmp_path, kind, call, monkeypatch):
+    """From another thread or, as in a handler of a signal, from the same one."""
+    frames = images(1, 3)[0]
+    session, undisturbed = kind(model), kind(model)
+    arguments = {"push": [frames[1]], "save": [tmp_path / "other.pt"], "restore": [tmp_path / "state.pt"], "reset": []}
+    for each in (session, undisturbed):
+        each.push(frames[0])
+    session.save(tmp_path / "state.pt")
+    forward, problems = type(model.camera_head).forward, []
+
+    def meanwhile(*args):
+        def attempt():
+            try:
+                getattr(session, call)(*arguments[call])
+            except RuntimeError as error:
+                problems.append(str(error))
+
+        attempt()
+        thread = threading.Thread(target=attempt)
+        thread.start()
+        thread.join()
+        return forward(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model.camera_head), "forward", meanwhile)
+        said = session.push(frames[1])
+    assert len(problems) == 2 and all("expected one call at a time" in problem for problem in problems)
+    assert_same(said, undisturbed.push(frames[1]), tolerance=0)
+    assert_same(session.push(frames[2]), undisturbed.push(frames[2]), tolerance=0)
+    assert not (tmp_path / "other.pt").exists()
 
 
 def test_statistics(model):

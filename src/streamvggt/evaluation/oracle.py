@@ -8,6 +8,8 @@ S frames · H×W pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -95,6 +97,16 @@ class OracleMemory:
     def restore(self, state: dict[str, Any], device: torch.device) -> None:
         self.num_frames, self.first, self.last, self.opened = state["numbers"]
         self.world = Similarity.from_flat(state["world"])
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """As `Memory.all_or_nothing`."""
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            vars(self).update(before)
+            raise
 
 
 class Oracle(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -73,6 +74,7 @@ class KVCache:
         self._length = 0  # tokens in use, from the first slot on
         self._keys: list[Tensor] = []  # planes of the storage, (B, N, front + room, any) each
         self._values: list[Tensor] = []
+        self._before: _Before | None = None
 
     @torch.no_grad()
     def append(self, frame: int, keys: Tensor, values: Tensor) -> None:
@@ -110,15 +112,36 @@ class KVCache:
                 self._leave_remnant(slot)
             self._clear(slot)
 
-    def undo(self, frames: Collection[int]) -> None:
-        """Forget frames as if they had never come."""
-        for slot in self._slots(frames):
-            self._clear(slot)
+    def begin(self) -> None:
+        """From here on keep what is overwritten, so that `retract` can come back to here, until `end`."""
+        self._before = _Before(
+            list(self.frames),
+            set(self._free),
+            self._length,
+            self.frame_tokens,
+            self.num_dropped,
+            self.pruned,
+            bool(self._keys),
+        )
 
-    def undo_tokens(self, length: int) -> None:
-        """Of a layer pruned by tokens: forget those that came last, so that it holds no more than `length`."""
-        assert self.pruned, "a layer of whole frames forgets frames"
-        self._length = min(self._length, length)
+    def end(self) -> None:
+        """What was overwritten since `begin` is not needed any more."""
+        self._before = None
+
+    @torch.no_grad()
+    def retract(self) -> None:
+        """Be as at `begin`, to the bit: what is held, and where it lies."""
+        before = self._before
+        assert before is not None, "begin first"
+        if self._room < before.length:
+            self._resize(before.length, self._planes)
+        while before.overwritten:
+            start, planes = before.overwritten.pop()
+            self._put(start, planes)
+        self.frames, self._free, self._length = list(before.frames), set(before.free), before.length
+        self.frame_tokens, self.num_dropped, self.pruned = before.frame_tokens, before.num_dropped, before.pruned
+        if not before.had_planes:
+            self._keys, self._values = [], []
 
     @torch.no_grad()
     def keep_tokens(self, index: Tensor) -> None:
@@ -129,9 +152,8 @@ class KVCache:
         """
         assert not self._front, "a layer of remnants is not pruned by tokens"
         self._fill_holes()
-        for plane in self._planes:
-            kept = plane.gather(2, index[..., None].expand(-1, -1, -1, plane.shape[-1]))
-            plane[:, :, : index.shape[2]] = kept
+        expanded = index[..., None].expand
+        self._write(0, [plane.gather(2, expanded(-1, -1, -1, plane.shape[-1])) for plane in self._planes])
         self._length = index.shape[2]
         self.frames, self.pruned = [], True
 
@@ -217,8 +239,34 @@ class KVCache:
         return self.storage.decode([plane[:, :, where] for plane in planes])
 
     def _write(self, start: int, planes: list[Tensor]) -> None:
+        end = start + planes[0].shape[2]
+        if self._before is not None and self._was_held(start, end):
+            self._keep(start, end)
+        self._put(start, planes)
+
+    def _keep(self, start: int, end: int) -> None:
+        """Have something to come back to where these tokens are about to be lost."""
+        self._before.overwritten.append((start, [plane[:, :, start:end].clone() for plane in self._planes]))
+
+    def _put(self, start: int, planes: list[Tensor]) -> None:
         for plane, new in zip(self._planes, planes, strict=True):
             plane[:, :, start : start + new.shape[2]] = new
+
+    def _move(self, start: int, place: int, tokens: int) -> None:
+        self._write(place, [plane[:, :, start : start + tokens] for plane in self._planes])
+
+    def _was_held(self, start: int, end: int) -> bool:
+        """Whether any of these tokens held something at `begin`."""
+        before = self._before
+        remnants = min(self._front, before.num_dropped * self.remnant_tokens)
+        if start < self._front:
+            return end > self._front - remnants
+        start, end = start - self._front, min(end - self._front, before.length)
+        if before.pruned or not before.frame_tokens:
+            return start < end
+        return any(
+            slot not in before.free for slot in range(start // before.frame_tokens, -(-end // before.frame_tokens))
+        )
 
     @property
     def _remnant_length(self) -> int:
@@ -241,8 +289,7 @@ class KVCache:
         tokens, size = self.frame_tokens, self.remnant_tokens
         start = self._front + slot * tokens
         place = self._front - (self.num_dropped * size) % self._front - size
-        for x in self._planes:
-            x[:, :, place : place + size] = x[:, :, start : start + size]
+        self._move(start, place, size)
         self.num_dropped += 1
 
     def _fill_holes(self) -> None:
@@ -257,8 +304,7 @@ class KVCache:
             if slot > last:
                 break
             start, end = self._front + slot * tokens, self._front + last * tokens
-            for x in self._planes:
-                x[:, :, start : start + tokens] = x[:, :, end : end + tokens]
+            self._move(end, start, tokens)
             self.frames[slot] = self.frames.pop()
         self._free.clear()
         self._length = len(self.frames) * tokens
@@ -279,11 +325,31 @@ class KVCache:
     def _resize(self, room: int, like: list[Tensor]) -> None:
         """Move what is held to where there is room for so many tokens of planes like these, (B, N, any, any) each."""
         used = self._front + self._length
+        if self._before is not None and self._length < self._before.length:
+            self._keep(used, self._front + self._before.length)
         resized = [new.new_empty(*new.shape[:2], self._front + room, new.shape[3]) for new in like]
         for old, new in zip(self._planes, resized, strict=False):
             new[:, :, :used] = old[:, :, :used]
         half = len(resized) // 2
         self._keys, self._values = resized[:half], resized[half:]
+
+
+@dataclass
+class _Before:
+    """A cache at `begin`.
+
+    had_planes: something had been stored.
+    overwritten: where, in tokens of the planes, and what was there, in the order of writing.
+    """
+
+    frames: list[int | None]
+    free: set[int]
+    length: int
+    frame_tokens: int
+    num_dropped: int
+    pruned: bool
+    had_planes: bool
+    overwritten: list[tuple[int, list[Tensor]]] = field(default_factory=list)
 
 
 class SeeMemory:

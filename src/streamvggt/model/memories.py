@@ -111,10 +111,11 @@ class Memories:
                     self.failures[stream] = error
             if self.failures[stream] is not None:
                 memory.retract()
+                memory.mark()  # what comes of its further frames is taken back, too
 
     def end(self) -> None:
-        for memory in self.memories:
-            memory.end()
+        for memory, failure in zip(self.memories, self.failures, strict=True):
+            memory.end() if failure is None else memory.retract()
 
     def retract(self) -> None:
         for memory in self.memories:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, NamedTuple
@@ -163,7 +164,7 @@ class Memory:
         self.image_size: tuple[int, int] | None = None
         self.batch_size: int | None = None
         self._before: _Before | None = None
-        self._is_damaged = False
+        self._num_marks = 0
 
     @property
     def by_number(self) -> bool:
@@ -187,10 +188,6 @@ class Memory:
             ValueError: another number of streams or another image size, or a head that the policy looks at is missing.
         """
         self.policy.check_heads(heads)
-        if self._is_damaged:
-            raise RuntimeError(
-                "an earlier call failed half-way and left this memory incomplete: begin a new stream or restore one"
-            )
         if self.image_size is None:
             return
         if batch_size != self.batch_size:
@@ -205,16 +202,36 @@ class Memory:
             )
 
     def begin(self, batch_size: int, image_size: tuple[int, int]) -> None:
-        """A call of the model begins; `retract` goes back to here."""
+        """A call of the model begins; `retract` goes back to here, `end` ends it."""
+        self.mark()
+        self.batch_size, self.image_size = batch_size, image_size
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Within the block all calls of the model are one: if it raises, none of them has been made."""
+        self.mark()
+        try:
+            yield
+        except BaseException:
+            self.retract()
+            raise
+        self.end()
+
+    def mark(self) -> None:
+        """`retract` goes back to here, until as many `end` as there were `mark`; an inner one to the outermost mark."""
+        self._num_marks += 1
+        if self._num_marks > 1:
+            return
         self._before = _Before(
             self.num_frames,
+            list(self.held),
             self.image_size,
             self.batch_size,
-            [len(cache) for cache in self.layers],
-            dict(self.notes),
+            {name: list(note) if isinstance(note, list) else note for name, note in self.notes.items()},
             replace(self.tracks, maps=list(self.tracks.maps)),
         )
-        self.batch_size, self.image_size = batch_size, image_size
+        for cache in self._caches:
+            cache.begin()
 
     def arrivals(self, num_new: int) -> list[tuple[int, set[int]]]:
         """For each of the next frames its number and the frames to forget just before it comes."""
@@ -267,29 +284,26 @@ class Memory:
             self.policy.prune(evidence)
 
     def end(self) -> None:
-        """A call of the model has ended well."""
-        self._before = None
+        """What began with `mark` or `begin` has ended well."""
+        self._num_marks -= 1
+        if self._num_marks == 0:
+            self._close()
 
     def retract(self) -> None:
-        """Forget all that came since `begin`, where a call failed half-way, so that it can be made again.
-
-        Where it had already forgotten older frames (it was several frames long) or was pruning tokens, there is no way
-        back: the memory then refuses further frames.
-        """
+        """Be as at the outermost mark, to the bit, so that what failed half-way can be done again."""
         before = self._before
+        assert before is not None, "mark or begin first"
+        self.num_frames, self.held = before.num_frames, list(before.held)
         self.image_size, self.batch_size = before.image_size, before.batch_size
-        self.notes, self.tracks = before.notes, before.tracks
-        for cache, tokens in zip(self.layers, before.num_tokens, strict=True):
-            if cache.pruned:
-                cache.undo_tokens(tokens)
-        for cache in [*self.layers, *self._camera_caches]:
-            if not cache.pruned:
-                cache.undo({frame for frame in cache.frames if frame is not None and frame >= before.num_frames})
-        self._is_damaged |= self.num_frames != before.num_frames or any(
-            {frame for frame in cache.frames if frame is not None} != set(self.held)
-            for cache in self._frame_caches()
-            if cache.frame_tokens
-        )
+        self.notes, self.tracks = dict(before.notes), replace(before.tracks, maps=list(before.tracks.maps))
+        for cache in self._caches:
+            cache.retract()
+        self.end()
+
+    def _close(self) -> None:
+        self._before = None
+        for cache in self._caches:
+            cache.end()
 
     def _drop(self, frames: set[int]) -> None:
         for cache in self._frame_caches():
@@ -303,6 +317,10 @@ class Memory:
         return [cache for blocks in self.camera for cache in blocks]
 
     @property
+    def _caches(self) -> list[KVCache]:
+        return [*self.layers, *self._camera_caches]
+
+    @property
     def num_tokens(self) -> list[int]:
         """Tokens held by each global layer."""
         return [len(cache) for cache in self.layers]
@@ -311,9 +329,7 @@ class Memory:
     def num_bytes(self) -> int:
         """Memory taken by keys, values, track features and the policy's notes, free slots included."""
         of_policy = sum(note.nbytes for note in flat(self.notes) if isinstance(note, Tensor))
-        return (
-            sum(cache.num_bytes for cache in [*self.layers, *self._camera_caches]) + self.tracks.num_bytes + of_policy
-        )
+        return sum(cache.num_bytes for cache in self._caches) + self.tracks.num_bytes + of_policy
 
     def state(self) -> dict[str, object]:
         """All that is remembered, as tensors, numbers and lists; the policy is not part of it."""
@@ -351,16 +367,15 @@ class Memory:
             name: [on_device(entry, device) for entry in note] if isinstance(note, list) else on_device(note, device)
             for name, note in state["notes"].items()
         }
-        self._is_damaged = False
 
 
 class _Before(NamedTuple):
-    """What a memory was before a call of the model, but for what its caches hold; tensors are not copied."""
+    """What a memory was at a mark, but for what its caches hold; tensors are not copied."""
 
     num_frames: int
+    held: list[int]
     image_size: tuple[int, int] | None
     batch_size: int | None
-    num_tokens: list[int]
     notes: dict[str, Note]
     tracks: TrackMemory
 

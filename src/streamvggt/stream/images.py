@@ -30,7 +30,7 @@ class ImageSource(FrameSource):
         super().__init__(options)
         if options.fps is not None:
             raise ValueError("photos have no times for fps to choose by; use stride to take every n-th")
-        self.paths = paths
+        self.files = self.paths = paths
         self.names = _unique_names(paths)
 
     @property

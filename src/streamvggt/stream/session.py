@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import wraps
+from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from streamvggt.files import atomic_write
 from streamvggt.frame import Frame
 from streamvggt.layers.storage import StorageName
 from streamvggt.model.memory import CameraMemory, Memory, Policy
@@ -22,10 +22,11 @@ from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import fingerprint
 from streamvggt.prediction import Prediction
 from streamvggt.stream.policies.window import KeepAll
+from streamvggt.stream.state_file import loaded_state, save_state
 from streamvggt.stream.steady import PREPARE, SteadyStep, Step, check_step
 
 TIMES_KEPT = 1000  # of the latest frames, for the statistics
-STATE_FORMAT = 3
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,24 @@ class StreamStatistics:
     p95_ms: float | None
 
 
+def one_at_a_time(method: Callable[..., Result]) -> Callable[..., Result]:
+    """Refuse a call while another one of the same session is at work, in whatever thread."""
+
+    @wraps(method)
+    def guarded(self, *args, **kwargs):
+        if not self._in_use.acquire(blocking=False):
+            raise RuntimeError(
+                f"{type(self).__name__}.{method.__name__}: expected one call at a time, got one while another is at "
+                "work. Call it from one thread, or give each thread a stream of a SessionPool."
+            )
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            self._in_use.release()
+
+    return guarded
+
+
 class StreamSession:
     """Turns frames into predictions one by one, without looking at the past again.
 
@@ -52,7 +71,8 @@ class StreamSession:
         for frame in load_frames("clip.mp4"):
             prediction = session.push(frame)
 
-    It holds no results: a prediction that the caller drops is gone.
+    It holds no results: a prediction that the caller drops is gone. A push that fails changes nothing, so the frame can
+    be pushed again. One call at a time: a second one from another thread is refused (`SessionPool` takes them).
     """
 
     def __init__(
@@ -93,11 +113,16 @@ class StreamSession:
         self._storage: StorageName = storage
         self._step: Step = step
         self._device = next(model.parameters()).device
+        self._in_use = Lock()
         check_step(step, self.policy, camera, self._device)
-        self.reset()
+        self._forget()
 
+    @one_at_a_time
     def reset(self) -> None:
         """Forget everything; the next frame is the first of a new stream."""
+        self._forget()
+
+    def _forget(self) -> None:
         self.memory: Memory = self.model.new_memory(
             self.policy, camera=self._camera, track_window=self._track_window, storage=self._storage
         )
@@ -117,6 +142,7 @@ class StreamSession:
         """Memory taken, as in the statistics."""
         return self.memory.num_bytes
 
+    @one_at_a_time
     def push(
         self, frame: Frame | Tensor, *, query_points: Tensor | None = None, patches: Tensor | None = None
     ) -> Prediction:
@@ -132,6 +158,7 @@ class StreamSession:
 
         Raises:
             ValueError: the frame does not fit the stream, for instance its size has changed.
+            RuntimeError: another call of this session is at work.
         """
         image = image_of(frame)
         if image.ndim not in (3, 4):
@@ -141,15 +168,16 @@ class StreamSession:
             if self._steady is not None:
                 raise ValueError(f"step={self._step!r} cannot follow points: choose step='eager'")
             query_points = query_points.reshape(-1, *query_points.shape[-2:]).to(self._device)
-        timer = Timer(self._device)
-        if self._steady is not None and patches is None and self._steady.is_ready:
-            prediction = self._steady(images)
-        else:
-            with torch.no_grad():
-                prediction = self.model(
-                    images, heads=self.heads, query_points=query_points, memory=self.memory, patches=patches
-                )
-        timer.stop()
+        with self.memory.all_or_nothing():
+            timer = Timer(self._device)
+            if self._steady is not None and patches is None and self._steady.is_ready:
+                prediction = self._steady(images)
+            else:
+                with torch.no_grad():
+                    prediction = self.model(
+                        images, heads=self.heads, query_points=query_points, memory=self.memory, patches=patches
+                    )
+            timer.stop()
         self.times.append(timer)
         return prediction
 
@@ -157,52 +185,31 @@ class StreamSession:
         """Frames, memory and speed so far. Waits for the device."""
         return StreamStatistics(self.num_frames, len(self.memory.held), self.num_bytes, *median_and_p95(self.times))
 
+    @one_at_a_time
     def save(self, path: str | os.PathLike) -> None:
         """Write the stream's state, whole or not at all, so that `restore` can go on after an interruption."""
-        save_state(path, self._identity, {"memory": self.memory.state()})
+        save_state(path, self._identity, self.memory.state())
 
+    @one_at_a_time
     def restore(self, path: str | os.PathLike) -> None:
-        """Go on where `save` was called, in this process or another.
+        """Go on where `save` was called, in this process or another. If that fails, nothing changes.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is no saved stream, or one of other weights, another policy or camera memory.
+            ValueError: it is damaged, no saved stream, or one of other weights, another policy or camera memory.
         """
-        state = load_state(path, self._identity)
-        self.reset()
-        self.memory.restore(state["memory"], self._device)
+        before = dict(vars(self))
+        self._forget()
+        try:
+            with loaded_state(path, self._identity, self.memory.state()) as state:
+                self.memory.restore(state, self._device)
+        except BaseException:
+            vars(self).update(before)
+            raise
 
     @property
     def _identity(self) -> dict[str, str]:
         return {"weights": fingerprint(self.model), "policy": repr(self.policy)}
-
-
-def save_state(path: str | os.PathLike, identity: dict[str, str], state: dict[str, Any]) -> None:
-    """Write a stream's state, whole or not at all, with what a session must share that goes on with it."""
-    with atomic_write(Path(path)) as unfinished:
-        torch.save({"format": STATE_FORMAT, "identity": identity, **state}, unfinished)
-
-
-def load_state(path: str | os.PathLike, identity: dict[str, str]) -> dict[str, Any]:
-    """What `save_state` has written, for a session of this identity.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no saved stream, or another one.
-    """
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"no saved stream at {path}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damage makes the readers of zip archives and pickles raise anything
-        raise ValueError(f"{path} is not a saved stream, or is cut off") from error
-    if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
-        raise ValueError(f"{path} is not a saved stream of this version")
-    for what in {**identity, **state["identity"]}:
-        saved, mine = (of.get(what, "none") for of in (state["identity"], identity))
-        if saved != mine:
-            raise ValueError(f"{path} is a stream with {what} {saved}, but this session has {mine}")
-    return state
 
 
 def image_of(frame: Frame | Tensor) -> Tensor:

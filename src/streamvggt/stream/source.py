@@ -2,8 +2,9 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from streamvggt.frame import Frame
 from streamvggt.stream.preprocess import check_preparation
@@ -43,10 +44,12 @@ class FrameSource(ABC):
     kind: "images", "video" or "live".
     skipped: name and reason of whatever could not be read, filled while iterating.
     num_frames: how many frames to expect, for a progress bar; an estimate for videos, None where nothing tells.
+    files: all that it reads, in order; none if it is a camera or an address.
     """
 
     kind: str
     num_frames: int | None
+    files: Sequence[Path] = ()
 
     def __init__(self, options: Options) -> None:
         self.options = options

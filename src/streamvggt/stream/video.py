@@ -108,6 +108,8 @@ class VideoSource(MovingSource):
     def __init__(self, location: str, options: Options) -> None:
         super().__init__(options)
         self.location = location
+        if not URL.match(location):
+            self.files = [Path(location)]
         address = URL.match(location)
         self.name = re.sub(r"//[^/]*@", "//", location) if address else Path(location).name  # without password
         self.kind = "live" if address else "video"

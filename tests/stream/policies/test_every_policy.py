@@ -1,5 +1,8 @@
 """What every policy owes: all is kept if there is room for all, nothing grows, and a saved stream goes on."""
 
+import itertools
+from contextlib import suppress
+
 import pytest
 import torch
 from bounded import BOUNDED
@@ -17,6 +20,7 @@ from streamvggt import (
     StreamSession,
     Window,
 )
+from streamvggt.layers.kv_cache import KVCache
 from streamvggt.prediction import concatenate
 
 INFINITE = 10**9
@@ -105,6 +109,31 @@ def test_a_step_that_failed_can_be_made_again(model, policy, monkeypatch):
                 session.push(frame, **options)
         expected = undisturbed.push(frame, **options)
         assert_same(session.push(frame, **options), expected, tolerance=0)
+
+
+@pytest.mark.parametrize("method", ["drop", "keep_tokens"])
+@pytest.mark.parametrize("policy", BOUNDED, ids=repr)
+def test_a_frame_that_failed_while_the_memory_forgot_can_be_pushed_again(model, policy, method, monkeypatch):
+    """The network has answered, and a layer has been pruned or has dropped frames already: the next one fails."""
+    frames = images(1, 12, 14, 28)[0]
+    session, undisturbed = StreamSession(model, policy=policy), StreamSession(model, policy=policy)
+    forget = getattr(KVCache, method)
+    for frame in frames:
+        calls = itertools.count()
+
+        def failing(cache, what, calls=calls):
+            if len(what) and next(calls) == 1:
+                out_of_memory()
+            forget(cache, what)
+
+        with monkeypatch.context() as patch, suppress(torch.OutOfMemoryError):  # where there is something to forget
+            patch.setattr(KVCache, method, failing)
+            session.push(frame)
+        if session.num_frames == undisturbed.num_frames:
+            assert_same(session.push(frame), undisturbed.push(frame), tolerance=0)
+        else:
+            undisturbed.push(frame)
+    assert session.num_frames == undisturbed.num_frames == 12
 
 
 def out_of_memory(*args):

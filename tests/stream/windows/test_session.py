@@ -1,5 +1,6 @@
 """Windows are stitched into the world that there is, healed where they break, and are nothing where there is one."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -7,13 +8,16 @@ import torch
 from networks import assert_same, images, tiny
 from room import look, walk
 
-from streamvggt import KeepAll, StreamSession, StreamVGGT, Window
+from streamvggt import VGGT, KeepAll, StreamSession, StreamVGGT, Window
 from streamvggt.evaluation.oracle import Errors, Oracle
 from streamvggt.evaluation.pose_metrics import trajectory_errors
 from streamvggt.geometry.alignment import RobustAlignment, align_points
 from streamvggt.geometry.pointmap import unproject
 from streamvggt.prediction import concatenate
+from streamvggt.stream.windows import session as windowed
+from streamvggt.stream.windows.graph import WindowGraph
 from streamvggt.stream.windows.health import Health
+from streamvggt.stream.windows.loops import Closing, Loops
 from streamvggt.stream.windows.session import WindowedSession
 from streamvggt.stream.windows.size import WindowSize
 
@@ -236,29 +240,63 @@ def test_memory_does_not_grow(known):
     assert max(sizes[60:]) <= max(sizes[20:60])
 
 
-def test_a_failed_frame_can_be_tried_again(known, monkeypatch):
-    """Wherever it fails: in the old window or in the new one."""
-    expected = run(WindowedSession(Oracle(known), size=SIZE), known.images[:30])
-    for call in (16, 17, 20, 23):
-        oracle = Oracle(known)
-        session = WindowedSession(oracle, size=SIZE)
-        forward, calls = oracle.forward, []
+PARTS = [
+    (VGGT, "forward"),
+    (windowed, "join"),
+    (WindowedSession, "_take_over"),
+    (WindowedSession, "_seek"),
+    (WindowGraph, "add"),
+    (Closing, "step"),
+    (Closing, "judge"),
+]
 
-        def fails(*args, call=call, calls=calls, forward=forward, **more):
-            calls.append(1)
-            if len(calls) == call:
-                raise MemoryError
-            return forward(*args, **more)
 
-        monkeypatch.setattr(oracle, "forward", fails)
-        said = []
-        for frame in known.images[:30]:
-            try:
-                said.append(session.push(frame))
-            except MemoryError:
-                said.append(session.push(frame))
-        assert ate(concatenate(said), replace(known, cam_from_world=known.cam_from_world[:30])) < 1e-4
-        assert len(said) == expected.num_frames
+@pytest.mark.parametrize("place, name", PARTS, ids=[name for _, name in PARTS])
+@pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
+def test_a_failed_frame_has_never_been(place, name, after, monkeypatch):
+    """Wherever it fails, before or after that part has done its work: pushed again, all goes on to the bit."""
+    model, frames = tiny(heads=("camera", "depth")), images(1, 14, 14, 28)[0]
+    loops = Loops(every=1, gap=3, alike=-1.0, around=1, agree=0.0)
+    sessions = [WindowedSession(model, size=WindowSize(4, 2), loops=loops) for _ in range(2)]
+    part, num_failures = getattr(place, name), 0
+    for frame in (*frames, None):
+        expected = sessions[0].finish() if frame is None else sessions[0].push(frame)
+        for call in itertools.count():
+            calls = itertools.count()
+
+            def failing(*args, calls=calls, call=call, **more):
+                fails = next(calls) == call
+                said = part(*args, **more) if after or not fails else None
+                if fails:
+                    raise MemoryError
+                return said
+
+            with monkeypatch.context() as patch:
+                patch.setattr(place, name, failing)
+                try:
+                    said = sessions[1].finish() if frame is None else sessions[1].push(frame)
+                except MemoryError:
+                    num_failures += 1
+                    continue
+            break
+        if frame is not None:
+            assert_same(said, expected, tolerance=0)
+    assert num_failures
+    assert_equal(sessions[1]._state(), sessions[0]._state())
+
+
+def assert_equal(a, b) -> None:
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_equal(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for pair in zip(a, b, strict=True):
+            assert_equal(*pair)
+    else:
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
 def test_what_cannot_be_done_is_refused_at_the_door(tmp_path):

@@ -54,9 +54,9 @@ def parse_windows(windows: str | None, loops: bool) -> tuple[WindowSize | None, 
     Raises:
         ValueError: that is no window, or loops are to be closed without windows.
     """
-    if loops and not windows:
+    if loops and windows is None:
         raise ValueError("--loops are closed between windows: add --windows, as in --windows 60,15")
-    return WindowSize.parse(windows) if windows else None, Loops() if loops else None
+    return None if windows is None else WindowSize.parse(windows), Loops() if loops else None
 
 
 def find_loop(

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any
 
 import torch
@@ -28,10 +31,10 @@ from streamvggt.stream.session import (
     StreamStatistics,
     Timer,
     image_of,
-    load_state,
     median_and_p95,
-    save_state,
+    one_at_a_time,
 )
+from streamvggt.stream.state_file import loaded_state, save_state
 from streamvggt.stream.windows.graph import Correction, WindowGraph, link_from_state, link_state
 from streamvggt.stream.windows.health import Health
 from streamvggt.stream.windows.joint import MAX_POINTS, Joint, join, join_by_pose
@@ -136,6 +139,8 @@ class WindowedSession:
     steps at that frame. A new window that does not fit is begun again with the frames to come, the old one going on
     meanwhile; after `PATIENCE` such attempts it is taken by the camera of the last common frame.
 
+    A push that fails changes nothing, and one call at a time is made, as with `StreamSession`.
+
     Nothing grows: kept are the memories of at most two windows, and the images and some points of `overlap` frames.
 
     With `loops`, key frames are kept, too. Where a window has looked like an earlier one, key frames of both go through
@@ -177,10 +182,15 @@ class WindowedSession:
         self._camera: CameraMemory = camera
         self._storage: StorageName = storage
         self._device = next(model.parameters()).device
-        self.reset()
+        self._in_use = Lock()
+        self._forget()
 
+    @one_at_a_time
     def reset(self) -> None:
         """Forget everything; the next frame is the first of a new stream."""
+        self._forget()
+
+    def _forget(self) -> None:
         self.num_frames = 0
         self._window = self._new_window(0)
         self._newcomer: OpenWindow | None = None
@@ -199,6 +209,7 @@ class WindowedSession:
         self._refused: deque[Incident] = deque(maxlen=RESTARTS_KEPT)
         self.times: deque[Timer] = deque(maxlen=TIMES_KEPT)
 
+    @one_at_a_time
     def push(self, frame: Frame | Tensor) -> Prediction:
         """What the network says of the next frame, in the world of the whole stream.
 
@@ -210,24 +221,41 @@ class WindowedSession:
 
         Raises:
             ValueError: the frame does not fit the stream, for instance its size has changed.
+            RuntimeError: another call of this session is at work.
         """
         image = image_of(frame)
         if image.ndim != 3:
             raise ValueError(f"a frame is (3, H, W), not {tuple(image.shape)}: streams have windows each of its own")
-        timer = Timer(self._device)
-        if self._newcomer is None and self.num_frames >= self._window.start + self.size.length - self.size.overlap:
-            self._newcomer = self._new_window(self.num_frames)
-        try:
+        with self._all_or_nothing():
+            timer = Timer(self._device)
+            if self._newcomer is None and self.num_frames >= self._window.start + self.size.length - self.size.overlap:
+                self._newcomer = self._new_window(self.num_frames)
             prediction = self._push(image)
-        except BaseException:
-            self._newcomer = None  # it may have seen the frame that is to be tried again
-            raise
-        self.num_frames += 1
-        if self._closing is not None and self._closing.step():
-            self._close()
-        timer.stop()
-        self.times.append(timer)
+            self.num_frames += 1
+            if self._closing is not None and self._closing.step():
+                self._close()
+            timer.stop()
+            self.times.append(timer)
         return prediction
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """If the block raises, all is as it was before: the windows' memories, and what is noted here and there."""
+        parts = [part for part in (self._window, self._newcomer, self._closing) if part is not None]
+        noted = [thing for thing in (self, self._graph, *parts) if thing is not None]
+        before = [
+            {name: copy(value) if isinstance(value, list | deque) else value for name, value in vars(thing).items()}
+            for thing in noted
+        ]
+        with ExitStack() as memories:
+            for part in parts:
+                memories.enter_context(part.session.memory.all_or_nothing())
+            try:
+                yield
+            except BaseException:
+                for thing, values in zip(noted, before, strict=True):
+                    vars(thing).update(values)
+                raise
 
     def _push(self, image: Tensor) -> Prediction:
         is_key = self.loops is not None and self.num_frames % self.loops.every == 0
@@ -341,13 +369,15 @@ class WindowedSession:
         elif self._num_windows > 1:
             self._world = self._graph.worlds[-1]
 
+    @one_at_a_time
     def finish(self) -> None:
         """At the end of a stream: look for a loop to the last window, and finish what has been begun."""
-        if self._closing is None:
-            self._seek(self._num_windows - 1)
-        while self._closing is not None:
-            if self._closing.step():
-                self._close()
+        with self._all_or_nothing():
+            if self._closing is None:
+                self._seek(self._num_windows - 1)
+            while self._closing is not None:
+                if self._closing.step():
+                    self._close()
 
     def corrections(self) -> list[Correction]:
         """How the frames answered so far have to be moved, since loops were closed; empty if they do not."""
@@ -397,9 +427,13 @@ class WindowedSession:
             refused=tuple(self._refused),
         )
 
+    @one_at_a_time
     def save(self, path: str | os.PathLike) -> None:
         """Write the stream's state, whole or not at all, so that `restore` can go on after an interruption."""
-        state = {
+        save_state(path, self._identity, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "num_frames": self.num_frames,
             "window": self._window.state(),
             "newcomer": None if self._newcomer is None else self._newcomer.state(),
@@ -414,17 +448,29 @@ class WindowedSession:
             "tried": [list(pair) for pair in self._tried],
             "refused": [[refused.frame, refused.reason] for refused in self._refused],
         }
-        save_state(path, self._identity, state)
 
+    @one_at_a_time
     def restore(self, path: str | os.PathLike) -> None:
         """Go on where `save` was called, in this process or another; statistics of time begin anew.
 
+        If that fails, nothing changes.
+
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is no saved stream of windows, or one of other weights, windows, policy or camera memory.
+            ValueError: it is damaged, no saved stream of windows, or one of other weights, windows, policy or camera
+                memory.
         """
-        state = load_state(path, self._identity)
-        self.reset()
+        before = dict(vars(self))
+        self._forget()
+        try:
+            with loaded_state(path, self._identity, self._state()) as state:
+                self._take(state)
+        except BaseException:
+            vars(self).update(before)
+            raise
+
+    def _take(self, state: dict[str, Any]) -> None:
+        """Become what a session was when its `_state` was taken; this one has just begun."""
         self.num_frames = state["num_frames"]
         self._window.restore(state["window"], self._device)
         if state["newcomer"] is not None:

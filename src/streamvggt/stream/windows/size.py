@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from streamvggt.words import counted
+
 USAGE = "LENGTH,OVERLAP"
 
 
@@ -24,7 +26,7 @@ class WindowSize:
     def __post_init__(self):
         if not 1 <= self.overlap <= self.length // 2:
             raise ValueError(
-                f"windows of {self.length} frames that overlap by {self.overlap}: "
+                f"windows of {counted(self.length, 'frame')} that overlap by {self.overlap}: "
                 "an overlap of at least one frame and at most half a window was expected"
             )
 

@@ -1,0 +1,79 @@
+"""Files of saved streams: sealed, and judged before anything is made of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from streamvggt.files import atomic_write, check_seal
+
+FORMAT = 4
+
+
+def save_state(path: str | os.PathLike, identity: dict[str, str], state: dict[str, Any]) -> None:
+    """Write a stream's state, whole or not at all, with what a session must share that goes on with it.
+
+    Raises:
+        OSError, RuntimeError: it cannot be written, for example because the disk is full.
+    """
+    with atomic_write(Path(path), sealed=True) as unfinished:
+        torch.save({"format": FORMAT, "identity": identity, "state": state}, unfinished)
+
+
+@contextmanager
+def loaded_state(path: str | os.PathLike, identity: dict[str, str], like: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What `save_state` has written, for a session of this identity, to be restored within the block.
+
+    Args:
+        like: the state of such a session at its beginning; what was saved must have the same entries.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, no saved stream or another one; or the block cannot restore it.
+    """
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"no saved stream at {path}")
+    check_seal(Path(path))
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the readers of zip archives and pickles raise anything
+        raise ValueError(f"{path} is not a saved stream") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"{path} is not a saved stream of this version")
+    theirs = content.get("identity")
+    if not isinstance(theirs, dict) or not isinstance(content.get("state"), dict):
+        raise ValueError(f"{path}: expected the entries identity and state, got others. It is no saved stream.")
+    for what in {**identity, **theirs}:
+        saved, mine = (of.get(what, "none") for of in (theirs, identity))
+        if saved != mine:
+            raise ValueError(f"{path} is a stream with {what} {saved}, but this session has {mine}")
+    try:
+        check_like(content["state"], like, "state")
+        yield content["state"]
+    except Exception as error:
+        raise ValueError(f"{path} cannot be gone on with: {str(error) or type(error).__name__}") from error
+
+
+def check_like(found: object, like: object, name: str) -> None:
+    """Compare entries and their types with those of a state that has just begun, whose empty parts may be anything.
+
+    Raises:
+        ValueError: an entry is missing, too much, or of another type.
+    """
+    if like is None or (found is None and not isinstance(like, dict | list)):
+        return
+    if type(found) is not type(like):
+        raise ValueError(f"{name}: expected {type(like).__name__}, got {type(found).__name__}")
+    if isinstance(like, dict) and like:
+        if found.keys() != like.keys():
+            raise ValueError(f"{name}: expected the entries {', '.join(like)}, got {', '.join(map(str, found))}")
+        for key, value in like.items():
+            check_like(found[key], value, f"{name}.{key}")
+    elif isinstance(like, list) and like:
+        for number, value in enumerate(found):
+            check_like(value, like[0], f"{name}.{number}")
