@@ -55,7 +55,7 @@ def ate(out, known) -> float:
 def test_loops_end_to_end_also_interrupted(reconstruct, command, options, room_photos, known, monkeypatch, tmp_path):
     out, whole = tmp_path / "out", tmp_path / "whole"
     status, said = command("reconstruct", room_photos, "--out", whole, *options, *WORDS)
-    assert status == 0 and "loops were closed" in said
+    assert status == 0 and "closed, and all frames moved accordingly" in said
     record = json.loads((whole / "run.json").read_text(encoding="utf-8"))
     assert record["windows"]["loops"] >= 1 and record["settings"]["loops"] is True
     corrected = ate(whole, known)

@@ -401,7 +401,7 @@ def test_a_full_disk(reconstruct, photos, tmp_path, monkeypatch, record_too):
     assert status == 1
     error = said.split("error: ")[-1]
     assert "cannot write frame 3 (photo_3)" in error and "No space left" in error and "GB are free" in error
-    assert "The 3 finished frames are kept: go on with --resume" in error
+    assert "3 finished frames kept: go on with --resume" in error
     assert [frame.name for frame in Result(out)] == ["photo_0", "photo_1", "photo_2"]
     assert record_of(out)["status"] == ("running" if record_too else "failed")
     assert not list(out.rglob("*.part*"))

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -121,7 +123,7 @@ def test_a_killed_run_goes_on(stopped, reconstruct, many_photos, whole, pushed, 
     if saves:
         assert "computed again" not in said and COUNT - done <= len(pushed) < COUNT
     else:
-        assert f"no saved stream at {out / 'stream_state.pt'}: all {done} frames are computed again" in said
+        assert f"no saved stream at {out / 'stream_state.pt'}: all frames are computed again" in said
         assert len(pushed) == COUNT
     assert_same_result(out, whole)
 
@@ -207,7 +209,7 @@ def test_new_photos_in_a_finished_input_are_taken(reconstruct, photos, tmp_path)
     """The stream's state is gone, so all of it is computed again, and the user is told."""
     reconstruct(photos, "--max-frames", 4, "--export", "ply")
     status, said = reconstruct(photos, "--max-frames", 6, "--resume")
-    assert status == 0 and "all 4 frames are computed again" in said
+    assert status == 0 and "all frames are computed again" in said
     assert len(Result(tmp_path / "out")) == 6 and record_of(tmp_path / "out")["exports"] == []
 
 
@@ -256,7 +258,119 @@ def test_other_settings_are_refused(reconstruct, cut_run, photos, pushed, tmp_pa
 
 def test_another_input_is_refused(reconstruct, cut_run, many_photos):
     status, said = reconstruct(many_photos, "--resume")
-    assert status == 1 and f"and is now '{many_photos}'" in said
+    assert status == 1 and "expected the 6 input files that it began with, got others: photo_6.png" in said
+
+
+@pytest.fixture
+def own_photos(photos, tmp_path):
+    return Path(shutil.copytree(photos, tmp_path / "own"))
+
+
+CHANGES = {
+    "a_new.png added": lambda folder: shutil.copy(folder / "photo_0.png", folder / "a_new.png"),
+    "z_new.png added": lambda folder: shutil.copy(folder / "photo_0.png", folder / "z_new.png"),
+    "photo_5.png removed": lambda folder: (folder / "photo_5.png").unlink(),
+    "photo_4.png changed": lambda folder: os.utime(folder / "photo_4.png", (1, 1)),
+    "photo_0.png changed": lambda folder: (folder / "photo_0.png").write_bytes(b"no photo"),
+}
+
+
+@pytest.mark.parametrize("words", CHANGES)
+@pytest.mark.parametrize("finished", [False, True])
+def test_inputs_that_changed_are_refused(reconstruct, own_photos, monkeypatch, pushed, tmp_path, words, finished):
+    if finished:
+        assert reconstruct(own_photos)[0] == 0
+    else:
+        assert cut(reconstruct, own_photos, monkeypatch, 2)[0] == 130
+    CHANGES[words](own_photos)
+    before, count = snapshot(tmp_path / "out"), len(pushed)
+    status, said = reconstruct(own_photos, "--resume")
+    assert status == 1 and words in said and "choose another --out" in said
+    assert snapshot(tmp_path / "out") == before and len(pushed) == count
+
+
+@pytest.mark.parametrize("written", ["{}/", "{}/.", "{}/*.png", "{}/../own", "own", "link"])
+def test_the_same_folder_written_otherwise_is_the_same(reconstruct, own_photos, monkeypatch, tmp_path, written):
+    assert cut(reconstruct, own_photos, monkeypatch, 2)[0] == 130
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(own_photos)
+    status, said = reconstruct(written.format(own_photos), "--resume")
+    assert status == 0 and "computed again" not in said and len(Result(tmp_path / "out")) == 6
+
+
+def test_a_list_of_inputs_that_is_damaged_is_refused(reconstruct, cut_run, photos):
+    for content in (None, "", "[1]", '[["a", 1, "2"]]', "[" * 100_000):
+        (cut_run / "inputs.json").unlink(missing_ok=True)
+        if content is not None:
+            (cut_run / "inputs.json").write_text(content, encoding="utf-8")
+        status, said = reconstruct(photos, "--resume")
+        assert status == 1 and "inputs.json: expected the list of input files" in said
+
+
+HOLDER = """
+import sys, time
+from streamvggt.folder_lock import FolderLock
+from pathlib import Path
+with FolderLock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that writes to the output folder."""
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path / "out"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_second_run_into_one_folder_says_who_holds_it(reconstruct, photos, holder, pushed, tmp_path):
+    status, said = reconstruct(photos)
+    assert status == 1 and f"held by process {holder.pid} on" in said and not pushed
+    status, said = reconstruct(photos, "--resume")
+    assert status == 1 and f"held by process {holder.pid} on" in said
+    holder.kill()  # which leaves no lock
+    holder.wait()
+    assert reconstruct(photos)[0] == 0 and not (tmp_path / "out" / ".lock").exists()
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_folder_that_goes_away_ends_the_run(reconstruct, photos, monkeypatch, tmp_path, moved):
+    out, push = tmp_path / "out", StreamSession.push
+
+    def gone(self, frame):
+        if self.memory.num_frames == 3:
+            out.rename(tmp_path / "elsewhere") if moved else shutil.rmtree(out)
+        return push(self, frame)
+
+    monkeypatch.setattr(StreamSession, "push", gone)
+    status, said = reconstruct(photos)
+    assert status == 1 and said.count("it was deleted or moved") == 1 and "!!!" not in said
+    assert not out.exists()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no terminal that ends")
+def test_the_end_of_the_terminal_is_an_interruption(reconstruct, photos, monkeypatch, tmp_path):
+    status, said = cut(reconstruct, photos, monkeypatch, 2, number=signal.SIGHUP)
+    assert status == 130 and "interrupted after 3 frames" in said
+    assert (tmp_path / "out" / "stream_state.pt").exists()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no terminal that ends")
+def test_nohup_is_respected(reconstruct, photos, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert cut(reconstruct, photos, monkeypatch, 2, number=signal.SIGHUP)[0] == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_one_frame_is_one_frame(reconstruct, photos):
+    status, said = reconstruct(photos, "--max-frames", 1)
+    assert status == 0 and "1 frame," in said
 
 
 @pytest.mark.parametrize(
@@ -317,7 +431,7 @@ def test_without_a_readable_state_all_is_computed_again(reconstruct, cut_run, ph
     if damage == "missing":
         state.unlink()
     status, said = reconstruct(photos, "--resume")
-    assert status == 0 and "!!!" in said and "all 3 frames are computed again" in said
+    assert status == 0 and "!!!" in said and "all frames are computed again" in said
     assert len(pushed) == 6 and len(Result(cut_run)) == 6 and not state.exists()
 
 
@@ -362,7 +476,7 @@ def test_resume_removes_nothing_outside_the_result(reconstruct, cut_run, photos,
     (cut_run / "stream_state.pt").unlink()  # so that all frames are removed and computed again
     status, said = reconstruct(photos, "--resume")
     assert precious.read_bytes() == b"mine"
-    assert status == 0 and "all 3 frames are computed again" in said and len(Result(cut_run)) == 6
+    assert status == 0 and "all frames are computed again" in said and len(Result(cut_run)) == 6
 
 
 def test_a_damaged_frame_can_be_dropped_as_told(reconstruct, cut_run, photos):
@@ -373,7 +487,7 @@ def test_a_damaged_frame_can_be_dropped_as_told(reconstruct, cut_run, photos):
     assert snapshot(cut_run) == before
     (cut_run / "frames" / "000002.npz").unlink()
     status, said = reconstruct(photos, "--resume")
-    assert status == 0 and "goes on after 3 frames, but 2 are there: all 2 frames are computed again" in said
+    assert status == 0 and "goes on after 3 frames, but 2 are there: all frames are computed again" in said
 
 
 def test_a_frame_that_is_missing_between_others(reconstruct, cut_run, photos):

@@ -7,6 +7,7 @@ streamvggt reconstruct drive.mp4 --out results/drive --weights lch01/StreamVGGT 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ from streamvggt.cli.export import (
     tell_failures,
     write_exports,
 )
+from streamvggt.cli.inputs import check_inputs, write_inputs
 from streamvggt.cli.run_record import RunRecord
 from streamvggt.export import (
     Corrections,
@@ -37,6 +39,8 @@ from streamvggt.export import (
     write_corrections,
 )
 from streamvggt.files import unfinished
+from streamvggt.flags import real, some_path, whole, word
+from streamvggt.folder_lock import FolderLock
 from streamvggt.model.device import DTYPES, choose_device, choose_dtype
 from streamvggt.model.memory import StorageName
 from streamvggt.model.vggt import VGGT
@@ -50,6 +54,7 @@ from streamvggt.stream.video import URL
 from streamvggt.stream.windows.loops import parse_windows
 from streamvggt.stream.windows.session import WindowedSession, WindowStatistics
 from streamvggt.stream.windows.size import USAGE
+from streamvggt.words import counted
 
 STATE_NAME = "stream_state.pt"
 DEFAULTS = {"memory": DEFAULT_MEMORY, "storage": "plain", "dtype": "auto"}
@@ -60,12 +65,13 @@ SAVING_SHARE = 0.05  # of the time may go into them
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", help="folder or pattern of photos, video file, webcam number, or address")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the result")
+    parser.add_argument("input", type=word, help="folder or pattern of photos, video file, webcam number, or address")
+    parser.add_argument("--out", type=some_path, required=True, help="folder for the result")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
     network = parser.add_argument_group("network")
     network.add_argument(
         "--weights",
+        type=word,
         default="tiny",
         help="file, folder, Hugging Face id, or tiny, the small network that comes with the project (default)",
     )
@@ -106,16 +112,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--dtype", choices=("auto", *DTYPES), help="default: bfloat16 on CUDA, else float32")
     network.add_argument("--attention", choices=("sdpa", "flash"), default="sdpa")
     frames = parser.add_argument_group("frames")
-    frames.add_argument("--fps", type=float, help="frames per second to take from a video or camera")
-    frames.add_argument("--stride", type=int, default=1, help="take every n-th frame")
-    frames.add_argument("--max-frames", type=int, help="take no more than this")
-    frames.add_argument("--size", type=int, help="width the network sees, in pixels (default: what it was made for)")
+    frames.add_argument("--fps", type=real(1e-3, 1e3), help="frames per second to take from a video or camera")
+    frames.add_argument("--stride", type=whole(), default=1, help="take every n-th frame")
+    frames.add_argument("--max-frames", type=whole(), help="take no more than this")
+    frames.add_argument(
+        "--size", type=whole(1, 16_384), help="width the network sees, in pixels (default: what it was made for)"
+    )
     frames.add_argument("--mode", choices=("crop", "pad"), default="crop", help="how to fit an image to --size")
     frames.add_argument("--strict", action="store_true", help="an unreadable frame is an error, not skipped")
     add_export_arguments(parser, default="glb,ply,tum,depth,video")
 
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
+    check_writable(arguments.out)
+    with FolderLock(arguments.out) as lock:
+        return reconstruct(arguments, argv, lock)
+
+
+def reconstruct(arguments: argparse.Namespace, argv: list[str], lock: FolderLock) -> int:
+    """Run with an output folder that nobody else writes to; the exit status."""
     heads = tuple(dict.fromkeys(head.strip() for head in arguments.heads.split(",")))
     if "camera" not in heads or not set(heads) <= {"camera", "depth", "points"}:
         raise ValueError(f"--heads {arguments.heads}: camera and any of depth, points were expected")
@@ -143,7 +158,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
         )
     frames = load_frames(
         arguments.input,
-        size=arguments.size or model.config["image_size"],
+        size=model.config["image_size"] if arguments.size is None else arguments.size,
         patch_size=model.patch_size,
         mode=arguments.mode,
         fps=arguments.fps,
@@ -175,7 +190,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
         command=["streamvggt", *argv],
         device=device,
         settings={
-            "input": str(arguments.input),
+            **({} if frames.files else {"input": str(arguments.input)}),  # files have a list
             "weights": arguments.weights,
             "weights_fingerprint": fingerprint(model),
             "heads": list(heads),
@@ -195,20 +210,23 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
         num_input=arguments.max_frames if frames.num_frames is None else frames.num_frames,
         num_done=num_done,
     )
-
+    if num_done:
+        check_inputs(arguments.out, frames.files)
     if record.has_ended and (problems := check_result(Result(arguments.out))):
         raise DamagedResult(
             f"{len(problems)} of {num_done} images cannot be used; the first: {problems[0]}. Put them back"
         )
-    if not record.has_ended and not stream(frames, session, arguments.out, record, num_done > 0):
+    if not record.has_ended and not stream(frames, session, lock, record, num_done > 0):
         done = record.content["frames"]["done"]
         tqdm.write(
-            f"interrupted after {done} frames, all kept in {arguments.out}; go on with the same command and --resume"
+            f"interrupted after {counted(done, 'frame')}, all kept in {arguments.out}; go on with the same command "
+            "and --resume"
         )
         return 130
     kept = f"All frames are kept in {arguments.out}; `streamvggt export {arguments.out}` makes files of them"
     try:
         paths, failures = write_exports(Result(arguments.out), arguments.out, arguments)
+        lock.check()
     except BaseException:
         tqdm.write(kept)
         raise
@@ -223,7 +241,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
 def fill_in(arguments: argparse.Namespace) -> None:
     """What was not given, in place."""
     defaults = LOW_MEMORY if arguments.low_memory else DEFAULTS
-    if arguments.windows and not arguments.low_memory:
+    if arguments.windows is not None and not arguments.low_memory:
         defaults = {**DEFAULTS, "memory": "all"}  # a window is bounded by itself
     for name, value in defaults.items():
         if getattr(arguments, name) is None:
@@ -260,8 +278,9 @@ def check_out(out: Path, resume: bool) -> None:
             )
 
 
-def stream(frames: FrameSource, session: Session, out: Path, record: RunRecord, goes_on: bool) -> bool:
+def stream(frames: FrameSource, session: Session, lock: FolderLock, record: RunRecord, goes_on: bool) -> bool:
     """Push all frames and write what comes; False if it was interrupted before the end."""
+    out = lock.folder
     state = SavedState(out / STATE_NAME, session)
     if goes_on:
         writer, frames = go_on(frames, session, out, state)
@@ -273,6 +292,8 @@ def stream(frames: FrameSource, session: Session, out: Path, record: RunRecord, 
     is_live = frames.kind == "live"
     status = "streamed"
     record.progress(writer.num_frames, frames.skipped, session.statistics)
+    if not goes_on:
+        write_inputs(out, frames.files)
     total = None if frames.num_frames is None else writer.num_frames + frames.num_frames
     with (
         Interrupts() as interrupted,
@@ -280,7 +301,9 @@ def stream(frames: FrameSource, session: Session, out: Path, record: RunRecord, 
     ):
         try:
             for frame in frames:
-                writer.add(frame, session.push(frame))
+                prediction = session.push(frame)
+                lock.check()
+                writer.add(frame, prediction)
                 bar.set_postfix_str(f"memory {session.num_bytes / 1e6:,.0f} MB", refresh=False)
                 bar.update()
                 if interrupted:
@@ -292,6 +315,8 @@ def stream(frames: FrameSource, session: Session, out: Path, record: RunRecord, 
         except KeyboardInterrupt:  # the second Ctrl-C
             status = "interrupted"
         except BaseException as error:
+            if not lock.is_here:
+                raise
             record.progress(writer.num_frames, frames.skipped, session.statistics, "failed", error)
             if not is_live:
                 state.save(writer.num_frames)
@@ -316,7 +341,7 @@ def go_on(frames: FrameSource, session: Session, out: Path, state: SavedState) -
     try:
         done = state.restore(len(result))
     except (OSError, ValueError) as error:
-        tqdm.write(f"!!! {error}: all {len(result)} frames are computed again")
+        tqdm.write(f"!!! {error}: all frames are computed again ({counted(len(result), 'frame')})")
         session.reset()
         return ResultWriter(out, resume=0), frames
     frames = frames.starting_at(result.camera(done - 1).index + 1)
@@ -356,7 +381,7 @@ class SavedState:
         self.session.restore(self.path)
         done = self.session.num_frames
         if done > num_written:
-            raise ValueError(f"{self.path} goes on after {done} frames, but {num_written} are there")
+            raise ValueError(f"{self.path} goes on after {counted(done, 'frame')}, but {num_written} are there")
         return done
 
     def discard(self) -> None:
@@ -365,14 +390,19 @@ class SavedState:
 
 
 class Interrupts:
-    """Ctrl-C and termination finish the frame in work; a second Ctrl-C does not wait."""
+    """Ctrl-C, termination and the end of the terminal finish the frame in work; a second one does not wait."""
 
     def __init__(self):
         self._asked = False
         self._before = {}
+        self._terminals: list[int] = []
 
     def __enter__(self) -> Interrupts:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        self._terminals = [number for number in (1, 2) if os.isatty(number)]
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # there is no SIGHUP on Windows
+            if number is None or (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):  # nohup
+                continue
             self._before[number] = signal.signal(number, self._ask)
         return self
 
@@ -384,10 +414,18 @@ class Interrupts:
         return self._asked
 
     def _ask(self, number: int, stack) -> None:
+        if number == getattr(signal, "SIGHUP", None):
+            self._leave_terminal()
         if self._asked:
             raise KeyboardInterrupt
         self._asked = True
         tqdm.write("finishing this frame, then stopping (Ctrl-C again: at once)")
+
+    def _leave_terminal(self) -> None:
+        """It is gone: writing to it would be an error."""
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:
+            for number in self._terminals:
+                os.dup2(nowhere.fileno(), number)
 
 
 def warn_of_memory(model: VGGT, session: Session, frames: FrameSource) -> None:
@@ -404,7 +442,7 @@ def warn_of_memory(model: VGGT, session: Session, frames: FrameSource) -> None:
     free = torch.cuda.mem_get_info(weight.device)[0] if weight.is_cuda else psutil.virtual_memory().available
     if needed > free:
         tqdm.write(
-            f"!!! keeping all {num_frames} frames may need {needed / 1e9:.0f} GB, {free / 1e9:.0f} GB are free: "
+            f"!!! keeping {counted(num_frames, 'frame')} may need {needed / 1e9:.0f} GB, {free / 1e9:.0f} GB are free: "
             f"bound the memory with --memory {DEFAULT_MEMORY}"
         )
 
@@ -436,12 +474,12 @@ def tell_windows(session: Session) -> None:
     if not isinstance(said, WindowStatistics):
         return
     if said.num_loops:
-        tqdm.write(f"{said.num_loops} loops were closed, and all frames moved accordingly")
+        tqdm.write(f"{counted(said.num_loops, 'loop')} closed, and all frames moved accordingly")
     if said.num_restarts or said.num_by_pose:
         latest = f"; the latest at frame {said.restarts[-1].frame}: {said.restarts[-1].reason}" if said.restarts else ""
         tqdm.write(
-            f"!!! of {said.num_windows} windows {said.num_by_pose} were joined by a single camera, "
-            f"and windows were begun again {said.num_restarts} times{latest}"
+            f"!!! joined by a single camera: {said.num_by_pose} of {counted(said.num_windows, 'window')}; "
+            f"windows begun again: {said.num_restarts}{latest}"
         )
 
 
@@ -449,6 +487,6 @@ def tell(record: RunRecord, out: Path) -> None:
     """What a run has made, in a few lines."""
     frames, timings = record.content["frames"], record.content["timings"]
     speed = f", {timings['median_ms']:.0f} ms per frame (median)" if timings.get("median_ms") else ""
-    print(f"{frames['done']} frames{speed}. In {out}:")
+    print(f"{counted(frames['done'], 'frame')}{speed}. In {out}:")
     for name in sorted({"frames", "images", "run.json", "trajectory.txt", *record.content["exports"]}):
         print(f"  {name}/" if (out / name).is_dir() else f"  {name}")

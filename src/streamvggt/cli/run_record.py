@@ -129,7 +129,7 @@ class RunRecord:
         self._written = time.monotonic()
         self.content["timings"]["seconds"] = round(self._earlier_seconds + self._written - self._begun, 2)
         self.content["updated"] = now()
-        with atomic_write(self.path) as path:
+        with atomic_write(self.path, make_folder=False) as path:
             text = json.dumps(self.content, indent=2, ensure_ascii=False) + "\n"
             # Bytes of file names that are not text become escapes of JSON, which are read back as the same bytes.
             path.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -14,6 +14,7 @@ from streamvggt.export.tum import tum_line, write_tum
 from streamvggt.files import atomic_write
 from streamvggt.frame import Frame
 from streamvggt.prediction import Prediction
+from streamvggt.words import counted
 
 
 class ResultWriter:
@@ -33,14 +34,17 @@ class ResultWriter:
         finished = finished_frames(self.folder)
         if finished and resume is None:
             raise FileExistsError(
-                f"{self.folder} already holds {len(finished)} frames: go on with --resume or choose another --out"
+                f"{self.folder} already holds {counted(len(finished), 'frame')}: go on with --resume or choose "
+                "another --out"
             )
         if not (self.folder / "frames").exists():  # no run has been here
             for path in (*(self.folder / "images").glob("*"), *self.folder.glob("trajectory.txt")):
                 raise FileExistsError(f"{path} would be overwritten, perhaps it is an input: choose another --out")
         self.num_frames = resume or 0
         if self.num_frames > len(finished):
-            raise ValueError(f"{self.folder} holds {len(finished)} finished frames, {resume} to keep were asked for")
+            raise ValueError(
+                f"{self.folder} holds {counted(len(finished), 'finished frame')}, {resume} to keep were asked for"
+            )
         kept = self._kept(finished[: self.num_frames])  # before anything is removed
         (self.folder / CORRECTIONS).unlink(missing_ok=True)  # of a run that had come to its end
         for name in ("frames", "images"):  # frames first: they say that the images are ours
@@ -57,18 +61,23 @@ class ResultWriter:
         """
         stored = ResultFrame.from_prediction(frame, prediction)
         try:
-            with atomic_write(self.folder / "images" / f"{frame.name}.jpg") as path:
+            with atomic_write(self.folder / "images" / f"{frame.name}.jpg", make_folder=False) as path:
                 Image.fromarray(frame.original).save(path, quality=95)
-            with atomic_write(self.folder / "frames" / f"{self.num_frames:06d}.npz") as path:
+            with atomic_write(self.folder / "frames" / f"{self.num_frames:06d}.npz", make_folder=False) as path:
                 save_frame(path, stored)
             with open(self.folder / "trajectory.txt", "a", encoding="utf-8") as file:
                 file.write(tum_line(self.num_frames if stored.time is None else stored.time, stored.cam_from_world))
         except OSError as error:
+            if not (self.folder / "frames").is_dir() or not (self.folder / "images").is_dir():
+                raise FileNotFoundError(
+                    f"cannot write frame {self.num_frames} ({frame.name}): expected the folder {self.folder}, got "
+                    "none: it was deleted or moved. Start again, or move it back and go on."
+                ) from error
             free = shutil.disk_usage(self.folder).free / 1e9
             raise OSError(
                 error.errno,
                 f"cannot write frame {self.num_frames} ({frame.name}) to {self.folder}: {error.strerror or error}. "
-                f"{free:.1f} GB are free there. The {self.num_frames} finished frames are kept: go on with --resume",
+                f"{free:.1f} GB are free there. {counted(self.num_frames, 'finished frame')} kept: go on with --resume",
             ) from error
         self.num_frames += 1
         return stored
