@@ -110,6 +110,13 @@ def seal(path: Path) -> None:
         file.write(SEAL + digest)
 
 
+def is_sealed(path: Path) -> bool:
+    """Whether a checksum is at the end of a file, be it right or wrong."""
+    with open(path, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - SEAL_BYTES))
+        return file.read().startswith(SEAL)
+
+
 def check_seal(path: Path) -> None:
     """Compare a file with the checksum that `seal` has appended.
 
@@ -122,7 +129,10 @@ def check_seal(path: Path) -> None:
         file.seek(size)
         end = file.read()
         if not end.startswith(SEAL):
-            raise ValueError(f"{path} is damaged: expected a checksum at its end, got none. Was it cut off?")
+            raise ValueError(
+                f"{path} is damaged: expected a checksum at its end, got none. Was it cut off, or is it of another "
+                "version?"
+            )
         digest = _sha256(file, size)
     if end != SEAL + digest:
         raise ValueError(

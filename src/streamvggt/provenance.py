@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from streamvggt.words import counted
+
 PACKAGES = ("streamvggt", "torch", "numpy", "pillow", "av", "opencv-python", "pycolmap", "trimesh", "open3d", "scipy")
 
 
@@ -20,7 +22,7 @@ def device_name(device: torch.device) -> str:
     """The card, or the processor and how many threads use it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type}, {processor_name()}, {torch.get_num_threads()} threads"
+    return f"{device.type}, {processor_name()}, {counted(torch.get_num_threads(), 'thread')}"
 
 
 def processor_name() -> str:

@@ -266,9 +266,38 @@ def test_a_training_is_not_overwritten(tmp_path, planes, fresh):
 def test_a_damaged_state_is_named(tmp_path, planes, fresh):
     make(tmp_path, fresh(), planes(), steps=2).run()
     path = tmp_path / "last.pt"
-    path.write_bytes(path.read_bytes()[:-500])
-    with pytest.raises(ValueError, match=r"last\.pt is not a training state, or is cut off"):
+    whole = path.read_bytes()
+    for damaged in (whole[:-500], whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"last\.pt is damaged: expected"):
+            make(tmp_path, fresh(), planes())
+
+
+def test_without_the_last_state_the_newest_other_one_is_taken(tmp_path, planes, fresh, capsys):
+    """The last one is damaged: it says which to remove, and goes on from the one before."""
+    make(tmp_path, fresh(), planes(), steps=4, save_every=2).run()
+    (tmp_path / "step-00000001.pt").touch()  # what a kill between two savings leaves
+    (tmp_path / ".step-00000003.part.pt").touch()
+    path = tmp_path / "last.pt"
+    path.write_bytes(path.read_bytes()[:-1])
+    words = r"Without last\.pt, step-00000004\.pt, the training goes on from step-00000002\.pt"
+    with pytest.raises(ValueError, match=words):
         make(tmp_path, fresh(), planes())
+    path.unlink()
+    (tmp_path / "step-00000004.pt").unlink()
+    assert make(tmp_path, fresh(), planes(), steps=4).step == 2
+    assert "resumed after step 2, from step-00000002.pt" in capsys.readouterr().out
+    assert not list(tmp_path.glob(".*.part.pt"))
+
+
+def test_equal_trainings_write_equal_weights(tmp_path, planes, fresh):
+    for name in ("a", "b"):
+        torch.manual_seed(0)
+        make(tmp_path / name, fresh(), planes(), steps=1).run()
+    files = [tmp_path / name / "final" / "model.safetensors" for name in ("a", "b")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    (tmp_path / "usual").touch()
+    assert {path.stat().st_mode for path in files} == {(tmp_path / "usual").stat().st_mode}
 
 
 def test_a_loss_that_needs_a_head_the_network_lacks(tmp_path, planes, fresh):

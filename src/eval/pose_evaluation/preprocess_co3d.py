@@ -5,21 +5,23 @@ python eval/pose_evaluation/preprocess_co3d.py --category all --co3d_v2_dir ../d
 """
 
 import argparse
-from pathlib import Path
 
 from tqdm import tqdm
 
 from streamvggt.data.prepare._runner import Skip
 from streamvggt.data.prepare.co3d_annotations import MIN_QUALITY, SUBSETS, scenes, write_category
 from streamvggt.evaluation.work import run_program
+from streamvggt.flags import real, some_path
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--category", default="all", help="one category, or all of the download (default)")
-    parser.add_argument("--co3d_v2_dir", type=Path, required=True, help="the download")
-    parser.add_argument("--output_dir", type=Path, required=True, help="for <category>_train.jgz and _test.jgz")
-    parser.add_argument("--min_quality", type=float, default=MIN_QUALITY, help="of viewpoints (default: %(default)s)")
+    parser.add_argument("--co3d_v2_dir", type=some_path, required=True, help="the download")
+    parser.add_argument("--output_dir", type=some_path, required=True, help="for <category>_train.jgz and _test.jgz")
+    parser.add_argument(
+        "--min_quality", type=real(-1e9, 1e9), default=MIN_QUALITY, help="of viewpoints (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     there = scenes(arguments.co3d_v2_dir)
     categories = there if arguments.category == "all" else [arguments.category]

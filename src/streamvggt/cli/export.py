@@ -13,13 +13,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from streamvggt.export import EXPORTERS, NothingLeft, PointFilter, Result, check_result
+from streamvggt.flags import real, some_path, whole
 
 POINT_EXPORTS = {"glb", "ply", "colmap"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("result", type=Path, help="folder written by `streamvggt reconstruct`")
-    parser.add_argument("--out", type=Path, help="where to write (default: into the result)")
+    parser.add_argument("result", type=some_path, help="folder written by `streamvggt reconstruct`")
+    parser.add_argument("--out", type=some_path, help="where to write (default: into the result)")
     add_export_arguments(parser, default="glb,ply")
 
 
@@ -35,7 +36,7 @@ def add_export_arguments(parser: argparse.ArgumentParser, default: str) -> None:
     )
     group.add_argument(
         "--conf",
-        type=float,
+        type=real(0, 100),
         default=50.0,
         metavar="PERCENT",
         help="drop this share of the points, the least confident (default: 50)",
@@ -53,7 +54,9 @@ def add_export_arguments(parser: argparse.ArgumentParser, default: str) -> None:
         metavar="START:STOP:STEP",
         help="frames that give points, by their number in the result (default: all)",
     )
-    group.add_argument("--max-points", type=int, default=1_000_000, metavar="N", help="of the cloud (default: 1000000)")
+    group.add_argument(
+        "--max-points", type=whole(), default=1_000_000, metavar="N", help="of the cloud (default: 1000000)"
+    )
     group.add_argument("--drop-white", action="store_true", help="leave out points of white background")
     group.add_argument("--drop-black", action="store_true", help="leave out points of black background")
     group.add_argument("--drop-sky", action="store_true", help="leave out points of what looks like sky")

@@ -11,6 +11,7 @@ import argparse
 from functools import partial
 
 from streamvggt.cli.reconstruct import choose_device, choose_dtype
+from streamvggt.flags import real, whole
 from streamvggt.model.weights import load_model
 from streamvggt.stream.frames import load_frames
 from streamvggt.stream.policy import DEFAULT_MEMORY, MEMORIES, parse_policy
@@ -22,11 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", default="tiny", help="name, file, folder or Hugging Face id (default: tiny)")
     parser.add_argument("--memory", default=DEFAULT_MEMORY, help=f"{MEMORIES} (default: {DEFAULT_MEMORY})")
     parser.add_argument("--point-head", action="store_true", help="run it, too: a second way to the points")
-    parser.add_argument("--fps", type=float, help="frames per second to take from a video or camera")
-    parser.add_argument("--max-frames", type=int, default=1000, help="take no more than this (default: 1000)")
+    parser.add_argument("--fps", type=real(1e-3, 1e3), help="frames per second to take from a video or camera")
+    parser.add_argument("--max-frames", type=whole(), default=1000, help="take no more than this (default: 1000)")
     parser.add_argument("--device", default="auto", help="cuda, mps, cpu (default: the best there is)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
-    parser.add_argument("--port", type=int, default=7870, help="(default: 7870)")
+    parser.add_argument("--port", type=whole(0, 65_535), default=7870, help="(default: 7870)")
     parser.add_argument("--no-browser", action="store_true", help="do not open one")
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from streamvggt.flags import some_path
+
 
 class Scenes(Protocol):
     """What all readers of test sets have.
@@ -31,7 +33,7 @@ def add_data_arguments(
         "--eval_dataset", nargs="+", choices=possible, default=list(default), metavar="NAME",
         help=f"of {', '.join(possible)} (default: {' '.join(default)})",
     )  # fmt: skip
-    parser.add_argument("--data_root", type=Path, default="../data/eval", help="of all test sets")
+    parser.add_argument("--data_root", type=some_path, default="../data/eval", help="of all test sets")
     parser.add_argument("--output_dir", default=output_dir, help="words in braces are filled in (default: %(default)s)")
     parser.add_argument("--seq_list", nargs="+", metavar="SEQUENCE", help="only these sequences (default: all)")
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 import torch
 
 from streamvggt.evaluation.synthetic import Estimator, evaluate, held_out, markdown, network, still_camera
 from streamvggt.files import atomic_write
+from streamvggt.flags import some_path, whole
 from streamvggt.model.weights import fingerprint, load_model
 from streamvggt.stream.policies.window import KeepAll
 
@@ -51,12 +51,12 @@ def main() -> None:
     parser.add_argument("--teacher", default="ckpt/tiny-vggt")
     parser.add_argument("--student", default="ckpt/tiny-streamvggt")
     parser.add_argument("--measured", help="a student trained on ground truth only, if there is one")
-    parser.add_argument("--frames", type=int, nargs="+", default=(8, 24, 100))
-    parser.add_argument("--sequences", type=int, nargs="+", default=(64, 24, 8), help="for each number of frames")
-    parser.add_argument("--image", type=int, nargs=2, metavar=("H", "W"), default=(112, 112))
+    parser.add_argument("--frames", type=whole(), nargs="+", default=(8, 24, 100))
+    parser.add_argument("--sequences", type=whole(), nargs="+", default=(64, 24, 8), help="for each number of frames")
+    parser.add_argument("--image", type=whole(1, 16_384), nargs=2, metavar=("H", "W"), default=(112, 112))
     parser.add_argument("--style", default="rooms")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, help="write the tables here (.md), and the numbers beside it (.json)")
+    parser.add_argument("--out", type=some_path, help="write the tables here (.md), and the numbers beside it (.json)")
     arguments = parser.parse_args()
     if len(arguments.frames) != len(arguments.sequences):
         parser.error("--frames and --sequences need as many numbers each")

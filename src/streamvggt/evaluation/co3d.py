@@ -28,6 +28,7 @@ from streamvggt.evaluation.processes import Processes
 from streamvggt.evaluation.readers.co3d import CATEGORIES, Frame, cameras_of, has_far_camera, read_annotations
 from streamvggt.evaluation.record import open_run, write_json, write_scores
 from streamvggt.evaluation.work import Outcome, load_prediction, save_arrays, work_through
+from streamvggt.flags import some_path, whole
 from streamvggt.stream.frames import load_frames
 from streamvggt.stream.preprocess import upright_rgb
 
@@ -91,8 +92,11 @@ def draw_frames(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status is 1 if a category or a sequence is missing in the end."""
-    arguments = parse(argv)
-    processes = Processes()
+    with Processes() as processes:
+        return evaluate(parse(argv), processes)
+
+
+def evaluate(arguments: argparse.Namespace, processes: Processes) -> int:
     outcome = Outcome(processes)
     annotations, missing = read_all(arguments, outcome)
     if not annotations:
@@ -130,16 +134,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     data = parser.add_argument_group("data")
-    data.add_argument("--co3d_dir", type=Path, required=True, help="the images: <category>/<sequence>/images")
-    data.add_argument("--co3d_anno_dir", type=Path, required=True, help="the prepared <category>_test.jgz")
+    data.add_argument("--co3d_dir", type=some_path, required=True, help="the images: <category>/<sequence>/images")
+    data.add_argument("--co3d_anno_dir", type=some_path, required=True, help="the prepared <category>_test.jgz")
     data.add_argument("--category", nargs="+", choices=CATEGORIES, metavar="NAME", help="only these (default: all 41)")
     data.add_argument(
         "--debug", action="store_true", help="only apple, and of it only sequences whose images are there"
     )
     frames = parser.add_argument_group("frames")
-    frames.add_argument("--seed", type=int, default=0)
-    frames.add_argument("--num_frames", type=int, default=10, help="of a sequence (default: 10)")
-    frames.add_argument("--min_num_images", type=int, default=50, help="leave out shorter sequences (default: 50)")
+    frames.add_argument("--seed", type=whole(0, 2**32 - 1), default=0)
+    frames.add_argument("--num_frames", type=whole(), default=10, help="of a sequence (default: 10)")
+    frames.add_argument("--min_num_images", type=whole(), default=50, help="leave out shorter sequences (default: 50)")
     frames.add_argument("--fast_eval", action="store_true", help="ten random sequences of a category")
     frames.add_argument(
         "--draw",
@@ -159,7 +163,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--tracks", choices=("auto", "head", "lightglue", "sift"), default="auto", help="points to refine them with"
     )
     parser.add_argument(
-        "--output_dir", type=Path, help="default: ../eval_results/co3d/<model>_<weights> and what differs from defaults"
+        "--output_dir",
+        type=some_path,
+        help="default: ../eval_results/co3d/<model>_<weights> and what differs from defaults",
     )
     add_network_arguments(parser)
     arguments = parser.parse_args(argv)
@@ -218,7 +224,9 @@ def predict(
     processes: Processes,
     outcome: Outcome,
 ) -> None:
-    size = arguments.size or (SQUARE_SIZE if arguments.image_loader == "square" else network.size)
+    size = arguments.size
+    if size is None:
+        size = SQUARE_SIZE if arguments.image_loader == "square" else network.size
     settings = {
         "image_loader": arguments.image_loader,
         "size": size,

@@ -33,6 +33,8 @@ from streamvggt.evaluation.readers.sintel import FOURTEEN, Sintel
 from streamvggt.evaluation.record import open_run, read_run, write_scores
 from streamvggt.evaluation.work import Outcome, load_prediction, save_array, work_through
 from streamvggt.files import atomic_write
+from streamvggt.flags import some_path, whole
+from streamvggt.words import counted
 
 DEPTH_SETS: dict[str, type[DepthSet]] = {
     "sintel": Sintel,
@@ -95,14 +97,17 @@ class DepthProtocol(ABC):
         """launch.py: the exit status is 1 if a test set or a sequence is missing in the end."""
         parser = argparse.ArgumentParser(description=f"{self.name}: predict; goes on where it was stopped")
         self._add_arguments(parser)
-        parser.add_argument("--stride", type=int, default=1, help="take every n-th frame of a video (default: 1)")
+        parser.add_argument("--stride", type=whole(), default=1, help="take every n-th frame of a video (default: 1)")
         parser.add_argument("--crop", action="store_true", help="crop to whole patches instead of resizing once more")
-        parser.add_argument("--ready", type=Path, metavar="FILE", help="write here which test sets can be scored")
+        parser.add_argument("--ready", type=some_path, metavar="FILE", help="write here which test sets can be scored")
         add_network_arguments(parser)
         arguments = parser.parse_args(argv)
         if arguments.stride < 1:
             raise ValueError(f"--stride {arguments.stride}: at least 1 was expected")
-        processes = Processes()
+        with Processes() as processes:
+            return self._predict_all(arguments, processes)
+
+    def _predict_all(self, arguments: argparse.Namespace, processes: Processes) -> int:
         outcome = Outcome(processes)
         tasks = self._tasks(arguments, outcome)
         network = Evaluated.load(arguments, heads=("depth",)) if tasks else None
@@ -126,9 +131,15 @@ class DepthProtocol(ABC):
                 help=f"of {', '.join(self.alignments)} (default: {self.alignments[0]})",
             )  # fmt: skip
         arguments = parser.parse_args(argv)
-        outcome = Outcome(Processes())
+        with Processes() as processes:
+            return self._score_all(arguments, processes)
+
+    def _score_all(self, arguments: argparse.Namespace, processes: Processes) -> int:
+        outcome = Outcome(processes)
         for task in self._tasks(arguments, outcome):
             with outcome.of(task.dataset):
+                if task.folder.is_dir():
+                    processes.claim(task.folder)
                 self._score(task, arguments.seq_list, getattr(arguments, "align", self.alignments[:1]))
         return outcome.finish()
 
@@ -263,4 +274,5 @@ def tell(
     scenes, frames = reader.num_published
     if num_scenes != scenes or num_frames != (frames or num_frames):
         whole = f"{scenes} sequences" + (f" with {frames} frames" if frames else "")
-        print(f"{'':8} of {num_scenes} sequences with {num_frames} frames; published numbers are of {whole}")
+        ours = f"{counted(num_scenes, 'sequence')} with {counted(num_frames, 'frame')}"
+        print(f"{'':8} of {ours}; published numbers are of {whole}")

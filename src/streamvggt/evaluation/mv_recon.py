@@ -46,9 +46,11 @@ from streamvggt.evaluation.recon_views import compared_part, prepare_view, view_
 from streamvggt.evaluation.record import open_run, read_json, write_json, write_scores
 from streamvggt.evaluation.work import Outcome, load_prediction, save_arrays, work_through
 from streamvggt.files import atomic_write
+from streamvggt.flags import real, whole
 from streamvggt.geometry.alignment import align_points
 from streamvggt.geometry.camera import cameras_from_encoding
 from streamvggt.geometry.pointmap import unproject
+from streamvggt.words import counted
 
 MAX_DISTANCE = 0.1
 """Metres between points that registration may pair."""
@@ -94,8 +96,11 @@ class Task:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """launch.py: predict, then score from the files. The exit status is 1 if a test set or scene is missing."""
-    arguments = parse(argv)
-    processes = Processes()
+    with Processes() as processes:
+        return evaluate(parse(argv), processes)
+
+
+def evaluate(arguments: argparse.Namespace, processes: Processes) -> int:
     outcome = Outcome(processes)
     out = output_folder(arguments)
     tasks = []
@@ -109,7 +114,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     processes.wait()
     done = []
     for task in to_score:
-        with outcome.of(task.dataset):
+        with outcome.of(task.dataset, everywhere=True):
+            if task.folder.is_dir():
+                processes.claim(task.folder)
             score(task, arguments, processes, outcome)
         processes.wait()
         if processes.is_main:
@@ -125,11 +132,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_data_arguments(parser, list(SETS), list(SETS), "../eval_results/mv_recon/{model_name}_{ckpt_name}")
-    parser.add_argument("--kf_every", type=int, help="stride of frames (default: 200 of 7-Scenes, 500 of NRGBD)")
-    parser.add_argument("--revisit", type=int, default=1, help="show the frames so often; the last time counts")
+    parser.add_argument("--kf_every", type=whole(), help="stride of frames (default: 200 of 7-Scenes, 500 of NRGBD)")
+    parser.add_argument("--revisit", type=whole(), default=1, help="show the frames so often; the last time counts")
     parser.add_argument("--use_proj", action="store_true", help="points of the depth and camera heads")
     parser.add_argument(
-        "--conf_thresh", type=float, default=0.0, help="leave out less confident points (default: none)"
+        "--conf_thresh", type=real(0, 1e9), default=0.0, help="leave out less confident points (default: none)"
     )
     parser.add_argument("--score_only", action="store_true", help="of what is predicted already, without the network")
     add_network_arguments(parser)
@@ -336,7 +343,7 @@ def summarise(task: Task, arguments: argparse.Namespace) -> str:
     )
     print(f"{task.dataset:8} {lines[-1]}")
     if len(scores) != num_published:
-        print(f"{'':8} of {len(scores)} scenes; published numbers are of {num_published}")
+        print(f"{'':8} of {counted(len(scores), 'scene')}; published numbers are of {num_published}")
     return text
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from streamvggt.flags import whole
 from streamvggt.model.device import DTYPES, choose_device, choose_dtype
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import file_fingerprint, load_model
@@ -56,7 +57,9 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--camera_memory", choices=("exact", "released"), default="exact", help="see docs/streaming.md"
     )
-    network.add_argument("--size", type=int, help="longer side the network sees (default: what it was made for, 518)")
+    network.add_argument(
+        "--size", type=whole(1, 16_384), help="longer side the network sees (default: what it was made for, 518)"
+    )
 
 
 def weights_name(arguments: argparse.Namespace) -> str:
@@ -114,7 +117,7 @@ class Evaluated:
         model = load_model(weights, sees=sees, heads=tuple(heads), device=device, dtype=dtype)
         if str(weights).startswith("random:"):
             tqdm.write(f"!!! {weights}: random weights; the numbers MEAN NOTHING", file=sys.stderr)
-        size = arguments.size or model.config["image_size"]
+        size = model.config["image_size"] if arguments.size is None else arguments.size
         if size < model.patch_size:
             raise ValueError(f"--size {size} is below one patch of the network, {model.patch_size} pixels")
         settings = {

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,6 +22,7 @@ from streamvggt.data.synthetic.world import SyntheticWorld
 from streamvggt.data.view import Batch
 from streamvggt.evaluation.depth_metrics import scaled_by_median
 from streamvggt.files import atomic_write
+from streamvggt.flags import some_path, whole
 from streamvggt.geometry.alignment import align_points
 from streamvggt.geometry.camera import Cameras, invert_pose
 from streamvggt.geometry.pointmap import unproject
@@ -183,13 +183,13 @@ def _bytes(values: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="picture to write, .jpg or .png")
+    parser.add_argument("--out", type=some_path, required=True, help="picture to write, .jpg or .png")
     parser.add_argument("--weights", default="tiny")
-    parser.add_argument("--index", type=int, default=8, help="number of the test scene")
+    parser.add_argument("--index", type=whole(0), default=8, help="number of the test scene")
     parser.add_argument("--style", choices=STYLES, default="rooms")
-    parser.add_argument("--frames", type=int, default=48)
-    parser.add_argument("--stride", type=int, default=3, help="of the world's 30 frames per second")
-    parser.add_argument("--image", type=int, nargs=2, metavar=("H", "W"), default=(84, 112))
+    parser.add_argument("--frames", type=whole(), default=48)
+    parser.add_argument("--stride", type=whole(), default=3, help="of the world's 30 frames per second")
+    parser.add_argument("--image", type=whole(1, 16_384), nargs=2, metavar=("H", "W"), default=(84, 112))
     parser.add_argument("--points", choices=("head", "depth"), default="depth", help="which points make the cloud")
     arguments = parser.parse_args()
     truth = record(arguments.index, arguments.frames, arguments.stride, arguments.style, *arguments.image)

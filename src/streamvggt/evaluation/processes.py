@@ -1,20 +1,32 @@
 """One evaluation split over processes, as `accelerate launch` or `torchrun` start them."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import torch
+
+from streamvggt.folder_lock import NAME as LOCK_NAME
+from streamvggt.folder_lock import FolderLock
 
 Item = TypeVar("Item")
 PATIENCE = timedelta(days=30)  # a process may finish long before the others
 
 
 class Processes:
-    """Which part of the work is this process's. Processes meet only in files and at `wait`."""
+    """Which part of the work is this process's. Processes meet only in files, at `claim` and at `wait`.
+
+    Within `with`, at the end of which the folders that were claimed are free again.
+    """
 
     def __init__(self):
+        self._locks = ExitStack()
+        self._claimed: list[Path] = []
         self.count = int(os.environ.get("WORLD_SIZE", 1))
         self.rank = int(os.environ.get("RANK", 0))
         if self.count > 1:
@@ -30,6 +42,43 @@ class Processes:
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
         """Every `count`-th item; together the processes have each of them once."""
         return items[self.rank :: self.count]
+
+    def claim(self, folder: Path) -> None:
+        """Let nobody else write to a folder, which is made if needed; all processes must ask for it.
+
+        Raises:
+            BlockingIOError: another evaluation holds it; so in all processes.
+            OSError: it cannot be made or written to; so in all processes.
+        """
+        if folder in self._claimed:
+            return
+        problem: list[OSError | None] = [None]
+        if self.is_main:
+            try:
+                self._locks.enter_context(FolderLock(folder))
+            except OSError as error:
+                problem = [error]
+        if self.count > 1:
+            torch.distributed.broadcast_object_list(problem)
+        if problem[0] is not None:
+            raise problem[0]
+        self._claimed.append(folder)
+
+    def check_folders(self) -> None:
+        """Raises FileNotFoundError if a folder that was claimed has been deleted or moved."""
+        for folder in self._claimed:
+            if not (folder / LOCK_NAME).exists():
+                raise FileNotFoundError(
+                    f"{folder}: expected the folder that this evaluation writes to, got none: it was deleted or moved. "
+                    "Start again, or move it back and go on."
+                )
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._locks.close()
+        self._claimed.clear()
 
     def wait(self) -> None:
         """Until all processes have come here."""

@@ -38,7 +38,9 @@ def open_run(
 
     Raises:
         ValueError: predictions in `folder` were made with other settings, or nothing says how.
+        BlockingIOError: another evaluation writes to it.
     """
+    processes.claim(folder)
     path = folder / RUN_NAME
     wanted = {"protocol": protocol, "dataset": dataset, **settings}
     try:

@@ -24,7 +24,9 @@ from streamvggt.evaluation.record import SCORES_NAME, read_run, read_scores
 from streamvggt.evaluation.report_pictures import Picture, pictures_of
 from streamvggt.evaluation.work import run_program
 from streamvggt.files import atomic_write
+from streamvggt.flags import some_path, whole
 from streamvggt.provenance import now
+from streamvggt.words import counted
 
 UNUSUAL = {
     "use_ba": "bundle adjustment",
@@ -250,7 +252,7 @@ def sequences_html(name: str, score: Mapping[str, Any]) -> str:
     told = {key: value for key, value in score.items() if key not in ("numbers", "sequences")}
     said = ", ".join(f"{key.replace('_', ' ')} {_text(value)}" for key, value in told.items())
     head = "".join(f"<th>{escape(key)}</th>" for key in keys)
-    lines = [f"<tr><th class=name>{len(sequences)} sequences</th>{head}</tr>"]
+    lines = [f"<tr><th class=name>{counted(len(sequences), 'sequence')}</th>{head}</tr>"]
     for label, numbers in {**sequences, "all": score["numbers"]}.items():
         cells = "".join(f"<td>{numbers[key]:.4f}</td>" if key in numbers else "<td></td>" for key in keys)
         lines.append(f"<tr><td class=name>{escape(label)}</td>{cells}</tr>")
@@ -286,10 +288,10 @@ summary { cursor: pointer; padding: .2rem 0; }
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path, help="folder of all results, usually ../eval_results")
-    parser.add_argument("--out", type=Path, help="the page (default: report.html in the folder)")
+    parser.add_argument("results", type=some_path, help="folder of all results, usually ../eval_results")
+    parser.add_argument("--out", type=some_path, help="the page (default: report.html in the folder)")
     parser.add_argument(
-        "--pictures", type=int, default=2, metavar="N", help="sequences shown of each result (default: 2)"
+        "--pictures", type=whole(0), default=2, metavar="N", help="sequences shown of each result (default: 2)"
     )
     arguments = parser.parse_args(argv)
     results = find_results(arguments.results)
@@ -299,7 +301,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = arguments.out or arguments.results / "report.html"
     with atomic_write(out) as path:
         path.write_text(page(results, pictures, arguments.results), encoding="utf-8")
-    print(f"{len(results)} results → {out}")
+    print(f"{counted(len(results), 'result')} → {out}")
     return 0
 
 

@@ -14,7 +14,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -25,6 +24,7 @@ from streamvggt.data.synthetic.world import SyntheticWorld
 from streamvggt.data.view import Batch
 from streamvggt.evaluation.depth_metrics import absolute_relative_error, scaled_by_median, share_within
 from streamvggt.evaluation.pose_metrics import auc, relative_pose_errors, trajectory_error
+from streamvggt.flags import some_path, whole
 from streamvggt.geometry.alignment import align_points
 from streamvggt.geometry.camera import Cameras, cameras_from_encoding
 from streamvggt.geometry.pointmap import unproject
@@ -177,15 +177,15 @@ def markdown(table: dict[str, dict[str, float]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights", nargs="+", help="files or folders, see load_model")
-    parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--sequences", type=int, default=64)
-    parser.add_argument("--image", type=int, nargs=2, metavar=("H", "W"), default=(112, 112))
+    parser.add_argument("--frames", type=whole(), default=8)
+    parser.add_argument("--sequences", type=whole(), default=64)
+    parser.add_argument("--image", type=whole(1, 16_384), nargs=2, metavar=("H", "W"), default=(112, 112))
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--style", choices=STYLES, default="world", help="rooms: what the shipped networks learnt in")
     parser.add_argument("--sees", choices=("all", "past"), help="load all weights as this (default: as they say)")
     parser.add_argument("--memory", help=f"frame by frame, with one of {MEMORIES}")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path, help="write the numbers here, too")
+    parser.add_argument("--json", type=some_path, help="write the numbers here, too")
     arguments = parser.parse_args()
     try:
         policy = parse_policy(arguments.memory) if arguments.memory else None

@@ -30,6 +30,8 @@ from streamvggt.evaluation.readers.trajectory_set import TrajectorySet
 from streamvggt.evaluation.readers.tum import Tum
 from streamvggt.evaluation.record import open_run, read_run, write_json, write_scores
 from streamvggt.evaluation.work import Outcome, load_prediction, save_arrays, work_through
+from streamvggt.flags import whole
+from streamvggt.words import counted
 
 SETS: dict[str, type[TrajectorySet]] = {"sintel": SintelTrajectories, "tum": Tum, "scannet": ScanNetTrajectories}
 
@@ -46,8 +48,11 @@ class Task:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """launch.py: predict, then score from the files. The exit status is 1 if a test set or sequence is missing."""
-    arguments = parse(argv)
-    processes = Processes()
+    with Processes() as processes:
+        return evaluate(parse(argv), processes)
+
+
+def evaluate(arguments: argparse.Namespace, processes: Processes) -> int:
     outcome = Outcome(processes)
     tasks = []
     for dataset in arguments.eval_dataset:
@@ -62,9 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 predict(task, network, arguments, processes, outcome)
                 to_score.append(task)
     processes.wait()
-    if processes.is_main:
-        for task in to_score:
-            with outcome.of(task.dataset):
+    for task in to_score:
+        with outcome.of(task.dataset, everywhere=True):
+            if task.folder.is_dir():
+                processes.claim(task.folder)
+            if processes.is_main:
                 score(task)
     return outcome.finish()
 
@@ -72,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_data_arguments(parser, list(SETS), list(SETS), "../eval_results/trajectory/{data}_{model_name}")
-    parser.add_argument("--pose_eval_stride", type=int, default=1, help="take every n-th frame (default: 1)")
+    parser.add_argument("--pose_eval_stride", type=whole(), default=1, help="take every n-th frame (default: 1)")
     parser.add_argument("--crop", action="store_true", help="crop to whole patches instead of resizing once more")
     parser.add_argument("--score_only", action="store_true", help="of what is predicted already, without the network")
     add_network_arguments(parser)
@@ -171,4 +178,4 @@ def score(task: Task) -> None:
     text = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
     print(f"{task.dataset:8} {text}  → {task.folder / 'result.json'}")
     if len(numbers) != published:
-        print(f"{'':8} of {len(numbers)} sequences; published numbers are of {published}")
+        print(f"{'':8} of {counted(len(numbers), 'sequence')}; published numbers are of {published}")

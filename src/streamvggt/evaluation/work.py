@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,8 @@ import torch
 from tqdm import tqdm
 
 from streamvggt.evaluation.processes import Processes
-from streamvggt.files import atomic_write
+from streamvggt.files import atomic_write, check_seal, is_sealed
+from streamvggt.words import counted
 
 
 class Outcome:
@@ -50,8 +50,9 @@ class Outcome:
         """
         self._processes.wait()
         if self._problems:
-            count = "1 problem" if len(self._problems) == 1 else f"{len(self._problems)} problems"
-            print(f"\n{count}, see above: {'; '.join(self._problems)}", file=sys.stderr)
+            print(
+                f"\n{counted(len(self._problems), 'problem')}, see above: {'; '.join(self._problems)}", file=sys.stderr
+            )
         return int(bool(self._problems))
 
 
@@ -74,6 +75,7 @@ def work_through(
     mine = processes.share(list(items))
     with tqdm(total=len(mine), desc=title, unit=unit, dynamic_ncols=True, disable=None) as bar:
         for name in mine:
+            processes.check_folders()
             damaged = [path for path in items[name] if path.exists() and not is_whole(path)]
             for path in damaged:
                 tqdm.write(f"!!! {path} is damaged: it is made again", file=sys.stderr)
@@ -85,13 +87,10 @@ def work_through(
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a file of numbers can be read: nothing is cut off, its parts are where its head says."""
+    """Whether a file of numbers is as it was written."""
     try:
-        if path.suffix == ".npy":
-            np.load(path, mmap_mode="r")
-        elif path.suffix == ".npz":
-            with zipfile.ZipFile(path) as archive:
-                return archive.testzip() is None
+        if path.suffix in (".npy", ".npz"):
+            check_seal(path)
         elif path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))
         return path.stat().st_size > 0
@@ -100,14 +99,14 @@ def is_whole(path: Path) -> bool:
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
-    """A .npy file, whole or not at all."""
-    with atomic_write(path) as unfinished:
+    """A .npy file, whole or not at all, and sealed."""
+    with atomic_write(path, sealed=True) as unfinished:
         np.save(unfinished, array)
 
 
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """A .npz file, whole or not at all."""
-    with atomic_write(path) as unfinished:
+    """A .npz file, whole or not at all, and sealed."""
+    with atomic_write(path, sealed=True) as unfinished:
         np.savez(unfinished, **arrays)
 
 
@@ -122,6 +121,8 @@ def load_prediction(path: Path):
             f"the prediction {path} is missing: run the prediction step again, it goes on where it stopped"
         )
     try:
+        if is_sealed(path):  # those of other programs are not
+            check_seal(path)
         content = np.load(path, allow_pickle=False)
         return content if path.suffix == ".npy" else {name: content[name] for name in content.files}
     except Exception as error:

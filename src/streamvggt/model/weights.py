@@ -190,8 +190,21 @@ def save_model(model: VGGT, folder: str | os.PathLike, state: Mapping[str, Tenso
     with atomic_write(folder / WEIGHTS_NAME) as path:
         # The config is in the file too, so that the file alone is enough.
         save_file(tensors, path, metadata={"format": "pt", "config": config})
+        sort_metadata(path)
     with atomic_write(folder / CONFIG_NAME) as path:
         path.write_text(config + "\n", encoding="utf-8")
+
+
+def sort_metadata(path: Path) -> None:
+    """Write the metadata of a safetensors file in the order of their names, so that equal weights are equal files."""
+    with open(path, "rb+") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        assert len(text) <= length, "the same entries take the same room"
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def fingerprint(model: VGGT) -> str:

@@ -16,9 +16,9 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import Optimizer
 
-from streamvggt.files import atomic_write, link_or_copy
+from streamvggt.files import atomic_write, check_seal, link_or_copy
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Checkpoints:
@@ -35,10 +35,17 @@ class Checkpoints:
         self.folder = folder
         self.keep = keep
         self.is_main = is_main
+        if is_main:
+            folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def last(self) -> Path:
         return self.folder / "last.pt"
+
+    @property
+    def newest(self) -> Path | None:
+        """The state to go on from: `last`, else the newest of the others; None: there is none."""
+        return self.last if self.last.exists() else max(self._steps(), default=None)
 
     def save(self, step: int, model: nn.Module, optimizer: Optimizer, config: dict, extra: dict) -> None:
         """Write the state after `step` steps. All processes must call it.
@@ -59,20 +66,20 @@ class Checkpoints:
         if not self.is_main:
             return
         path = self.folder / f"step-{step:08d}.pt"
-        with atomic_write(path) as unfinished:
+        with atomic_write(path, sealed=True, make_folder=False) as unfinished:
             torch.save(state, unfinished)
-        with atomic_write(self.last) as unfinished:
-            unfinished.unlink(missing_ok=True)  # of a run that was killed
+        with atomic_write(self.last, make_folder=False) as unfinished:
+            unfinished.unlink()  # a link takes no place that is taken
             link_or_copy(path, unfinished)
-        for old in sorted(self.folder.glob("step-*.pt"))[: -self.keep]:
-            old.unlink()
+        self._clear()
 
     def load(self, path: Path, model: nn.Module, optimizer: Optimizer) -> tuple[int, dict]:
         """Continue from a file: fills model and optimiser, answers step and `extra`. All processes must call it.
 
         Raises:
-            ValueError: it is no training state of this version, or is cut off.
+            ValueError: it is damaged, or no training state of this version.
         """
+        self._check(path)
         try:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
@@ -82,4 +89,26 @@ class Checkpoints:
         options = StateDictOptions(full_state_dict=True)
         set_model_state_dict(model, state["model"], options=options)
         set_optimizer_state_dict(model, optimizer, state["optimizer"], options=options)
+        if self.is_main:
+            self._clear()
         return state["step"], state["extra"]
+
+    def _check(self, path: Path) -> None:
+        """Raises ValueError if a state is damaged; says which others there are."""
+        try:
+            check_seal(path)
+        except ValueError as error:
+            same = [other for other in self._steps() if other.samefile(path)]
+            others = [other.name for other in self._steps() if other not in same]
+            if not others:
+                raise
+            remove = ", ".join(sorted({path.name, *(other.name for other in same)}))
+            raise ValueError(f"{error} Without {remove}, the training goes on from {others[-1]}.") from error
+
+    def _steps(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*.pt"))
+
+    def _clear(self) -> None:
+        """Remove older states, and what a killed process has left."""
+        for old in [*self._steps()[: -self.keep], *self.folder.glob(".*.part.pt")]:
+            old.unlink()

@@ -118,7 +118,8 @@ class Trainer:
             adapters: Low-rank adapters that learn in place of the layers that they name; `best` and `final` hold plain
                 weights. None: All weights learn that `optimisation` does not freeze.
             stop_after: minutes after which `run` saves the state and ends, to be started again; None: at the last step.
-            resume: go on from `output_dir`/last.pt if it is there; False refuses to, and overwrites nothing.
+            resume: go on from `output_dir`/last.pt, else from its newest step-*.pt; False refuses to, and overwrites
+                nothing.
         """
         # A batch without measured tracks leaves the track head out.
         can_leave_out = "track" in loss.heads and not supervision.always_has_queries
@@ -186,13 +187,14 @@ class Trainer:
         self.clipped_together = optimisation.clipped_together(self.model)
         self.checkpoints = Checkpoints(self.output_dir, keep=keep, is_main=is_main)
         self.step, self.best, self.bad_steps, self.num_bad = 0, float("inf"), 0, 0
-        if self.checkpoints.last.exists():
+        newest = self.checkpoints.newest
+        if newest is not None:
             if not resume:
                 raise FileExistsError(
                     f"{self.output_dir} holds a training already: go on with it (resume=true) "
                     "or choose another output_dir"
                 )
-            self._resume()
+            self._resume(newest)
         self.log = Log(self.output_dir, first_step=self.step, total_steps=optimisation.steps, is_main=is_main)
         self.log.say(describe_parameters(self.network))
         if self.encoder is not None:
@@ -200,7 +202,7 @@ class Trainer:
         if hasattr(data, "describe"):
             self.log.say(data.describe())
         if self.step:
-            self.log.say(f"resumed after step {self.step}")
+            self.log.say(f"resumed after step {self.step}, from {newest.name}")
 
     def keep_config(self, text: str) -> None:
         """Write the resolved configuration beside the checkpoints; say loudly what an earlier run had otherwise."""
@@ -403,8 +405,8 @@ class Trainer:
         self.checkpoints.save(self.step, self.model, self.optimizer.optimizer, self.network.config, extra)
         self.accelerator.wait_for_everyone()
 
-    def _resume(self) -> None:
-        self.step, extra = self.checkpoints.load(self.checkpoints.last, self.model, self.optimizer.optimizer)
+    def _resume(self, path: Path) -> None:
+        self.step, extra = self.checkpoints.load(path, self.model, self.optimizer.optimizer)
         self.best, self.bad_steps, self.num_bad = extra["best"], extra["bad_steps"], extra["num_bad"]
         if self.accelerator.scaler is not None and extra["scaler"]:
             self.accelerator.scaler.load_state_dict(extra["scaler"])

@@ -28,12 +28,13 @@ from streamvggt.data.transforms import image_tensor
 from streamvggt.data.view import View
 from streamvggt.evaluation.readers.depth_set import DepthSet
 from streamvggt.evaluation.readers.trajectory_set import TrajectorySet
+from streamvggt.flags import real, some_path, whole
 
 READERS = "streamvggt.evaluation.readers"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", type=Path, help="of all data sets")
+    parser.add_argument("root", type=some_path, help="of all data sets")
     parser.add_argument(
         "names",
         nargs="*",
@@ -43,12 +44,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frames", type=number_or_all, default=40, metavar="N", help='to read of each data set, or "all" (default: 40)'
     )
-    parser.add_argument("--pairs", type=int, default=12, metavar="N", help="of views to compare (default: 12)")
+    parser.add_argument("--pairs", type=whole(), default=12, metavar="N", help="of views to compare (default: 12)")
     parser.add_argument(
-        "--depth_unit", type=float, metavar="U", help="scene units per step of 16-bit depth, of your own scenes"
+        "--depth_unit",
+        type=real(1e-9, 1e9),
+        metavar="U",
+        help="scene units per step of 16-bit depth, of your own scenes",
     )
-    parser.add_argument("--workers", type=int, default=4, metavar="N", help="threads that read (default: 4)")
-    parser.add_argument("--out", type=Path, default=Path("data_check.png"), help="picture (default: data_check.png)")
+    parser.add_argument("--workers", type=whole(1, 1024), default=4, metavar="N", help="threads that read (default: 4)")
+    parser.add_argument(
+        "--out", type=some_path, default=Path("data_check.png"), help="picture (default: data_check.png)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

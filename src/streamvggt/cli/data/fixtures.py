@@ -6,21 +6,23 @@ streamvggt data fixtures ROOT [NAME …]
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from tqdm import tqdm
 
 from streamvggt.data.registry import LAYOUTS, find, names
 from streamvggt.data.synthetic.layouts._clips import world_clips
+from streamvggt.flags import some_path, whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", type=Path, help="folder to write the data sets to")
+    parser.add_argument("root", type=some_path, help="folder to write the data sets to")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(names(LAYOUTS))}")
-    parser.add_argument("--scenes", type=int, default=2, help="of each data set (default: 2)")
-    parser.add_argument("--frames", type=int, default=24, help="of each scene (default: 24)")
-    parser.add_argument("--size", type=int, nargs=2, default=(120, 160), metavar=("H", "W"), help="default: 120 160")
-    parser.add_argument("--seed", type=int, default=0, help="another number, other scenes (default: 0)")
+    parser.add_argument("--scenes", type=whole(), default=2, help="of each data set (default: 2)")
+    parser.add_argument("--frames", type=whole(), default=24, help="of each scene (default: 24)")
+    parser.add_argument(
+        "--size", type=whole(1, 16_384), nargs=2, default=(120, 160), metavar=("H", "W"), help="default: 120 160"
+    )
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="another number, other scenes (default: 0)")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 
 from streamvggt.data.prepare._runner import prepare
 from streamvggt.data.registry import PREPARE, find, names
+from streamvggt.flags import some_path, whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser.add_argument("name", choices=names(PREPARE), metavar="NAME", help=f"one of {', '.join(names(PREPARE))}")
-    parser.add_argument("raw", type=Path, nargs="?", metavar="RAW", help="folder of the download")
+    parser.add_argument("raw", type=some_path, nargs="?", metavar="RAW", help="folder of the download")
     parser.add_argument(
-        "root", type=Path, nargs="?", metavar="ROOT", help="of all data sets; this one's folder is made in it"
+        "root", type=some_path, nargs="?", metavar="ROOT", help="of all data sets; this one's folder is made in it"
     )
     parser.add_argument(
-        "--workers", type=int, default=num_cores, metavar="N", help=f"processes (default: {num_cores}, one per core)"
+        "--workers",
+        type=whole(1, 1024),
+        default=num_cores,
+        metavar="N",
+        help=f"processes (default: {num_cores}, one per core)",
     )
     parser.add_argument("--only", default="*", metavar="PATTERN", help="scenes to prepare (default: all)")
 

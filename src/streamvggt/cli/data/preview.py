@@ -25,17 +25,18 @@ from streamvggt.data.mixture import Mixture
 from streamvggt.data.picture import depth_picture, sheet
 from streamvggt.data.transforms import image_array
 from streamvggt.data.view import Batch, View
+from streamvggt.flags import some_path, whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="name of a training's configuration: train, finetune, …")
     parser.add_argument("overrides", nargs="*", metavar="NAME=VALUE", help="as for the training")
-    parser.add_argument("--config-dir", type=Path, help="default: config/ here or in the folder above")
-    parser.add_argument("--samples", type=int, default=2, metavar="N", help="of each data set (default: 2)")
+    parser.add_argument("--config-dir", type=some_path, help="default: config/ here or in the folder above")
+    parser.add_argument("--samples", type=whole(), default=2, metavar="N", help="of each data set (default: 2)")
     parser.add_argument(
-        "--batches", type=int, metavar="N", help="the first N batches instead, as the training gets them"
+        "--batches", type=whole(), metavar="N", help="the first N batches instead, as the training gets them"
     )
-    parser.add_argument("--out", type=Path, default=Path("data_preview.png"), help="default: data_preview.png")
+    parser.add_argument("--out", type=some_path, default=Path("data_preview.png"), help="default: data_preview.png")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from streamvggt.data.registry import PREPARE, find
+from streamvggt.words import counted
 
 
 class Skip(Exception):
@@ -33,7 +34,7 @@ class Report:
     failed: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        said = f"{len(self.prepared)} scenes prepared"
+        said = f"{counted(len(self.prepared), 'scene')} prepared"
         for count, what in [
             (len(self.there_before), "were there before"),
             (len(self.skipped), "left out"),
