@@ -79,7 +79,7 @@ def test_a_folder_of_the_user_is_not_replaced(command, result, tmp_path):
         (["--frames", "5:2"], "no frame of any result is in the range (5, 2, None)"),
         (["--frames", "9:12"], "none of the 4 frames is in the range (9, 12, None)"),
         (["--frames", "::-1"], "the step between frames is at least 1, not -1"),
-        (["--max-points", "0"], "at least one point must be allowed"),
+        (["--max-points", "0"], "--max-points: expected a whole number from 1"),
         (["--out", "{result}/run.json"], "run.json is a file, a folder was expected"),
     ],
 )

@@ -61,7 +61,7 @@ def test_everything_is_written_and_explains_itself(reconstruct, photos, weights,
     out = tmp_path / "out"
     assert status == 0 and "6 frames" in said and "frame/s" in said and "memory" in said
     names = {path.name for path in out.iterdir()}
-    assert names == {"frames", "images", "run.json", *ALL_EXPORTS}  # no state, no unfinished file
+    assert names == {"frames", "images", "inputs.json", "run.json", *ALL_EXPORTS}  # no state, no unfinished file
     assert [frame.name for frame in Result(out)] == [f"photo_{number}" for number in range(6)]
 
     cloud = trimesh.load(out / "points.ply")
@@ -175,8 +175,8 @@ def refused(reconstruct, photos, tmp_path):
         (["--export", "glb", "--heads", "camera"], "add depth to --heads, or use --points head"),
         (["--export", "glb", "--points", "head"], "--points head needs the point head: add points to --heads"),
         (["--conf", "100"], "at least 0 and below 100, not 100"),
-        (["--conf", "nan"], "at least 0 and below 100"),
-        (["--conf", "high"], "invalid float value: 'high'"),
+        (["--conf", "nan"], "--conf: expected a number from 0 to 100"),
+        (["--conf", "high"], "--conf: expected a number from 0 to 100, got 'high'"),
         (["--frames", "7"], "'7' is no range of frames; write START:STOP"),
         (["--device", "tpu"], "--device tpu is unknown; choose cuda, mps or cpu"),
         (["--device", "meta"], "--device meta is not served"),
@@ -190,8 +190,8 @@ def refused(reconstruct, photos, tmp_path):
         ),
         (["--attention", "flash"], "flash"),
         (["--size", "100"], "multiple of the patch size 14; got 100, the nearest is 98"),
-        (["--stride", "0"], "stride must be at least 1; got 0"),
-        (["--max-frames", "0"], "max_frames must be at least 1; got 0"),
+        (["--stride", "0"], "--stride: expected a whole number from 1 to 1000000000, got '0'"),
+        (["--max-frames", "0"], "--max-frames: expected a whole number from 1"),
         (["--fps", "2"], "photos have no times for fps to choose by; use stride"),
         (["--weights", "random:tiny"], "random ones are random:small, random:full"),
         (["--weights", "nowhere.pt"], "no weights at 'nowhere.pt': expected a .safetensors"),

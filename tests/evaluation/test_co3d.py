@@ -195,6 +195,7 @@ def test_two_processes_make_the_same_numbers(data, once, tmp_path, monkeypatch):
 
         class Half(co3d.Processes):
             def __init__(self, rank=rank):
+                super().__init__()
                 self.count, self.rank = 2, rank
 
             def wait(self):

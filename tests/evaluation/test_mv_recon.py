@@ -321,6 +321,7 @@ def test_two_processes_make_the_same_numbers(data, once, weights, tmp_path, monk
 
         class Half(mv_recon.Processes):
             def __init__(self, rank=rank):
+                super().__init__()
                 self.count, self.rank = 2, rank
 
             def wait(self):

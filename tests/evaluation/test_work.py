@@ -1,5 +1,8 @@
 """Work that is stopped and gone on with, split over processes, and records that keep two configurations apart."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 
@@ -66,7 +69,8 @@ def test_damage_is_seen(tmp_path):
 
 def run(folder, **settings):
     settings = {"weights_fingerprint": "abc", "dtype": "float32", **settings}
-    open_run(folder, protocol="monodepth", dataset="nyu", settings=settings, about={}, processes=process())
+    with process() as processes:
+        open_run(folder, protocol="monodepth", dataset="nyu", settings=settings, about={}, processes=processes)
 
 
 def test_a_result_never_mixes_two_configurations(tmp_path):
@@ -79,6 +83,28 @@ def test_a_result_never_mixes_two_configurations(tmp_path):
     (tmp_path / "b" / "0001depth.npy").write_text("of another program", encoding="utf-8")
     with pytest.raises(ValueError, match="nothing says how they were made"):
         run(tmp_path / "b")
+
+
+def test_two_evaluations_do_not_share_a_folder(tmp_path):
+    with process() as processes:
+        open_run(tmp_path / "a", protocol="x", dataset="y", settings={}, about={}, processes=processes)
+        open_run(tmp_path / "a", protocol="x", dataset="y", settings={}, about={}, processes=processes)
+        with pytest.raises(BlockingIOError, match=f"held by process {os.getpid()} on"):
+            run(tmp_path / "a")
+        shutil.rmtree(tmp_path / "a")
+        with pytest.raises(FileNotFoundError, match="it was deleted or moved"):
+            go(tmp_path / "a", [], processes=processes)
+    assert not (tmp_path / "a").exists()
+
+
+def test_every_flipped_bit_of_a_prediction_is_noticed(tmp_path):
+    save_array(tmp_path / "x.npy", np.arange(100))
+    whole = (tmp_path / "x.npy").read_bytes()
+    for place in range(0, len(whole), 31):
+        damaged = bytearray(whole)
+        damaged[place] ^= 4
+        (tmp_path / "x.npy").write_bytes(damaged)
+        assert not is_whole(tmp_path / "x.npy")
 
 
 def test_scores_of_several_kinds_lie_side_by_side(tmp_path):

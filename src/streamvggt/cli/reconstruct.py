@@ -442,7 +442,7 @@ def warn_of_memory(model: VGGT, session: Session, frames: FrameSource) -> None:
     free = torch.cuda.mem_get_info(weight.device)[0] if weight.is_cuda else psutil.virtual_memory().available
     if needed > free:
         tqdm.write(
-            f"!!! keeping {counted(num_frames, 'frame')} may need {needed / 1e9:.0f} GB, {free / 1e9:.0f} GB are free: "
+            f"!!! keeping all {counted(num_frames, 'frame')} may need {needed / 1e9:.0f} GB, {free / 1e9:.0f} GB are free: "
             f"bound the memory with --memory {DEFAULT_MEMORY}"
         )
 
@@ -488,5 +488,5 @@ def tell(record: RunRecord, out: Path) -> None:
     frames, timings = record.content["frames"], record.content["timings"]
     speed = f", {timings['median_ms']:.0f} ms per frame (median)" if timings.get("median_ms") else ""
     print(f"{counted(frames['done'], 'frame')}{speed}. In {out}:")
-    for name in sorted({"frames", "images", "run.json", "trajectory.txt", *record.content["exports"]}):
+    for name in sorted({"frames", "images", "inputs.json", "run.json", "trajectory.txt", *record.content["exports"]}):
         print(f"  {name}/" if (out / name).is_dir() else f"  {name}")

@@ -58,7 +58,7 @@ class Processes:
                 self._locks.enter_context(FolderLock(folder))
             except OSError as error:
                 problem = [error]
-        if self.count > 1:
+        if torch.distributed.is_initialized():
             torch.distributed.broadcast_object_list(problem)
         if problem[0] is not None:
             raise problem[0]

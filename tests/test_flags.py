@@ -1,0 +1,68 @@
+"""Numbers and names on command lines are judged at the door, all in one way."""
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+
+from streamvggt.cli import main
+from streamvggt.flags import real, some_path, whole, word
+
+ROOT = Path(__file__).parents[1]
+WRONG = ["0", "-1", "1" + 30 * "0", "1.5", "nan", "inf", "", "many"]
+
+
+def test_what_is_in_range_is_taken():
+    assert [whole()(text) for text in ("1", "7", "1000000000")] == [1, 7, 10**9]
+    assert [real(0, 100)(text) for text in ("0", "99.5", "1e2")] == [0, 99.5, 100]
+    assert word("tiny") == "tiny" and some_path("a/b") == Path("a/b")
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_what_is_not_is_said(text):
+    with pytest.raises(
+        argparse.ArgumentTypeError, match=re.escape(f"expected a whole number from 1 to 9, got {text!r}")
+    ):
+        whole(1, 9)(text)
+    if text != "1.5":
+        with pytest.raises(argparse.ArgumentTypeError, match="expected a number from 0.1 to 2, got"):
+            real(0.1, 2)(text)
+
+
+@pytest.mark.parametrize("text", ["", "  "])
+def test_an_empty_name_is_none(text):
+    for kind in (word, some_path):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected a value, got an empty one"):
+            kind(text)
+
+
+def test_every_flag_has_such_a_type():
+    """A bare int or float takes anything, and a bare Path takes "" for the folder that one is in."""
+    for path in [*(ROOT / "src").rglob("*.py")]:
+        assert not re.search(r"add_argument\([^)]*type=(int|float|Path)\b", path.read_text(encoding="utf-8")), path
+
+
+@pytest.mark.parametrize("flag", ["--fps", "--stride", "--max-frames", "--size", "--max-points"])
+@pytest.mark.parametrize("text", ["0", "-1", "1" + 30 * "0", "nan", "inf", ""])
+def test_a_wrong_number_stops_before_anything_is_done(flag, text, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["reconstruct", "photos", "--out", str(tmp_path / "out"), f"{flag}={text}"])
+    assert stopped.value.code == 2 and f"error: argument {flag}: expected a" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "flag", ["--windows", "--memory", "--heads", "--frames", "--export", "--weights", "--out", "--device", "--conf"]
+)
+def test_an_empty_value_is_refused(flag, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    words = ["reconstruct", str(photos), "--out", str(tmp_path / "out"), f"{flag}="]
+    try:
+        status = main(words)
+    except SystemExit as stopped:
+        status = stopped.code
+    said = capsys.readouterr().err
+    assert status in (1, 2) and "error:" in said and "No images" not in said
+    assert not (tmp_path / "out").exists()
