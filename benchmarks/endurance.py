@@ -106,7 +106,7 @@ def stream(memory: str, num_frames: int, save_every: int, folder: Path) -> None:
     streams = Together(model, folder) if memory == POOL else Single(model, memory, folder)
     process = psutil.Process()
     begun, spent_saving, done_before = time.process_time(), 0.0, streams.num_frames
-    with (folder / "answers.bin").open("ab") as answers, (folder / "notes.txt").open("a") as notes:
+    with (folder / "answers.bin").open("ab") as answers, (folder / "notes.txt").open("a", encoding="utf-8") as notes:
         for frame in range(streams.num_frames, num_frames):
             said = streams.push(images, frame)
             digest = hashlib.blake2b(digest_size=8)

@@ -26,7 +26,7 @@ def test_what_is_not_is_said(text):
     ):
         whole(1, 9)(text)
     if text != "1.5":
-        with pytest.raises(argparse.ArgumentTypeError, match="expected a number from 0.1 to 2, got"):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"expected a number from 0\.1 to 2, got"):
             real(0.1, 2)(text)
 
 

@@ -37,13 +37,16 @@ def check_inputs(out: Path, files: Sequence[Path]) -> None:
 
 
 def described(files: Sequence[Path]) -> list[Input]:
-    """Names from the folder that all files share, so that it matters neither where that is nor how it was written."""
+    """Names from the folder that all files share, so that it matters neither where that is nor how it was written.
+
+    In UTF-8, whatever the locale is.
+    """
     if not files:
         return []
     folder = os.path.commonpath([os.path.abspath(file.parent) for file in files])
     entries: list[Input] = []
     for file in files:
-        name = os.path.relpath(os.path.abspath(file), folder)
+        name = os.fsencode(os.path.relpath(os.path.abspath(file), folder)).decode("utf-8", "surrogateescape")
         try:
             status = file.stat()
         except OSError:  # its frame is skipped, and explained, when its turn comes

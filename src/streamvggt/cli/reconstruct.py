@@ -442,7 +442,8 @@ def warn_of_memory(model: VGGT, session: Session, frames: FrameSource) -> None:
     free = torch.cuda.mem_get_info(weight.device)[0] if weight.is_cuda else psutil.virtual_memory().available
     if needed > free:
         tqdm.write(
-            f"!!! keeping all {counted(num_frames, 'frame')} may need {needed / 1e9:.0f} GB, {free / 1e9:.0f} GB are free: "
+            f"!!! keeping all {counted(num_frames, 'frame')} may need {needed / 1e9:.0f} GB, {free / 1e9:.0f} GB are "
+            "free: "
             f"bound the memory with --memory {DEFAULT_MEMORY}"
         )
 

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import torch
 
-from streamvggt.folder_lock import NAME as LOCK_NAME
 from streamvggt.folder_lock import FolderLock
 
 Item = TypeVar("Item")
@@ -26,7 +25,7 @@ class Processes:
 
     def __init__(self):
         self._locks = ExitStack()
-        self._claimed: list[Path] = []
+        self._claimed: dict[Path, FolderLock | None] = {}  # the lock: in the main process
         self.count = int(os.environ.get("WORLD_SIZE", 1))
         self.rank = int(os.environ.get("RANK", 0))
         if self.count > 1:
@@ -53,21 +52,22 @@ class Processes:
         if folder in self._claimed:
             return
         problem: list[OSError | None] = [None]
+        lock = None
         if self.is_main:
             try:
-                self._locks.enter_context(FolderLock(folder))
+                lock = self._locks.enter_context(FolderLock(folder))
             except OSError as error:
                 problem = [error]
         if torch.distributed.is_initialized():
             torch.distributed.broadcast_object_list(problem)
         if problem[0] is not None:
             raise problem[0]
-        self._claimed.append(folder)
+        self._claimed[folder] = lock
 
     def check_folders(self) -> None:
         """Raises FileNotFoundError if a folder that was claimed has been deleted or moved."""
-        for folder in self._claimed:
-            if not (folder / LOCK_NAME).exists():
+        for folder, lock in self._claimed.items():
+            if not (folder.is_dir() if lock is None else lock.is_here):
                 raise FileNotFoundError(
                     f"{folder}: expected the folder that this evaluation writes to, got none: it was deleted or moved. "
                     "Start again, or move it back and go on."

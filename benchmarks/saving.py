@@ -1,0 +1,89 @@
+"""The price of saving so that a power failure loses nothing and no flipped bit goes unnoticed.
+
+    python benchmarks/saving.py --out benchmarks/saving.md
+
+Files as large as a stream's states and a training's are written in turn as they are, synced to the disk (file and
+folder), and synced and sealed with a checksum; then checked. Those of a round follow each other in a random order, so that whatever
+else the machine does meets them alike.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from machine import publish
+
+from streamvggt import files
+from streamvggt.files import atomic_write, check_seal
+from streamvggt.flags import some_path, whole
+
+SIZES = {"a frame of a result": 1 << 20, "a stream's state": 64 << 20, "a training's state": 512 << 20}
+KINDS = ((False, False), (False, True), (True, True))
+"""Whether a file is sealed and synced."""
+WAYS = ("as it is", "synced", "synced, sealed", "checked")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=whole(), default=7)
+    parser.add_argument("--folder", type=some_path, help="on the disk to measure (default: the temporary folder's)")
+    parser.add_argument("--out", type=some_path)
+    arguments = parser.parse_args()
+    load = os.getloadavg()[0]
+    rows = []
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        for name, size in SIZES.items():
+            state = {"numbers": torch.randint(256, (size,), dtype=torch.uint8)}
+            rounds = [round_of(Path(folder) / "state.pt", state) for _ in range(arguments.rounds)]
+            median = np.median(rounds, 0)
+            rows.append(
+                f"| {name} | {size / 1e6:,.0f} MB | " + " | ".join(f"{one * 1e3:,.1f}" for one in median) + " |"
+            )
+        disk = next(
+            (part.fstype for part in psutil.disk_partitions(all=True) if part.mountpoint == mount_of(folder)), "unknown"
+        )
+    lines = [
+        "# Saving: synced and sealed",
+        "",
+        f"Milliseconds to write with `torch.save` and to check, medians of {arguments.rounds} rounds. File system: "
+        f"{disk}. Other load: {load:.1f} processes at the beginning, on {os.cpu_count()} cores.",
+        "",
+        "| what | size | " + " | ".join(WAYS) + " |",
+        "|---" * (2 + len(WAYS)) + "|",
+        *rows,
+    ]
+    publish(lines, arguments.out, torch.device("cpu"))
+
+
+def round_of(path: Path, state: dict) -> list[float]:
+    """Seconds that each way takes."""
+    seconds = [0.0] * len(KINDS)
+    for place in np.random.default_rng().permutation(len(KINDS)):
+        sealed, synced = KINDS[place]
+        sync = files.sync
+        files.sync = sync if synced else lambda path: None
+        began = time.perf_counter()
+        with atomic_write(path, sealed=sealed) as unfinished:
+            torch.save(state, unfinished)
+        seconds[place] = time.perf_counter() - began
+        files.sync = sync
+        sync(path)  # what is left to do must not be the next one's
+    with atomic_write(path, sealed=True) as unfinished:
+        torch.save(state, unfinished)
+    began = time.perf_counter()
+    check_seal(path)
+    return [*seconds, time.perf_counter() - began]
+
+
+def mount_of(folder: str) -> str:
+    path = Path(folder).resolve()
+    return str(next(parent for parent in (path, *path.parents) if parent.is_mount()))
+
+
+if __name__ == "__main__":
+    main()
