@@ -2,8 +2,8 @@
 
     python benchmarks/saving.py --out benchmarks/saving.md
 
-Files as large as a stream's states and a training's are written in turn as they are, synced to the disk (file and
-folder), and synced and sealed with a checksum; then checked. Those of a round follow each other in a random order, so that whatever
+Files as large as a stream's states and a training's are written as they are, synced to the disk (file and folder), and
+synced and sealed with a checksum; then checked. Those of a round follow each other in a random order, so that whatever
 else the machine does meets them alike.
 """
 

@@ -1,0 +1,198 @@
+"""Programs that are killed again and again, and what they leave in the end.
+
+    python benchmarks/kills.py --kills 20 --out benchmarks/kills.md
+
+Each program runs once undisturbed. Then it is started into another folder and killed (SIGKILL, all of its processes) at
+any moment of its work, started again as its documentation says, and so on; in the end it may finish. Every file that
+holds a result must be that of the undisturbed run: the bytes of files, and the tensors of training states.
+
+Small networks with random weights, on a CPU.
+"""
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from endurance import NETWORK
+from machine import publish
+from PIL import Image
+from tqdm import tqdm
+
+from streamvggt import VGGT, StreamVGGT
+from streamvggt.data.registry import LAYOUTS, find
+from streamvggt.data.synthetic.layouts._clips import world_clips
+from streamvggt.flags import some_path, whole
+
+SOURCE = Path(__file__).parents[1] / "src"
+NO_RESULT = {"run.json", "inputs.json", "log.jsonl", "config.yaml", "tensorboard"}  # times, and what was typed
+STREAM = """
+import streamvggt.cli.reconstruct as program
+from streamvggt.cli import main
+program.SAVE_EVERY, program.SAVING_SHARE = 0.05, 0.5
+raise SystemExit(main())
+"""
+TRAINING = [
+    "./train.py", "--config-name", "train", "model=tiny_streamvggt", "data=world", "size=28", "frames=[2,2]",
+    "max_images=2", "trainer.optimisation.steps=24", "trainer.optimisation.warmup_steps=1", "trainer.precision=no",
+    "trainer.num_workers=0", "trainer.num_validation_batches=2", "trainer.validate_every=8", "trainer.save_every=2",
+]  # fmt: skip
+TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "26977"]
+
+
+def programs(work: Path) -> dict[str, Callable[[Path], list]]:
+    """The words that start, and go on with, each program into a folder."""
+    stream = ["-c", STREAM, "reconstruct", work / "photos", "--weights", work / "student", "--device", "cpu"]
+    stream += ["--resume", "--export", "tum,depth", "--out"]
+    training = [*TRAINING, f"teacher_weights={work / 'teacher'}"]
+    evaluation = ["eval/video_depth/launch.py", "--weights", work / "student", "--data_root", work / "sets"]
+    evaluation += ["--eval_dataset", "bonn", "--device", "cpu", "--output_dir"]
+    return {
+        "reconstruct": lambda out: [*stream, out],
+        "reconstruct --windows 6,3 --loops": lambda out: [*stream, out, "--windows", "6,3", "--loops"],
+        "train.py": lambda out: [*training, f"output_dir={out}"],
+        "train.py, two processes": lambda out: [*TWO, *training, f"output_dir={out}"],
+        "video_depth/launch.py": lambda out: [*evaluation, f"{out}/{{data}}"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=whole(), default=20, help="of each program (default: 20)")
+    parser.add_argument(
+        "--only", nargs="+", type=whole(0, 4), default=range(5), metavar="N", help="programs, from 0 on"
+    )
+    parser.add_argument("--seed", type=whole(0), default=0)
+    parser.add_argument("--out", type=some_path)
+    arguments = parser.parse_args()
+    dice = random.Random(arguments.seed)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        prepare(work)
+        chosen = [list(programs(work).items())[number] for number in arguments.only]
+        for number, (name, words) in enumerate(chosen):
+            whole_run, killed = work / f"{number}-whole", work / f"{number}-killed"
+            began = time.monotonic()
+            run(words(whole_run))
+            seconds = time.monotonic() - began
+            kills = kill_often(words(killed), killed, arguments.kills, seconds, dice, name)
+            run(words(killed))
+            compared, different = compare(whole_run, killed)
+            rows.append(f"| `{name}` | {kills} | {compared} | {len(different)} | {seconds:.0f} |")
+            if different:
+                print(f"{name}: {', '.join(different[:10])}", file=sys.stderr)
+    lines = [
+        "# Killed programs",
+        "",
+        "Killed at any moment of their work, started again, in the end compared with an undisturbed run.",
+        "",
+        "| program | kills | files compared | different | s, undisturbed |",
+        "|---|---|---|---|---|",
+        *rows,
+    ]
+    publish(lines, arguments.out, torch.device("cpu"))
+    raise SystemExit(any(row.split("|")[4].strip() != "0" for row in rows))
+
+
+def prepare(work: Path) -> None:
+    """Networks, photos and a test set."""
+    torch.manual_seed(0)
+    StreamVGGT(**NETWORK).save_pretrained(work / "student")
+    VGGT(**NETWORK).save_pretrained(work / "teacher")
+    random_numbers = np.random.default_rng(0)
+    (work / "photos").mkdir()
+    scene = random_numbers.integers(0, 256, (42, 200, 3), np.uint8)
+    for number in range(72):
+        left = abs(number % 48 - 24) * 4  # to and fro, so that there are loops
+        Image.fromarray(scene[:, left : left + 56]).save(work / "photos" / f"{number:03d}.png")
+    find(LAYOUTS, "bonn").write(work / "sets", world_clips(5, 6, 42, 56))
+
+
+def run(words: list) -> None:
+    done = subprocess.run([sys.executable, *map(str, words)], **surroundings(), capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{words}: {done.stderr[-3000:]}")
+
+
+def kill_often(words: list, out: Path, num_kills: int, seconds: float, dice: random.Random, name: str) -> int:
+    """Start and kill it; the number of kills that met it alive."""
+    kills = 0
+    for _ in tqdm(range(num_kills), desc=name, unit="kill", dynamic_ncols=True):
+        before = snapshot(out)
+        process = subprocess.Popen(
+            [sys.executable, *map(str, words)],
+            **surroundings(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while process.poll() is None and snapshot(out) == before:
+            time.sleep(0.01)  # it is loading
+        time.sleep(dice.uniform(0, seconds / 4))
+        for each in [*children(process.pid), psutil.Process(process.pid)] if process.poll() is None else []:
+            each.kill()
+        kills += process.wait() == -9
+    return kills
+
+
+def children(number: int) -> list[psutil.Process]:
+    return psutil.Process(number).children(recursive=True)
+
+
+def snapshot(folder: Path) -> dict[Path, int]:
+    """When each file of a folder was written."""
+    found = {}
+    for path in folder.rglob("*"):
+        try:
+            if path.name != ".lock":
+                found[path] = path.stat().st_mtime_ns
+        except FileNotFoundError:  # it has just got its name
+            continue
+    return found
+
+
+def surroundings() -> dict:
+    return {"cwd": SOURCE, "env": {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SOURCE)}}
+
+
+def compare(whole_run: Path, killed: Path) -> tuple[int, list[str]]:
+    """How many files hold results, and those that differ or are on one side only."""
+    names = [
+        {
+            str(path.relative_to(folder))
+            for path in folder.rglob("*")
+            if path.is_file() and not NO_RESULT & set(path.relative_to(folder).parts)
+        }
+        for folder in (whole_run, killed)
+    ]
+    different = names[0] ^ names[1]
+    for name in names[0] & names[1]:
+        if not same(whole_run / name, killed / name):
+            different.add(name)
+    return len(names[0] | names[1]), sorted(different)
+
+
+def same(one: Path, other: Path) -> bool:
+    if one.suffix == ".pt":
+        return equal(*(torch.load(path, weights_only=True) for path in (one, other)))
+    return one.read_bytes() == other.read_bytes()
+
+
+def equal(a: object, b: object) -> bool:
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[name], b[name]) for name in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+if __name__ == "__main__":
+    main()
