@@ -33,6 +33,7 @@ from streamvggt.data.synthetic.layouts._clips import world_clips
 from streamvggt.flags import some_path, whole
 
 SOURCE = Path(__file__).parents[1] / "src"
+TRACKER = {"track_features": 16, "track_levels": 2, "track_dim": 32, "track_depth": 1, "track_virtual": 4}
 NO_RESULT = {"run.json", "inputs.json", "log.jsonl", "config.yaml", "tensorboard"}  # times, and what was typed
 STREAM = """
 import streamvggt.cli.reconstruct as program
@@ -107,7 +108,8 @@ def prepare(work: Path) -> None:
     """Networks, photos and a test set."""
     torch.manual_seed(0)
     StreamVGGT(**NETWORK).save_pretrained(work / "student")
-    VGGT(**NETWORK).save_pretrained(work / "teacher")
+    every_head = {name: value for name, value in NETWORK.items() if name != "heads"}
+    VGGT(**every_head, **TRACKER).save_pretrained(work / "teacher")
     random_numbers = np.random.default_rng(0)
     (work / "photos").mkdir()
     scene = random_numbers.integers(0, 256, (42, 200, 3), np.uint8)

@@ -32,6 +32,8 @@ def lacks_encoding(call: ast.Call) -> bool:
         return len(call.args) < (1 if name == "read_text" else 2)
     if name not in OPEN:
         return False
+    if {keyword.arg for keyword in call.keywords} - {"mode", "buffering", "errors", "newline", "delete", "suffix"}:
+        return False  # of something else
     is_method = isinstance(function, ast.Attribute) and name == "open"
     if is_method and isinstance(function.value, ast.Name) and function.value.id in NOT_FILES:
         return False

@@ -300,6 +300,20 @@ def test_equal_trainings_write_equal_weights(tmp_path, planes, fresh):
     assert {path.stat().st_mode for path in files} == {(tmp_path / "usual").stat().st_mode}
 
 
+@pytest.mark.parametrize("name", ["save_every", "validate_every", "log_every", "keep", "accumulate", "max_bad_steps"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True])
+def test_numbers_are_judged_at_the_door(tmp_path, planes, fresh, name, value):
+    with pytest.raises(ValueError, match=f"trainer.{name}: expected a whole number of at least 1, got"):
+        make(tmp_path, fresh(), planes(), **{name: value})
+
+
+@pytest.mark.parametrize("name", ["lr", "min_lr", "clip_norm", "weight_decay"])
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_rates_are_judged_at_the_door(name, value):
+    with pytest.raises(ValueError, match=f"optimisation.{name}: expected a positive number"):
+        Optimisation(**{"lr": 1e-3, "steps": 1, name: value})
+
+
 def test_a_loss_that_needs_a_head_the_network_lacks(tmp_path, planes, fresh):
     with pytest.raises(ValueError, match="needs the heads points"):
         make(tmp_path, fresh(heads=("camera", "depth")), planes())

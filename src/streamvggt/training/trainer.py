@@ -121,6 +121,20 @@ class Trainer:
             resume: go on from `output_dir`/last.pt, else from its newest step-*.pt; False refuses to, and overwrites
                 nothing.
         """
+        counts = {
+            "num_validation_batches": num_validation_batches,
+            "validate_every": validate_every,
+            "accumulate": accumulate,
+            "save_every": save_every,
+            "keep": keep,
+            "log_every": log_every,
+            "max_bad_steps": max_bad_steps,
+        }
+        for name, count in counts.items():
+            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+                raise ValueError(f"trainer.{name}: expected a whole number of at least 1, got {count!r}")
+        if stop_after is not None and not 0 < stop_after < float("inf"):
+            raise ValueError(f"trainer.stop_after: expected minutes above 0 or null, got {stop_after!r}")
         # A batch without measured tracks leaves the track head out.
         can_leave_out = "track" in loss.heads and not supervision.always_has_queries
         self.accelerator = Accelerator(
