@@ -29,6 +29,7 @@ from streamvggt.evaluation.pose_metrics import auc, relative_pose_errors, trajec
 from streamvggt.evaluation.processes import Processes
 from streamvggt.evaluation.record import write_json
 from streamvggt.evaluation.work import Outcome, run_program
+from streamvggt.flags import real, some_path, whole
 
 COLUMNS = ("Abs Rel", "δ < 1.25", "ATE", "RPE trans", "RPE rot", "AUC@30")
 
@@ -36,12 +37,16 @@ COLUMNS = ("Abs Rel", "δ < 1.25", "ATE", "RPE trans", "RPE rot", "AUC@30")
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a table and write the numbers. The exit status is 1 if a scene could not be evaluated."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("path", type=Path, help="a scene, or a folder of scenes")
-    parser.add_argument("--stride", type=int, default=1, help="use every n-th frame (default: 1)")
-    parser.add_argument("--max_frames", type=int, help="maximum number of frames per scene (default: all)")
-    parser.add_argument("--depth_unit", type=float, help="scene units per step of 16-bit depth (default: by layout)")
+    parser.add_argument("path", type=some_path, help="a scene, or a folder of scenes")
+    parser.add_argument("--stride", type=whole(), default=1, help="use every n-th frame (default: 1)")
+    parser.add_argument("--max_frames", type=whole(), help="maximum number of frames per scene (default: all)")
+    parser.add_argument(
+        "--depth_unit", type=real(1e-9, 1e9), help="scene units per step of 16-bit depth (default: by layout)"
+    )
     parser.add_argument("--align", choices=ALIGNMENTS, default="scale", help="depth alignment (default: scale)")
-    parser.add_argument("--json", type=Path, default=Path("own_eval.json"), help="output file (default: own_eval.json)")
+    parser.add_argument(
+        "--json", type=some_path, default=Path("own_eval.json"), help="output file (default: own_eval.json)"
+    )
     add_network_arguments(parser)
     arguments = parser.parse_args(argv)
     for name in ("stride", "max_frames"):
