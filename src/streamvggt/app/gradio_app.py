@@ -5,28 +5,25 @@ itself (`server.py`); Gradio brings uploads, settings and the look.
 """
 
 import html
+import logging
+import math
 import os
 import shutil
-import signal
-import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import cv2
 import gradio as gr
-from starlette.middleware import Middleware
+from gradio.data_classes import FileData, ListFiles
 
 from streamvggt.app.line import Line, Place
 from streamvggt.app.networks import Networks
-from streamvggt.app.quota import UploadQuota
 from streamvggt.app.scene import RunSettings, Scene
 from streamvggt.app.scenes import Scenes
-from streamvggt.app.server import STATIC, Visitors, scene_routes, visitor_of
 from streamvggt.app.uploads import UploadLimits, take_uploads
+from streamvggt.app.visitors import visitor_of
 from streamvggt.stream.frames import load_frames
 from streamvggt.stream.policy import DEFAULT_MEMORY
 
@@ -36,11 +33,13 @@ MEMORIES = {
     "the first and the last 24 frames": "window:1,24",
     "all frames": "all",
 }
-SWEEP_EVERY = 60.0  # seconds between looks for scenes to remove
+GRADIO_EVENTS = 200  # that may wait in Gradio's queue: clicks, and pages being loaded
 QUEUE_EVERY = 0.1  # seconds between looks for what visitors have clicked
 PROGRESS_EVERY = 1.0  # seconds between looks for what Gradio calls progress, which the page has none of
 TELL_EVERY = 2.0  # seconds between signs of life of a run; a page that was closed is noticed then
 TELL_WAITING_EVERY = 5.0  # the same of a visitor who waits
+logger = logging.getLogger(__name__)
+
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif"]
 MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 
@@ -48,6 +47,9 @@ MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 WAKE_VIEWER = """() => {
   const viewer = document.querySelector("#viewer iframe");
   viewer?.contentWindow.postMessage("expect-run", location.origin);
+  if (innerWidth < 700) document.querySelector("#viewer").scrollIntoView({ behavior: "smooth" });
+}"""
+SHOW_VIEWER = """() => {
   if (innerWidth < 700) document.querySelector("#viewer").scrollIntoView({ behavior: "smooth" });
 }"""
 
@@ -59,10 +61,15 @@ RUN_IS_OVER = """() => {
 
 @dataclass(frozen=True)
 class PageOptions:
-    """max_frames: of a run, at most. queue_size: visitors that may wait. examples: names and files to try."""
+    """max_frames, max_seconds: of a run, at most. examples: names and files to try.
+
+    queue_size: visitors that may wait. at_once: visitors who share the network.
+    """
 
     max_frames: int = 300
+    max_seconds: float = 3600.0
     queue_size: int = 8
+    at_once: int = 4
     limits: UploadLimits = field(default_factory=UploadLimits)
     examples: Mapping[str, Path] = field(default_factory=dict)
 
@@ -74,13 +81,17 @@ class Page:
         self.networks = networks
         self.scenes = scenes
         self.options = options
-        self.line = Line(options.queue_size)
+        self.line = Line(options.queue_size, options.at_once)
 
     def take_files(self, files: list[str] | None, request: gr.Request) -> tuple[str | None, str, str]:
         """A scene of uploaded files: its id, the viewer, what to tell."""
         if not files:
             return None, empty(), ""
-        return self._take([Path(file) for file in files], request)
+        paths = [Path(file) for file in files]
+        uploads = self.scenes.uploads.resolve()
+        if not all(path.is_absolute() and path.resolve().is_relative_to(uploads) and path.is_file() for path in paths):
+            return None, empty(), problem("These files are not here any longer: upload them again.")
+        return self._take(paths, request)
 
     def take_example(self, name: str, request: gr.Request) -> tuple[str | None, str, str]:
         """A scene of the example that a button names."""
@@ -100,8 +111,19 @@ class Page:
             scene.preview()
         except (ValueError, OSError) as error:
             shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                logger.warning("an upload could not be taken: %s", error)
+                error = "The files could not be stored or read; the log says why."
             return None, empty(), problem(str(error))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         return scene.id, viewer(scene), ""
+
+    def find_again(self, request: gr.Request) -> tuple[str | None, str, str]:
+        """The scene of a visitor whose page is loaded anew."""
+        scene = self.scenes.latest(visitor_of(request.cookies))
+        return (None, empty(), "") if scene is None else (scene.id, viewer(scene), "")
 
     def start(
         self,
@@ -119,13 +141,14 @@ class Page:
             yield problem("Choose photos or a video first, or click the example.")
             return
         try:
-            with self.line.join() as place:
+            settings = self.settings(weights, memory, fps, max_frames, point_head)
+            with self.line.join(self.networks.name_of(weights), owner) as place:
                 yield from told_to_wait(place)
                 scene = self.scenes.get(scene_id, owner)
                 if scene is None:
                     yield problem("You have chosen something else meanwhile, in another window.")
                     return
-                yield from self._run(scene, self.settings(weights, memory, fps, max_frames, point_head))
+                yield from self._run(scene, settings)
         except ValueError as error:  # the line is full; or the scene runs already, from another window
             yield problem(str(error))
 
@@ -141,24 +164,34 @@ class Page:
         """Run the network over what the visitor's camera sends: id, viewer, what to tell."""
         try:
             owner = owner_of(request)
-            with self.line.join() as place:
+            settings = self.settings(weights, memory, fps, max_frames, point_head)
+            with self.line.join(self.networks.name_of(weights), owner) as place:
                 for told in told_to_wait(place):
                     yield None, empty(), told
                 scene = self.scenes.new(owner, "live")
                 show = viewer(scene, expect_run=True)
-                for told in self._run(scene, self.settings(weights, memory, fps, max_frames, point_head)):
+                for told in self._run(scene, settings):
                     yield scene.id, show, told
         except ValueError as error:
             yield None, empty(), problem(str(error))
 
     def settings(self, weights: str, memory: str, fps: float, max_frames: float, point_head: bool) -> RunSettings:
-        """What the form says; `fps` 0 is every frame. Numbers are held to what the page allows."""
+        """What the form says; `fps` 0 is every frame. Numbers are held to what the page allows.
+
+        Raises:
+            ValueError: it says what the page does not offer.
+        """
+        if memory not in MEMORIES:
+            raise ValueError(f"There is no memory {str(memory)[:60]!r} to choose; there are {', '.join(MEMORIES)}.")
+        if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in (fps, max_frames)):
+            raise ValueError("Frames per second and frames at most are numbers.")
         return RunSettings(
             weights=weights,
-            memory=MEMORIES.get(memory, memory),
-            fps=float(fps) if fps else None,
-            max_frames=int(min(max(max_frames or 1, 1), self.options.max_frames)),
+            memory=MEMORIES[memory],
+            fps=min(max(float(fps), 0.1), 60.0) if fps else None,
+            max_frames=int(min(max(max_frames, 1), self.options.max_frames)),
             point_head=bool(point_head),
+            max_seconds=self.options.max_seconds,
         )
 
     def _run(self, scene: Scene, settings: RunSettings) -> Iterator[str]:
@@ -176,6 +209,22 @@ class Page:
         yield problem(status.message) if status.state == "failed" else ""
 
 
+def use_own_uploads(files: gr.File) -> None:
+    """Have a component give the paths that our own upload route has answered with.
+
+    Gradio would copy the files, and fetch addresses. The paths are the visitor's words: `Page.take_files` checks them.
+    A subclass of `gr.File` would make Gradio write a file beside this one.
+    """
+
+    def paths(payload: ListFiles | FileData | None) -> list[str] | None:
+        if payload is None:
+            return None
+        return [file.path for file in (payload.root if isinstance(payload, ListFiles) else [payload])]
+
+    files.preprocess = paths
+    files.move_resource_to_block_cache = str
+
+
 def told_to_wait(place: Place) -> Iterator[str]:
     """What to tell a visitor until it is their turn."""
     while before := place.num_before:
@@ -184,14 +233,13 @@ def told_to_wait(place: Place) -> Iterator[str]:
 
 
 def build_page(networks: Networks, scenes: Scenes, options: PageOptions) -> gr.Blocks:
-    """The page; `serve` shows it."""
-    os.environ["GRADIO_TEMP_DIR"] = str(scenes.folder / "uploads")
+    """The page; `site.Site` serves it."""
+    os.environ["GRADIO_TEMP_DIR"] = str(scenes.uploads)
     page = Page(networks, scenes, options)
     with gr.Blocks(
         title="StreamVGGT: watch the scene grow",
         analytics_enabled=False,
         fill_width=True,
-        delete_cache=(int(SWEEP_EVERY), int(scenes.keep_seconds)),
     ) as blocks:
         scene_id = gr.State(None)
         gr.Markdown(
@@ -240,67 +288,26 @@ def build_page(networks: Networks, scenes: Scenes, options: PageOptions) -> gr.B
             with gr.Column(scale=4, min_width=320):
                 frame = gr.HTML(empty(), elem_id="viewer")
 
+        use_own_uploads(files)
         taken = [scene_id, frame, notice]
         settings = [weights, memory, fps, max_frames, point_head]
-        # One network at a time for all visitors; the others wait in our own line, which can say who is before them.
+        # Visitors wait for the network in our own line, which can say who is before them.
         # Gradio's animation would be drawn all the time, by the processor if need be: the viewer tells how it goes.
         network = {"concurrency_limit": None, "show_progress": "hidden"}
+        blocks.load(page.find_again, None, taken)
         files.upload(page.take_files, files, taken, concurrency_limit=2)
         files.clear(page.take_files, files, taken)
         for button in examples:
             button.click(page.take_example, button, taken)
         start.click(None, js=WAKE_VIEWER)
         start.click(page.start, [scene_id, *settings], notice, **network).then(None, js=RUN_IS_OVER)
+        start_camera.click(None, js=SHOW_VIEWER)
         start_camera.click(page.start_camera, settings, taken, **network)
-    blocks.queue(max_size=options.queue_size, api_open=False)
+    blocks.queue(max_size=GRADIO_EVENTS, api_open=False)
     # Gradio's queue looks for work a thousand times a second and for progress a hundred times: 5 % of a core, taken
     # from the network. There is no public way to slow it down.
     blocks._queue.sleep_when_free, blocks._queue.progress_update_sleep_when_free = QUEUE_EVERY, PROGRESS_EVERY
     return blocks
-
-
-def serve(
-    blocks: gr.Blocks,
-    scenes: Scenes,
-    options: PageOptions,
-    *,
-    host: str = "127.0.0.1",
-    port: int | None = None,
-    share: bool = False,
-    block: bool = True,
-) -> str:
-    """Show the page until Ctrl-C or SIGTERM, then remove everything that visitors brought; its address.
-
-    Args:
-        host: address to listen at; the default is this machine only.
-        port: None: the first free one from 7860 on, or GRADIO_SERVER_PORT.
-        share: also by a public address, through gradio.live.
-        block: False: go on at once; the caller closes `blocks` and `scenes`.
-    """
-    middleware = [Middleware(Visitors), Middleware(UploadQuota, scenes, options.limits.hour_bytes)]
-    cv2.setNumThreads(1)  # small pictures gain nothing from threads that wait for each other
-    _, address, _ = blocks.launch(
-        server_name=host,
-        server_port=port,
-        share=share,
-        prevent_thread_lock=True,
-        quiet=not block,
-        max_file_size=options.limits.total_bytes,
-        theme=theme(),
-        css_paths=STATIC / "page.css",
-        footer_links=[],
-        enable_monitoring=False,
-        ssr_mode=False,
-        app_kwargs={"routes": scene_routes(scenes), "middleware": middleware, "docs_url": None},
-    )
-    threading.Thread(target=sweep, args=(scenes,), daemon=True).start()
-    if block:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # instead of dying at once, with the files left behind
-        try:
-            blocks.block_thread()
-        finally:
-            scenes.close()
-    return address
 
 
 def theme() -> gr.Theme:
@@ -308,12 +315,6 @@ def theme() -> gr.Theme:
     readable = {"body_text_color_subdued": "*neutral_600", "body_text_color_subdued_dark": "*neutral_300"}
     readable |= {"block_info_text_color": "*neutral_600", "block_info_text_color_dark": "*neutral_300"}
     return gr.themes.Default(primary_hue="orange", font=FONTS, font_mono=MONO_FONTS).set(**readable)
-
-
-def sweep(scenes: Scenes) -> None:
-    while scenes.folder.exists():
-        scenes.sweep()
-        time.sleep(SWEEP_EVERY)
 
 
 def owner_of(request: gr.Request) -> str:
