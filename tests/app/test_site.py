@@ -73,7 +73,7 @@ def test_files_are_received_each_upload_apart(client, site):
     paths = [site.scenes.uploads / path for path in answer.json()]
     assert [path.name for path in paths] == ["IMG 1.jpg", "IMG 1.jpg", "\u7167.png"]
     assert [path.read_bytes() for path in paths] == [b"one", b"two", b""]
-    assert all(path.is_relative_to(site.scenes.uploads) for path in paths)
+    assert str(site.scenes.folder) not in answer.text
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_only_uploaded_files_become_scenes(networks, scenes, photos):
     assert "upload them again" in told.pop()[2]
     scenes.uploads.mkdir()
     mine = photos[0].rename(scenes.uploads / "mine.jpg")
-    assert page.take_files([str(mine)], REQUEST)[2] == ""
+    assert page.take_files([mine.name], REQUEST)[2] == ""
 
 
 def test_names_that_are_not_on_the_menu_are_refused_alike(networks, scenes, tmp_path):

@@ -49,8 +49,13 @@ WAKE_VIEWER = """() => {
   viewer?.contentWindow.postMessage("expect-run", location.origin);
   if (innerWidth < 700) document.querySelector("#viewer").scrollIntoView({ behavior: "smooth" });
 }"""
+
+# A camera's viewer comes into the page when its run begins: only then there is something to bring into sight.
+EXPECT_VIEWER = "() => { window.expectsViewer = innerWidth < 700; }"
 SHOW_VIEWER = """() => {
-  if (innerWidth < 700) document.querySelector("#viewer").scrollIntoView({ behavior: "smooth" });
+  if (!window.expectsViewer || !document.querySelector("#viewer iframe")) return;
+  window.expectsViewer = false;
+  document.querySelector("#viewer").scrollIntoView({ behavior: "smooth" });
 }"""
 
 # It has run, or was refused: the viewer need not wait for it any longer.
@@ -87,9 +92,13 @@ class Page:
         """A scene of uploaded files: its id, the viewer, what to tell."""
         if not files:
             return None, empty(), ""
-        paths = [Path(file) for file in files]
-        uploads = self.scenes.uploads.resolve()
-        if not all(path.is_absolute() and path.resolve().is_relative_to(uploads) and path.is_file() for path in paths):
+        try:
+            uploads = self.scenes.uploads.resolve()
+            paths = [(uploads / file).resolve() for file in files]
+            are_uploads = all(path.is_relative_to(uploads) and path.is_file() for path in paths)
+        except (OSError, ValueError):  # no name that a file can have
+            are_uploads = False
+        if not are_uploads:
             return None, empty(), problem("These files are not here any longer: upload them again.")
         return self._take(paths, request)
 
@@ -301,7 +310,8 @@ def build_page(networks: Networks, scenes: Scenes, options: PageOptions) -> gr.B
             button.click(page.take_example, button, taken)
         start.click(None, js=WAKE_VIEWER)
         start.click(page.start, [scene_id, *settings], notice, **network).then(None, js=RUN_IS_OVER)
-        start_camera.click(None, js=SHOW_VIEWER)
+        start_camera.click(None, js=EXPECT_VIEWER)
+        frame.change(None, js=SHOW_VIEWER)
         start_camera.click(page.start_camera, settings, taken, **network)
     blocks.queue(max_size=GRADIO_EVENTS, api_open=False)
     # Gradio's queue looks for work a thousand times a second and for progress a hundred times: 5 % of a core, taken

@@ -122,8 +122,8 @@ class Scenes:
                 if time.time() - folder.stat().st_mtime > self.keep_seconds:
                     shutil.rmtree(folder, ignore_errors=True)
 
-    def close(self) -> None:
-        """Remove everything; waits for frames in work."""
+    def remove_all(self) -> None:
+        """Remove all scenes; waits for frames in work."""
         with self._lock:
             scenes = [scene for _, scene in self._scenes.values()]
             for scene in scenes:
@@ -131,6 +131,10 @@ class Scenes:
         deadline = time.monotonic() + CLOSE_SECONDS
         for scene in scenes:
             scene.wait_removed(max(deadline - time.monotonic(), 0))
+
+    def close(self) -> None:
+        """Remove everything."""
+        self.remove_all()
         self._root.remove()
 
     def _remove(self, scene: Scene) -> None:

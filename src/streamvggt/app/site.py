@@ -92,6 +92,7 @@ class Site:
 
     def close(self) -> None:
         """End the server and remove everything that visitors brought."""
+        self.scenes.remove_all()  # runs come to their end while their pages are still served
         self._server.close()
         self._blocks.close()
         self.scenes.close()

@@ -18,4 +18,6 @@ def check_directory(archive: Path, num_entries: int) -> None:
         raise ValueError(f"{archive.name} cannot be unpacked: it is damaged, or locked with a password.")
     num, size = record[zipfile._ECD_ENTRIES_TOTAL], record[zipfile._ECD_SIZE]
     if num > num_entries or size > num_entries * ENTRY_BYTES:
-        raise ValueError(f"{archive.name}: expected at most {num_entries} entries, got {num}. Pack fewer files.")
+        raise ValueError(
+            f"{archive.name}: expected at most {num_entries} entries, got {num} in {size} bytes. Pack fewer."
+        )
