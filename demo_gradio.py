@@ -14,8 +14,9 @@ ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "src"))  # so that it runs where the package is not installed, as in a Space
 
 from streamvggt import load_model  # noqa: E402
-from streamvggt.app.gradio_app import PageOptions, build_page  # noqa: E402
+from streamvggt.app.gradio_app import build_page  # noqa: E402
 from streamvggt.app.networks import Networks  # noqa: E402
+from streamvggt.app.page import PageOptions  # noqa: E402
 from streamvggt.app.scenes import Scenes  # noqa: E402
 from streamvggt.app.site import Site  # noqa: E402
 from streamvggt.model.device import choose_device, choose_dtype, limit_threads  # noqa: E402

@@ -33,9 +33,10 @@ from starlette.applications import Starlette
 from tqdm import trange
 
 from streamvggt import VGGT, StreamSession, Window, load_frames, load_model
-from streamvggt.app.gradio_app import PageOptions, build_page
+from streamvggt.app.gradio_app import build_page
 from streamvggt.app.networks import Networks
 from streamvggt.app.packet import pack, updated_ranges
+from streamvggt.app.page import PageOptions
 from streamvggt.app.scene import Scene
 from streamvggt.app.scenes import NO_OWNER, Scenes
 from streamvggt.app.server import scene_routes

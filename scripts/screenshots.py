@@ -14,8 +14,9 @@ from PIL import Image
 from playwright.sync_api import Browser, Frame, Page, sync_playwright
 
 from streamvggt import load_model
-from streamvggt.app.gradio_app import PageOptions, build_page
+from streamvggt.app.gradio_app import build_page
 from streamvggt.app.networks import Networks
+from streamvggt.app.page import PageOptions
 from streamvggt.app.scenes import Scenes
 from streamvggt.app.site import Site
 

@@ -53,7 +53,8 @@ def photos(tmp_path) -> list[Path]:
 def site(networks):
     """The page, with the clip of assets/ as its example."""
     pytest.importorskip("gradio", reason="the page needs `pip install -r requirements_demo.txt`")
-    from streamvggt.app.gradio_app import PageOptions, build_page
+    from streamvggt.app.gradio_app import build_page
+    from streamvggt.app.page import PageOptions
     from streamvggt.app.site import Site
 
     scenes = Scenes()

@@ -19,8 +19,8 @@ from networks import TINY
 
 from streamvggt import StreamVGGT
 from streamvggt.app.networks import Networks
-from streamvggt.app.scene import RunSettings
 from streamvggt.app.scenes import NO_OWNER, Scenes
+from streamvggt.app.status import RunSettings
 from streamvggt.export import PointFilter, Result
 from streamvggt.stream.frames import load_frames
 

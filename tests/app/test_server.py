@@ -22,8 +22,8 @@ from starlette.testclient import TestClient
 from streamvggt.app import server
 from streamvggt.app.door import Door
 from streamvggt.app.hosts import Hosts
-from streamvggt.app.scene import RunSettings
 from streamvggt.app.server import scene_routes
+from streamvggt.app.status import RunSettings
 from streamvggt.app.visitors import COOKIE
 from streamvggt.export import Result
 from streamvggt.stream.frames import load_frames

@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from streamvggt.app import serving
-from streamvggt.app.gradio_app import Page, PageOptions
+from streamvggt.app.page import Page, PageOptions
 from streamvggt.app.serving import Server
 from streamvggt.app.visitors import COOKIE
 
@@ -105,6 +105,7 @@ def test_only_uploaded_files_become_scenes(networks, scenes, photos):
         f"{scenes.uploads}/../x",
         "assets/clip.mp4",
     ]
+    outside += ["a\0b", 5000 * "a", "", ".", ".."]
     told = {page.take_files([path], REQUEST) for path in outside}
     assert len(told) == 1  # nothing tells which of them exist
     assert "upload them again" in told.pop()[2]

@@ -30,8 +30,9 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from streamvggt.app.packet import SCENE_POINTS, assemble, shortened
-from streamvggt.app.scene import Scene, Status
+from streamvggt.app.scene import Scene
 from streamvggt.app.scenes import Scenes
+from streamvggt.app.status import Status
 from streamvggt.app.visitors import visitor_of
 from streamvggt.export import PointFilter
 from streamvggt.export.result import Source

@@ -13,10 +13,11 @@ from starlette.applications import Starlette
 from streamvggt.app.door import Door
 from streamvggt.app.hosts import Hosts
 from streamvggt.app.networks import Networks
-from streamvggt.app.scene import RunSettings, Scene
+from streamvggt.app.scene import Scene
 from streamvggt.app.scenes import NO_OWNER, Scenes
 from streamvggt.app.server import scene_routes
 from streamvggt.app.serving import Server
+from streamvggt.app.status import RunSettings
 from streamvggt.stream.frames import FrameSource
 
 

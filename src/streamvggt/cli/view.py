@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     try:
         from streamvggt.app.networks import Networks
-        from streamvggt.app.scene import RunSettings
+        from streamvggt.app.status import RunSettings
         from streamvggt.app.viewer import view
     except ImportError as error:
         raise ImportError(f"{error}: the viewer needs `pip install -r requirements_demo.txt`") from error
