@@ -14,9 +14,11 @@ ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "src"))  # so that it runs where the package is not installed, as in a Space
 
 from streamvggt import load_model  # noqa: E402
-from streamvggt.app.gradio_app import PageOptions, build_page, serve  # noqa: E402
+from streamvggt.app.gradio_app import build_page  # noqa: E402
 from streamvggt.app.networks import Networks  # noqa: E402
+from streamvggt.app.page import PageOptions  # noqa: E402
 from streamvggt.app.scenes import Scenes  # noqa: E402
+from streamvggt.app.site import Site  # noqa: E402
 from streamvggt.model.device import choose_device, choose_dtype, limit_threads  # noqa: E402
 
 MENU = {
@@ -36,8 +38,17 @@ def main() -> None:
     parser.add_argument(
         "--weights", action="append", default=[], metavar="NAME", help="more weights for the menu, in front; repeatable"
     )
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="host name to answer to; repeatable"
+    )
+    parser.add_argument(
+        "--any-weights", action="store_true", help="let visitors type any path or Hub id; only for trusted visitors"
+    )
     parser.add_argument("--max-frames", type=int, default=300, help="of a run, at most (default: 300)")
     parser.add_argument("--device", default="auto", help="cuda, mps, cpu (default: the best there is)")
+    parser.add_argument("--max-minutes", type=float, default=60, help="of a run, at most (default: 60)")
+    parser.add_argument("--at-once", type=int, default=4, help="visitors who share the network (default: 4)")
+    parser.add_argument("--stream-gb", type=float, default=16, help="memory of one run, at most (default: 16)")
     parser.add_argument("--queue", type=int, default=8, help="visitors that may wait (default: 8)")
     parser.add_argument("--keep", type=float, default=60, metavar="MINUTES", help="until unused data is removed (60)")
     parser.add_argument("--disk", type=float, default=20, metavar="GB", help="for uploads and results, at most (20)")
@@ -50,18 +61,34 @@ def main() -> None:
     # As Gradio does where an option is not given; a Space sets them.
     host = arguments.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
     share = arguments.share or os.environ.get("GRADIO_SHARE", "").lower() == "true"
-    is_private = not share and host in ("127.0.0.1", "localhost")
-    networks = Networks({**{name: name for name in arguments.weights}, **MENU}, load, any_name=is_private)
-    options = PageOptions(max_frames=arguments.max_frames, queue_size=arguments.queue, examples=EXAMPLES)
-    scenes = Scenes(keep_seconds=60 * arguments.keep, most_bytes=int(1e9 * arguments.disk))
-    serve(
-        build_page(networks, scenes, options),
-        scenes,
-        options,
-        host=host,
-        port=arguments.port,
-        share=share,
+    hosts = [*arguments.allow_host, *filter(None, [os.environ.get("SPACE_HOST")])]
+    port = arguments.port or int(os.environ.get("GRADIO_SERVER_PORT", 0)) or None
+    networks = Networks(
+        {**{name: name for name in arguments.weights}, **MENU},
+        load,
+        any_name=arguments.any_weights,
+        stream_bytes=int(1e9 * arguments.stream_gb),
     )
+    options = PageOptions(
+        max_frames=arguments.max_frames,
+        max_seconds=60 * arguments.max_minutes,
+        queue_size=arguments.queue,
+        at_once=arguments.at_once,
+        examples=EXAMPLES,
+    )
+    scenes = Scenes(keep_seconds=60 * arguments.keep, most_bytes=int(1e9 * arguments.disk))
+    try:
+        site = Site(build_page(networks, scenes, options), scenes, options, host=host, port=port, allow_hosts=hosts)
+    except (OSError, ValueError) as error:
+        scenes.close()
+        sys.exit(f"demo_gradio.py: {error}")
+    try:
+        print(f"The page is at {site.address} (Ctrl-C ends it)", flush=True)
+        if share:
+            print(f"and at {site.share()}", flush=True)
+        site.wait()
+    finally:
+        site.close()
 
 
 if __name__ == "__main__":

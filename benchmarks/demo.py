@@ -33,12 +33,14 @@ from starlette.applications import Starlette
 from tqdm import trange
 
 from streamvggt import VGGT, StreamSession, Window, load_frames, load_model
-from streamvggt.app.gradio_app import PageOptions, build_page, serve
+from streamvggt.app.gradio_app import build_page
 from streamvggt.app.networks import Networks
 from streamvggt.app.packet import pack, updated_ranges
+from streamvggt.app.page import PageOptions
 from streamvggt.app.scene import Scene
 from streamvggt.app.scenes import NO_OWNER, Scenes
 from streamvggt.app.server import scene_routes
+from streamvggt.app.site import Site
 from streamvggt.export.result import ResultFrame
 
 CLIP = Path(__file__).parents[1] / "assets" / "clip.mp4"
@@ -146,12 +148,11 @@ def count_network_time() -> None:
 def page_of(model: VGGT, num_frames: int):
     scenes = Scenes()
     options = PageOptions(max_frames=num_frames, examples={"Example": CLIP})
-    blocks = build_page(Networks({"network": "network"}, lambda name: model), scenes, options)
+    site = Site(build_page(Networks({"network": "network"}, lambda name: model), scenes, options), scenes, options)
     try:
-        yield serve(blocks, scenes, options, block=False)
+        yield site.address
     finally:
-        blocks.close()
-        scenes.close()
+        site.close()
 
 
 def bare(model: VGGT, num_frames: int) -> tuple[float, float]:

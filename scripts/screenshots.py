@@ -14,9 +14,11 @@ from PIL import Image
 from playwright.sync_api import Browser, Frame, Page, sync_playwright
 
 from streamvggt import load_model
-from streamvggt.app.gradio_app import PageOptions, build_page, serve
+from streamvggt.app.gradio_app import build_page
 from streamvggt.app.networks import Networks
+from streamvggt.app.page import PageOptions
 from streamvggt.app.scenes import Scenes
+from streamvggt.app.site import Site
 
 CLIP = Path(__file__).parents[1] / "assets" / "clip.mp4"
 CHROMIUM_FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
@@ -36,7 +38,8 @@ def main() -> None:
     scenes = Scenes()
     options = PageOptions(examples={"Example: a walk through a made-up world": CLIP})
     blocks = build_page(networks, scenes, options)
-    address = serve(blocks, scenes, options, block=False)
+    site = Site(blocks, scenes, options)
+    address = site.address
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=shutil.which(arguments.chromium), args=CHROMIUM_FLAGS)
@@ -51,8 +54,7 @@ def main() -> None:
             page.evaluate("document.querySelector('#viewer').scrollIntoView()")
             keep(page, arguments.out / "demo-phone.jpg", width=390)
     finally:
-        blocks.close()
-        scenes.close()
+        site.close()
 
 
 # The camera moves up and to the side and looks at the middle of the scene.

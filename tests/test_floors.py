@@ -8,27 +8,31 @@ import pytest
 SRC = Path(__file__).parent.parent / "src"
 
 # Each floor may import what is listed, and itself. Modules at the package's top count as floors of their own.
+FOR_ALL = {"files", "flags", "folder_lock", "names", "provenance", "words"}
 MAY_IMPORT = {
+    "files": set(),
+    "flags": set(),
+    "folder_lock": set(),
+    "names": set(),
+    "words": set(),
+    "provenance": {"words"},
     "geometry": set(),
     "layers": set(),
-    "files": set(),
-    "names": set(),
     "frame": set(),
-    "provenance": set(),
     "prediction": {"geometry"},
-    "data": {"geometry", "files"},
-    "model": {"layers", "prediction", "files"},
+    "data": {"geometry", *FOR_ALL},
+    "model": {"layers", "prediction", *FOR_ALL},
     "losses": {"prediction", "geometry"},
-    "export": {"prediction", "frame", "geometry", "files", "names"},
-    "training": {"model", "data", "losses", "prediction", "geometry", "files"},
-    "stream": {"model", "layers", "frame", "prediction", "geometry", "files", "names"},
-    "app": {"stream", "export"},
-    "evaluation": {"stream", "model", "data", "prediction", "geometry", "files", "provenance"},
-    "cli": {"stream", "export", "evaluation", "app", "model", "data", "files", "names", "provenance"},
+    "export": {"prediction", "frame", "geometry", *FOR_ALL},
+    "training": {"model", "data", "losses", "prediction", "geometry", *FOR_ALL},
+    "stream": {"model", "layers", "frame", "prediction", "geometry", *FOR_ALL},
+    "app": {"stream", "export", "prediction", "frame", *FOR_ALL},
+    "evaluation": {"stream", "model", "data", "prediction", "geometry", *FOR_ALL},
+    "cli": {"stream", "export", "evaluation", "app", "model", "data", *FOR_ALL},
     "__main__": {"cli"},
     "__init__": {"model", "stream", "prediction", "frame"},
 }
-ONLY_TORCH_AND_NUMPY = {"files", "names", "provenance", "geometry", "layers", "frame", "prediction"}
+ONLY_TORCH_AND_NUMPY = {*FOR_ALL, "geometry", "layers", "frame", "prediction"}
 KNOW_CONFIG = {Path("cli/data/preview.py")}  # shows what a training's configuration would give
 STANDARD = set(__import__("sys").stdlib_module_names)
 

@@ -1,7 +1,6 @@
 """A page with a small network, served to a headless Chromium."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -50,27 +49,21 @@ def photos(tmp_path) -> list[Path]:
     return paths
 
 
-@dataclass
-class Site:
-    """address: of the page. scenes: its scenes."""
-
-    address: str
-    scenes: Scenes
-
-
 @pytest.fixture(scope="session")
-def site(networks) -> Iterator[Site]:
+def site(networks):
     """The page, with the clip of assets/ as its example."""
     pytest.importorskip("gradio", reason="the page needs `pip install -r requirements_demo.txt`")
-    from streamvggt.app.gradio_app import PageOptions, build_page, serve
+    from streamvggt.app.gradio_app import build_page
+    from streamvggt.app.page import PageOptions
+    from streamvggt.app.site import Site
 
     scenes = Scenes()
-    options = PageOptions(max_frames=60, queue_size=1, examples={"Example: a walk": ROOT / "assets" / "clip.mp4"})
-    blocks = build_page(networks, scenes, options)
-    address = serve(blocks, scenes, options, block=False)
-    yield Site(address, scenes)
-    blocks.close()
-    scenes.close()
+    options = PageOptions(
+        max_frames=60, queue_size=1, at_once=1, examples={"Example: a walk": ROOT / "assets" / "clip.mp4"}
+    )
+    site = Site(build_page(networks, scenes, options), scenes, options)
+    yield site
+    site.close()
 
 
 @pytest.fixture(scope="session")

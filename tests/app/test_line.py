@@ -1,6 +1,7 @@
 """One visitor at a time has the network, in the order in which they came, and not too many wait."""
 
 import threading
+from contextlib import ExitStack
 
 import pytest
 
@@ -53,3 +54,22 @@ def test_who_waits_is_woken_when_the_line_moves():
         assert joined.wait(60)
     waiting.join(30)
     assert seen == [0]
+
+
+def test_those_in_front_share_the_network_if_they_want_the_same_weights():
+    line = Line(at_most=4, at_once=2)
+    wanted = ["a", "a", "b", "a"]
+    with ExitStack() as stack:
+        places = [stack.enter_context(line.join(weights)) for weights in wanted]
+        assert [place.num_before for place in places] == [0, 0, 2, 3]
+    with line.join("a", "me"), line.join("b", "you") as second, line.join("a", "they") as third:
+        assert [second.num_before, third.num_before] == [1, 2]  # nobody overtakes
+
+
+def test_one_visitor_has_few_places():
+    line = Line(at_most=8, at_once=4, per_visitor=2)
+    with ExitStack() as stack:
+        for visitor in ("me", "me", "you"):
+            stack.enter_context(line.join("a", visitor))
+        with pytest.raises(ValueError, match="You have 2 runs going already"):
+            stack.enter_context(line.join("a", "me"))

@@ -180,6 +180,20 @@ def test_stop_keeps_what_is_there(visitor, slow_network):
     assert viewer.locator("#downloads [data-kind=ply]").is_enabled()
 
 
+def test_a_page_loaded_anew_shows_the_scene_again_and_photos_are_added_to_those_chosen(visitor, photos):
+    page = visitor()
+    choose(page, photos[0])
+    page.locator("#files input[type=file]").set_input_files(photos[1:])
+    viewer_of(page).locator("#preview img").wait_for()
+    page.locator("#start").click()
+    viewer_of(page).get_by_text("Done: 3 frames").wait_for()
+    page.reload()
+    viewer_of(page).get_by_text("Done: 3 frames").wait_for()
+    wait_until(page, "viewer.cloud.frames.length === 3")
+    page.locator("#start").click()  # the page knows which scene it is
+    wait_until(page, "viewer.feed.status.run === 2 && viewer.feed.hasAll")
+
+
 def test_two_visitors_stay_apart(visitor, photos):
     first, second = visitor(), visitor()
     choose(first, *photos[:2])
@@ -206,13 +220,13 @@ def test_one_has_the_network_one_waits_and_the_next_is_told_that_the_line_is_ful
         return unheld(self, *arguments, **options)
 
     monkeypatch.setattr(kind, "forward", forward)
-    monkeypatch.setattr("streamvggt.app.gradio_app.TELL_WAITING_EVERY", 0.2)
+    monkeypatch.setattr("streamvggt.app.page.TELL_WAITING_EVERY", 0.2)
     first, second, third = visitor(), visitor(), visitor()
     for page in (first, second, third):
         choose(page, *photos)
     try:
         first.locator("#start").click()
-        viewer_of(first).get_by_text("Frame 0 of 3").wait_for()
+        viewer_of(first).get_by_text("Loading the weights small and the first frame").wait_for()
         second.locator("#start").click()
         second.get_by_text("One other visitor is before you.").wait_for()
         viewer_of(second).get_by_text("Waiting for the network").wait_for()
@@ -249,8 +263,8 @@ def test_missing_weights_are_told_on_the_page(visitor, photos):
     page.locator("#weights input").click()
     page.get_by_role("option", name="missing").click()
     page.locator("#start").click()
-    page.locator("#notice").get_by_text("no weights at 'nowhere'").wait_for()
-    viewer_of(page).get_by_text("no weights at 'nowhere'").wait_for()
+    page.locator("#notice").get_by_text("The weights 'missing' cannot be loaded").wait_for()
+    viewer_of(page).get_by_text("The weights 'missing' cannot be loaded").wait_for()
 
 
 def test_the_visitors_camera(visitor):
@@ -286,6 +300,16 @@ def test_on_a_phone_in_the_dark(visitor):
     assert frame.evaluate("document.documentElement.dataset.theme") == "dark"
     assert frame.evaluate("document.body.scrollWidth <= innerWidth && document.body.scrollHeight <= innerHeight + 8")
     keep_screenshot(page, "phone")
+    viewer_of(page).locator("#depth").tap()
+    viewer_of(page).get_by_text(re.compile(r"Pixel .* depth [\d.]+")).wait_for()
+
+
+def test_on_a_phone_the_camera_brings_the_viewer_into_sight(visitor):
+    page = visitor(viewport={"width": 390, "height": 500}, has_touch=True, is_mobile=True, permissions=["camera"])
+    page.get_by_role("tab", name="Camera").tap()
+    page.locator("#start-camera").tap()
+    page.wait_for_function("() => document.querySelector('#viewer').getBoundingClientRect().top < 100")
+    viewer_of(page).get_by_text(re.compile(r"^Frame \d+ of 60|^Done")).wait_for()
 
 
 def test_gradios_queue_still_rests_as_long_as_the_page_tells_it():

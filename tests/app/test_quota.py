@@ -5,15 +5,17 @@ import pytest
 pytest.importorskip("starlette", reason="the server needs `pip install -r requirements_demo.txt`")
 
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from streamvggt.app import quota
+from streamvggt.app.bodies import FORM_BYTES, UPLOAD
+from streamvggt.app.door import Door
+from streamvggt.app.hosts import Hosts
 from streamvggt.app.quota import UploadQuota
-from streamvggt.app.server import COOKIE
+from streamvggt.app.visitors import COOKIE
 
 
 @pytest.fixture
@@ -21,13 +23,13 @@ def application(scenes):
     async def upload(request: Request) -> PlainTextResponse:
         return PlainTextResponse(str(len(await request.body())))
 
-    routes = [Route("/gradio_api/upload", upload, methods=["POST"])]
-    return Starlette(routes=routes, middleware=[Middleware(UploadQuota, scenes=scenes, visitor_bytes=100)])
+    application = Starlette(routes=[Route(UPLOAD, upload, methods=["POST"])])
+    return Door(application, Hosts("testserver"), UploadQuota(scenes, upload_bytes=200, visitor_bytes=100))
 
 
-def upload(application, visitor: str, content: bytes):
-    client = TestClient(application, cookies={COOKIE: visitor})
-    return client.post("/gradio_api/upload", content=content, headers={"content-type": "multipart/form-data"})
+def upload(application, visitor: str, content):
+    client = TestClient(application, cookies={COOKIE: visitor[0] * 32})
+    return client.post(UPLOAD, content=content, headers={"content-type": "multipart/form-data"})
 
 
 def test_a_visitor_uploads_so_much_and_others_as_well(application):
@@ -59,13 +61,8 @@ def test_all_together_have_so_much_room(application, scenes):
         scenes.new("me", "live")
 
 
-def test_an_upload_of_unknown_length_is_refused(application):
-    answer = TestClient(application).post("/gradio_api/upload", content=iter([bytes(10)]))
-    assert answer.status_code == 411
-
-
-def test_other_messages_are_small(application, monkeypatch):
-    client = TestClient(application)
-    assert client.post("/gradio_api/upload", content=bytes(200)).text == "200"
-    monkeypatch.setattr(quota, "MESSAGE_BYTES", 200)
-    assert client.post("/gradio_api/upload", content=bytes(201)).status_code == 413
+def test_an_upload_of_unknown_length_takes_the_room_of_the_largest(application, scenes):
+    assert upload(application, "me", iter([bytes(10)])).status_code == 413
+    application.quota.visitor_bytes = 200 + FORM_BYTES
+    assert upload(application, "me", iter([bytes(10)])).text == "10"
+    assert upload(application, "me", bytes(200 + FORM_BYTES - 10)).status_code == 200  # only what came has counted

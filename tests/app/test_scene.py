@@ -1,7 +1,10 @@
 """A scene: run, stopped, run again, watched and exported, all from one input; and who may see it."""
 
+import os
+import threading
 import time
 import zipfile
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -16,8 +19,8 @@ from networks import TINY
 
 from streamvggt import StreamVGGT
 from streamvggt.app.networks import Networks
-from streamvggt.app.scene import RunSettings
 from streamvggt.app.scenes import NO_OWNER, Scenes
+from streamvggt.app.status import RunSettings
 from streamvggt.export import PointFilter, Result
 from streamvggt.stream.frames import load_frames
 
@@ -73,7 +76,7 @@ def test_a_scene_runs_once_at_a_time(scene, networks):
     ("settings", "why"),
     [
         (RunSettings(weights="else"), "no weights 'else' to choose; there are small, missing"),
-        (RunSettings(weights="missing"), "no weights at 'nowhere'"),
+        (RunSettings(weights="missing"), "The weights 'missing' cannot be loaded; the log says why"),
         (RunSettings(weights="small", memory="much"), "memory 'much' is unknown"),
     ],
 )
@@ -95,12 +98,12 @@ def test_points_are_followed_where_they_were_clicked(scene, networks):
     """The clip of 448×336 becomes 56×42: the middle of the picture is between its middle pixels."""
     scene.follow(np.array([[0.5, 0.5], [0.25, 0.75]]))
     finish(scene, networks=networks)
-    first = scene._tracks[0]
+    first = scene._shown.tracks[0]
     np.testing.assert_allclose([(track.x, track.y) for track in first], [(27.5, 20.5), (13.5, 31.0)], atol=1e-4)
     stored = Result(scene.result_folder)[0]
     points, _ = stored.world_points("depth")
     assert first[0].world == pytest.approx(points[20, 28])  # round() goes to the even one of 27.5's neighbours
-    assert len(scene._tracks) == 4
+    assert len(scene._shown.tracks) == 4
 
 
 def test_weights_without_a_tracker_say_so(scene):
@@ -178,14 +181,108 @@ def test_an_owner_has_few_scenes_and_all_together_have_not_too_many():
     assert not scenes.folder.exists()
 
 
+def test_nothing_is_left_of_a_scene_that_was_removed_with_a_frame_in_work(scenes, networks, monkeypatch):
+    """A third scene takes the place of the first while the network computes for it."""
+    kind = type(networks.get("small"))
+    unheld, computes, go_on = kind.forward, threading.Event(), threading.Event()
+
+    def forward(self, *arguments, **options):
+        computes.set()
+        assert go_on.wait(60)
+        return unheld(self, *arguments, **options)
+
+    monkeypatch.setattr(kind, "forward", forward)
+    scene = scenes.new("me", "video", CLIP)
+    statuses = []
+    run = threading.Thread(target=lambda: statuses.extend(scene.run(SETTINGS, networks)))
+    run.start()
+    try:
+        assert computes.wait(60)
+        kept = [scenes.new("me", "live"), scenes.new("me", "live")]
+        assert scenes.get(scene.id, "me") is None
+    finally:
+        go_on.set()
+        run.join(60)
+    assert not run.is_alive()
+    assert {path.name for path in scenes.folder.iterdir()} == {scene.id for scene in kept}
+    for use in (scene.preview, lambda: scene.packet(0, "depth"), lambda: scene.export("ply", PointFilter())):
+        with pytest.raises(ValueError, match="not there any longer"):
+            use()
+    assert "not there any longer" in list(scene.run(SETTINGS, networks))[-1].message
+    assert not scene.folder.exists()
+
+
+@pytest.mark.parametrize("why", ["weights", "memory", "input", "page closed"])
+def test_a_start_that_fails_leaves_the_finished_result_alone(scene, networks, why, monkeypatch):
+    finish(scene, networks=networks)
+    before, packet = scene.status, scene.packet(3, "depth")
+    settings = RunSettings("missing" if why == "weights" else "small", memory="much" if why == "memory" else "all")
+    if why == "input":
+        scene._open_frames = lambda **options: iter_of_nothing()
+    run = scene.run(settings, networks)
+    if why == "page closed":
+        next(run)
+        run.close()
+    else:
+        assert list(run)[-1].state == "failed"
+    assert (scene.status.run, scene.status.num_frames) == (before.run + 1, 4)
+    assert (scene.status.weights, scene.packet(3, "depth")) == (before.weights, packet)
+    assert [path.name for path in scene.folder.glob("result-*")] == [scene.result_folder.name]
+
+
+def iter_of_nothing():
+    raise ValueError("not one of the photos can be read")
+
+
+def test_a_camera_that_sends_nothing_holds_up_nobody(scenes, networks):
+    """Its run is begun and waits; that of another visitor comes to its end meanwhile."""
+    camera = scenes.new("me", "live").run(SETTINGS, networks)
+    next(camera)
+    waiting = threading.Thread(target=lambda: list(camera))
+    waiting.start()
+    other = scenes.new("you", "video", CLIP)
+    assert finish(other, networks=networks)[-1] == "finished"
+    assert waiting.is_alive()
+    scenes.close()
+    waiting.join(60)
+    assert not waiting.is_alive()
+    assert not scenes.folder.exists()
+
+
+def test_a_run_ends_after_its_time(scene, networks):
+    assert finish(scene, replace(SETTINGS, max_seconds=0.0), networks)[-1] == "finished"
+    assert scene.status.num_frames == 1
+    assert "it was ended" in scene.status.message
+
+
+def test_the_memory_of_a_stream_is_bounded(scene):
+    networks = Networks({"small": "small"}, lambda name: StreamVGGT(**TINY).eval(), stream_bytes=1)
+    assert finish(scene, networks=networks)[-1] == "failed"
+    assert (scene.status.num_frames, "no memory left" in scene.status.message) == (1, True)
+
+
+def test_a_visitor_finds_the_latest_scene_again(scenes):
+    scenes.new("me", "live")
+    latest = scenes.new("me", "live")
+    scenes.new("you", "live")
+    scenes.new(NO_OWNER, "live")
+    assert scenes.latest("me") is latest
+    assert scenes.latest("they") is None
+    assert scenes.latest(None) is None
+
+
 def test_what_nobody_looks_at_is_removed():
     scenes = Scenes(keep_seconds=60)
     old, new = scenes.new("me", "live"), scenes.new("me", "live")
     old.used = time.monotonic() - 61
+    for name, age in (("old", 61), ("new", 0)):
+        (scenes.uploads / name).mkdir(parents=True)
+        os.utime(scenes.uploads / name, (time.time() - age,) * 2)
     scenes.sweep()
     assert scenes.get(old.id, "me") is None
     assert not old.folder.exists()
     assert new.folder.exists()
+    assert [path.name for path in scenes.uploads.iterdir()] == ["new"]
     scenes.close()
 
 

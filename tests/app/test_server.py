@@ -15,14 +15,16 @@ pytest.importorskip("starlette", reason="the server needs `pip install -r requir
 from functools import partial
 
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from streamvggt.app import server
-from streamvggt.app.scene import RunSettings
-from streamvggt.app.server import COOKIE, Visitors, scene_routes
+from streamvggt.app.door import Door
+from streamvggt.app.hosts import Hosts
+from streamvggt.app.server import scene_routes
+from streamvggt.app.status import RunSettings
+from streamvggt.app.visitors import COOKIE
 from streamvggt.export import Result
 from streamvggt.stream.frames import load_frames
 
@@ -34,7 +36,7 @@ FILTER |= {"drop_white": False, "drop_black": False, "drop_sky": False}
 def application(scenes, monkeypatch):
     monkeypatch.setattr(server, "NEWS_WAIT", 0.05)
     home = Route("/", lambda request: PlainTextResponse("home"))
-    return Starlette(routes=[home, *scene_routes(scenes)], middleware=[Middleware(Visitors)])
+    return Door(Starlette(routes=[home, *scene_routes(scenes)]), Hosts("testserver"))
 
 
 @pytest.fixture
@@ -127,6 +129,23 @@ def test_the_camera_is_asked_for_the_next_picture_when_the_last_was_taken(client
     assert np.abs(Result(scene.result_folder)[0].image.astype(int) - (200, 30, 30)).max() < 6
     assert client.post(f"/scene/{scene.id}/picture", content=b"GIF89a").status_code == 400
     assert client.post(f"/scene/{scene.id}/picture", content=bytes(4_000_001)).status_code == 413
+
+
+def test_json_of_any_depth_and_any_numbers_is_refused_in_words(client, scene):
+    for body in (
+        "[" * 100_000 + "]" * 100_000,
+        "[[1e999, 0]]",
+        f"[[{'9' * 400}, 0]]",
+        "\udcff",
+        "null",
+        "",
+        "[[NaN, 0]]",
+    ):
+        for route in ("queries", "export/ply"):
+            answer = client.post(f"/scene/{scene.id}/{route}", content=body.encode("utf-8", "surrogateescape"))
+            assert answer.status_code == 400, body[:20]
+    settings = {**FILTER, "frames": [0, float("inf")]}
+    assert client.post(f"/scene/{scene.id}/export/ply", content=json.dumps(settings)).status_code == 400
 
 
 @pytest.mark.parametrize("body", ["text", {"a": 1}, [[1, 2, 3]], [[0.5, 0.5]] * 65, [["x", 0]]])

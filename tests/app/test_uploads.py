@@ -136,3 +136,21 @@ def test_photos_and_videos_are_not_one_scene(photos, tmp_path):
     for number, mixed in enumerate(([photos[0], CLIP], [CLIP, CLIP])):
         with pytest.raises(ValueError, match="photos or one video"):
             take_uploads(mixed, tmp_path / f"in{number}")
+
+
+def test_a_zip_of_absurdly_many_entries_is_refused_before_it_is_listed(tmp_path, monkeypatch):
+    archive = tmp_path / "many.zip"
+    with zipfile.ZipFile(archive, "w") as content:
+        for number in range(3000):
+            content.writestr(f"{number}.jpg", b"")
+    few = archive.read_bytes()
+    end = few.rindex(b"PK\x05\x06")
+    (tmp_path / "lies.zip").write_bytes(few[: end + 8] + struct.pack("<HH", 1, 1) + few[end + 12 :])
+    (tmp_path / "names.zip").write_bytes(few[: end + 12] + struct.pack("<I", 3_000_000) + few[end + 16 :])
+    monkeypatch.setattr(zipfile.ZipFile, "_RealGetContents", lambda self: pytest.fail("it was listed"))
+    with pytest.raises(ValueError, match=r"many.zip: expected at most 2000 entries, got 3000"):
+        unpack(archive, tmp_path / "out", UploadLimits())
+    with pytest.raises(ValueError, match=r"names.zip: expected at most"):
+        unpack(tmp_path / "names.zip", tmp_path / "out", UploadLimits())
+    with pytest.raises(ValueError, match=r"lies.zip: expected at most 100 entries"):
+        unpack(tmp_path / "lies.zip", tmp_path / "out", UploadLimits(num_photos=25))

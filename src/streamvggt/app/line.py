@@ -1,31 +1,44 @@
-"""Visitors who want the one network stand in a line: one at a time has it, in the order in which they came."""
+"""Visitors who want the network stand in a line; those in front share it, if they want the same weights.
+
+A visitor in front has the network only while a frame is computed: a camera that sends none holds up nobody.
+"""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 
 
 class Line:
     """
     Args:
         at_most: visitors that may wait.
+        at_once: visitors in front who share the network.
+        per_visitor: places of one visitor.
     """
 
-    def __init__(self, at_most: int):
+    def __init__(self, at_most: int, at_once: int = 1, per_visitor: int = 2):
         self.at_most = at_most
+        self.at_once = at_once
+        self.per_visitor = per_visitor
         self._places: list[Place] = []
         self._moved = threading.Condition()
 
     @contextmanager
-    def join(self) -> Iterator["Place"]:
+    def join(self, weights: str = "", visitor: str | None = None) -> Iterator["Place"]:
         """A place in the line, given up at the end of the block, however it ends.
 
+        Args:
+            weights: which the visitor wants; one network is in memory at a time.
+
         Raises:
-            ValueError: the line is full.
+            ValueError: the line is full, or the visitor stands in it too often.
         """
-        place = Place(self)
+        place = Place(self, weights, visitor)
         with self._moved:
-            if len(self._places) > self.at_most:
+            if visitor is not None and sum(other.visitor == visitor for other in self._places) >= self.per_visitor:
+                raise ValueError(f"You have {self.per_visitor} runs going already: stop one of them first.")
+            if len(self._places) >= self.at_once + self.at_most:
                 raise ValueError(
                     f"The line is full: {len(self._places)} others run the network or wait for it. "
                     "Try again in some minutes."
@@ -39,7 +52,10 @@ class Line:
                 self._moved.notify_all()
 
     def num_before(self, place: "Place") -> int:
-        return self._places.index(place)
+        with self._moved:
+            first = self._places[0]
+            in_front = list(takewhile(lambda other: other.weights == first.weights, self._places[: self.at_once]))
+            return 0 if place in in_front else self._places.index(place)
 
     def wait(self, seconds: float) -> None:
         """Until somebody leaves, at most so long."""
@@ -50,7 +66,9 @@ class Line:
 class Place:
     """Of one visitor in a line."""
 
-    def __init__(self, line: Line):
+    def __init__(self, line: Line, weights: str, visitor: str | None):
+        self.weights = weights
+        self.visitor = visitor
         self._line = line
 
     @property

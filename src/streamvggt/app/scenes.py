@@ -3,18 +3,20 @@
 import os
 import secrets
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from streamvggt.app.folders import TemporaryRoot
 from streamvggt.app.scene import Scene
 from streamvggt.stream.frames import FrameSource
 
 NO_OWNER = None
 """Owner of scenes that whoever knows the address may see: of the viewer on one's own machine."""
+
+CLOSE_SECONDS = 30.0  # that the end of the program waits for frames in work
 
 
 class Scenes:
@@ -38,7 +40,8 @@ class Scenes:
         self.per_owner = per_owner
         self.at_most = at_most
         self.most_bytes = most_bytes
-        self.folder = Path(tempfile.mkdtemp(prefix="streamvggt-"))  # mode 0700
+        self._root = TemporaryRoot()
+        self.folder = self._root.path
         self._scenes: dict[str, tuple[str | None, Scene]] = {}
         self._lock = threading.Lock()
 
@@ -80,6 +83,11 @@ class Scenes:
         folder.mkdir(mode=0o700)
         return folder
 
+    @property
+    def uploads(self) -> Path:
+        """Where uploads lie until they are made into scenes."""
+        return self.folder / "uploads"
+
     def num_bytes(self) -> int:
         """What all scenes and uploads take on the disk."""
         total = 0
@@ -97,21 +105,38 @@ class Scenes:
         scene.used = time.monotonic()
         return scene
 
+    def latest(self, owner: str | None) -> Scene | None:
+        """The scene a visitor began last, to be found again when the page is loaded anew."""
+        with self._lock:
+            own = [scene for whose, scene in self._scenes.values() if whose == owner and owner is not NO_OWNER]
+        return own[-1] if own else None
+
     def sweep(self) -> None:
-        """Remove scenes that nobody has looked at for long."""
+        """Remove scenes that nobody has looked at for long, and uploads that became none."""
         with self._lock:
             for _, scene in list(self._scenes.values()):
                 if time.monotonic() - scene.used > self.keep_seconds:
                     self._remove(scene)
+        for folder in self.uploads.glob("*"):
+            with suppress(FileNotFoundError):
+                if time.time() - folder.stat().st_mtime > self.keep_seconds:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def remove_all(self) -> None:
+        """Remove all scenes; waits for frames in work."""
+        with self._lock:
+            scenes = [scene for _, scene in self._scenes.values()]
+            for scene in scenes:
+                self._remove(scene)
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for scene in scenes:
+            scene.wait_removed(max(deadline - time.monotonic(), 0))
 
     def close(self) -> None:
         """Remove everything."""
-        with self._lock:
-            for _, scene in list(self._scenes.values()):
-                self._remove(scene)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.remove_all()
+        self._root.remove()
 
     def _remove(self, scene: Scene) -> None:
-        scene.stop()
         del self._scenes[scene.id]
-        shutil.rmtree(scene.folder, ignore_errors=True)
+        scene.remove()

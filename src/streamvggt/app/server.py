@@ -1,6 +1,6 @@
 """Scenes over HTTP, for their owners only.
 
-A visitor is a cookie with a random value, unreadable for scripts. A scene answers to the visitor who made it and to
+A scene answers to the visitor who made it and to
 nobody else: what is another's is not found, as if it were not there.
 
     GET  scene/ID/                 the viewer
@@ -16,10 +16,8 @@ nobody else: what is another's is not found, as if it were not there.
 
 import asyncio
 import io
-import secrets
 import struct
 import time
-from http.cookies import SimpleCookie
 from pathlib import Path
 
 import numpy as np
@@ -30,75 +28,36 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streamvggt.app.packet import SCENE_POINTS, assemble, shortened
-from streamvggt.app.scene import Scene, Status
+from streamvggt.app.scene import Scene
 from streamvggt.app.scenes import Scenes
+from streamvggt.app.status import Status
+from streamvggt.app.visitors import visitor_of
 from streamvggt.export import PointFilter
 from streamvggt.export.result import Source
 
 STATIC = Path(__file__).parent / "static"
-COOKIE = "streamvggt_visitor"
 NEWS_EVERY = 0.25  # seconds between answers while a scene runs, so that a quick network is not disturbed by each frame
 LOOK_EVERY = 0.1  # seconds between looks for news
 FIRST_LOOK_EVERY = 0.03  # the same before the first frame, for which somebody waits
 NEWS_WAIT = 10.0  # seconds until the answer is that there is nothing new
-PICTURE_BYTES = 4_000_000  # of one picture of a visitor's camera, at most
 NEWS_BYTES = 3_000_000  # of packets in one answer, about
 FILE_NAMES = {"glb": "scene.glb", "ply": "points.ply", "colmap": "colmap.zip", "tum": "trajectory.txt"}
 FILE_NAMES |= {"depth": "depth.zip", "video": "preview.mp4"}
+GONE = "This scene is not there, or no longer: reload the page."
 PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-
-
-def visitor_of(cookies: dict[str, str]) -> str | None:
-    """Who asks, by their cookies."""
-    return cookies.get(COOKIE)
-
-
-class Visitors:
-    """Middleware: gives each new visitor a cookie, and hides Gradio's way to uploaded files.
-
-    Gradio serves any uploaded file to whoever knows its path, and fetches addresses for visitors; the page needs
-    neither.
-    """
-
-    def __init__(self, app: ASGIApp):
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        path = scope["path"]
-        if "/file=" in path or path.startswith(("/gradio_api/file/", "/file/")):
-            return await JSONResponse({"detail": "Not found"}, 404)(scope, receive, send)
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        if COOKIE in SimpleCookie(headers.get("cookie", "")) or path != "/":
-            return await self.app(scope, receive, send)
-        is_https = scope["scheme"] == "https" or headers.get("x-forwarded-proto", "").startswith("https")
-
-        async def send_with_cookie(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"set-cookie", new_visitor(is_https).encode())]
-            await send(message)
-
-        await self.app(scope, receive, send_with_cookie)
-
-
-def new_visitor(is_https: bool) -> str:
-    """A cookie for the time the browser is open; behind https also inside another site's frame, as in a Space."""
-    rules = "SameSite=None; Secure; Partitioned" if is_https else "SameSite=Lax"
-    return f"{COOKIE}={secrets.token_urlsafe(24)}; Path=/; HttpOnly; {rules}"
 
 
 def scene_routes(scenes: Scenes) -> list[Route | Mount]:
     """The routes of the table above."""
     exporting = asyncio.Semaphore(1)  # an export takes a core and much memory
+    waiting: set[str] = set()  # scenes with an export in work
 
     def scene_of(request: Request) -> Scene:
         scene = scenes.get(request.path_params["id"], visitor_of(request.cookies))
         if scene is None:
-            raise HTTPException(404, "This scene is not there, or no longer: reload the page.")
+            raise HTTPException(404, GONE)
         return scene
 
     async def viewer(request: Request) -> Response:
@@ -122,7 +81,12 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
             await asyncio.sleep(NEWS_EVERY)
             status = scene.status if scene.status.run == status.run else status
         source = source if source in status.sources else "depth"
-        content = await run_in_threadpool(news_content, scene, status, have, source)
+        try:
+            content = await run_in_threadpool(news_content, scene, status, have, source)
+        except (OSError, ValueError, IndexError) as error:
+            if scenes.get(scene.id, visitor_of(request.cookies)) is scene:
+                raise
+            raise HTTPException(404, GONE) from error
         return Response(content, media_type="application/octet-stream", headers=PRIVATE)
 
     async def preview(request: Request) -> Response:
@@ -137,25 +101,27 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
         position = request.path_params["position"]
         if position >= scene.status.num_frames:
             raise HTTPException(404, "There is no such frame.")
-        values = np.stack(await run_in_threadpool(scene.depth, position)).astype("<f4")
+        try:
+            values = np.stack(await run_in_threadpool(scene.depth, position)).astype("<f4")
+        except (OSError, ValueError, IndexError) as error:  # the next run has removed the files
+            raise HTTPException(404, "There is no such frame.") from error
         return Response(values.tobytes(), media_type="application/octet-stream", headers=PRIVATE)
 
     async def queries(request: Request) -> Response:
         scene = scene_of(request)
         try:
-            scene.follow(np.array(await request.json(), np.float64).reshape(-1, 2))
-        except (ValueError, TypeError) as error:
+            points = np.array(await json_of(request), np.float64).reshape(-1, 2)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise HTTPException(400, "A list of points [x, y] was expected.") from error
+        try:
+            scene.follow(points)
+        except ValueError as error:
             raise HTTPException(400, str(error)) from error
         return JSONResponse(scene.queries.tolist(), headers=PRIVATE)
 
     async def picture(request: Request) -> Response:
         scene = scene_of(request)
-        content = b""
-        async for piece in request.stream():
-            content += piece
-            if len(content) > PICTURE_BYTES:
-                raise HTTPException(413, "The picture is too large.")
-        image = await run_in_threadpool(picture_from, content)
+        image = await run_in_threadpool(picture_from, await request.body())
         if image is None or scene.kind != "live":
             raise HTTPException(400, "A JPEG of at most 4 million pixels was expected, for a scene of a camera.")
         scene.offer(image)
@@ -172,11 +138,19 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
         scene = scene_of(request)
         kind = request.path_params["kind"]
         try:
-            filter = point_filter(await request.json())
+            filter = point_filter(await json_of(request))
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            raise HTTPException(400, f"These settings describe no export: {error}") from error
+        if scene.id in waiting:
+            raise HTTPException(429, "A file of this scene is being made already: wait for it.")
+        waiting.add(scene.id)
+        try:
             async with exporting:
                 path = await run_in_threadpool(scene.export, kind, filter)
-        except (ValueError, TypeError, KeyError) as error:
+        except ValueError as error:
             raise HTTPException(400, str(error)) from error
+        finally:
+            waiting.discard(scene.id)
         return FileResponse(path, filename=FILE_NAMES[kind], headers=PRIVATE)
 
     routes = [
@@ -213,6 +187,18 @@ def picture_from(content: bytes) -> np.ndarray | None:
             return np.asarray(image.convert("RGB")) if image.width * image.height <= 4_000_000 else None
     except Exception:  # Pillow's readers raise anything
         return None
+
+
+async def json_of(request: Request) -> object:
+    """The body as JSON.
+
+    Raises:
+        ValueError: it is none, or nested too deeply.
+    """
+    try:
+        return await request.json()
+    except RecursionError as error:
+        raise ValueError("the JSON is nested too deeply") from error
 
 
 def number(request: Request, name: str) -> int:

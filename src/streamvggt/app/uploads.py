@@ -15,6 +15,8 @@ import av
 from natsort import natsorted
 from PIL import Image
 
+from streamvggt.app.zips import check_directory
+
 IMAGE_SUFFIXES = {
     "JPEG": ".jpg",
     "MPO": ".jpg",
@@ -105,6 +107,7 @@ def unpack(archive: Path, folder: Path, limits: UploadLimits) -> list[tuple[str,
     Raises:
         ValueError: the archive is damaged, locked, too large when unpacked, or has paths that lead out of it.
     """
+    check_directory(archive, 4 * limits.num_photos)
     photos = []
     folder.mkdir(parents=True)
     left = limits.total_bytes

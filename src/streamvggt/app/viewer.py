@@ -4,16 +4,20 @@ import signal
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import cv2
-import uvicorn
 from starlette.applications import Starlette
 
+from streamvggt.app.door import Door
+from streamvggt.app.hosts import Hosts
 from streamvggt.app.networks import Networks
-from streamvggt.app.scene import RunSettings, Scene
+from streamvggt.app.scene import Scene
 from streamvggt.app.scenes import NO_OWNER, Scenes
 from streamvggt.app.server import scene_routes
+from streamvggt.app.serving import Server
+from streamvggt.app.status import RunSettings
 from streamvggt.stream.frames import FrameSource
 
 
@@ -26,6 +30,7 @@ def view(
     host: str = "127.0.0.1",
     port: int = 7870,
     open_browser: bool = True,
+    allow_hosts: Sequence[str] = (),
 ) -> None:
     """Run the network over the frames and show the scene in a browser until Ctrl-C (or SIGTERM).
 
@@ -34,27 +39,24 @@ def view(
     Args:
         open_frames: as of `Scene`.
         port: 0: any free one.
+        allow_hosts: as of `Hosts`.
     """
     scenes = Scenes()
     scene = scenes.new(NO_OWNER, kind, open_frames)
-    run = threading.Thread(target=run_through, args=(scene, settings, networks))
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list | None = None) -> None:
-            await super().startup(sockets)
-            if not self.started:
-                return
-            bound = self.servers[0].sockets[0].getsockname()[1]
-            address = f"http://{host}:{bound}/scene/{scene.id}/?expect-run"
-            print(f"The viewer is at {address} (Ctrl-C ends it)", flush=True)
-            run.start()
-            if open_browser:
-                webbrowser.open(address)
-
+    door = Door(Starlette(routes=scene_routes(scenes)), Hosts(host, allow_hosts))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # instead of dying at once, with the files left behind
     cv2.setNumThreads(1)  # small pictures gain nothing from threads that wait for each other
+    run = threading.Thread(target=run_through, args=(scene, settings, networks))
     try:
-        Server(uvicorn.Config(Starlette(routes=scene_routes(scenes)), host=host, port=port, log_level="warning")).run()
+        server = Server(door, host, port)
+        server.start()
+        address = f"{server.address}scene/{scene.id}/?expect-run"
+        print(f"The viewer is at {address} (Ctrl-C ends it)", flush=True)
+        run.start()
+        if open_browser:
+            webbrowser.open(address)
+        with suppress(KeyboardInterrupt):
+            server.wait()
     finally:
         scene.stop()
         if run.is_alive():

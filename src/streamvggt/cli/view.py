@@ -28,13 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="cuda, mps, cpu (default: the best there is)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
     parser.add_argument("--port", type=whole(0, 65_535), default=7870, help="(default: 7870)")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="host name to answer to; repeatable"
+    )
     parser.add_argument("--no-browser", action="store_true", help="do not open one")
 
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     try:
         from streamvggt.app.networks import Networks
-        from streamvggt.app.scene import RunSettings
+        from streamvggt.app.status import RunSettings
         from streamvggt.app.viewer import view
     except ImportError as error:
         raise ImportError(f"{error}: the viewer needs `pip install -r requirements_demo.txt`") from error
@@ -61,5 +64,6 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
         host=arguments.host,
         port=arguments.port,
         open_browser=not arguments.no_browser,
+        allow_hosts=arguments.allow_host,
     )
     return 0

@@ -102,9 +102,9 @@ async function feedPictures() {
 function sentence({ state, num_frames, expected, fps, seconds_left, memory_mb, weights, kind }) {
   const count = `${num_frames} ${num_frames === 1 ? "frame" : "frames"}`;
   const speed = fps ? ` · ${fps < 1 ? fps.toFixed(2) : fps.toFixed(1)} frames/s` : "";
+  if (state === "loading") return `Loading the weights ${weights} and the first frame …`;
   if (feed.wantedRun > status.run) return WAITING;
   if (state === "ready") return kind === "live" ? "Waiting for the camera …" : "Ready. Press Start.";
-  if (state === "loading") return `Loading the weights ${weights} …`;
   if (state === "running") {
     const left = seconds_left > 0.5 ? ` · ${duration(seconds_left)} left` : "";
     return `Frame ${num_frames}${expected ? ` of ${expected}` : ""}${speed}${left} · memory ${Math.round(memory_mb)} MB · ${weights}`;
@@ -289,23 +289,26 @@ async function depthMap(where) {
   return depths.get(where);
 }
 
+async function readPixel(event) {
+  const frame = frames[position];
+  if (!frame) return;
+  const box = event.target.getBoundingClientRect();
+  const [height, width] = frame.image_size;
+  const x = Math.floor(((event.clientX - box.left) / box.width) * width);
+  const y = Math.floor(((event.clientY - box.top) / box.height) * height);
+  const values = await depthMap(position);
+  const depth = values?.[y * width + x];
+  read(
+    depth > 0
+      ? `Pixel (${x}, ${y}) · depth ${number(depth)} · confidence ${number(values[height * width + y * width + x])}`
+      : `Pixel (${x}, ${y}) · no depth here`,
+  );
+}
+
 for (const id of ["image", "depth", "confidence"]) {
-  at(id).addEventListener("pointermove", async (event) => {
-    const frame = frames[position];
-    if (!frame) return;
-    const box = at(id).getBoundingClientRect();
-    const [height, width] = frame.image_size;
-    const x = Math.floor(((event.clientX - box.left) / box.width) * width);
-    const y = Math.floor(((event.clientY - box.top) / box.height) * height);
-    const values = await depthMap(position);
-    const depth = values?.[y * width + x];
-    read(
-      depth > 0
-        ? `Pixel (${x}, ${y}) · depth ${number(depth)} · confidence ${number(values[height * width + y * width + x])}`
-        : `Pixel (${x}, ${y}) · no depth here`,
-    );
-  });
-  at(id).addEventListener("pointerleave", () => read(""));
+  at(id).addEventListener("pointermove", readPixel);
+  at(id).addEventListener("click", readPixel); // a tap moves nothing
+  at(id).addEventListener("pointerleave", (event) => event.pointerType === "mouse" && read(""));
 }
 
 // Points to follow

@@ -1,0 +1,87 @@
+"""Request bodies: bounded by route, whatever their headers announce, and received within a bounded time."""
+
+import asyncio
+import re
+import time
+
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive
+
+UPLOAD = "/gradio_api/upload"
+FORM_BYTES = 1_000_000  # around the files of an upload: part headers and boundaries
+OTHER_BYTES = 64_000  # of every route that is not in the table
+BODY_BYTES = {
+    r"/gradio_api/(cancel|reset)/?": 4_000,
+    r"/scene/[^/]+/queries": 1_000_000,
+    r"/scene/[^/]+/stop": 1_000,
+    r"/scene/[^/]+/export/[^/]+": 1_000_000,
+    r"/scene/[^/]+/picture": 4_000_000,
+}
+"""Largest body per route in bytes. Bodies of these routes are held in memory; uploads go to the disk as they come."""
+
+BODY_GRACE = 20.0  # seconds a body may take, whatever its size
+BODY_RATE = 20_000  # bytes per second that a body must bring after that
+
+
+def most_bytes(path: str, upload_bytes: int) -> int:
+    """Return the largest body that a route takes."""
+    if path == UPLOAD:
+        return upload_bytes + FORM_BYTES
+    return next((most for route, most in BODY_BYTES.items() if re.fullmatch(route, path)), OTHER_BYTES)
+
+
+def too_large(most: int) -> HTTPException:
+    return HTTPException(413, f"Request body: expected at most {most} bytes, got more. Send less.")
+
+
+class BoundedBody:
+    """`receive` of an ASGI request that stops at a size and does not wait for ever.
+
+    num_bytes: received so far.
+    """
+
+    def __init__(self, receive: Receive, most: int):
+        self.most = most
+        self.num_bytes = 0
+        self._receive = receive
+        self._begun = time.monotonic()
+        self._is_whole = False
+
+    async def __call__(self) -> Message:
+        """Return the next message.
+
+        Raises:
+            HTTPException: 413 if the body is larger than `most`, 408 if it comes too slowly.
+        """
+        if self._is_whole:
+            return await self._receive()  # for the end of the connection
+        deadline = self._begun + BODY_GRACE + self.num_bytes / BODY_RATE
+        try:
+            message = await asyncio.wait_for(self._receive(), deadline - time.monotonic())
+        except TimeoutError as error:
+            raise HTTPException(408, "Request body: it comes too slowly. Try again.") from error
+        self.num_bytes += len(message.get("body", b""))
+        if self.num_bytes > self.most:
+            raise too_large(self.most)
+        self._is_whole = not message.get("more_body", False)
+        return message
+
+    async def whole(self) -> Receive:
+        """Receive everything; the result hands it on as one message.
+
+        Raises:
+            HTTPException: As of calling.
+        """
+        pieces, more = [], True
+        while more:
+            message = await self()
+            if message["type"] == "http.disconnect":
+                raise HTTPException(400, "The connection ended inside the request.")
+            pieces.append(message.get("body", b""))
+            more = message.get("more_body", False)
+        kept: list[Message] = [{"type": "http.request", "body": b"".join(pieces), "more_body": False}]
+
+        async def receive() -> Message:
+            return kept.pop() if kept else await self._receive()
+
+        return receive

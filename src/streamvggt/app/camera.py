@@ -1,0 +1,45 @@
+"""The visitor's own camera as a source of frames."""
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from streamvggt.stream.frames import FrameSource, frame_from_array
+from streamvggt.stream.source import Options
+
+NO_PICTURE = 10.0  # seconds without one after which a visitor's camera counts as gone
+FIRST_PICTURE = 30.0  # the same before the first, for which the visitor is asked
+
+
+class BrowserCamera(FrameSource):
+    """Pictures that a visitor's browser sends, until it sends no more or `stopped` is set."""
+
+    kind = "live"
+
+    def __init__(self, pictures: "queue.Queue[np.ndarray]", stopped: threading.Event, options: Options):
+        super().__init__(options)
+        self.num_frames = options.max_frames
+        self._pictures = pictures
+        self._stopped = stopped
+
+    def __iter__(self) -> Iterator:
+        begun = last = time.monotonic()
+        shape, index = None, 0
+        while not self._stopped.is_set() and index != self.options.max_frames:
+            try:
+                picture = self._pictures.get(timeout=0.1)
+            except queue.Empty:
+                if time.monotonic() - last < (NO_PICTURE if index else FIRST_PICTURE):
+                    continue
+                if index:
+                    return
+                raise ConnectionError("No picture came from the camera: is it switched on and permitted?") from None
+            last = time.monotonic()
+            shape = shape or picture.shape
+            if picture.shape != shape:
+                raise ValueError("The camera changed its picture size, perhaps it was turned: start again.")
+            yield frame_from_array(picture, **self.options.preparation, index=index, time=last - begun)
+            index += 1

@@ -1,0 +1,67 @@
+"""What one run has made: its result folder, and packets of its frames for the browser."""
+
+import threading
+from pathlib import Path
+
+from streamvggt.app.packet import Track, pack, updated_ranges
+from streamvggt.export import Result, ResultFrame, ResultWriter
+from streamvggt.export.result import Source
+from streamvggt.export.video import ColorRanges, color_ranges
+from streamvggt.frame import Frame
+from streamvggt.prediction import Prediction
+
+
+class Made:
+    """
+    Args:
+        folder: of this run alone.
+
+    tracks: of each frame, the followed points.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.tracks: list[list[Track]] = []
+        self._ranges: ColorRanges | None = None
+
+    def add(self, writer: ResultWriter, frame: Frame, prediction: Prediction) -> None:
+        """Store the next frame."""
+        stored = writer.add(frame, prediction)
+        self.tracks.append(tracks_of(stored, prediction))
+        self._ranges = updated_ranges(self._ranges, stored)
+        self._write_packet(stored, writer.num_frames - 1, "depth")
+
+    def has_packet(self, position: int, source: Source) -> bool:
+        return self._packet_path(position, source).exists()
+
+    def packet(self, position: int, source: Source) -> bytes:
+        """What the browser gets of a frame; made when first asked for, if it is not there."""
+        if not self.has_packet(position, source):
+            self._write_packet(Result(self.folder)[position], position, source)
+        return self._packet_path(position, source).read_bytes()
+
+    def _write_packet(self, frame: ResultFrame, position: int, source: Source) -> None:
+        ranges = self._ranges or color_ranges(Result(self.folder))
+        path = self._packet_path(position, source)
+        path.parent.mkdir(exist_ok=True)
+        part = path.with_suffix(f".{threading.get_ident()}.part")
+        part.write_bytes(pack(frame, position, source, ranges, self.tracks[position]))
+        part.replace(path)
+
+    def _packet_path(self, position: int, source: Source) -> Path:
+        return self.folder / f"packets-{source}" / f"{position:06d}.bin"
+
+
+def tracks_of(frame: ResultFrame, prediction) -> list[Track]:
+    """Where the followed points are in a frame, and where in the world."""
+    if prediction.tracks is None:
+        return []
+    height, width = frame.image.shape[:2]
+    points, _ = frame.world_points("depth")
+    usable = frame.usable("depth")
+    tracks = []
+    for (x, y), visible in zip(prediction.tracks[0, 0].tolist(), prediction.visibility[0, 0].tolist(), strict=True):
+        column, row = round(x), round(y)
+        is_inside = 0 <= column < width and 0 <= row < height and usable[row, column]
+        tracks.append(Track(x, y, visible, tuple(points[row, column].tolist()) if is_inside else None))
+    return tracks

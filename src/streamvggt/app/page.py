@@ -1,0 +1,227 @@
+"""What the page's buttons do: take files, start a run, find a scene again."""
+
+import html
+import logging
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import gradio as gr
+
+from streamvggt.app.line import Line, Place
+from streamvggt.app.networks import Networks
+from streamvggt.app.scene import Scene
+from streamvggt.app.scenes import Scenes
+from streamvggt.app.status import RunSettings
+from streamvggt.app.uploads import UploadLimits, take_uploads
+from streamvggt.app.visitors import visitor_of
+from streamvggt.stream.frames import load_frames
+from streamvggt.stream.policy import DEFAULT_MEMORY
+
+MEMORIES = {
+    "recommended": DEFAULT_MEMORY,
+    "the first and the last 8 frames": "window:1,8",
+    "the first and the last 24 frames": "window:1,24",
+    "all frames": "all",
+}
+TELL_EVERY = 2.0  # seconds between signs of life of a run; a page that was closed is noticed then
+TELL_WAITING_EVERY = 5.0  # the same of a visitor who waits
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """max_frames, max_seconds: of a run, at most. examples: names and files to try.
+
+    queue_size: visitors that may wait. at_once: visitors who share the network.
+    """
+
+    max_frames: int = 300
+    max_seconds: float = 3600.0
+    queue_size: int = 8
+    at_once: int = 4
+    limits: UploadLimits = field(default_factory=UploadLimits)
+    examples: Mapping[str, Path] = field(default_factory=dict)
+
+
+class Page:
+    """What the page's buttons do."""
+
+    def __init__(self, networks: Networks, scenes: Scenes, options: PageOptions):
+        self.networks = networks
+        self.scenes = scenes
+        self.options = options
+        self.line = Line(options.queue_size, options.at_once)
+
+    def take_files(self, files: list[str] | None, request: gr.Request) -> tuple[str | None, str, str]:
+        """A scene of uploaded files: its id, the viewer, what to tell."""
+        if not files:
+            return None, empty(), ""
+        try:
+            uploads = self.scenes.uploads.resolve()
+            paths = [(uploads / file).resolve() for file in files]
+            are_uploads = all(path.is_relative_to(uploads) and path.is_file() for path in paths)
+        except (OSError, ValueError):  # no name that a file can have
+            are_uploads = False
+        if not are_uploads:
+            return None, empty(), problem("These files are not here any longer: upload them again.")
+        return self._take(paths, request)
+
+    def take_example(self, name: str, request: gr.Request) -> tuple[str | None, str, str]:
+        """A scene of the example that a button names."""
+        if name not in self.options.examples:
+            return None, empty(), problem(f"There is no example {name!r}.")
+        return self._take([self.options.examples[name]], request)
+
+    def _take(self, paths: list[Path], request: gr.Request) -> tuple[str | None, str, str]:
+        try:
+            owner = owner_of(request)
+            folder = self.scenes.new_folder()
+        except ValueError as error:
+            return None, empty(), problem(str(error))
+        try:
+            upload = take_uploads(paths, folder / "input", self.options.limits)
+            scene = self.scenes.new(owner, upload.kind, partial(load_frames, upload.path), folder)
+            scene.preview()
+        except (ValueError, OSError) as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                logger.warning("an upload could not be taken: %s", error)
+                error = "The files could not be stored or read; the log says why."
+            return None, empty(), problem(str(error))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return scene.id, viewer(scene), ""
+
+    def find_again(self, request: gr.Request) -> tuple[str | None, str, str]:
+        """The scene of a visitor whose page is loaded anew."""
+        scene = self.scenes.latest(visitor_of(request.cookies))
+        return (None, empty(), "") if scene is None else (scene.id, viewer(scene), "")
+
+    def start(
+        self,
+        scene_id: str | None,
+        weights: str,
+        memory: str,
+        fps: float,
+        max_frames: float,
+        point_head: bool,
+        request: gr.Request,
+    ) -> Iterator[str]:
+        """Run the network over the scene; the viewer shows what comes of it."""
+        owner = visitor_of(request.cookies)
+        if not scene_id or self.scenes.get(scene_id, owner) is None:
+            yield problem("Choose photos or a video first, or click the example.")
+            return
+        try:
+            settings = self.settings(weights, memory, fps, max_frames, point_head)
+            with self.line.join(self.networks.name_of(weights), owner) as place:
+                yield from told_to_wait(place)
+                scene = self.scenes.get(scene_id, owner)
+                if scene is None:
+                    yield problem("You have chosen something else meanwhile, in another window.")
+                    return
+                yield from self._run(scene, settings)
+        except ValueError as error:  # the line is full; or the scene runs already, from another window
+            yield problem(str(error))
+
+    def start_camera(
+        self,
+        weights: str,
+        memory: str,
+        fps: float,
+        max_frames: float,
+        point_head: bool,
+        request: gr.Request,
+    ) -> Iterator[tuple[str | None, str, str]]:
+        """Run the network over what the visitor's camera sends: id, viewer, what to tell."""
+        try:
+            owner = owner_of(request)
+            settings = self.settings(weights, memory, fps, max_frames, point_head)
+            with self.line.join(self.networks.name_of(weights), owner) as place:
+                for told in told_to_wait(place):
+                    yield None, empty(), told
+                scene = self.scenes.new(owner, "live")
+                show = viewer(scene, expect_run=True)
+                for told in self._run(scene, settings):
+                    yield scene.id, show, told
+        except ValueError as error:
+            yield None, empty(), problem(str(error))
+
+    def settings(self, weights: str, memory: str, fps: float, max_frames: float, point_head: bool) -> RunSettings:
+        """What the form says; `fps` 0 is every frame. Numbers are held to what the page allows.
+
+        Raises:
+            ValueError: it says what the page does not offer.
+        """
+        if memory not in MEMORIES:
+            raise ValueError(f"There is no memory {str(memory)[:60]!r} to choose; there are {', '.join(MEMORIES)}.")
+        if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in (fps, max_frames)):
+            raise ValueError("Frames per second and frames at most are numbers.")
+        return RunSettings(
+            weights=weights,
+            memory=MEMORIES[memory],
+            fps=min(max(float(fps), 0.1), 60.0) if fps else None,
+            max_frames=int(min(max(max_frames, 1), self.options.max_frames)),
+            point_head=bool(point_head),
+            max_seconds=self.options.max_seconds,
+        )
+
+    def _run(self, scene: Scene, settings: RunSettings) -> Iterator[str]:
+        steps = scene.run(settings, self.networks)
+        told = time.monotonic()
+        try:
+            yield note("Loading the weights …")
+            for _ in steps:
+                if time.monotonic() - told > TELL_EVERY:
+                    told = time.monotonic()
+                    yield note("Running: watch it grow in the viewer.")
+        finally:
+            steps.close()
+        status = scene.status
+        yield problem(status.message) if status.state == "failed" else ""
+
+
+def told_to_wait(place: Place) -> Iterator[str]:
+    """What to tell a visitor until it is their turn."""
+    while before := place.num_before:
+        yield note(f"{'One other visitor is' if before == 1 else f'{before} other visitors are'} before you.")
+        place.wait(TELL_WAITING_EVERY)
+
+
+def owner_of(request: gr.Request) -> str:
+    """Who made this request.
+
+    Raises:
+        ValueError: the browser keeps no cookies.
+    """
+    owner = visitor_of(request.cookies)
+    if owner is None:
+        raise ValueError(
+            "Your browser sent no cookie, by which the page keeps your photos apart from other people's: "
+            "allow cookies for this page and reload it."
+        )
+    return owner
+
+
+def viewer(scene: Scene, expect_run: bool = False) -> str:
+    address = f"scene/{scene.id}/{'?expect-run' if expect_run else ''}"
+    return f'<iframe title="3D viewer" src="{address}" allow="camera; fullscreen"></iframe>'
+
+
+def empty() -> str:
+    return '<div class="empty">Choose photos or a video, or click the example:<br>the scene will grow here.</div>'
+
+
+def problem(text: str) -> str:
+    return f'<div class="problem" role="alert">{html.escape(text)}</div>'
+
+
+def note(text: str) -> str:
+    return f'<div class="note">{html.escape(text)}</div>'

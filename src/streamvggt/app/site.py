@@ -1,0 +1,104 @@
+"""The page on the web: Gradio's application and the scenes' routes behind the one door."""
+
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import cv2
+import gradio as gr
+from fastapi import FastAPI
+from gradio.networking import setup_tunnel
+
+from streamvggt.app.door import Door
+from streamvggt.app.gradio_app import PageOptions, theme
+from streamvggt.app.hosts import Hosts
+from streamvggt.app.quota import UploadQuota
+from streamvggt.app.receiving import upload_route
+from streamvggt.app.scenes import Scenes
+from streamvggt.app.server import STATIC, scene_routes
+from streamvggt.app.serving import Server
+
+SWEEP_EVERY = 60.0  # seconds between looks for scenes to remove
+
+
+class Site:
+    """The page, served from a thread until it is closed.
+
+    Args:
+        blocks: As of `build_page`.
+        host: Address to listen at; the default is this machine only.
+        port: None: the first free one from 7860 on.
+        allow_hosts: As of `Hosts`.
+
+    address: Of the page.
+    """
+
+    def __init__(
+        self,
+        blocks: gr.Blocks,
+        scenes: Scenes,
+        options: PageOptions,
+        *,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        allow_hosts: Sequence[str] = (),
+    ):
+        self.scenes = scenes
+        self._blocks = blocks
+        self._hosts = Hosts(host, allow_hosts)
+        limits = options.limits
+        app = FastAPI(
+            routes=[upload_route(scenes), *scene_routes(scenes)], docs_url=None, redoc_url=None, openapi_url=None
+        )
+        gr.mount_gradio_app(
+            app,
+            blocks,
+            path="/",
+            server_name=host,
+            theme=theme(),
+            css_paths=STATIC / "page.css",
+            footer_links=[],
+            show_error=False,
+            enable_monitoring=False,
+            run_history=False,
+            ssr_mode=False,
+            app_kwargs={"docs_url": None},
+        )
+        door = Door(app, self._hosts, UploadQuota(scenes, limits.total_bytes, limits.hour_bytes))
+        cv2.setNumThreads(1)  # small pictures gain nothing from threads that wait for each other
+        self._server = Server(door, host, port)
+        self.address = self._server.address
+        blocks.server_port = self._server.port
+        self._server.start()
+        threading.Thread(target=sweep, args=(scenes,), daemon=True).start()
+
+    def share(self) -> str:
+        """Serve the page by a public gradio.live address as well; returns the address."""
+        address = setup_tunnel("127.0.0.1", self._server.port, secrets.token_urlsafe(32), None, None)
+        self._hosts.allow(urlsplit(address).netloc)
+        return address
+
+    def wait(self) -> None:
+        """Serve until Ctrl-C or SIGTERM."""
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # instead of dying at once, with the files left behind
+        try:
+            self._server.wait()
+        except KeyboardInterrupt:
+            print("The page is closed.")
+
+    def close(self) -> None:
+        """End the server and remove everything that visitors brought."""
+        self.scenes.remove_all()  # runs come to their end while their pages are still served
+        self._server.close()
+        self._blocks.close()
+        self.scenes.close()
+
+
+def sweep(scenes: Scenes) -> None:
+    while scenes.folder.exists():
+        scenes.sweep()
+        time.sleep(SWEEP_EVERY)

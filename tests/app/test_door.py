@@ -1,0 +1,197 @@
+"""What the door lets in: hosts, origins, sizes, routes, cookies. docs/security.md names these tests."""
+
+import asyncio
+
+import pytest
+
+pytest.importorskip("starlette", reason="the server needs `pip install -r requirements_demo.txt`")
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from streamvggt.app import bodies, pressure
+from streamvggt.app.bodies import BODY_BYTES, OTHER_BYTES, UPLOAD, BoundedBody, most_bytes
+from streamvggt.app.door import Door
+from streamvggt.app.hosts import Hosts
+from streamvggt.app.visitors import COOKIE, visitor_in
+
+VISITOR = "v" * 32
+JOIN = "/gradio_api/queue/join"
+
+
+async def echo(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(f"{len(await request.body())} {request.cookies.get(COOKIE)}")
+
+
+def client_of(hosts: Hosts | None = None, base_url: str = "http://localhost:7860") -> TestClient:
+    application = Starlette(routes=[Route("/{path:path}", echo, methods=["GET", "POST"])])
+    return TestClient(Door(application, hosts or Hosts("127.0.0.1")), base_url=base_url)
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:7860", "127.0.0.1:1", "[::1]:7860", "LOCALHOST"])
+def test_this_machines_names_are_served(host):
+    assert client_of().get("/", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "10.0.0.1", "", "a b", "localhost@evil", "localhost:x", "\xff"]
+)
+@pytest.mark.parametrize("name", ["host", "x-forwarded-host"])
+def test_other_names_are_not_served(host, name):
+    """A site that rebinds its DNS name to this machine still sends its own name."""
+    assert client_of().get("/", headers={name: host.encode("latin-1")}).status_code == 403
+
+
+def test_listed_hosts_are_served():
+    hosts = Hosts("0.0.0.0", ["demo.example", "lab.example:8443"])
+    for host, status in (
+        ("demo.example", 200),
+        ("demo.example:99", 200),
+        ("lab.example:8443", 200),
+        ("lab.example", 403),
+    ):
+        assert client_of(hosts).get("/", headers={"host": host}).status_code == status, host
+    with pytest.raises(ValueError, match="--allow-host: expected a host name"):
+        Hosts("127.0.0.1", ["https://demo.example"])
+
+
+def test_the_address_at_which_a_connection_arrived_is_served():
+    hosts = Hosts("0.0.0.0")
+    assert hosts.serves("192.168.1.5:7860", "192.168.1.5")
+    assert not hosts.serves("192.168.1.5:7860", "172.17.0.2")
+
+
+FOREIGN = ["http://evil.example", "null", "http://localhost:3000", "https://localhost:7860.evil.example", "", "\xff"]
+
+
+@pytest.mark.parametrize("origin", FOREIGN)
+@pytest.mark.parametrize("method_path", ["GET /", "GET /gradio_api/queue/data", "POST " + UPLOAD, "OPTIONS " + UPLOAD])
+def test_other_sites_are_refused_without_credentials(origin, method_path):
+    headers = {"origin": origin.encode("latin-1"), "access-control-request-method": "POST"}
+    answer = client_of().request(*method_path.split(), headers=headers)
+    assert answer.status_code == 403
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_the_page_itself_and_listed_origins_may_send():
+    assert client_of().post(JOIN, headers={"origin": "http://localhost:7860"}).status_code == 200
+    listed = Hosts("127.0.0.1", ["demo.example"])  # a proxy that sends its own name as Host
+    for origin, status in (
+        ("https://demo.example", 200),
+        ("https://demo.example:444", 403),
+        ("http://evil.example", 403),
+    ):
+        assert client_of(listed).post(JOIN, headers={"origin": origin}).status_code == status, origin
+
+
+def test_pictures_and_scripts_of_other_sites_are_refused():
+    """Browsers send no Origin with them."""
+    foreign = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
+    assert client_of().get("/scene/x/preview", headers=foreign).status_code == 403
+    assert client_of().get("/", headers={**foreign, "sec-fetch-mode": "navigate"}).status_code == 200
+
+
+def test_there_are_no_websockets():
+    sent = []
+
+    async def connect() -> None:
+        async def receive():
+            return {"type": "websocket.connect"}
+
+        async def send(message):
+            sent.append(message)
+
+        await client_of().app({"type": "websocket", "path": "/", "headers": []}, receive, send)
+
+    asyncio.run(connect())
+    assert [message["type"] for message in sent] == ["websocket.close"]
+
+
+ROUTES = {JOIN: OTHER_BYTES, "/gradio_api/run/x": OTHER_BYTES, "/nowhere": OTHER_BYTES, "/gradio_api/cancel": 4000}
+ROUTES |= {
+    "/scene/x/queries": 1_000_000,
+    "/scene/x/picture": 4_000_000,
+    "/scene/x/export/ply": 1_000_000,
+    "/scene/x/stop": 1000,
+}
+
+
+@pytest.mark.parametrize(("path", "most"), ROUTES.items())
+@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=x", "text/plain", ""])
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_every_route_bounds_its_body(path, most, kind, is_chunked):
+    assert most_bytes(path, 0) == most
+    content = iter([bytes(most), b"x"]) if is_chunked else bytes(most + 1)
+    assert client_of().post(path, content=content, headers={"content-type": kind}).status_code == 413
+    content = iter([bytes(most)]) if is_chunked else bytes(most)
+    assert client_of().post(path, content=content, headers={"content-type": kind}).status_code in (200, 404)
+    assert set(BODY_BYTES.values()) <= set(ROUTES.values())
+
+
+@pytest.mark.parametrize(
+    ("length", "status"), [("9" * 30, 413), ("-1", 400), ("1e3", 400), ("\xb2", 400), ("10000000", 413)]
+)
+def test_a_false_length_is_not_believed(length, status):
+    answer = client_of().post(JOIN, content=b"x", headers={"content-length": length.encode("latin-1")})
+    assert answer.status_code == status
+
+
+def test_a_body_that_comes_too_slowly_is_given_up(monkeypatch):
+    monkeypatch.setattr(bodies, "BODY_GRACE", 0.01)
+
+    async def never():
+        await asyncio.Event().wait()
+
+    with pytest.raises(bodies.HTTPException) as refusal:
+        asyncio.run(BoundedBody(never, 10)())
+    assert refusal.value.status_code == 408
+
+
+def test_routes_that_the_page_does_not_need_are_closed():
+    for path in (
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/proxy=http://x",
+        "/gradio_api/info",
+        "/monitoring",
+        "/docs",
+    ):
+        assert client_of().get(path).status_code == 404, path
+    for path in ("/gradio_api/run/predict", "/gradio_api/vibe-edit", "/gradio_api/process_recording", "/login"):
+        assert client_of().post(path).status_code == 404, path
+
+
+@pytest.mark.parametrize(
+    "others",
+    ["", "a=b", "a[b]=c; d", "\xe9=\xff", '"; x="', "=;=;;", f"{COOKIE}=short", "k=" + 20_000 * "v", "a=b, c=d"],
+)
+def test_odd_cookies_neither_hide_a_visitor_nor_reach_the_application(others):
+    for cookie in (f"{others}; {COOKIE}={VISITOR}", f"{COOKIE}={VISITOR}; {others}"):
+        answer = client_of().get("/", headers={"cookie": cookie.encode("latin-1")})
+        assert (answer.status_code, answer.text) == (200, f"0 {VISITOR}")
+        assert "set-cookie" not in answer.headers
+    alone = client_of().get("/", headers={"cookie": others.encode("latin-1")})
+    assert (alone.status_code, alone.text) == (200, "0 None")
+    assert COOKIE in alone.headers["set-cookie"]
+
+
+def test_of_several_cookies_of_a_visitor_the_first_that_can_be_ours_counts():
+    assert visitor_in([f"{COOKIE}=x; {COOKIE}={VISITOR}", f"{COOKIE}={'w' * 32}"]) == VISITOR
+    assert visitor_in([f"{COOKIE}={'é' * 32}"]) is None
+
+
+def test_a_visitor_and_an_address_have_so_many_requests(monkeypatch):
+    count = pressure.Pressure()
+    with count.request("a", "me", True), count.request("a", "me", True):
+        with pytest.raises(pressure.HTTPException, match="429"), count.request("a", "me", True):
+            pass
+        with count.request("a", "you", True):
+            pass
+    with count.request("a", "me", True):
+        pass
+    assert not count._in_work
+    monkeypatch.setattr(pressure, "PERIOD_REQUESTS", 4)
+    with pytest.raises(pressure.HTTPException, match="429"), count.request("a", None, False):
+        pass
