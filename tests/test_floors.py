@@ -12,7 +12,7 @@ FOR_ALL = {"files", "flags", "folder_lock", "names", "provenance", "words"}
 MAY_IMPORT = {
     "files": set(),
     "flags": set(),
-    "folder_lock": set(),
+    "folder_lock": {"provenance"},
     "names": set(),
     "words": set(),
     "provenance": {"words"},
