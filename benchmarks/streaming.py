@@ -105,7 +105,7 @@ class Log:
 
     def add(self, **line) -> None:
         self.lines.append(line)
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     @property

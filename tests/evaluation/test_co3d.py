@@ -14,7 +14,7 @@ from streamvggt.data.synthetic.layouts import co3d_download
 from streamvggt.data.synthetic.layouts._clips import world_clips
 from streamvggt.evaluation import co3d
 from streamvggt.evaluation.readers.co3d import CATEGORIES, cameras_of, opencv_from_pytorch3d, read_annotations
-from streamvggt.evaluation.work import run_program
+from streamvggt.evaluation.work import run_program, save_arrays
 from streamvggt.geometry.camera import compose_poses
 
 GOLDEN = np.load(Path(__file__).parents[1] / "goldens" / "metrics.npz")
@@ -119,7 +119,7 @@ def with_poses(once: Path, out: Path, change: Callable[[str, torch.Tensor], torc
         arrays = dict(np.load(path))
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         said = change(name, torch.from_numpy(arrays["true_cam_from_world"]))
-        np.savez(out / f"{name}.npz", **arrays | {"cam_from_world": said.numpy()})
+        save_arrays(out / f"{name}.npz", **arrays | {"cam_from_world": said.numpy()})
     (out / "run.json").write_text((once / "run.json").read_text(encoding="utf-8"), encoding="utf-8")
     return out
 

@@ -22,7 +22,7 @@ from streamvggt.evaluation import mv_recon
 from streamvggt.evaluation.readers.neural_rgbd import NeuralRGBD
 from streamvggt.evaluation.readers.seven_scenes import SevenScenes
 from streamvggt.evaluation.recon_views import compared_part, prepare_view, view_size
-from streamvggt.evaluation.work import run_program
+from streamvggt.evaluation.work import run_program, save_arrays
 from streamvggt.geometry.camera import Cameras, compose_poses, encoding_from_cameras, invert_pose
 
 ROOT = Path(__file__).parents[2]
@@ -191,7 +191,7 @@ def with_points(once: Path, out: Path, data: Path, change) -> Path:
         world = views[0].cam_from_world
         true = torch.stack([view.points() for view in views]) @ world[:, :3].mT + world[:, 3]
         arrays = dict(np.load(path))
-        np.savez(path, **arrays | {"points": change(true).numpy()})
+        save_arrays(path, **arrays | {"points": change(true).numpy()})
     return out
 
 
@@ -239,7 +239,7 @@ def test_depth_and_cameras_of_the_truth_are_perfect_in_any_world_and_scale(data,
         cameras = Cameras(poses, torch.stack([view.intrinsics for view in views]))
         depth = 3 * torch.stack([view.depth for view in views])[..., None]
         arrays = dict(np.load(path)) | {"depth": depth.numpy()}
-        np.savez(path, **arrays | {"pose_enc": encoding_from_cameras(cameras, (42, 56)).numpy()})
+        save_arrays(path, **arrays | {"pose_enc": encoding_from_cameras(cameras, (42, 56)).numpy()})
     assert run(data, tmp_path, weights, "--use_proj", "--score_only") == 0
     # The network's principal point is the middle, the prepared views' is a tenth of a pixel beside it.
     assert means(tmp_path, "7scenes")["acc"] < 5e-3

@@ -16,7 +16,7 @@ from streamvggt.data.decode import BadData
 from streamvggt.data.registry import LAYOUTS, find
 from streamvggt.data.synthetic.layouts._clips import world_clips
 from streamvggt.evaluation import trajectory
-from streamvggt.evaluation.work import run_program
+from streamvggt.evaluation.work import run_program, save_arrays
 from streamvggt.geometry.camera import compose_poses, invert_pose
 from streamvggt.geometry.rotation import matrix_from_quaternion
 
@@ -64,7 +64,7 @@ def with_poses(once: Path, out: Path, data: Path, change) -> Path:
     shutil.copytree(once, out)
     for path in predictions(out):
         true = trajectory.SETS[path.parent.name](data).read(path.stem).cam_from_world
-        np.savez(path, **dict(np.load(path)) | {"cam_from_world": change(true).numpy()})
+        save_arrays(path, **dict(np.load(path)) | {"cam_from_world": change(true).numpy()})
     return out
 
 

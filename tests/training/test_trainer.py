@@ -310,7 +310,7 @@ def test_numbers_are_judged_at_the_door(tmp_path, planes, fresh, name, value):
 @pytest.mark.parametrize("name", ["lr", "min_lr", "clip_norm", "weight_decay"])
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
 def test_rates_are_judged_at_the_door(name, value):
-    with pytest.raises(ValueError, match=f"optimisation.{name}: expected a positive number"):
+    with pytest.raises(ValueError, match=f"optimisation.{name}: expected a finite number of the right sign"):
         Optimisation(**{"lr": 1e-3, "steps": 1, name: value})
 
 

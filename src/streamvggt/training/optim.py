@@ -42,10 +42,12 @@ class Optimisation:
     def __post_init__(self):
         if self.steps < 1 or not 0 <= self.warmup_steps <= self.steps:
             raise ValueError(f"steps={self.steps} must be positive and warmup_steps={self.warmup_steps} within it")
-        bounds = {"lr": self.lr > 0, "min_lr": self.min_lr >= 0, "clip_norm": self.clip_norm > 0}
+        bounds = {"lr": self.lr >= 0, "min_lr": self.min_lr >= 0, "clip_norm": self.clip_norm > 0}
         for name, is_right in {**bounds, "weight_decay": self.weight_decay >= 0}.items():
             if not is_right or not math.isfinite(getattr(self, name)):
-                raise ValueError(f"optimisation.{name}: expected a positive number, got {getattr(self, name)!r}")
+                raise ValueError(
+                    f"optimisation.{name}: expected a finite number of the right sign, got {getattr(self, name)!r}"
+                )
         if not 0 <= self.decay_from < 1:
             raise ValueError(f"decay_from: expected a share of the steps in [0, 1), got {self.decay_from}")
 

@@ -133,8 +133,8 @@ class Trainer:
         for name, count in counts.items():
             if not isinstance(count, int) or isinstance(count, bool) or count < 1:
                 raise ValueError(f"trainer.{name}: expected a whole number of at least 1, got {count!r}")
-        if stop_after is not None and not 0 < stop_after < float("inf"):
-            raise ValueError(f"trainer.stop_after: expected minutes above 0 or null, got {stop_after!r}")
+        if stop_after is not None and not 0 <= stop_after < float("inf"):
+            raise ValueError(f"trainer.stop_after: expected minutes, 0 or more, or null, got {stop_after!r}")
         # A batch without measured tracks leaves the track head out.
         can_leave_out = "track" in loss.heads and not supervision.always_has_queries
         self.accelerator = Accelerator(
