@@ -271,6 +271,8 @@ def test_a_damaged_state_is_named(tmp_path, planes, fresh):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"last\.pt is damaged: expected"):
             make(tmp_path, fresh(), planes())
+    with pytest.raises(ValueError, match=r"last\.pt is damaged: expected"):
+        load_model(path)
 
 
 def test_without_the_last_state_the_newest_other_one_is_taken(tmp_path, planes, fresh, capsys):

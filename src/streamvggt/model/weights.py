@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from streamvggt.files import atomic_write
+from streamvggt.files import atomic_write, check_seal, is_sealed
 from streamvggt.layers.attention import check_kernel
 from streamvggt.layers.vision_transformer import start_from_sines
 from streamvggt.model.device import laid_out
@@ -404,6 +404,8 @@ def _open_pickle(path: Path) -> _Checkpoint:
         is_zip, is_pickle = zipfile.is_zipfile(file), (file.seek(0), file.read(1))[1] == b"\x80"
     if not (is_zip or is_pickle):
         raise ValueError(f"{path} is not a PyTorch checkpoint, or is cut off")
+    if is_sealed(path):  # a state of a training here
+        check_seal(path)
     try:
         # Files from before torch 1.6 are no zip archives and cannot be mapped.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
