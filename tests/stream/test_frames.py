@@ -204,6 +204,43 @@ def test_transparency_is_white(tmp_path):
     assert np.abs(half.original.astype(int) - (244, 204, 204)).max() <= 1
 
 
+@pytest.mark.parametrize("mode", ["crop", "pad"])
+def test_pixels_of_alpha_0_are_not_valid(mode):
+    alpha = np.full((61, 99), 255, np.uint8)
+    alpha[:20], alpha[20:40, :40] = 0, 1
+    image = grey(90, 99, 61)
+    image.putalpha(Image.fromarray(alpha))
+
+    frame = prepare(image, size=56, mode=mode)
+
+    top, left, bottom, right = frame.content
+    expected = torch.zeros(frame.image.shape[1:], dtype=torch.bool)
+    for y in range(top, bottom):
+        for x in range(left, right):
+            x0, y0, _ = np.rint(frame.original_from_image @ (x, y, 1)).astype(int)
+            expected[y, x] = bool(alpha[y0, x0])
+    assert frame.valid.dtype == torch.bool and torch.equal(frame.valid, expected)
+    image.putalpha(1)
+    assert prepare(image, size=56, mode=mode).valid is None
+    assert prepare(grey(90), size=56).valid is None
+
+
+@pytest.mark.parametrize("size", [(1, 60_000), (3, 20_000), (60_000, 1)])
+@pytest.mark.parametrize("mode", ["crop", "pad"])
+def test_memory_of_a_thin_image_is_bounded_by_the_output(size, mode, monkeypatch):
+    sizes = []
+    really_resize = Image.Image.resize
+
+    def resize(self, size, *arguments, **options):
+        sizes.append(size)
+        return really_resize(self, size, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", resize)
+    frame = prepare(Image.new("RGB", size, "white"), size=518, mode=mode)
+    assert frame.image.shape[1] <= 518 and frame.image.shape[2] == 518 and (frame.image == 1).all()
+    assert sizes and all(width <= 518 and height <= 518 for width, height in sizes)
+
+
 def test_unusual_pixels_become_rgb(tmp_path):
     wide = np.linspace(0, 65535, 56 * 28).reshape(28, 56)
     Image.fromarray(wide.astype(np.uint16)).save(tmp_path / "a16.png")

@@ -60,11 +60,35 @@ class Placement:
 
     def render(self, image: Image.Image) -> Tensor:
         """The canvas with an RGB image of `original_size` on it, in [0, 1]. (3, H, W)"""
-        resized = image.resize((self.width, self.height), Image.Resampling.BICUBIC)
-        canvas = Image.new("RGB", self.canvas_size, "white")
-        canvas.paste(resized, (self.left, self.top))
-        pixels = torch.from_numpy(np.array(canvas))  # (H, W, 3)
-        return pixels.movedim(-1, 0).contiguous().float() / 255
+        pixels = self._on_canvas(image, Image.Resampling.BICUBIC, background=255)  # (H, W, 3)
+        return torch.from_numpy(pixels).movedim(-1, 0).contiguous().float() / 255
+
+    def render_mask(self, mask: np.ndarray) -> Tensor:
+        """Take a mask of the original to the canvas, by the nearest pixel; False on the padding.
+
+        Args:
+            mask: bool. (H0, W0)
+
+        Returns:
+            bool. (H, W)
+        """
+        image = Image.fromarray(mask.astype(np.uint8))
+        return torch.from_numpy(self._on_canvas(image, Image.Resampling.NEAREST, background=0) > 0)
+
+    def _on_canvas(self, image: Image.Image, kernel: Image.Resampling, background: int) -> np.ndarray:
+        """Resize only the part that the canvas shows, so that memory is bounded by the canvas. (H, W, ...)"""
+        top, left, bottom, right = self.content
+        columns, rows = (left - self.left, right - self.left), (top - self.top, bottom - self.top)  # of the resized
+        (x0, x1), (y0, y1) = (
+            [edge * original / resized for edge in edges]
+            for edges, original, resized in zip(
+                (columns, rows), self.original_size, (self.width, self.height), strict=True
+            )
+        )
+        shown = np.asarray(image.resize((right - left, bottom - top), kernel, (x0, y0, x1, y1)))
+        pixels = np.full((*self.canvas_size[::-1], *shown.shape[2:]), background, np.uint8)
+        pixels[top:bottom, left:right] = shown
+        return pixels
 
 
 def place(original_size: tuple[int, int], *, size: int = 518, patch_size: int = 14, mode: str = "crop") -> Placement:
@@ -119,7 +143,7 @@ def prepare(
         canvas_size: width and height to pad to, where a sequence has frames of different size.
         index, name, time: as in `Frame`; the name defaults to "frame_000000" with the index.
     """
-    image = upright_rgb(image)
+    image, valid = upright(image)
     placement = place(image.size, size=size, patch_size=patch_size, mode=mode)
     if canvas_size is not None:
         placement = placement.on_canvas(canvas_size)
@@ -131,6 +155,7 @@ def prepare(
         original_from_image=placement.original_from_image,
         content=placement.content,
         time=time,
+        valid=None if valid is None else placement.render_mask(valid),
     )
 
 
@@ -172,7 +197,15 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """The pixels upright, 8-bit RGB, transparency on white.
+    """The pixels upright, 8-bit RGB, transparency on white; raises like `upright`."""
+    return upright(image)[0]
+
+
+def upright(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
+    """Decode an image to upright 8-bit RGB on white, and find its pixels with content.
+
+    Returns:
+        The image, and where its alpha is above 0, bool (H0, W0); None instead if that is everywhere.
 
     Raises:
         ValueError: floating-point pixels, whose range nothing tells.
@@ -185,8 +218,10 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         raise ValueError("its pixels are floating-point numbers of unknown range; save it with 8 or 16 bit")
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
         grey = np.rint(np.asarray(image) / 257).clip(0, 255)
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB"), None
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+        valid = np.asarray(image.getchannel("A")) > 0
+        white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        return white, None if valid.all() else valid
+    return image.convert("RGB"), None
