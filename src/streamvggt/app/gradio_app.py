@@ -101,7 +101,7 @@ class Page:
         except (ValueError, OSError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             return None, empty(), problem(str(error))
-        return scene.id, viewer(scene), ""
+        return scene.id, viewer(scene), problem(f"Left out: {'; '.join(upload.left_out)}") if upload.left_out else ""
 
     def start(
         self,

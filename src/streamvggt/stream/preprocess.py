@@ -12,15 +12,15 @@ A picture is resized and laid on a white canvas. One offset says where: positive
 H×W pixels of the canvas, H0×W0 pixels of the original.
 """
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from streamvggt.frame import Frame
+from streamvggt.image_files import upright
 
 MODES = ("crop", "pad")
 
@@ -133,6 +133,7 @@ def prepare(
     patch_size: int = 14,
     mode: str = "crop",
     canvas_size: tuple[int, int] | None = None,
+    white: int = 0,
     index: int = 0,
     name: str | None = None,
     time: float | None = None,
@@ -141,9 +142,10 @@ def prepare(
 
     Args:
         canvas_size: width and height to pad to, where a sequence has frames of different size.
+        white: see `image_files.upright`.
         index, name, time: as in `Frame`; the name defaults to "frame_000000" with the index.
     """
-    image, valid = upright(image)
+    image, valid = upright(image, white)
     placement = place(image.size, size=size, patch_size=patch_size, mode=mode)
     if canvas_size is not None:
         placement = placement.on_canvas(canvas_size)
@@ -165,6 +167,7 @@ def frame_from_array(
     size: int = 518,
     patch_size: int = 14,
     mode: str = "crop",
+    canvas_size: tuple[int, int] | None = None,
     index: int = 0,
     name: str | None = None,
     time: float | None = None,
@@ -173,6 +176,7 @@ def frame_from_array(
 
     Args:
         array: RGB, not OpenCV's BGR, uint8. (H0, W0, 3)
+        canvas_size, index, name, time: as for `prepare`.
 
     Raises:
         ValueError: the array is of another type or shape.
@@ -183,45 +187,13 @@ def frame_from_array(
     if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
         raise ValueError(f"an image must have shape (height, width, 3), RGB; got {array.shape}")
     image = Image.fromarray(np.ascontiguousarray(array))
-    return prepare(image, size=size, patch_size=patch_size, mode=mode, index=index, name=name, time=time)
-
-
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height once EXIF orientation is applied, from the header of an image not yet loaded."""
-    orientation = 1
-    if image.format != "TIFF":  # Pillow turns TIFF by itself, its size included
-        with suppress(Exception):  # damaged EXIF: the picture may still be fine
-            # The base class's method: the one for PNG decodes the whole image in search of EXIF behind the pixels.
-            orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
-    return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
-
-
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """The pixels upright, 8-bit RGB, transparency on white; raises like `upright`."""
-    return upright(image)[0]
-
-
-def upright(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
-    """Decode an image to upright 8-bit RGB on white, and find its pixels with content.
-
-    Returns:
-        The image, and where its alpha is above 0, bool (H0, W0); None instead if that is everywhere.
-
-    Raises:
-        ValueError: floating-point pixels, whose range nothing tells.
-        OSError and others of Pillow: the file is damaged.
-    """
-    image.load()
-    with suppress(Exception):  # damaged EXIF
-        image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of unknown range; save it with 8 or 16 bit")
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
-        grey = np.rint(np.asarray(image) / 257).clip(0, 255)
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB"), None
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        valid = np.asarray(image.getchannel("A")) > 0
-        white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        return white, None if valid.all() else valid
-    return image.convert("RGB"), None
+    return prepare(
+        image,
+        size=size,
+        patch_size=patch_size,
+        mode=mode,
+        canvas_size=canvas_size,
+        index=index,
+        name=name,
+        time=time,
+    )
