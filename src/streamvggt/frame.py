@@ -18,8 +18,8 @@ class Frame:
         at (0, 0): [[sx, 0, ox], [0, sy, oy], [0, 0, 1]], float64; so K_original = original_from_image @ K. (3, 3)
     content: top, left, bottom, right of the part of `image` that shows the original; the rest is white padding.
     time: seconds since the start of the video or capture; None for photos.
-    valid: pixels of `image` that show something; not the fully transparent ones of the original. None: all of
-        `content`. Bool. (H, W)
+    valid: False where the image has no content because the original has alpha 0 there, and on the padding; None if the
+        original has no such pixel, so that all of `content` counts. bool (H, W)
     """
 
     image: Tensor

@@ -59,7 +59,7 @@ def test_a_zip_of_photos_is_unpacked_without_its_other_files(tmp_path):
     [
         (b"just some words, not a film", "holiday.mp4", "its content is text"),
         (b"", "empty.jpg", "it is empty"),
-        (b"\x00\x00\x00\x18ftypheic" + bytes(500), "IMG_1.HEIC", "HEIC photos cannot be read"),
+        (b"\x00\x00\x00\x18ftypheic" + bytes(500), "IMG_1.HEIC", "damaged HEIC"),
         (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "list.mp4", "its content is text"),
         (b"ffconcat version 1.0\nfile /etc/passwd\n", "concat.mkv", "its content is text"),
         (b"\x7fELF\xff\xfe" + bytes(500), "program", "of no kind that can be read"),
@@ -104,7 +104,7 @@ def test_a_zip_bomb_is_refused_by_what_it_does(tmp_path):
     assert content.count(struct.pack("<I", 3_000_000)) == 2
     bomb.write_bytes(content.replace(struct.pack("<I", 3_000_000), struct.pack("<I", 10)))
     with pytest.raises(ValueError, match=r"damaged|no photos"):
-        unpack(bomb, tmp_path / "out", UploadLimits(total_bytes=1_000_000))
+        unpack(bomb, tmp_path / "out", UploadLimits(total_bytes=1_000_000), [])
     assert sum(path.stat().st_size for path in (tmp_path / "out").rglob("*")) <= 1_000_000
 
 
@@ -149,7 +149,7 @@ def test_a_zip_of_absurdly_many_entries_is_refused_before_it_is_listed(tmp_path,
     (tmp_path / "names.zip").write_bytes(few[: end + 12] + struct.pack("<I", 3_000_000) + few[end + 16 :])
     monkeypatch.setattr(zipfile.ZipFile, "_RealGetContents", lambda self: pytest.fail("it was listed"))
     with pytest.raises(ValueError, match=r"many.zip: expected at most 2000 entries, got 3000"):
-        unpack(archive, tmp_path / "out", UploadLimits())
+        unpack(archive, tmp_path / "out", UploadLimits(), [])
     with pytest.raises(ValueError, match=r"names.zip: expected at most"):
         unpack(tmp_path / "names.zip", tmp_path / "out", UploadLimits())
     with pytest.raises(ValueError, match=r"lies.zip: expected at most 100 entries"):

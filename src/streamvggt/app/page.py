@@ -97,7 +97,8 @@ class Page:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        return scene.id, viewer(scene), ""
+        told = problem(f"Left out: {'; '.join(upload.left_out)}") if upload.left_out else ""
+        return scene.id, viewer(scene), told
 
     def find_again(self, request: gr.Request) -> tuple[str | None, str, str]:
         """The scene of a visitor whose page is loaded anew."""

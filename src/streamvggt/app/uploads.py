@@ -12,24 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import av
-from natsort import natsorted
 from PIL import Image
 
 from streamvggt.app.zips import check_directory
-
-IMAGE_SUFFIXES = {
-    "JPEG": ".jpg",
-    "MPO": ".jpg",
-    "PNG": ".png",
-    "WEBP": ".webp",
-    "AVIF": ".avif",
-    "BMP": ".bmp",
-    "TIFF": ".tif",
-    "GIF": ".gif",
-}
-"""Pillow's names of the formats that are read. Others of Pillow's start programs or are never photos."""
-
-READERS = tuple(name for name in IMAGE_SUFFIXES if name != "MPO")  # which the reader of JPEG recognises
+from streamvggt.image_files import FORMATS, image_format, open_image, unreadable_image, what_it_is
+from streamvggt.natural_order import natural_key
+from streamvggt.stream.containers import FFMPEG_FORMATS, video_suffix
+from streamvggt.stream.images import IMAGE_EXTENSIONS
 
 
 @dataclass(frozen=True)
@@ -41,16 +30,20 @@ class UploadLimits:
 
     num_photos: int = 500
     total_bytes: int = 1_000_000_000
-    pixels: int = 50_000_000
+    pixels: int = 120_000_000
     hour_bytes: int = 4_000_000_000
 
 
 @dataclass(frozen=True)
 class Upload:
-    """path: a folder of photos or a video file, for `load_frames`. kind: "images" or "video"."""
+    """path: a folder of photos or a video file, for `load_frames`. kind: "images" or "video".
+
+    left_out: of images in zip archives that cannot be read, the name and the reason.
+    """
 
     path: Path
     kind: str
+    left_out: tuple[str, ...] = ()
 
 
 def take_uploads(paths: Sequence[str | Path], folder: Path, limits: UploadLimits | None = None) -> Upload:
@@ -72,17 +65,20 @@ def take_uploads(paths: Sequence[str | Path], folder: Path, limits: UploadLimits
 
     folder.mkdir(parents=True)
     photos: list[tuple[str, Path]] = []  # name to sort by, checked file
+    left_out: list[str] = []
     videos: list[Path] = []
     for number, path in enumerate(paths):
-        if zipfile.is_zipfile(path) and _image_format(path) is None:
+        if zipfile.is_zipfile(path) and image_format(path) is None:
             unpacked = folder.with_name(f"{folder.name}-zip-{number}")
-            photos += unpack(path, unpacked, limits)
-        elif _image_format(path) is not None:
+            photos += unpack(path, unpacked, limits, left_out)
+        elif reason := unreadable_image(path):
+            raise ValueError(f"{path.name}: {reason}.")
+        elif image_format(path) is not None:
             photos.append((path.name, path))
         elif video_suffix(path) is not None:
             videos.append(path)
         else:
-            raise ValueError(f"{path.name} is neither a photo nor a video: {_what_it_is(path)}.")
+            raise ValueError(f"{path.name} is neither a photo nor a video: {what_it_is(path)}.")
     if videos and (photos or len(videos) > 1):
         raise ValueError("Choose either photos or one video: several videos, or both, are not one scene.")
     if videos:
@@ -92,17 +88,20 @@ def take_uploads(paths: Sequence[str | Path], folder: Path, limits: UploadLimits
         return Upload(target, "video")
     if len(photos) > limits.num_photos:
         raise ValueError(f"{len(photos)} photos are too many: at most {limits.num_photos} can be taken.")
-    for number, (name, path) in enumerate(natsorted(photos, key=lambda photo: photo[0])):
+    for number, (name, path) in enumerate(sorted(photos, key=lambda photo: natural_key(photo[0]))):
         check_photo(path, PurePosixPath(name).name, limits)
-        suffix = IMAGE_SUFFIXES[_image_format(path)]
+        suffix = FORMATS[image_format(path)]
         shutil.copyfile(path, folder / f"{number:04d}_{_safe_stem(name)}{suffix}")
     for unpacked in folder.parent.glob(f"{folder.name}-zip-*"):
         shutil.rmtree(unpacked)
-    return Upload(folder, "images")
+    return Upload(folder, "images", tuple(left_out))
 
 
-def unpack(archive: Path, folder: Path, limits: UploadLimits) -> list[tuple[str, Path]]:
+def unpack(archive: Path, folder: Path, limits: UploadLimits, left_out: list[str]) -> list[tuple[str, Path]]:
     """The photos of a zip, written to `folder` under numbers; names as in the archive, and where they lie.
+
+    Args:
+        left_out: gets the names of images that cannot be read, with the reason.
 
     Raises:
         ValueError: the archive is damaged, locked, too large when unpacked, or has paths that lead out of it.
@@ -124,16 +123,22 @@ def unpack(archive: Path, folder: Path, limits: UploadLimits) -> list[tuple[str,
             for number, member in enumerate(members):
                 if PurePosixPath(member.filename).name.startswith(".") or member.filename.startswith("__MACOSX/"):
                     continue
-                target = folder / f"{number:06d}"
+                name = PurePosixPath(member.filename).name
+                target = folder / f"{number:06d}{Path(name).suffix[:8]}"
                 left -= _copy_at_most(content, member, target, left, archive.name)
-                if _image_format(target) is not None:
+                reason = unreadable_image(target)
+                if reason is None and image_format(target) is not None:
                     photos.append((member.filename, target))
-                else:
-                    target.unlink()
+                    continue
+                if reason is None and Path(name).suffix.lower() in IMAGE_EXTENSIONS:
+                    reason = what_it_is(target)
+                if reason is not None:
+                    left_out.append(f"{name}: {reason}")
+                target.unlink()
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         raise ValueError(f"{archive.name} cannot be unpacked: it is damaged, or locked with a password.") from error
     if not photos:
-        raise ValueError(f"{archive.name} holds no photos.")
+        raise ValueError(f"{archive.name} holds no photos." + (f" {left_out[0]}." if left_out else ""))
     return photos
 
 
@@ -156,22 +161,10 @@ def _copy_at_most(content: zipfile.ZipFile, member: zipfile.ZipInfo, target: Pat
     return size
 
 
-def _image_format(path: Path) -> str | None:
-    """Pillow's name of an image's format, from its first bytes; None if it is no image that is read here."""
-    Image.init()  # Pillow loads its readers late, and not at all where formats are named
-    try:
-        with Image.open(path, formats=READERS) as image:
-            return image.format
-    except Image.DecompressionBombError:
-        return "PNG"  # an image, if a monstrous one: `check_photo` says so
-    except Exception:  # Pillow's readers raise anything
-        return None
-
-
 def check_photo(path: Path, name: str, limits: UploadLimits) -> None:
     """Raises ValueError if a photo's header announces too many pixels; nothing is decoded."""
     try:
-        with Image.open(path, formats=READERS) as image:
+        with open_image(path) as image:
             num_pixels = image.width * image.height
     except Image.DecompressionBombError:
         num_pixels = limits.pixels + 1
@@ -179,37 +172,12 @@ def check_photo(path: Path, name: str, limits: UploadLimits) -> None:
         raise ValueError(f"{name} has too many pixels: at most {limits.pixels / 1e6:.0f} million can be taken.")
 
 
-def video_suffix(path: Path) -> str | None:
-    """The suffix that fits the content of a video file; None if it is no container that is read here.
-
-    FFmpeg also reads playlists, which can name other files and addresses; only what begins like a container with
-    pictures inside goes to it.
-    """
-    with open(path, "rb") as file:
-        head = file.read(400)
-    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
-        return None
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-        return ".mp4"
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return ".avi"
-    if head[:1] == b"G" and head[188:189] == b"G":
-        return ".ts"
-    starts = {
-        b"\x1a\x45\xdf\xa3": ".mkv",
-        b"FLV": ".flv",
-        b"OggS": ".ogv",
-        b"\x30\x26\xb2\x75": ".wmv",
-        b"\x00\x00\x01\xba": ".mpg",
-        b"\x00\x00\x01\xb3": ".mpg",
-    }
-    return next((suffix for start, suffix in starts.items() if head.startswith(start)), None)
-
-
 def check_video(path: Path, limits: UploadLimits) -> None:
     """Raises ValueError if a file that looks like a video holds none, or one with too many pixels."""
     try:
-        with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
+        with av.open(
+            str(path), options={"protocol_whitelist": "file", "format_whitelist": FFMPEG_FORMATS}
+        ) as container:
             sizes = [(stream.width, stream.height) for stream in container.streams.video]
     except av.FFmpegError as error:
         raise ValueError(f"{path.name} looks like a video but cannot be read: it is damaged or cut short.") from error
@@ -217,20 +185,6 @@ def check_video(path: Path, limits: UploadLimits) -> None:
         raise ValueError(f"{path.name} holds no video, perhaps only sound.")
     if any(width * height > limits.pixels for width, height in sizes):
         raise ValueError(f"{path.name} has too many pixels: at most {limits.pixels / 1e6:.0f} million can be taken.")
-
-
-def _what_it_is(path: Path) -> str:
-    with open(path, "rb") as file:
-        head = file.read(512)
-    if not head:
-        return "it is empty"
-    if head[4:8] == b"ftyp":
-        return "HEIC photos cannot be read, save it as JPEG"
-    try:
-        head[:-4].decode()
-    except UnicodeDecodeError:
-        return "its content is of no kind that can be read"
-    return "its content is text"
 
 
 def _safe_stem(name: str) -> str:

@@ -29,8 +29,8 @@ from streamvggt.evaluation.readers.co3d import CATEGORIES, Frame, cameras_of, ha
 from streamvggt.evaluation.record import open_run, write_json, write_scores
 from streamvggt.evaluation.work import Outcome, load_prediction, save_arrays, work_through
 from streamvggt.flags import some_path, whole
+from streamvggt.image_files import open_image, upright_rgb
 from streamvggt.stream.frames import load_frames
-from streamvggt.stream.preprocess import upright_rgb
 
 THRESHOLDS = (30, 15, 5, 3)
 SQUARE_SIZE = 224
@@ -316,7 +316,7 @@ def load_images(paths: Sequence[Path], loader: str, size: int, patch_size: int) 
         return torch.stack([frame.image for frame in frames])
     pixels = []
     for path in paths:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             squeezed = upright_rgb(file).resize((size, size), Image.Resampling.BICUBIC)
         pixels.append(torch.from_numpy(np.array(squeezed)).movedim(-1, 0).float() / 255)
     return torch.stack(pixels)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from streamvggt.stream.preprocess import upright_rgb
+from streamvggt.image_files import open_image, upright_rgb
 
 
 def load_image(path: Path, size: int = 518, *, patch_size: int = 14, crop: bool = False) -> Tensor:
@@ -23,7 +23,7 @@ def load_image(path: Path, size: int = 518, *, patch_size: int = 14, crop: bool 
         ValueError: it cannot be read, or is too narrow for the network.
     """
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             image = upright_rgb(file)
     except FileNotFoundError:
         raise

@@ -12,8 +12,12 @@ import glob
 from collections.abc import Sequence
 from numbers import Integral
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
-from streamvggt.stream.images import IMAGE_EXTENSIONS, ImageSource, images_in_folder, images_matching, listed_images
+from streamvggt.image_files import image_format, printable, unreadable_image, what_it_is
+from streamvggt.stream.containers import video_suffix
+from streamvggt.stream.images import ImageList, ImageSource, images_in_folder, images_matching, listed_images
 from streamvggt.stream.preprocess import frame_from_array, prepare
 from streamvggt.stream.source import FrameSource, Options
 from streamvggt.stream.video import URL, VideoSource, WebcamSource
@@ -35,20 +39,21 @@ def load_frames(
     """Frames of whatever `source` is, prepared for the network and read only when asked for.
 
     Args:
-        source: a folder of images or a pattern such as "photos/*.jpg" (both in natural order), a list of images (in
-            the order given), one image, a video file, an address (rtsp, rtmp, http, https, udp, tcp) or the number
-            of a webcam.
+        source: a folder of images or a pattern such as "photos/*.jpg" (both ordered by the numbers in the names), a
+            list of images (in the order given), one image, a video file, an address (rtsp, rtmp, http, https, udp,
+            tcp, file) or the number of a webcam. Images and videos are known by their content. All pictures of an
+            animation or of a file with several pages are frames.
         size, patch_size, mode: see `preprocess.place`.
         fps: of a video or live source, the first frame at or after each tick of this clock, which starts with the
             first frame.
         stride: every n-th image or decoded frame.
         max_frames: take no more than this; an image that cannot be read counts.
-        strict: what cannot be read is an error instead of being noted in `skipped`.
+        strict: what cannot be read, or is left out of a folder, is an error instead of being noted in `skipped`.
 
     Raises:
         FileNotFoundError: there is nothing at this place.
-        ValueError: it holds neither images nor video, or an argument is wrong; while iterating: the size of a video
-            changes, nothing at all can be read, or with `strict` something cannot.
+        ValueError: it holds neither images nor video, or an argument is wrong; while iterating: nothing at all can be
+            read, or with `strict` something cannot.
         ConnectionError: a webcam or address does not answer.
     """
     options = Options(size, patch_size, mode, fps, stride, max_frames, strict)
@@ -59,16 +64,30 @@ def load_frames(
 
     if URL.match(str(source)):
         return VideoSource(str(source), options)
-    path = Path(source).expanduser()
+    path = Path(_without_file_scheme(str(source))).expanduser()
     if path.is_dir():
         return ImageSource(images_in_folder(path), options)
     if path.is_file():
-        if path.suffix.lower() in (".heic", ".heif"):  # FFmpeg would take one of its tiles for the picture
-            raise ValueError(f"{path.name}: HEIC images cannot be read; convert them to JPEG")
-        is_image = path.suffix.lower() in IMAGE_EXTENSIONS
-        return ImageSource([path], options) if is_image else VideoSource(str(path.absolute()), options)
+        return _one_file(path, options)
     if str(source).isdecimal():
         return WebcamSource(int(source), options)
     if glob.has_magic(str(path)):
         return ImageSource(images_matching(str(path)), options)
     raise FileNotFoundError(f"No folder, image, video, address or webcam at {source}")
+
+
+def _without_file_scheme(source: str) -> str:
+    """A path for "file:///home/me/my%20clip.mp4", other sources as they are."""
+    address = urlsplit(source) if source.lower().startswith("file:") else None
+    return url2pathname(address.path) if address and address.netloc in ("", "localhost") else source
+
+
+def _one_file(path: Path, options: Options) -> FrameSource:
+    """An image or video by its content."""
+    if reason := unreadable_image(path):
+        raise ValueError(f"{printable(path)}: {reason}")
+    if image_format(path):
+        return ImageSource(ImageList([path], []), options)
+    if video_suffix(path):
+        return VideoSource(str(path.absolute()), options)
+    raise ValueError(f"{printable(path)} is neither a video nor an image that can be read: {what_it_is(path)}")

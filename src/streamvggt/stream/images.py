@@ -3,107 +3,191 @@
 import glob
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import count
+from itertools import chain, count, groupby, islice
 from pathlib import Path
 
-from natsort import natsorted, ns
-from PIL import Image, UnidentifiedImageError
-
 from streamvggt.frame import Frame
+from streamvggt.image_files import (
+    image_format,
+    is_deep,
+    open_image,
+    pages_of,
+    plain_reason,
+    printable,
+    unreadable_image,
+    white_of,
+)
 from streamvggt.names import storable
-from streamvggt.stream.preprocess import place, prepare, upright_size
+from streamvggt.natural_order import natural_key, stem
+from streamvggt.stream.preprocess import place, prepare
 from streamvggt.stream.source import FrameSource, Options
 
-IMAGE_TYPES = "avif, bmp, gif, j2k, jfif, jp2, jpe, jpeg, jpg, mpo, pbm, pgm, png, pnm, ppm, tga, tif, tiff, webp"
+IMAGE_TYPES = (
+    "avif, bmp, gif, heic, heif, hif, j2k, jfif, jp2, jpe, jpeg, jpg, mpo, pbm, pgm, png, pnm, ppm, tga, tif, "
+    "tiff, webp"
+)
 VIDEO_TYPES = "3gp, avi, flv, m2ts, m4v, mkv, mov, mp4, mpeg, mpg, mts, ogv, ts, webm, wmv"
 IMAGE_EXTENSIONS = frozenset(f".{name}" for name in IMAGE_TYPES.split(", "))
 VIDEO_EXTENSIONS = frozenset(f".{name}" for name in VIDEO_TYPES.split(", "))
+NUM_WHITE = 5  # images that tell how many bits those of more than 8 use
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Image files in order, and names and reasons of image and video files beside them that are not read."""
+
+    paths: list[Path]
+    left_out: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of an image file.
+
+    page: for `Image.seek`.
+    size: upright width and height; None if the file cannot be opened.
+    is_deep: see `image_files.is_deep`.
+    """
+
+    path: Path
+    page: int
+    name: str
+    size: tuple[int, int] | None
+    is_deep: bool
 
 
 class ImageSource(FrameSource):
-    """Image files in the order given, padded with white to the largest of them."""
+    """Image files in the order given, padded with white to the largest. Each picture of a file is a frame."""
 
     kind = "images"
 
-    def __init__(self, paths: list[Path], options: Options) -> None:
+    def __init__(self, images: ImageList, options: Options) -> None:
         super().__init__(options)
         if options.fps is not None:
             raise ValueError("photos have no times for fps to choose by; use stride to take every n-th")
-        self.files = self.paths = paths
-        self.names = _unique_names(paths)
+        if options.strict and images.left_out:
+            name, reason = images.left_out[0]
+            raise ValueError(f"{name}: {reason}" + _more(len(images.left_out) - 1, "files"))
+        self.files = self.paths = images.paths
+        self.left_out = images.left_out
+
+    @cached_property
+    def _pictures(self) -> dict[int, Picture]:
+        """The pictures to read by their index, from the headers of their files; all of a run, wherever it starts."""
+        return dict(islice(enumerate(_pictures_of(self.paths)), None, self._end, self.options.stride))
 
     @property
-    def _chosen(self) -> range:
-        """Indices of the images to read; all frames of a run, wherever it starts."""
-        return range(len(self.paths))[:: self.options.stride][: self.options.max_frames]
+    def _end(self) -> int | None:
+        options = self.options
+        return None if options.max_frames is None else (options.max_frames - 1) * options.stride + 1
 
     @property
     def num_frames(self) -> int:
-        return sum(index >= self.start for index in self._chosen)
+        return sum(index >= self.start for index in self._pictures)
 
     @cached_property
     def _canvas_size(self) -> tuple[int, int] | None:
-        """The largest width and height of the chosen images, from their headers alone."""
-        sizes = []
-        for index in self._chosen:
+        """The largest width and height of the chosen pictures."""
+        sizes = {picture.size for picture in self._pictures.values() if picture.size}
+        canvases = [place(size, **self.options.preparation).canvas_size for size in sizes]
+        return tuple(map(max, zip(*canvases, strict=True))) if canvases else None
+
+    @cached_property
+    def _white(self) -> int:
+        """The value of white in images of more than 8 bits, the same for all so that brightness does not jump."""
+        deep = [picture for picture in self._pictures.values() if picture.is_deep]
+        whites = [0]
+        for picture in deep[:: max(len(deep) // NUM_WHITE, 1)]:
             try:
-                with Image.open(self.paths[index]) as image:
-                    original_size = upright_size(image)
+                with open_image(picture.path) as image:
+                    image.seek(picture.page)
+                    whites.append(white_of(image))
             except Exception:  # skipped, and explained, when its turn comes
                 continue
-            sizes.append(place(original_size, **self.options.preparation).canvas_size)
-        return tuple(map(max, zip(*sizes, strict=True))) if sizes else None
+        return max(whites)
 
     def __iter__(self) -> Iterator[Frame]:
-        self.skipped.clear()
-        indices = [index for index in self._chosen if index >= self.start]
-        for index in indices:
-            path = self.paths[index]
-            try:
-                with Image.open(path) as image:
+        self.skipped[:] = [] if self.start else self.left_out
+        chosen = [(index, picture) for index, picture in self._pictures.items() if index >= self.start]
+        num_read = 0
+        for path, group in groupby(chosen, key=lambda entry: entry[1].path):
+            for frame in self._frames_of(path, list(group)):
+                num_read += 1
+                yield frame
+        if chosen and not num_read and not self.start:  # else there were good ones before
+            name, reason = self.skipped[len(self.left_out)]
+            raise ValueError(f"none of {len(chosen)} images could be read; the first, {name}: {reason}")
+
+    def _frames_of(self, path: Path, pictures: list[tuple[int, Picture]]) -> Iterator[Frame]:
+        """Frames of one file, opened once: reaching a late picture of an animation decodes those before."""
+        try:
+            file = open_image(path)
+        except Exception as error:  # Pillow's readers raise anything, from SyntaxError to struct.error
+            for _, picture in pictures:
+                self._skip(picture, error)
+            return
+        with file:
+            for index, picture in pictures:
+                try:
+                    if picture.page:
+                        file.seek(picture.page)
                     frame = prepare(
-                        image,
+                        file,
                         **self.options.preparation,
                         canvas_size=self._canvas_size,
+                        white=self._white,
                         index=index,
-                        name=self.names[index],
+                        name=picture.name,
                     )
-            except Exception as error:  # Pillow's readers raise anything, from SyntaxError to struct.error
-                reason = _plain_reason(error)
-                if self.options.strict:
-                    raise ValueError(f"{path}: {reason}") from error
-                self.skipped.append((path.name, reason))
-                continue
-            yield frame
-        if indices and len(self.skipped) == len(indices) and not self.start:  # else there were good ones before
-            name, reason = self.skipped[0]
-            raise ValueError(f"none of {len(indices)} images could be read; the first, {name}: {reason}")
+                except Exception as error:
+                    self._skip(picture, error)
+                    continue
+                yield frame
+
+    def _skip(self, picture: Picture, error: Exception) -> None:
+        reason = plain_reason(picture.path, error)
+        name = printable(picture.path) + (f", picture {picture.page + 1}" if picture.page else "")
+        if self.options.strict:
+            raise ValueError(f"{name}: {reason}") from error
+        self.skipped.append((name, reason))
 
 
-def _plain_reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image"
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return f"too many pixels to be safe ({error})"
-    if isinstance(error, FileNotFoundError | PermissionError):
-        return f"cannot be opened ({error.strerror})"
-    return f"damaged or unsupported ({error or type(error).__name__})"
+def _pictures_of(paths: Sequence[Path]) -> Iterator[Picture]:
+    """All pictures of image files, whose headers are read as far as the pictures are taken."""
+    stems = {storable(stem(path)) for path in paths}
+    names = _Names(stems)
+    for path in paths:
+        try:
+            with open_image(path) as image:
+                deep = is_deep(image)
+                pages = pages_of(image)
+        except Exception:  # skipped, and explained, when its turn comes
+            pages, deep = {0: None}, False
+        name = names.new(storable(stem(path)))
+        if len(pages) == 1:
+            ((page, size),) = pages.items()
+            yield Picture(path, page, name, size, deep)
+            continue
+        for page, size in pages.items():
+            yield Picture(path, page, names.new(f"{name}_{page:04d}", is_stem=False), size, deep)
 
 
-def _unique_names(paths: Sequence[Path]) -> list[str]:
-    """File stems as they can be stored; a second "a" becomes "a_2", or the next number that no other file bears."""
-    stems = [storable(path.stem) for path in paths]
-    known = set(stems)
-    candidates = {stem: _numbered(stem, known) for stem in known}
-    return [next(candidates[stem]) for stem in stems]
+class _Names:
+    """Unique names: a second "a" becomes "a_2", or the next number that no file bears as its stem."""
 
+    def __init__(self, stems: set[str]) -> None:
+        self.stems = stems
+        self.candidates: dict[str, Iterator[str]] = {}
 
-def _numbered(stem: str, stems: set[str]) -> Iterator[str]:
-    yield stem
-    for number in count(2):
-        if (name := f"{stem}_{number}") not in stems:
-            yield name
+    def new(self, wanted: str, *, is_stem: bool = True) -> str:
+        if not is_stem and wanted in self.stems:
+            wanted = f"{wanted}_page"
+        if wanted not in self.candidates:
+            numbered = (f"{wanted}_{number}" for number in count(2))
+            self.candidates[wanted] = chain([wanted], (name for name in numbered if name not in self.stems))
+        return next(self.candidates[wanted])
 
 
 def _is_visible(path: Path, extensions: frozenset[str]) -> bool:
@@ -111,13 +195,38 @@ def _is_visible(path: Path, extensions: frozenset[str]) -> bool:
 
 
 def _natural(paths: Sequence[Path]) -> list[Path]:
-    return natsorted(paths, key=str, alg=ns.PATH)
+    return sorted(paths, key=natural_key)
 
 
-def images_in_folder(folder: Path) -> list[Path]:
-    images = [path for path in folder.iterdir() if _is_visible(path, IMAGE_EXTENSIONS)]
-    if images:
-        return _natural(images)
+def _sorted_out(paths: Sequence[Path]) -> ImageList:
+    """The images among files, by suffix or content, and what is left out of the other images and videos."""
+    images, left_out = [], []
+    for path in _natural(paths):
+        if path.name.startswith(".") or not path.is_file():
+            continue
+        suffix = path.suffix.lower()
+        if suffix in IMAGE_EXTENSIONS:
+            images.append(path)
+        elif suffix in VIDEO_EXTENSIONS:
+            left_out.append((printable(path), "a video; give it as the source itself"))
+        elif reason := _unreadable(path):
+            left_out.append((printable(path), reason))
+        elif image_format(path):
+            images.append(path)
+    return ImageList(images, left_out)
+
+
+def _unreadable(path: Path) -> str | None:
+    try:
+        return unreadable_image(path)
+    except OSError:  # no permission; whether it is an image is unknown
+        return None
+
+
+def images_in_folder(folder: Path) -> ImageList:
+    found = _sorted_out(list(folder.iterdir()))
+    if found.paths:
+        return found
 
     message = f"No images ({IMAGE_TYPES}) in folder {folder}"
     videos = _natural([path for path in folder.iterdir() if _is_visible(path, VIDEO_EXTENSIONS)])
@@ -128,22 +237,33 @@ def images_in_folder(folder: Path) -> list[Path]:
         message += f"; its subfolders have some, name one of them: {_few(subfolders)}"
     if videos:
         message += f"; it holds videos, name one of them: {_few(videos)}"
+    elif found.left_out:
+        message += "; {} is {}".format(*found.left_out[0]) + _more(len(found.left_out) - 1, "files")
     elif others:
         message += "; it holds " + ", ".join(f"{count} {extension}" for extension, count in others.most_common(3))
     raise ValueError(message)
 
 
-def images_matching(pattern: str) -> list[Path]:
-    paths = [Path(match) for match in glob.glob(pattern, recursive=True)]
-    images = [path for path in paths if _is_visible(path, IMAGE_EXTENSIONS)]
+def images_matching(pattern: str) -> ImageList:
+    """Images that match a pattern, in whose folders that exist as they are written brackets are plain characters."""
+    paths = [Path(match) for match in glob.glob(_with_plain_folders(pattern), recursive=True)]
+    found = _sorted_out(paths)
     if not paths:
         raise FileNotFoundError(f"No file matches {pattern}")
-    if not images:
+    if not found.paths:
         raise ValueError(f"No image ({IMAGE_TYPES}) matches {pattern}; it matches {_few(_natural(paths))}")
-    return _natural(images)
+    return found
 
 
-def listed_images(source: Sequence[str | Path]) -> list[Path]:
+def _with_plain_folders(pattern: str) -> str:
+    folder = escaped = Path()
+    for part in Path(pattern).parts:
+        folder /= part
+        escaped /= glob.escape(part) if folder.exists() else part
+    return str(escaped)
+
+
+def listed_images(source: Sequence[str | Path]) -> ImageList:
     paths = [Path(path).expanduser() for path in source]
     if not paths:
         raise ValueError("the list of images is empty")
@@ -153,8 +273,12 @@ def listed_images(source: Sequence[str | Path]) -> list[Path]:
     for path in paths:
         if not path.is_file() or path.suffix.lower() in VIDEO_EXTENSIONS:
             raise ValueError(f"a list must hold image files only; give {path} as the source itself")
-    return paths
+    return ImageList(paths, [])
 
 
 def _few(paths: Sequence[Path]) -> str:
-    return ", ".join(path.name for path in paths[:3]) + (", …" if len(paths) > 3 else "")
+    return ", ".join(printable(path) for path in paths[:3]) + (", …" if len(paths) > 3 else "")
+
+
+def _more(number: int, what: str) -> str:
+    return f" (and {number} more {what})" if number else ""

@@ -12,15 +12,15 @@ A picture is resized and laid on a white canvas. One offset says where: positive
 H×W pixels of the canvas, H0×W0 pixels of the original.
 """
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from streamvggt.frame import Frame
+from streamvggt.image_files import upright
 
 MODES = ("crop", "pad")
 
@@ -60,11 +60,35 @@ class Placement:
 
     def render(self, image: Image.Image) -> Tensor:
         """The canvas with an RGB image of `original_size` on it, in [0, 1]. (3, H, W)"""
-        resized = image.resize((self.width, self.height), Image.Resampling.BICUBIC)
-        canvas = Image.new("RGB", self.canvas_size, "white")
-        canvas.paste(resized, (self.left, self.top))
-        pixels = torch.from_numpy(np.array(canvas))  # (H, W, 3)
-        return pixels.movedim(-1, 0).contiguous().float() / 255
+        pixels = self._on_canvas(image, Image.Resampling.BICUBIC, background=255)  # (H, W, 3)
+        return torch.from_numpy(pixels).movedim(-1, 0).contiguous().float() / 255
+
+    def render_mask(self, mask: np.ndarray) -> Tensor:
+        """Take a mask of the original to the canvas, by the nearest pixel; False on the padding.
+
+        Args:
+            mask: bool. (H0, W0)
+
+        Returns:
+            bool. (H, W)
+        """
+        image = Image.fromarray(mask.astype(np.uint8))
+        return torch.from_numpy(self._on_canvas(image, Image.Resampling.NEAREST, background=0) > 0)
+
+    def _on_canvas(self, image: Image.Image, kernel: Image.Resampling, background: int) -> np.ndarray:
+        """Resize only the part that the canvas shows, so that memory is bounded by the canvas. (H, W, ...)"""
+        top, left, bottom, right = self.content
+        columns, rows = (left - self.left, right - self.left), (top - self.top, bottom - self.top)  # of the resized
+        (x0, x1), (y0, y1) = (
+            [edge * original / resized for edge in edges]
+            for edges, original, resized in zip(
+                (columns, rows), self.original_size, (self.width, self.height), strict=True
+            )
+        )
+        shown = np.asarray(image.resize((right - left, bottom - top), kernel, (x0, y0, x1, y1)))
+        pixels = np.full((*self.canvas_size[::-1], *shown.shape[2:]), background, np.uint8)
+        pixels[top:bottom, left:right] = shown
+        return pixels
 
 
 def place(original_size: tuple[int, int], *, size: int = 518, patch_size: int = 14, mode: str = "crop") -> Placement:
@@ -109,6 +133,7 @@ def prepare(
     patch_size: int = 14,
     mode: str = "crop",
     canvas_size: tuple[int, int] | None = None,
+    white: int = 0,
     index: int = 0,
     name: str | None = None,
     time: float | None = None,
@@ -117,9 +142,10 @@ def prepare(
 
     Args:
         canvas_size: width and height to pad to, where a sequence has frames of different size.
+        white: see `image_files.upright`.
         index, name, time: as in `Frame`; the name defaults to "frame_000000" with the index.
     """
-    image = upright_rgb(image)
+    image, valid = upright(image, white)
     placement = place(image.size, size=size, patch_size=patch_size, mode=mode)
     if canvas_size is not None:
         placement = placement.on_canvas(canvas_size)
@@ -131,6 +157,7 @@ def prepare(
         original_from_image=placement.original_from_image,
         content=placement.content,
         time=time,
+        valid=None if valid is None else placement.render_mask(valid),
     )
 
 
@@ -140,6 +167,7 @@ def frame_from_array(
     size: int = 518,
     patch_size: int = 14,
     mode: str = "crop",
+    canvas_size: tuple[int, int] | None = None,
     index: int = 0,
     name: str | None = None,
     time: float | None = None,
@@ -148,6 +176,7 @@ def frame_from_array(
 
     Args:
         array: RGB, not OpenCV's BGR, uint8. (H0, W0, 3)
+        canvas_size, index, name, time: as for `prepare`.
 
     Raises:
         ValueError: the array is of another type or shape.
@@ -158,35 +187,13 @@ def frame_from_array(
     if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
         raise ValueError(f"an image must have shape (height, width, 3), RGB; got {array.shape}")
     image = Image.fromarray(np.ascontiguousarray(array))
-    return prepare(image, size=size, patch_size=patch_size, mode=mode, index=index, name=name, time=time)
-
-
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height once EXIF orientation is applied, from the header of an image not yet loaded."""
-    orientation = 1
-    if image.format != "TIFF":  # Pillow turns TIFF by itself, its size included
-        with suppress(Exception):  # damaged EXIF: the picture may still be fine
-            # The base class's method: the one for PNG decodes the whole image in search of EXIF behind the pixels.
-            orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
-    return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
-
-
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """The pixels upright, 8-bit RGB, transparency on white.
-
-    Raises:
-        ValueError: floating-point pixels, whose range nothing tells.
-        OSError and others of Pillow: the file is damaged.
-    """
-    image.load()
-    with suppress(Exception):  # damaged EXIF
-        image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of unknown range; save it with 8 or 16 bit")
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
-        grey = np.rint(np.asarray(image) / 257).clip(0, 255)
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+    return prepare(
+        image,
+        size=size,
+        patch_size=patch_size,
+        mode=mode,
+        canvas_size=canvas_size,
+        index=index,
+        name=name,
+        time=time,
+    )

@@ -15,16 +15,18 @@ import numpy as np
 from av.sidedata.sidedata import Type as SideData
 
 from streamvggt.frame import Frame
-from streamvggt.stream.preprocess import frame_from_array
+from streamvggt.stream.containers import FFMPEG_FORMATS
+from streamvggt.stream.preprocess import frame_from_array, place
 from streamvggt.stream.source import FrameSource, Options
 
 URL = re.compile(r"(rtsp|rtmp|https?|udp|tcp)://", re.IGNORECASE)
 TIMEOUT = 10.0  # seconds to wait for a network stream
+PIXEL_ASPECTS = Fraction(1, 4), Fraction(4)  # of real cameras and discs; others are damage, and could need any memory
 CLOCK_STEP = Fraction(1, 1000)  # Matroska and FLV round times to milliseconds; a frame may seem this much early
 
 
 class MovingSource(FrameSource):
-    """What videos and cameras share: frames chosen by time or number, all of one size."""
+    """What videos and cameras share: frames chosen by time or number, on the canvas of the first."""
 
     @abstractmethod
     def _pictures(self) -> Iterator[tuple[Fraction | float, object]]:
@@ -37,7 +39,7 @@ class MovingSource(FrameSource):
     def __iter__(self) -> Iterator[Frame]:
         self.skipped.clear()
         fps = None if self.options.fps is None else Fraction(self.options.fps).limit_denominator(10_000)
-        first_shape = None
+        canvas_size = None
         last_tick = -1
         num_chosen = 0
         with closing(self._pictures()) as pictures:
@@ -47,16 +49,18 @@ class MovingSource(FrameSource):
                     continue
                 last_tick = tick
                 num_chosen += 1
-                if index >= self.start:
+                if canvas_size is None or index >= self.start:
                     array = self._rgb(picture)
-                    frame = frame_from_array(array, **self.options.preparation, index=index, time=float(seconds))
-                    first_shape = first_shape or array.shape
-                    if array.shape != first_shape:
-                        raise ValueError(
-                            f"{frame.name} is {array.shape[1]} x {array.shape[0]} pixels but the stream started with "
-                            f"{first_shape[1]} x {first_shape[0]}; split it where the size changes"
-                        )
-                    yield frame
+                    if canvas_size is None:
+                        canvas_size = place(array.shape[1::-1], **self.options.preparation).canvas_size
+                if index >= self.start:
+                    yield frame_from_array(
+                        array,
+                        **self.options.preparation,
+                        canvas_size=canvas_size,
+                        index=index,
+                        time=float(seconds),
+                    )
                 if num_chosen == self.options.max_frames:
                     return
 
@@ -68,6 +72,8 @@ class WebcamSource(MovingSource):
 
     def __init__(self, number: int, options: Options) -> None:
         super().__init__(options)
+        if not 0 <= number < 100:  # OpenCV takes larger numbers for other ways to reach a camera
+            raise ValueError(f"webcam: expected a number from 0 to 99, got {number}.")
         self.number = number
         self.num_frames = options.max_frames
         self._open().release()
@@ -113,7 +119,7 @@ class VideoSource(MovingSource):
         address = URL.match(location)
         self.name = re.sub(r"//[^/]*@", "//", location) if address else Path(location).name  # without password
         self.kind = "live" if address else "video"
-        self._num_pictures = self._seconds = None
+        self._num_pictures = self._seconds = self._pixel_aspect = None
         scheme = address[1].lower() if address else "file"
         if scheme in ("udp", "tcp"):
             return  # such a sender may serve a single connection: leave it to the iteration
@@ -122,7 +128,13 @@ class VideoSource(MovingSource):
             if scheme in ("http", "https") and container.duration:
                 self.kind = "video"
             if self.kind == "video":
-                self._seconds = _announced_seconds(stream) or (container.duration or 0) / av.time_base or None
+                start = max((stream.start_time or 0) * stream.time_base, Fraction(0))
+                tagged = _tagged_end(stream)
+                self._seconds = (
+                    (float(tagged - start) if tagged is not None and tagged > start else _stream_seconds(stream))
+                    or (container.duration or 0) / av.time_base
+                    or None
+                )
                 self._num_pictures = stream.frames or round((self._seconds or 0) * _frame_rate(stream)) or None
 
     @property
@@ -139,7 +151,11 @@ class VideoSource(MovingSource):
 
     def _open(self) -> av.container.InputContainer:
         is_address = URL.match(self.location)
-        options = {"rtsp_transport": "tcp"} if self.location.lower().startswith("rtsp") else {}
+        options = {"format_whitelist": FFMPEG_FORMATS}
+        if self.location.lower().startswith("rtsp"):
+            options["rtsp_transport"] = "tcp"
+        elif not is_address:
+            options["protocol_whitelist"] = "file"
         try:
             return av.open(self.location, options=options, timeout=TIMEOUT if is_address else None)
         except av.FFmpegError as error:
@@ -158,6 +174,7 @@ class VideoSource(MovingSource):
     def _pictures(self) -> Iterator[tuple[Fraction, av.VideoFrame]]:
         with self._open() as container:
             stream = self._stream(container)
+            self._pixel_aspect = stream.sample_aspect_ratio
             first = clock = None  # the stream's own times, of the first picture and of this one
             num_lost = 0
             for picture in self._decoded(container, stream):
@@ -173,7 +190,9 @@ class VideoSource(MovingSource):
             if first is None:
                 raise ValueError(f"not a single frame of {self.name} could be decoded")
             interval = 1 / _frame_rate(stream)
-            seconds, announced = clock - first + interval, _announced_seconds(stream)
+            seconds, announced = clock - min(first, 0) + interval, _tagged_end(stream)
+            if announced is None:
+                seconds, announced = clock - first + interval, _stream_seconds(stream)
             if announced and not stream.frames and seconds < announced - max(2 * interval, 0.25):
                 self._note(
                     f"damaged or cut short: it ends after {float(seconds):.2f} of {float(announced):.2f} seconds"
@@ -216,8 +235,24 @@ class VideoSource(MovingSource):
 
     def _rgb(self, picture: av.VideoFrame) -> np.ndarray:
         matrix = picture.side_data.get(SideData.DISPLAYMATRIX)
-        pixels = picture.to_ndarray(format="rgb24")
+        width, height = _shown_size(picture, self._pixel_aspect)
+        pixels = picture.to_ndarray(format="rgb24", width=width, height=height)
         return pixels if matrix is None else turned(pixels, np.frombuffer(matrix, np.int32).reshape(3, 3))
+
+
+def _shown_size(picture: av.VideoFrame, aspect: Fraction | None) -> tuple[int, int]:
+    """Width and height of a picture with square pixels, none of them lost.
+
+    Args:
+        aspect: width of a stored pixel by its height.
+    """
+    if not aspect or not PIXEL_ASPECTS[0] <= aspect <= PIXEL_ASPECTS[1]:
+        return picture.width, picture.height
+    return (
+        (round(picture.width * aspect), picture.height)
+        if aspect > 1
+        else (picture.width, round(picture.height / aspect))
+    )
 
 
 def _reason(error: av.FFmpegError) -> str:
@@ -234,10 +269,13 @@ def _frame_rate(stream: av.VideoStream) -> Fraction:
     return Fraction(stream.average_rate or stream.guessed_rate or 25)
 
 
-def _announced_seconds(stream: av.VideoStream) -> Fraction | None:
-    """How long the header says the stream is; Matroska has it as a tag, "00:01:02.500000000"."""
-    if stream.duration:
-        return stream.duration * stream.time_base
+def _stream_seconds(stream: av.VideoStream) -> Fraction | None:
+    """How long the header says the stream is, from its first picture on."""
+    return stream.duration * stream.time_base if stream.duration else None
+
+
+def _tagged_end(stream: av.VideoStream) -> Fraction | None:
+    """When the stream ends on the file's clock, which Matroska has as a tag, "00:01:02.500000000"."""
     tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     return int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3]) if tag else None
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pycolmap
-from PIL import Image
 from tqdm import tqdm
 
 from streamvggt.data.decode import BadData, read_colour, read_exr, read_hdf5, read_npz, write_exr
@@ -24,6 +23,7 @@ from streamvggt.data.source import checked_view
 from streamvggt.data.sources.megadepth import SETS, MegaDepth
 from streamvggt.data.transforms import resize
 from streamvggt.files import atomic_write
+from streamvggt.image_files import open_image
 
 FOLDER = MegaDepth.folder
 LARGEST = 800, 600
@@ -94,7 +94,7 @@ def largest_side(folder: Path) -> int:
     """Of the images in a folder: what undistorting was told to keep to. In pixels."""
     sides = []
     for path in folder.iterdir():
-        with Image.open(path) as image:  # reads no more than the size
+        with open_image(path) as image:  # reads no more than the size
             sides += image.size
     return max(sides, default=-1)
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from streamvggt.data.decode import BadData, read_exr, read_json, write_colour
 from streamvggt.data.sources.omniobject3d import NOTHING, OmniObject3D
+from streamvggt.image_files import open_image
 
 FOLDER = OmniObject3D.folder
 OPENCV_FROM_BLENDER = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -51,7 +52,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
 
 def on_white(path: Path) -> np.ndarray:
     """(H, W, 3) uint8"""
-    with Image.open(path) as image:
+    with open_image(path) as image:
         image = image.convert("RGBA")
     return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
 
