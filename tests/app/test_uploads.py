@@ -151,6 +151,6 @@ def test_a_zip_of_absurdly_many_entries_is_refused_before_it_is_listed(tmp_path,
     with pytest.raises(ValueError, match=r"many.zip: expected at most 2000 entries, got 3000"):
         unpack(archive, tmp_path / "out", UploadLimits(), [])
     with pytest.raises(ValueError, match=r"names.zip: expected at most"):
-        unpack(tmp_path / "names.zip", tmp_path / "out", UploadLimits())
+        unpack(tmp_path / "names.zip", tmp_path / "out", UploadLimits(), [])
     with pytest.raises(ValueError, match=r"lies.zip: expected at most 100 entries"):
-        unpack(tmp_path / "lies.zip", tmp_path / "out", UploadLimits(num_photos=25))
+        unpack(tmp_path / "lies.zip", tmp_path / "out", UploadLimits(num_photos=25), [])

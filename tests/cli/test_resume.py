@@ -202,7 +202,7 @@ def test_what_is_finished_is_only_exported_also_after_bad_photos(reconstruct, ph
     for more in ([], ["--resume"]):
         assert reconstruct(mixed, *more)[0] == 0
     assert pushed == ["0"]
-    assert record_of(tmp_path / "out")["frames"]["skipped"] == [["1.jpg", "not an image"]]
+    assert record_of(tmp_path / "out")["frames"]["skipped"] == [["1.jpg", "not an image (its content is text)"]]
 
 
 def test_new_photos_in_a_finished_input_are_taken(reconstruct, photos, tmp_path):
