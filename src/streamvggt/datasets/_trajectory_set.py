@@ -1,4 +1,4 @@
-"""What a test set of camera trajectories must say of itself: where images and true poses lie.
+"""Evaluation sets with ground-truth camera trajectories.
 
 S frames. Poses are camera-from-world; where one is unknown its numbers are not finite.
 """
@@ -30,12 +30,10 @@ class TrajectorySet:
 
     name: as its authors write it.
     folder: where it lies under the root of all test sets.
-    num_published: sequences that published numbers are of.
     """
 
     name: ClassVar[str]
     folder: ClassVar[str]
-    num_published: ClassVar[int]
 
     def __init__(self, root: str | Path):
         """

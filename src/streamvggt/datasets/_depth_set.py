@@ -1,4 +1,4 @@
-"""What a test set with true depth must say of itself: where images and depth lie, and how depth is stored."""
+"""Evaluation sets with ground-truth depth: which files belong together and how depth is stored."""
 
 from __future__ import annotations
 
@@ -12,27 +12,21 @@ import torch
 from torch import Tensor
 
 from streamvggt.data.decode import BadData, read_png16
-from streamvggt.evaluation.depth_metrics import Rules
-from streamvggt.evaluation.images import load_image
 
 Pair = tuple[Path, Path]
 """The files of a frame's image and depth."""
 
 
 class DepthSet:
-    """Scenes, their frames in the order of time, the images for the network and the true depth.
+    """Scenes, their frames in temporal order, image files and ground-truth depth.
 
     name: as its authors write it.
     folders: where it lies under the root of all test sets; several, where published texts and programs disagree.
-    rules: which depth counts, as published.
-    num_published: scenes and frames that published numbers are of; None: nobody says.
     is_flat: its images are no videos, and predictions lie in one folder.
     """
 
     name: ClassVar[str]
     folders: ClassVar[Sequence[str]]
-    rules: ClassVar[Rules]
-    num_published: ClassVar[tuple[int, int | None]]
     is_flat: ClassVar[bool] = False
 
     def __init__(self, root: str | Path):
@@ -64,10 +58,6 @@ class DepthSet:
 
     def image_path(self, scene: str, frame: str) -> Path:
         return self._pairs[scene][frame][0]
-
-    def image(self, scene: str, frame: str, size: int, patch_size: int = 14, crop: bool = False) -> Tensor:
-        """For the network, in [0, 1]. (3, H, W)"""
-        return load_image(self.image_path(scene, frame), size, patch_size=patch_size, crop=crop)
 
     def depth(self, scene: str, frame: str) -> Tensor:
         """True depth in metres, unknown where ≤ 0, in the type that the published evaluation computes in. (H, W)

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from streamvggt.data.registry import PREPARE, find
+from streamvggt.datasets._registry import find
 
 
 class Skip(Exception):
-    """This scene is rightly left out; says why."""
+    """Raised when a scene is left out on purpose. The message gives the reason."""
 
 
 @dataclass
@@ -47,7 +47,7 @@ def prepare(name: str, raw: Path, root: Path, *, workers: int = 1, only: str = "
     """Make a data set's folder of its download.
 
     Args:
-        name: of a module of `streamvggt.data.prepare`.
+        name: of the data set.
         root: of all data sets; the data set's folder in it is made.
         workers: processes.
         only: pattern of the scenes to prepare.
@@ -55,10 +55,12 @@ def prepare(name: str, raw: Path, root: Path, *, workers: int = 1, only: str = "
     Raises:
         FileNotFoundError, ValueError: there is no such download, or nothing in it that can be prepared.
     """
-    module = find(PREPARE, name)
+    module = find(name)
+    if not hasattr(module, "prepare"):
+        raise ValueError(f"{name}: it is read as downloaded, so put the download into {root}:\n{module.__doc__}")
     if not raw.is_dir():
         raise FileNotFoundError(f"{raw} is no folder; it must be the raw download of {name}, see docs/data.md")
-    if not (scenes := module.scenes(raw)):
+    if not (scenes := module.raw_scenes(raw)):
         raise ValueError(f"{raw} holds nothing to prepare. Expected:\n{module.__doc__}")
     if not (chosen := [scene for scene in scenes if fnmatch(scene, only)]):
         raise ValueError(f"none of {len(scenes)} scenes matches {only!r}; the first is {scenes[0]!r}")
@@ -123,7 +125,7 @@ def _prepare_one(name: str, raw: Path, scene: str, out: Path) -> tuple[str | Non
     shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
     unfinished.mkdir(parents=True)
     try:
-        find(PREPARE, name).prepare(raw, scene, unfinished)
+        find(name).prepare(raw, scene, unfinished)
         unfinished.rename(place)
     except Skip as reason:
         return str(reason), None
