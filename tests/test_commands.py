@@ -11,7 +11,7 @@ from networks import TINY
 
 from streamvggt import VGGT, StreamVGGT, load_model
 from streamvggt.cli import main
-from streamvggt.data.registry import SOURCES, names
+from streamvggt.datasets._registry import training_sets
 
 ROOT = Path(__file__).parent.parent
 SMALL = [
@@ -78,7 +78,7 @@ def test_the_readmes_reconstruction_of_the_clip(tmp_path):
 def data_root(tmp_path_factory) -> Path:
     """Every data set of the published mixture, as the procedural world."""
     folder = tmp_path_factory.mktemp("data")
-    words = ["data", "fixtures", folder, *names(SOURCES), "--frames", "12", "--size", "60", "80"]
+    words = ["data", "fixtures", folder, *training_sets(), "--frames", "12", "--size", "60", "80"]
     assert main([str(word) for word in words]) == 0
     return folder
 

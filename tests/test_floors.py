@@ -22,8 +22,9 @@ MAY_IMPORT = {
     "training": {"model", "data", "losses", "prediction", "geometry", "files"},
     "stream": {"model", "layers", "frame", "prediction", "geometry", "files"},
     "app": {"stream", "export"},
-    "evaluation": {"stream", "model", "data", "prediction", "geometry", "files", "provenance"},
-    "cli": {"stream", "export", "evaluation", "app", "model", "data", "files", "provenance"},
+    "datasets": {"data", "geometry", "files"},
+    "evaluation": {"stream", "model", "data", "datasets", "prediction", "geometry", "files", "provenance"},
+    "cli": {"stream", "export", "evaluation", "app", "model", "data", "datasets", "files", "provenance"},
     "__main__": {"cli"},
     "__init__": {"model", "stream", "prediction", "frame"},
 }

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from streamvggt.data.prepare._runner import prepare
-from streamvggt.data.prepare.co3d_annotations import select
-from streamvggt.data.synthetic.layouts import co3d_download
-from streamvggt.data.synthetic.layouts._clips import world_clips
+from streamvggt.data.synthetic.fixture_clips import world_clips
+from streamvggt.datasets import co3d_download, prepare
+from streamvggt.datasets.co3d import CATEGORIES, cameras_of, opencv_from_pytorch3d, read_annotations
+from streamvggt.datasets.co3d_annotations import select
 from streamvggt.evaluation import co3d
-from streamvggt.evaluation.readers.co3d import CATEGORIES, cameras_of, opencv_from_pytorch3d, read_annotations
 from streamvggt.evaluation.work import run_program
 from streamvggt.geometry.camera import compose_poses
 

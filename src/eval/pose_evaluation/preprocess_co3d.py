@@ -9,8 +9,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from streamvggt.data.prepare._runner import Skip
-from streamvggt.data.prepare.co3d_annotations import MIN_QUALITY, SUBSETS, scenes, write_category
+from streamvggt.datasets._co3d_download import MIN_QUALITY
+from streamvggt.datasets._prepare import Skip
+from streamvggt.datasets.co3d_annotations import SUBSETS, raw_scenes, write_category
 from streamvggt.evaluation.work import run_program
 
 
@@ -21,7 +22,7 @@ def main() -> int:
     parser.add_argument("--output_dir", type=Path, required=True, help="for <category>_train.jgz and _test.jgz")
     parser.add_argument("--min_quality", type=float, default=MIN_QUALITY, help="of viewpoints (default: %(default)s)")
     arguments = parser.parse_args()
-    there = scenes(arguments.co3d_v2_dir)
+    there = raw_scenes(arguments.co3d_v2_dir)
     categories = there if arguments.category == "all" else [arguments.category]
     if not there or not set(categories) <= set(there):
         raise FileNotFoundError(

@@ -25,7 +25,7 @@ class StoredFrame:
     image: RGB. (H, W, 3) uint8
     depth: In the unit of the data set; unknown where not finite or not positive. (H, W)
     intrinsics: In pixels. (3, 3)
-    world_from_cam: (4, 4) or (3, 4)
+    world_from_cam: (4, 4)
     sky: (H, W) bool, or None if the set does not mark the sky.
     more: Further arrays of the camera file.
     """
@@ -76,7 +76,9 @@ class CameraFile:
         """Return the intrinsics, the pose and the further arrays."""
         poses = (self.pose,) if isinstance(self.pose, str) else self.pose
         arrays = read_npz(folder / self.path.format(frame), self.intrinsics, *poses, *self.more)
-        pose = arrays[poses[0]] if len(poses) == 1 else np.column_stack([arrays[key] for key in poses])
+        pose = arrays[poses[0]]
+        if len(poses) > 1:
+            pose = np.vstack([np.column_stack([arrays[key] for key in poses]), [0, 0, 0, 1]])
         return arrays[self.intrinsics], pose, {key: arrays[key] for key in self.more}
 
     def write(self, folder: Path, frame: str, intrinsics: np.ndarray, pose: np.ndarray, **more) -> None:

@@ -17,14 +17,12 @@ from tqdm import tqdm
 from streamvggt.data.check import Findings, Readable, check
 from streamvggt.data.decode import BadData, read_colour
 from streamvggt.data.picture import sheet
-from streamvggt.data.registry import SOURCES, classes_in, find, names
 from streamvggt.data.source import Source, check_pose
 from streamvggt.data.transforms import image_tensor
 from streamvggt.data.view import View
-from streamvggt.evaluation.readers.depth_set import DepthSet
-from streamvggt.evaluation.readers.trajectory_set import TrajectorySet
-
-READERS = "streamvggt.evaluation.readers"
+from streamvggt.datasets import names, readers
+from streamvggt.datasets._depth_set import DepthSet
+from streamvggt.datasets._trajectory_set import TrajectorySet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,16 +104,14 @@ def strangers(root: Path, folders: set[str]) -> None:
 def known() -> dict[str, tuple[str, Callable[[Path], Readable], bool]]:
     """Of every training and test set: its folder, how it is opened under a root, whether its frames have cameras."""
     sets = {}
-    for package in (SOURCES, READERS):
-        for name in names(package):
-            for kind in classes_in(find(package, name), Source):
-                sets[name] = kind.folder, lambda root, kind=kind: kind(root / kind.folder), True
-            for kind in classes_in(find(package, name), DepthSet):
-                label = name if name not in sets else f"{name}_depth"
-                sets[label] = kind.folders[0], lambda root, kind=kind: WithoutCameras(kind(root)), False
-            for kind in classes_in(find(package, name), TrajectorySet):
-                label = name if name not in sets else f"{name}_poses"
-                sets[label] = kind.folder, lambda root, kind=kind: WithoutDepth(kind(root)), False
+    for name in names():
+        for kind in readers(name, Source):
+            sets[name] = kind.folder, lambda root, kind=kind: kind(root / kind.folder), True
+        for kind in readers(name, DepthSet):
+            sets[name] = kind.folders[0], lambda root, kind=kind: WithoutCameras(kind(root)), False
+        for kind in readers(name, TrajectorySet):
+            label = name if name not in sets else f"{name}_poses"
+            sets[label] = kind.folder, lambda root, kind=kind: WithoutDepth(kind(root)), False
     return sets
 
 
