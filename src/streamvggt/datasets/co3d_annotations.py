@@ -212,4 +212,6 @@ def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
         lists.parent.mkdir(parents=True, exist_ok=True)
         left_out = ["12_100_593", 0, f"{category}/12_100_593/images/frame000001.jpg"]
         lists.write_text(json.dumps({"train": test[:1], "val": [], "test": [left_out, *test]}), encoding="utf-8")
+        write_category(root, category, out / FOLDER / category, MIN_QUALITY)
+    finish(root, out / FOLDER)
     return written

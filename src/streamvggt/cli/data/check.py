@@ -24,6 +24,8 @@ from streamvggt.datasets import names, readers
 from streamvggt.datasets._depth_set import DepthSet
 from streamvggt.datasets._trajectory_set import TrajectorySet
 
+MAX_TOLD = 10  # problems of a data set
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", type=Path, help="of all data sets")
@@ -36,7 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frames", type=number_or_all, default=40, metavar="N", help='to read of each data set, or "all" (default: 40)'
     )
-    parser.add_argument("--pairs", type=int, default=12, metavar="N", help="of views to compare (default: 12)")
+    parser.add_argument(
+        "--pairs",
+        type=number_or_all,
+        default=4,
+        metavar="N",
+        help='pairs of views to compare per scene, or "all" neighbors (default: 4)',
+    )
     parser.add_argument("--workers", type=int, default=4, metavar="N", help="threads that read (default: 4)")
     parser.add_argument("--out", type=Path, default=Path("data_check.png"), help="picture (default: data_check.png)")
 
@@ -72,24 +80,25 @@ def run(arguments: argparse.Namespace) -> int:
         say(name, findings)
         is_good &= findings.is_good
         rows += findings.rows
-    if absent and not arguments.names:
+    if len(absent) == len(openers):
+        print(f"BAD   {arguments.root}: expected the folder of at least one data set, found none")
+        is_good = False
+    elif absent and not arguments.names:
         print(f"not there: {', '.join(absent)}")
     strangers(arguments.root, {folder for folder, _, _ in openers.values()})
     if rows:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(sheet(rows)).save(arguments.out)
-        print(
-            f"{arguments.out}: image and depth of two views each, and what both see: green where they agree, red else"
-        )
+        print(f"{arguments.out}: the worst pairs, image and depth of both views, and green where they agree, red else")
     return 0 if is_good else 1
 
 
 def say(name: str, findings: Findings) -> None:
     tqdm.write(f"{'ok   ' if findings.is_good else 'BAD  '} {name}: {findings}")
-    for problem in findings.bad[:10]:
+    for problem in findings.problems[:MAX_TOLD]:
         print(f"        {problem}")
-    if len(findings.bad) > 10:
-        print(f"        … and {len(findings.bad) - 10} more")
+    if len(findings.problems) > MAX_TOLD:
+        print(f"        … and {len(findings.problems) - MAX_TOLD} more")
 
 
 def strangers(root: Path, folders: set[str]) -> None:
