@@ -152,7 +152,7 @@ def check(
 def _keep_worst(findings: Findings, verdict: SceneVerdict, num_rows: int) -> None:
     """Draw the worst pairs of all scenes and drop the views of the others."""
     candidates = [one for one in findings.verdicts if one.worst and one.worst.views]
-    candidates.sort(key=lambda one: (one.problem is None, one.worst.share))
+    candidates.sort(key=lambda one: (one.problem is None, one.worst.found.agreeing))
     for one in candidates[num_rows:]:
         one.worst = replace(one.worst, views=None)
     findings.rows = [_row(one) for one in candidates[:num_rows]]

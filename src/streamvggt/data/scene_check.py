@@ -19,17 +19,22 @@ from streamvggt.geometry.camera import invert_pose
 
 MIN_OVERLAP, MIN_SPARSE_OVERLAP = 0.2, 0.04
 """Share of a view that another view must see to compare both. If depth is known at single pixels only, few meet."""
+CLOSE_OVERLAP, CLOSE_SPARSE_OVERLAP, NUM_CLOSE = 0.75, 0.2, 2
+"""Close pairs judge a scene if it has enough of them: errors of real poses and sensors grow with the distance."""
 MIN_AGREEMENT = 0.7
-"""Smallest median over the pairs of a scene. Intact sets reach 84 % (7-Scenes' Kinect) to 98 % (rendered)."""
+"""Smallest median of close pairs. Intact sets reach 86 % (7-Scenes' Kinect) to 98 % (rendered)."""
+MIN_FAR_AGREEMENT = 0.1
+"""Smallest median if no pairs are close. Pairs of 7-Scenes that are 2 s apart reach 16 %."""
 CLEAR_AGREEMENT = 0.9
 """Above this, no explanation is searched for."""
-HOPELESS = 0.3
-"""A pair below this is wrong, unless things move or hide each other."""
-MAX_HOPELESS_SHARE = 0.25
-STEPS = (1, 5, 2, 10)
-"""Distances of compared frames; even and odd ones, so that faults of every second frame show."""
+MAX_DEPTH_RATIO = 20
+"""Largest ratio of the median depths of two compared views."""
+STEPS = (1, 2, 1, 5)
+"""Distances of compared frames, in turn."""
 MAX_PAIRS_FACTOR = 3
-"""By how much the number of pairs grows where they contradict each other."""
+"""By how much the number of pairs may grow until enough of them are close."""
+NUM_EXPLAINED = 6
+"""Pairs that an explanation is tried on."""
 
 Pair = tuple[str, str]
 
@@ -45,6 +50,7 @@ def _with_depth(factor: float) -> Callable[[View], View]:
 AXES = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
 EXPLANATIONS: dict[str, Callable[[View], View]] = {
     "the poses look inverted (camera-from-world where world-from-camera is expected)": _with_poses(invert_pose),
+    "the rotations look transposed": _with_poses(lambda pose: torch.cat([pose[:, :3].mT, pose[:, 3:]], 1)),
     "the camera axes look like OpenGL's (y up, z backward)": _with_poses(lambda pose: AXES @ pose),
     **{
         f"the depth looks {factor:g} times too large for the poses": _with_depth(1 / factor)
@@ -62,14 +68,20 @@ EXPLANATIONS: dict[str, Callable[[View], View]] = {
 class ComparedPair:
     """Two frames and what was found.
 
-    share: Share to sort by; 1 if they do not overlap enough.
     views: None once they are drawn or not needed.
     """
 
-    share: float
     found: Agreement
     frames: Pair
     views: tuple[View, View] | None
+
+    @property
+    def overlaps(self) -> bool:
+        return self.found.overlap > (MIN_SPARSE_OVERLAP if is_sparse(self.views[1]) else MIN_OVERLAP)
+
+    @property
+    def is_close(self) -> bool:
+        return self.found.overlap > (CLOSE_SPARSE_OVERLAP if is_sparse(self.views[1]) else CLOSE_OVERLAP)
 
 
 @dataclass
@@ -94,71 +106,65 @@ def judge_scene(
 
     Args:
         readable: Set to read from.
-        num_pairs: Pairs to compare; more where they contradict each other. None: every frame and the next.
+        num_pairs: Pairs to compare; more until enough of them are close. None: every frame and the next.
         random: Chooses the pairs.
     """
     verdict = SceneVerdict(scene)
-    candidates = pairs_of(readable, scene, frames, num_pairs, random)
-    compared: list[tuple[View, View]] = []
-    for number, pair in enumerate(candidates):
-        contradictory = any(share < HOPELESS for share in verdict.agreeing)
-        if num_pairs and number >= num_pairs and not (contradictory or not verdict.agreeing):
+    compared: list[ComparedPair] = []
+    for number, frames_of_pair in enumerate(pairs_of(readable, scene, frames, num_pairs, random)):
+        if num_pairs and number >= num_pairs and sum(pair.is_close for pair in compared) >= NUM_CLOSE:
             break
-        views = _read_pair(readable, scene, pair)
-        if views is None:
-            continue
-        compared.append(views)
-        found = agreement(*views)
-        if overlaps(found, views):
-            verdict.agreeing.append(found.agreeing)
-        share = found.agreeing if overlaps(found, views) else 1.0
-        if verdict.worst is None or share < verdict.worst.share:
-            verdict.worst = ComparedPair(share, found, pair, views)
-    verdict.problem = _problem(verdict.agreeing, compared)
+        if views := _read_pair(readable, scene, frames_of_pair):
+            compared.append(ComparedPair(agreement(*views), frames_of_pair, views))
+    judged = judged_pairs(compared)
+    verdict.agreeing = [pair.found.agreeing for pair in judged]
+    verdict.worst = min(judged or compared, key=lambda pair: pair.found.agreeing, default=None)
+    verdict.problem = _problem(compared, judged)
     return verdict
 
 
-def _problem(agreeing: list[float], compared: list[tuple[View, View]]) -> str | None:
+def judged_pairs(compared: Sequence[ComparedPair]) -> list[ComparedPair]:
+    """The close pairs if there are enough, otherwise those that overlap at all."""
+    close = [pair for pair in compared if pair.is_close]
+    return close if len(close) >= NUM_CLOSE else [pair for pair in compared if pair.overlaps]
+
+
+def _problem(compared: Sequence[ComparedPair], judged: Sequence[ComparedPair]) -> str | None:
     """What is wrong with a scene, in words; None: nothing that shows."""
-    if not compared or (agreeing and min(agreeing) > CLEAR_AGREEMENT):
+    if unlike := unlike_frames(compared):
+        return unlike
+    share = median(pair.found.agreeing for pair in judged) if judged else 0.0
+    if not compared or share > CLEAR_AGREEMENT:
         return None
-    share = median(agreeing) if agreeing else 0.0
-    explanation = explain(compared[:4], share) if share < CLEAR_AGREEMENT else None
-    hopeless = sum(one < HOPELESS for one in agreeing)
-    if explanation is None and not agreeing:
-        return None  # nothing overlaps: photographs from all around, or a turning camera
-    if explanation is None and share >= MIN_AGREEMENT and hopeless < MAX_HOPELESS_SHARE * len(agreeing):
-        return None
-    said = f"{share:.0%} of what two views both see agrees, expected at least {MIN_AGREEMENT:.0%}"
-    if hopeless and share >= MIN_AGREEMENT:
-        said = f"{hopeless} of {len(agreeing)} pairs disagree"
-    return f"{said}: {explanation or unlike_frames(compared) or 'check intrinsics, poses and depth'}"
+    wanted = MIN_AGREEMENT if sum(pair.is_close for pair in judged) >= NUM_CLOSE else MIN_FAR_AGREEMENT
+    explanation = explain(judged or compared, share)
+    if explanation or (judged and share < wanted):
+        reason = explanation or "check intrinsics, poses and depth"
+        return f"{share:.0%} of what two views both see agrees, expected at least {MIN_AGREEMENT:.0%}: {reason}"
+    return None  # without judged pairs: photographs from all around, or a turning camera
 
 
-def explain(pairs: Sequence[tuple[View, View]], share: float) -> str | None:
+def explain(pairs: Sequence[ComparedPair], share: float) -> str | None:
     """Return the explanation with which the views agree, if the disagreement shrinks to less than half."""
     best, words = share, None
     for said, undo in EXPLANATIONS.items():
-        undone = [(undo(first), undo(second)) for first, second in pairs]
-        found = [(agreement(*views), views) for views in undone]
-        shares = [one.agreeing for one, views in found if overlaps(one, views)]
-        if 2 * len(shares) >= len(pairs) and median(shares) > best:
+        undone = [tuple(map(undo, pair.views)) for pair in pairs[:NUM_EXPLAINED]]
+        found = judged_pairs([ComparedPair(agreement(*views), ("", ""), views) for views in undone])
+        shares = [pair.found.agreeing for pair in found]
+        if 2 * len(shares) >= len(undone) and median(shares) > best:
             best, words = median(shares), said
     return words if 1 - best < (1 - share) / 2 and best >= MIN_AGREEMENT else None
 
 
-def unlike_frames(pairs: Sequence[tuple[View, View]]) -> str | None:
-    """Say whether the depth of some frames has another unit than that of the others."""
-    for first, second in pairs:
+def unlike_frames(pairs: Sequence[ComparedPair]) -> str | None:
+    """Say whether the depth of some frames has another unit than that of frames beside them."""
+    for pair in pairs:
+        first, second = pair.views
         if first.valid.any() and second.valid.any():
             ratio = (first.depth[first.valid].median() / second.depth[second.valid].median()).item()
-            if max(ratio, 1 / ratio) > 20:
-                return f"the depth of neighboring frames differs by a factor of {max(ratio, 1 / ratio):.0f}"
+            if (factor := max(ratio, 1 / ratio)) > MAX_DEPTH_RATIO:
+                return f"the depth of frames {' and '.join(pair.frames)} differs by a factor of {factor:.0f}"
     return None
-
-
-def overlaps(found: Agreement, views: tuple[View, View]) -> bool:
-    return found.overlap > (MIN_SPARSE_OVERLAP if is_sparse(views[1]) else MIN_OVERLAP)
 
 
 def pairs_of(readable, scene: str, frames: Sequence[str], count: int | None, random: np.random.Generator) -> list[Pair]:
@@ -171,12 +177,18 @@ def pairs_of(readable, scene: str, frames: Sequence[str], count: int | None, ran
     runs = [run for run in runs if len(run) > 1]
     if count is None:
         return [(frames[i], frames[j]) for run in runs for i, j in pairwise(run)]
+    starts = {
+        (number, step): random.permutation(len(run) - 1).tolist()
+        for number, run in enumerate(runs)
+        for step in sorted(set(STEPS))
+    }
     pairs = []
-    for number in range(MAX_PAIRS_FACTOR * count if runs else 0):
-        run = runs[number % len(runs)]
-        step = min(STEPS[number % len(STEPS)], len(run) - 1)
-        start = int(random.integers(len(run) - step))
-        pairs.append((frames[run[start]], frames[run[start + step]]))
+    for attempt in range(MAX_PAIRS_FACTOR * count if runs else 0):
+        number, step = attempt % len(runs), STEPS[attempt // len(runs) % len(STEPS)]
+        run, left = runs[number], starts[number, step]
+        if left:
+            start = left.pop()
+            pairs.append((frames[run[start]], frames[run[min(start + step, len(run) - 1)]]))
     return list(dict.fromkeys(pairs))
 
 
