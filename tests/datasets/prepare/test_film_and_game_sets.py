@@ -23,8 +23,8 @@ def clip():
     return world_clips(1, 3, 60, 80, outdoors=True)[0]
 
 
-def test_spring(tmp_path, clip):
-    folder = tmp_path / "raw/train/0001"
+def write_spring(raw, clip):
+    folder = raw / "train/0001"
     for part in ("frame_left", "disp1_left", "cam_data"):
         (folder / part).mkdir(parents=True)
     cameras, poses = [], []
@@ -40,6 +40,10 @@ def test_spring(tmp_path, clip):
         poses.append(np.linalg.inv(world_from_cam(view)).flatten())
     np.savetxt(folder / "cam_data/intrinsics.txt", cameras)
     np.savetxt(folder / "cam_data/extrinsics.txt", poses)
+
+
+def test_spring(tmp_path, clip):
+    write_spring(tmp_path / "raw", clip)
     report = prepare("spring", tmp_path / "raw", tmp_path)
     assert report.prepared == ["0001"], report
     source = Spring(tmp_path / Spring.folder)
@@ -64,8 +68,8 @@ def test_spring_says_which_table_is_short(tmp_path):
     assert "intrinsics.txt: 2 rows of 4 numbers were expected, it has (1, 4)" in report.failed["0001"]
 
 
-def test_mvs_synth(tmp_path, clip):
-    folder = tmp_path / "raw/0000"
+def write_mvs_synth(raw, clip):
+    folder = raw / "0000"
     for part in ("images", "depths", "poses"):
         (folder / part).mkdir(parents=True)
     for number, view in enumerate(clip):
@@ -77,7 +81,11 @@ def test_mvs_synth(tmp_path, clip):
         camera = {"f_x": K[0, 0], "f_y": K[1, 1], "c_x": K[0, 2], "c_y": K[1, 2]}
         camera["extrinsic"] = np.linalg.inv(left_handed).tolist()
         (folder / f"poses/{number:04d}.json").write_text(json.dumps(camera), encoding="utf-8")
-    shutil.copytree(folder, tmp_path / "raw/0001")
+
+
+def test_mvs_synth(tmp_path, clip):
+    write_mvs_synth(tmp_path / "raw", clip)
+    shutil.copytree(tmp_path / "raw/0000", tmp_path / "raw/0001")
     report = prepare("mvs_synth", tmp_path / "raw", tmp_path, workers=2)
     assert sorted(report.prepared) == ["0000", "0001"], report
     source = MvsSynth(tmp_path / MvsSynth.folder)
@@ -89,8 +97,8 @@ def test_mvs_synth(tmp_path, clip):
         torch.testing.assert_close(read.intrinsics, view.intrinsics)
 
 
-def test_virtual_kitti2(tmp_path, clip):
-    folder = tmp_path / "raw/Scene01/clone"
+def write_virtual_kitti2(raw, clip):
+    folder = raw / "Scene01/clone"
     intrinsics, extrinsics = ["frame cameraID K[0,0] K[1,1] K[0,2] K[1,2]"], ["frame cameraID r1,1 …"]
     for number, view in enumerate(clip):
         for camera in (0, 1):
@@ -103,6 +111,11 @@ def test_virtual_kitti2(tmp_path, clip):
             extrinsics.append(f"{number} {camera} " + " ".join(map(str, values)))
     (folder / "intrinsic.txt").write_text("\n".join(intrinsics), encoding="utf-8")
     (folder / "extrinsic.txt").write_text("\n".join(extrinsics), encoding="utf-8")
+    return folder
+
+
+def test_virtual_kitti2(tmp_path, clip):
+    folder = write_virtual_kitti2(tmp_path / "raw", clip)
     report = prepare("virtual_kitti2", tmp_path / "raw", tmp_path)
     assert report.prepared == ["Scene01/clone/Camera_0", "Scene01/clone/Camera_1"], report
     source = VirtualKitti2(tmp_path / VirtualKitti2.folder)
@@ -113,7 +126,8 @@ def test_virtual_kitti2(tmp_path, clip):
             assert torch.equal(read.sky, view.sky)
             torch.testing.assert_close(read.cam_from_world, view.cam_from_world, rtol=0, atol=1e-5)
             torch.testing.assert_close(read.intrinsics, view.intrinsics)
-    (folder / "extrinsic.txt").write_text("\n".join(extrinsics[:-1]), encoding="utf-8")
+    lines = (folder / "extrinsic.txt").read_text(encoding="utf-8").splitlines()
+    (folder / "extrinsic.txt").write_text("\n".join(lines[:-1]), encoding="utf-8")
     virtual_kitti2.table.cache_clear()  # a process reads a table once
     other = prepare("virtual_kitti2", tmp_path / "raw", tmp_path / "other")
     assert "has no line of frame 2, camera 1" in other.failed["Scene01/clone/Camera_1"]

@@ -80,7 +80,12 @@ def write_device(folder, model, camera, names, pictures, masks):
 def raw(tmp_path, monkeypatch):
     """The download in a tenth of its size."""
     monkeypatch.setattr(scannetpp, "SIZE", (92, 69))
-    scene = tmp_path / "raw/data" / SCENE
+    write_scannetpp(tmp_path / "raw")
+    return tmp_path / "raw"
+
+
+def write_scannetpp(raw):
+    scene = raw / "data" / SCENE
     box = trimesh.creation.box(2 * HALF)
     (scene / "scans").mkdir(parents=True)
     box.export(scene / "scans/mesh_aligned_0.05.ply")
@@ -88,7 +93,6 @@ def raw(tmp_path, monkeypatch):
     write_device(scene / "dslr", "OPENCV_FISHEYE", STILL, stills, "resized_images", "resized_anon_masks")
     phone = ["frame_000000.jpg", "frame_000010.jpg", "frame_000020.jpg"]
     write_device(scene / "iphone", "OPENCV", PHONE, phone, "rgb", "rgb_masks")
-    return tmp_path / "raw"
 
 
 def test_bent_pictures_become_straight_ones_of_the_box(raw, tmp_path):
