@@ -21,10 +21,9 @@ import torch
 from machine import publish
 from tqdm import tqdm
 
-from streamvggt.data.dataset import MultiViewDataset
-from streamvggt.data.registry import LAYOUTS, find
-from streamvggt.data.sources.spring import Spring
-from streamvggt.data.synthetic.layouts._clips import world_clips
+from streamvggt.data.synthetic.fixture_clips import world_clips
+from streamvggt.datasets import find, training_set
+from streamvggt.datasets.spring import Spring
 
 STORED = {  # width, height
     "co3d": (512, 512),
@@ -55,7 +54,7 @@ PARTS = {  # what a part of the time is spent in: file of the code, function
 
 def measure(root: Path, name: str, num_samples: int) -> str:
     """A row of the table."""
-    dataset = MultiViewDataset(source=name, data_root=root, max_views=NUM_VIEWS, aug_crop=16, jitter=True)
+    dataset = training_set(source=name, data_root=root, max_views=NUM_VIEWS, aug_crop=16, jitter=True)
 
     def load(number: int) -> None:
         dataset.sample(number % len(dataset), NUM_VIEWS, SIZE, np.random.default_rng(number))
@@ -117,7 +116,7 @@ def main() -> None:
             width, height = STORED[name]
             if (width, height) not in clips:
                 clips = {(width, height): world_clips(1, NUM_FRAMES, height, width)}
-            find(LAYOUTS, name).write(root, clips[width, height])
+            find(name).write(root, clips[width, height])
             rows[name] = measure(root, name, arguments.samples)
         opened = startup(root / "many")
     report = [

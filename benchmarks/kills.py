@@ -28,8 +28,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from streamvggt import VGGT, StreamVGGT
-from streamvggt.data.registry import LAYOUTS, find
-from streamvggt.data.synthetic.layouts._clips import world_clips
+from streamvggt.data.synthetic.fixture_clips import world_clips
+from streamvggt.datasets import find
 from streamvggt.flags import some_path, whole
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -116,7 +116,7 @@ def prepare(work: Path) -> None:
     for number in range(72):
         left = abs(number % 48 - 24) * 4  # to and fro, so that there are loops
         Image.fromarray(scene[:, left : left + 56]).save(work / "photos" / f"{number:03d}.png")
-    find(LAYOUTS, "bonn").write(work / "sets", world_clips(5, 6, 42, 56))
+    find("bonn").write(work / "sets", world_clips(5, 6, 42, 56))
 
 
 def run(words: list) -> None:

@@ -10,7 +10,7 @@ import pycolmap
 from scipy.spatial.transform import Rotation
 
 from streamvggt.data.encode import depth_array, millimetres, world_from_cam, write_image, write_png
-from streamvggt.data.synthetic.layouts._clips import world_clips
+from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.data.transforms import image_array
 from streamvggt.data.view import View
 

@@ -11,8 +11,8 @@ from launching import ROOT, SMALL, launch
 
 from streamvggt import VGGT, StreamVGGT, load_model
 from streamvggt.cli import main
-from streamvggt.data.registry import SOURCES, names
 from streamvggt.data.synthetic.__main__ import main as main_of_the_world
+from streamvggt.datasets._registry import training_sets
 
 
 def test_the_first_code_block_of_the_readme_works_as_pasted():
@@ -52,7 +52,7 @@ def test_the_readmes_reconstruction_of_the_clip(tmp_path):
 def data_root(tmp_path_factory) -> Path:
     """Every data set of the published mixture, as the procedural world."""
     folder = tmp_path_factory.mktemp("data")
-    words = ["data", "fixtures", folder, *names(SOURCES), "--frames", "12", "--size", "60", "80"]
+    words = ["data", "fixtures", folder, *training_sets(), "--frames", "12", "--size", "60", "80"]
     assert main([str(word) for word in words]) == 0
     return folder
 

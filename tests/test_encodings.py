@@ -82,6 +82,6 @@ def test_a_locale_without_the_names_letters_changes_nothing(tmp_path):
     assert "2 frames" in done.stdout and "not an image" in done.stderr + done.stdout
     record = json.loads((tmp_path / "ört" / "run.json").read_text(encoding="utf-8"))
     ((skipped, reason),) = record["frames"]["skipped"]
-    assert os.fsencode(skipped) == "schön.jpg".encode() and reason == "not an image"
+    assert os.fsencode(skipped) == "schön.jpg".encode() and reason == "not an image (its content is text)"
     inputs = json.loads((tmp_path / "ört" / "inputs.json").read_text(encoding="utf-8"))
     assert {name for name, *_ in inputs} == {"été.png", "夏.png", "schön.jpg"}

@@ -29,8 +29,9 @@ MAY_IMPORT = {
     "training": {"model", "data", "losses", "prediction", "geometry", *FOR_ALL},
     "stream": {"model", "layers", "frame", "prediction", "geometry", "image_files", "natural_order", *FOR_ALL},
     "app": {"stream", "export", "prediction", "frame", "image_files", "natural_order", *FOR_ALL},
-    "evaluation": {"stream", "model", "data", "prediction", "geometry", "image_files", "natural_order", *FOR_ALL},
-    "cli": {"stream", "export", "evaluation", "app", "model", "data", *FOR_ALL},
+    "datasets": {"data", "geometry", "image_files", "natural_order", *FOR_ALL},
+    "evaluation": {"stream", "model", "data", "datasets", "prediction", "geometry", "image_files", *FOR_ALL},
+    "cli": {"stream", "export", "evaluation", "app", "model", "data", "datasets", *FOR_ALL},
     "__main__": {"cli"},
     "__init__": {"model", "stream", "prediction", "frame"},
 }

@@ -33,7 +33,7 @@ def test_check_says_what_is_there_and_draws_it(fixtures, command, tmp_path):
     status, said = command("data", "check", fixtures, "--out", tmp_path / "check.png")
     assert status == 0
     for name in ("spring", "virtual_kitti2"):
-        assert f"ok    {name}: 2 scenes, 24 frames, 24 frames read, views agree" in said
+        assert f"ok    {name}: 2 scenes, 24 frames, 24 frames read, views agree in 2 scenes: " in said
     assert "ok    sintel: 2 scenes, 24 frames" in said and "not there: arkitscenes (processed_arkitscenes)" in said
     assert Image.open(tmp_path / "check.png").size[0] > 200
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from streamvggt.data.agreement import agreement
-from streamvggt.data.synthetic.layouts._clips import world_clips
+from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.data.view import View
 from streamvggt.geometry.camera import invert_pose
 

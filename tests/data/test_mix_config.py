@@ -7,8 +7,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from streamvggt.data.registry import LAYOUTS, SOURCES, find, names
-from streamvggt.data.synthetic.layouts._clips import world_clips
+from streamvggt.data.synthetic.fixture_clips import world_clips
+from streamvggt.datasets import find, source_class
+from streamvggt.datasets._registry import training_sets
 
 CONFIG = str(Path(__file__).parents[2] / "config")
 PUBLISHED = {
@@ -38,8 +39,8 @@ RESOLUTIONS = {
 def data_root(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     clips = world_clips(2, 12, 60, 80)
-    for name in names(SOURCES):
-        find(LAYOUTS, name).write(folder, clips)
+    for name in training_sets():
+        find(name).write(folder, clips)
     return folder
 
 
@@ -83,8 +84,7 @@ def test_published_selection_of_views():
     """Largest interval, shares of videos and of even ones, block of shuffling, metric or not."""
 
     def facts(name):
-        source = find(SOURCES, name)
-        kind = next(value for value in vars(source).values() if getattr(value, "__module__", "") == source.__name__)
+        kind = source_class(name)
         clips = getattr(kind.selection, "clips", kind.selection)
         return clips.max_interval, clips.video_prob, clips.fix_prob, clips.block_shuffle, kind.is_metric
 

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from streamvggt.data.dataset import MultiViewDataset
 from streamvggt.data.mixture import MAX_ATTEMPTS, Mixture, held_out, spread
-from streamvggt.data.registry import LAYOUTS, find
-from streamvggt.data.synthetic.layouts._clips import world_clips
+from streamvggt.data.synthetic.fixture_clips import world_clips
+from streamvggt.datasets import find, training_set
 
 NAMES = ("virtual_kitti2", "spring", "mvs_synth")
 
@@ -23,13 +22,13 @@ def root(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("train")
     clips = world_clips(2, 8, 60, 80)
     for name in NAMES:
-        find(LAYOUTS, name).write(folder, clips)
+        find(name).write(folder, clips)
     return folder
 
 
 def mixture(root: Path, **options) -> Mixture:
     names = options.pop("names", NAMES)
-    sets = {name: MultiViewDataset(source=name, data_root=root, aug_crop=4, jitter=True) for name in names}
+    sets = {name: training_set(source=name, data_root=root, aug_crop=4, jitter=True) for name in names}
     sets = options.pop("datasets", sets)
     settings = {"samples": {"virtual_kitti2": 6, "spring": 3, "mvs_synth": 1}, "resolutions": [(56, 42), (42, 56)]}
     settings["samples"] = {name: settings["samples"][name] for name in names}
@@ -91,7 +90,7 @@ def damaged(root: Path, tmp_path: Path, spoil) -> Mixture:
     shutil.copytree(root / "spring", tmp_path / "spring")
     spoil(tmp_path / "spring")
     return Mixture(
-        datasets={"spring": MultiViewDataset(source="spring", data_root=tmp_path)},
+        datasets={"spring": training_set(source="spring", data_root=tmp_path)},
         samples={"spring": 14},
         resolutions=[(56, 42)],
         frames=(2, 2),
@@ -198,7 +197,7 @@ def test_nothing_long_enough_is_an_error(root):
 
 def test_missing_data_sets_are_named_with_their_folders(root, tmp_path, capsys):
     names = (*NAMES, "scannet")
-    sets = {name: MultiViewDataset(source=name, data_root=root) for name in names}
+    sets = {name: training_set(source=name, data_root=root) for name in names}
     options = {"datasets": sets, "samples": dict.fromkeys(names, 3)}
     with pytest.raises(FileNotFoundError) as error:
         mixture(root, **options)
@@ -214,15 +213,15 @@ def test_missing_data_sets_are_named_with_their_folders(root, tmp_path, capsys):
 
 
 def test_without_a_set_to_validate_on_there_is_no_validation(root, capsys):
-    sets = {"scannet": MultiViewDataset(source="scannet", data_root=root)}
+    sets = {"scannet": training_set(source="scannet", data_root=root)}
     assert held_out(datasets=sets, samples={"scannet": 4}, resolutions=[(56, 42)], frames=(2, 2)) is None
     assert "!!! NO VALIDATION" in capsys.readouterr().err
 
 
 def test_upright_images_give_upright_samples_when_asked_to(tmp_path):
-    find(LAYOUTS, "spring").write(tmp_path, world_clips(1, 4, 80, 60))
+    find("spring").write(tmp_path, world_clips(1, 4, 80, 60))
     for match, size in ((True, (42, 56)), (False, (56, 42))):
-        data = MultiViewDataset(source="spring", data_root=tmp_path, max_views=3, match_portrait=match)
+        data = training_set(source="spring", data_root=tmp_path, max_views=3, match_portrait=match)
         views = data.sample(0, 3, (56, 42), np.random.default_rng(0)).views
         assert {tuple(view.depth.shape) for view in views} == {(size[1], size[0])}
 

@@ -7,8 +7,8 @@ import torch
 from networks import TINY
 
 from streamvggt import StreamVGGT
-from streamvggt.data.registry import LAYOUTS, find
-from streamvggt.data.synthetic.layouts._clips import world_clips
+from streamvggt.data.synthetic.fixture_clips import world_clips
+from streamvggt.datasets import find
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +26,6 @@ def depth_sets(tmp_path_factory) -> Path:
     """Two scenes of three frames in each layout."""
     root = tmp_path_factory.mktemp("eval")
     for name in ("sintel", "bonn", "kitti", "nyu", "scannetv2"):
-        layout = find(LAYOUTS, name)
+        layout = find(name)
         layout.write(root, world_clips(2, 3, 42, 56, outdoors=getattr(layout, "OUTDOORS", False)))
     return root

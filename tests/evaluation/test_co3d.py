@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from streamvggt.data.prepare._runner import prepare
-from streamvggt.data.prepare.co3d_annotations import select
-from streamvggt.data.synthetic.layouts import co3d_download
-from streamvggt.data.synthetic.layouts._clips import world_clips
+from streamvggt.data.synthetic.fixture_clips import world_clips
+from streamvggt.datasets import co3d_annotations, prepare
+from streamvggt.datasets._co3d_download import cameras_of, opencv_from_pytorch3d
+from streamvggt.datasets.co3d_annotations import CATEGORIES, read_annotations, select
 from streamvggt.evaluation import co3d
-from streamvggt.evaluation.readers.co3d import CATEGORIES, cameras_of, opencv_from_pytorch3d, read_annotations
 from streamvggt.evaluation.work import run_program, save_arrays
 from streamvggt.geometry.camera import compose_poses
 
@@ -85,7 +84,7 @@ def test_what_is_short_or_absurdly_far_draws_nothing():
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("co3d")
-    co3d_download.write(root, world_clips(3, 6, 42, 56))
+    co3d_annotations.write(root, world_clips(3, 6, 42, 56))
     assert not prepare("co3d_annotations", root / "co3d_v2", root).failed
     return root
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from streamvggt.data.synthetic.layouts.sintel import write_dpt
+from streamvggt.datasets.sintel import write_dpt
 from streamvggt.evaluation.depth_protocol import predicted_and_true
 from streamvggt.evaluation.monodepth import MonoDepth
 from streamvggt.evaluation.video_depth import VideoDepth

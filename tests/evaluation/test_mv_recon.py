@@ -12,15 +12,14 @@ import pytest
 import torch
 
 from streamvggt.data.decode import BadData
-from streamvggt.data.prepare import seven_scenes as preparation
-from streamvggt.data.prepare._runner import prepare
-from streamvggt.data.registry import LAYOUTS, find
-from streamvggt.data.synthetic.layouts._clips import world_clips
+from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.data.transforms import image_array
 from streamvggt.data.view import View
+from streamvggt.datasets import find, prepare
+from streamvggt.datasets import seven_scenes as preparation
+from streamvggt.datasets.neural_rgbd import NeuralRGBD
+from streamvggt.datasets.seven_scenes import SevenScenes
 from streamvggt.evaluation import mv_recon
-from streamvggt.evaluation.readers.neural_rgbd import NeuralRGBD
-from streamvggt.evaluation.readers.seven_scenes import SevenScenes
 from streamvggt.evaluation.recon_views import compared_part, prepare_view, view_size
 from streamvggt.evaluation.work import run_program, save_arrays
 from streamvggt.geometry.camera import Cameras, compose_poses, encoding_from_cameras, invert_pose
@@ -73,14 +72,14 @@ def test_sizes_and_the_part_that_is_compared():
 
 @pytest.fixture(scope="module")
 def clips() -> dict[str, list[list[View]]]:
-    return {name: world_clips(2, 4, 60, 80, fov=find(LAYOUTS, name).FOV) for name in SETS.values()}
+    return {name: world_clips(2, 4, 60, 80, fov=find(name).FOV) for name in SETS.values()}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, clips) -> Path:
     root = tmp_path_factory.mktemp("eval")
     for name in SETS.values():
-        find(LAYOUTS, name).write(root, clips[name])
+        find(name).write(root, clips[name])
     return root
 
 
@@ -102,7 +101,7 @@ def test_readers_give_back_what_was_written(dataset, data, clips):
 
 def test_neural_rgbd_counts_frames_as_numbers_and_leaves_out_unknown_poses(tmp_path):
     clip = world_clips(1, 11, 30, 40)
-    find(LAYOUTS, "neural_rgbd").write(tmp_path, clip)
+    find("neural_rgbd").write(tmp_path, clip)
     path = tmp_path / "neural_rgbd/breakfast_room/poses.txt"
     lines = path.read_text(encoding="utf-8").splitlines()
     lines[4 * 3 : 4 * 4] = ["nan nan nan nan"] * 4

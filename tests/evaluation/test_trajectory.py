@@ -13,8 +13,8 @@ import torch
 
 from streamvggt import cli
 from streamvggt.data.decode import BadData
-from streamvggt.data.registry import LAYOUTS, find
-from streamvggt.data.synthetic.layouts._clips import world_clips
+from streamvggt.data.synthetic.fixture_clips import world_clips
+from streamvggt.datasets import find
 from streamvggt.evaluation import trajectory
 from streamvggt.evaluation.work import run_program, save_arrays
 from streamvggt.geometry.camera import compose_poses, invert_pose
@@ -34,7 +34,7 @@ def clips():
 def data(tmp_path_factory, clips) -> Path:
     root = tmp_path_factory.mktemp("eval")
     for name in LAYOUT_OF.values():
-        find(LAYOUTS, name).write(root, clips)
+        find(name).write(root, clips)
     return root
 
 

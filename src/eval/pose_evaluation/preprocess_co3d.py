@@ -8,8 +8,9 @@ import argparse
 
 from tqdm import tqdm
 
-from streamvggt.data.prepare._runner import Skip
-from streamvggt.data.prepare.co3d_annotations import MIN_QUALITY, SUBSETS, scenes, write_category
+from streamvggt.datasets._co3d_download import MIN_QUALITY
+from streamvggt.datasets._prepare import Skip
+from streamvggt.datasets.co3d_annotations import SUBSETS, raw_scenes, write_category
 from streamvggt.evaluation.work import run_program
 from streamvggt.flags import real, some_path
 
@@ -23,7 +24,7 @@ def main() -> int:
         "--min_quality", type=real(-1e9, 1e9), default=MIN_QUALITY, help="of viewpoints (default: %(default)s)"
     )
     arguments = parser.parse_args()
-    there = scenes(arguments.co3d_v2_dir)
+    there = raw_scenes(arguments.co3d_v2_dir)
     categories = there if arguments.category == "all" else [arguments.category]
     if not there or not set(categories) <= set(there):
         raise FileNotFoundError(

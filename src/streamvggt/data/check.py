@@ -1,11 +1,12 @@
-"""Looks through a data set: what is there, what cannot be read, whether its views agree about the geometry."""
+"""Check a data set: what is there, what cannot be read, and whether the views of each scene agree on the geometry."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from statistics import median
 from typing import Protocol
@@ -13,19 +14,16 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
-from streamvggt.data.agreement import agreement, is_sparse
 from streamvggt.data.decode import BadData
 from streamvggt.data.picture import agreement_picture, depth_picture
+from streamvggt.data.scene_check import SceneVerdict, judge_scene
 from streamvggt.data.transforms import image_array
 from streamvggt.data.view import View
 
-ENOUGH_OVERLAP, ENOUGH_SPARSE_OVERLAP = 0.2, 0.04
-"""Share of a view that must be seen by another one to say whether they agree; where depth is known at single pixels
-only, few meet one of them."""
-ENOUGH_AGREEMENT = 0.3
-"""Less than this share of what two views both see is hardly to be explained by things that move or hide each other."""
-STEPS = (1, 2, 5)
-"""Distances, in frames, of the pairs that are compared."""
+MAX_DEPTH_RATIO = 300
+"""By how much the median depth of a frame may differ from its scene's; millimeters for meters are a factor of 1000."""
+METRIC_DEPTH = 0.03, 1000.0
+"""Median depth of a frame in meters, at least and at most."""
 
 
 class Readable(Protocol):
@@ -40,14 +38,14 @@ class Readable(Protocol):
 
 @dataclass
 class Findings:
-    """What is known of a data set after a look through it.
+    """Result of a check of a data set.
 
-    num_scenes, num_frames: that are there.
-    short: scenes with fewer frames than a training sample has views.
-    num_read: frames that were read.
-    bad: what is wrong with frames that could not be read.
-    agreeing: share of what two views both see that they see at the same place, of each pair that was compared.
-    rows: title and pictures of the pairs: image and depth of both, and where they agree.
+    num_scenes, num_frames: That are there.
+    short: Scenes with fewer frames than a training sample has views.
+    num_read: Frames that were read.
+    bad: What is wrong with frames.
+    verdicts: On the geometry of each scene with cameras.
+    rows: Title and pictures of pairs, the worst first: image and depth of both, and where they agree.
     """
 
     num_scenes: int = 0
@@ -55,16 +53,21 @@ class Findings:
     short: list[str] = field(default_factory=list)
     num_read: int = 0
     bad: list[str] = field(default_factory=list)
-    agreeing: list[float] = field(default_factory=list)
+    verdicts: list[SceneVerdict] = field(default_factory=list)
     rows: list[tuple[str, list[np.ndarray]]] = field(default_factory=list)
 
     @property
-    def disagrees(self) -> bool:
-        return bool(self.agreeing) and median(self.agreeing) < ENOUGH_AGREEMENT
+    def disagreeing(self) -> list[SceneVerdict]:
+        return [verdict for verdict in self.verdicts if verdict.problem]
+
+    @property
+    def problems(self) -> list[str]:
+        """Everything that is wrong, in words."""
+        return [*(f"{verdict.scene}: {verdict.problem}" for verdict in self.disagreeing), *self.bad]
 
     @property
     def is_good(self) -> bool:
-        return not self.bad and not self.disagrees and self.num_frames > 0
+        return not self.bad and not self.disagreeing and self.num_frames > 0
 
     def __str__(self) -> str:
         said = [f"{self.num_scenes} scenes, {self.num_frames} frames"]
@@ -74,9 +77,14 @@ class Findings:
         said.append(f"{self.num_read} frames read")
         if self.bad:
             said.append(f"{len(self.bad)} OF THEM BAD")
-        if self.agreeing:
-            verdict = "VIEWS DISAGREE" if self.disagrees else "views agree"
-            said.append(f"{verdict}: {median(self.agreeing):.0%} (median of {len(self.agreeing)} pairs)")
+        judged = [verdict for verdict in self.verdicts if verdict.agreeing or verdict.problem]
+        if judged:
+            shares = [share for verdict in judged for share in verdict.agreeing]
+            told = f": {median(shares):.0%} (median of {len(shares)} pairs)" if shares else ""
+            views = f"VIEWS DISAGREE in {len(self.disagreeing)} of" if self.disagreeing else "views agree in"
+            said.append(f"{views} {len(judged)} scenes{told}")
+        if unjudged := len(self.verdicts) - len(judged):
+            said.append(f"{unjudged} scenes without views that overlap")
         return ", ".join(said)
 
 
@@ -85,19 +93,20 @@ def check(
     *,
     name: str,
     num_frames: int | None = 40,
-    num_pairs: int = 12,
+    num_pairs: int | None = 4,
     num_rows: int = 2,
     num_views: int = 10,
     has_cameras: bool = True,
     workers: int = 1,
 ) -> Findings:
-    """Read frames, spread over the scenes, and compare pairs of them.
+    """Read frames, spread over the scenes, and judge the geometry of every scene.
 
     Args:
-        num_frames: to read; None: all.
-        num_rows: pairs that give a row of pictures.
-        num_views: of a training sample.
-        has_cameras: False where frames have no cameras to compare views with.
+        num_frames: Frames to read; None: all.
+        num_pairs: Pairs of views to compare per scene; None: every frame and the next.
+        num_rows: Pairs that give a row of pictures.
+        num_views: Views of a training sample.
+        has_cameras: False if frames have no cameras to compare views with.
     """
     random = np.random.default_rng(zlib.crc32(name.encode()))  # the same every time
     frames = {scene: readable.frames(scene) for scene in readable.scenes}
@@ -108,19 +117,63 @@ def check(
     )
     chosen = list(_spread(frames, num_frames, random))
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        outcomes = pool.map(lambda place: _problem(readable, *place), chosen)
-        for problem in tqdm(outcomes, name, total=len(chosen), unit="frame", leave=False, dynamic_ncols=True):
+
+        def each(function: Callable, items: Sequence, unit: str) -> Iterator:
+            shown = {"total": len(items), "unit": unit, "leave": False, "dynamic_ncols": True}
+            return zip(items, tqdm(pool.map(function, items), name, **shown), strict=True)
+
+        depths: dict[str, list[tuple[str, float]]] = {}
+        for (scene, frame), outcome in each(lambda place: _looked_at(readable, *place), chosen, "frame"):
             findings.num_read += 1
-            if problem:
-                findings.bad.append(problem)
-    if has_cameras:
-        _compare(readable, frames, findings, num_pairs, num_rows, random)
-    else:
-        for scene, frame in chosen[:num_rows]:
-            if view := _try(lambda scene=scene, frame=frame: readable.read(scene, frame)):
-                findings.rows.append((f"{scene}   {frame}", [image_array(view.image), depth_picture(view)]))
+            if isinstance(outcome, str):
+                findings.bad.append(outcome)
+            else:
+                depths.setdefault(scene, []).append((frame, outcome))
+        findings.bad += _odd_depths(depths, getattr(readable, "is_metric", False))
+        if has_cameras:
+            scenes = [scene for scene, some in frames.items() if len(some) > 1]
+
+            def judge(scene: str) -> SceneVerdict:
+                own = np.random.default_rng(zlib.crc32(f"{name} {scene}".encode()))
+                return judge_scene(readable, scene, frames[scene], num_pairs, own)
+
+            for _, verdict in each(judge, scenes, "scene"):
+                findings.verdicts.append(verdict)
+                _keep_worst(findings, verdict, num_rows)
+        else:
+            for scene, frame in chosen[:num_rows]:
+                with suppress(BadData, OSError):
+                    view = readable.read(scene, frame)
+                    findings.rows.append((f"{scene}   {frame}", [image_array(view.image), depth_picture(view)]))
     findings.rows = [(f"{name}   {title}", pictures) for title, pictures in findings.rows]
     return findings
+
+
+def _keep_worst(findings: Findings, verdict: SceneVerdict, num_rows: int) -> None:
+    """Draw the worst pairs of all scenes and drop the views of the others."""
+    candidates = [one for one in findings.verdicts if one.worst and one.worst.views]
+    candidates.sort(key=lambda one: (one.problem is None, one.worst.found.agreeing))
+    for one in candidates[num_rows:]:
+        one.worst = replace(one.worst, views=None)
+    findings.rows = [_row(one) for one in candidates[:num_rows]]
+
+
+def _row(verdict: SceneVerdict) -> tuple[str, list[np.ndarray]]:
+    found, (first, second), views = verdict.worst.found, verdict.worst.frames, verdict.worst.views
+    told = f"overlap {found.overlap:.0%}, of it agreeing {found.agreeing:.0%}"
+    pictures = [picture for view in views for picture in (image_array(view.image), depth_picture(view))]
+    return f"{verdict.scene}   {first}, {second}   {told}", [*pictures, agreement_picture(*views)]
+
+
+def _odd_depths(depths: dict[str, list[tuple[str, float]]], is_metric: bool) -> Iterator[str]:
+    """Frames whose depth seems to have another unit than that of their scene, or than meters."""
+    for scene, frames in depths.items():
+        usual = median(depth for _, depth in frames)
+        for frame, depth in frames:
+            if max(depth / usual, usual / depth) > MAX_DEPTH_RATIO:
+                yield f"{scene} {frame}: its median depth is {depth:g}, that of the scene's frames {usual:g}"
+        if is_metric and not METRIC_DEPTH[0] <= usual <= METRIC_DEPTH[1]:
+            yield f"{scene}: median depth: expected {METRIC_DEPTH[0]} to {METRIC_DEPTH[1]} meters, got {usual:g}"
 
 
 def _spread(
@@ -136,47 +189,15 @@ def _spread(
     yield from ((scene, frames[scene][number]) for scene, number in islice(turns, count))
 
 
-def _problem(readable: Readable, scene: str, frame: str) -> str | None:
-    """What is wrong with a frame; None: nothing."""
+def _looked_at(readable: Readable, scene: str, frame: str) -> str | float:
+    """Median depth of a frame, 1 if all of it is sky; or what is wrong with it."""
     try:
         view = readable.read(scene, frame)
     except (BadData, OSError) as error:
         return str(error)
-    return None if (view.valid | view.sky).any() else f"{scene} {frame}: no pixel has a depth"
-
-
-def _compare(
-    readable: Readable,
-    frames: dict[str, Sequence[str]],
-    findings: Findings,
-    num_pairs: int,
-    num_rows: int,
-    random: np.random.Generator,
-) -> None:
-    """Compare neighbours until enough pairs were found that overlap."""
-    scenes = random.permutation([scene for scene, some in frames.items() if len(some) > 1]).tolist()
-    for attempt in range(4 * num_pairs if scenes else 0):
-        scene = scenes[attempt % len(scenes)]
-        step = min(STEPS[attempt % len(STEPS)], len(frames[scene]) - 1)
-        start = int(random.integers(len(frames[scene]) - step))
-        pair = frames[scene][start], frames[scene][start + step]
-        views = [_try(lambda scene=scene, frame=frame: readable.read(scene, frame)) for frame in pair]
-        if None in views or views[0].depth.shape != views[1].depth.shape:
-            continue
-        found = agreement(*views)
-        overlaps = found.overlap > (ENOUGH_SPARSE_OVERLAP if is_sparse(views[1]) else ENOUGH_OVERLAP)
-        if overlaps:
-            findings.agreeing.append(found.agreeing)
-        if len(findings.rows) < num_rows and (overlaps or attempt > num_pairs):
-            title = f"{scene}   {pair[0]}, {pair[1]}   overlap {found.overlap:.0%}, of it agreeing {found.agreeing:.0%}"
-            pictures = [picture for view in views for picture in (image_array(view.image), depth_picture(view))]
-            findings.rows.append((title, [*pictures, agreement_picture(*views)]))
-        if len(findings.agreeing) >= num_pairs and len(findings.rows) >= num_rows:
-            return
-
-
-def _try(read: Callable[[], View]) -> View | None:
-    try:
-        return read()
-    except (BadData, OSError):
-        return None
+    if not (view.valid | view.sky).any():
+        return f"{scene} {frame}: no pixel has a depth"
+    (height, width), (depth_height, depth_width) = view.image.shape[1:], view.depth.shape
+    if abs(width * depth_height / (height * depth_width) - 1) > 0.02:
+        return f"{scene} {frame}: the image has {width}×{height} pixels, its depth {depth_width}×{depth_height}"
+    return view.depth[view.valid].median().item() if view.valid.any() else 1.0

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from streamvggt.data.decode import BadData
-from streamvggt.data.registry import SOURCES, class_in, find
 from streamvggt.data.sampling import Selection
 from streamvggt.data.source import Source
 from streamvggt.data.transforms import ColourJitter, Size, fit
@@ -43,7 +42,7 @@ class MultiViewDataset:
     def __init__(
         self,
         *,
-        source: str,
+        source: type[Source],
         data_root: str | Path,
         split: str | None = None,
         selection: Selection | None = None,
@@ -54,7 +53,7 @@ class MultiViewDataset:
     ):
         """
         Args:
-            source: name of a module of `streamvggt.data.sources`.
+            source: reader of the data set.
             data_root: of all data sets.
             split: None: the one to train on.
             selection: how views are chosen; None: as the data set's source says.
@@ -64,7 +63,7 @@ class MultiViewDataset:
             match_portrait: samples of upright images swap width and height of the size asked for. Otherwise they are
                 cut to it, as in the published training.
         """
-        self.source_class: type[Source] = class_in(find(SOURCES, source), Source)
+        self.source_class = source
         self.root = Path(data_root) / self.source_class.folder
         self.split, self.selection = split, selection
         self.max_views, self.aug_crop, self.jitter, self.match_portrait = max_views, aug_crop, jitter, match_portrait

@@ -8,7 +8,9 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,13 @@ import OpenEXR
 
 class BadData(ValueError):
     """Something is wrong with a data set's files; says which file, what was expected and what came."""
+
+
+DAMAGED_ARRAY = (
+    *(ValueError, EOFError, MemoryError, OverflowError, RecursionError, TypeError, SyntaxError),
+    *(pickle.UnpicklingError, AttributeError, IndexError, struct.error),
+)
+"""What numpy and pickle raise for files that are none of theirs, or whose headers name absurd sizes."""
 
 
 def read_colour(path: Path) -> np.ndarray:
@@ -57,7 +66,7 @@ def read_exr(path: Path) -> np.ndarray:
     try:
         with OpenEXR.File(str(path), separate_channels=True) as file:
             channels = {name: channel.pixels for name, channel in file.channels().items()}
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, MemoryError) as error:
         raise BadData(f"{path}: damaged, or no EXR file ({error})") from error
     grey = [pixels for name, pixels in channels.items() if name != "A"]
     if not grey or any(not np.array_equal(pixels, grey[0], equal_nan=True) for pixels in grey[1:]):
@@ -76,7 +85,7 @@ def read_npy(path: Path) -> np.ndarray:
     """One array."""
     try:
         return np.load(io.BytesIO(_read_bytes(path)), allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except DAMAGED_ARRAY as error:
         raise BadData(f"{path}: damaged, or no array of numbers ({error})") from error
 
 
@@ -93,7 +102,7 @@ def read_npz(path: Path, *keys: str) -> dict[str, np.ndarray]:
             if missing:
                 raise BadData(f"{path}: no {', '.join(missing)} in it, only {', '.join(there)}")
             return {key: _read_array(archive.read(f"{key}.npy")) for key in keys or there}
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except (*DAMAGED_ARRAY, zipfile.BadZipFile, zlib.error, NotImplementedError, KeyError, RuntimeError) as error:
         if isinstance(error, BadData):
             raise
         raise BadData(f"{path}: damaged, or no archive of arrays ({error})") from error
@@ -107,7 +116,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, MemoryError) as error:
         raise BadData(f"{path}: damaged, or not the HDF5 file that was expected ({error})") from error
 
 
@@ -125,7 +134,7 @@ def strings(values: h5py.Dataset) -> list[str]:
 def read_json(path: Path):
     try:
         return json.loads(_read_bytes(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadData(f"{path}: damaged, or no JSON ({error})") from error
 
 
@@ -133,7 +142,10 @@ def _decode(path: Path, flags: int) -> np.ndarray:
     content = _read_bytes(path)
     if _is_cut_off(content):
         raise BadData(f"{path}: the image is cut off after {len(content)} bytes; fetch or prepare it again")
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    except (cv2.error, MemoryError) as error:  # of a picture with more pixels than OpenCV allows, among others
+        raise BadData(f"{path}: it cannot be decoded ({str(error).strip()})") from error
     if image is None:
         raise BadData(f"{path}: damaged, or not an image ({len(content)} bytes)")
     return image

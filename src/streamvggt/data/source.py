@@ -11,7 +11,7 @@
             camera = read_npz(self.root / scene / f"{frame}.npz", "intrinsics", "pose")
             return self.view(...)
 
-One file per data set in `sources/`, found by the file's name. Conventions: docs/conventions.md.
+One module per data set in `streamvggt.datasets`, found by its name. Conventions: docs/conventions.md.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ class Source:
     mask_share: share of samples that lose the depth outside `foreground`.
     replaces_empty: whether a view without any depth is replaced by a neighbour.
     page: that says where to get it.
-    page: that says where to get it.
     """
 
     name: ClassVar[str]
@@ -52,7 +51,6 @@ class Source:
     splits: ClassVar[Sequence[str]] = ("train",)
     mask_share: ClassVar[float] = 0.0
     replaces_empty: ClassVar[bool] = False
-    page: ClassVar[str] = "docs/data.md"
     page: ClassVar[str] = "docs/data.md"
 
     def __init__(self, root: str | Path, split: str | None = None):

@@ -22,10 +22,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from streamvggt.datasets._co3d_download import cameras_of
+from streamvggt.datasets.co3d_annotations import CATEGORIES, Frame, has_far_camera, read_annotations
 from streamvggt.evaluation.network import Evaluated, add_network_arguments, weights_name
 from streamvggt.evaluation.pose_metrics import accuracy, auc, relative_pose_errors
 from streamvggt.evaluation.processes import Processes
-from streamvggt.evaluation.readers.co3d import CATEGORIES, Frame, cameras_of, has_far_camera, read_annotations
 from streamvggt.evaluation.record import open_run, write_json, write_scores
 from streamvggt.evaluation.work import Outcome, load_prediction, save_arrays, work_through
 from streamvggt.flags import some_path, whole

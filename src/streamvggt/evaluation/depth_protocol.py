@@ -19,30 +19,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streamvggt.datasets._depth_set import DepthSet
+from streamvggt.datasets.sintel import FOURTEEN, Sintel
 from streamvggt.evaluation.chosen import add_data_arguments, check_output_dir, chosen_scenes
 from streamvggt.evaluation.depth_metrics import METRICS, weighted_mean
+from streamvggt.evaluation.depth_sets import DEPTH_SETS, published
+from streamvggt.evaluation.images import load_image
 from streamvggt.evaluation.network import Evaluated, add_network_arguments
 from streamvggt.evaluation.parallel import in_threads
 from streamvggt.evaluation.processes import Processes
-from streamvggt.evaluation.readers.bonn import Bonn
-from streamvggt.evaluation.readers.depth_set import DepthSet
-from streamvggt.evaluation.readers.kitti import Kitti
-from streamvggt.evaluation.readers.nyu import Nyu
-from streamvggt.evaluation.readers.scannet import ScanNet
-from streamvggt.evaluation.readers.sintel import FOURTEEN, Sintel
 from streamvggt.evaluation.record import open_run, read_run, write_scores
 from streamvggt.evaluation.work import Outcome, load_prediction, save_array, work_through
 from streamvggt.files import atomic_write
 from streamvggt.flags import some_path, whole
 from streamvggt.words import counted
-
-DEPTH_SETS: dict[str, type[DepthSet]] = {
-    "sintel": Sintel,
-    "bonn": Bonn,
-    "kitti": Kitti,
-    "nyu": Nyu,
-    "scannet": ScanNet,
-}
 
 Scored = tuple[Mapping[str, float], int]
 """Numbers, and how many pixels they are of."""
@@ -177,14 +167,9 @@ class DepthProtocol(ABC):
 
         def make(name: str) -> None:
             clip = by_name[name]
-            read = partial(
-                task.reader.image,
-                clip.scene,
-                size=network.size,
-                patch_size=network.model.patch_size,
-                crop=arguments.crop,
-            )
-            images = in_threads(read, clip.frames, num_threads=2)
+            paths = [task.reader.image_path(clip.scene, frame) for frame in clip.frames]
+            read = partial(load_image, size=network.size, patch_size=network.model.patch_size, crop=arguments.crop)
+            images = in_threads(read, paths, num_threads=2)
             for path, prediction in zip(clip.paths, network.predict(images), strict=True):
                 save_array(path, prediction.depth[0, 0, ..., 0].float().numpy())
 
@@ -220,7 +205,7 @@ class DepthProtocol(ABC):
                 {scene: weighted_mean(parts) for scene, parts in by_scene.items() if any(n for _, n in parts)},
                 num_sequences=len(scenes),
                 num_frames=num_frames,
-                num_published=reader.num_published,
+                num_published=[published(reader).num_scenes, published(reader).num_frames],
             )
             tell(task.dataset, path, numbers, len(scenes), num_frames, reader)
 
@@ -271,7 +256,7 @@ def tell(
 ) -> None:
     """One line of numbers, and one more if they are not of the whole published test set."""
     print(f"{dataset:8} Abs Rel {numbers['Abs Rel']:.4f}  δ < 1.25 {100 * numbers['δ < 1.25']:.2f} %  → {path}")
-    scenes, frames = reader.num_published
+    scenes, frames = published(reader).num_scenes, published(reader).num_frames
     if num_scenes != scenes or num_frames != (frames or num_frames):
         whole = f"{scenes} sequences" + (f" with {frames} frames" if frames else "")
         ours = f"{counted(num_scenes, 'sequence')} with {counted(num_frames, 'frame')}"

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from streamvggt.datasets._depth_set import DepthSet
 from streamvggt.evaluation.depth_metrics import ALIGNMENTS, score_depth
 from streamvggt.evaluation.depth_protocol import Clip, DepthProtocol, Scored, predicted_and_true
+from streamvggt.evaluation.depth_sets import published
 from streamvggt.evaluation.parallel import in_threads, one_thread_each
-from streamvggt.evaluation.readers.depth_set import DepthSet
 
 
 class MonoDepth(DepthProtocol):
@@ -32,7 +33,7 @@ class MonoDepth(DepthProtocol):
 
         def score_image(clip: Clip) -> Scored:
             predicted, true = predicted_and_true(reader, clip.scene, clip.frames[0], clip.paths[0])
-            result = score_depth(predicted, true, ALIGNMENTS[alignment], reader.rules)
+            result = score_depth(predicted, true, ALIGNMENTS[alignment], published(reader).rules)
             return result.numbers, result.num_valid
 
         with one_thread_each():

@@ -27,12 +27,12 @@ from tqdm import tqdm
 from streamvggt.data.source import Source
 from streamvggt.data.transforms import image_array
 from streamvggt.data.view import View
+from streamvggt.datasets.neural_rgbd import NeuralRGBD
+from streamvggt.datasets.seven_scenes import SevenScenes
 from streamvggt.evaluation.chosen import add_data_arguments, chosen_scenes
 from streamvggt.evaluation.clouds import estimate_normals, register
 from streamvggt.evaluation.network import Evaluated, add_network_arguments, weights_name
 from streamvggt.evaluation.processes import Processes
-from streamvggt.evaluation.readers.neural_rgbd import NeuralRGBD
-from streamvggt.evaluation.readers.seven_scenes import SevenScenes
 from streamvggt.evaluation.recon_metrics import (
     ReconstructionScore,
     compare_clouds,

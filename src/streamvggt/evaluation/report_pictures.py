@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from streamvggt.evaluation.depth_metrics import by_median
 from streamvggt.evaluation.depth_protocol import DEPTH_SETS, DepthProtocol, predicted_and_true
+from streamvggt.evaluation.depth_sets import published
 from streamvggt.evaluation.monodepth import MonoDepth
 from streamvggt.evaluation.video_depth import VideoDepth
 from streamvggt.evaluation.work import load_prediction
@@ -74,7 +75,7 @@ def depth_pictures(protocol: DepthProtocol, folder: Path, run: Mapping[str, Any]
         columns = []
         for frame, path in frames:
             predicted, true = predicted_and_true(reader, scene, frame, path)
-            valid = reader.rules.valid(true)
+            valid = published(reader).rules.valid(true)
             if valid.any():
                 predicted = predicted * by_median(predicted[valid], true[valid])[0].float()
             columns.append(

@@ -18,22 +18,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from streamvggt.datasets._trajectory_set import TrajectorySet
+from streamvggt.datasets.scannetv2 import ScanNetTrajectories
+from streamvggt.datasets.sintel import FOURTEEN, SintelTrajectories
+from streamvggt.datasets.tum import Tum
 from streamvggt.evaluation.chosen import add_data_arguments, check_output_dir, chosen_scenes
 from streamvggt.evaluation.images import load_image
 from streamvggt.evaluation.network import Evaluated, add_network_arguments
 from streamvggt.evaluation.parallel import in_threads
 from streamvggt.evaluation.pose_metrics import align_trajectory, trajectory_errors
 from streamvggt.evaluation.processes import Processes
-from streamvggt.evaluation.readers.scannet import ScanNetTrajectories
-from streamvggt.evaluation.readers.sintel import SintelTrajectories
-from streamvggt.evaluation.readers.trajectory_set import TrajectorySet
-from streamvggt.evaluation.readers.tum import Tum
 from streamvggt.evaluation.record import open_run, read_run, write_json, write_scores
 from streamvggt.evaluation.work import Outcome, load_prediction, save_arrays, work_through
 from streamvggt.flags import whole
 from streamvggt.words import counted
 
 SETS: dict[str, type[TrajectorySet]] = {"sintel": SintelTrajectories, "tum": Tum, "scannet": ScanNetTrajectories}
+NUM_PUBLISHED = {"sintel": len(FOURTEEN), "tum": 8, "scannet": 100}
+"""Sequences of published results."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def score(task: Task) -> None:
         )
     means = {name: float(np.mean([one[name] for one in numbers.values()])) for name in next(iter(numbers.values()))}
     write_json(task.folder / "result.json", means)
-    published = task.reader.num_published
+    published = NUM_PUBLISHED[task.dataset]
     write_scores(
         task.folder,
         "Sim(3)",

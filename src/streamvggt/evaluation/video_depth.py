@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from streamvggt.datasets._depth_set import DepthSet
 from streamvggt.evaluation.depth_metrics import ALIGNMENTS, score_depth
 from streamvggt.evaluation.depth_protocol import Clip, DepthProtocol, Scored, predicted_and_true
+from streamvggt.evaluation.depth_sets import published
 from streamvggt.evaluation.parallel import in_threads
-from streamvggt.evaluation.readers.depth_set import DepthSet
 
 
 class VideoDepth(DepthProtocol):
@@ -32,7 +33,7 @@ class VideoDepth(DepthProtocol):
         for clip in clips:
             predicted, true = self._read(reader, clip)
             for alignment in alignments:
-                result = score_depth(predicted, true, ALIGNMENTS[alignment], reader.rules)
+                result = score_depth(predicted, true, ALIGNMENTS[alignment], published(reader).rules)
                 scored[alignment].append((result.numbers, result.num_valid))
         return scored
 

@@ -22,15 +22,15 @@ from streamvggt.data.decode import BadData, read_colour
 from streamvggt.data.own.check import OneScene, check_scene
 from streamvggt.data.own.scene import scenes_under
 from streamvggt.data.picture import sheet
-from streamvggt.data.registry import SOURCES, classes_in, find, names
 from streamvggt.data.source import Source, check_pose
 from streamvggt.data.transforms import image_tensor
 from streamvggt.data.view import View
-from streamvggt.evaluation.readers.depth_set import DepthSet
-from streamvggt.evaluation.readers.trajectory_set import TrajectorySet
+from streamvggt.datasets import names, readers
+from streamvggt.datasets._depth_set import DepthSet
+from streamvggt.datasets._trajectory_set import TrajectorySet
 from streamvggt.flags import real, some_path, whole
 
-READERS = "streamvggt.evaluation.readers"
+MAX_TOLD = 10  # problems of a data set
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frames", type=number_or_all, default=40, metavar="N", help='to read of each data set, or "all" (default: 40)'
     )
-    parser.add_argument("--pairs", type=whole(), default=12, metavar="N", help="of views to compare (default: 12)")
+    parser.add_argument(
+        "--pairs",
+        type=number_or_all,
+        default=4,
+        metavar="N",
+        help='pairs of views to compare per scene, or "all" neighbors (default: 4)',
+    )
     parser.add_argument(
         "--depth_unit",
         type=real(1e-9, 1e9),
@@ -70,9 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     if rows:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(sheet(rows)).save(arguments.out)
-        print(
-            f"{arguments.out}: image and depth of two views each, and what both see: green where they agree, red else"
-        )
+        print(f"{arguments.out}: the worst pairs, image and depth of both views, and green where they agree, red else")
     return 0 if is_good else 1
 
 
@@ -121,7 +125,10 @@ def check_published(arguments: argparse.Namespace, openers: dict) -> tuple[list,
         say(name, findings)
         is_good &= findings.is_good
         rows += findings.rows
-    if absent and not arguments.names:
+    if len(absent) == len(openers):
+        print(f"BAD   {arguments.root}: expected the folder of at least one data set, found none")
+        is_good = False
+    elif absent and not arguments.names:
         print(f"not there: {', '.join(absent)}")
     strangers(arguments.root, {folder for folder, _, _ in openers.values()})
     return rows, is_good
@@ -129,10 +136,10 @@ def check_published(arguments: argparse.Namespace, openers: dict) -> tuple[list,
 
 def say(name: str, findings: Findings) -> None:
     tqdm.write(f"{'ok   ' if findings.is_good else 'BAD  '} {name}: {findings}")
-    for problem in findings.bad[:10]:
+    for problem in findings.problems[:MAX_TOLD]:
         print(f"        {problem}")
-    if len(findings.bad) > 10:
-        print(f"        … and {len(findings.bad) - 10} more")
+    if len(findings.problems) > MAX_TOLD:
+        print(f"        … and {len(findings.problems) - MAX_TOLD} more")
 
 
 def strangers(root: Path, folders: set[str]) -> None:
@@ -147,16 +154,14 @@ def strangers(root: Path, folders: set[str]) -> None:
 def known() -> dict[str, tuple[str, Callable[[Path], Readable], bool]]:
     """Of every training and test set: its folder, how it is opened under a root, whether its frames have cameras."""
     sets = {}
-    for package in (SOURCES, READERS):
-        for name in names(package):
-            for kind in classes_in(find(package, name), Source):
-                sets[name] = kind.folder, lambda root, kind=kind: kind(root / kind.folder), True
-            for kind in classes_in(find(package, name), DepthSet):
-                label = name if name not in sets else f"{name}_depth"
-                sets[label] = kind.folders[0], lambda root, kind=kind: WithoutCameras(kind(root)), False
-            for kind in classes_in(find(package, name), TrajectorySet):
-                label = name if name not in sets else f"{name}_poses"
-                sets[label] = kind.folder, lambda root, kind=kind: WithoutDepth(kind(root)), False
+    for name in names():
+        for kind in readers(name, Source):
+            sets[name] = kind.folder, lambda root, kind=kind: kind(root / kind.folder), True
+        for kind in readers(name, DepthSet):
+            sets[name] = kind.folders[0], lambda root, kind=kind: WithoutCameras(kind(root)), False
+        for kind in readers(name, TrajectorySet):
+            label = name if name not in sets else f"{name}_poses"
+            sets[label] = kind.folder, lambda root, kind=kind: WithoutDepth(kind(root)), False
     return sets
 
 

@@ -9,14 +9,14 @@ import argparse
 
 from tqdm import tqdm
 
-from streamvggt.data.registry import LAYOUTS, find, names
-from streamvggt.data.synthetic.layouts._clips import world_clips
+from streamvggt.data.synthetic.fixture_clips import world_clips
+from streamvggt.datasets import find, names
 from streamvggt.flags import some_path, whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", type=some_path, help="folder to write the data sets to")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(names(LAYOUTS))}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(names())}")
     parser.add_argument("--scenes", type=whole(), default=2, help="of each data set (default: 2)")
     parser.add_argument("--frames", type=whole(), default=24, help="of each scene (default: 24)")
     parser.add_argument(
@@ -26,14 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    layouts = {name: find(LAYOUTS, name) for name in arguments.names or names(LAYOUTS)}
+    modules = {name: find(name) for name in arguments.names or names()}
     kinds = {}
-    for name, layout in tqdm(layouts.items(), desc="fixtures", unit="set", dynamic_ncols=True):
-        kind = outdoors, fov = getattr(layout, "OUTDOORS", False), getattr(layout, "FOV", None)
+    for name, module in tqdm(modules.items(), desc="fixtures", unit="set", dynamic_ncols=True):
+        kind = outdoors, fov = getattr(module, "OUTDOORS", False), getattr(module, "FOV", None)
         if kind not in kinds:
             kinds[kind] = world_clips(
                 arguments.scenes, arguments.frames, *arguments.size, seed=arguments.seed, outdoors=outdoors, fov=fov
             )
-        places = layout.write(arguments.root, kinds[kind])
+        places = module.write(arguments.root, kinds[kind])
         tqdm.write(f"{name}: {', '.join(place.scene for place in places)}")
     return 0

@@ -9,14 +9,13 @@ from __future__ import annotations
 import argparse
 import os
 
-from streamvggt.data.prepare._runner import prepare
-from streamvggt.data.registry import PREPARE, find, names
+from streamvggt.datasets import find, names, prepare
 from streamvggt.flags import some_path, whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    parser.add_argument("name", choices=names(PREPARE), metavar="NAME", help=f"one of {', '.join(names(PREPARE))}")
+    parser.add_argument("name", choices=names(), metavar="NAME", help=f"one of {', '.join(names())}")
     parser.add_argument("raw", type=some_path, nargs="?", metavar="RAW", help="folder of the download")
     parser.add_argument(
         "root", type=some_path, nargs="?", metavar="ROOT", help="of all data sets; this one's folder is made in it"
@@ -33,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.raw is None:
-        print(find(PREPARE, arguments.name).__doc__)
+        print(find(arguments.name).__doc__)
         return 0
     if arguments.root is None:
         raise ValueError(f"name ROOT, too: streamvggt data prepare {arguments.name} {arguments.raw} ROOT")

@@ -1,0 +1,234 @@
+"""Common parts of both forms of ARKitScenes: depth of the tablet's own sensor, and depth of a laser scanner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation, Slerp
+
+from streamvggt.data.decode import BadData, read_colour
+from streamvggt.data.source import Source, checked_view
+from streamvggt.data.transforms import nearest
+from streamvggt.data.view import View
+from streamvggt.datasets._files import FrameFiles
+from streamvggt.datasets._fixtures import Clip, Written
+from streamvggt.datasets._prepare import Skip
+from streamvggt.datasets._scene_table import SceneTable, scene_cameras
+
+SAME_TIME = 0.009  # seconds; the depth sensor's frames are 1/60 apart
+LOST = 0.5  # seconds without a pose, after which the way between two is a guess
+QUARTER_TURN = torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])  # a picture turned to the left, from as it was
+UP = np.array([0.0, 0, 1])  # of the world
+
+
+FIRST_SECOND = 999.8  # of fixtures: as text, what is before the 1000th second comes after it
+
+
+class ARKitFrames(Source):
+    """Reader of a set whose cameras are in one table per scene.
+
+    files: Of a frame.
+    table: Name of the file of a scene's cameras.
+    split_folders: By split.
+    """
+
+    is_metric = True
+    splits = ("train", "test")
+    files: ClassVar[FrameFiles]
+    table: ClassVar[str]
+    split_folders: ClassVar[Mapping[str, str]]
+
+    @property
+    def split_folder(self) -> Path:
+        return self.root / self.split_folders[self.split]
+
+    def read(self, scene: str, frame: str) -> View:
+        folder = self.split_folder / scene
+        camera = scene_cameras(folder / self.table)[frame]
+        stored = self.files.read(folder, frame, (camera.intrinsics, camera.world_from_cam))
+        if stored.image.shape[:2] != camera.size:
+            sizes = f"{stored.image.shape[:2]} pixels, its camera in {self.table} {camera.size}"
+            raise BadData(f"{stored.path}: the image has {sizes}")
+        return stored.view(self.is_metric)
+
+
+def seconds(frame: str) -> float:
+    """When a frame <scene>_<seconds> was taken; as text, times of different lengths would not sort."""
+    try:
+        return float(frame.rpartition("_")[2])
+    except ValueError as error:
+        raise BadData(f"the frame {frame!r} of ARKitScenes is not called <scene>_<seconds>") from error
+
+
+def raw_scenes(raw: Path, splits: Mapping[str, Sequence[str]], needed: str) -> list[str]:
+    """Scenes that have a folder `needed`, as "Training/40000001".
+
+    Args:
+        splits: by the split's prepared folder, the names that its raw folder may have.
+    """
+    return sorted(
+        {
+            f"{split}/{folder.parent.name}"
+            for split, places in splits.items()
+            for place in places
+            for root in (raw, raw / "raw")
+            for folder in (root / place).glob(f"[0-9]*/{needed}")
+            if (folder.parent / "lowres_wide.traj").exists()
+        }
+    )
+
+
+def raw_folder(raw: Path, scene: str, splits: Mapping[str, Sequence[str]]) -> Path:
+    split, name = scene.split("/")
+    folders = [root / place / name for place in splits[split] for root in (raw, raw / "raw")]
+    return next(folder for folder in folders if (folder / "lowres_wide.traj").exists())
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A scene as it was downloaded."""
+
+    folder: Path
+
+    @cached_property
+    def images(self) -> dict[float, Path]:
+        return by_time(self.folder / "vga_wide", ".png")
+
+    @cached_property
+    def pincams(self) -> dict[float, Path]:
+        return by_time(self.folder / "vga_wide_intrinsics", ".pincam")
+
+    @cached_property
+    def _way(self) -> tuple[np.ndarray, Rotation, np.ndarray]:
+        """Times, orientations and places: world-from-camera."""
+        rows = np.atleast_2d(np.loadtxt(self.folder / "lowres_wide.traj"))
+        if rows.shape[1] != 7 or len(rows) < 2:
+            raise BadData(f"{self.folder}/lowres_wide.traj: rows of 7 numbers were expected, it is {rows.shape}")
+        rows = rows[np.unique(rows[:, 0], return_index=True)[1]]
+        # A line's rotation and translation take the world into the camera.
+        world_from_cam = Rotation.from_rotvec(rows[:, 1:4]).inv()
+        return rows[:, 0], world_from_cam, -world_from_cam.apply(rows[:, 4:7])
+
+    @cached_property
+    def _orientation_at(self) -> Slerp:
+        times, orientations, _ = self._way
+        return Slerp(times, orientations)
+
+    def pose(self, time: float) -> np.ndarray | None:
+        """World-from-camera between the poses before and after; None where there are none near. (4, 4)"""
+        times, _, places = self._way
+        after = np.searchsorted(times, time)
+        if not times[0] <= time <= times[-1] or (after and times[after] - times[after - 1] > LOST):
+            return None
+        pose = np.eye(4)
+        pose[:3, :3] = self._orientation_at(time).as_matrix()
+        pose[:3, 3] = [np.interp(time, times, places[:, axis]) for axis in range(3)]
+        return pose
+
+    def view(self, time: float, millimetres: np.ndarray) -> View | None:
+        """The frame taken at a time; None if its pose or its camera are not known.
+
+        Args:
+            millimetres: depth of any size. (h, w)
+        """
+        pose, pincam = self.pose(time), at_time(self.pincams, time)
+        if pose is None or pincam is None:
+            return None
+        path = self.images[time]
+        image = read_colour(path)
+        width, height, fx, fy, cx, cy = np.loadtxt(self.pincams[pincam])
+        if image.shape[:2] != (height, width):
+            raise BadData(f"{path} has {image.shape[:2]} pixels, its .pincam says {(int(height), int(width))}")
+        rows, columns = (nearest(a, b) for a, b in zip(millimetres.shape, image.shape[:2], strict=True))
+        return checked_view(
+            path,
+            image=image,
+            depth=millimetres[rows[:, None], columns] / 1000,
+            intrinsics=np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]),
+            world_from_cam=pose,
+            is_metric=True,
+        )
+
+    @cached_property
+    def quarter_turns(self) -> int:
+        """To the left, after which most frames are upright; the download's own word on it is often wrong."""
+        _, orientations, _ = self._way
+        up = orientations.inv().apply(UP).sum(0)  # in the cameras
+        turned = [np.linalg.matrix_power(QUARTER_TURN.numpy(), turns) @ up for turns in range(4)]
+        return int(np.argmin([y for _, y, _ in turned]))
+
+
+def by_time(folder: Path, suffix: str) -> dict[float, Path]:
+    """Files <scene>_<seconds> of a folder, in the order of time."""
+    return dict(sorted((seconds(path.stem), path) for path in folder.glob(f"[!.]*{suffix}")))
+
+
+def at_time(files: Mapping[float, Path], time: float) -> float | None:
+    """The time nearest to another, if they are the same but for the clock's rounding."""
+    closest = min(files, key=lambda other: abs(other - time), default=None)
+    return closest if closest is not None and abs(closest - time) <= SAME_TIME else None
+
+
+def turn(view: View, quarter_turns: int) -> View:
+    """The picture turned to the left, with the camera that would have taken it so."""
+    for _ in range(quarter_turns):
+        _, width = view.depth.shape
+        (fx, _, cx), (_, fy, cy), _ = view.intrinsics.tolist()
+        view = replace(
+            view,
+            **{
+                name: torch.rot90(getattr(view, name), 1, (-2, -1)).contiguous()
+                for name in ("image", "depth", "valid", "sky")
+            },
+            intrinsics=torch.tensor([[fy, 0, cy], [0, fx, width - 1 - cx], [0, 0, 1]]),
+            cam_from_world=QUARTER_TURN @ view.cam_from_world,
+        )
+    return view
+
+
+def camera_row(_: str, view: View) -> list[float]:
+    """A view's row in the scene's table: width, height, fx, fy, cx, cy."""
+    K = view.intrinsics
+    return [*view.depth.shape[::-1], *K.diagonal()[:2].tolist(), *K[:2, 2].tolist()]
+
+
+def write_scene(
+    source: type[ARKitFrames], folder: Path, frames: Iterator[tuple[str, View]], groups: Callable | None
+) -> list[str]:
+    """Write the frames of a scene and its table; return the names of the frames.
+
+    Args:
+        groups: Finds which frames see the same; None for a set that does not say.
+
+    Raises:
+        Skip: If there are no frames.
+    """
+    table, names = SceneTable(camera_row, groups), []
+    for name, view in frames:
+        source.files.write(folder, name, view)
+        table.add(f"{name}.png", view)
+        names.append(name)
+    if not names:
+        raise Skip("no frame has colours, depth, intrinsics and a pose")
+    table.write(folder / source.table)
+    return names
+
+
+def write_clips(
+    source: type[ARKitFrames], out: Path, clips: Sequence[Clip], first_scene: int, groups: Callable | None
+) -> list[Written]:
+    """Write fixtures into the training split, ten frames a second."""
+    written = []
+    for number, clip in enumerate(clips):
+        scene = str(first_scene + number)
+        times = [FIRST_SECOND + 0.1 * frame for frame in range(len(clip))]
+        frames = ((f"{scene}_{time:.3f}", view) for time, view in zip(times, clip, strict=True))
+        folder = out / source.folder / source.split_folders["train"] / scene
+        written.append(Written(scene, write_scene(source, folder, frames, groups)))
+    return written

@@ -1,0 +1,128 @@
+"""Evaluation sets with ground-truth depth: which files belong together and how depth is stored."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamvggt.data.decode import BadData, read_png16
+
+Pair = tuple[Path, Path]
+"""The files of a frame's image and depth."""
+
+
+class DepthSet:
+    """Scenes, their frames in temporal order, image files and ground-truth depth.
+
+    name: as its authors write it.
+    folders: where it lies under the root of all test sets; several, where published texts and programs disagree.
+    is_flat: its images are no videos, and predictions lie in one folder.
+    """
+
+    name: ClassVar[str]
+    folders: ClassVar[Sequence[str]]
+    is_flat: ClassVar[bool] = False
+
+    def __init__(self, root: str | Path):
+        """
+        Args:
+            root: of all test sets.
+
+        Raises:
+            FileNotFoundError: the set is not there.
+            BadData: images and depth do not belong together.
+        """
+        there = [Path(root) / folder for folder in self.folders if (Path(root) / folder).is_dir()]
+        if not there:
+            raise FileNotFoundError(
+                f"there is no folder {Path(root) / self.folders[0]}; docs/evaluation.md says where to get {self.name} "
+                "and how to prepare it"
+            )
+        self.root = there[0]
+        self._pairs = {
+            scene: {image.stem: (image, depth) for image, depth in pairs} for scene, pairs in self.list_scenes().items()
+        }
+        if not any(self._pairs.values()):
+            raise FileNotFoundError(f"{self.name}: {self.root} holds no frames where they should be:\n{self.layout()}")
+        self.scenes = sorted(self._pairs)
+
+    def frames(self, scene: str) -> list[str]:
+        """Names of the frames, in the order of time: their images' names without suffix."""
+        return list(self._pairs[scene])
+
+    def image_path(self, scene: str, frame: str) -> Path:
+        return self._pairs[scene][frame][0]
+
+    def depth(self, scene: str, frame: str) -> Tensor:
+        """True depth in metres, unknown where ≤ 0, in the type that the published evaluation computes in. (H, W)
+
+        Raises:
+            BadData, OSError: the file is damaged or missing.
+        """
+        return torch.from_numpy(self.read_depth(self._pairs[scene][frame][1]))
+
+    # What a test set says.
+
+    def list_scenes(self) -> dict[str, list[Pair]]:
+        raise NotImplementedError
+
+    def read_depth(self, path: Path):
+        raise NotImplementedError
+
+    @classmethod
+    def layout(cls) -> str:
+        """Which files there must be."""
+        return (sys.modules[cls.__module__].__doc__ or "").partition("\n\n")[2].strip()
+
+
+def subfolders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def files(folder: Path, suffix: str) -> list[Path]:
+    return sorted(path for path in folder.glob(f"*{suffix}") if not path.name.startswith("."))
+
+
+def pair_by_name(images: Sequence[Path], depths: Sequence[Path]) -> list[Pair]:
+    """Images and depth of the same name.
+
+    Raises:
+        BadData: one of them lacks its partner.
+    """
+    by_name = {path.stem: path for path in depths}
+    alone = sorted({path.stem for path in images} ^ set(by_name))
+    if alone:
+        where = images[0].parent if images else depths[0].parent
+        raise BadData(
+            f"{where}: {len(images)} images but {len(depths)} depth files; without partner: {', '.join(alone[:5])}"
+            f"{', …' if len(alone) > 5 else ''}. Remove them or prepare the data set again"
+        )
+    return [(image, by_name[image.stem]) for image in images]
+
+
+def pair_by_order(images: Sequence[Path], depths: Sequence[Path]) -> list[Pair]:
+    """Images and depth of the same place in their sorted lists.
+
+    Raises:
+        BadData: the lists differ in length.
+    """
+    if len(images) != len(depths):
+        where = (images or depths)[0].parent
+        raise BadData(f"{where}: {len(images)} images but {len(depths)} depth files; prepare the data set again")
+    return list(zip(images, depths, strict=True))
+
+
+def read_fixed_point(path: Path, steps_per_metre: int) -> np.ndarray:
+    """Depth in metres of a 16-bit image, -1 where unknown. (H, W) float64"""
+    steps = read_png16(path)
+    if steps.max() <= 255:
+        raise BadData(f"{path}: no value is above 255, so these are 8-bit values in a 16-bit file; get it again")
+    return np.where(steps > 0, steps.astype(np.float64) / steps_per_metre, -1.0)

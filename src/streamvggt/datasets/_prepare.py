@@ -1,0 +1,137 @@
+"""Prepares the scenes of a download: in parallel, each whole or not at all, going on where it was stopped."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+
+from tqdm import tqdm
+
+from streamvggt.datasets._registry import find
+from streamvggt.words import counted
+
+
+class Skip(Exception):
+    """Raised when a scene is left out on purpose. The message gives the reason."""
+
+
+@dataclass
+class Report:
+    """What became of the scenes: names, with the reason where there is one."""
+
+    prepared: list[str] = field(default_factory=list)
+    there_before: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        said = f"{counted(len(self.prepared), 'scene')} prepared"
+        for count, what in [
+            (len(self.there_before), "were there before"),
+            (len(self.skipped), "left out"),
+            (len(self.failed), "FAILED"),
+        ]:
+            said += f", {count} {what}" if count else ""
+        return said
+
+
+def prepare(name: str, raw: Path, root: Path, *, workers: int = 1, only: str = "*") -> Report:
+    """Make a data set's folder of its download.
+
+    Args:
+        name: of the data set.
+        root: of all data sets; the data set's folder in it is made.
+        workers: processes.
+        only: pattern of the scenes to prepare.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such download, or nothing in it that can be prepared.
+    """
+    module = find(name)
+    if not hasattr(module, "prepare"):
+        raise ValueError(f"{name}: it is read as downloaded, so put the download into {root}:\n{module.__doc__}")
+    if not raw.is_dir():
+        raise FileNotFoundError(f"{raw} is no folder; it must be the raw download of {name}, see docs/data.md")
+    if not (scenes := module.raw_scenes(raw)):
+        raise ValueError(f"{raw} holds nothing to prepare. Expected:\n{module.__doc__}")
+    if not (chosen := [scene for scene in scenes if fnmatch(scene, only)]):
+        raise ValueError(f"none of {len(scenes)} scenes matches {only!r}; the first is {scenes[0]!r}")
+    out = root / module.FOLDER
+    out.mkdir(parents=True, exist_ok=True)
+    report = Report(there_before=[scene for scene in chosen if (out / scene).is_dir()])
+    todo = [scene for scene in chosen if not (out / scene).is_dir()]
+    with tqdm(total=len(chosen), initial=len(report.there_before), desc=name, unit="scene", dynamic_ncols=True) as bar:
+        for scene, skipped, failed in _outcomes(name, raw, out, todo, workers):
+            if skipped is not None:
+                report.skipped[scene] = skipped
+            elif failed is not None:
+                report.failed[scene] = failed
+                tqdm.write(f"{scene}: {failed}")
+            else:
+                report.prepared.append(scene)
+            bar.update()
+    if hasattr(module, "finish") and (report.prepared or report.there_before):
+        module.finish(raw, out)
+    return report
+
+
+def _outcomes(
+    name: str, raw: Path, out: Path, scenes: Sequence[str], workers: int
+) -> Iterator[tuple[str, str | None, str | None]]:
+    """Of each scene: its name, why it was left out, why it failed."""
+    if workers <= 1 or len(scenes) <= 1:
+        for scene in scenes:
+            yield (scene, *_prepare_one(name, raw, scene, out))
+        return
+    # Not forked: threads of torch and OpenCV would be cut off in the middle of their work.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(scenes)), context, initializer=_follow_parent) as pool:
+        jobs = {pool.submit(_prepare_one, name, raw, scene, out): scene for scene in scenes}
+        try:
+            for job in as_completed(jobs):
+                yield (jobs[job], *job.result())
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                "a worker was killed, most likely for want of memory; run the same command again with fewer --workers, "
+                "it goes on where it stopped"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _follow_parent() -> None:
+    """Leave Ctrl-C to the parent, and end when it has ended, however that was: nobody else would tell."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _prepare_one(name: str, raw: Path, scene: str, out: Path) -> tuple[str | None, str | None]:
+    """Why a scene was left out, and why it failed; None and None: it was prepared."""
+    place = out / scene
+    unfinished = place.with_name(f".{place.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+    unfinished.mkdir(parents=True)
+    try:
+        find(name).prepare(raw, scene, unfinished)
+        unfinished.rename(place)
+    except Skip as reason:
+        return str(reason), None
+    except Exception as error:  # one scene's damage must not end days of work for the others
+        return None, f"{type(error).__name__}: {error}"
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return None, None

@@ -1,0 +1,68 @@
+"""Data sets by name: the modules of this package without a leading underscore."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+from typing import TypeVar
+
+from streamvggt.data.dataset import MultiViewDataset
+from streamvggt.data.source import Source
+
+PACKAGE = __name__.rpartition(".")[0]
+
+T = TypeVar("T")
+
+
+def names() -> list[str]:
+    """Return the names of all data sets, sorted."""
+    path = importlib.import_module(PACKAGE).__path__
+    return sorted(module.name for module in pkgutil.iter_modules(path) if not module.name.startswith("_"))
+
+
+def find(name: str) -> ModuleType:
+    """Import the module of a data set.
+
+    Raises:
+        ValueError: If there is no data set of that name.
+    """
+    if name not in names():
+        raise ValueError(f"data set: expected one of {', '.join(names())}, got {name!r}.")
+    return importlib.import_module(f"{PACKAGE}.{name}")
+
+
+def readers(name: str, base: type[T]) -> list[type[T]]:
+    """Return the classes on top of `base` that the module of a data set defines."""
+    module = find(name)
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
+    ]
+
+
+def source_class(name: str) -> type[Source]:
+    """Return the reader of a data set with views.
+
+    Raises:
+        ValueError: If the data set has none.
+    """
+    if not (own := readers(name, Source)):
+        raise ValueError(f"{name}: expected a data set with depth and cameras, got one for evaluation only.")
+    return own[0]
+
+
+def training_sets() -> list[str]:
+    """Return the names of the data sets to train on: those whose reader selects the views of a sample."""
+    return [name for name in names() if any(hasattr(reader, "selection") for reader in readers(name, Source))]
+
+
+def training_set(source: str, **options) -> MultiViewDataset:
+    """Build the training samples of a data set.
+
+    Args:
+        source: Name of the data set.
+        options: See `MultiViewDataset`.
+    """
+    return MultiViewDataset(source=source_class(source), **options)

@@ -1,0 +1,96 @@
+"""ARKitScenes (Baruch et al., arXiv 2111.08897): rooms seen by a tablet with a depth sensor.
+
+ROOT/processed_arkitscenes/Training|Test/all_metadata.npz                                scenes
+                                         <scene>/new_scene_metadata.npz                  see _scene_table.py
+                                                 vga_wide/<scene>_<seconds>.jpg
+                                                 lowres_depth/<scene>_<seconds>.png      uint16, millimeters
+
+RAW is the download of https://github.com/apple/ARKitScenes (download_data.py raw), with these assets:
+     Training|Validation/<scene>/lowres_wide.traj
+                                 vga_wide/*.png  vga_wide_intrinsics/*.pincam  lowres_depth/*.png
+
+Validation becomes the split Test; it may be called so in RAW, too. Ten frames a second are taken where colors, depth
+and pose are known, recordings are turned upright, and which frames see the same is found from their depth: no list of
+pairs is needed. Scenes that ARKitScenes-HighRes has, too, are left to it when they are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from streamvggt.data.decode import read_png16
+from streamvggt.data.listing import Listing
+from streamvggt.data.sampling import Clips, Covisible
+from streamvggt.data.view import View
+from streamvggt.datasets import _arkit
+from streamvggt.datasets._covisibility import covisible
+from streamvggt.datasets._files import FrameFiles
+from streamvggt.datasets._fixtures import Clip, Written, neighbours_in_time
+from streamvggt.datasets._scene_table import scene_frames, scene_groups, write_scene_list
+from streamvggt.datasets.arkitscenes_highres import ARKitScenesHighRes
+
+FOLDER = "processed_arkitscenes"
+SCENES = "all_metadata.npz"
+RAW_SPLITS = {"Training": ("Training",), "Test": ("Validation", "Test")}
+"""By the split's prepared folder, the names that its raw folder may have."""
+FRAMES_PER_SECOND = 10
+
+
+class ARKitScenes(_arkit.ARKitFrames):
+    """Scenes that ARKitScenes-HighRes has beside it are left to that."""
+
+    name, folder = "ARKitScenes", FOLDER
+    files = FrameFiles("vga_wide/{}.jpg", "lowres_depth/{}.png")
+    selection = Covisible(Clips(max_interval=8, video_prob=0.8, fix_prob=0.5, block_shuffle=16), clip_share=0.5)
+    table = "new_scene_metadata.npz"
+    split_folders = {"train": "Training", "test": "Test"}  # noqa: RUF012
+
+    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+        scenes = {str(scene) for scene in listing.npz(self.split_folder / SCENES, "scenes")["scenes"]}
+        better = self.root.parent / ARKitScenesHighRes.folder / ARKitScenesHighRes.split_folders[self.split]
+        if listing.exists(better):
+            scenes -= set(listing.folders(better))
+        return {
+            scene: sorted(scene_frames(listing, self.split_folder / scene / self.table), key=_arkit.seconds)
+            for scene in sorted(scenes)
+        }
+
+    def groups(self, scene: str) -> Sequence[Sequence[int]]:
+        return scene_groups(self.split_folder / scene / self.table, tuple(self.frames(scene)))
+
+
+def raw_scenes(raw: Path) -> list[str]:
+    return _arkit.raw_scenes(raw, RAW_SPLITS, "lowres_depth")
+
+
+def prepare(raw: Path, scene: str, folder: Path) -> None:
+    recording = _arkit.Recording(_arkit.raw_folder(raw, scene, RAW_SPLITS))
+    _arkit.write_scene(ARKitScenes, folder, sampled_frames(recording), covisible)
+
+
+def sampled_frames(recording: _arkit.Recording) -> Iterator[tuple[str, View]]:
+    """Frames with depth, `FRAMES_PER_SECOND` at most, upright."""
+    depths = _arkit.by_time(recording.folder / "lowres_depth", ".png")
+    last = -np.inf
+    for time, image in recording.images.items():
+        if time - last < 1 / FRAMES_PER_SECOND - 0.01 or (depth := _arkit.at_time(depths, time)) is None:
+            continue
+        view = recording.view(time, read_png16(depths[depth]))
+        if view is not None:
+            yield image.stem, _arkit.turn(view, recording.quarter_turns)
+            last = time
+
+
+def finish(raw: Path, out: Path) -> None:
+    for split in RAW_SPLITS:
+        if (out / split).is_dir():
+            write_scene_list(out / split / SCENES, ARKitScenes.table)
+
+
+def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+    written = _arkit.write_clips(ARKitScenes, out, clips, 40000001, neighbours_in_time)
+    write_scene_list(out / FOLDER / ARKitScenes.split_folders["train"] / SCENES, ARKitScenes.table)
+    return written

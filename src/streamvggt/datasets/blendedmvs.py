@@ -1,0 +1,187 @@
+"""BlendedMVS (Yao et al., arXiv 1911.10127): photographs of places and things, and the meshes made of them, rendered.
+
+ROOT/processed_blendedmvs/new_overlap.h5        <scene>/basenames (N,), indices (2, M), values (M,): how much image i
+                                                shares with image j
+                          <scene>/%08d.jpg      512 pixels wide
+                                  %08d.exr      float32, the scene's unit; 0 or NaN where there is no mesh
+                                  %08d.npz      intrinsics (3, 3), R_cam2world (3, 3), t_cam2world (3,)
+
+RAW  BlendedMVS, BlendedMVS+ and BlendedMVS++, low resolution, all unpacked into one folder
+     [<part>/]<scene>/blended_images/%08d.jpg
+                      cams/%08d_cam.txt              extrinsic 4×4 camera-from-world, intrinsic 3×3
+                      rendered_depth_maps/%08d.pfm
+
+The list of overlaps, `new_overlap.h5`, is a download of its own: put it into the result before or after. Without it the
+preparation makes one, by projecting every image into every other.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+from tqdm import tqdm
+
+from streamvggt.data.decode import BadData, open_hdf5, read_colour, strings
+from streamvggt.data.listing import Listing
+from streamvggt.data.sampling import GraphWalk
+from streamvggt.data.source import Source, checked_view
+from streamvggt.data.transforms import resize
+from streamvggt.data.view import View
+from streamvggt.datasets._covisibility import Small, overlaps
+from streamvggt.datasets._files import CameraFile, FrameFiles
+from streamvggt.datasets._fixtures import Clip, Written, write_clips
+from streamvggt.files import atomic_write
+
+FOLDER = "processed_blendedmvs"
+FILES = FrameFiles("{}.jpg", "{}.exr", CameraFile("{}.npz", pose=("R_cam2world", "t_cam2world")))
+OVERLAP = "new_overlap.h5"
+WIDTH = 512
+OURS = "made_by"
+"""Attribute of lists of overlaps that were made here, and may be added to."""
+
+
+class BlendedMVS(Source):
+    """The scenes of the overlap file whose folders are there, and of them the images that are there."""
+
+    name, folder, is_metric = "BlendedMVS", FOLDER, False
+    selection = GraphWalk(min_overlap=0.2)
+
+    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+        if not listing.exists(self.root / OVERLAP):
+            raise FileNotFoundError(
+                f"BlendedMVS: {self.root / OVERLAP} is missing. It says which images overlap; docs/data.md says where "
+                "to get it, or how to make one"
+            )
+        scenes = {}
+        with open_hdf5(self.root / OVERLAP) as file:
+            for scene in sorted(set(file) & set(listing.folders(self.root))):
+                there = set(FILES.names(listing, self.root / scene))
+                scenes[scene] = [name for name in strings(file[scene]["basenames"]) if name in there]
+        return scenes
+
+    def read(self, scene: str, frame: str) -> View:
+        return FILES.read(self.root / scene, frame).view(self.is_metric)
+
+    def overlap(self, scene: str) -> tuple[np.ndarray, np.ndarray]:
+        position = {name: number for number, name in enumerate(self.frames(scene))}
+        with open_hdf5(self.root / OVERLAP) as file:
+            names = strings(file[scene]["basenames"])
+            pairs, values = file[scene]["indices"][()], file[scene]["values"][()]
+        pairs = np.array([position.get(name, -1) for name in names])[pairs]  # (2, M)
+        there = (pairs >= 0).all(0)
+        return pairs[:, there], values[there]
+
+
+def raw_scenes(raw: Path) -> list[str]:
+    return sorted(cams.parent.name for depth in ("*", "*/*") for cams in raw.glob(f"{depth}/cams"))
+
+
+def prepare(raw: Path, scene: str, folder: Path) -> None:
+    source = next(cams.parent for depth in ("", "*/") for cams in raw.glob(f"{depth}{scene}/cams"))
+    files = sorted((source / "cams").glob("*_cam.txt"))
+    if not files:
+        raise BadData(f"{source / 'cams'}: no %08d_cam.txt in it")
+    for file in files:
+        name = file.stem.removesuffix("_cam")
+        intrinsics, cam_from_world = read_camera(file)
+        image = source / "blended_images" / f"{name}.jpg"
+        view = checked_view(
+            image,
+            image=read_colour(image),
+            depth=read_pfm(source / "rendered_depth_maps" / f"{name}.pfm"),
+            intrinsics=intrinsics,
+            world_from_cam=np.linalg.inv(cam_from_world),
+            is_metric=BlendedMVS.is_metric,
+        )
+        height, width = view.depth.shape
+        FILES.write(folder, name, resize(view, (WIDTH, round(WIDTH * height / width))))
+
+
+def finish(raw: Path, out: Path) -> None:
+    """A list of overlaps, unless there is the published one."""
+    write_overlaps(out, out / OVERLAP)
+
+
+def write_overlaps(root: Path, path: Path) -> None:
+    """How much the images of every scene share; scenes that are in the list already stay as they are."""
+    if path.exists():
+        with h5py.File(path, "r") as file:
+            known = set(file)
+            if OURS not in file.attrs:
+                return
+    else:
+        known = set()
+    there = sorted({image.parent for image in root.glob("[!.]*/*.jpg")})
+    if not (new := [folder for folder in there if folder.name not in known]):
+        return
+    with atomic_write(path) as unfinished:
+        if path.exists():
+            shutil.copy(path, unfinished)
+        with h5py.File(unfinished, "a") as file:
+            file.attrs[OURS] = "streamvggt"
+            for folder in tqdm(new, desc="overlaps", unit="scene", dynamic_ncols=True):
+                names = sorted(image.stem for image in folder.glob(FILES.image.format("*")))
+                shares = overlaps(read_small(folder, name) for name in names)
+                np.fill_diagonal(shares, 0)
+                group = file.create_group(folder.name)
+                group.attrs["shape"] = shares.shape
+                group["basenames"] = np.array(names, "S")
+                group["indices"] = np.stack(shares.nonzero())
+                group["values"] = shares[shares.nonzero()].astype(np.float32)
+
+
+def read_small(folder: Path, name: str) -> Small:
+    stored = FILES.read(folder, name)
+    return Small.of(np.nan_to_num(stored.depth), stored.intrinsics, stored.world_from_cam)
+
+
+def read_camera(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Intrinsics (3, 3) and camera-from-world (4, 4)."""
+    words = path.read_text(encoding="utf-8").split()
+    try:
+        first, second = words.index("extrinsic") + 1, words.index("intrinsic") + 1
+        extrinsic = np.array(words[first : first + 16], float).reshape(4, 4)
+        return np.array(words[second : second + 9], float).reshape(3, 3), extrinsic
+    except ValueError as error:
+        raise BadData(f"{path}: an extrinsic of 16 and an intrinsic of 9 numbers were expected ({error})") from error
+
+
+PFM_HEADER = re.compile(rb"Pf\s+(\d+)\s+(\d+)\s+([-+.\deE]+)[ \t]*\r?\n")
+"""Width, height and scale; blanks may precede the end of each line."""
+
+
+def read_pfm(path: Path) -> np.ndarray:
+    """Read a PFM file of one channel. Rows are stored from the bottom; a negative scale means little endian.
+
+    OpenCV takes the scale for 0 if a blank precedes the end of the line of sizes.
+
+    Returns:
+        (H, W) float32
+
+    Raises:
+        BadData: If the file is something else, or is cut off.
+    """
+    content = path.read_bytes()
+    header = PFM_HEADER.match(content)
+    if header is None:
+        raise BadData(f"{path}: damaged, or no PFM file of one channel")
+    width, height, scale = int(header[1]), int(header[2]), float(header[3])
+    if len(content) - header.end() != 4 * width * height or not scale:
+        raise BadData(
+            f"{path}: damaged: {4 * width * height} bytes were expected, it has {len(content) - header.end()}"
+        )
+    values = np.frombuffer(content, "<f4" if scale < 0 else ">f4", offset=header.end())
+    return values.reshape(height, width)[::-1].astype(np.float32) * np.float32(abs(scale))
+
+
+def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+    """How much images share is found from what they see."""
+    root = out / FOLDER
+    written = write_clips(FILES, root, clips, map("5{:023x}".format, range(len(clips))), "{:08d}")
+    write_overlaps(root, root / OVERLAP)
+    return written

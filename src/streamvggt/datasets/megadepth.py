@@ -1,0 +1,234 @@
+"""MegaDepth (Li and Snavely, arXiv 1804.00607): strangers' photographs of sights, with depth from stereo.
+
+ROOT/processed_megadepth/megadepth_sets_64.npz       scenes (A,) "0001 0"; images (B,) "x.jpg"; sets (M, 65): scene,
+                                                     then 64 images of it
+                         <scene>/<sub-scene>/x.jpg.jpg   at most 800×600
+                                             x.jpg.exr   float32, the model's unit; not positive where unknown
+                                             x.jpg.npz   intrinsics (3, 3), cam2world (4, 4)
+
+RAW  version 1, depth and models
+     MegaDepth_v1_SfM/<scene>/sparse/manhattan/<sub>/cameras.bin, images.bin, points3D.bin
+     [phoenix/S6/zl548/]MegaDepth_v1/<scene>/dense<sub>/imgs/x.jpg     undistorted, and no larger than some size
+                                                        depths/x.h5    depth; 0 where unknown
+
+The list of sets, `megadepth_sets_64.npz`, is a download of its own: put it into the result before or after. Without it
+the preparation makes one, of images that see the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+from tqdm import tqdm
+
+from streamvggt.data.decode import BadData, read_colour, read_hdf5, read_npz
+from streamvggt.data.encode import depth_array
+from streamvggt.data.listing import Listing
+from streamvggt.data.sampling import Sets
+from streamvggt.data.source import Source, checked_view
+from streamvggt.data.transforms import resize
+from streamvggt.data.view import View
+from streamvggt.datasets._covisibility import Small, overlaps
+from streamvggt.datasets._files import CameraFile, FrameFiles
+from streamvggt.datasets._fixtures import Clip, Written, write_clips
+from streamvggt.files import atomic_write
+from streamvggt.image_files import open_image
+
+FOLDER = "processed_megadepth"
+FILES = FrameFiles("{}.jpg", "{}.exr", CameraFile("{}.npz", pose="cam2world", dtype=np.float64))
+SETS = "megadepth_sets_64.npz"
+HELD_OUT = ("0015", "0022")
+LARGEST = 800, 600
+SET_SIZE = 64
+LEAST_MEMBERS = 10
+"""Different images of a set; smaller ones serve no training sample."""
+LEAST_OVERLAP = 0.1
+OURS = "made_by"
+"""Key of lists of sets that were made here, and may be added to."""
+CANDIDATES = 128
+"""Of how many images, those that overlap most with its first one, a set is drawn."""
+OUTDOORS = True
+
+
+class MegaDepth(Source):
+    """The scenes of the list of sets whose folders are there. Frames have no order of time."""
+
+    name, folder, is_metric = "MegaDepth", FOLDER, False
+    selection = Sets()
+    splits = ("train", "val", "all")
+
+    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+        if not listing.exists(self.root / SETS):
+            raise FileNotFoundError(
+                f"MegaDepth: {self.root / SETS} is missing. It says which photographs go together; docs/data.md says "
+                "where to get it, or how to make one"
+            )
+        scenes = {}
+        for scene, (images, _) in self._sets.items():
+            held_out = scene.startswith(HELD_OUT)
+            wanted = {"train": not held_out, "val": held_out, "all": True}[self.split]
+            if wanted and listing.exists(self.root / scene):
+                scenes[scene] = [str(name) for name in self._table["images"][images]]
+        return scenes
+
+    def read(self, scene: str, frame: str) -> View:
+        return FILES.read(self.root / scene, frame).view(self.is_metric)
+
+    def groups(self, scene: str) -> np.ndarray:
+        """The sets; in some of them images come more than once. (M, 64)"""
+        return self._sets[scene][1]
+
+    @cached_property
+    def _sets(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Of each scene the numbers of its images, (N,), and its sets by positions among these, (M, 64)."""
+        scene_of, members = np.split(self._table["sets"], [1], axis=1)
+        sets = {}
+        for number in np.unique(scene_of):
+            own = members[scene_of[:, 0] == number]
+            images, positions = np.unique(own, return_inverse=True)
+            sets[str(self._table["scenes"][number]).replace(" ", "/")] = images, positions.reshape(own.shape)
+        return sets
+
+    @cached_property
+    def _table(self) -> dict[str, np.ndarray]:
+        table = read_npz(self.root / SETS, "scenes", "images", "sets")
+        sets = table["sets"]
+        if sets.ndim != 2 or sets.shape[1] < 2:
+            raise BadData(f"{self.root / SETS}: sets of shape (M, 65) were expected, they are {sets.shape}")
+        listed = (sets[:, 0] < len(table["scenes"])) & (sets[:, 1:] < len(table["images"])).all(1) & (sets >= 0).all(1)
+        if not listed.all():
+            raise BadData(f"{self.root / SETS}: its set {np.argmin(listed)} names what it does not list")
+        return table
+
+
+def raw_scenes(raw: Path) -> list[str]:
+    models = sorted((raw / "MegaDepth_v1_SfM").glob("*/sparse/manhattan/*"))
+    names = [f"{model.parents[2].name}/{model.name}" for model in models if model.is_dir()]
+    return [name for name in names if dense_folder(raw, name).is_dir()]
+
+
+def dense_folder(raw: Path, scene: str) -> Path:
+    name, sub = scene.split("/")
+    inside = raw / "phoenix/S6/zl548"
+    return (inside if inside.is_dir() else raw) / "MegaDepth_v1" / name / f"dense{sub}"
+
+
+def prepare(raw: Path, scene: str, folder: Path) -> None:
+    """Images without depth are left out, and those that are not of the size that undistorting should have given."""
+    name, sub = scene.split("/")
+    model = pycolmap.Reconstruction(raw / "MegaDepth_v1_SfM" / name / "sparse/manhattan" / sub)
+    dense = dense_folder(raw, scene)
+    options = pycolmap.UndistortCameraOptions(max_image_size=largest_side(dense / "imgs"))
+    for image in sorted(model.images.values(), key=lambda image: image.name):
+        picture, depth_file = dense / "imgs" / image.name, dense / "depths" / f"{Path(image.name).stem}.h5"
+        if not picture.exists() or not depth_file.exists():
+            continue
+        depth = read_hdf5(depth_file, "depth")
+        if depth.min() < 0:
+            continue  # it only says what is before what
+        camera = pycolmap.undistort_camera(options, model.cameras[image.camera_id])
+        pixels = read_colour(picture)
+        if np.abs(np.subtract(pixels.shape[:2], (camera.height, camera.width))).max() > 1:
+            continue
+        intrinsics = camera.calibration_matrix()
+        intrinsics[:2, 2] -= 0.5  # COLMAP's first pixel has its centre at (½, ½)
+        pose = np.eye(4)
+        pose[:3] = image.cam_from_world().inverse().matrix()
+        view = checked_view(
+            picture,
+            image=pixels,
+            depth=depth,
+            intrinsics=intrinsics,
+            world_from_cam=pose,
+            is_metric=MegaDepth.is_metric,
+        )
+        height, width = view.depth.shape
+        scale = min(LARGEST[0] / width, LARGEST[1] / height, 1)
+        FILES.write(folder, image.name, resize(view, (round(scale * width), round(scale * height))))
+    if not any(folder.iterdir()):
+        raise BadData(f"{dense}: no image of the model has a picture of the size that was expected, and depth")
+
+
+def largest_side(folder: Path) -> int:
+    """Of the images in a folder: what undistorting was told to keep to. In pixels."""
+    sides = []
+    for path in folder.iterdir():
+        with open_image(path) as image:  # reads no more than the size
+            sides += image.size
+    return max(sides, default=-1)
+
+
+def finish(raw: Path, out: Path) -> None:
+    """A list of sets, unless there is the published one."""
+    write_sets(out, out / SETS)
+
+
+def write_sets(root: Path, path: Path) -> None:
+    """For each image a set of others that overlap with it, drawn of those that do most.
+
+    Sets of scenes that are in the list already stay as they are.
+    """
+    scenes, images, sets = [], [], []
+    if path.exists():
+        with np.load(path) as file:
+            if OURS not in file:
+                return
+            scenes, images, sets = (file[key].tolist() for key in ("scenes", "images", "sets"))
+    folders = sorted({file.parent for file in root.glob("[!.]*/[!.]*/*.npz")})
+    names = {f"{folder.parent.name} {folder.name}": folder for folder in folders}
+    if not (new := [name for name in names if name not in scenes]):
+        return
+    for scene in tqdm(new, desc="sets", unit="scene", dynamic_ncols=True):
+        members = sorted(file.name.removesuffix(".npz") for file in names[scene].glob("*.npz"))
+        for chosen in covisible_sets(overlaps(read_small(names[scene], name) for name in members)):
+            sets.append([len(scenes), *(len(images) + np.resize(chosen, SET_SIZE))])
+        scenes.append(scene)
+        images += members
+    sets = np.array(sets, np.int64).reshape(-1, 1 + SET_SIZE)
+    with atomic_write(path) as unfinished:
+        np.savez(unfinished, scenes=np.array(scenes), images=np.array(images), sets=sets, **{OURS: "streamvggt"})
+
+
+def covisible_sets(shares: np.ndarray) -> list[np.ndarray]:
+    """Sets of images by number, each with its first image first.
+
+    Args:
+        shares: how much of image i is seen by image j. (N, N)
+    """
+    random = np.random.default_rng(0)
+    both = np.minimum(shares, shares.T)  # a detail and the whole place overlap little, whichever way one asks
+    np.fill_diagonal(both, 0)
+    sets = []
+    for number, row in enumerate(both):
+        best = np.argsort(-row, kind="stable")[:CANDIDATES]
+        best = best[row[best] > LEAST_OVERLAP]
+        if len(best) >= LEAST_MEMBERS - 1:
+            others = random.choice(best, min(len(best), SET_SIZE - 1), replace=False)
+            sets.append(np.concatenate([[number], others]))
+    return sets
+
+
+def read_small(folder: Path, name: str) -> Small:
+    stored = FILES.read(folder, name)
+    return Small.of(np.nan_to_num(stored.depth).clip(min=0), stored.intrinsics, stored.world_from_cam)
+
+
+def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+    """Every second scene is one that training does not see. In a set images come again until it is full."""
+    scenes = [f"{HELD_OUT[0]}/{n // 2}" if n % 2 else f"{n // 2 + 1:04d}/0" for n in range(len(clips))]
+    written, images, sets = [], [], []
+    for number, (scene, clip) in enumerate(zip(scenes, clips, strict=True)):
+        written += write_clips(FILES, out / FOLDER, [clip], [scene], f"{number}_{{}}.jpg", depth=with_negative_sky)
+        sets.append([number, *(len(images) + np.arange(SET_SIZE) % len(clip))])
+        images += written[-1].frames
+    names = [scene.replace("/", " ") for scene in scenes]
+    np.savez(out / FOLDER / SETS, scenes=np.array(names), images=np.array(images), sets=np.array(sets))
+    return written
+
+
+def with_negative_sky(view: View) -> np.ndarray:
+    return np.where(view.sky, -1, depth_array(view))

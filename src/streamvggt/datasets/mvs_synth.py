@@ -1,0 +1,85 @@
+"""MVS-Synth (Huang et al., arXiv 1804.00650): streets of a computer game.
+
+ROOT/mvs_synth/<sequence>/rgb/%04d.jpg       PNG files under this published name
+                          depth/%04d.npy     float32; 0 or not finite where unknown
+                          cam/%04d.npz       intrinsics (3, 3), pose (4, 4) world-from-camera
+
+RAW  GTAV_720, unpacked (huggingface.co/datasets/phuang17/MVS-Synth)
+     <sequence>/images/%04d.png
+                depths/%04d.exr
+                poses/%04d.json     f_x, f_y, c_x, c_y, extrinsic: camera-from-world 4×4, of a left-handed world
+
+The preparation copies the images and makes the world right-handed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+from streamvggt.data.decode import BadData, read_exr, read_json
+from streamvggt.data.listing import Listing
+from streamvggt.data.sampling import Clips
+from streamvggt.data.source import Source
+from streamvggt.data.view import View
+from streamvggt.datasets._files import CameraFile, FrameFiles
+from streamvggt.datasets._fixtures import Clip, Written, write_clips
+
+FOLDER = "mvs_synth"
+FILES = FrameFiles("rgb/{}.jpg", "depth/{}.npy", CameraFile("cam/{}.npz", dtype=np.float64), image_kind=".png")
+NEAR_SHARE = 98  # percent of the known pixels that are kept, the nearest
+FARTHEST = 1000
+SWAPPED = np.array([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+"""Swaps x and y of the world, which makes its axes right-handed."""
+OUTDOORS = True
+
+
+class MvsSynth(Source):
+    """The farthest 2 % of each frame count as unknown: there the game's depth is coarse, or that of a backdrop."""
+
+    name, folder, is_metric = "MVS-Synth", FOLDER, False
+    selection = Clips(max_interval=4, video_prob=1.0, fix_prob=1.0)
+
+    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+        return FILES.scenes(listing, self.root)
+
+    def read(self, scene: str, frame: str) -> View:
+        stored = FILES.read(self.root / scene, frame)
+        return replace(stored, depth=without_the_farthest(stored.depth)).view(self.is_metric)
+
+
+def without_the_farthest(depth: np.ndarray) -> np.ndarray:
+    """Depth with 0 where it is not finite or among the farthest. (H, W)"""
+    depth = np.where(np.isfinite(depth), depth, 0)
+    known = depth[depth > 0]
+    limit = min(np.percentile(known, NEAR_SHARE), FARTHEST) if len(known) else FARTHEST
+    return np.where(depth > limit, 0, depth)
+
+
+def raw_scenes(raw: Path) -> list[str]:
+    return sorted(path.parent.name for path in raw.glob("*/poses"))
+
+
+def prepare(raw: Path, scene: str, folder: Path) -> None:
+    (folder / "rgb").mkdir()
+    for image in sorted((raw / scene / "images").glob("*.png")):
+        path = raw / scene / f"poses/{image.stem}.json"
+        camera = read_json(path)
+        try:
+            intrinsics = [[camera["f_x"], 0, camera["c_x"]], [0, camera["f_y"], camera["c_y"]], [0, 0, 1]]
+            extrinsic = np.asarray(camera["extrinsic"], np.float64).reshape(4, 4)
+        except (KeyError, ValueError, TypeError) as error:
+            raise BadData(f"{path}: f_x, f_y, c_x, c_y and a 4×4 extrinsic were expected ({error})") from error
+        depth = read_exr(raw / scene / f"depths/{image.stem}.exr")
+        shutil.copyfile(image, FILES.image_path(folder, image.stem))
+        FILES.write_depth(folder, image.stem, np.where(np.isfinite(depth), depth, 0))
+        FILES.camera.write(folder, image.stem, intrinsics, SWAPPED @ np.linalg.inv(extrinsic))
+
+
+def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+    return write_clips(FILES, out / FOLDER, clips, map("{:04d}".format, count()), "{:04d}")

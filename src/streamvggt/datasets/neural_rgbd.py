@@ -1,0 +1,82 @@
+"""Neural RGB-D (Azinović et al., CVPR 2022): rendered rooms. For evaluation of reconstructions, read as downloaded.
+
+ROOT/neural_rgbd/<scene>/images/img<i>.png
+                         depth/depth<i>.png    uint16, millimeters
+                         poses.txt             four lines a frame: (4, 4) world-from-camera, OpenGL axes; "nan": unknown
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from streamvggt.data.decode import BadData, read_colour
+from streamvggt.data.encode import world_from_cam
+from streamvggt.data.listing import Listing
+from streamvggt.data.source import Source
+from streamvggt.data.view import View
+from streamvggt.datasets._files import FrameFiles
+from streamvggt.datasets._fixtures import Clip, Written, write_clips
+from streamvggt.datasets.seven_scenes import FARTHEST, NEAREST, pinhole, resized
+
+FOLDER = "neural_rgbd"
+FILES = FrameFiles("images/img{}.png", "depth/depth{}.png")
+POSES = "poses.txt"
+FOCAL, WIDTH = 554.2562584220408, 640
+"""Pixels of images of that width; focal.txt says nothing else."""
+OPENCV_FROM_OPENGL = np.diag([1.0, -1, -1, 1])
+SCENES = ("breakfast_room", "complete_kitchen", "green_room", "grey_white_room", "kitchen")
+"""Scenes of fixtures."""
+FOV = 2 * math.atan(WIDTH / 2 / FOCAL)
+
+
+class NeuralRGBD(Source):
+    """Frames whose pose is unknown are left out. (The published reader takes them, at the origin.)"""
+
+    name, folder, is_metric = "Neural RGB-D", FOLDER, True
+    splits = ("test",)
+    page = "docs/evaluation.md"
+
+    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+        scenes = {}
+        for scene in listing.folders(self.root):
+            numbers = listing.files(self.root / scene / "images", ".png")
+            poses = read_poses(listing.file(self.root / scene / POSES))
+            in_time = sorted(int(name.removeprefix("img")) for name in numbers)
+            if in_time and in_time[-1] >= len(poses):
+                raise BadData(f"{self.root / scene}: img{in_time[-1]}.png, but {POSES} has only {len(poses)} poses")
+            scenes[scene] = [str(number) for number in in_time if np.isfinite(poses[number]).all()]
+        return scenes
+
+    def read(self, scene: str, frame: str) -> View:
+        folder = self.root / scene
+        path = FILES.image_path(folder, frame)
+        depth = FILES.read_depth(folder, frame)
+        height, width = depth.shape
+        return self.view(
+            path,
+            image=resized(read_colour(path), (width, height)),
+            depth=np.where((depth >= NEAREST) & (depth <= FARTHEST), depth, 0),
+            intrinsics=pinhole(FOCAL * width / WIDTH, width, height),
+            world_from_cam=read_poses(folder / POSES)[int(frame)] @ OPENCV_FROM_OPENGL,
+        )
+
+
+def read_poses(path: Path) -> np.ndarray:
+    """World-from-camera, OpenGL axes; NaN where unknown. (S, 4, 4)"""
+    try:
+        return np.loadtxt(path).reshape(-1, 4, 4)
+    except ValueError as error:
+        raise BadData(f"{path}: four lines of four numbers a frame were expected ({error})") from error
+
+
+def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+    """As many as there are names."""
+    written = write_clips(FILES, out / FOLDER, clips, SCENES, "{}")
+    for place, clip in zip(written, clips, strict=False):
+        poses = [world_from_cam(view) @ OPENCV_FROM_OPENGL for view in clip]
+        np.savetxt(out / FOLDER / place.scene / POSES, np.concatenate(poses), fmt="%.9f")
+    return written

@@ -1,0 +1,151 @@
+"""WildRGB-D (Xia et al., arXiv 2401.12592): objects in daily life that a phone with a depth sensor goes around.
+
+ROOT/wildrgbd/selected_seqs_train|test.json                         {category: {"scenes/scene_001": [frame numbers]}}
+              <category>/scenes/scene_XXX/rgb/%05d.jpg              512×384, or 384×512 of an upright video
+                                          depth/%05d.png            uint16, millimeters
+                                          masks/%05d.png            uint8, the object where it is above 0.1 of 255
+                                          metadata/%05d.npz         camera_intrinsics, camera_pose
+
+RAW is the download of https://github.com/wildrgbd/wildrgbd, unpacked:
+     <category>/camera_eval_list.json, nvs_list.json       {"train": [scene, …], "val": [scene, …]}
+                scenes/<scene>/rgb/<frame>.png
+                               depth/<frame>.png       uint16, millimeters
+                               masks/<frame>.png
+                               metadata                JSON: w, h, K column by column
+                               cam_poses.txt           frame and world-from-camera, row by row
+
+Of every category the preparation draws 50 scenes to train on from those that both lists train on, and 10 of the others
+to test with; of each scene 100 frames evenly over time (all of a shorter one), cropped around the principal point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamvggt.data.decode import BadData, read_colour, read_json, read_mask, read_png16
+from streamvggt.data.listing import Listing
+from streamvggt.data.sampling import Clips
+from streamvggt.data.source import Source, checked_view
+from streamvggt.data.transforms import fit
+from streamvggt.data.view import View
+from streamvggt.datasets._files import CameraFile, FrameFiles
+from streamvggt.datasets._fixtures import Clip, Written, near_mask, write_clips
+from streamvggt.datasets._prepare import Skip
+from streamvggt.datasets._selected import draw, selected_sequences, write_selected
+
+FOLDER = "wildrgbd"
+CAMERA = CameraFile("metadata/{}.npz", "camera_intrinsics", "camera_pose", dtype=np.float64)
+FILES = FrameFiles("rgb/{}.jpg", "depth/{}.png", CAMERA, "masks/{}.png")
+BROKEN = "box/scenes/scene_257"  # left out by the published training, too
+FOREGROUND = 0.1 * 255
+NUM_SCENES = {"train": 50, "test": 10}  # of a category
+LISTS = ("camera_eval_list.json", "nvs_list.json")
+NUM_FRAMES = 100
+SIZE = 512, 384
+
+
+class WildRGBD(Source):
+    """A sequence of a category is a scene."""
+
+    name, folder, is_metric = "WildRGB-D", FOLDER, True
+    selection = Clips(max_interval=25, video_prob=0.5, fix_prob=0.5)
+    splits = tuple(NUM_SCENES)
+    mask_share = 0.1
+    replaces_empty = True
+
+    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+        scenes = selected_sequences(listing, self.root / f"selected_seqs_{self.split}.json", "{:05d}")
+        scenes.pop(BROKEN, None)
+        return scenes
+
+    def read(self, scene: str, frame: str) -> View:
+        return FILES.read(self.root / scene, frame).view(self.is_metric)
+
+    def foreground(self, scene: str, frame: str) -> Tensor:
+        return torch.from_numpy(FILES.read_mask(self.root / scene, frame) > FOREGROUND)
+
+
+def raw_scenes(raw: Path) -> list[str]:
+    chosen = _chosen(raw)
+    return sorted({scene for names in chosen.values() for scene in names} - {BROKEN})
+
+
+def prepare(raw: Path, scene: str, folder: Path) -> None:
+    source = raw / scene
+    camera = read_json(source / "metadata")
+    # Column by column: the third column is the last three numbers.
+    intrinsics = np.array(camera["K"], np.float64).reshape(3, 3).T
+    numbers_and_poses = np.atleast_2d(np.loadtxt(source / "cam_poses.txt"))
+    if not numbers_and_poses.size:
+        raise Skip("it has no poses")
+    poses = {int(row[0]): row[1:].reshape(4, 4) for row in numbers_and_poses}
+    for number in evenly(sorted(poses), NUM_FRAMES):
+        name = f"{number:05d}"
+        path = source / f"rgb/{name}.png"
+        image = read_colour(path)
+        if image.shape[:2] != (camera["h"], camera["w"]):
+            raise BadData(f"{path} has {image.shape[:2]} pixels, metadata says {(camera['h'], camera['w'])}")
+        view = checked_view(
+            path,
+            image=image,
+            depth=read_png16(source / f"depth/{name}.png") / 1000,
+            intrinsics=intrinsics,
+            world_from_cam=poses[number],
+            is_metric=True,
+        )
+        mask = read_mask(source / f"masks/{name}.png")
+        view = replace(view, object_ids=torch.from_numpy(mask.astype(np.int64)))
+        height, width = view.depth.shape
+        FILES.write(folder, name, fit(view, SIZE if width >= height else SIZE[::-1]))
+
+
+def finish(raw: Path, out: Path) -> None:
+    write_selected(out, _chosen(raw), FILES.image.format("*"))
+
+
+def evenly(items: list, count: int) -> list:
+    """At most `count` of the items, first and last among them."""
+    if len(items) <= count:
+        return items
+    return [items[number] for number in np.linspace(0, len(items) - 1, count).round().astype(int)]
+
+
+def _chosen(raw: Path) -> dict[str, list[str]]:
+    """The scenes of a split, "category/scenes/name"."""
+    chosen: dict[str, list[str]] = {split: [] for split in NUM_SCENES}
+    for folder in sorted(path.parent for path in raw.glob(f"*/{LISTS[0]}")):
+        there = {path.name for path in (folder / "scenes").glob("[!.]*") if path.is_dir()}
+        train = there.intersection(*(_trained_on(folder / name) for name in LISTS))
+        for split, names in (("train", train), ("test", there - train)):
+            drawn = draw(names, NUM_SCENES[split], f"{folder.name} {split}")
+            chosen[split] += [f"{folder.name}/scenes/{name}" for name in drawn]
+    return chosen
+
+
+def _trained_on(path: Path) -> set[str]:
+    """Scenes that a list trains on.
+
+    Raises:
+        BadData: If the file is no such list.
+    """
+    lists = read_json(path)
+    try:
+        return {Path(name).name for name in lists["train"]}
+    except (KeyError, TypeError) as error:
+        raise BadData(f'{path}: {{"train": [scene, …], "val": [scene, …]}} was expected ({error})') from error
+
+
+def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+    """The object of a frame is what is nearer than the median."""
+    root = out / FOLDER
+    scenes = [f"apple/scenes/scene_{number + 1:03d}" for number in range(len(clips))]
+    clips = [[replace(view, object_ids=near_mask(view)) for view in clip] for clip in clips]
+    written = write_clips(FILES, root, clips, scenes, "{:05d}")
+    write_selected(root, dict.fromkeys(WildRGBD.splits, scenes), FILES.image.format("*"))
+    return written

@@ -1,0 +1,47 @@
+"""Evaluation sets with ground-truth depth: what published numbers count of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from streamvggt.datasets._depth_set import DepthSet
+from streamvggt.datasets.bonn import Bonn
+from streamvggt.datasets.kitti import Kitti
+from streamvggt.datasets.nyu import Nyu
+from streamvggt.datasets.scannetv2 import ScanNetDepth
+from streamvggt.datasets.sintel import Sintel
+from streamvggt.evaluation.depth_metrics import Rules
+
+DEPTH_SETS: dict[str, type[DepthSet]] = {
+    "sintel": Sintel,
+    "bonn": Bonn,
+    "kitti": Kitti,
+    "nyu": Nyu,
+    "scannet": ScanNetDepth,
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """Published evaluation of a set.
+
+    rules: Depth that counts.
+    num_scenes, num_frames: Number of scenes and frames of published results; None if it is not published.
+    """
+
+    rules: Rules
+    num_scenes: int
+    num_frames: int | None
+
+
+PUBLISHED: dict[type[DepthSet], Published] = {
+    Sintel: Published(Rules(max_depth=70, clip_after=(None, 70)), 23, 1064),
+    Bonn: Published(Rules(max_depth=70), 5, 550),
+    Kitti: Published(Rules(), 13, 1269),
+    Nyu: Published(Rules(), 1, 654),
+    ScanNetDepth: Published(Rules(), 100, None),
+}
+
+
+def published(reader: DepthSet) -> Published:
+    return PUBLISHED[type(reader)]
