@@ -47,7 +47,8 @@ def check_scene(scene: OneScene, **options) -> Findings:
     (name,) = scene.scenes
     has_depth = "depth" in scene.labels
     findings = check(scene, name=name, has_cameras=has_depth, **options)
-    if has_depth and findings.num_frames > 1 and not findings.agreeing and not findings.bad:
+    compared = any(verdict.agreeing for verdict in findings.verdicts)
+    if has_depth and findings.num_frames > 1 and not compared and not findings.problems:
         findings.bad.append(
             f"{scene.path}: expected neighboring frames that overlap, got none. "
             "Check the poses, the depth unit and the order of the frames."
