@@ -29,6 +29,7 @@ from torch import Tensor
 from streamvggt.files import atomic_write
 from streamvggt.layers.attention import check_kernel
 from streamvggt.model.device import laid_out
+from streamvggt.model.names import original_name
 from streamvggt.model.vggt import HEADS, VGGT, Sees, StreamVGGT
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
@@ -182,7 +183,8 @@ def save_model(model: VGGT, folder: str | os.PathLike, state: Mapping[str, Tenso
     """
     folder = Path(folder)
     config = json.dumps({"model_type": CONFIG_MARK, **model.config}, indent=2)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in (state or model.state_dict()).items()}
+    state = model.state_dict() if state is None else state
+    tensors = {original_name(name): tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with atomic_write(folder / WEIGHTS_NAME) as path:
         # The config is in the file too, so that the file alone is enough.
         save_file(tensors, path, metadata={"format": "pt", "config": config})
@@ -401,7 +403,7 @@ def _open_pickle(path: Path) -> _Checkpoint:
     tensors = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise ValueError(f"{path} holds no state dict: a dict of tensors, or one under the entry 'model', was expected")
-    tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    tensors = {original_name(name): tensor for name, tensor in tensors.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     return _Checkpoint(str(path), shapes, tensors.__getitem__, config)
 
