@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import inspect
 import json
 import math
 import os
@@ -28,9 +27,10 @@ from torch import Tensor
 
 from streamvggt.files import atomic_write
 from streamvggt.layers.attention import check_kernel
+from streamvggt.model.config import HEADS, Sees, VGGTConfig
 from streamvggt.model.device import laid_out
 from streamvggt.model.names import original_name
-from streamvggt.model.vggt import HEADS, VGGT, Sees, StreamVGGT
+from streamvggt.model.vggt import VGGT, StreamVGGT
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 CONFIG_MARK = "streamvggt"  # our config.json has this as its model_type
@@ -80,8 +80,18 @@ class _Checkpoint:
 
     source: str
     shapes: dict[str, tuple[int, ...]]
-    read: Callable[[str], Tensor]
+    stored: Callable[[str], Tensor]
     config: dict[str, Any] | None = None
+
+    def read(self, name: str) -> Tensor:
+        """Return a tensor. Raises ValueError if it is not one of weights."""
+        tensor = self.stored(name)
+        if not tensor.is_floating_point() or tensor.layout != torch.strided:
+            raise ValueError(
+                f"{self.source}: {name}: expected dense floating-point numbers, got {tensor.dtype} ({tensor.layout}). "
+                "Save the weights in float32, float16 or bfloat16."
+            )
+        return tensor
 
 
 def load_model(
@@ -304,10 +314,10 @@ def config_from_shapes(
 def _build(arguments: dict[str, Any], source: str) -> VGGT:
     arguments = dict(arguments)
     sees = arguments.pop("sees")
-    unknown = set(arguments) - set(inspect.signature(VGGT.__init__).parameters)
-    if unknown:
-        raise ValueError(f"{source}: the network has no argument {', '.join(sorted(unknown))}")
-    return StreamVGGT(**arguments) if sees == "past" else VGGT(sees=sees, **arguments)
+    try:
+        return StreamVGGT(**arguments) if sees == "past" else VGGT(sees=sees, **arguments)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
 
 
 def _random_model(name: str, arguments: dict[str, Any]) -> VGGT:
@@ -369,8 +379,17 @@ def _open(path: Path) -> _Checkpoint:
         raise ValueError(f"{path}: weights are .safetensors, .pt or .pth files")
     checkpoint = _open_safetensors(path) if path.suffix == ".safetensors" else _open_pickle(path)
     beside = path.parent / CONFIG_NAME
-    if checkpoint.config is None and path.name == WEIGHTS_NAME and beside.exists():
-        checkpoint.config = _own_config(json.loads(beside.read_text(encoding="utf-8")))
+    if path.name == WEIGHTS_NAME and beside.exists():
+        config = _own_config(beside.read_bytes(), str(beside))
+        if checkpoint.config is None:
+            checkpoint.config = config
+        elif config is not None and config != checkpoint.config:
+            wrong = [name for name in config if config[name] != checkpoint.config[name]]
+            said = ", ".join(f"{name}={config[name]!r} (the weights: {checkpoint.config[name]!r})" for name in wrong)
+            raise ValueError(
+                f"{beside}: expected the config that {path.name} holds itself, got {said}. Remove {CONFIG_NAME}, or "
+                "put the one there that was written with the weights."
+            )
     return checkpoint
 
 
@@ -381,7 +400,7 @@ def _open_safetensors(path: Path) -> _Checkpoint:
         raise ValueError(f"{path} is not a safetensors file, or is cut off: {error}") from error
     shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     config = (file.metadata() or {}).get("config")
-    return _Checkpoint(str(path), shapes, file.get_tensor, _own_config(config))
+    return _Checkpoint(str(path), shapes, file.get_tensor, _own_config(config, f"{path}, config"))
 
 
 def _open_pickle(path: Path) -> _Checkpoint:
@@ -399,7 +418,7 @@ def _open_pickle(path: Path) -> _Checkpoint:
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         raise ValueError(f"{path} is not a PyTorch checkpoint, or is cut off: {error}") from error
-    config = _own_config(content.get("config")) if isinstance(content, dict) else None
+    config = _own_config(content.get("config"), f"{path}, config") if isinstance(content, dict) else None
     tensors = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise ValueError(f"{path} holds no state dict: a dict of tensors, or one under the entry 'model', was expected")
@@ -423,13 +442,30 @@ def load_encoder(model: VGGT, path: str | os.PathLike) -> None:
     encoder.load_state_dict({name: checkpoint.read(name) for name in expected})
 
 
-def _own_config(config: str | dict[str, Any] | None) -> dict[str, Any] | None:
-    """The network's arguments, if this project wrote them."""
-    if isinstance(config, str):
-        config = json.loads(config)
+def _own_config(config: bytes | str | dict[str, Any] | None, source: str) -> dict[str, Any] | None:
+    """The network's arguments, checked and complete, if this project wrote them.
+
+    Args:
+        config: JSON, or its content; None: there is none.
+
+    Raises:
+        ValueError: If it is broken JSON, or not the config of a network.
+    """
+    if config is None:
+        return None
+    if isinstance(config, (bytes, str)):
+        try:
+            config = json.loads(config)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{source}: expected JSON, got broken text ({error}). Write the file again.") from error
+        if not isinstance(config, dict):
+            raise ValueError(f"{source}: expected a JSON object, got {json.dumps(config)[:40]}. Write the file again.")
     if not isinstance(config, dict) or config.get("model_type") != CONFIG_MARK:
         return None
-    return {name: value for name, value in config.items() if name != "model_type"}
+    try:
+        return VGGTConfig.of({name: value for name, value in config.items() if name != "model_type"}).as_dict()
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
 
 
 def _check_tensors(model: VGGT, checkpoint: _Checkpoint) -> None:
