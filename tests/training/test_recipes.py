@@ -1,15 +1,13 @@
 """Every shipped training config, on two processes: it starts, takes its steps and ends."""
 
 import json
-import os
-import socket
 import traceback
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing
 from networks import TINY
+from processes import run_together
 
 from streamvggt import VGGT, load_model
 from streamvggt.cli import main
@@ -30,12 +28,6 @@ SMALL = [
 ]
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 def overrides(recipe: str, folder: Path) -> list[str]:
     """Toy sizes, and where the toy data and weights lie."""
     places = [f"ckpt_dir={folder}", f"teacher_weights={folder}/model.pt", f"output_dir={folder}/out/{recipe}"]
@@ -47,15 +39,12 @@ def overrides(recipe: str, folder: Path) -> list[str]:
     return [*places, *SMALL]
 
 
-def train_all(rank: int, folder: Path, port: int) -> None:
+def train_all(rank: int, folder: Path) -> None:
     """What `accelerate launch --num_processes 2` has each process do, for one config after the other."""
     import hydra
     from accelerate.state import AcceleratorState
     from omegaconf import OmegaConf
 
-    where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in where.items()}, ACCELERATE_USE_CPU="true")
-    torch.set_num_threads(1)
     for recipe in RECIPES:
         error = None
         try:
@@ -84,7 +73,7 @@ def trained(tmp_path_factory) -> Path:
     for style in ("rooms", "video", "world"):
         words = ["render", folder / "rendered" / style, "--style", style, "--clips", "1", "--frames", "2"]
         main_of_the_world([str(word) for word in [*words, "--size", "56"]])
-    torch.multiprocessing.spawn(train_all, (folder, free_port()), nprocs=2)
+    run_together(train_all, folder)
     return folder
 
 
