@@ -1,19 +1,25 @@
 """Files of every kind become networks, or say why not."""
 
+import argparse
 import json
 import os
 import pickle
 import subprocess
 import sys
+from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import MagicMock
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.errors import RepositoryNotFoundError
 from networks import GOLDEN_SIZE, TINY, assert_same, images, tiny
 from safetensors.torch import load_file, save_file
 
 from streamvggt import VGGT, StreamVGGT, load_model
+from streamvggt.model import weights
 from streamvggt.model.weights import config_from_shapes, file_fingerprint, fingerprint, fresh_model
 
 NOT_IN_SHAPES = {"encoder_num_heads": 2, "camera_num_heads": 4, "dpt_layers": (0, 1, 2, 3)}
@@ -66,17 +72,83 @@ def test_teacher_and_student_are_told_by_the_config_or_the_caller(model, tmp_pat
     assert StreamVGGT.from_pretrained(tmp_path / "teacher").sees == "past"
 
 
-@pytest.mark.parametrize("kind", ["plain", "trainer", "distributed", "old format"])
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [
+        ("plain", "plain.ckpt"),
+        ("trainer", "pytorch_model.bin"),
+        ("distributed", "MODEL.PT"),
+        ("compiled", "compiled.pth"),
+        ("both", "both.pth"),
+        ("lightning", "last.ckpt"),
+        ("weights", "weights.pth"),
+        ("numpy", "best.pth"),
+        ("args", "args.pth"),
+        ("old format", "old.pth"),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:.*shapes do not tell")
-def test_pickled_checkpoints(model, tmp_path, kind):
-    state = model.state_dict()
-    if kind == "distributed":
-        state = {f"module.{name}": tensor for name, tensor in state.items()}
+def test_pickled_checkpoints(model, tmp_path, kind, file):
+    prefix = {"distributed": "module.", "compiled": "_orig_mod.", "both": "module._orig_mod.", "lightning": "model."}
+    state = {prefix.get(kind, "") + name: tensor for name, tensor in model.state_dict().items()}
     if kind != "plain":
-        state = {"model": state, "epoch": 3, "optimizer": {"lr": 0.1}}
-    path = tmp_path / "checkpoint.pth"
+        entry = {"lightning": "state_dict", "weights": "model_state_dict"}.get(kind, "model")
+        state = {entry: state, "epoch": 3, "optimizer": {"lr": 0.1}}
+    if kind == "numpy":
+        state["best_so_far"] = np.float64(0.5)
+    if kind == "args":
+        state["args"] = argparse.Namespace(lr=1e-4, folder=Path("/tmp"), sets={1, 2}, more=Options(3))
+    path = tmp_path / file
     torch.save(state, path, _use_new_zipfile_serialization=kind != "old format")
     same(load_model(path, **NOT_IN_SHAPES), model)
+
+
+@dataclass
+class Options:
+    """Settings as a trainer pickles them beside the weights."""
+
+    steps: int
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+@pytest.mark.parametrize("by", ["folder", "index"])
+def test_shards_are_one_network(model, tmp_path, suffix, by):
+    index = shards(model, tmp_path, suffix)
+    same(load_model(tmp_path if by == "folder" else index), model)
+    assert file_fingerprint(tmp_path) == fingerprint(model)
+
+
+def shards(model, folder, suffix="safetensors"):
+    """Write a network in two shards; answer the index."""
+    state = model.state_dict()
+    names = [f"model-{number:05d}-of-00002.{suffix}" for number in (1, 2)]
+    places = {name: names[position % 2] for position, name in enumerate(state)}
+    for file in names:
+        part = {name: tensor for name, tensor in state.items() if places[name] == file}
+        save_file(part, folder / file) if suffix == "safetensors" else torch.save(part, folder / file)
+    stem = "model" if suffix == "safetensors" else "pytorch_model"
+    index = folder / f"{stem}.{suffix}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}), encoding="utf-8")
+    config = {"model_type": "streamvggt", **model.config}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return index
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": "../a.pt"}}', '{"weight_map": {"a": 3}}']
+)
+def test_a_damaged_index_is_named(model, tmp_path, content):
+    index = shards(model, tmp_path)
+    index.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"model\.safetensors\.index\.json: expected JSON with a weight_map"):
+        load_model(tmp_path)
+
+
+def test_a_missing_shard_is_named(model, tmp_path):
+    shards(model, tmp_path)
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"index\.json: expected 2 files .*model-00002-of-00002.* missing"):
+        load_model(tmp_path)
 
 
 def test_sizes_are_read_from_the_shapes(tmp_path):
@@ -151,8 +223,24 @@ def test_code_in_a_file_is_never_run(tmp_path):
         pickle.dump({"model": Payload()}, file)
     torch.save({"model": Payload()}, tmp_path / "zip.pt")
     for name in ("plain.pt", "zip.pt"):
-        with pytest.raises(ValueError, match="never executed"):
+        with pytest.raises(ValueError, match=r"never executed.*torch\.load\(.*weights_only=False.*torch\.save\("):
             load_model(tmp_path / name)
+    assert not proof.exists()
+
+
+def test_code_beside_the_weights_is_never_run(model, tmp_path):
+    proof = tmp_path / "ran"
+
+    class Payload:
+        def __reduce__(self):
+            return exec, (f"import os; os.mkdir({str(proof)!r})",)
+
+    config = {"model_type": "streamvggt", **model.config}
+    torch.save({"model": model.state_dict(), "config": config, "args": Payload()}, tmp_path / "args.pt")
+    same(load_model(tmp_path / "args.pt"), model)
+    torch.save(Payload(), tmp_path / "alone.pt")
+    with pytest.raises(ValueError, match="holds no state dict"):
+        load_model(tmp_path / "alone.pt")
     assert not proof.exists()
 
 
@@ -194,6 +282,8 @@ def test_what_is_not_there_is_said(tmp_path):
         ("facebook/VGGT-1B-Commercial", "vggt_1B_commercial.pt", VGGT),
         ("lch01/StreamVGGT", "checkpoints.pth", StreamVGGT),
         ("somebody/their-model", "model.safetensors", StreamVGGT),
+        ("me/streamvggt-v1.1", "model.safetensors", StreamVGGT),
+        ("so.me/streamvggt_2.0.final", "model.safetensors", StreamVGGT),
     ],
 )
 def test_hub_names(monkeypatch, model, tmp_path, name, file, network):
@@ -204,6 +294,7 @@ def test_hub_names(monkeypatch, model, tmp_path, name, file, network):
         asked.append((repo, filename))
         return str(tmp_path / filename)
 
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url, timeout: asked.append(url))
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
     if file.endswith("safetensors"):
         model.save_pretrained(tmp_path)
@@ -220,13 +311,37 @@ def test_hub_names(monkeypatch, model, tmp_path, name, file, network):
     assert fingerprint(loaded) == fingerprint(model)
 
 
-def test_an_unreachable_hub_says_what_to_do(monkeypatch):
-    def hf_hub_download(repo, filename):
-        raise LocalEntryNotFoundError("offline")
+@pytest.mark.parametrize(
+    ("name", "file"), [("lch01/StreamVGGT", "checkpoints.pth"), ("no/such-1.0", "model.safetensors")]
+)
+def test_an_unreachable_hub_is_asked_once_and_says_what_to_do(monkeypatch, name, file):
+    asked = []
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
-    with pytest.raises(FileNotFoundError, match=r"checkpoints\.pth of lch01/StreamVGGT .* give the file's path"):
-        load_model("lch01/StreamVGGT")
+    def get_hf_file_metadata(url, timeout):
+        asked.append(url)
+        raise ConnectionError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", get_hf_file_metadata)
+    with pytest.raises(FileNotFoundError, match=rf"{file} of {name} .* give the file's path"):
+        load_model(name)
+    assert len(asked) == 1
+
+
+def test_an_id_that_the_hub_has_not_says_so(monkeypatch):
+    def get_hf_file_metadata(url, timeout):
+        raise RepositoryNotFoundError("404", response=MagicMock())
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", get_hf_file_metadata)
+    with pytest.raises(FileNotFoundError, match=r"nosuch/model: expected .* Check the name"):
+        load_model("nosuch/model")
+
+
+@pytest.mark.parametrize(
+    "name", ["no/such.pt", "no/such.ckpt", "no/such.SAFETENSORS", "a/b/c", "./a", "a b/c", "-", ""]
+)
+def test_paths_are_no_hub_ids(name):
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        load_model(name or "none")
 
 
 def test_half_precision_keeps_the_tracker_exact(model, tmp_path):
@@ -318,3 +433,23 @@ def test_a_file_has_one_name_whatever_is_loaded_of_it(tmp_path):
         next(model.depth_head.parameters()).add_(1)
     model.save_pretrained(tmp_path)
     assert file_fingerprint(tmp_path) != name
+
+
+def test_every_number_counts_for_the_fingerprint_and_all_are_hashed_once(tmp_path, monkeypatch):
+    model = tiny(dtype=torch.float32)
+    model.save_pretrained(tmp_path)
+    hashed = []
+    real = weights._hash
+    monkeypatch.setattr(weights, "_hash", lambda *arguments: hashed.append(1) or real(*arguments))
+    before = fingerprint(model)
+    assert (
+        fingerprint(model) == before == file_fingerprint(tmp_path) == file_fingerprint(tmp_path / "model.safetensors")
+    )
+    assert len(hashed) == 2  # the module once, the file once
+    largest = max(model.parameters(), key=torch.Tensor.numel)
+    with torch.no_grad():
+        largest.view(-1)[-1] += 1
+    assert fingerprint(model) != before
+    assert fingerprint(load_model(tmp_path)) == before
+    model.save_pretrained(tmp_path)
+    assert file_fingerprint(tmp_path) == fingerprint(model)

@@ -103,3 +103,18 @@ def test_parts_clipped_apart_are_all_parameters_once(fresh):
     assert {id(p) for p in sets[1]} == {id(p) for p in model.camera_head.parameters()}
     with pytest.raises(ValueError, match="clip_apart pattern 'heads"):
         Optimisation(lr=1e-3, steps=1, clip_apart=["heads.*"]).clipped_together(model)
+
+
+@pytest.mark.parametrize("wrappers", ["module", "_orig_mod", "module._orig_mod", "_fsdp_wrapped_module"])
+def test_names_of_a_wrapped_network_are_those_of_the_network(wrappers):
+    model = nn.ModuleDict({"trunk": nn.Linear(2, 2), "camera_head": nn.Linear(2, 1)})
+    wrapped = model
+    for wrapper in reversed(wrappers.split(".")):
+        inner, wrapped = wrapped, nn.Module()
+        wrapped.add_module(wrapper, inner)
+    settings = {"clip_apart": ["camera_head.*"], "freeze": ["trunk.bias"], "lr_multipliers": {"camera_head.*": 0.5}}
+    optimisation = Optimisation(lr=1.0, steps=1, **settings)
+    optimisation.build(wrapped)
+    together, apart = optimisation.clipped_together(wrapped)
+    assert [p is q for p, q in zip(apart, model["camera_head"].parameters(), strict=True)] == [True, True]
+    assert together[0] is model["trunk"].weight and len(together) == 1

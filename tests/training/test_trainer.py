@@ -332,7 +332,7 @@ TWO_PROCESSES = """
 import sys
 sys.path[:0] = {paths!r}
 import torch
-from conftest import Planes
+from planes import Planes
 from networks import TINY
 from streamvggt import StreamVGGT
 from test_trainer import make

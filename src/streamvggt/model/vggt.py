@@ -5,10 +5,9 @@ B batch · S frames · P tokens of a frame · C channels · H×W pixels · h×w 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +17,12 @@ from streamvggt.layers.storage import StorageName
 from streamvggt.layers.xfeat import XFeat
 from streamvggt.model.aggregator import Aggregator
 from streamvggt.model.camera_head import CameraHead
+from streamvggt.model.config import Sees, VGGTConfig, check_heads
 from streamvggt.model.dense_head import DenseHead
 from streamvggt.model.memories import Memories
 from streamvggt.model.memory import CameraMemory, Memory, Policy
 from streamvggt.model.track_head import TrackHead
 from streamvggt.prediction import Prediction, concatenate
-
-HEADS = ("camera", "depth", "points", "track")
-Sees = Literal["all", "past"]
 
 
 class VGGT(nn.Module):
@@ -34,115 +31,85 @@ class VGGT(nn.Module):
     `sees` is all that tells the teacher from the student: in global attention and in the camera head's trunk a frame
     sees "all" frames (VGGT), or its own and the "past" (StreamVGGT). Only the latter can go on with a `Memory`.
 
-    The arguments default to the released 1.26 B network; they are the `config` that `save_pretrained` writes.
+    `config` holds the sizes, as a dict of `VGGTConfig`'s fields; `save_pretrained` writes it.
     """
 
     def __init__(
         self,
         *,
-        sees: Sees = "all",
-        heads: Sequence[str] = HEADS,
-        image_size: int = 518,
-        patch_size: int = 14,
-        embed_dim: int = 1024,
-        depth: int = 24,
-        num_heads: int = 16,
-        mlp_ratio: float = 4.0,
-        encoder_depth: int = 24,
-        encoder_num_heads: int = 16,
-        camera_trunk_depth: int = 4,
-        camera_num_heads: int = 16,
-        camera_iterations: int = 4,
-        dpt_layers: Sequence[int] = (4, 11, 17, 23),
-        dpt_features: int = 256,
-        dpt_channels: Sequence[int] = (256, 512, 1024, 1024),
-        track_features: int = 128,
-        track_levels: int = 7,
-        track_radius: int = 4,
-        track_dim: int = 384,
-        track_depth: int = 6,
-        track_num_heads: int = 8,
-        track_virtual: int = 64,
-        track_iterations: int = 4,
-        xfeat: bool = False,
         layer_scale: float = 0.01,
         attention: str = "sdpa",
         activation_checkpointing: bool = False,
+        **sizes,
     ):
         """
         Args:
-            heads: those to build; a file's weights of the others are not read.
-            image_size: side of the square image whose patch grid the encoder's positions were learnt on; any other
-                size that is a multiple of `patch_size` can be computed.
-            dpt_layers: the four layers that the depth, point and track heads read.
-            xfeat: add XFeat's descriptors to the patch tokens and its maps to the depth and point heads; for small
-                networks.
             layer_scale: at which a fresh network's residual branches of frame, global and camera blocks start.
             attention: "sdpa" or "flash" (flash-attn; half precision on CUDA).
             activation_checkpointing: trade computing the blocks twice for the memory of their activations in training.
+            sizes: fields of `VGGTConfig`; the released 1.26 B network by default.
+
+        Raises:
+            ValueError: If a size is unknown, has the wrong type, is out of bounds or contradicts another.
         """
         super().__init__()
-        given = locals()
-        self.config: dict[str, Any] = {
-            name: tuple(given[name]) if isinstance(given[name], (list, tuple)) else given[name]
-            for name in inspect.signature(VGGT.__init__).parameters
-            if name not in ("self", "layer_scale", "attention", "activation_checkpointing")
-        }
-        if sees not in ("all", "past"):
-            raise ValueError(f"sees={sees!r} is unknown; choose 'all' (VGGT) or 'past' (StreamVGGT)")
-        check_heads(heads, HEADS, "the network can have")
-        if len(dpt_layers) != 4 or not all(0 <= layer < depth for layer in dpt_layers):
-            raise ValueError(f"dpt_layers must be four of the {depth} layers, counted from 0, not {tuple(dpt_layers)}")
-        self.sees = sees
-        self.patch_size = patch_size
-        self.dpt_layers = tuple(dpt_layers)
+        config = VGGTConfig.of(sizes)
+        self.config: dict[str, Any] = config.as_dict()
+        self.sees = config.sees
+        self.patch_size = config.patch_size
+        self.dpt_layers = config.dpt_layers
         self.frames_per_chunk = 8
         """Frames that a dense head computes at a time; bounds its memory."""
 
         self.aggregator = Aggregator(
-            image_size=image_size,
-            patch_size=patch_size,
-            embed_dim=embed_dim,
-            depth=depth,
-            num_heads=num_heads,
-            mlp_ratio=mlp_ratio,
-            encoder_depth=encoder_depth,
-            encoder_num_heads=encoder_num_heads,
-            xfeat=xfeat,
+            image_size=config.image_size,
+            patch_size=config.patch_size,
+            embed_dim=config.embed_dim,
+            depth=config.depth,
+            num_heads=config.num_heads,
+            mlp_ratio=config.mlp_ratio,
+            encoder_depth=config.encoder_depth,
+            encoder_num_heads=config.encoder_num_heads,
+            xfeat=config.xfeat,
             layer_scale=layer_scale,
             attention=attention,
             activation_checkpointing=activation_checkpointing,
         )
-        dim = 2 * embed_dim
-        skips = XFeat.fine_channels if xfeat else ()
-        dense = {"patch_size": patch_size, "features": dpt_features, "channels": dpt_channels}
-        if "camera" in heads:
+        dim = 2 * config.embed_dim
+        skips = XFeat.fine_channels if config.xfeat else ()
+        dense = {
+            "patch_size": config.patch_size,
+            "features": config.dpt_features,
+            "channels": config.dpt_channels,
+            "skip_channels": skips,
+        }
+        if "camera" in config.heads:
             self.camera_head = CameraHead(
                 dim,
-                trunk_depth=camera_trunk_depth,
-                num_heads=camera_num_heads,
-                mlp_ratio=mlp_ratio,
-                num_iterations=camera_iterations,
+                trunk_depth=config.camera_trunk_depth,
+                num_heads=config.camera_num_heads,
+                mlp_ratio=config.mlp_ratio,
+                num_iterations=config.camera_iterations,
                 layer_scale=layer_scale,
                 attention=attention,
             )
-        if "points" in heads:
-            self.point_head = DenseHead(dim, out_channels=4, skip_channels=skips, **dense)
-        if "depth" in heads:
-            self.depth_head = DenseHead(dim, out_channels=2, skip_channels=skips, **dense)
-        if "track" in heads:
+        if "points" in config.heads:
+            self.point_head = DenseHead(dim, out_channels=4, **dense)
+        if "depth" in config.heads:
+            self.depth_head = DenseHead(dim, out_channels=2, **dense)
+        if "track" in config.heads:
             self.track_head = TrackHead(
                 dim,
-                patch_size=patch_size,
-                dpt_channels=dpt_channels,
-                features=track_features,
-                num_levels=track_levels,
-                radius=track_radius,
-                hidden_dim=track_dim,
-                depth=track_depth,
-                num_heads=track_num_heads,
-                num_virtual=track_virtual,
-                num_iterations=track_iterations,
+                patch_size=config.patch_size,
+                dpt_channels=config.dpt_channels,
+                features=config.track_features,
+                num_levels=config.track_levels,
+                radius=config.track_radius,
+                hidden_dim=config.track_dim,
+                depth=config.track_depth,
+                num_heads=config.track_num_heads,
+                num_virtual=config.track_virtual,
+                num_iterations=config.track_iterations,
             )
 
     @property
@@ -388,10 +355,3 @@ class StreamVGGT(VGGT):
     def __init__(self, **options):
         """Takes what `VGGT` takes, but for `sees`."""
         super().__init__(sees="past", **options)
-
-
-def check_heads(asked: Collection[str], possible: Collection[str], whose: str) -> None:
-    """Raises ValueError where a head is asked for that is not there."""
-    unknown = [head for head in asked if head not in possible]
-    if unknown or not asked:
-        raise ValueError(f"heads {', '.join(unknown) or '(none)'}: {whose} {', '.join(possible)}")

@@ -7,39 +7,47 @@ that this project writes beside or into its own files.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import inspect
 import json
 import math
 import os
-import pickle
+import re
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from streamvggt.files import atomic_write, check_seal, is_sealed
+from streamvggt.files import atomic_write
 from streamvggt.layers.attention import check_kernel
 from streamvggt.layers.vision_transformer import start_from_sines
+from streamvggt.model.config import HEADS, Sees
 from streamvggt.model.device import laid_out
-from streamvggt.model.vggt import HEADS, VGGT, Sees, StreamVGGT
-
-CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
-CONFIG_MARK = "streamvggt"  # our config.json has this as its model_type
+from streamvggt.model.names import original_name
+from streamvggt.model.vggt import VGGT, StreamVGGT
+from streamvggt.model.weights_file import (
+    CONFIG_MARK,
+    CONFIG_NAME,
+    INDEX_SUFFIX,
+    SUFFIXES,
+    WEIGHTS_NAME,
+    Checkpoint,
+    open_checkpoint,
+    some,
+)
 
 HUB_FILES: dict[str, tuple[str, Sees]] = {
     "facebook/VGGT-1B": ("model.safetensors", "all"),
     "facebook/VGGT-1B-Commercial": ("vggt_1B_commercial.pt", "all"),
     "lch01/StreamVGGT": ("checkpoints.pth", "past"),
 }
+
+HUB_TIMEOUT = 10.0
+"""Seconds in which the Hub must answer a request for a file that is not cached."""
 
 SHIPPED = {"tiny": "tiny-streamvggt", "tiny-vggt": "tiny-vggt"}
 """Small networks of this project's own, by name: folders in ckpt/, which lies beside src/."""
@@ -76,16 +84,6 @@ FLOAT32_PREFIXES = ("track_head.tracker.",)
 """Parts that stay float32 in a half-precision network: the tracker turns pixels into up to 1000 radians each."""
 
 
-@dataclass
-class _Checkpoint:
-    """A file's tensors, mapped, not read, until they are copied."""
-
-    source: str
-    shapes: dict[str, tuple[int, ...]]
-    read: Callable[[str], Tensor]
-    config: dict[str, Any] | None = None
-
-
 def load_model(
     name_or_path: str | os.PathLike,
     *,
@@ -102,8 +100,9 @@ def load_model(
     Tensors go one by one from the file to `dtype` and `device`, so memory holds one copy of the weights.
 
     Args:
-        name_or_path: a .safetensors, .pt or .pth file (plain state dict, or a trainer's checkpoint with a "model"
-            entry); a folder with config.json and model.safetensors; a Hugging Face id, e.g. "lch01/StreamVGGT"; "tiny"
+        name_or_path: a .safetensors, .pt, .pth, .ckpt or .bin file (plain state dict, or a trainer's checkpoint with a
+            "model" or "state_dict" entry); the .index.json of a sharded file; a folder with config.json and
+            model.safetensors, whole or sharded; a Hugging Face id, e.g. "lch01/StreamVGGT"; "tiny"
             and "tiny-vggt": the small student and teacher that come with this project; or "random:small",
             "random:full": seeded random weights, to measure speed with.
         sees: "past" (StreamVGGT) or "all" (VGGT); None: what the file's config or its Hub id says, else "past".
@@ -124,7 +123,7 @@ def load_model(
         tensors, is_mapped = model.state_dict().__getitem__, False
     else:
         path, hub_sees = _find(name)
-        checkpoint = _open(path)
+        checkpoint = open_checkpoint(path)
         found = checkpoint.config or config_from_shapes(checkpoint.shapes, checkpoint.source, config)
         found = {"sees": hub_sees or "past", **found, **config}
         if sees is not None:
@@ -172,7 +171,7 @@ def fresh_model(
     if xfeat_weights is not None:
         if not model.config["xfeat"]:
             raise ValueError("xfeat_weights: expected a network with xfeat=True, got one without")
-        checkpoint = _open(Path(xfeat_weights))
+        checkpoint = open_checkpoint(Path(xfeat_weights))
         tensors = {name: checkpoint.read(name) for name in checkpoint.shapes}
         model.aggregator.patch_embed.patch_embed.xfeat.load_published(tensors)
     return model
@@ -186,7 +185,8 @@ def save_model(model: VGGT, folder: str | os.PathLike, state: Mapping[str, Tenso
     """
     folder = Path(folder)
     config = json.dumps({"model_type": CONFIG_MARK, **model.config}, indent=2)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in (state or model.state_dict()).items()}
+    state = model.state_dict() if state is None else state
+    tensors = {original_name(name): tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with atomic_write(folder / WEIGHTS_NAME) as path:
         # The config is in the file too, so that the file alone is enough.
         save_file(tensors, path, metadata={"format": "pt", "config": config})
@@ -208,13 +208,19 @@ def sort_metadata(path: Path) -> None:
 
 
 def fingerprint(model: VGGT) -> str:
-    """A short name for these weights: a hash of all names, shapes and the first numbers of every tensor."""
+    """Return a short name for these weights: a hash of all names, shapes and numbers.
+
+    The weights are hashed once, and again after they change. A change through `.data` or NumPy is not noticed.
+    """
     tensors = model.state_dict()
-    return _hash(tensors, tensors.__getitem__)
+    versions = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors.values())
+    if model not in _MODEL_HASHES or _MODEL_HASHES[model][0] != versions:
+        _MODEL_HASHES[model] = versions, _hash(tensors, tensors.__getitem__)
+    return _MODEL_HASHES[model][1]
 
 
 def file_fingerprint(name_or_path: str | os.PathLike) -> str:
-    """The `fingerprint` of everything in a file, whichever heads and number format are loaded of it.
+    """Return the `fingerprint` of everything in a file, whichever heads and number format are loaded of it.
 
     Args:
         name_or_path: as in `load_model`.
@@ -222,18 +228,23 @@ def file_fingerprint(name_or_path: str | os.PathLike) -> str:
     name = os.fspath(name_or_path)
     if name.startswith("random:"):
         return fingerprint(_random_model(name, {"sees": "past", "heads": HEADS}))
-    checkpoint = _open(_find(name)[0])
-    return _hash(checkpoint.shapes, checkpoint.read)
+    checkpoint = open_checkpoint(_find(name)[0])
+    stamps = tuple((file.resolve(), file.stat().st_size, file.stat().st_mtime_ns) for file in checkpoint.files)
+    if stamps not in _FILE_HASHES:
+        _FILE_HASHES[stamps] = _hash(checkpoint.shapes, checkpoint.read)
+    return _FILE_HASHES[stamps]
+
+
+_MODEL_HASHES: WeakKeyDictionary[VGGT, tuple[tuple, str]] = WeakKeyDictionary()
+_FILE_HASHES: dict[tuple, str] = {}
 
 
 def _hash(names: Iterable[str], read: Callable[[str], Tensor]) -> str:
     digest = hashlib.sha256()
-    starts = []
     for name in sorted(names):
         tensor = read(name)
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        starts.append(tensor.flatten()[:64].float())
-    digest.update(torch.cat(starts).cpu().numpy().tobytes())
+        digest.update(tensor.detach().float().cpu().flatten().numpy())
     return digest.hexdigest()[:16]
 
 
@@ -262,7 +273,7 @@ def config_from_shapes(
     missing = [name for name in needed if name not in shapes]
     if missing:
         raise ValueError(
-            f"{source} does not hold a VGGT network: among its {len(shapes)} tensors ({_some(shapes)}) "
+            f"{source} does not hold a VGGT network: among its {len(shapes)} tensors ({some(shapes)}) "
             f"there is no {missing[0]!r}"
         )
 
@@ -319,10 +330,10 @@ def config_from_shapes(
 def _build(arguments: dict[str, Any], source: str) -> VGGT:
     arguments = dict(arguments)
     sees = arguments.pop("sees")
-    unknown = set(arguments) - set(inspect.signature(VGGT.__init__).parameters)
-    if unknown:
-        raise ValueError(f"{source}: the network has no argument {', '.join(sorted(unknown))}")
-    return StreamVGGT(**arguments) if sees == "past" else VGGT(sees=sees, **arguments)
+    try:
+        return StreamVGGT(**arguments) if sees == "past" else VGGT(sees=sees, **arguments)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
 
 
 def _random_model(name: str, arguments: dict[str, Any]) -> VGGT:
@@ -346,88 +357,57 @@ def _find(name: str) -> tuple[Path, Sees | None]:
         return path, None
     path = Path(name).expanduser()
     if path.is_dir():
-        files = [path / WEIGHTS_NAME] if (path / WEIGHTS_NAME).exists() else []
-        files = files or [file for kind in ("safetensors", "pt", "pth") for file in sorted(path.glob(f"*.{kind}"))]
+        files = [path / name for name in (WEIGHTS_NAME, WEIGHTS_NAME + INDEX_SUFFIX) if (path / name).exists()][:1]
+        files = files or sorted(path.glob(f"*{INDEX_SUFFIX}"))
+        files = files or [file for suffix in SUFFIXES for file in sorted(path.glob(f"*{suffix}"))]
         if len(files) != 1:
             what = f"several: {', '.join(file.name for file in files)}; name one" if files else "none"
             raise FileNotFoundError(f"one file of weights ({WEIGHTS_NAME}) was expected in {path}; there are {what}")
         return files[0], None
     if path.exists():
         return path, None
-    if name in HUB_FILES or (name.count("/") == 1 and not path.suffix and not path.parent.exists()):
+    if name in HUB_FILES or _is_hub_id(name):
         return _download(name), HUB_FILES.get(name, (None, None))[1]
     raise FileNotFoundError(
-        f"no weights at {name!r}: expected a .safetensors, .pt or .pth file, a folder with {WEIGHTS_NAME}, a Hugging "
-        f"Face id ({', '.join(HUB_FILES)}), or {' or '.join([*SHIPPED, *RANDOM])}"
+        f"no weights at {name!r}: expected a file ({', '.join(SUFFIXES)}), a folder with "
+        f"{WEIGHTS_NAME}, a Hugging Face id ({', '.join(HUB_FILES)}), or {' or '.join([*SHIPPED, *RANDOM])}"
     )
 
 
+def _is_hub_id(name: str) -> bool:
+    """Whether a name that is no file here can be an id of the Hugging Face Hub; ids may hold dots."""
+    path = Path(name)
+    looks_like = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII) is not None
+    return looks_like and path.suffix.lower() not in SUFFIXES and not path.parent.exists()
+
+
 def _download(name: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+    import huggingface_hub as hub
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     filename = HUB_FILES.get(name, (WEIGHTS_NAME, None))[0]
     try:
+        if not isinstance(hub.try_to_load_from_cache(name, filename), str):
+            # Without a cached file the download repeats a failed request many times; this asks once.
+            hub.get_hf_file_metadata(hub.hf_hub_url(name, filename), timeout=HUB_TIMEOUT)
         if name not in HUB_FILES:
-            with contextlib.suppress(EntryNotFoundError):
-                hf_hub_download(name, CONFIG_NAME)  # lands beside the weights
-        return Path(hf_hub_download(name, filename))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            try:
+                hub.hf_hub_download(name, CONFIG_NAME)  # lands beside the weights
+            except LocalEntryNotFoundError:  # the Hub was not reached
+                raise
+            except EntryNotFoundError:
+                pass
+        return Path(hub.hf_hub_download(name, filename))
+    except RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"{name}: expected a file, a folder or a public id of the Hugging Face Hub, got none of that name. "
+            "Check the name; for a private repository log in with `hf auth login`."
+        ) from error
+    except Exception as error:  # versions of huggingface_hub differ in the HTTP library whose errors they pass on
         raise FileNotFoundError(
             f"{filename} of {name} could not be had from Hugging Face ({type(error).__name__}): check the name and the "
             "network, or download it elsewhere and give the file's path (see ckpt/README.md)"
         ) from error
-
-
-def _open(path: Path) -> _Checkpoint:
-    if path.suffix not in (".safetensors", ".pt", ".pth"):
-        raise ValueError(f"{path}: weights are .safetensors, .pt or .pth files")
-    checkpoint = _open_safetensors(path) if path.suffix == ".safetensors" else _open_pickle(path)
-    beside = path.parent / CONFIG_NAME
-    if checkpoint.config is None and path.name == WEIGHTS_NAME and beside.exists():
-        checkpoint.config = _own_config(json.loads(beside.read_text(encoding="utf-8")))
-    return checkpoint
-
-
-def _open_safetensors(path: Path) -> _Checkpoint:
-    try:
-        file = safe_open(path, framework="pt")
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file, or is cut off: {error}") from error
-    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    config = (file.metadata() or {}).get("config")
-    return _Checkpoint(str(path), shapes, file.get_tensor, _own_config(config))
-
-
-def _open_pickle(path: Path) -> _Checkpoint:
-    with open(path, "rb") as file:
-        is_zip, is_pickle = zipfile.is_zipfile(file), (file.seek(0), file.read(1))[1] == b"\x80"
-    if not (is_zip or is_pickle):
-        raise ValueError(f"{path} is not a PyTorch checkpoint, or is cut off")
-    if is_sealed(path):  # a state of a training here
-        check_seal(path)
-    try:
-        # Files from before torch 1.6 are no zip archives and cannot be mapped.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} was refused: it is not a plain file of tensors but holds Python code or objects, which are never "
-            "executed here. Convert it where you trust it: torch.save(model.state_dict(), …)"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is not a PyTorch checkpoint, or is cut off: {error}") from error
-    config = _own_config(content.get("config")) if isinstance(content, dict) else None
-    tensors = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise ValueError(f"{path} holds no state dict: a dict of tensors, or one under the entry 'model', was expected")
-    tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    if any(".lora_A." in name for name in tensors):
-        raise ValueError(
-            f"{path}: expected plain weights, got a training state with low-rank adapters. "
-            "Load best/ or final/ beside it."
-        )
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    return _Checkpoint(str(path), shapes, tensors.__getitem__, config)
 
 
 def load_encoder(model: VGGT, path: str | os.PathLike) -> None:
@@ -437,24 +417,15 @@ def load_encoder(model: VGGT, path: str | os.PathLike) -> None:
         ValueError: the file is of another architecture or size; what does not fit is listed.
     """
     encoder = model.aggregator.patch_embed
-    checkpoint = _open(Path(path))
+    checkpoint = open_checkpoint(Path(path))
     expected = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
     wrong = [name for name in {*expected, *checkpoint.shapes} if expected.get(name) != checkpoint.shapes.get(name)]
     if wrong:
-        raise ValueError(f"{path} is no DINOv2 encoder of this size; {len(wrong)} do not fit: {_some(sorted(wrong))}")
+        raise ValueError(f"{path} is no DINOv2 encoder of this size; {len(wrong)} do not fit: {some(sorted(wrong))}")
     encoder.load_state_dict({name: checkpoint.read(name) for name in expected})
 
 
-def _own_config(config: str | dict[str, Any] | None) -> dict[str, Any] | None:
-    """The network's arguments, if this project wrote them."""
-    if isinstance(config, str):
-        config = json.loads(config)
-    if not isinstance(config, dict) or config.get("model_type") != CONFIG_MARK:
-        return None
-    return {name: value for name, value in config.items() if name != "model_type"}
-
-
-def _check_tensors(model: VGGT, checkpoint: _Checkpoint) -> None:
+def _check_tensors(model: VGGT, checkpoint: Checkpoint) -> None:
     """Raises ValueError that lists what does not fit between the network and the file."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     unread = (AUXILIARY_PREFIX, *(prefix for head, prefix in HEAD_PREFIXES.items() if head not in model.heads))
@@ -466,12 +437,12 @@ def _check_tensors(model: VGGT, checkpoint: _Checkpoint) -> None:
         return
     lines = [f"{checkpoint.source} does not fit the network:"]
     if missing:
-        lines.append(f"  {len(missing)} missing: {_some(missing)}")
+        lines.append(f"  {len(missing)} missing: {some(missing)}")
     if extra:
-        lines.append(f"  {len(extra)} extra: {_some(extra)}")
+        lines.append(f"  {len(extra)} extra: {some(extra)}")
     if wrong:
         shapes = [f"{name} is {there[name]}, expected {expected[name]}" for name in wrong]
-        lines.append(f"  {len(wrong)} of wrong shape: {_some(shapes)}")
+        lines.append(f"  {len(wrong)} of wrong shape: {some(shapes)}")
     absent = [
         head for head in model.heads if not any(name.startswith(HEAD_PREFIXES[head]) for name in checkpoint.shapes)
     ]
@@ -479,8 +450,3 @@ def _check_tensors(model: VGGT, checkpoint: _Checkpoint) -> None:
         present = tuple(head for head in model.heads if head not in absent)
         lines.append(f"  The file has no {', '.join(absent)} head: load it with heads={present}")
     raise ValueError("\n".join(lines))
-
-
-def _some(names, most: int = 10) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (f", … ({len(names) - most} more)" if len(names) > most else "")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from torch import nn
 from torch.optim import AdamW
 
+from streamvggt.model.names import original_name
+
 
 @dataclass(frozen=True)
 class Optimisation:
     """AdamW (arXiv 1711.05101) with warm-up, plateau and cosine.
 
-    Patterns such as "aggregator.patch_embed.*" match whole names of parameters.
+    Patterns such as "aggregator.patch_embed.*" match whole names of parameters in the network itself: a wrapper of DDP,
+    FSDP or torch.compile does not change them.
 
     lr, min_lr: at the end of the warm-up, and at the end of the training.
     steps, warmup_steps: optimiser steps of the whole training, and of its linear start from 0.
@@ -76,7 +79,7 @@ class Optimisation:
         """
         patterns = list(self.clip_apart)
         sets: list[list[nn.Parameter]] = [[] for _ in range(1 + len(patterns))]
-        for name, parameter in model.named_parameters():
+        for name, parameter in named_parameters(model):
             if parameter.requires_grad:
                 of = next((i for i, pattern in enumerate(patterns, 1) if fnmatchcase(name, pattern)), 0)
                 sets[of].append(parameter)
@@ -92,9 +95,14 @@ class Optimisation:
         return lr
 
 
+def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield the parameters of a network, wrapped or not, by their names in the network itself."""
+    return ((original_name(name), parameter) for name, parameter in model.named_parameters())
+
+
 def freeze_parameters(model: nn.Module, patterns: Sequence[str]) -> None:
     for pattern in patterns:
-        matched = [p for name, p in model.named_parameters() if fnmatchcase(name, pattern)]
+        matched = [p for name, p in named_parameters(model) if fnmatchcase(name, pattern)]
         if not matched:
             raise ValueError(f"freeze pattern {pattern!r} matches no parameter of the network")
         for parameter in matched:
@@ -103,7 +111,7 @@ def freeze_parameters(model: nn.Module, patterns: Sequence[str]) -> None:
 
 def parameter_groups(model: nn.Module, weight_decay: float, lr_multipliers: Mapping[str, float]) -> list[dict]:
     """Groups of the trainable parameters by decay and multiplier; vectors and biases do not decay."""
-    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    trainable = {name: p for name, p in named_parameters(model) if p.requires_grad}
     if not trainable:
         raise ValueError("every parameter is frozen: nothing is left to learn")
     for pattern in lr_multipliers:

@@ -18,6 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, parse_flag_from_env, set_seed
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -293,6 +294,7 @@ class Trainer:
         first, *apart = self.clipped_together
         norms = [self.accelerator.clip_grad_norm_(first, self.optimisation.clip_norm)]  # undoes the loss scale, too
         norms += [nn.utils.clip_grad_norm_(parameters, self.optimisation.clip_norm) for parameters in apart]
+        norms = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
         return torch.stack([norm.to(self.device) for norm in norms]).norm()
 
     def _update(self, norm: Tensor, loss: Tensor) -> None:
@@ -351,11 +353,16 @@ class Trainer:
         model = self.model if self.ema is None else self.ema.module
         accelerator = self.accelerator
         tally = Tally(self.heads, self.device)
-        for position in range(accelerator.process_index, self.num_validation_batches, accelerator.num_processes):
+        # A sharded network is gathered in each forward pass, so all processes must do the same number of them.
+        for first in range(0, self.num_validation_batches, accelerator.num_processes):
+            position = first + accelerator.process_index
+            is_counted = position < self.num_validation_batches
+            position %= self.num_validation_batches
             generator = torch.Generator().manual_seed(position)
             batch = self.validation[position]
             result, prediction, target = self._forward(model, batch, generator)
-            tally.add(result)
+            if is_counted:
+                tally.add(result)
             if position == 0 and prediction.depth is not None:
                 self.log.picture(self.step, "depth", self._picture(batch, prediction, target))
         said = {name: value.item() for name, value in tally.means(accelerator).items()}

@@ -1,0 +1,89 @@
+"""Every shipped training config, on two processes: it starts, takes its steps and ends."""
+
+import json
+import traceback
+from pathlib import Path
+
+import pytest
+import torch
+from networks import TINY
+from processes import run_together
+from streamvggt.data.registry import SOURCES, names
+
+from streamvggt import VGGT, load_model
+from streamvggt.cli import main
+from streamvggt.data.synthetic.__main__ import main as main_of_the_world
+
+CONFIGS = Path(__file__).parents[2] / "config"
+RECIPES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+SMALL = [
+    "size=56",
+    "frames=[2,2]",
+    "max_images=2",
+    "trainer.optimisation.steps=2",
+    "trainer.optimisation.warmup_steps=1",
+    "trainer.precision=no",
+    "trainer.num_workers=0",
+    "trainer.num_validation_batches=1",
+]
+
+
+def overrides(recipe: str, folder: Path) -> list[str]:
+    """Toy sizes, and where the toy data and weights lie."""
+    places = [f"ckpt_dir={folder}", f"teacher_weights={folder}/model.pt", f"output_dir={folder}/out/{recipe}"]
+    places += [f"data_root={folder}/data"]
+    if "tiny" in recipe:
+        places += [f"rendered={folder}/rendered"]
+    if recipe.startswith("finetune_tiny"):
+        places += ["xfeat_weights=null", "model.embed_dim=48", "model.camera_num_heads=2"]
+    return [*places, *SMALL]
+
+
+def train_all(rank: int, folder: Path) -> None:
+    """What `accelerate launch --num_processes 2` has each process do, for one config after the other."""
+    import hydra
+    from accelerate.state import AcceleratorState
+    from omegaconf import OmegaConf
+
+    for recipe in RECIPES:
+        error = None
+        try:
+            with hydra.initialize_config_dir(str(CONFIGS), version_base=None):
+                config = hydra.compose(recipe, overrides(recipe, folder))
+            trainer = hydra.utils.instantiate(config.trainer, _convert_="all")
+            assert trainer.accelerator.num_processes == 2
+            trainer.keep_config(OmegaConf.to_yaml(config, resolve=True))
+            trainer.run()
+        except Exception:
+            error = traceback.format_exc()
+        (folder / f"{recipe}-{rank}.json").write_text(json.dumps(error), encoding="utf-8")
+        AcceleratorState._reset_state()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("recipes")
+    torch.manual_seed(0)
+    network = VGGT(**TINY)
+    torch.save(
+        {"model": network.state_dict(), "config": {"model_type": "streamvggt", **network.config}}, folder / "model.pt"
+    )
+    words = ["data", "fixtures", folder / "data", *names(SOURCES), "--frames", "12", "--size", "60", "80"]
+    assert main([str(word) for word in words]) == 0
+    for style in ("rooms", "video", "world"):
+        words = ["render", folder / "rendered" / style, "--style", style, "--clips", "1", "--frames", "2"]
+        main_of_the_world([str(word) for word in [*words, "--size", "56"]])
+    run_together(train_all, folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_shipped_config_trains_on_two_processes(trained, recipe):
+    for rank in (0, 1):
+        error = json.loads((trained / f"{recipe}-{rank}.json").read_text(encoding="utf-8"))
+        assert error is None, f"process {rank}: {error}"
+    lines = (trained / "out" / recipe / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = [json.loads(line) for line in lines if "train/loss" in line]
+    assert steps[-1]["step"] == 2 and steps[-1]["train/grad_norm"] > 0
+    assert load_model(trained / "out" / recipe / "final").sees == ("all" if "finetune" in recipe else "past")

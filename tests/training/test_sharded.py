@@ -1,0 +1,66 @@
+"""A network shared by two processes block by block, as FSDP does it."""
+
+import json
+
+import pytest
+import torch
+from accelerate import Accelerator
+from networks import TINY
+from planes import Planes
+from processes import run_together
+
+from streamvggt import StreamVGGT
+from streamvggt.losses.multitask import MultiTaskLoss
+from streamvggt.training.optim import Optimisation
+from streamvggt.training.supervision import Measurements
+from streamvggt.training.trainer import Trainer
+
+OPTIMISATION = {"lr": 1e-3, "steps": 2, "clip_apart": ["camera_head.*"], "clip_norm": 1e-3}
+
+
+def trainer(folder, model, num_batches) -> Trainer:
+    data = {"data": Planes(), "validation": Planes(), "num_validation_batches": num_batches}
+    kinds = {"supervision": Measurements(), "loss": MultiTaskLoss(), "optimisation": Optimisation(**OPTIMISATION)}
+    return Trainer(model=model, output_dir=folder, **data, **kinds)
+
+
+def validate(made: Trainer) -> dict:
+    """Validation losses, and the number of forward passes for them."""
+    passes, said = [], {}
+    made._save_weights = lambda name: None  # accelerate gathers a sharded network on GPUs only
+    made.log.scalars = lambda step, values, group: said.update(values)
+    made.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    made._validate()
+    return {"passes": len(passes), **said}
+
+
+def shard(model: StreamVGGT) -> StreamVGGT:
+    from torch.distributed.fsdp import fully_shard
+
+    for part in (*model.aggregator.frame_blocks, *model.aggregator.global_blocks, model.camera_head, model.depth_head):
+        fully_shard(part)
+    return fully_shard(model)
+
+
+def train_sharded(rank, folder):
+    Accelerator.prepare_model = lambda self, model, **_: model  # no DDP around it
+    torch.manual_seed(0)
+    made = trainer(folder, shard(StreamVGGT(**TINY)), 1)
+    said = {"1": validate(made)}
+    made.num_validation_batches = 3
+    said["3"] = validate(made)
+    said["norm"] = next(made.steps(1))["grad_norm"].item()
+    (folder / f"{rank}.json").write_text(json.dumps(said), encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_processes_keep_step_in_validation_and_count_each_batch_once(tmp_path):
+    run_together(train_sharded, tmp_path)
+    both = [json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
+    assert both[0] == both[1]
+    assert both[0]["norm"] > 0
+    assert (both[0]["1"]["passes"], both[0]["3"]["passes"]) == (1, 2)
+    torch.manual_seed(0)
+    alone = validate(trainer(tmp_path / "alone", StreamVGGT(**TINY), 3))
+    assert alone.pop("passes") == 3
+    assert alone == pytest.approx({name: both[0]["3"][name] for name in alone}, rel=1e-4)
