@@ -140,10 +140,3 @@ def test_absurd_files_are_bad_data_by_name(tmp_path, name, write, read):
     write(tmp_path / name)
     with pytest.raises(BadData, match=name):
         read(tmp_path / name)
-
-
-def test_an_empty_root_is_not_ok(tmp_path, capsys):
-    from streamvggt.cli import main
-
-    assert main(["data", "check", str(tmp_path)]) == 1
-    assert "expected the folder of at least one data set, found none" in capsys.readouterr().out

@@ -19,6 +19,7 @@ from streamvggt.data.picture import agreement_picture, depth_picture
 from streamvggt.data.scene_check import SceneVerdict, judge_scene
 from streamvggt.data.transforms import image_array
 from streamvggt.data.view import View
+from streamvggt.words import counted
 
 MAX_DEPTH_RATIO = 300
 """By how much the median depth of a frame may differ from its scene's; millimeters for meters are a factor of 1000."""
@@ -70,21 +71,21 @@ class Findings:
         return not self.bad and not self.disagreeing and self.num_frames > 0
 
     def __str__(self) -> str:
-        said = [f"{self.num_scenes} scenes, {self.num_frames} frames"]
+        said = [f"{counted(self.num_scenes, 'scene')}, {counted(self.num_frames, 'frame')}"]
         if self.short:
             some = ", ".join(self.short[:3]) + (", …" if len(self.short) > 3 else "")
-            said.append(f"{len(self.short)} scenes too short to train on ({some})")
-        said.append(f"{self.num_read} frames read")
+            said.append(f"{counted(len(self.short), 'scene')} too short to train on ({some})")
+        said.append(f"{counted(self.num_read, 'frame')} read")
         if self.bad:
             said.append(f"{len(self.bad)} OF THEM BAD")
         judged = [verdict for verdict in self.verdicts if verdict.agreeing or verdict.problem]
         if judged:
             shares = [share for verdict in judged for share in verdict.agreeing]
-            told = f": {median(shares):.0%} (median of {len(shares)} pairs)" if shares else ""
+            told = f": {median(shares):.0%} (median of {counted(len(shares), 'pair')})" if shares else ""
             views = f"VIEWS DISAGREE in {len(self.disagreeing)} of" if self.disagreeing else "views agree in"
-            said.append(f"{views} {len(judged)} scenes{told}")
+            said.append(f"{views} {counted(len(judged), 'scene')}{told}")
         if unjudged := len(self.verdicts) - len(judged):
-            said.append(f"{unjudged} scenes without views that overlap")
+            said.append(f"{counted(unjudged, 'scene')} without views that overlap")
         return ", ".join(said)
 
 

@@ -25,6 +25,8 @@ MIN_AGREEMENT = 0.7
 """Smallest median of close pairs. Intact sets reach 86 % (7-Scenes' Kinect) to 98 % (rendered)."""
 MIN_FAR_AGREEMENT = 0.1
 """Smallest median if no pairs are close. Pairs of 7-Scenes that are 2 s apart reach 16 %."""
+MIN_EXPLAINED = 0.8
+"""Smallest median with which an explanation counts."""
 CLEAR_AGREEMENT = 0.9
 """Above this, no explanation is searched for."""
 MAX_DEPTH_RATIO = 20
@@ -153,7 +155,7 @@ def explain(pairs: Sequence[ComparedPair], share: float) -> str | None:
         shares = [pair.found.agreeing for pair in found]
         if 2 * len(shares) >= len(undone) and median(shares) > best:
             best, words = median(shares), said
-    return words if 1 - best < (1 - share) / 2 and best >= MIN_AGREEMENT else None
+    return words if 1 - best < (1 - share) / 2 and best >= MIN_EXPLAINED else None
 
 
 def unlike_frames(pairs: Sequence[ComparedPair]) -> str | None:
