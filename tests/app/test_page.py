@@ -287,7 +287,10 @@ def test_a_camera_that_may_not_be_used_is_told(visitor):
     page.locator("#start").wait_for()
     page.get_by_role("tab", name="Camera").click()
     page.locator("#start-camera").click()
-    viewer_of(page).get_by_text("The camera cannot be used: it was not permitted.").wait_for()
+    trouble = viewer_of(page).get_by_text("The camera cannot be used: it was not permitted.")
+    trouble.wait_for()
+    viewer_of(page).get_by_text("Stopped: 0 frames").wait_for()
+    assert trouble.is_visible()
 
 
 def test_on_a_phone_in_the_dark(visitor):

@@ -26,7 +26,7 @@ NAME_BYTES = 120
 
 
 def upload_route(scenes: Scenes) -> Route:
-    """The route that Gradio's page sends files to. Answers with their paths inside `scenes.uploads`."""
+    """The route that Gradio's page sends files to. Answers with their paths, as Gradio expects them."""
 
     async def upload(request: Request) -> Response:
         folder = scenes.uploads / secrets.token_urlsafe(24)
@@ -36,7 +36,7 @@ def upload_route(scenes: Scenes) -> Route:
             form = Form(request.headers.get("content-type", ""), folder)
             async for piece in request.stream():
                 await run_in_threadpool(form.write, piece)
-            return JSONResponse([path.relative_to(scenes.uploads).as_posix() for path in form.finish()])
+            return JSONResponse([str(path) for path in form.finish()])
         except (HTTPException, ClientDisconnect, FormParserError, OSError, ValueError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             status = error.status_code if isinstance(error, HTTPException) else 400

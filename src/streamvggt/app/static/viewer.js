@@ -23,6 +23,7 @@ let stick = true; // the newest frame is shown until the visitor looks at anothe
 let picks = [];
 let isSizeChosen = false;
 let isFeeding = false; // the visitor's camera is on
+let cameraTrouble = ""; // why it cannot be used
 const depths = new Map(); // of frames looked at lately, by position
 
 const feed = new Feed({ onStatus, onFrame, onFrames, onRun, onTrouble });
@@ -79,7 +80,7 @@ function onStatus(news) {
   if (news.expected && news.num_frames) at("progress").value = Math.min(news.num_frames / news.expected, 1);
   else at("progress").removeAttribute("value");
   at("state").textContent = sentence(news);
-  say(news.message, news.state === "failed");
+  say(news.message || cameraTrouble, news.state === "failed" || Boolean(cameraTrouble));
   at("downloads").disabled = !news.num_frames;
   at("source").querySelector("[value=head]").disabled = !news.sources.includes("head");
   at("choose-points").hidden = isAlone || news.kind === "live" || isActive || !news.num_frames;
@@ -93,7 +94,8 @@ async function feedPictures() {
   try {
     await sendPictures(() => ["loading", "running"].includes(status.state));
   } catch (error) {
-    say(error.message, true);
+    cameraTrouble = error.message; // the server does not know it, and its next news must not hide it
+    say(cameraTrouble, true);
     fetch("stop", { method: "POST" });
   }
   isFeeding = false;
