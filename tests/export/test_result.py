@@ -53,6 +53,17 @@ def test_a_huge_confidence_stays_finite(scene, tmp_path):
     assert np.isfinite(Result(tmp_path)[0].depth_conf).all()
 
 
+@pytest.mark.parametrize("broken", [0.0, -3.0, np.nan, np.inf])
+def test_pixels_without_a_confidence_are_left_out(broken, result):
+    frame = result[0]
+    usable = frame.usable("depth")
+    conf = frame.depth_conf.copy()
+    conf[20, 20] = broken
+    changed = replace(frame, depth_conf=conf)
+    assert usable[20, 20] and not changed.usable("depth")[20, 20]
+    assert changed.usable("depth").sum() == usable.sum() - 1
+
+
 def test_a_head_that_was_not_run_is_named(scene, tmp_path):
     bare = replace(scene.predictions[0], points=None, points_conf=None)
     ResultWriter(tmp_path).add(scene.frames[0], bare)

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from streamvggt.export import EXPORTERS, PointFilter
 from streamvggt.export.depth import quantize
-from streamvggt.export.video import frame_rate
+from streamvggt.export.video import colorize, frame_rate
 from streamvggt.files import atomic_folder, atomic_write
 from streamvggt.prediction import Prediction
 
@@ -119,3 +119,11 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
     with pytest.raises(FileExistsError, match="not made by this program"), atomic_folder(folder, mark="a"):
         pass
     assert [path.name for path in folder.iterdir()] == ["b"] and list(tmp_path.iterdir()) == [folder]
+
+
+def test_values_between_ends_that_are_no_numbers_are_black():
+    values, usable = np.array([[1.0, np.inf, np.nan, 2.0]]), np.array([[True, True, True, False]])
+    colors = colorize(values, (0.0, 2.0), usable, cv2.COLORMAP_TURBO)
+    np.testing.assert_array_equal((colors > 0).any(-1), [[True, True, False, False]])
+    with np.errstate(invalid="ignore"):
+        assert not colorize(values, (np.inf, np.inf), usable, cv2.COLORMAP_TURBO).any()

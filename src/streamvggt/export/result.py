@@ -175,7 +175,7 @@ class ResultFrame(FrameCamera):
         return value
 
     def usable(self, source: Source) -> np.ndarray:
-        """Where a head has something to say: inside the content, finite, in front of the camera. Bool. (H, W)"""
+        """Where a head has something to say: content, finite depth > 0 and confidence > 0. Bool. (H, W)"""
         _, conf = self.measured(source)
         depth = self.camera_depth(source)
         top, left, bottom, right = self.content
@@ -183,7 +183,7 @@ class ResultFrame(FrameCamera):
         content[top:bottom, left:right] = True
         if self.valid is not None:
             content &= self.valid
-        return content & np.isfinite(conf) & np.isfinite(depth) & (depth > 0)
+        return content & np.isfinite(conf) & (conf > 0) & np.isfinite(depth) & (depth > 0)
 
 
 def finished_frames(folder: Path | str) -> list[Path]:

@@ -83,10 +83,10 @@ def side_by_side(frame: ResultFrame, ranges: ColorRanges) -> np.ndarray:
 
 
 def colorize(values: np.ndarray, ends: tuple[float, float], usable: np.ndarray, colormap: int) -> np.ndarray:
-    """RGB of values between two ends, black where not usable. (H, W) to (H, W, 3)"""
+    """RGB of values between two ends, black where not usable or where an end is no number. (H, W) to (H, W, 3)"""
     low, high = ends
     level = ((values - low) * (255 / max(high - low, 1e-12))).clip(0, 255)
-    return color_table(colormap).take(np.where(usable, level, 256).astype(np.intp), 0)
+    return color_table(colormap).take(np.where(usable & np.isfinite(level), level, 256).astype(np.intp), 0)
 
 
 @cache
