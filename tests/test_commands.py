@@ -115,8 +115,6 @@ def test_the_tiny_recipes_begin(teacher, rendered, tmp_path, script, config):
     words += [f"rendered={rendered}", "trainer.num_workers=0"]
     if script == "finetune.py":
         words += ["xfeat_weights=null"]
-    else:
-        words += ["patch_size=14"]
     done = launch(*words, *SMALL)
     assert done.returncode == 0, done.stderr[-3000:]
 

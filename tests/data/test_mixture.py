@@ -13,6 +13,7 @@ import torch
 from streamvggt.data.mixture import MAX_ATTEMPTS, Mixture, held_out, spread
 from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.datasets import find, training_set
+from streamvggt.training.trainer import in_patches
 
 NAMES = ("virtual_kitti2", "spring", "mvs_synth")
 
@@ -77,6 +78,8 @@ def test_resolutions_follow_the_longest_side_in_whole_patches(root):
     published = [(518, 392), (518, 154), (266, 518)]
     assert mixture(root, resolutions=published).resolutions == published
     assert mixture(root, resolutions=published, size=112).resolutions == [(112, 84), (112, 28), (56, 112)]
+    of_sixteen = in_patches(mixture(root, resolutions=[(56, 42)], size=64), 16)
+    assert of_sixteen.resolutions == [(64, 48)] and of_sixteen[0].images.shape[-2:] == (48, 64)
 
 
 def test_samples_of_a_data_set_differ_until_all_were_had():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 
 import cv2
@@ -19,10 +20,9 @@ from tqdm import tqdm
 
 from streamvggt.data.dataset import MultiViewDataset, Sample, view_size
 from streamvggt.data.decode import BadData
-from streamvggt.data.transforms import Size
+from streamvggt.data.transforms import Size, whole_patches
 from streamvggt.data.view import Batch, stack
 
-PATCH_SIZE = 14
 MAX_ATTEMPTS = 10
 """How many samples of a data set are tried in place of a bad one; when all are bad, so is the data set."""
 MAX_SAID = 20
@@ -53,6 +53,7 @@ class Mixture:
         max_images: int = 10,
         seed: int = 0,
         missing: str = "error",
+        patch_size: int = 14,
     ):
         """
         Args:
@@ -63,6 +64,7 @@ class Mixture:
             frames: fewest and most views of a sample; each batch has one number of them.
             max_images: images of a batch, as many sequences of the most views as fit.
             missing: what to do when a data set is not on the disk: "error", or "skip" to train without it.
+            patch_size: sides of images are multiples of it; a training sets it to the network's.
 
         Raises:
             FileNotFoundError: a data set is missing, or all are.
@@ -79,8 +81,8 @@ class Mixture:
             dataset.max_views = most
         self.datasets = present(wanted, missing)
         self.samples = {name: samples[name] for name in self.datasets}
-        longest = max(max(resolution) for resolution in resolutions)
-        self.resolutions = [scaled(tuple(resolution), (size or longest) / longest) for resolution in resolutions]
+        self._sizes, self._longest_side = [tuple(resolution) for resolution in resolutions], size
+        self.resolutions = self._scaled_to(patch_size)
         weights = np.ones(len(resolutions)) if weights is None else np.asarray(weights, np.float64)
         if len(weights) != len(resolutions):
             raise ValueError(f"there are {len(resolutions)} resolutions and {len(weights)} weights")
@@ -95,6 +97,17 @@ class Mixture:
         self._counts = torch.zeros(len(self.datasets), 2, dtype=torch.int64).share_memory_()
         self._said = dict.fromkeys(self.datasets, 0)
         self._planned: tuple[int, Plan] | None = None
+
+    def for_patches(self, patch_size: int) -> Mixture:
+        """Return the same samples for a network with this patch size; both count their bad samples together."""
+        other = copy(self)
+        other.resolutions = self._scaled_to(patch_size)
+        return other
+
+    def _scaled_to(self, patch_size: int) -> list[Size]:
+        longest = max(max(size) for size in self._sizes)
+        scale = (self._longest_side or longest) / longest
+        return [tuple(whole_patches(side * scale, patch_size) for side in size) for size in self._sizes]
 
     def __getitem__(self, number: int) -> Batch:
         return stack([sample.views for _, sample in self.batch(number)])
@@ -221,9 +234,3 @@ def spread(num_items: int, num_samples: int, random: np.random.Generator) -> np.
     rounds, rest = divmod(num_samples, num_items)
     some = random.choice(num_items, rest, replace=False, shuffle=True)
     return np.concatenate([*(random.permutation(num_items) for _ in range(rounds)), some])
-
-
-def scaled(size: Size, scale: float) -> Size:
-    """A size times a factor, in whole patches."""
-    width, height = (max(round(side * scale / PATCH_SIZE), 1) * PATCH_SIZE for side in size)
-    return width, height

@@ -21,6 +21,11 @@ from streamvggt.data.view import View
 Size = tuple[int, int]
 
 
+def whole_patches(side: float, patch_size: int) -> int:
+    """Return the number of pixels nearest to `side` that is a multiple of `patch_size`, at least one patch."""
+    return max(round(side / patch_size), 1) * patch_size
+
+
 def fit(view: View, size: Size, extra: int = 0) -> View:
     """A view of a given size: centred on its principal point, as much of it as the size can hold.
 

@@ -56,8 +56,9 @@ class Auxiliary(Protocol):
 class TrainingData(Protocol):
     """Batches by number: the same number gives the same batch, in any process, and there is always a next one.
 
-    May also have `describe() -> str`, which is said before training, and `replaced() -> dict[str, int]`: how many bad
-    samples this process has replaced so far, by data set.
+    May also have `for_patches(patch_size) -> TrainingData`: the same data in images of whole patches of the network's
+    size; `describe() -> str`, which is said before training; and `replaced() -> dict[str, int]`: how many bad samples
+    this process has replaced so far, by data set.
     """
 
     def __getitem__(self, index: int) -> Batch: ...
@@ -153,7 +154,7 @@ class Trainer:
             raise ValueError("a moving average of the weights (ema_decay) cannot be kept of a sharded network")
         self.device = self.accelerator.device
         self.supervision, self.loss = supervision, loss
-        self.data, self.validation = data, validation
+        self.data, self.validation = (in_patches(given, model.patch_size) for given in (data, validation))
         self.num_validation_batches, self.validate_every = num_validation_batches, validate_every
         self.optimisation = optimisation
         self.accumulate, self.seed, self.num_workers = accumulate, seed, num_workers
@@ -444,6 +445,11 @@ class Trainer:
                 kept = self.adapters.merged(kept)
             save_model(self.network, self.output_dir / name, kept)
         self.accelerator.wait_for_everyone()
+
+
+def in_patches(data: TrainingData | None, patch_size: int) -> TrainingData | None:
+    """Return the data in images of whole patches of the network's size, if their size can be chosen."""
+    return data.for_patches(patch_size) if hasattr(data, "for_patches") else data
 
 
 def dense_frames(num_frames: int, share: float, generator: torch.Generator) -> list[int] | None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from streamvggt.data.synthetic.scene import WorldStyle
 from streamvggt.data.synthetic.world import SyntheticWorld
+from streamvggt.data.transforms import whole_patches
 from streamvggt.data.view import Batch
-
-PATCH_SIZE = 14
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class WorldBatches:
     max_images: images of a batch; as many sequences as fit.
     num_tracks: points to follow; 0: none.
     device: where to render.
+    patch_size: sides of images are multiples of it; a training sets it to the network's.
     """
 
     split: str = "train"
@@ -38,11 +38,16 @@ class WorldBatches:
     num_tracks: int = 0
     device: str = "cpu"
     style: WorldStyle = field(default_factory=WorldStyle)
+    patch_size: int = 14
 
     def __post_init__(self):
         fewest, most = self.frames
         if not 1 <= fewest <= most <= self.max_images:
             raise ValueError(f"frames={tuple(self.frames)} must be 1 ≤ fewest ≤ most ≤ max_images={self.max_images}")
+
+    def for_patches(self, patch_size: int) -> WorldBatches:
+        """Return the same batches for a network with this patch size."""
+        return replace(self, patch_size=patch_size)
 
     def __getitem__(self, index: int) -> Batch:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
@@ -51,13 +56,8 @@ class WorldBatches:
             most = fewest + (most - fewest) * index // self.growth
         num_frames = int(torch.randint(fewest, most + 1, (), generator=generator))
         aspect = self.aspects[int(torch.randint(len(self.aspects), (), generator=generator))]
-        width = self.size if aspect <= 1 else patches(self.size / aspect)
-        height = patches(self.size * aspect) if aspect <= 1 else self.size
+        longer, shorter = (whole_patches(self.size * share, self.patch_size) for share in (1, min(aspect, 1 / aspect)))
+        height, width = (shorter, longer) if aspect <= 1 else (longer, shorter)
         world = SyntheticWorld(self.split, self.seed, self.style)
         num_sequences = self.max_images // num_frames
         return world.batch(index, num_sequences, num_frames, height, width, self.num_tracks, self.device)
-
-
-def patches(side: float) -> int:
-    """The nearest number of pixels that is whole patches."""
-    return max(round(side / PATCH_SIZE), 1) * PATCH_SIZE

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from streamvggt.data.synthetic.world import SyntheticWorld
+from streamvggt.data.transforms import whole_patches
 from streamvggt.data.view import Batch
 from streamvggt.files import atomic_folder, atomic_write
 
@@ -88,7 +89,7 @@ class ClipBatches:
         once. Poses of two near frames are learned first, and longer sequences build on them.
     max_images: Images per batch; as many sequences as fit.
     aspects: Height over width; each batch draws one and is cropped to it.
-    patch_size: Sides of cropped images are multiples of it.
+    patch_size: Sides of cropped images are multiples of it; a training sets it to the network's.
     shuffled, backward: Shares of the sequences.
     max_stride: Largest step, in frames of the clip, between frames of a sequence.
     """
@@ -111,6 +112,10 @@ class ClipBatches:
         longest = max(_clip_length(folder) for folder in self._folders)
         if longest < max(self.num_frames):
             raise ValueError(f"num_frames: expected at most {longest} (the longest clips), got {max(self.num_frames)}")
+
+    def for_patches(self, patch_size: int) -> ClipBatches:
+        """Return the same batches for a network with this patch size."""
+        return replace(self, patch_size=patch_size)
 
     def __getitem__(self, index: int) -> Batch:
         draw = np.random.default_rng([self.seed, index])
@@ -173,8 +178,9 @@ class ClipBatches:
     def _cropped(self, images: Tensor, depth: Tensor, intrinsics: Tensor, aspect: float) -> tuple[Tensor, ...]:
         """The middle of square images, at this height over width."""
         size = images.shape[-1]
-        shorter = max(round(size * min(aspect, 1 / aspect) / self.patch_size), 1) * self.patch_size
-        height, width = (shorter, size) if aspect < 1 else (size, shorter)
+        longer = size // self.patch_size * self.patch_size
+        shorter = min(whole_patches(size * min(aspect, 1 / aspect), self.patch_size), longer)
+        height, width = (shorter, longer) if aspect < 1 else (longer, shorter)
         top, left = (size - height) // 2, (size - width) // 2
         intrinsics = intrinsics.clone()
         intrinsics[..., :2, 2] -= torch.tensor([left, top])
