@@ -40,6 +40,7 @@ def test_the_readmes_reconstruction_of_the_clip(tmp_path):
         "colmap",
         "trajectory.txt",
         "depth",
+        "inputs.json",
         "preview.mp4",
         "run.json",
         "frames",
