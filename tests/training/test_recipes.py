@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from networks import TINY
+from own_scenes import world_clips, write_transforms
 from processes import run_together
-from streamvggt.data.registry import SOURCES, names
 
 from streamvggt import VGGT, load_model
 from streamvggt.cli import main
 from streamvggt.data.synthetic.__main__ import main as main_of_the_world
+from streamvggt.datasets._registry import training_sets
 
 CONFIGS = Path(__file__).parents[2] / "config"
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
@@ -36,6 +37,8 @@ def overrides(recipe: str, folder: Path) -> list[str]:
         places += [f"rendered={folder}/rendered"]
     if recipe.startswith("finetune_tiny"):
         places += ["xfeat_weights=null", "model.embed_dim=48", "model.camera_num_heads=2"]
+    if recipe.endswith("_own"):
+        places += [f"data.path={folder}/own", f"data.validation_path={folder}/own", "data.samples=9"]
     return [*places, *SMALL]
 
 
@@ -68,7 +71,9 @@ def trained(tmp_path_factory) -> Path:
     torch.save(
         {"model": network.state_dict(), "config": {"model_type": "streamvggt", **network.config}}, folder / "model.pt"
     )
-    words = ["data", "fixtures", folder / "data", *names(SOURCES), "--frames", "12", "--size", "60", "80"]
+    (folder / "checkpoints.pth").symlink_to(folder / "model.pt")
+    write_transforms(folder / "own", world_clips(1, 4, 60, 80, fov=1.2)[0])
+    words = ["data", "fixtures", folder / "data", *training_sets(), "--frames", "12", "--size", "60", "80"]
     assert main([str(word) for word in words]) == 0
     for style in ("rooms", "video", "world"):
         words = ["render", folder / "rendered" / style, "--style", style, "--clips", "1", "--frames", "2"]

@@ -27,7 +27,6 @@ from streamvggt.layers.attention import check_kernel
 from streamvggt.layers.vision_transformer import start_from_sines
 from streamvggt.model.config import HEADS, Sees
 from streamvggt.model.device import laid_out
-from streamvggt.model.names import original_name
 from streamvggt.model.vggt import VGGT, StreamVGGT
 from streamvggt.model.weights_file import (
     CONFIG_MARK,
@@ -186,7 +185,7 @@ def save_model(model: VGGT, folder: str | os.PathLike, state: Mapping[str, Tenso
     folder = Path(folder)
     config = json.dumps({"model_type": CONFIG_MARK, **model.config}, indent=2)
     state = model.state_dict() if state is None else state
-    tensors = {original_name(name): tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with atomic_write(folder / WEIGHTS_NAME) as path:
         # The config is in the file too, so that the file alone is enough.
         save_file(tensors, path, metadata={"format": "pt", "config": config})

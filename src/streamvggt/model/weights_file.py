@@ -98,8 +98,6 @@ def _open_safetensors(path: Path) -> Checkpoint:
 
 
 def _open_pickle(path: Path) -> Checkpoint:
-    if is_sealed(path):  # a state of a training here
-        check_seal(path)
     content = _load_inert(path)
     is_dict = isinstance(content, dict)
     tensors = next((content[entry] for entry in ENTRIES if entry in content), content) if is_dict else None
@@ -128,6 +126,8 @@ def _load_inert(path: Path) -> Any:
         is_zip, is_pickle = zipfile.is_zipfile(file), (file.seek(0), file.read(1))[1] == b"\x80"
     if not (is_zip or is_pickle):
         raise ValueError(f"{path} is not a PyTorch checkpoint, or is cut off")
+    if is_sealed(path):  # a state of a training here
+        check_seal(path)
     try:
         # Trainers put their arguments beside the weights. Files from before torch 1.6 cannot be listed, nor mapped.
         others = torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_zip else []

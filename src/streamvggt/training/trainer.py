@@ -26,6 +26,7 @@ from streamvggt.data.view import Batch
 from streamvggt.losses.criterion import Criterion
 from streamvggt.losses.target import Target
 from streamvggt.model.memory import Policy
+from streamvggt.model.names import original_name
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import AUXILIARY_PREFIX, HEAD_PREFIXES, save_model
 from streamvggt.training.adapters import LowRank
@@ -440,7 +441,8 @@ class Trainer:
         # Gathered, where processes share the network.
         state = self.accelerator.get_state_dict(self.model) if self.ema is None else self.ema.module.state_dict()
         if self.accelerator.is_main_process:
-            kept = {key: tensor for key, tensor in state.items() if not key.startswith(AUXILIARY_PREFIX)}
+            named = {original_name(name): tensor for name, tensor in state.items()}
+            kept = {name: tensor for name, tensor in named.items() if not name.startswith(AUXILIARY_PREFIX)}
             if self.adapters is not None:
                 kept = self.adapters.merged(kept)
             save_model(self.network, self.output_dir / name, kept)
