@@ -18,10 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from streamvggt.data.mixture import scaled
 from streamvggt.data.own.frame import Frame, read_frame
 from streamvggt.data.own.scene import labels_of, read_scene, scenes_under
-from streamvggt.data.transforms import fit
+from streamvggt.data.transforms import fit, whole_patches
 from streamvggt.data.view import View
 from streamvggt.evaluation.depth_metrics import ALIGNMENTS, score_depth
 from streamvggt.evaluation.network import Evaluated, add_network_arguments
@@ -120,7 +119,8 @@ def _images(frames: Sequence[Frame], network: Evaluated, views: list[View]) -> I
         view = read_frame(frame)
         if size is None:
             height, width = view.depth.shape
-            size = scaled((width, height), network.size / max(width, height))
+            scale = network.size / max(width, height)
+            size = tuple(whole_patches(side * scale, network.model.patch_size) for side in (width, height))
         views.append(fit(view, size))
         yield views[-1].image
 
