@@ -21,6 +21,8 @@ def clip():
 class Truth:
     """Predicts the truth in another unit, with every depth wrong by a factor."""
 
+    model = SimpleNamespace(patch_size=14)
+
     size = 98
 
     def __init__(self, clip, unit=2.0, error=1.0):
