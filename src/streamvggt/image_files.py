@@ -144,8 +144,10 @@ def printable(path: PurePath) -> str:
     return os.fsencode(path.name).decode("utf-8", "replace")
 
 
-def pages_of(image: Image.Image) -> dict[int, tuple[int, int]]:
+def pages_of(image: Image.Image) -> dict[int, tuple[int, int] | None]:
     """Pictures of the scene in a file: numbers for `image.seek`, each with its upright width and height.
+
+    The size is None where the picture is damaged so that even its header cannot be reached.
 
     All pictures of an animation and all pages count, but no thumbnails, masks and HDR gain maps, nor the still that
     an animated PNG shows where animations are not supported.
@@ -164,7 +166,11 @@ def pages_of(image: Image.Image) -> dict[int, tuple[int, int]]:
     first_look = image.size, image.mode
     has_gain_map = b"hdrgm" in _xmp(image)
     for page in range(num_pages):
-        image.seek(page)
+        try:
+            image.seek(page)
+        except Exception:  # skipped, and explained, when its turn comes
+            pages[page] = None
+            continue
         if image.format == "TIFF":
             is_scene = not image.tag_v2.get(254, 0) & 0b101  # NewSubfileType: reduced copy, mask
         elif image.format == "MPO" and page:

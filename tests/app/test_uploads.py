@@ -121,6 +121,30 @@ def test_a_photo_of_too_many_pixels_is_refused_by_its_header(tmp_path):
         take_uploads([path], tmp_path / "in")
 
 
+def test_photos_of_phones_are_taken(tmp_path):
+    Image.new("L", (8192, 6144)).save(tmp_path / "large.png")
+    Image.new("RGB", (32, 24)).save(tmp_path / "IMG_1.HEIC")
+    upload = take_uploads([tmp_path / "large.png", tmp_path / "IMG_1.HEIC"], tmp_path / "in")
+    assert [path.name for path in sorted(upload.path.iterdir())] == ["0000_IMG_1.heic", "0001_large.png"]
+
+
+def test_order_by_the_times_in_the_names(tmp_path):
+    files = {f"rgb/{time}.jpg": jpeg() for time in ("470.2", "470.02098", "469.98765")}
+    upload = take_uploads([zip_of(tmp_path / "a.zip", files)], tmp_path / "in")
+    assert [p.name for p in sorted(upload.path.iterdir())] == [
+        "0000_469_98765.jpg",
+        "0001_470_02098.jpg",
+        "0002_470_2.jpg",
+    ]
+
+
+def test_images_of_a_zip_that_cannot_be_read_are_named(tmp_path):
+    files = {"a.jpg": jpeg(), "b.CR2": b"II*\0" + bytes(99), "c.png": b"no image", "notes.txt": b"hello"}
+    upload = take_uploads([zip_of(tmp_path / "a.zip", files)], tmp_path / "in")
+    assert len(list(upload.path.iterdir())) == 1
+    assert [text.split(":")[0] for text in upload.left_out] == ["b.CR2", "c.png"]
+
+
 def test_limits_of_size_and_number(photos, tmp_path):
     with pytest.raises(ValueError, match="3 photos are too many: at most 2"):
         take_uploads(photos, tmp_path / "a", UploadLimits(num_photos=2))

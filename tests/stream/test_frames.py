@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from streamvggt.stream.frames import frame_from_array, load_frames, prepare
+from streamvggt.stream.video import VideoSource
 
 small = partial(load_frames, size=56)
 
@@ -522,6 +523,22 @@ def test_frames_of_another_size_are_laid_on_the_canvas_of_the_first(webcam):
     assert [frame.original.shape[:2] for frame in (wide, high, flat)] == [(48, 96), (96, 48), (24, 96)]
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.ts", "a.mp4", "a.flv"])
+def test_a_video_that_starts_late_is_whole(tmp_path, name):
+    codec = "flv1" if name == "a.flv" else "mpeg4"
+    path = write_video(tmp_path / name, milliseconds=[5000 + 100 * k for k in range(12)], codec=codec)
+    frames = small(path, strict=True)
+    assert [f.time for f in frames] == pytest.approx([k / 10 for k in range(12)], abs=2e-3)
+    assert frames.skipped == []
+
+
+@pytest.mark.parametrize(("aspect", "size"), [((4, 3), (32, 85)), ((1, 2), (64, 64)), ((1, 1000), (32, 64))])
+def test_pixels_that_are_not_square_are_stretched(tmp_path, monkeypatch, aspect, size):
+    path = write_video(tmp_path / "a.mp4")
+    monkeypatch.setattr(VideoSource, "_pixel_aspect", property(lambda self: Fraction(*aspect), lambda *_: None), False)
+    assert next(iter(small(path))).original.shape[:2] == size
+
+
 def test_abandoned_video_is_closed(tmp_path, monkeypatch):
     path = write_video(tmp_path / "a.mp4")
     opened = []
@@ -632,6 +649,46 @@ def test_missing_webcam(webcam):
 
 
 # At the door
+
+
+def test_brackets_of_a_folder_are_plain_characters(tmp_path):
+    folder = tmp_path / "clip [1]"
+    folder.mkdir()
+    for number in (1, 2):
+        grey(number).save(folder / f"{number}.jpg")
+    assert [f.name for f in small(str(folder / "*.jpg"))] == ["1", "2"]
+    assert [f.name for f in small(str(folder / "[2].jpg"))] == ["2"]
+
+
+def test_file_address_is_a_path(tmp_path):
+    folder = tmp_path / "my photos"
+    folder.mkdir()
+    grey(1).save(folder / "1.jpg")
+    assert [f.name for f in small(folder.as_uri())] == ["1"]
+    assert [f.name for f in small((folder / "1.jpg").as_uri())] == ["1"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"a.jpg\nb.jpg\n", b"%PDF-1.7\n" + bytes(500), b"#EXTM3U\n", b"ffconcat version 1.0\n"]
+)
+@pytest.mark.parametrize("name", ["list.txt", "list.mp4", "list.jpg"])
+def test_only_containers_go_to_ffmpeg(tmp_path, monkeypatch, content, name):
+    monkeypatch.setattr(av, "open", None)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} is neither a video nor an image"):
+        load_frames(tmp_path / name)
+
+
+def test_text_from_an_address_is_no_video(tmp_path, address):
+    (tmp_path / "list.txt").write_text("a.jpg\n" * 100, encoding="utf-8")
+    with pytest.raises(ValueError, match="neither a video"):
+        list(small(f"{address}/list.txt"))
+
+
+@pytest.mark.parametrize("number", ["9" * 30, 100, -1])
+def test_a_number_beyond_all_webcams(number):
+    with pytest.raises(ValueError, match="expected a number from 0 to 99"):
+        load_frames(number)
 
 
 def test_nothing_there(tmp_path):

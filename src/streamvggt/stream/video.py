@@ -157,9 +157,10 @@ class VideoSource(MovingSource):
         elif not is_address:
             options["protocol_whitelist"] = "file"
         try:
-            return av.open(self.location, options=options, timeout=TIMEOUT if is_address else None)
+            timeout = TIMEOUT if is_address else None
+            return av.open(self.location, options=options, timeout=timeout, metadata_errors="replace")
         except av.FFmpegError as error:
-            if is_address and not isinstance(error, av.InvalidDataError):
+            if is_address and not isinstance(error, av.InvalidDataError | av.ArgumentError):  # of no whitelisted format
                 raise ConnectionError(f"Could not connect to {self.name}: {_reason(error)}") from error
             raise ValueError(
                 f"{self.name} is neither a video FFmpeg can read ({error.strerror}) nor an image"

@@ -1,0 +1,161 @@
+"""Images are known by their content, every picture of the scene counts, and pixels have their usual brightness."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from streamvggt.image_files import MAX_SIDE, image_format, open_image, pages_of, unreadable_image, upright_rgb
+from streamvggt.stream.frames import load_frames
+
+RAMP = np.linspace(0, 1, 28 * 56 * 3).reshape(28, 56, 3)
+
+
+def greys(*levels: int, size: tuple[int, int] = (56, 28)) -> list[Image.Image]:
+    return [Image.new("RGB", size, (level,) * 3) for level in levels]
+
+
+def frames_of(path, **options):
+    frames = load_frames(path, size=56, **options)
+    return list(frames), frames
+
+
+def levels(frames) -> list[int]:
+    return [10 * round(frame.original.mean() / 10) for frame in frames]
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".HIF", ".heis", ".jpg", ".dat", ""])
+def test_heic_is_read_whatever_its_suffix(tmp_path, suffix):
+    greys(100)[0].save(tmp_path / "0.jpg")
+    greys(200)[0].save(tmp_path / f"1{suffix}", "HEIF")
+    frames, source = frames_of(tmp_path, strict=True)
+    assert levels(frames) == [100, 200] and source.skipped == []
+    assert levels(frames_of(tmp_path / f"1{suffix}")[0]) == [200]
+
+
+def test_heic_is_turned_by_its_container_and_not_by_exif(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    greys(100)[0].save(tmp_path / "a.heic", exif=exif)
+    with open_image(tmp_path / "a.heic") as image:
+        assert pages_of(image) == {0: (56, 28)} and upright_rgb(image).size == (56, 28)
+
+
+@pytest.mark.parametrize("name", ["a.CR2", "a.dng", "a.jxl", "a.psd", "a.exr"])
+def test_an_image_that_is_not_read_is_named(tmp_path, name):
+    greys(100)[0].save(tmp_path / "b.jpg")
+    (tmp_path / name).write_bytes(b"II*\0" + bytes(100))
+    frames, source = frames_of(tmp_path)
+    assert levels(frames) == [100] and [skipped for skipped, _ in source.skipped] == [name]
+    with pytest.raises(ValueError, match=name):
+        load_frames(tmp_path, strict=True)
+    with pytest.raises(ValueError, match=f"{name}: .*convert"):
+        load_frames(tmp_path / name)
+
+
+def test_a_thumbnail_of_a_raw_image_is_no_photo(tmp_path):
+    greys(100)[0].save(tmp_path / "a.tif", tiffinfo={50706: b"\x01\x04\x00\x00"})
+    greys(100)[0].save(tmp_path / "b.png")
+    frames, source = frames_of(tmp_path)
+    assert [frame.name for frame in frames] == ["b"] and "RAW" in source.skipped[0][1]
+
+
+def test_pictures_of_a_file_that_cannot_be_reached_are_told(tmp_path):
+    """Pillow does not find the last picture of the MPO files that it writes."""
+    first, *others = greys(50, 100, 150, 200)
+    first.save(tmp_path / "b.mpo", save_all=True, append_images=others)
+    frames, source = frames_of(tmp_path)
+    assert levels(frames) == [50, 100, 150]
+    assert [name for name, _ in source.skipped] == ["b.mpo, picture 4"]
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "png", "avif", "tif", "heic"])
+def test_all_pictures_of_a_file_are_frames(tmp_path, kind):
+    first, *others = greys(50, 100, 150, 200)
+    options = {"duration": 100} if kind in ("gif", "webp", "png", "avif") else {}
+    first.save(tmp_path / f"b.{kind}", save_all=True, append_images=others, **options)
+    greys(20)[0].save(tmp_path / "b_0001.png")
+
+    frames, source = frames_of(tmp_path)
+
+    assert sorted(levels(frames)) == [20, 50, 100, 150, 200] and source.num_frames == 5
+    assert len({frame.name for frame in frames}) == 5 and "b_0001" in [f.name for f in frames if levels([f]) == [20]]
+    rest = list(source.starting_at(3))
+    assert [(f.index, f.name) for f in rest] == [(f.index, f.name) for f in frames[3:]]
+    assert levels(frames_of(tmp_path / f"b.{kind}", stride=2)[0]) == [50, 150]
+    assert levels(frames_of(tmp_path / f"b.{kind}", max_frames=2)[0]) == [50, 100]
+
+
+def test_thumbnails_masks_and_previews_are_no_frames(tmp_path):
+    main, small = greys(50)[0], greys(100, size=(28, 14))[0]
+    main.save(tmp_path / "a.mpo", "MPO", save_all=True, append_images=[small])
+    thumbnail = small.copy()
+    thumbnail.encoderinfo = {"tiffinfo": {254: 1}}
+    main.save(tmp_path / "b.tif", save_all=True, append_images=[thumbnail])
+    assert levels(frames_of(tmp_path)[0]) == [50, 50]
+
+
+@pytest.mark.parametrize("kind", ["png", "tif"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_deep_images_have_their_usual_brightness(tmp_path, bits, kind):
+    values = np.rint(RAMP * (2**bits - 1)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / f"color.{kind}"), values[..., ::-1])
+    cv2.imwrite(str(tmp_path / f"grey.{kind}"), values[..., 0])
+    cv2.imwrite(
+        str(tmp_path / f"sheer.{kind}"), np.dstack([values[..., ::-1], np.full((28, 56), 2**bits - 1, np.uint16)])
+    )
+    frames, _ = frames_of(tmp_path)
+    color, grey, sheer = (frame.original.astype(int) for frame in frames)
+    assert np.abs(color - 255 * RAMP).max() <= 1 and np.abs(sheer - 255 * RAMP).max() <= 1
+    assert np.abs(grey - 255 * RAMP[..., :1]).max() <= 1
+
+
+def test_a_dark_image_among_bright_ones_stays_dark(tmp_path):
+    for number, brightest in enumerate((4000, 16000, 900)):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.rint(RAMP[..., 0] * brightest).astype(np.uint16))
+    frames, source = frames_of(tmp_path)
+    assert [frame.original.max() for frame in frames] == [62, 249, 14]
+    assert [frame.original.max() for frame in source.starting_at(2)] == [14]
+
+
+def test_postscript_is_never_opened(tmp_path, monkeypatch):
+    monkeypatch.setattr("subprocess.Popen", None)
+    buffer = io.BytesIO()
+    greys(100)[0].save(buffer, "EPS")
+    (tmp_path / "a.jpg").write_bytes(buffer.getvalue())
+    greys(100)[0].save(tmp_path / "b.jpg")
+    assert image_format(tmp_path / "a.jpg") is None
+    assert unreadable_image(tmp_path / "b.jpg") is None
+    _, source = frames_of(tmp_path)
+    assert source.skipped == [("a.jpg", "not an image (it is a PostScript file, which cannot be read)")]
+
+
+def test_an_image_too_wide_for_a_result_is_skipped(tmp_path):
+    Image.new("L", (100_000, 2)).save(tmp_path / "a.png")
+    greys(100)[0].save(tmp_path / "b.png")
+    frames, source = frames_of(tmp_path)
+    assert [frame.name for frame in frames] == ["b"]
+    assert f"expected sides up to {MAX_SIDE} pixels, got 100000×2" in source.skipped[0][1]
+
+
+def test_names_of_any_bytes_and_length_become_names_of_outputs(tmp_path):
+    greys(10)[0].save(tmp_path / f"{'a' * 240}.png")
+    try:
+        greys(20)[0].save(str(tmp_path).encode() + b"/b\xff.png")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    names = [frame.name for frame in frames_of(tmp_path)[0]]
+    assert names == ["a" * 200, "b_"]
+
+
+def test_an_error_without_words_is_named(tmp_path, monkeypatch):
+    greys(10)[0].save(tmp_path / "a.png")
+
+    def fail(*_, **__):
+        raise OSError
+
+    monkeypatch.setattr("streamvggt.stream.images.prepare", fail)
+    with pytest.raises(ValueError, match=r"\(OSError\)"):
+        frames_of(tmp_path)
