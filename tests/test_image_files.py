@@ -159,3 +159,18 @@ def test_an_error_without_words_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("streamvggt.stream.images.prepare", fail)
     with pytest.raises(ValueError, match=r"\(OSError\)"):
         frames_of(tmp_path)
+
+
+def test_after_a_damaged_picture_of_an_animation_no_more_are_decoded(tmp_path):
+    """Pillow would decode the next picture on top of one whose size it had refused."""
+    greys(20)[0].save(tmp_path / "a.png")
+    first, *others = greys(50, 100, 150)
+    first.save(tmp_path / "b.gif", save_all=True, append_images=others, duration=100)
+    content = bytearray((tmp_path / "b.gif").read_bytes())
+    second = content.index(b"\x2c", content.index(b"\x2c") + 1)  # image separators
+    content[second + 5 : second + 9] = b"\xff\xff\xff\xff"  # width and height of the second picture
+    (tmp_path / "b.gif").write_bytes(content)
+    frames, source = frames_of(tmp_path)
+    assert levels(frames) == [20, 50]
+    assert [name for name, _ in source.skipped] == ["b.gif, picture 2", "b.gif, picture 3"]
+    assert all("too many pixels" in reason for _, reason in source.skipped)

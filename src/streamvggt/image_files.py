@@ -61,6 +61,9 @@ STARTS = {
     b"%PDF": "a PDF file",
 }
 
+ANIMATIONS = ("GIF", "WEBP", "PNG", "AVIF")
+"""Formats whose pictures are built on those before: after a damaged one, none can be decoded."""
+
 pillow_heif.register_heif_opener()
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what fails is an error in our words
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # Pillow's limit is an error of twice that
@@ -159,7 +162,7 @@ def pages_of(image: Image.Image) -> dict[int, tuple[int, int] | None]:
     num_pages = getattr(image, "n_frames", 1)
     if num_pages == 1:
         return {0: upright_size(image)}
-    if image.format in ("GIF", "WEBP", "PNG", "AVIF"):
+    if image.format in ANIMATIONS:
         first = 1 if image.info.get("default_image") else 0
         return dict.fromkeys(range(first, num_pages), upright_size(image))
     pages = {}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from streamvggt.frame import Frame
 from streamvggt.image_files import (
+    ANIMATIONS,
     image_format,
     is_deep,
     open_image,
@@ -129,8 +130,11 @@ class ImageSource(FrameSource):
                 self._skip(picture, error)
             return
         with file:
+            failure = None
             for index, picture in pictures:
                 try:
+                    if failure is not None:
+                        raise failure
                     if picture.page:
                         file.seek(picture.page)
                     frame = prepare(
@@ -143,6 +147,8 @@ class ImageSource(FrameSource):
                     )
                 except Exception as error:
                     self._skip(picture, error)
+                    if file.format in ANIMATIONS:
+                        failure = error
                     continue
                 yield frame
 
