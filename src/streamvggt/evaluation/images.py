@@ -60,7 +60,7 @@ def load_images(paths: Sequence[Path], loader: str, size: int, patch_size: int) 
     """Images of CO3Dv2: RGB in [0, 1], all of one size. (S, 3, H, W)
 
     Args:
-        loader: "crop": width `size`, height cut to it; "square": size × size, squeezed.
+        loader: "crop": width `size`, height cut to it; any other: size × size, squeezed.
 
     Raises:
         FileNotFoundError, ValueError: one is missing or damaged.
