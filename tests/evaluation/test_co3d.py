@@ -186,7 +186,8 @@ def test_scoring_reads_files_alone_and_damaged_ones_are_made_again(data, once, t
     assert f"{first} is damaged" in capsys.readouterr().err
     assert results(once) == before
     assert run(data, once) == 0
-    assert len(calls) == 2
+    assert run(data, once, "--score_only", "--weights", "nowhere") == 0
+    assert results(once) == before and len(calls) == 2
 
 
 def test_two_processes_make_the_same_numbers(data, once, tmp_path, process_of_two):

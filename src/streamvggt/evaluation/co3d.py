@@ -170,9 +170,9 @@ class RelativePoses(Protocol):
         refine = None
         if arguments.use_ba:
             # Not at the top: without the flag nothing needs pycolmap.
-            from streamvggt.evaluation.pose_refinement import PoseRefinement
+            from streamvggt.evaluation.tracks import PoseRefinement
 
-            refine = PoseRefinement(network, arguments.tracks)
+            refine = PoseRefinement(network.model, arguments.tracks)
 
         def predict(job: Job) -> None:
             frames = task.samples[job.name].frames

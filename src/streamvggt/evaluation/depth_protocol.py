@@ -21,13 +21,12 @@ from torch import Tensor
 
 from streamvggt.datasets._depth_set import DepthSet
 from streamvggt.datasets.sintel import FOURTEEN, Sintel
-from streamvggt.evaluation.chosen import chosen_scenes
 from streamvggt.evaluation.depth_metrics import METRICS, weighted_mean
 from streamvggt.evaluation.depth_sets import DEPTH_SETS, published
 from streamvggt.evaluation.images import load_image
 from streamvggt.evaluation.network import Evaluated
 from streamvggt.evaluation.parallel import in_threads
-from streamvggt.evaluation.protocol import Protocol, Run, Task
+from streamvggt.evaluation.protocol import Protocol, Run, Task, select_scenes
 from streamvggt.evaluation.record import read_run, write_scores
 from streamvggt.evaluation.work import Job, load_prediction, save_array
 from streamvggt.files import atomic_write
@@ -132,7 +131,7 @@ class DepthProtocol(Protocol):
         paths = {}
         for scene in reader.scenes:
             paths[scene] = [path for clip in self._recorded_clips(task, scene) for path in clip.paths]
-        scenes = chosen_scenes(reader, arguments.seq_list)
+        scenes = select_scenes(reader, arguments.seq_list)
         if arguments.seq_list is None and isinstance(reader, Sintel) and read_run(folder) is None:
             num_there = sum(path.exists() for parts in paths.values() for path in parts)
             if num_there <= 643:

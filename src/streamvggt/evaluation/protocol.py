@@ -18,11 +18,11 @@ from typing import Any, ClassVar
 
 from tqdm import tqdm
 
-from streamvggt.evaluation.chosen import add_data_arguments, check_output_dir, chosen_scenes
 from streamvggt.evaluation.network import Evaluated, add_network_arguments
 from streamvggt.evaluation.processes import Processes
 from streamvggt.evaluation.record import open_run
 from streamvggt.evaluation.work import Job, Outcome, work_through
+from streamvggt.flags import some_path
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,17 @@ class Protocol(ABC):
         Returns:
             The exit status: 1 if a test set, a prediction or a score is missing in the end.
         """
-        arguments = self.parse(argv, predict, score)
+        parser = argparse.ArgumentParser(description=self.title)
+        self.add_arguments(parser, predict, score)
+        if predict and score:
+            parser.add_argument("--score_only", action="store_true", help="of earlier predictions, without the network")
+        if predict:
+            add_network_arguments(parser)
+        else:
+            parser.add_argument("--model_name", default="StreamVGGT", help="for --output_dir (default: StreamVGGT)")
+        parser.set_defaults(score_only=False)
+        arguments = parser.parse_args(argv)
+        self.validate(arguments)
         with Processes() as processes:
             run = Run(arguments, processes, Outcome(processes))
             tasks = self.tasks(run)
@@ -85,23 +95,6 @@ class Protocol(ABC):
             if score:
                 self.score_all(tasks, run)
             return run.outcome.finish()
-
-    def parse(self, argv: Sequence[str] | None, predict: bool, score: bool) -> argparse.Namespace:
-        parser = argparse.ArgumentParser(description=self.title)
-        self.add_arguments(parser, predict, score)
-        if predict and score:
-            parser.add_argument(
-                "--score_only", action="store_true", help="of what is predicted already, without the network"
-            )
-        if predict:
-            add_network_arguments(parser)
-        else:
-            help_text = "fills in --output_dir (default: StreamVGGT)"
-            parser.add_argument("--model_name", default="StreamVGGT", help=help_text)
-        parser.set_defaults(score_only=False)
-        arguments = parser.parse_args(argv)
-        self.validate(arguments)
-        return arguments
 
     def predict_all(self, tasks: Sequence[Task], run: Run) -> list[Task]:
         """Predict what is missing. Returns the tasks whose run could be opened; a job that failed is reported."""
@@ -126,50 +119,53 @@ class Protocol(ABC):
         return opened
 
     def score_all(self, tasks: Sequence[Task], run: Run) -> list[Any]:
-        """Score all scenes. Returns what `summarize` does for each task, in the main process."""
+        """Score all scenes. Returns what `summarize` does for each task, in the main process.
+
+        A scene that failed is reported; there is never a mean over those that happen to be there.
+        """
         summaries = []
         for task in tasks:
             with run.outcome.of(task.dataset, everywhere=True):
                 if task.folder.is_dir():
                     run.processes.claim(task.folder)
                 task = self.to_score(task, run.arguments)
-                scores = run.processes.gather(self._score_share(task, run))
-                if run.processes.is_main:
-                    ordered = {scene: scores[scene] for scene in task.scenes if scene in scores}
-                    summaries.append(self._summarize(task, ordered, run))
+                scores = {}
+                mine = run.processes.share(task.scenes)
+                for scene in tqdm(mine, desc=f"{task.dataset} scores", unit="scene", leave=False, disable=None):
+                    with run.outcome.of(f"{task.dataset}, {scene}"):
+                        scores[scene] = self.score(task, scene, run.arguments)
+                scores = run.processes.gather(scores)
+                if not run.processes.is_main:
+                    continue
+                missing = [scene for scene in task.scenes if scene not in scores]
+                if missing and self.needs_all_scenes:
+                    count = f"{len(missing)} of {len(task.scenes)}"
+                    raise ValueError(f"{count} scenes have no numbers, the first is {missing[0]}")
+                ordered = {scene: scores[scene] for scene in task.scenes if scene in scores}
+                summaries.append(self.summarize(task, ordered, run.arguments))
         return summaries
-
-    def _score_share(self, task: Task, run: Run) -> dict[str, Any]:
-        """Scores of this process's share of the scenes; one that failed is reported and has none."""
-        scores = {}
-        scenes = run.processes.share(task.scenes)
-        for scene in tqdm(scenes, desc=f"{task.dataset} scores", unit="scene", leave=False, disable=None):
-            with run.outcome.of(f"{task.dataset}, {scene}"):
-                scores[scene] = self.score(task, scene, run.arguments)
-        return scores
-
-    def _summarize(self, task: Task, scores: dict[str, Any], run: Run) -> Any:
-        """
-        Raises:
-            ValueError: a scene has no score; there is never a mean over those that happen to be there.
-        """
-        missing = [scene for scene in task.scenes if scene not in scores]
-        if missing and self.needs_all_scenes:
-            raise ValueError(f"{len(missing)} of {len(task.scenes)} scenes have no numbers, the first is {missing[0]}")
-        return self.summarize(task, scores, run.arguments)
 
     # What a protocol fills in.
 
     def add_arguments(self, parser: argparse.ArgumentParser, predict: bool, score: bool) -> None:
         """Flags that choose scenes, and the protocol's own for predicting and scoring."""
-        add_data_arguments(parser, (*self.datasets, *self.more_datasets), self.datasets, self.output_dir)
+        possible = (*self.datasets, *self.more_datasets)
+        parser.add_argument(
+            "--eval_dataset", nargs="+", choices=possible, default=list(self.datasets), metavar="NAME",
+            help=f"of {', '.join(possible)} (default: {' '.join(self.datasets)})",
+        )  # fmt: skip
+        parser.add_argument("--data_root", type=some_path, default="../data/eval", help="of all test sets")
+        words = "words in braces are filled in (default: %(default)s)"
+        parser.add_argument("--output_dir", default=self.output_dir, help=words)
+        parser.add_argument("--seq_list", nargs="+", metavar="SEQUENCE", help="only these sequences (default: all)")
 
     def validate(self, arguments: argparse.Namespace) -> None:
         """
         Raises:
-            ValueError: flags do not go together.
+            ValueError: flags do not go together, as one folder for several test sets.
         """
-        check_output_dir(arguments)
+        if len(arguments.eval_dataset) > 1 and "{data}" not in arguments.output_dir:
+            raise ValueError(f"--output_dir {arguments.output_dir} for several test sets must contain {{data}}")
 
     def tasks(self, run: Run) -> list[Task]:
         """The test sets that are there; the others are reported."""
@@ -182,15 +178,12 @@ class Protocol(ABC):
         return tasks
 
     def open_reader(self, dataset: str, data_root: Path) -> Any:
-        """
-        Raises:
-            OSError, ValueError: the test set is not there, or is damaged.
-        """
+        """Of a test set, with `name`, `root` and sorted `scenes`; OSError or ValueError if it is not there."""
         raise NotImplementedError
 
     def scenes(self, reader: Any, arguments: argparse.Namespace) -> Sequence[str]:
         """Those to evaluate."""
-        return chosen_scenes(reader, arguments.seq_list)
+        return select_scenes(reader, arguments.seq_list)
 
     def folder(self, dataset: str, arguments: argparse.Namespace) -> Path:
         """Of a test set's result."""
@@ -239,3 +232,14 @@ class Protocol(ABC):
     @abstractmethod
     def summarize(self, task: Task, scores: Mapping[str, Any], arguments: argparse.Namespace) -> Any:
         """Print and write the numbers of a test set, from the scores by scene; called in the main process."""
+
+
+def select_scenes(reader: Any, requested: Sequence[str] | None) -> list[str]:
+    """
+    Raises:
+        ValueError: the test set has no such sequence.
+    """
+    unknown = [scene for scene in requested or () if scene not in reader.scenes]
+    if unknown:
+        raise ValueError(f"{reader.name} in {reader.root} has no {', '.join(unknown)}, only {', '.join(reader.scenes)}")
+    return reader.scenes if requested is None else [scene for scene in reader.scenes if scene in requested]

@@ -110,7 +110,11 @@ def find_results(root: Path) -> list[Result]:
 
 def published() -> dict[str, Any]:
     """The tables of published numbers, with their sources."""
-    return json.loads(files("streamvggt.evaluation").joinpath("published.json").read_text(encoding="utf-8"))
+    return json.loads(packaged_text("published.json"))
+
+
+def packaged_text(name: str) -> str:
+    return files("streamvggt.evaluation").joinpath(name).read_text(encoding="utf-8")
 
 
 def page(results: Sequence[Result], pictures: Mapping[Path, Sequence[Picture]], root: Path) -> str:
@@ -137,9 +141,9 @@ def page(results: Sequence[Result], pictures: Mapping[Path, Sequence[Picture]], 
     parts.append("<h2>Sources</h2><dl>")
     parts += [f"<dt>{escape(mark)}</dt><dd>{escape(text)}</dd>" for mark, text in known["sources"].items()]
     parts.append("</dl>")
-    return f"<!doctype html>\n<html lang=en><meta charset=utf-8><title>StreamVGGT: evaluations</title>\n{STYLE}\n" + (
-        "\n".join(parts) + "\n</html>\n"
-    )
+    head = "<!doctype html>\n<html lang=en><meta charset=utf-8><title>StreamVGGT: evaluations</title>"
+    style = f"<style>\n{packaged_text('report.css')}</style>"
+    return "\n".join([head, style, *parts, "</html>\n"])
 
 
 def _first_title(tables: Sequence[Mapping], protocol: str) -> str:
@@ -261,29 +265,6 @@ def sequences_html(name: str, score: Mapping[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-STYLE = """<style>
-:root { color-scheme: light dark; --line: #8884; --quiet: #888; --ours: #4a90d922; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1320px; margin: 2rem auto; padding: 0 1rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; margin: .5rem 0; }
-th, td { padding: .2rem .4rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-.name { text-align: left; white-space: normal; min-width: 11rem; }
-th[colspan] { text-align: center; }
-h3 { font-size: 15px; margin-bottom: 0; }
-.pictures { display: flex; flex-wrap: wrap; gap: 0 1.5rem; }
-.facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
-.ours { font-weight: 600; background: var(--ours); }
-.source { color: var(--quiet); font-size: 12px; font-weight: normal; }
-.warning { border-left: 4px solid #d33; padding-left: .8rem; }
-figure { margin: .6rem 0; max-width: 620px; }
-figcaption { color: var(--quiet); font-size: 13px; }
-img { max-width: 100%; }
-dt { float: left; width: 3rem; font-weight: 600; }
-dd { margin: 0 0 .2rem 3rem; }
-summary { cursor: pointer; padding: .2rem 0; }
-</style>"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
