@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from machine import describe
 from tqdm import tqdm
 
 from streamvggt.data.synthetic import SyntheticWorld
@@ -21,6 +20,7 @@ from streamvggt.evaluation.pose_metrics import auc, relative_pose_errors
 from streamvggt.evaluation.tracks import sift_tracks
 from streamvggt.geometry.camera import Cameras, compose_poses, invert_pose
 from streamvggt.geometry.rotation import matrix_from_quaternion
+from streamvggt.provenance import describe_machine
 
 SIZE = (294, 392)
 NUM_FRAMES = 6
@@ -83,7 +83,7 @@ def main() -> None:
     for name, numbers in after.items():
         change = np.array(numbers)[:, 1] - np.array(before)[:, 1]
         print(f"| adjusted, {name} | {text(numbers)} | {(change > 0).sum()} | {(change < 0).sum()} | {kept[name]} |")
-    print(f"\n{describe(torch.device('cpu'))}")
+    print(f"\n{describe_machine(torch.device('cpu'))}")
 
 
 def areas(poses: torch.Tensor, true: torch.Tensor) -> list[float]:

@@ -27,7 +27,6 @@ import cv2
 import numpy as np
 import torch
 import uvicorn
-from machine import describe
 from playwright.sync_api import Browser, sync_playwright
 from starlette.applications import Starlette
 from tqdm import trange
@@ -42,6 +41,7 @@ from streamvggt.app.scenes import NO_OWNER, Scenes
 from streamvggt.app.server import scene_routes
 from streamvggt.app.site import Site
 from streamvggt.export.result import ResultFrame
+from streamvggt.provenance import describe_machine
 
 CLIP = Path(__file__).parents[1] / "assets" / "clip.mp4"
 CHROMIUM_FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
@@ -82,7 +82,8 @@ def main() -> None:
             report += measure_viewer(browser, arguments.viewer_frames)
     head = ["# The demo page", "", "```bash", f"python {shlex.join(sys.argv)}", "```", ""]
     head += [
-        f"{describe(torch.device('cpu'))}. The program had one core, Chromium the other, where other work ran, too.",
+        f"{describe_machine(torch.device('cpu'))}. The program had one core, Chromium the other, where other work ran, "
+        "too.",
         "",
     ]
     arguments.out.write_text("\n".join([*head, *report]), encoding="utf-8")

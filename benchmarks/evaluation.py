@@ -8,15 +8,13 @@ that they are decoded as often as in a real evaluation. Reconstruction: a room's
 """
 
 import argparse
-import shlex
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from machine import describe
+from machine import publish
 
 from streamvggt.data.encode import write_png
 from streamvggt.evaluation.clouds import estimate_normals, register
@@ -119,20 +117,18 @@ def main() -> None:
             str(root / "predicted"),
         ]
         frames = f"{options.frames} frames of {WIDTH}×{HEIGHT}"
-        measure("monocular depth, median", frames, lambda: MonoDepth().score_program(words))
+        measure("monocular depth, median", frames, lambda: MonoDepth().main(words, predict=False))
         for align in options.align:
             measure(
                 f"video depth, {align}",
                 f"{frames}, {options.per_scene} in a video",
-                lambda align=align: VideoDepth().score_program([*words, "--align", align]),
+                lambda align=align: VideoDepth().main([*words, "--align", align], predict=False),
             )
     measure("reconstruction", f"one scene, {5 * 224 * 224:,} points on both sides", lambda: score_room(5 * 224 * 224))
     measure("relative poses", "1000 sequences of ten frames", lambda: score_pairs(1000))
     measure("trajectory", "1000 frames", lambda: score_way(1000))
-    text = "# Scoring\n\n| what | of | time | processor time |\n|---|---|---|---|\n" + "\n".join(rows)
-    text += f"\n\n`python benchmarks/evaluation.py {shlex.join(sys.argv[1:])}`\n\n{describe(torch.device('cpu'))}\n"
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
+    lines = ["# Scoring", "", "| what | of | time | processor time |", "|---|---|---|---|", *rows]
+    publish(lines, options.out, torch.device("cpu"))
 
 
 if __name__ == "__main__":

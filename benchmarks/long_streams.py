@@ -11,6 +11,7 @@ what is there.
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +24,8 @@ import torch
 from machine import publish
 from tqdm import tqdm
 
-from streamvggt import KeepAll, KeyDiversity, StreamSession, load_model
-from streamvggt.evaluation.long_streams import (
+sys.path.append(str(Path(__file__).parents[1]))  # the repository, for experiments
+from experiments.long_streams import (
     KINDS,
     SCENES,
     Said,
@@ -37,7 +38,8 @@ from streamvggt.evaluation.long_streams import (
     stream,
     truth_of,
 )
-from streamvggt.evaluation.stream_picture import draw_streams
+from experiments.stream_figure import draw_streams
+from streamvggt import KeepAll, KeyDiversity, StreamSession, load_model
 from streamvggt.files import atomic_write
 from streamvggt.model.memory import Policy
 from streamvggt.model.weights import fingerprint

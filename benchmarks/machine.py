@@ -1,34 +1,18 @@
-"""What a number was measured on, and by which command: every table says it."""
+"""The last lines of every table: the command that made it, and on what."""
 
-import platform
 import shlex
 import sys
-from datetime import date
 from pathlib import Path
 
 import torch
 
-
-def describe(device: torch.device) -> str:
-    """Processor or card, PyTorch, date: one line under a table."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        cpuinfo = Path("/proc/cpuinfo")
-        models = (
-            [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
-            if cpuinfo.exists()
-            else []
-        )
-        name = models[0].split(":")[1].strip() if models else platform.processor()
-        name += f", {torch.get_num_threads()} threads"
-    return f"{name}; PyTorch {torch.__version__}, Python {platform.python_version()}; {date.today()}"
+from streamvggt.provenance import describe_machine
 
 
 def signed(lines: list[str], device: torch.device) -> str:
     """A report in markdown, the command and the machine below it."""
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
-    return "\n".join([*lines, "", f"`{command}`", "", describe(device), ""])
+    return "\n".join([*lines, "", f"`{command}`", "", describe_machine(device), ""])
 
 
 def publish(lines: list[str], out: Path | None, device: torch.device) -> None:

@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 import torch
-from machine import describe
 from streaming import HEADS, MEDIUM
 
 from streamvggt import load_model
 from streamvggt.model.vggt import VGGT
+from streamvggt.provenance import describe_machine
 
 
 def network(dtype: torch.dtype, head_dtype: torch.dtype, device: str) -> VGGT:
@@ -82,7 +82,7 @@ def main() -> None:
             "",
             f"`{command}`",
             "",
-            describe(torch.device(arguments.device)),
+            describe_machine(torch.device(arguments.device)),
             "",
         ]
     )

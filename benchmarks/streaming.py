@@ -27,11 +27,12 @@ import numpy as np
 import psutil
 import torch
 from floor import Floor, Rates, synchronize
-from machine import describe, publish
+from machine import publish
 from tqdm import tqdm
 
 from streamvggt import StreamSession, load_model
 from streamvggt.model.memories import Memories
+from streamvggt.provenance import describe_machine
 from streamvggt.stream.policy import NAMES, parse_policy
 
 MEDIUM = {
@@ -309,7 +310,7 @@ def draw(by: dict, names: list[str], again: dict[int, float], image_size, device
     right.set(xlabel="frame", ylabel="MB", xscale="log", yscale="log", title="memory of the stream, free room included")
     left.legend(fontsize=8)
     figure.suptitle(
-        f"{arguments.size}, {image_size[1]}×{image_size[0]}, {arguments.dtype}. {describe(device)}", fontsize=9
+        f"{arguments.size}, {image_size[1]}×{image_size[0]}, {arguments.dtype}. {describe_machine(device)}", fontsize=9
     )
     figure.savefig(arguments.out.with_suffix(".png"), dpi=110)
 

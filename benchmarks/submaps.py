@@ -8,6 +8,7 @@ is kept in --folder, so that the command goes on where it was interrupted. Times
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,10 @@ import torch
 from machine import publish
 from tqdm import tqdm
 
+sys.path.append(str(Path(__file__).parents[1]))  # the repository, for experiments
+from experiments.long_streams import EVERY, SPACING, Said, Truth, load, save, score, truth_of
+from experiments.simulated_model import Errors, Known, Oracle
 from streamvggt import StreamSession, SubmapOptions, SubmapSession, load_model
-from streamvggt.evaluation.long_streams import EVERY, SPACING, Said, Truth, load, save, score, truth_of
-from streamvggt.evaluation.oracle import Errors, Known, Oracle
 from streamvggt.evaluation.pose_metrics import align_trajectory
 from streamvggt.files import atomic_write
 from streamvggt.geometry.alignment import align_points

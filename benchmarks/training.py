@@ -15,8 +15,9 @@ from pathlib import Path
 
 import hydra
 import torch
-from machine import describe
 from torch.utils.flop_counter import FlopCounterMode
+
+from streamvggt.provenance import describe_machine
 
 CONFIG = str(Path(__file__).parent.parent / "config")
 
@@ -78,7 +79,7 @@ def main() -> None:
             "",
             f"`{shlex.join(['python', 'benchmarks/training.py', *sys.argv[1:]])}`",
             "",
-            describe(trainer.device),
+            describe_machine(trainer.device),
             "",
         ]
     )

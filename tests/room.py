@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from streamvggt.evaluation.oracle import Known
+from experiments.simulated_model import Known
 from streamvggt.geometry.camera import invert_pose
 from streamvggt.geometry.pointmap import pixel_grid
 

@@ -73,6 +73,7 @@ def test_imports_go_downwards_only(file):
             assert rest and rest[0] in MAY_IMPORT[here] | {here}, f"{file} imports {name}"
         elif here in ONLY_TORCH_AND_NUMPY:
             assert top in STANDARD | {"torch", "numpy", "flash_attn"}, f"{file} imports {name}"
+        assert top not in ("experiments", "benchmarks", "tests"), f"{file} imports {name}: it is no part of the package"
         if file.relative_to(SRC / "streamvggt") not in KNOW_CONFIG:
             assert top not in ("hydra", "omegaconf"), f"{file} imports {name}: entry scripts know the config library"
 

@@ -1,9 +1,14 @@
-"""Where a result came from: machine, software, time, and whether two sets of settings are the same."""
+"""How a run was made: command, settings, machine, software and time; and that a result never mixes two settings.
+
+The only place that finds these out. run.json of reconstructions (`cli.run_record`) and of evaluations
+(`evaluation.record`) and the last lines of benchmarks' tables are made of them.
+"""
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
-from datetime import datetime, timezone
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,36 @@ import torch
 from streamvggt.words import counted
 
 PACKAGES = ("streamvggt", "torch", "numpy", "pillow", "av", "opencv-python", "pycolmap", "trimesh", "open3d", "scipy")
+
+
+def run_metadata(settings: Mapping[str, Any], command: Sequence[str] | None = None) -> dict[str, Any]:
+    """What every run.json holds.
+
+    Args:
+        settings: all that decides the result, the fingerprint of the weights among it.
+        command: its words; None: those of this program.
+    """
+    return {
+        "command": list(sys.argv if command is None else command),
+        "settings": dict(settings),
+        "versions": software_versions(),
+        "started": now(),
+    }
+
+
+def require_same_settings(folder: Path, earlier: Mapping[str, Any], settings: Mapping[str, Any], remedy: str) -> None:
+    """
+    Args:
+        folder: of a result that was made with the earlier settings.
+        remedy: what to do if these are others.
+
+    Raises:
+        ValueError: they are.
+    """
+    if changed := differences(earlier, settings):
+        raise ValueError(
+            f"{folder} was made with other settings and a result does not mix two: {'; '.join(changed)}. {remedy}"
+        )
 
 
 def now() -> str:
@@ -23,6 +58,12 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {processor_name()}, {counted(torch.get_num_threads(), 'thread')}"
+
+
+def describe_machine(device: torch.device) -> str:
+    """Device, PyTorch, Python and date, for the line under a table."""
+    versions = f"PyTorch {torch.__version__}, Python {platform.python_version()}"
+    return f"{device_name(device)}; {versions}; {date.today()}"
 
 
 def processor_name() -> str:

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from room import look, walk
 
+from experiments.simulated_model import Errors, Oracle
 from streamvggt import SubmapSession
-from streamvggt.evaluation.oracle import Errors, Oracle
 from streamvggt.evaluation.pose_metrics import trajectory_errors
 from streamvggt.export import Result
 from streamvggt.stream.submaps.loop_closure import LoopClosureOptions

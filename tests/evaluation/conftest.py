@@ -1,5 +1,6 @@
 """A small network and the procedural world as the test sets with true depth."""
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from networks import TINY
 from streamvggt import StreamVGGT
 from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.datasets import find
+from streamvggt.evaluation import protocol
+from streamvggt.evaluation.processes import Processes
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,3 +32,27 @@ def depth_sets(tmp_path_factory) -> Path:
         layout = find(name)
         layout.write(root, world_clips(2, 3, 42, 56, outdoors=getattr(layout, "OUTDOORS", False)))
     return root
+
+
+@pytest.fixture
+def process_of_two(monkeypatch):
+    """A context in which a program is one of two processes that share its work; the other one is not there."""
+
+    @contextmanager
+    def enter(rank: int):
+        class OneOfTwo(Processes):
+            def __init__(self):
+                super().__init__()
+                self.count, self.rank = 2, rank
+
+            def wait(self):
+                pass
+
+            def gather(self, entries):
+                return entries
+
+        with monkeypatch.context() as patch:
+            patch.setattr(protocol, "Processes", OneOfTwo)
+            yield
+
+    return enter

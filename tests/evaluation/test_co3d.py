@@ -13,6 +13,7 @@ from streamvggt.datasets import co3d_annotations, prepare
 from streamvggt.datasets._co3d_download import cameras_of, opencv_from_pytorch3d
 from streamvggt.datasets.co3d_annotations import CATEGORIES, read_annotations, select
 from streamvggt.evaluation import co3d
+from streamvggt.evaluation.frame_samples import sample_frames
 from streamvggt.evaluation.work import run_program, save_arrays
 from streamvggt.geometry.camera import compose_poses
 
@@ -46,7 +47,7 @@ def frames(count: int, far: bool = False) -> list[dict]:
 def test_draws_as_published():
     lengths = GOLDEN["samp_lengths"].tolist()
     annotations = {"apple": {f"sequence{number}": frames(length) for number, length in enumerate(lengths)}}
-    ids = {draw.sequence: list(draw.ids) for draw in co3d.draw_frames(annotations, seed=int(GOLDEN["samp_seed"]))}
+    ids = {draw.sequence: list(draw.ids) for draw in sample_frames(annotations, seed=int(GOLDEN["samp_seed"]))}
     wanted = {f"sequence{number}": row.tolist() for number, row in enumerate(GOLDEN["samp_ids"]) if row[0] >= 0}
     assert ids == wanted
 
@@ -56,7 +57,7 @@ def test_fast_draws_as_published():
         category: {name: frames(60) for name in names}
         for category, names in zip(("apple", "vase"), stored("samp_fast_eval_in"), strict=True)
     }
-    draws = co3d.draw_frames(annotations, seed=int(GOLDEN["samp_seed"]), fast=True)
+    draws = sample_frames(annotations, seed=int(GOLDEN["samp_seed"]), fast=True)
     names = [[draw.sequence for draw in draws if draw.category == category] for category in annotations]
     assert names == stored("samp_fast_eval_out")
 
@@ -66,7 +67,7 @@ def test_draws_of_each_sequences_own_do_not_depend_on_the_others():
     alone = {"vase": {"b": frames(80)}}
 
     def ids_of_b(annotations, **options):
-        return next(d.ids for d in co3d.draw_frames(annotations, seed=0, **options) if d.sequence == "b")
+        return next(d.ids for d in sample_frames(annotations, seed=0, **options) if d.sequence == "b")
 
     assert ids_of_b(both, per_sequence=True) == ids_of_b(alone, per_sequence=True)
     assert ids_of_b(both) != ids_of_b(alone)
@@ -75,7 +76,7 @@ def test_draws_of_each_sequences_own_do_not_depend_on_the_others():
 def test_what_is_short_or_absurdly_far_draws_nothing():
     annotations = {"apple": {"a": frames(49), "b": frames(60, far=True), "c": frames(60)}}
     only = {"apple": {"c": frames(60)}}
-    assert [d.ids for d in co3d.draw_frames(annotations, seed=0)] == [d.ids for d in co3d.draw_frames(only, seed=0)]
+    assert [d.ids for d in sample_frames(annotations, seed=0)] == [d.ids for d in sample_frames(only, seed=0)]
 
 
 # The command.
@@ -185,23 +186,14 @@ def test_scoring_reads_files_alone_and_damaged_ones_are_made_again(data, once, t
     assert f"{first} is damaged" in capsys.readouterr().err
     assert results(once) == before
     assert run(data, once) == 0
-    assert len(calls) == 2
+    assert run(data, once, "--score_only", "--weights", "nowhere") == 0
+    assert results(once) == before and len(calls) == 2
 
 
-def test_two_processes_make_the_same_numbers(data, once, tmp_path, monkeypatch):
+def test_two_processes_make_the_same_numbers(data, once, tmp_path, process_of_two):
     out = tmp_path / "out"
     for rank in (0, 1):
-
-        class Half(co3d.Processes):
-            def __init__(self, rank=rank):
-                super().__init__()
-                self.count, self.rank = 2, rank
-
-            def wait(self):
-                pass
-
-        with monkeypatch.context() as patch:
-            patch.setattr(co3d, "Processes", Half)
+        with process_of_two(rank):
             run(data, out)
         assert len(predictions(out)) == (2 if rank == 0 else 3)
     assert run(data, out) == 0

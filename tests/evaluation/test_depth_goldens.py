@@ -92,7 +92,7 @@ def assert_numbers(path: Path, wanted: dict[str, float], tolerance: float) -> No
 def test_monocular(data, tmp_path, dataset):
     write_predictions(tmp_path, dataset, video=False)
     words = ["--eval_dataset", dataset, "--data_root", str(data), "--output_dir", str(tmp_path)]
-    assert MonoDepth().score_program(words) == 0
+    assert MonoDepth().main(words, predict=False) == 0
     assert_numbers(tmp_path / "metric.json", RESULTS[f"mono/{dataset}"], 1e-5)
 
 
@@ -101,7 +101,8 @@ def test_the_file_is_written_as_published(data, tmp_path):
     text = str(GOLDENS["e2e_metric_json_raw_text"])
     dataset = next(name for name in STEMS if RESULTS[f"mono/{name}"] == json.loads(text))
     write_predictions(tmp_path, dataset, video=False)
-    MonoDepth().score_program(["--eval_dataset", dataset, "--data_root", str(data), "--output_dir", str(tmp_path)])
+    words = ["--eval_dataset", dataset, "--data_root", str(data), "--output_dir", str(tmp_path)]
+    MonoDepth().main(words, predict=False)
     ours = (tmp_path / "metric.json").read_text(encoding="utf-8")
 
     def frame(text: str) -> list[str]:
@@ -114,7 +115,7 @@ def test_the_file_is_written_as_published(data, tmp_path):
 def test_video(data, tmp_path, dataset):
     write_predictions(tmp_path, dataset, video=True)
     words = ["--eval_dataset", dataset, "--data_root", str(data), "--output_dir", str(tmp_path)]
-    assert VideoDepth().score_program([*words, "--align", "scale", "scale&shift", "metric"]) == 0
+    assert VideoDepth().main([*words, "--align", "scale", "scale&shift", "metric"], predict=False) == 0
     for align in ("scale", "scale&shift", "metric"):
         assert_numbers(tmp_path / f"result_{align}.json", RESULTS[f"video/{dataset}/{align}"], 1e-4)
 
@@ -134,9 +135,9 @@ def test_a_missing_prediction_is_an_error_and_not_a_smaller_mean(data, tmp_path,
     words = ["--eval_dataset", "kitti", "--data_root", str(data), "--output_dir", str(tmp_path)]
     scene = sorted(path.name for path in tmp_path.iterdir() if path.is_dir())[0]
     (tmp_path / scene / "frame_0001.npy").unlink()
-    assert VideoDepth().score_program(words) == 1
+    assert VideoDepth().main(words, predict=False) == 1
     said = capsys.readouterr().err
     assert "1 of 6 predictions are missing" in said and "frame_0001.npy" in said
     assert not (tmp_path / "result_scale.json").exists()
     others = [path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != scene]
-    assert VideoDepth().score_program([*words, "--seq_list", *others]) == 0
+    assert VideoDepth().main([*words, "--seq_list", *others], predict=False) == 0

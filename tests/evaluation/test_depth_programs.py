@@ -22,12 +22,12 @@ PROTOCOLS = {"monodepth": MonoDepth(), "video_depth": VideoDepth()}
 
 def predict(protocol: DepthProtocol, weights, data, out, *words: str) -> int:
     words = ["--weights", str(weights), "--data_root", str(data), "--output_dir", f"{out}/{{data}}", *words]
-    return run_program(lambda: protocol.predict_program([*words, "--device", "cpu"]))
+    return run_program(lambda: protocol.main([*words, "--device", "cpu"], score=False))
 
 
 def score(protocol: DepthProtocol, data, out, *words: str) -> int:
     words = ["--data_root", str(data), "--output_dir", f"{out}/{{data}}", *words]
-    return run_program(lambda: protocol.score_program(words))
+    return run_program(lambda: protocol.main(words, predict=False))
 
 
 def numbers(path: Path) -> dict[str, float]:

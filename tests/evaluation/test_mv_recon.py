@@ -314,20 +314,10 @@ def test_frames_seen_twice_and_confident_points_only(data, weights, tmp_path):
     assert sure["sequences"][scene]["num_points"] < every["sequences"][scene]["num_points"]
 
 
-def test_two_processes_make_the_same_numbers(data, once, weights, tmp_path, monkeypatch):
+def test_two_processes_make_the_same_numbers(data, once, weights, tmp_path, process_of_two):
     """One after the other, so the first one cannot know the numbers of the second yet."""
     for rank in (0, 1):
-
-        class Half(mv_recon.Processes):
-            def __init__(self, rank=rank):
-                super().__init__()
-                self.count, self.rank = 2, rank
-
-            def wait(self):
-                pass
-
-        with monkeypatch.context() as patch:
-            patch.setattr(mv_recon, "Processes", Half)
+        with process_of_two(rank):
             assert run(data, tmp_path, weights) == 1 - rank
         assert len(predictions(tmp_path)) == 2 * (rank + 1)
     assert run(data, tmp_path, weights, "--score_only") == 0

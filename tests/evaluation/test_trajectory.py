@@ -154,20 +154,10 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(data, once, weights, tmp
         assert numbers(tmp_path, dataset) == numbers(once, dataset)
 
 
-def test_two_processes_make_the_same_numbers(data, once, weights, tmp_path, monkeypatch):
+def test_two_processes_make_the_same_numbers(data, once, weights, tmp_path, process_of_two):
     """One after the other, so the first one cannot score the second's share yet."""
     for rank in (0, 1):
-
-        class Half(trajectory.Processes):
-            def __init__(self, rank=rank):
-                super().__init__()
-                self.count, self.rank = 2, rank
-
-            def wait(self):
-                pass
-
-        with monkeypatch.context() as patch:
-            patch.setattr(trajectory, "Processes", Half)
+        with process_of_two(rank):
             assert run(data, tmp_path, weights) == 1 - rank
         assert len(predictions(tmp_path)) == 3 * (rank + 1)
     assert run(data, tmp_path, weights, "--score_only") == 0
@@ -193,8 +183,8 @@ def test_what_is_missing_damaged_or_different_is_said(data, once, weights, tmp_p
         trajectory.SETS["tum"](tmp_path / "data").read(path.parent.name)
 
 
-def test_run_sh_and_vggt(data, weights, tmp_path):
-    chosen = {"DATA_ROOT": str(data), "WEIGHTS": str(weights), "DEVICE": "cpu", "MODEL_NAME": "VGGT"}
+def test_run_sh_on_two_processes_and_vggt(data, weights, tmp_path):
+    chosen = {"DATA_ROOT": str(data), "WEIGHTS": str(weights), "DEVICE": "cpu", "MODEL_NAME": "VGGT", "PROCESSES": "2"}
     chosen |= {"OUTPUT": f"{tmp_path}/{{data}}_{{model_name}}", "DATASETS": "sintel tum"}
     words = ["bash", "eval/trajectory/run.sh"]
     done = subprocess.run(words, cwd=ROOT / "src", env=os.environ | chosen, capture_output=True, text=True, timeout=300)

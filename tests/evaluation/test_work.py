@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
 
 from streamvggt.evaluation.processes import Processes
 from streamvggt.evaluation.record import open_run, read_run, read_scores, write_scores
-from streamvggt.evaluation.work import Outcome, is_whole, load_prediction, save_array, save_arrays, work_through
+from streamvggt.evaluation.work import Job, Outcome, is_whole, load_prediction, save_array, save_arrays, work_through
 
 
 def process(rank=0, count=1) -> Processes:
@@ -20,15 +21,15 @@ def process(rank=0, count=1) -> Processes:
 def go(folder, made, fail=(), names=("a", "b", "c", "d", "e"), processes=None):
     processes = processes or process()
     outcome = Outcome(processes)
-    items = {name: [folder / f"{name}.npy"] for name in names}
+    jobs = [Job(name, [folder / f"{name}.npy"]) for name in names]
 
-    def make(name):
-        if name in fail:
+    def make(job):
+        if job.name in fail:
             raise ValueError("too difficult")
-        made.append(name)
-        save_array(folder / f"{name}.npy", np.full(3, ord(name)))
+        made.append(job.name)
+        save_array(job.paths[0], np.full(3, ord(job.name)))
 
-    work_through(items, make, processes, outcome, title="test")
+    work_through(jobs, make, processes, outcome, title="test")
     return outcome.finish()
 
 
@@ -78,7 +79,9 @@ def test_a_result_never_mixes_two_configurations(tmp_path):
     run(tmp_path / "a")
     with pytest.raises(ValueError, match=r"dtype was 'float32' and is now 'bfloat16'.*choose another --output_dir"):
         run(tmp_path / "a", dtype="bfloat16")
-    assert read_run(tmp_path / "a")["settings"]["dtype"] == "float32"
+    record = read_run(tmp_path / "a")
+    assert record["settings"]["dtype"] == "float32"
+    assert record["command"] == sys.argv and "torch" in record["versions"]
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "0001depth.npy").write_text("of another program", encoding="utf-8")
     with pytest.raises(ValueError, match="nothing says how they were made"):

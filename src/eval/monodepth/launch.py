@@ -6,4 +6,4 @@ from streamvggt.evaluation.monodepth import MonoDepth
 from streamvggt.evaluation.work import run_program
 
 if __name__ == "__main__":
-    sys.exit(run_program(MonoDepth().predict_program))
+    sys.exit(run_program(lambda: MonoDepth().main(score=False)))

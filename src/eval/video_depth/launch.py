@@ -6,4 +6,4 @@ from streamvggt.evaluation.video_depth import VideoDepth
 from streamvggt.evaluation.work import run_program
 
 if __name__ == "__main__":
-    sys.exit(run_program(VideoDepth().predict_program))
+    sys.exit(run_program(lambda: VideoDepth().main(score=False)))

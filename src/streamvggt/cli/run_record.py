@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from streamvggt.files import atomic_write
 from streamvggt.names import is_plain
-from streamvggt.provenance import device_name, differences, now, software_versions
+from streamvggt.provenance import device_name, now, require_same_settings, run_metadata
 from streamvggt.stream.session import StreamStatistics
 from streamvggt.stream.submaps.session import SubmapStatistics
 
@@ -66,14 +66,15 @@ class RunRecord:
         self._earlier_skipped = frames["skipped"]
         self._begun = time.monotonic()
         self._written = float("-inf")
+        metadata = run_metadata(settings, command)
         self.content = {
-            "command": command,
+            "command": metadata["command"],
             "status": None,
             "error": None,
-            "settings": settings,
+            "settings": metadata["settings"],
             "device": device_name(device),
-            "versions": software_versions(),
-            "started": before.get("started", now()),
+            "versions": metadata["versions"],
+            "started": before.get("started", metadata["started"]),
             "frames": frames,
             "timings": before.get("timings", {}),
             **({"submaps": before["submaps"]} if "submaps" in before else {}),
@@ -144,12 +145,7 @@ def settings_before(path: Path, settings: dict) -> dict:
             f"{path} is missing or damaged ({error}), so nothing says how the frames beside it were made and --resume "
             f"cannot go on with them: choose another --out, or remove {path.parent} to start again"
         ) from error
-    changed = differences(before["settings"], settings)
-    if changed:
-        raise ValueError(
-            f"{path.parent} was made with other settings and a result does not mix two: {'; '.join(changed)}. "
-            "Use the same ones, or another --out"
-        )
+    require_same_settings(path.parent, before["settings"], settings, "Use the same ones, or another --out")
     return before
 
 

@@ -1,10 +1,11 @@
-"""Pictures as the published depth evaluations show them to the network.
+"""Images as the published evaluations prepare them for the network.
 
-The longer side becomes `size`, then each side goes down to a multiple of the patch size, by a second, slightly
-anisotropic resize or by a crop. This is not the preparation of `load_frames`: 640×480 becomes 518×378 here, and
-518×392 there.
+For depth and trajectories the longer side becomes `size`, then each side goes down to a multiple of the patch size, by
+a second, slightly anisotropic resize or by a crop. This is not the preparation of `load_frames`: 640×480 becomes
+518×378 here, and 518×392 there.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from streamvggt.image_files import open_image, upright_rgb
+from streamvggt.stream.frames import load_frames
 
 
 def load_image(path: Path, size: int = 518, *, patch_size: int = 14, crop: bool = False) -> Tensor:
@@ -52,3 +54,26 @@ def fitted_sizes(
     # The published code halves and doubles, so an odd side loses one before it goes down to a multiple.
     last = tuple(2 * (side // 2) // patch_size * patch_size for side in first)
     return first, last
+
+
+def load_images(paths: Sequence[Path], loader: str, size: int, patch_size: int) -> Tensor:
+    """Images of CO3Dv2: RGB in [0, 1], all of one size. (S, 3, H, W)
+
+    Args:
+        loader: "crop": width `size`, height cut to it; any other: size × size, squeezed.
+
+    Raises:
+        FileNotFoundError, ValueError: one is missing or damaged.
+    """
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise FileNotFoundError(f"{len(missing)} of {len(paths)} images are missing, the first is {missing[0]}")
+    if loader == "crop":
+        frames = load_frames(paths, size=size, patch_size=patch_size, mode="crop", strict=True)
+        return torch.stack([frame.image for frame in frames])
+    pixels = []
+    for path in paths:
+        with open_image(path) as file:
+            squeezed = upright_rgb(file).resize((size, size), Image.Resampling.BICUBIC)
+        pixels.append(torch.from_numpy(np.array(squeezed)).movedim(-1, 0).float() / 255)
+    return torch.stack(pixels)

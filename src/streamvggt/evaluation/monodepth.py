@@ -18,17 +18,22 @@ from streamvggt.evaluation.parallel import in_threads, one_thread_each
 
 class MonoDepth(DepthProtocol):
     name = "monodepth"
+    title = "Monocular depth"
+    output_dir = "../eval_results/monodepth/{data}_{model_name}"
+    unit = "image"
     datasets = ("sintel", "bonn", "kitti", "nyu")
     alignments = ("median",)
 
     def clips(self, reader: DepthSet, scene: str, folder: Path, stride: int) -> list[Clip]:
         place = folder if reader.is_flat else folder / scene
         return [
-            Clip(f"{scene}/{frame}", scene, [frame], [place / f"{frame}depth.npy"])
+            Clip(f"{scene}/{frame}", [place / f"{frame}depth.npy"], scene, [frame])
             for frame in reader.frames(scene)[::stride]
         ]
 
-    def score(self, reader: DepthSet, clips: Sequence[Clip], alignments: Sequence[str]) -> dict[str, list[Scored]]:
+    def score_clips(
+        self, reader: DepthSet, clips: Sequence[Clip], alignments: Sequence[str]
+    ) -> dict[str, list[Scored]]:
         (alignment,) = alignments
 
         def score_image(clip: Clip) -> Scored:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +48,11 @@ def auc(errors: Tensor, threshold: int) -> float:
     """Area under the curve of the share of errors below 1, 2, …, `threshold` degrees; 1 is perfect. (N,)"""
     shares = [(errors < degree).double().mean() for degree in range(1, threshold)]
     return torch.stack([*shares, (errors <= threshold).double().mean()]).mean().item()
+
+
+def auc_scores(errors: Tensor, thresholds: Sequence[int]) -> dict[str, float]:
+    """`auc` at each threshold, as "AUC@30". (N,)"""
+    return {f"AUC@{threshold}": auc(errors, threshold) for threshold in thresholds}
 
 
 def trajectory_error(estimated: Tensor, true: Tensor) -> float:

@@ -18,7 +18,7 @@ PATIENCE = timedelta(days=30)  # a process may finish long before the others
 
 
 class Processes:
-    """Which part of the work is this process's. Processes meet only in files, at `claim` and at `wait`.
+    """Which part of the work is this process's. Processes meet only in files, and at `claim`, `gather` and `wait`.
 
     Within `with`, at the end of which the folders that were claimed are free again.
     """
@@ -41,6 +41,14 @@ class Processes:
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
         """Every `count`-th item; together the processes have each of them once."""
         return items[self.rank :: self.count]
+
+    def gather(self, entries: dict[str, Item]) -> dict[str, Item]:
+        """The entries of all processes, in the main process; the others keep their own. All must call it."""
+        if self.count == 1:
+            return entries
+        parts: list = [None] * self.count
+        torch.distributed.gather_object(entries, parts if self.is_main else None)
+        return {name: item for part in parts for name, item in part.items()} if self.is_main else entries
 
     def claim(self, folder: Path) -> None:
         """Let nobody else write to a folder, which is made if needed; all processes must ask for it.

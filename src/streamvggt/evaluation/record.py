@@ -16,7 +16,7 @@ from typing import Any
 from streamvggt.datasets._fixtures import are_fixtures
 from streamvggt.evaluation.processes import Processes
 from streamvggt.files import atomic_write
-from streamvggt.provenance import differences, now, software_versions
+from streamvggt.provenance import now, require_same_settings, run_metadata
 
 RUN_NAME, SCORES_NAME = "run.json", "scores.json"
 
@@ -46,15 +46,8 @@ def open_run(
     wanted = {"protocol": protocol, "dataset": dataset, **settings}
     try:
         if processes.is_main and not path.exists() and not _has_files(folder):
-            record = {
-                "protocol": protocol,
-                "dataset": dataset,
-                "settings": dict(settings),
-                "about": dict(about),
-                "versions": software_versions(),
-                "started": now(),
-            }
-            write_json(path, record)
+            about_run = {"protocol": protocol, "dataset": dataset, "about": dict(about)}
+            write_json(path, about_run | run_metadata(settings))
     finally:
         processes.wait()
     if not path.exists():
@@ -63,14 +56,9 @@ def open_run(
             "or remove the folder to start again"
         )
     earlier = read_json(path)
-    changed = differences(
-        {"protocol": earlier.get("protocol"), "dataset": earlier.get("dataset"), **earlier.get("settings", {})}, wanted
-    )
-    if changed:
-        raise ValueError(
-            f"{folder} was made with other settings and a result does not mix two: {'; '.join(changed)}. "
-            "Use the same ones, choose another --output_dir, or remove the folder to start again"
-        )
+    before = {"protocol": earlier.get("protocol"), "dataset": earlier.get("dataset"), **earlier.get("settings", {})}
+    remedy = "Use the same ones, choose another --output_dir, or remove the folder to start again"
+    require_same_settings(folder, before, wanted, remedy)
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:

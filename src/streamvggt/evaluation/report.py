@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from streamvggt.evaluation.record import SCORES_NAME, read_run, read_scores
 from streamvggt.evaluation.report_pictures import Picture, pictures_of
-from streamvggt.evaluation.report_texts import FIXTURES, STYLE
 from streamvggt.evaluation.work import run_program
 from streamvggt.files import atomic_write
 from streamvggt.flags import some_path, whole
@@ -41,6 +40,10 @@ UNUSUAL = {
 }
 USUAL = {"revisit": 1, "stride": 1, "image_loader": "crop", "draw": "published"}
 """Settings of a protocol that a row must tell if they are not as usual; if none is said here: off."""
+FIXTURES = (
+    "<h2>Results on fixtures</h2><p class=warning>Their data were written by <b>streamvggt data fixtures</b>: scenes "
+    "of the procedural world, and not the test sets whose names they have. They show that the programs work.</p>"
+)
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,11 @@ def find_results(root: Path) -> list[Result]:
 
 def published() -> dict[str, Any]:
     """The tables of published numbers, with their sources."""
-    return json.loads(files("streamvggt.evaluation").joinpath("published.json").read_text(encoding="utf-8"))
+    return json.loads(packaged_text("published.json"))
+
+
+def packaged_text(name: str) -> str:
+    return files("streamvggt.evaluation").joinpath(name).read_text(encoding="utf-8")
 
 
 def page(results: Sequence[Result], pictures: Mapping[Path, Sequence[Picture]], root: Path) -> str:
@@ -147,9 +154,9 @@ def page(results: Sequence[Result], pictures: Mapping[Path, Sequence[Picture]], 
     parts.append("<h2>Sources</h2><dl>")
     parts += [f"<dt>{escape(mark)}</dt><dd>{escape(text)}</dd>" for mark, text in known["sources"].items()]
     parts.append("</dl>")
-    return f"<!doctype html>\n<html lang=en><meta charset=utf-8><title>StreamVGGT: evaluations</title>\n{STYLE}\n" + (
-        "\n".join(parts) + "\n</html>\n"
-    )
+    head = "<!doctype html>\n<html lang=en><meta charset=utf-8><title>StreamVGGT: evaluations</title>"
+    style = f"<style>\n{packaged_text('report.css')}</style>"
+    return "\n".join([head, style, *parts, "</html>\n"])
 
 
 def fixtures_html(table: Mapping[str, Any], results: Sequence[Result]) -> str:

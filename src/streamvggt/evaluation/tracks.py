@@ -16,9 +16,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from streamvggt.evaluation.bundle_adjustment import Tracks
+from streamvggt.evaluation.bundle_adjustment import Tracks, adjust
 from streamvggt.geometry.camera import Cameras
 from streamvggt.model.vggt import VGGT
+from streamvggt.prediction import Prediction
 
 TrackProvider = Callable[[Tensor, Cameras], Tracks]
 
@@ -32,6 +33,29 @@ MATCH_RATIO = 0.8
 """How much nearer the best descriptor must be than the second best."""
 EPIPOLAR_PIXELS = 2.0
 """Distance from the epipolar line that a match may have."""
+
+
+class PoseRefinement:
+    """Bundle adjustment of a sequence's poses; where it fails, the network's are kept."""
+
+    def __init__(self, model: VGGT, tracks: str):
+        """
+        Raises:
+            ValueError: there are no such tracks.
+        """
+        self._provider = choose_provider(tracks, model)
+
+    def __call__(self, images: Tensor, prediction: Prediction) -> dict[str, np.ndarray]:
+        """Poses that count, (S, 3, 4), and why they are not refined ("" if they are)."""
+        cameras = prediction.cameras()
+        first = type(cameras)(cameras.cam_from_world[0], cameras.intrinsics[0])
+        try:
+            tracks = self._provider(images, first)
+            poses = adjust(first, tracks, tuple(images.shape[-2:]), prediction.depth[0, ..., 0].float())
+            return {"refined_cam_from_world": poses.numpy(), "not_refined": np.array("")}
+        except Exception as reason:  # whatever a solver or matcher raises: a sequence must not end the evaluation
+            kept = first.cam_from_world.double().numpy()
+            return {"refined_cam_from_world": kept, "not_refined": np.array(str(reason) or type(reason).__name__)}
 
 
 def choose_provider(name: str, model: VGGT) -> TrackProvider:

@@ -21,14 +21,18 @@ from streamvggt.evaluation.parallel import in_threads
 
 class VideoDepth(DepthProtocol):
     name = "video_depth"
+    title = "Video depth"
+    output_dir = "../eval_results/video_depth/{data}_{model_name}"
     datasets = ("sintel", "bonn", "kitti")
     alignments = ("scale", "scale&shift", "metric", "scale_exact", "scale&shift_exact")
 
     def clips(self, reader: DepthSet, scene: str, folder: Path, stride: int) -> list[Clip]:
         frames = reader.frames(scene)[::stride]
-        return [Clip(scene, scene, frames, [folder / scene / f"frame_{i:04d}.npy" for i in range(len(frames))])]
+        return [Clip(scene, [folder / scene / f"frame_{i:04d}.npy" for i in range(len(frames))], scene, frames)]
 
-    def score(self, reader: DepthSet, clips: Sequence[Clip], alignments: Sequence[str]) -> dict[str, list[Scored]]:
+    def score_clips(
+        self, reader: DepthSet, clips: Sequence[Clip], alignments: Sequence[str]
+    ) -> dict[str, list[Scored]]:
         scored: dict[str, list[Scored]] = {alignment: [] for alignment in alignments}
         for clip in clips:
             predicted, true = self._read(reader, clip)

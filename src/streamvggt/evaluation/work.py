@@ -1,12 +1,14 @@
-"""Work that can be stopped at any moment and gone on with: items, each known by the files it makes."""
+"""Work that can be stopped at any moment and gone on with: jobs, each known by the files it makes."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +17,17 @@ from tqdm import tqdm
 from streamvggt.evaluation.processes import Processes
 from streamvggt.files import atomic_write, check_seal, is_sealed
 from streamvggt.words import counted
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is made together, and the files that it makes."""
+
+    name: str
+    paths: Sequence[Path]
+
+
+JobT = TypeVar("JobT", bound=Job)
 
 
 class Outcome:
@@ -57,32 +70,32 @@ class Outcome:
 
 
 def work_through(
-    items: Mapping[str, Sequence[Path]],
-    make: Callable[[str], None],
+    jobs: Sequence[JobT],
+    make: Callable[[JobT], None],
     processes: Processes,
     outcome: Outcome,
     *,
     title: str,
     unit: str = "sequence",
 ) -> None:
-    """Make the items of this process that are not there yet; one that fails does not stop the others.
+    """Make the jobs of this process that are not there yet; one that fails does not stop the others.
 
     Args:
-        items: the files that make an item, by its name. A damaged file is named and its item made again.
-        make: writes the files of an item, each by `atomic_write`.
+        jobs: a damaged file is named and its job made again.
+        make: writes the files of a job, each by `atomic_write`.
         title: of the progress bar.
     """
-    mine = processes.share(list(items))
+    mine = processes.share(jobs)
     with tqdm(total=len(mine), desc=title, unit=unit, dynamic_ncols=True, disable=None) as bar:
-        for name in mine:
+        for job in mine:
             processes.check_folders()
-            damaged = [path for path in items[name] if path.exists() and not is_whole(path)]
+            damaged = [path for path in job.paths if path.exists() and not is_whole(path)]
             for path in damaged:
                 tqdm.write(f"!!! {path} is damaged: it is made again", file=sys.stderr)
                 path.unlink()
-            if not all(path.exists() for path in items[name]):
-                with outcome.of(f"{title}, {name}"):
-                    make(name)
+            if not all(path.exists() for path in job.paths):
+                with outcome.of(f"{title}, {job.name}"):
+                    make(job)
             bar.update()
 
 

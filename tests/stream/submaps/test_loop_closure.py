@@ -7,7 +7,7 @@ import torch
 from networks import assert_same
 from room import look, walk
 
-from streamvggt.evaluation.oracle import Errors, Oracle
+from experiments.simulated_model import Errors, Oracle
 from streamvggt.evaluation.pose_metrics import trajectory_errors
 from streamvggt.prediction import concatenate
 from streamvggt.stream.submaps.loop_closure import LoopClosureOptions, detect_loop, overlap_ratio

@@ -8,8 +8,8 @@ import torch
 from networks import assert_same, images, tiny
 from room import look, walk
 
+from experiments.simulated_model import Errors, Oracle
 from streamvggt import VGGT, KeepAll, StreamSession, StreamVGGT, Window
-from streamvggt.evaluation.oracle import Errors, Oracle
 from streamvggt.evaluation.pose_metrics import trajectory_errors
 from streamvggt.geometry.alignment import RobustAlignment, align_points
 from streamvggt.geometry.pointmap import unproject

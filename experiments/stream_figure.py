@@ -13,8 +13,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from streamvggt.evaluation.long_streams import Said, Truth
-from streamvggt.evaluation.picture import splat, view_from_above
+from experiments.long_streams import Said, Truth
+from experiments.result_figure import splat, view_from_above
 from streamvggt.evaluation.pose_metrics import align_trajectory
 from streamvggt.files import atomic_write
 from streamvggt.geometry.alignment import align_points

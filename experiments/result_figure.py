@@ -1,6 +1,6 @@
 """A picture of what a network makes of a clip whose truth is known: images, depth, confidence, cloud and cameras.
 
-    python -m streamvggt.evaluation.picture --out assets/result.jpg
+    python -m experiments.result_figure --out assets/result.jpg
 
 Below the images stand true depth, estimated depth and confidence; then the true cloud and the estimated one from two
 sides, with the cameras. The estimate is brought into the true world by one similarity for the whole clip.

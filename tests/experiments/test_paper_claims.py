@@ -4,8 +4,8 @@ import json
 
 from networks import TINY
 
+from experiments import paper_claims
 from streamvggt import VGGT
-from streamvggt.evaluation import claims
 
 
 def test_the_command_writes_its_tables(tmp_path, monkeypatch):
@@ -13,8 +13,8 @@ def test_the_command_writes_its_tables(tmp_path, monkeypatch):
     weights = str(tmp_path / "weights")
     arguments = ["--teacher", weights, "--student", weights, "--measured", weights, "--frames", "2", "3"]
     arguments += ["--sequences", "1", "1", "--image", "28", "28", "--out", str(tmp_path / "claims.md")]
-    monkeypatch.setattr("sys.argv", ["claims", *arguments])
-    claims.main()
+    monkeypatch.setattr("sys.argv", ["paper_claims", *arguments])
+    paper_claims.main()
     text, numbers = (
         (tmp_path / "claims.md").read_text(encoding="utf-8"),
         json.loads((tmp_path / "claims.json").read_text(encoding="utf-8")),

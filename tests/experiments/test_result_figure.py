@@ -4,9 +4,9 @@ import numpy as np
 from networks import TINY
 from PIL import Image
 
+from experiments import result_figure
+from experiments.result_figure import draw, record
 from streamvggt import StreamVGGT
-from streamvggt.evaluation import picture
-from streamvggt.evaluation.picture import draw, record
 from streamvggt.geometry.camera import Cameras
 
 
@@ -16,7 +16,7 @@ def test_the_truth_in_another_world_and_scale_is_drawn_as_the_truth():
     pose[..., 3] *= 5
     drawn = draw(truth, truth.depth[0] * 5, truth.depth[0], Cameras(pose, truth.intrinsics[0]), truth.points()[0] * 5)
     half = drawn.shape[1] // 2
-    clouds = drawn[4 * (picture.CELL[0] + picture.LABEL) :]
+    clouds = drawn[4 * (result_figure.CELL[0] + result_figure.LABEL) :]
     left, right = clouds[:, :half].astype(int), clouds[:, half:].astype(int)
     inked = (left < 250).any(-1)
     assert inked.mean() > 0.01
@@ -29,6 +29,6 @@ def test_the_truth_in_another_world_and_scale_is_drawn_as_the_truth():
 def test_the_command_writes_a_picture(tmp_path, monkeypatch):
     StreamVGGT(**{**TINY, "heads": ("camera", "depth", "points")}).save_pretrained(tmp_path / "weights")
     words = ["--weights", str(tmp_path / "weights"), "--frames", "2", "--image", "28", "42"]
-    monkeypatch.setattr("sys.argv", ["picture", "--out", str(tmp_path / "out.jpg"), *words])
-    picture.main()
-    assert Image.open(tmp_path / "out.jpg").size[0] == picture.SHOWN * picture.CELL[1]
+    monkeypatch.setattr("sys.argv", ["result_figure", "--out", str(tmp_path / "out.jpg"), *words])
+    result_figure.main()
+    assert Image.open(tmp_path / "out.jpg").size[0] == result_figure.SHOWN * result_figure.CELL[1]

@@ -6,9 +6,8 @@ import torch
 from networks import tiny
 from PIL import Image
 
-from streamvggt import StreamSession, Window
-from streamvggt.evaluation import long_streams
-from streamvggt.evaluation.long_streams import (
+from experiments import long_streams
+from experiments.long_streams import (
     LAP,
     SPACING,
     Said,
@@ -22,7 +21,8 @@ from streamvggt.evaluation.long_streams import (
     stream,
     truth_of,
 )
-from streamvggt.evaluation.stream_picture import draw_streams
+from experiments.stream_figure import draw_streams
+from streamvggt import StreamSession, Window
 from streamvggt.geometry.camera import Cameras, encoding_from_cameras, invert_pose
 from streamvggt.geometry.pointmap import unproject
 from streamvggt.stream.policies.self_selective import SelfSelective

@@ -1,6 +1,6 @@
 """The paper's claims at small scale: what causality, distillation and the camera's memory cost and bring.
 
-    python -m streamvggt.evaluation.claims --out results/claims.md
+    python -m experiments.paper_claims --out results/claims.md
 
 StreamVGGT (arXiv 2507.11539) claims that a causal student distilled from the bidirectional teacher nearly keeps its
 quality, that without distillation it does not, and that streaming equals the full causal pass. Each row of the table

@@ -1,0 +1,110 @@
+"""The points that the reconstruction protocol compares: estimated and true ones of the same views.
+
+S frames · H×W pixels · N, M points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import trimesh
+from torch import Tensor
+
+from streamvggt.data.view import View
+from streamvggt.evaluation.recon_metrics import nearest, normalise_point_maps
+from streamvggt.evaluation.recon_views import compared_part
+from streamvggt.evaluation.work import save_arrays
+from streamvggt.files import atomic_write
+from streamvggt.geometry.alignment import align_points
+from streamvggt.geometry.camera import cameras_from_encoding
+from streamvggt.geometry.pointmap import unproject
+
+MAX_PLOT_POINTS = 20_000
+"""Points kept for pictures, of each cloud."""
+
+
+@dataclass(frozen=True)
+class Clouds:
+    """What is compared: (N, 3) and (M, 3) points with colours, uint8."""
+
+    estimated: np.ndarray
+    true: np.ndarray
+    estimated_colours: np.ndarray
+    true_colours: np.ndarray
+
+
+def evaluation_clouds(
+    views: Sequence[View], prediction: dict[str, np.ndarray], use_proj: bool, conf_thresh: float
+) -> Clouds:
+    """The points in the middle of all views whose true depth is known, the estimated ones brought to the true scale.
+
+    Points of the point head are normalised as `normalise_point_maps` says; those of depth and cameras by the similarity
+    that fits them best, pixel by pixel.
+
+    Args:
+        prediction: `points` and `points_conf`, or `depth`, `depth_conf` and `pose_enc`.
+
+    Raises:
+        ValueError: nothing is left to compare.
+    """
+    true = torch.stack([view.points() for view in views])
+    valid = torch.stack([view.valid for view in views])
+    if use_proj:
+        depth = torch.from_numpy(prediction["depth"][..., 0])
+        estimated = unproject(
+            depth, cameras_from_encoding(torch.from_numpy(prediction["pose_enc"]), tuple(depth.shape[-2:]))
+        )
+        confidence = torch.from_numpy(prediction["depth_conf"])
+    else:
+        estimated, confidence = torch.from_numpy(prediction["points"]), torch.from_numpy(prediction["points_conf"])
+    # (The published program tests each number alone and so moves all points after one that is not finite.)
+    valid &= estimated.isfinite().all(-1)
+    if not use_proj:
+        maps = normalise_point_maps(true, estimated, valid, views[0].cam_from_world)
+        true, estimated = maps.true, maps.estimated
+    rows, columns = compared_part(tuple(valid.shape[:0:-1]))
+    valid, confidence, true, estimated = (x[:, rows, columns] for x in (valid, confidence, true, estimated))
+    colours = torch.from_numpy(prediction["images"])[:, rows, columns]
+    sure = valid & (confidence >= conf_thresh)
+    if not sure.any():
+        raise ValueError("no pixel in the middle of the views has a true depth and enough confidence")
+    if use_proj:
+        estimated = align_points(estimated[sure].double(), true[sure].double()).apply(estimated.double())
+    return Clouds(*(_array(x) for x in (estimated[sure], true[valid], colours[sure], colours[valid])))
+
+
+def save_clouds(clouds: Clouds, moved: np.ndarray, path_of: Callable[[str], Path]) -> None:
+    """Write the clouds as PLY, and some of the points with their distances for pictures.
+
+    Args:
+        moved: the estimated points after registration. (N, 3)
+        path_of: the path of a file, by the end of its name.
+    """
+    for name, points, colours in (
+        ("-gt.ply", clouds.true, clouds.true_colours),
+        ("-mask.ply", clouds.estimated, clouds.estimated_colours),
+        ("-mask_align.ply", moved, clouds.estimated_colours),
+    ):
+        with atomic_write(path_of(name)) as path:
+            trimesh.PointCloud(points, colours).export(path)
+    random = np.random.default_rng(0)
+    shown, true_shown = (random.permutation(len(points))[:MAX_PLOT_POINTS] for points in (moved, clouds.true))
+    distance, _ = nearest(moved[shown], clouds.true, moved[shown], clouds.true)
+    true_distance, _ = nearest(clouds.true[true_shown], moved, clouds.true[true_shown], moved)
+    save_arrays(
+        path_of("-errors.npz"),
+        points=moved[shown].astype(np.float32),
+        colours=clouds.estimated_colours[shown],
+        distance=distance.astype(np.float32),
+        true_points=clouds.true[true_shown].astype(np.float32),
+        true_colours=clouds.true_colours[true_shown],
+        true_distance=true_distance.astype(np.float32),
+    )
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.numpy() if values.dtype == torch.uint8 else values.double().numpy()
