@@ -205,7 +205,7 @@ def predict(
         views = read_views(task, scene, tuple(settings["view_size"]))
         images = torch.stack([view.image for view in views])
         said = network.predict_sequence(images.repeat(arguments.revisit, 1, 1, 1)).frames(slice(-len(views), None))
-        arrays = {name: value[0] for name, value in said.numpy().items()}
+        arrays = {name: value[0] for name, value in said.standardized().numpy().items()}
         save_arrays(
             task.path(scene, ".npz"),
             images=np.stack([image_array(image) for image in images]),

@@ -254,7 +254,8 @@ def config_from_shapes(
     """The network's arguments as far as its tensors tell; the rest as in the released networks.
 
     Shapes tell every size except the numbers of heads of encoder, camera trunk and tracker, the camera's and tracker's
-    iterations, the tracker's window radius and which layers the dense heads read. Where the file is not of the
+    iterations, the tracker's window radius and which layers the dense heads read. A scale token says that the network
+    is LingBot-Map; the number of its scale frames is then 8. Where the file is not of the
     released size, a warning says what was assumed.
 
     Args:
@@ -292,6 +293,8 @@ def config_from_shapes(
         "mlp_ratio": shapes["aggregator.global_blocks.0.mlp.fc1.weight"][0] / embed_dim,
         "encoder_depth": count("aggregator.patch_embed.blocks."),
     }
+    if "aggregator.scale_token" in shapes:  # LingBot-Map: its options come together
+        found |= {"scale_frames": 8, "global_rotation": "time", "pose": "world_from_camera"}
     found["xfeat"] = "aggregator.patch_embed.patch_embed.describe.weight" in shapes
     assumed: dict[str, Any] = {"encoder_num_heads": max(embed_dim // 64, 1)}
     if count("camera_head.trunk."):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
@@ -23,7 +23,8 @@ from streamvggt.layers.storage import StorageName
 from streamvggt.model.memory import CameraMemory, Policy
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import fingerprint
-from streamvggt.prediction import Prediction
+from streamvggt.prediction import Prediction, concatenate
+from streamvggt.stream.policies.trajectory import num_joint, published_policy
 from streamvggt.stream.policies.window import KeepAll
 from streamvggt.stream.session import (
     TIMES_KEPT,
@@ -100,27 +101,56 @@ class OpenWindow:
         self.start = start
         self.sights: deque[Sight] = deque(maxlen=overlap)
         self._num_points = num_points
+        self._num_joint = min(num_joint(session.model), overlap)
+        self._waiting: list[Tensor] = []  # images of the joint first step, while it misses some
 
     def push(self, image: Tensor, patches: Tensor | None) -> tuple[Prediction, Sight]:
         """What this window says of the next frame, in its own world; the sight is not among `sights` yet."""
         prediction = self.session.push(image, patches=patches)
         return prediction, Sight.of(prediction, self._num_points)
 
+    def start(self, images: Sequence[Tensor]) -> list[tuple[Prediction, Sight]]:
+        """As `push`, of the first frames together; see `StreamSession.start`."""
+        prediction = self.session.start(images)
+        frames = [prediction.frame(number) for number in range(len(images))]
+        return [(frame, Sight.of(frame, self._num_points)) for frame in frames]
+
+    def warm_up(self, image: Tensor, patches: Tensor | None) -> list[Sight]:
+        """Take a frame that the window before answers; return the sights that are new, of this or earlier frames."""
+        if self.session.num_frames >= self._num_joint:
+            return [self.push(image, patches)[1]]
+        self._waiting = [*self._waiting, image.detach().clone()]
+        if len(self._waiting) < self._num_joint:
+            return []
+        images, self._waiting = self._waiting, []
+        return [sight for _, sight in self.start(images)]
+
+    def replay(self, images: Sequence[Tensor]) -> None:
+        """Take frames that were answered before."""
+        for image in images:
+            self.sights.extend(self.warm_up(image, None))
+        if self._waiting:
+            images, self._waiting = self._waiting, []
+            self.sights.extend(sight for _, sight in self.start(images))
+
     @property
     def num_bytes(self) -> int:
-        return self.session.num_bytes + sum(sight.num_bytes for sight in self.sights)
+        waiting = sum(image.nbytes for image in self._waiting)
+        return self.session.num_bytes + sum(sight.num_bytes for sight in self.sights) + waiting
 
     def state(self) -> dict[str, Any]:
         return {
             "memory": self.session.memory.state(),
             "start": self.start,
             "sights": [sight.state() for sight in self.sights],
+            "waiting": list(self._waiting),
         }
 
     def restore(self, state: dict[str, Any], device: torch.device) -> None:
         self.session.memory.restore(state["memory"], device)
         self.start = state["start"]
         self.sights.extend(Sight(*parts) for parts in state["sights"])
+        self._waiting = list(state["waiting"])
 
 
 class WindowedSession:
@@ -173,7 +203,7 @@ class WindowedSession:
         """
         self.model = model
         self.size = size or WindowSize()
-        self.policy = policy or KeepAll()
+        self.policy = policy or published_policy(model)
         self.heads = tuple(head for head in model.heads if head != "track") if heads is None else heads
         if "camera" not in self.heads:
             raise ValueError(f"windows are joined by their cameras: add camera to the heads ({', '.join(self.heads)})")
@@ -238,6 +268,32 @@ class WindowedSession:
             self.times.append(timer)
         return prediction
 
+    @one_at_a_time
+    def start(self, frames: Sequence[Frame | Tensor]) -> Prediction:
+        """Compute the first frames of a stream in one call; see `StreamSession.start`.
+
+        Args:
+            frames: As of `push`, no more than an overlap.
+
+        Raises:
+            ValueError: If the stream has begun, or they are none, too many or of different sizes.
+        """
+        if self.num_frames or not 0 < len(frames) <= self.size.overlap:
+            raise ValueError(
+                f"start: expected the first 1 to {self.size.overlap} frames of a stream, got {len(frames)} after "
+                f"{self.num_frames}."
+            )
+        images = [image_of(frame) for frame in frames]
+        with self._all_or_nothing():
+            timer = Timer(self._device)
+            answers = []
+            for image, answered in zip(images, self._window.start(images), strict=True):
+                answers.append(self._push(image, answered))
+                self.num_frames += 1
+            timer.stop()
+            self.times.append(timer)
+        return concatenate(answers)
+
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
         """If the block raises, all is as it was before: the windows' memories, and what is noted here and there."""
@@ -257,10 +313,11 @@ class WindowedSession:
                     vars(thing).update(values)
                 raise
 
-    def _push(self, image: Tensor) -> Prediction:
+    def _push(self, image: Tensor, answered: tuple[Prediction, Sight] | None = None) -> Prediction:
+        """Answer the next frame; `answered`: by the window already."""
         is_key = self.loops is not None and self.num_frames % self.loops.every == 0
         patches = self._encode(image) if self._newcomer or is_key else None
-        prediction, sight = self._window.push(image, patches)
+        prediction, sight = answered or self._window.push(image, patches)
         world = self._world
         sickness = self.health.of_frame(sight, self._window.sights)
         if sickness and self._images and (self.num_frames >= self._calm_until or not sight.is_finite):
@@ -284,11 +341,11 @@ class WindowedSession:
         """Give the frame to the newcomer, too; where that completes the overlap, let it take over."""
         newcomer = self._newcomer
         assert newcomer is not None
-        _, sight = newcomer.push(image, patches)
-        if not sight.is_finite:
+        sights = newcomer.warm_up(image, patches)
+        if not all(sight.is_finite for sight in sights):
             self._misfit("not finite")
             return
-        newcomer.sights.append(sight)
+        newcomer.sights.extend(sights)
         if len(newcomer.sights) < self.size.overlap:
             return
         joint = join(newcomer.sights, self._window.sights)
@@ -314,9 +371,7 @@ class WindowedSession:
             What is to be answered, and in which world.
         """
         fresh = self._new_window(self.num_frames - len(self._images))
-        for earlier in self._images:
-            _, replayed = fresh.push(earlier, None)
-            fresh.sights.append(replayed)
+        fresh.replay(list(self._images))
         second, second_sight = fresh.push(image, None)
         self._calm_until = self.num_frames + self.size.overlap
         replay_is_finite = all(replayed.is_finite for replayed in fresh.sights)
