@@ -109,7 +109,7 @@ class OpenWindow:
         prediction = self.session.push(image, patches=patches)
         return prediction, Sight.of(prediction, self._num_points)
 
-    def start(self, images: Sequence[Tensor]) -> list[tuple[Prediction, Sight]]:
+    def push_first(self, images: Sequence[Tensor]) -> list[tuple[Prediction, Sight]]:
         """As `push`, of the first frames together; see `StreamSession.start`."""
         prediction = self.session.start(images)
         frames = [prediction.frame(number) for number in range(len(images))]
@@ -123,7 +123,7 @@ class OpenWindow:
         if len(self._waiting) < self._num_joint:
             return []
         images, self._waiting = self._waiting, []
-        return [sight for _, sight in self.start(images)]
+        return [sight for _, sight in self.push_first(images)]
 
     def replay(self, images: Sequence[Tensor]) -> None:
         """Take frames that were answered before."""
@@ -131,7 +131,7 @@ class OpenWindow:
             self.sights.extend(self.warm_up(image, None))
         if self._waiting:
             images, self._waiting = self._waiting, []
-            self.sights.extend(sight for _, sight in self.start(images))
+            self.sights.extend(sight for _, sight in self.push_first(images))
 
     @property
     def num_bytes(self) -> int:
@@ -287,7 +287,7 @@ class WindowedSession:
         with self._all_or_nothing():
             timer = Timer(self._device)
             answers = []
-            for image, answered in zip(images, self._window.start(images), strict=True):
+            for image, answered in zip(images, self._window.push_first(images), strict=True):
                 answers.append(self._push(image, answered))
                 self.num_frames += 1
             timer.stop()
