@@ -130,7 +130,7 @@ def run(network, setting: Setting, truth: Truth, place: Path, name: str) -> tupl
         begun = time.thread_time()
         said = session.push(image.to(next(network.parameters()).dtype) / 255)
         times.append((time.thread_time() - begun) * 1000)
-        poses.append(said.pose_enc[0, 0].float())
+        poses.append(said.cam_from_world_enc[0, 0].float())
         if number % EVERY == 0:
             depth.append(said.depth[0, 0, ..., 0].float())
         sizes.append(session.num_bytes)

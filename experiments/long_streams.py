@@ -175,7 +175,7 @@ def stream(model: VGGT, images: Tensor, policy: Policy, name: str = "") -> list[
         # The dense heads take a third of a step, and change nothing that is remembered.
         session.heads = all_heads if number in frames else ("camera", *policy.looks_at)
         said = session.push(images[:, number].float() / 255)
-        poses.append(said.pose_enc[:, 0])
+        poses.append(said.cam_from_world_enc[:, 0])
         if number in frames:
             depth.append(said.depth[:, 0, ..., 0].half())
             points.append(said.points[:, 0, ::SPACING, ::SPACING])

@@ -42,6 +42,7 @@ GOLDEN_SIZE = {
 }
 
 EMBEDDINGS = {
+    "scale_token",
     "camera_token",
     "register_token",
     "cls_token",

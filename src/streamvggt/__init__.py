@@ -10,6 +10,7 @@ from streamvggt.stream.policies.key_diversity import KeyDiversity
 from streamvggt.stream.policies.key_frames import KeyFrames, MotionKeyFrames
 from streamvggt.stream.policies.probe_saliency import ProbeSaliency
 from streamvggt.stream.policies.self_selective import SelfSelective
+from streamvggt.stream.policies.trajectory import Trajectory
 from streamvggt.stream.policies.window import KeepAll, Window
 from streamvggt.stream.pool import PoolFull, SessionPool
 from streamvggt.stream.session import StreamSession
@@ -33,6 +34,7 @@ __all__ = [
     "StreamVGGT",
     "SubmapOptions",
     "SubmapSession",
+    "Trajectory",
     "Window",
     "load_frames",
     "load_model",

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from streamvggt.geometry.camera import Cameras, cameras_from_encoding
+from streamvggt.geometry.camera import Cameras, cameras_from_encoding, inverted_encoding
 from streamvggt.geometry.rotation import quaternion_from_matrix
 from streamvggt.geometry.similarity import Similarity
+
+PoseDirection = Literal["camera_from_world", "world_from_camera"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class Prediction:
     The world is the first frame's camera (the network has learnt this; nothing enforces it), its unit is the scene's.
 
     image_size: H, W of the images, in pixels.
-    pose_enc: camera-from-world translation (3), quaternion x, y, z, w (4), field of view over height and width
-        (2, radians). (B, S, 9)
+    pose_enc: translation (3), quaternion x, y, z, w (4), field of view over height and width (2, radians), as the
+        network outputs them: of the pose that `pose` names. (B, S, 9)
     depth: distance along the optical axis. (B, S, H, W, 1)
     depth_conf: confidence ≥ 1, no unit. (B, S, H, W)
     points: world coordinates of every pixel. (B, S, H, W, 3)
@@ -36,6 +38,8 @@ class Prediction:
     track_conf: confidence of the track in [0, 1]. (B, S, K)
     dense_frames: numbers of the frames that depth and points are of, where they were predicted for some only, in
         training; None: all.
+    pose: Direction of the poses in `pose_enc` and `pose_enc_stages`; `cam_from_world_enc` and `cameras()` are
+        camera-from-world whatever it is.
     pose_enc_stages, tracks_stages: all refinement steps, the last equal to `pose_enc`, `tracks`; what training
         supervises.
     """
@@ -52,12 +56,27 @@ class Prediction:
     pose_enc_stages: tuple[Tensor, ...] = ()
     tracks_stages: tuple[Tensor, ...] = ()
     dense_frames: tuple[int, ...] | None = None
+    pose: PoseDirection = "camera_from_world"
+
+    @property
+    def cam_from_world_enc(self) -> Tensor | None:
+        """`pose_enc` of the camera-from-world poses. (B, S, 9)"""
+        if self.pose_enc is None or self.pose == "camera_from_world":
+            return self.pose_enc
+        return inverted_encoding(self.pose_enc)
+
+    def standardized(self) -> Prediction:
+        """The same prediction with camera-from-world encodings."""
+        if self.pose == "camera_from_world":
+            return self
+        stages = tuple(inverted_encoding(stage) for stage in self.pose_enc_stages)
+        return replace(self, pose_enc=self.cam_from_world_enc, pose_enc_stages=stages, pose="camera_from_world")
 
     def cameras(self) -> Cameras:
         """The frames' cameras: poses (B, S, 3, 4) and intrinsics in pixels of the processed image (B, S, 3, 3)."""
         if self.pose_enc is None:
             raise ValueError("this prediction has no cameras: ask the model for heads that include 'camera'")
-        return cameras_from_encoding(self.pose_enc, self.image_size)
+        return cameras_from_encoding(self.cam_from_world_enc, self.image_size)
 
     @property
     def num_frames(self) -> int:
@@ -81,7 +100,7 @@ class Prediction:
         return self.map(lambda tensor: tensor.to(*args, **kwargs))
 
     def moved(self, world: Similarity) -> Prediction:
-        """The same in another world: cameras, depth and points of it.
+        """The same in another world: cameras, depth and points of it, with camera-from-world encodings.
 
         Args:
             world: from this prediction's world to the other one, without leading dimensions.
@@ -93,6 +112,8 @@ class Prediction:
             quaternion = quaternion_from_matrix(poses[..., :3])
             return torch.cat([poses[..., 3], quaternion, pose_enc[..., 7:].double()], -1).to(pose_enc.dtype)
 
+        if self.pose != "camera_from_world":
+            return self.standardized().moved(world)
         changed: dict[str, Any] = {}
         if self.pose_enc is not None:
             changed["pose_enc"] = moved_encoding(self.pose_enc)
@@ -114,7 +135,7 @@ class Prediction:
         changed = {name: function(value) for name, value in self._tensors().items()}
         for name in ("pose_enc_stages", "tracks_stages"):
             changed[name] = tuple(function(stage) for stage in getattr(self, name))
-        return Prediction(self.image_size, **changed, dense_frames=self.dense_frames)
+        return Prediction(self.image_size, **changed, dense_frames=self.dense_frames, pose=self.pose)
 
     def _tensors(self) -> dict[str, Tensor]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -123,9 +144,11 @@ class Prediction:
 
 def concatenate(predictions: list[Prediction]) -> Prediction:
     """One prediction of the frames of several, in their order."""
+    if len({prediction.pose for prediction in predictions}) > 1:
+        predictions = [prediction.standardized() for prediction in predictions]
     first = predictions[0]
     joined = {name: torch.cat([getattr(p, name) for p in predictions], 1) for name in first._tensors()}
     for name in ("pose_enc_stages", "tracks_stages"):
         stages = zip(*(getattr(p, name) for p in predictions), strict=True)
         joined[name] = tuple(torch.cat(stage, 1) for stage in stages)
-    return Prediction(first.image_size, **joined)
+    return Prediction(first.image_size, **joined, pose=first.pose)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from streamvggt.layers.kv_cache import KVCache
+from streamvggt.layers import kv_cache
+from streamvggt.layers.kv_cache import UNBOUNDED, KVCache
 
 B, N, P, D = 2, 3, 4, 5
 
@@ -190,3 +191,48 @@ def test_state_and_back_with_remnants():
         each.drop([1, 2])
     assert told(other) == told(cache)
     assert {0, 1, 10, 11, 20, 21} & set(told(cache)) == {10, 11, 20, 21}
+
+
+@pytest.mark.parametrize("bound", [UNBOUNDED, 5])
+def test_room_for_many_remnants_doubles(bound, monkeypatch, tmp_path):
+    monkeypatch.setattr(kv_cache, "MOST_REMNANTS_AT_ONCE", 2)
+    cache = KVCache(capacity=3, remnants=bound, remnant_tokens=2)
+    expected = []
+    for frame in range(12):
+        cache.append(frame, numbered(frame), -numbered(frame))
+        if frame >= 2:
+            cache.begin()
+            cache.drop([frame - 2])
+            cache.retract()
+            cache.drop([frame - 2])
+            expected.append(frame - 2)
+        of_remnants = {10 * old + token for old in expected[-bound if bound < 100 else 0 :] for token in (0, 1)}
+        slots = {10 * new + token for new in (frame - 1, frame) if new >= 0 for token in range(P)}
+        assert set(told(cache)) == of_remnants | slots
+        assert len(cache) == len(of_remnants) + len(slots)
+    other = KVCache(capacity=3, remnants=bound, remnant_tokens=2)
+    other.restore(cache.state(), torch.device("cpu"))
+    assert told(other) == told(cache)
+    assert not cache.is_steady or bound == 5
+
+
+def test_some_frames_leave_nothing():
+    cache = KVCache(remnants=UNBOUNDED, remnant_tokens=1, leaves_remnant=lambda frame: frame % 2 == 0)
+    for frame in range(4):
+        cache.append(frame, numbered(frame), -numbered(frame))
+    cache.drop([0, 1, 2])
+    assert sorted(told(cache)) == [0, 20, 30, 31, 32, 33]
+
+
+def test_cleared_it_can_be_retracted():
+    cache = with_remnants(6)
+    before = told(cache)
+    cache.begin()
+    cache.clear()
+    assert told(cache) == [] and len(cache) == 0
+    for frame in range(20, 26):
+        cache.append(frame, numbered(frame), -numbered(frame))
+        cache.drop([frame - 1])
+    cache.retract()
+    cache.end()
+    assert told(cache) == before

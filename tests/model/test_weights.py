@@ -177,14 +177,30 @@ def test_a_subset_of_heads_reads_no_others(model, tmp_path):
         assert_same(some(frames), model(frames, heads=("camera", "depth")), tolerance=1e-5)
 
 
-def test_a_file_without_track_head_serves_the_heads_it_has(model, tmp_path):
+@pytest.mark.filterwarnings("ignore:.*shapes do not tell")
+def test_a_file_without_track_head_loads_with_the_heads_it_has(model, tmp_path, caplog):
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("track_head")}
-    save_file(state, tmp_path / "no_tracks.safetensors")
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match=r"has no track head: load it with heads=\('cam"):
-        load_model(tmp_path / "no_tracks.safetensors", **NOT_IN_SHAPES)
-    with pytest.warns(UserWarning):
-        some = load_model(tmp_path / "no_tracks.safetensors", heads=("camera", "depth", "points"), **NOT_IN_SHAPES)
+    path = tmp_path / "no_tracks.safetensors"
+    save_file(state, path)
+    some = load_model(path, **NOT_IN_SHAPES)
     assert some.heads == ("camera", "depth", "points")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Loading {path} with heads camera, depth, points. No track in it."
+    ]
+    caplog.clear()
+    assert load_model(path, heads=("camera", "depth"), **NOT_IN_SHAPES).heads == ("camera", "depth")
+    assert not caplog.records
+    with pytest.raises(ValueError, match=r"has no track head: load it with heads=\('camera',\)"):
+        load_model(path, heads=("camera", "track"), **NOT_IN_SHAPES)
+
+
+@pytest.mark.filterwarnings("ignore:.*shapes do not tell")
+def test_a_head_with_some_of_its_tensors_is_no_absent_head(model, tmp_path):
+    keep = "track_head.tracker.fmap_norm.weight"
+    names = [name for name in model.state_dict() if not name.startswith("track_head") or name == keep]
+    torch.save({name: model.state_dict()[name] for name in names}, tmp_path / "model.pt")
+    with pytest.raises((ValueError, KeyError), match=r"track_head"):
+        load_model(tmp_path / "model.pt", **NOT_IN_SHAPES)
 
 
 def test_missing_extra_and_wrong_tensors_are_listed(model, tmp_path):
@@ -280,7 +296,9 @@ def test_what_is_not_there_is_said(tmp_path):
     [
         ("facebook/VGGT-1B", "model.safetensors", VGGT),
         ("facebook/VGGT-1B-Commercial", "vggt_1B_commercial.pt", VGGT),
+        ("facebook/VGGT_tracker_fixed", "model_tracker_fixed_e20.pt", VGGT),
         ("lch01/StreamVGGT", "checkpoints.pth", StreamVGGT),
+        ("yslan/STream3R", "model.safetensors", StreamVGGT),
         ("somebody/their-model", "model.safetensors", StreamVGGT),
         ("me/streamvggt-v1.1", "model.safetensors", StreamVGGT),
         ("so.me/streamvggt_2.0.final", "model.safetensors", StreamVGGT),
@@ -298,7 +316,7 @@ def test_hub_names(monkeypatch, model, tmp_path, name, file, network):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
     if file.endswith("safetensors"):
         model.save_pretrained(tmp_path)
-        if name == "facebook/VGGT-1B":  # the published repository's config is not ours
+        if name in ("facebook/VGGT-1B", "yslan/STream3R"):  # the published repositories' config is not ours
             save_file(load_file(tmp_path / file), tmp_path / file)
             (tmp_path / "config.json").write_text(
                 json.dumps({"img_size": 518, "patch_size": 14, "embed_dim": 1024}), encoding="utf-8"

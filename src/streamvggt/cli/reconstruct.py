@@ -41,11 +41,14 @@ from streamvggt.export import (
 from streamvggt.files import unfinished
 from streamvggt.flags import real, some_path, whole, word
 from streamvggt.folder_lock import FolderLock
+from streamvggt.model.checkpoints import BY_ID, find_known
 from streamvggt.model.device import DTYPES, choose_device, choose_dtype
 from streamvggt.model.memory import StorageName
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import fingerprint, load_model
+from streamvggt.stream.feed import predicted
 from streamvggt.stream.frames import FrameSource, load_frames
+from streamvggt.stream.policies.trajectory import published_policy
 from streamvggt.stream.policies.window import KeepAll
 from streamvggt.stream.policy import DEFAULT_MEMORY, MEMORIES, parse_policy
 from streamvggt.stream.session import StreamSession
@@ -59,6 +62,9 @@ from streamvggt.words import counted
 STATE_NAME = "stream_state.pt"
 DEFAULTS = {"memory": DEFAULT_MEMORY, "storage": "plain", "dtype": "auto"}
 LOW_MEMORY = {"memory": "window:1,8", "storage": "int8", "dtype": "half"}
+TRAINED_LENGTH = 320
+"""Frames of the longest streams that LingBot-Map was trained with."""
+TRAINED_WINDOWS = "320,16"
 Session = StreamSession | SubmapSession
 SAVE_EVERY = 30.0  # seconds, at least, between two saves of the stream's state
 SAVING_SHARE = 0.05  # of the time may go into them
@@ -73,12 +79,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights",
         type=word,
         default="tiny",
-        help="file, folder, Hugging Face id, or tiny, the small network that comes with the project (default)",
+        help=f"file, folder, Hugging Face id ({', '.join(BY_ID)}; docs/checkpoints.md), or tiny, the small network "
+        "that comes with the project (default)",
     )
     network.add_argument("--heads", default="camera,depth", help="of camera,depth,points (default: camera,depth)")
     network.add_argument(
         "--memory",
-        help=f"which frames stay: {MEMORIES}; see docs/streaming.md (default: {DEFAULT_MEMORY}; with --windows: all)",
+        help=f"which frames stay: {MEMORIES}; see docs/streaming.md (default: {DEFAULT_MEMORY}; with --windows: all; "
+        "LingBot-Map: its own)",
     )
     network.add_argument(
         "--storage", choices=get_args(StorageName), help="of the memory: int8 takes half (default: plain)"
@@ -98,7 +106,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--windows",
         metavar=USAGE,
-        help="stitch overlapping windows of that many frames, each with a --memory of its own (default: one stream)",
+        help="stitch overlapping windows of that many frames, each with a --memory of its own (default: one stream; "
+        f"LingBot-Map: {TRAINED_WINDOWS} for more than {TRAINED_LENGTH} frames)",
     )
     network.add_argument(
         "--loops",
@@ -135,6 +144,8 @@ def reconstruct(arguments: argparse.Namespace, argv: list[str], lock: FolderLock
     if "camera" not in heads or not set(heads) <= {"camera", "depth", "points"}:
         raise ValueError(f"--heads {arguments.heads}: camera and any of depth, points were expected")
     check_exports(arguments, "depth" in heads, "points" in heads)
+    check_camera_memory(arguments)
+    is_default = arguments.memory is None and not arguments.low_memory
     fill_in(arguments)
     policy = parse_policy(arguments.memory)
     windows, loops = parse_submaps(arguments.windows, arguments.loops)
@@ -171,6 +182,11 @@ def reconstruct(arguments: argparse.Namespace, argv: list[str], lock: FolderLock
             f"{arguments.input} is live and cannot be seen again: choose another --out for what comes now; "
             f"`streamvggt export {arguments.out}` makes files of the frames that are there"
         )
+    if is_default and model.scale_frames:
+        use_published_memory(arguments, model, frames)
+        policy, (windows, loops) = parse_policy(arguments.memory), parse_submaps(arguments.windows, arguments.loops)
+        if windows is None:
+            check_step(arguments.step, policy, arguments.camera_memory, device)
     session = (
         StreamSession(
             model, policy=policy, camera=arguments.camera_memory, storage=arguments.storage, step=arguments.step
@@ -248,6 +264,29 @@ def fill_in(arguments: argparse.Namespace) -> None:
             setattr(arguments, name, value)
 
 
+def check_camera_memory(arguments: argparse.Namespace) -> None:
+    """Refuse, before the network is loaded, a camera memory that the published stream does not have."""
+    known = find_known(arguments.weights)
+    if known is not None and known.exact_camera and arguments.camera_memory != "exact":
+        raise ValueError(
+            f"--camera-memory {arguments.camera_memory}: expected exact for {known.id}, whose camera head has one "
+            "cache per iteration. Leave the flag out."
+        )
+
+
+def use_published_memory(arguments: argparse.Namespace, model: VGGT, frames: FrameSource) -> None:
+    """Give LingBot-Map its own memory, and submaps where a stream is longer than those it was trained with."""
+    policy = published_policy(model)
+    arguments.memory = f"trajectory:{policy.anchor},{policy.recent}"
+    is_long = frames.num_frames is None or frames.num_frames > TRAINED_LENGTH
+    if arguments.windows is None and arguments.step == "eager" and is_long:
+        arguments.windows = TRAINED_WINDOWS
+        tqdm.write(
+            f"Using --windows {TRAINED_WINDOWS}: this network was trained with up to {TRAINED_LENGTH} frames. "
+            f"To keep one stream, give --memory {arguments.memory}."
+        )
+
+
 def check_input(arguments: argparse.Namespace) -> None:
     """Refuse, before the network is loaded, an input that is not there or has no frames to take or to export.
 
@@ -300,8 +339,7 @@ def stream(frames: FrameSource, session: Session, lock: FolderLock, record: RunR
         tqdm(total=total, initial=writer.num_frames, desc="stream", unit="frame", dynamic_ncols=True) as bar,
     ):
         try:
-            for frame in frames:
-                prediction = session.push(frame)
+            for frame, prediction in predicted(frames, session):
                 lock.check()
                 writer.add(frame, prediction)
                 bar.set_postfix_str(f"memory {session.num_bytes / 1e6:,.0f} MB", refresh=False)

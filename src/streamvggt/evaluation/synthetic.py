@@ -117,11 +117,11 @@ def network(model: VGGT, policy: Policy | None = None, camera_memory: CameraMemo
             session = StreamSession(model, policy=policy, heads=heads, camera=camera_memory)
             said = [session.push(image).to("cpu") for image in images[0]]
             depth = torch.cat([p.depth for p in said], 1)
-            pose_enc = torch.cat([p.pose_enc for p in said], 1)
+            pose_enc = torch.cat([p.cam_from_world_enc for p in said], 1)
             points = torch.cat([p.points for p in said], 1) if "points" in heads else None
         else:
             whole = model(images, heads=heads).to("cpu")
-            depth, pose_enc, points = whole.depth, whole.pose_enc, whole.points
+            depth, pose_enc, points = whole.depth, whole.cam_from_world_enc, whole.points
         cameras = cameras_from_encoding(pose_enc[0], tuple(images.shape[-2:]))
         depth = depth[0, ..., 0]
         if points is None:

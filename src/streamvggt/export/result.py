@@ -120,7 +120,7 @@ class ResultFrame(FrameCamera):
         if leading != (1, 1):
             raise ValueError(f"a result is written frame by frame, B = S = 1; this prediction has B, S = {leading}")
         # From float64, so that the stored rotation is orthonormal to the last digit.
-        cameras = cameras_from_encoding(prediction.pose_enc[0, 0].cpu().double(), prediction.image_size)
+        cameras = cameras_from_encoding(prediction.cam_from_world_enc[0, 0].cpu().double(), prediction.image_size)
         arrays = {name: value[0, 0] for name, value in prediction.numpy().items()}
         # Single pixels may be anything, an infinite depth far away in half precision for one: exports leave them out.
         broken = [name for name, value in arrays.items() if np.isnan(value).all()]

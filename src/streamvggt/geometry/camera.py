@@ -83,6 +83,21 @@ def cameras_from_encoding(pose_enc: Tensor, image_size: tuple[int, int]) -> Came
     return Cameras(cam_from_world, intrinsics.unflatten(-1, (3, 3)))
 
 
+def inverted_encoding(pose_enc: Tensor) -> Tensor:
+    """The encoding of the inverse poses: world-from-camera of camera-from-world, and back.
+
+    Args:
+        pose_enc: translation, quaternion x, y, z, w of any length, fields of view. (..., 9)
+
+    Returns:
+        Same, the quaternion of the same length. (..., 9)
+    """
+    translation, quaternion, fov = pose_enc.split([3, 4, 2], -1)
+    conjugate = torch.cat([-quaternion[..., :3], quaternion[..., 3:]], -1)
+    inverse = -(matrix_from_quaternion(conjugate) @ translation[..., None])[..., 0]
+    return torch.cat([inverse, conjugate, fov], -1)
+
+
 def encoding_from_cameras(cameras: Cameras, image_size: tuple[int, int]) -> Tensor:
     """The network's nine numbers of cameras; the inverse of `cameras_from_encoding`.
 

@@ -100,14 +100,16 @@ class SeePast:
         f3      ■  ·  ■  ■       call 4
     """
 
-    def __init__(self, num_frames: int, visible: Sequence[Sequence[int | Remnant]] | None = None):
+    def __init__(self, num_frames: int, visible: Sequence[Sequence[int | Remnant]] | None = None, joint: int = 0):
         """
         Args:
             num_frames: S of the sequence.
             visible: for each frame the frames, or remnants of frames, it sees, its own among them; None: all up to
                 its own. A frame of fewer tokens than a remnant (the camera trunk's have one) is seen whole.
+            joint: number of first frames that all attend to each other, whatever `visible` is.
         """
         self.num_frames = num_frames
+        self.joint = joint
         self.visible = visible
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
@@ -116,8 +118,9 @@ class SeePast:
         tokens = q.shape[2] // self.num_frames
         seen = []
         for frame, q_frame in enumerate(q.split(tokens, 2)):
-            if self.visible is None:
-                k_seen, v_seen = k[:, :, : (frame + 1) * tokens], v[:, :, : (frame + 1) * tokens]
+            if self.visible is None or frame < self.joint:
+                end = max(frame + 1, self.joint) * tokens
+                k_seen, v_seen = k[:, :, :end], v[:, :, :end]
             else:
                 k_seen, v_seen = (torch.cat([part(x, what, tokens) for what in self.visible[frame]], 2) for x in (k, v))
             seen.append(kernel(q_frame, k_seen, v_seen))

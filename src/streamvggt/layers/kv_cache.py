@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
@@ -13,6 +14,9 @@ from streamvggt.layers.storage import StorageName, find_storage
 
 FIRST_SLOTS = 8  # where the number of frames is not known beforehand
 MOST_SLOTS_AT_ONCE = 64  # a larger known capacity is reached by doubling
+MOST_REMNANTS_AT_ONCE = 256  # as well
+UNBOUNDED = sys.maxsize
+"""Number of remnants of a cache that keeps all."""
 
 
 class KVCache:
@@ -40,6 +44,8 @@ class KVCache:
         drop([3])               3   2   1 │ 0  –  –  –
         drop([4])               3   2   4 │ …
 
+    The room for many remnants doubles when it is full, up to their number.
+
     A layer may also be pruned token by token (`keep_tokens`); from then on it only grows at the end.
 
     How keys and values are stored is a matter of its own (`storage`).
@@ -56,17 +62,24 @@ class KVCache:
         remnants: int = 0,
         remnant_tokens: int = 1,
         storage: StorageName = "plain",
+        num_special: int = 5,
+        leaves_remnant: Callable[[int], bool] | None = None,
     ):
         """
         Args:
             capacity: the most slots that will be needed, if known.
             remnants: slots dropped, the latest so many, of which the first `remnant_tokens` tokens stay.
+            num_special: Tokens of a frame before its patches, for policies that treat them differently.
+            leaves_remnant: False for the numbers of frames that leave nothing; None: all frames leave a remnant.
         """
         self.capacity = capacity
         self.storage = find_storage(storage)
         self.remnant_tokens = remnant_tokens
         self.num_dropped = 0  # slots that have left a remnant, overwritten ones too
-        self._front = remnants * remnant_tokens  # where the first slot begins
+        self.num_special = num_special
+        self._leaves_remnant = leaves_remnant or (lambda frame: True)
+        self._most_front = remnants * remnant_tokens  # tokens of remnants, at most
+        self._front = min(remnants, MOST_REMNANTS_AT_ONCE) * remnant_tokens  # where the first slot begins
         self.frames: list[int | None] = []  # the frame in each used slot, None: free to overwrite
         self.frame_tokens = 0  # P, from the first frame on
         self.pruned = False
@@ -103,14 +116,19 @@ class KVCache:
     def is_steady(self) -> bool:
         """Full but for one slot, and all remnants there: the next frame takes that slot, and no shape changes."""
         is_full = self.capacity is not None and len(self.frames) == self.capacity and len(self._free) == 1
-        return is_full and self._remnant_length == self._front
+        return is_full and self._remnant_length == self._most_front
 
     def drop(self, frames: Collection[int]) -> None:
         """Forget frames, but for their remnants; those that are not held are ignored. No other data moves."""
         for slot in sorted(self._slots(frames), key=self.frames.__getitem__):
-            if self._front:
+            if self._front and self._leaves_remnant(self.frames[slot]):
                 self._leave_remnant(slot)
             self._clear(slot)
+
+    def clear(self) -> None:
+        """Forget everything; the room stays."""
+        self.frames, self._free, self._length = [], set(), 0
+        self.num_dropped, self.pruned = 0, False
 
     def begin(self) -> None:
         """From here on keep what is overwritten, so that `retract` can come back to here, until `end`."""
@@ -137,7 +155,7 @@ class KVCache:
             self._resize(before.length, self._planes)
         while before.overwritten:
             start, planes = before.overwritten.pop()
-            self._put(start, planes)
+            self._put(self._front + start, planes)
         self.frames, self._free, self._length = list(before.frames), set(before.free), before.length
         self.frame_tokens, self.num_dropped, self.pruned = before.frame_tokens, before.num_dropped, before.pruned
         if not before.had_planes:
@@ -219,6 +237,7 @@ class KVCache:
         self._free = {slot for slot, frame in enumerate(self.frames) if frame is None}
         self._keys, self._values = [], []
         self._length = 0
+        self._front = self._wanted_front(self.num_dropped)
         planes = [plane.to(device) for plane in (*state["keys"], *state["values"])]
         if planes:
             length = planes[0].shape[2] - self._remnant_length
@@ -246,7 +265,9 @@ class KVCache:
 
     def _keep(self, start: int, end: int) -> None:
         """Have something to come back to where these tokens are about to be lost."""
-        self._before.overwritten.append((start, [plane[:, :, start:end].clone() for plane in self._planes]))
+        self._before.overwritten.append(
+            (start - self._front, [plane[:, :, start:end].clone() for plane in self._planes])
+        )
 
     def _put(self, start: int, planes: list[Tensor]) -> None:
         for plane, new in zip(self._planes, planes, strict=True):
@@ -287,6 +308,8 @@ class KVCache:
     def _leave_remnant(self, slot: int) -> None:
         """Copy the first tokens of a slot before the newest remnant, or over the oldest."""
         tokens, size = self.frame_tokens, self.remnant_tokens
+        if self._remnant_length == self._front < self._most_front:
+            self._resize(self._room, self._planes, self._wanted_front(self.num_dropped + 1))
         start = self._front + slot * tokens
         place = self._front - (self.num_dropped * size) % self._front - size
         self._move(start, place, size)
@@ -322,14 +345,27 @@ class KVCache:
             wanted = min(wanted, self.capacity * self.frame_tokens)
         return max(length, wanted)
 
-    def _resize(self, room: int, like: list[Tensor]) -> None:
-        """Move what is held to where there is room for so many tokens of planes like these, (B, N, any, any) each."""
+    def _wanted_front(self, num_dropped: int) -> int:
+        """Tokens to make room for before the slots where so many remnants have been left: more, as others follow."""
+        wanted = MOST_REMNANTS_AT_ONCE
+        while wanted < num_dropped:
+            wanted *= 2
+        return min(wanted * self.remnant_tokens, self._most_front)
+
+    def _resize(self, room: int, like: list[Tensor], front: int | None = None) -> None:
+        """Move what is held to where there is room for so many tokens of planes like these, (B, N, any, any) each.
+
+        Args:
+            front: tokens of remnants to make room for; None: as many as now.
+        """
         used = self._front + self._length
         if self._before is not None and self._length < self._before.length:
             self._keep(used, self._front + self._before.length)
-        resized = [new.new_empty(*new.shape[:2], self._front + room, new.shape[3]) for new in like]
+        front = self._front if front is None else front
+        resized = [new.new_empty(*new.shape[:2], front + room, new.shape[3]) for new in like]
         for old, new in zip(self._planes, resized, strict=False):
-            new[:, :, :used] = old[:, :, :used]
+            new[:, :, front - self._front : front + self._length] = old[:, :, :used]
+        self._front = front
         half = len(resized) // 2
         self._keys, self._values = resized[:half], resized[half:]
 
@@ -339,7 +375,7 @@ class _Before:
     """A cache at `begin`.
 
     had_planes: something had been stored.
-    overwritten: where, in tokens of the planes, and what was there, in the order of writing.
+    overwritten: where, in tokens from the first slot on, and what was there, in the order of writing.
     """
 
     frames: list[int | None]
@@ -360,20 +396,25 @@ class SeeMemory:
         cache: KVCache,
         arrivals: list[tuple[int, Collection[int]]],
         watch: Callable[[Tensor, KVCache], None] | None = None,
+        is_joint: bool = False,
     ):
         """
         Args:
             arrivals: for each new frame its number and the frames to forget before it comes.
             watch: is shown each new frame's queries, (B, N, P, D), and the cache that they meet.
+            is_joint: All new frames join the cache before the first one attends to it; none is forgotten before.
         """
         self.cache = cache
         self.arrivals = arrivals
         self.watch = watch
+        self.is_joint = is_joint
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
         tokens = q.shape[2] // len(self.arrivals)
         seen = []
         new = zip(self.arrivals, q.split(tokens, 2), k.split(tokens, 2), v.split(tokens, 2), strict=True)
+        if self.is_joint:
+            return self._joint(q, list(new), kernel)
         for (frame, dropped), q_frame, k_frame, v_frame in new:
             self.cache.drop(dropped)
             self.cache.append(frame, k_frame, v_frame)
@@ -381,6 +422,13 @@ class SeeMemory:
                 self.watch(q_frame, self.cache)
             seen.append(kernel(q_frame, *self.cache.contents()))
         return torch.cat(seen, 2) if len(seen) > 1 else seen[0]
+
+    def _joint(self, q: Tensor, new: list, kernel: Kernel) -> Tensor:
+        for (frame, _), _, k_frame, v_frame in new:
+            self.cache.append(frame, k_frame, v_frame)
+        for _, q_frame, _, _ in new if self.watch is not None else ():
+            self.watch(q_frame, self.cache)
+        return kernel(q, *self.cache.contents())
 
 
 class SeeSlots:

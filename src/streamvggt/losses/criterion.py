@@ -49,8 +49,9 @@ class Criterion(ABC):
     def __call__(self, prediction: Prediction, target: Target) -> LossResult:
         device = _tensors(prediction)[0].device
         with torch.autocast(device.type, enabled=False):
-            prediction = prediction.map(_at_least_float32)
-            target = replace(target, prediction=target.prediction.map(lambda t: _at_least_float32(t.detach())))
+            prediction = prediction.map(_at_least_float32).standardized()
+            known = target.prediction.map(lambda t: _at_least_float32(t.detach())).standardized()
+            target = replace(target, prediction=known)
             terms, details = self.terms(prediction, target)
             # Every output gets a gradient, if only of zeros: processes that train together must agree on this.
             start = sum(nothing(tensor) for tensor in _tensors(prediction))

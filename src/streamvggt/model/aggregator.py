@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from streamvggt.layers.attention import Pattern, see_all
 from streamvggt.layers.block import Block
 from streamvggt.layers.rope import Rotation
+from streamvggt.layers.time_rotation import TimeRotation
 from streamvggt.layers.vision_transformer import VisionTransformer
 from streamvggt.layers.xfeat import XFeat, fine_maps
+from streamvggt.model.config import GlobalRotation
 
 # Of the photos the encoder was pre-trained on, per RGB channel.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -25,12 +27,12 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 class Aggregator(nn.Module):
     """Frame tokens that know the other frames.
 
-    A frame's tokens are [camera (1), registers (4), patches (h·w)]. Which frames a global block sees is its caller's
-    choice, handed in as one attention pattern per block.
+    A frame's tokens are [camera (1), registers (4), scale (1, if there are scale frames), patches (h·w)]. Which frames
+    a global block sees is its caller's choice, handed in as one attention pattern per block.
     """
 
     num_registers = 4
-    num_special = 1 + num_registers
+    num_special = 1 + num_registers  # of a network without scale frames
 
     def __init__(
         self,
@@ -47,8 +49,12 @@ class Aggregator(nn.Module):
         attention: str = "sdpa",
         xfeat: bool = False,
         activation_checkpointing: bool = False,
+        scale_frames: int = 0,
+        global_rotation: GlobalRotation = "space",
     ):
         super().__init__()
+        self.scale_frames = scale_frames
+        self.global_rotation = global_rotation
         self.embed_dim = embed_dim
         self.patch_size = patch_size
         self.head_width = embed_dim // num_heads
@@ -75,6 +81,9 @@ class Aggregator(nn.Module):
         # Entry 0 is for the first frame of the sequence, whose camera is the world; entry 1 for all others.
         self.camera_token = nn.Parameter(torch.randn(1, 2, 1, embed_dim) * 1e-6)
         self.register_token = nn.Parameter(torch.randn(1, 2, self.num_registers, embed_dim) * 1e-6)
+        if scale_frames:  # entry 0 is for the first `scale_frames` frames of a stream
+            self.num_special = Aggregator.num_special + 1
+            self.scale_token = nn.Parameter(torch.randn(1, 2, 1, embed_dim) * 1e-6)
 
     @property
     def depth(self) -> int:
@@ -111,6 +120,7 @@ class Aggregator(nn.Module):
         layers: Collection[int] | None = None,
         is_start: bool | Sequence[bool] = True,
         watch: Callable[[int, Tensor], None] | None = None,
+        times: Tensor | None = None,
     ) -> dict[int, Tensor]:
         """Tokens of the frames after some of the layers.
 
@@ -121,6 +131,7 @@ class Aggregator(nn.Module):
             layers: which layers' tokens are wanted; None: the last one's.
             is_start: the first of these frames is the first of its sequence; of all in the batch, or of each.
             watch: is shown the number of each layer and what the MLP of its frame block adds, (B·S, P, C).
+            times: Number of earlier stored frames per frame, for global_rotation="time"; None: 0, 1, … (B or 1, S)
 
         Returns:
             By layer: after its frame block and after its global block, side by side. (B, S, P, 2C)
@@ -130,28 +141,39 @@ class Aggregator(nn.Module):
         layers = {self.depth - 1} if layers is None else layers
         patches = patches[..., : self.embed_dim]
         x = torch.cat([self._special_tokens(patches, is_start), patches], 2)  # (B, S, P, C)
-        rotation = Rotation(
-            grid, self.num_special, self.head_width, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32)
-        )
+        sizes = grid, self.num_special, self.head_width
+        options = {"device": x.device, "dtype": torch.promote_types(x.dtype, torch.float32)}
+        rotation = rotation_across = Rotation(*sizes, **options)
+        if self.global_rotation == "time":
+            rotation_across = TimeRotation(
+                torch.arange(num_frames)[None] if times is None else times, *sizes, **options
+            )
         tokens = {}
         for layer, (frame_block, global_block) in enumerate(zip(self.frame_blocks, self.global_blocks, strict=True)):
             shown = partial(watch, layer) if watch is not None else None
             within = frame_block(x.flatten(0, 1), rotation, watch=shown).unflatten(0, (-1, num_frames))
-            across = global_block(within.flatten(1, 2), rotation, patterns[layer])
+            across = global_block(within.flatten(1, 2), rotation_across, patterns[layer])
             x = across.unflatten(1, (num_frames, -1))  # (B, S, P, C)
             if layer in layers:
                 tokens[layer] = torch.cat([within, x], -1)
         return tokens
 
     def _special_tokens(self, patches: Tensor, is_start: bool | Sequence[bool]) -> Tensor:
-        """Camera and register tokens of each frame. (B, S, 5, C)"""
+        """Camera, register and scale tokens of each frame. (B, S, 5 or 6, C)"""
         batch, num_frames = patches.shape[:2]
         both = torch.cat([self.camera_token, self.register_token], 2).to(patches.dtype)  # (1, 2, 5, C)
 
         def of_sequences(starts: bool, number: int) -> Tensor:
             first = both[:, :1].expand(number, int(starts), -1, -1)
             later = both[:, 1:].expand(number, num_frames - int(starts), -1, -1)
-            return torch.cat([first, later], 1)
+            tokens = torch.cat([first, later], 1)
+            if not self.scale_frames:
+                return tokens
+            num_first = min(self.scale_frames, num_frames) if starts else 0
+            scale = self.scale_token.to(patches.dtype)
+            first = scale[:, :1].expand(number, num_first, -1, -1)
+            later = scale[:, 1:].expand(number, num_frames - num_first, -1, -1)
+            return torch.cat([tokens, torch.cat([first, later], 1)], 2)
 
         if isinstance(is_start, bool):
             return of_sequences(is_start, batch)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from streamvggt.prediction import PoseDirection
 
 HEADS = ("camera", "depth", "points", "track")
 Sees = Literal["all", "past"]
+GlobalRotation = Literal["space", "time"]
 
 
 def _within(default: Any, low: float, high: float, step: int | None = None) -> Any:
@@ -29,6 +32,11 @@ class VGGTConfig:
         image_size: Side in pixels of the square image whose patch grid the encoder's positions were learned on. Any
             other size that is a multiple of `patch_size` can be computed.
         dpt_layers: The four layers that the depth, point and track heads read.
+        scale_frames: Number of frames at the start of a stream that are computed together and have another scale token
+            than later frames (LingBot-Map: 8). 0: no scale token, every frame by itself.
+        global_rotation: Rotary positions of the global blocks: "space" (row and column) or "time" (stored frames
+            before, row and column; LingBot-Map).
+        pose: Direction of the pose that the camera head encodes; see `Prediction.pose`.
         xfeat: Add XFeat's descriptors to the patch tokens and its maps to the depth and point heads; for small
             networks.
 
@@ -61,6 +69,9 @@ class VGGTConfig:
     track_virtual: int = _within(64, 1, 4096)
     track_iterations: int = _within(4, 1, 64)
     xfeat: bool = False
+    scale_frames: int = _within(0, 0, 1024)
+    global_rotation: GlobalRotation = "space"
+    pose: PoseDirection = "camera_from_world"
 
     def __post_init__(self):
         if self.sees not in ("all", "past"):
@@ -71,6 +82,9 @@ class VGGTConfig:
         if len(set(self.heads)) < len(self.heads):
             raise ValueError(f"heads: expected different heads, got {', '.join(self.heads)}. Name each head once.")
         object.__setattr__(self, "heads", tuple(self.heads))
+        for name, kinds in (("global_rotation", GlobalRotation), ("pose", PoseDirection)):
+            if getattr(self, name) not in get_args(kinds):
+                raise ValueError(f"{name}: expected {' or '.join(get_args(kinds))}, got {getattr(self, name)!r}.")
         if not isinstance(self.xfeat, bool):
             raise ValueError(f"xfeat: expected true or false, got {self.xfeat!r}.")
         for entry in fields(self):
@@ -94,8 +108,9 @@ class VGGTConfig:
         return cls(**arguments)
 
     def as_dict(self) -> dict[str, Any]:
-        """The content of config.json, without its mark."""
-        return asdict(self)
+        """The content of config.json, without its mark and without options of other networks at their defaults."""
+        defaults = {"scale_frames": 0, "global_rotation": "space", "pose": "camera_from_world"}
+        return {name: value for name, value in asdict(self).items() if value != defaults.get(name)}
 
 
 def _checked(entry: Field, value: Any) -> Any:

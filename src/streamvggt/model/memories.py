@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
+import torch
 from torch import Tensor
 
 from streamvggt.layers.attention import SeeApart
@@ -13,6 +14,9 @@ from streamvggt.model.tracking.stream import TrackMemory
 from streamvggt.prediction import Prediction
 
 TRACKS_ALONE = "a stream that tracks points is computed alone: give the model its own memory"
+
+
+OPENING_ALONE = "a stream is computed alone until its joint first step is complete: give the model its own memory"
 
 
 class Memories:
@@ -30,7 +34,7 @@ class Memories:
     Streams that track points are computed alone, for they differ in how many.
     """
 
-    is_tracking = False
+    is_tracking = is_opening = False
     tracks: TrackMemory | None = None
 
     def __init__(self, memories: Sequence[Memory]):
@@ -45,6 +49,8 @@ class Memories:
             raise ValueError("streams that are computed together have one kind of camera memory, and there is one")
         if any(memory.is_tracking for memory in memories):
             raise ValueError(TRACKS_ALONE)
+        if any(memory.is_opening for memory in memories):
+            raise ValueError(OPENING_ALONE)
         self.memories = memories
         self.failures: list[Exception | None] = [None] * len(memories)
         """What kept a stream from advancing after the last call; the others have advanced."""
@@ -89,7 +95,11 @@ class Memories:
         frames = zip(*(memory.released_patterns(num_new) for memory in self.memories), strict=True)
         return [together(patterns) for patterns in frames]
 
-    def residual_watch(self) -> Callable[[int, Tensor], None] | None:
+    def times(self, num_new: int) -> Tensor:
+        """As `Memory.times`, one row per stream. (B, num_new)"""
+        return torch.cat([memory.times(num_new) for memory in self.memories])
+
+    def residual_watch(self, num_new: int = 1) -> Callable[[int, Tensor], None] | None:
         watches = [memory.residual_watch() for memory in self.memories]
         if not any(watches):
             return None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -75,6 +76,10 @@ class Policy:
         """
         return frames
 
+    def stores(self, frame: int) -> bool:
+        """False for a frame that `keep` never keeps and that leaves no remnant either."""
+        return True
+
     def watch_residual(self, layer: int, residual: Tensor, notes: dict[str, Note]) -> None:
         """See what the MLP before a global layer (its frame block's) adds to the new frame's tokens. (B, P, C)"""
 
@@ -105,7 +110,7 @@ class Policy:
             seen.append([*remnants, *held, frame])
             frames = [*held, frame]
             held = list(self.keep(frames, None))
-            dropped += [old for old in frames if old not in held]
+            dropped += [old for old in frames if old not in held and self.stores(old)]
         return seen
 
 
@@ -113,7 +118,9 @@ class Memory:
     """The past of one stream, or of a batch of streams that advance together. Made by `VGGT.new_memory`.
 
     num_frames: frames seen so far.
+    num_stored: Number of frames that were stored, later dropped ones too: the time of the next frame.
     held: numbers of the frames that the next frame will see.
+    opening: Encoded patches of the first frames while the joint first step misses some. (B, S, h·w, C)
     image_size: H, W of the stream's images, from the first frame on.
     """
 
@@ -127,6 +134,8 @@ class Memory:
         camera: CameraMemory = "exact",
         track_window: int = 8,
         storage: StorageName = "plain",
+        scale_frames: int = 0,
+        num_special: int = Aggregator.num_special,
     ):
         """
         Args:
@@ -135,10 +144,17 @@ class Memory:
                 streaming code, whose numbers were made with it.
             track_window: later frames kept for tracking, besides the query frame.
             storage: of keys and values: "plain", as they come; "int8": in a byte each.
+            scale_frames: Number of first frames that are computed in one joint step.
+            num_special: Special tokens of a frame.
+
+        Raises:
+            ValueError: If the network cannot have such a memory.
         """
         if camera not in ("exact", "released"):
             raise ValueError(f"camera memory {camera!r} is unknown; choose 'exact' or 'released'")
         self.policy = policy or Policy()
+        if scale_frames:
+            check_joint_step(self.policy, camera, scale_frames)
         self.camera_mode = camera
         self.storage = storage
         capacity = self.policy.capacity
@@ -147,20 +163,36 @@ class Memory:
         camera_capacity = None if capacity is None else capacity * slots_per_frame
         remnants = self.policy.remnants
         self.layers = [
-            KVCache(capacity, remnants=remnants, remnant_tokens=Aggregator.num_special, storage=storage)
+            KVCache(
+                capacity,
+                remnants=remnants,
+                remnant_tokens=num_special,
+                storage=storage,
+                num_special=num_special,
+                leaves_remnant=self.policy.stores,
+            )
             for _ in range(num_layers)
         ]
         self.camera = [
             [
-                KVCache(camera_capacity, remnants=remnants * slots_per_frame, storage=storage)
+                KVCache(
+                    camera_capacity,
+                    remnants=remnants * slots_per_frame,
+                    storage=storage,
+                    leaves_remnant=self.policy.stores,
+                )
                 for _ in range(camera_blocks)
             ]
             for _ in range(refinements)
         ]
         self.tracks = TrackMemory(track_window)
         self.notes: dict[str, Note] = {}
+        self.scale_frames = scale_frames
         self.num_frames = 0
+        self.num_stored = 0
         self.held: list[int] = []
+        self.opening: Tensor | None = None
+        self._frame_notes: list[dict[str, Note]] = []
         self.image_size: tuple[int, int] | None = None
         self.batch_size: int | None = None
         self._before: _Before | None = None
@@ -180,6 +212,30 @@ class Memory:
     def is_start(self) -> bool:
         """The next frame is the first of its stream."""
         return self.num_frames == 0
+
+    @property
+    def is_opening(self) -> bool:
+        """The joint first step misses frames."""
+        return self.num_frames < self.scale_frames
+
+    def reopen(self, patches: Tensor) -> Tensor:
+        """Begin the joint first step again with the frames so far and the next ones.
+
+        So the memory after the joint step does not depend on how many frames came per call.
+
+        Args:
+            patches: Of the next frames, no more than the joint step misses. (B, S, h·w, C)
+
+        Returns:
+            Of all frames of the joint step. (B, num_frames + S, h·w, C)
+        """
+        if self.opening is not None:
+            patches = torch.cat([self.opening, patches], 1)
+        self.opening = patches if patches.shape[1] < self.scale_frames else None
+        self.num_frames, self.num_stored, self.held, self.notes = 0, 0, [], {}
+        for cache in self._caches:
+            cache.clear()
+        return patches
 
     def admit(self, batch_size: int, image_size: tuple[int, int], heads: Collection[str]) -> None:
         """Check that what is to be computed fits to what was seen before and to the policy. Nothing changes.
@@ -224,7 +280,9 @@ class Memory:
             return
         self._before = _Before(
             self.num_frames,
+            self.num_stored,
             list(self.held),
+            self.opening,
             self.image_size,
             self.batch_size,
             {name: list(note) if isinstance(note, list) else note for name, note in self.notes.items()},
@@ -235,6 +293,8 @@ class Memory:
 
     def arrivals(self, num_new: int) -> list[tuple[int, set[int]]]:
         """For each of the next frames its number and the frames to forget just before it comes."""
+        if self.is_opening:
+            return [(frame, set()) for frame in range(self.num_frames, self.num_frames + num_new)]
         assert num_new == 1 or self.policy.by_number
         plan: list[tuple[int, set[int]]] = []
         held: list[int] = self.held
@@ -256,32 +316,65 @@ class Memory:
             partial(self.policy.watch_queries, layer, notes=self.notes) if "queries" in self.policy.watches else None
             for layer in range(len(self.layers))
         ]
-        return [SeeMemory(cache, arrivals, watch) for cache, watch in zip(self.layers, watches, strict=True)]
+        return [
+            SeeMemory(cache, arrivals, watch, self.is_opening)
+            for cache, watch in zip(self.layers, watches, strict=True)
+        ]
 
     def camera_patterns(self, num_new: int) -> list[list[SeeMemory]]:
         """Attention patterns of the camera trunk: per refinement (one for all if "released") and block."""
         arrivals = self.arrivals(num_new)
-        return [[SeeMemory(cache, arrivals) for cache in blocks] for blocks in self.camera]
+        return [[SeeMemory(cache, arrivals, None, self.is_opening) for cache in blocks] for blocks in self.camera]
+
+    def times(self, num_new: int) -> Tensor:
+        """Number of earlier stored frames of each of the next frames. (1, num_new)"""
+        if self.is_opening:
+            return torch.arange(num_new)[None]
+        times = [self.num_stored]
+        for (frame, _), (_, dropped) in pairwise(self.arrivals(num_new)):
+            times.append(times[-1] + self._is_stored(frame, dropped))
+        return torch.tensor([times])
+
+    def _is_stored(self, frame: int, dropped: Collection[int]) -> bool:
+        """Whether anything of a new frame stays, given what is dropped right after it."""
+        return frame not in dropped or (self.policy.remnants > 0 and self.policy.stores(frame))
 
     def released_patterns(self, num_new: int) -> list[list[SeeMemory]]:
         """Attention patterns of the "released" camera trunk, frame by frame: per frame and block."""
         return [[SeeMemory(cache, [arrival]) for cache in self.camera[0]] for arrival in self.arrivals(num_new)]
 
-    def residual_watch(self) -> Callable[[int, Tensor], None] | None:
+    def residual_watch(self, num_new: int = 1) -> Callable[[int, Tensor], None] | None:
         """What the aggregator shows its frame blocks' residuals to, if the policy wants to see them."""
-        return partial(self.policy.watch_residual, notes=self.notes) if "residuals" in self.policy.watches else None
+        if "residuals" not in self.policy.watches:
+            return None
+        if num_new == 1:
+            return partial(self.policy.watch_residual, notes=self.notes)
+        self._frame_notes = [{} for _ in range(num_new)]  # of a joint step: taken over frame by frame
+
+        def watch(layer: int, residual: Tensor) -> None:
+            for part, notes in zip(residual.unflatten(0, (-1, num_new)).unbind(1), self._frame_notes, strict=True):
+                self.policy.watch_residual(layer, part, notes)
+
+        return watch
 
     def advance(self, num_new: int, result: Prediction) -> None:
         """Count the frames just computed and forget what the policy does not keep."""
-        evidence = None if self.policy.by_number else Evidence(result, self.layers, self.notes)
-        for frame, _ in self.arrivals(num_new):
+        is_joint = self.is_opening
+        for number, (frame, _) in enumerate(self.arrivals(num_new)):
+            if self._frame_notes:
+                self.notes.update(self._frame_notes.pop(0))
+            evidence = None
+            if not self.policy.by_number:
+                evidence = Evidence(result if num_new == 1 else result.frame(number), self.layers, self.notes)
             seen = [*self.held, frame]
             held = list(self.policy.keep(seen, evidence))
-            self._drop(set(seen) - set(held))
+            dropped = set(seen) - set(held)
+            self._drop(dropped)
             self.held = held
             self.num_frames += 1
-        if self.policy.prunes_tokens:
-            self.policy.prune(evidence)
+            self.num_stored += is_joint or self._is_stored(frame, dropped)
+            if self.policy.prunes_tokens:
+                self.policy.prune(evidence)
 
     def end(self) -> None:
         """What began with `mark` or `begin` has ended well."""
@@ -294,6 +387,7 @@ class Memory:
         before = self._before
         assert before is not None, "mark or begin first"
         self.num_frames, self.held = before.num_frames, list(before.held)
+        self.num_stored, self.opening, self._frame_notes = before.num_stored, before.opening, []
         self.image_size, self.batch_size = before.image_size, before.batch_size
         self.notes, self.tracks = dict(before.notes), replace(before.tracks, maps=list(before.tracks.maps))
         for cache in self._caches:
@@ -343,6 +437,8 @@ class Memory:
             "layers": [cache.state() for cache in self.layers],
             "camera": [[cache.state() for cache in blocks] for blocks in self.camera],
             "tracks": self.tracks.state(),
+            "num_stored": self.num_stored,
+            "opening": self.opening,
             "notes": {name: list(note) if isinstance(note, list) else note for name, note in self.notes.items()},
         }
 
@@ -357,6 +453,8 @@ class Memory:
         self.num_frames, self.held = state["num_frames"], list(state["held"])
         self.image_size = tuple(state["image_size"]) if state["image_size"] else None
         self.batch_size = state["batch_size"]
+        self.num_stored = state["num_stored"]
+        self.opening = None if state["opening"] is None else state["opening"].to(device)
         for cache, saved in zip(self.layers, state["layers"], strict=True):
             cache.restore(saved, device)
         for blocks, saved_blocks in zip(self.camera, state["camera"], strict=True):
@@ -373,11 +471,27 @@ class _Before(NamedTuple):
     """What a memory was at a mark, but for what its caches hold; tensors are not copied."""
 
     num_frames: int
+    num_stored: int
     held: list[int]
+    opening: Tensor | None
     image_size: tuple[int, int] | None
     batch_size: int | None
     notes: dict[str, Note]
     tracks: TrackMemory
+
+
+def check_joint_step(policy: Policy, camera: CameraMemory, scale_frames: int) -> None:
+    """Raises ValueError where a stream that begins with a joint step cannot have such a memory."""
+    if camera != "exact":
+        raise ValueError(
+            f"camera={camera!r}: expected 'exact' for a network with scale_frames={scale_frames}, whose camera head "
+            "has one cache per iteration. Leave camera out."
+        )
+    if policy.prunes_tokens and "residuals" in policy.watches and policy.capacity <= scale_frames:
+        raise ValueError(
+            f"{policy}: expected room for more than the {scale_frames} frames of the joint first step, got room for "
+            f"{policy.capacity}. Choose a larger budget."
+        )
 
 
 def flat(notes: dict[str, Note]) -> list[Tensor | int]:

@@ -58,6 +58,7 @@ class VGGT(nn.Module):
         self.sees = config.sees
         self.patch_size = config.patch_size
         self.dpt_layers = config.dpt_layers
+        self.scale_frames, self.pose = config.scale_frames, config.pose
         self.frames_per_chunk = 8
         """Frames that a dense head computes at a time; bounds its memory."""
 
@@ -74,6 +75,8 @@ class VGGT(nn.Module):
             layer_scale=layer_scale,
             attention=attention,
             activation_checkpointing=activation_checkpointing,
+            scale_frames=config.scale_frames,
+            global_rotation=config.global_rotation,
         )
         dim = 2 * config.embed_dim
         skips = XFeat.fine_channels if config.xfeat else ()
@@ -150,6 +153,8 @@ class VGGT(nn.Module):
             camera=camera,
             track_window=track_window,
             storage=storage,
+            scale_frames=self.scale_frames,
+            num_special=self.aggregator.num_special,
         )
 
     def forward(
@@ -192,10 +197,14 @@ class VGGT(nn.Module):
         with torch.inference_mode(False), torch.no_grad():
             memory.begin(len(images), tuple(images.shape[-2:]))
             try:
-                num_together = images.shape[1] if memory.by_number else 1
-                steps = images.split(num_together, 1)
-                known = [None] * len(steps) if patches is None else patches.split(num_together, 1)
                 predictions = []
+                if memory.is_opening:
+                    num_joint = min(images.shape[1], memory.scale_frames - memory.num_frames)
+                    predictions.append(self._joint_step(images[:, :num_joint], heads, memory, patches))
+                    images, patches = images[:, num_joint:], None if patches is None else patches[:, num_joint:]
+                num_together = images.shape[1] if memory.by_number else 1
+                steps = images.split(num_together, 1) if images.shape[1] else ()
+                known = [None] * len(steps) if patches is None or not steps else patches.split(num_together, 1)
                 for number, (step, encoded) in enumerate(zip(steps, known, strict=True)):
                     queries = query_points if number == 0 else None
                     predictions.append(self._predict(step, heads, queries, memory, None, encoded))
@@ -205,6 +214,14 @@ class VGGT(nn.Module):
                 memory.retract()
                 raise
         return concatenate(predictions) if len(predictions) > 1 else predictions[0]
+
+    def _joint_step(self, images: Tensor, heads: Collection[str], memory: Memory, patches: Tensor | None) -> Prediction:
+        """Compute the first frames of a stream together; the earlier ones again if they came in other calls."""
+        num_new = images.shape[1]
+        encoded = memory.reopen(self.aggregator.encode(images) if patches is None else patches[:, :num_new])
+        prediction = self._predict(images, heads, None, memory, None, encoded)
+        memory.advance(encoded.shape[1], prediction)
+        return prediction.frames(slice(encoded.shape[1] - num_new, None))
 
     def _predict(
         self,
@@ -216,25 +233,32 @@ class VGGT(nn.Module):
         patches: Tensor | None,
         dense_frames: Sequence[int] | None = None,
     ) -> Prediction:
-        num_frames = images.shape[1]
+        encoded = self.aggregator.encode(images) if patches is None else patches
+        num_frames = encoded.shape[1]
         height, width = images.shape[-2:]
+        times = None
         if memory is not None:
+            times = memory.times(num_frames)
             layer_patterns, camera_patterns = memory.layer_patterns(num_frames), memory.camera_patterns(num_frames)
         else:
-            pattern = SeePast(num_frames, visible) if self.sees == "past" else see_all
+            joint = self.scale_frames
+            if visible is not None:
+                visible = with_special_tokens(visible, self.aggregator.num_special)
+                times = stored_before(visible, joint)
+            pattern = SeePast(num_frames, visible, joint) if self.sees == "past" else see_all
             layer_patterns = [pattern] * self.aggregator.depth
             camera_patterns = [[pattern] * self.config["camera_trunk_depth"]]
 
         last = self.aggregator.depth - 1
         needs_dense = {"depth", "points", "track"} & set(heads)
-        encoded = self.aggregator.encode(images) if patches is None else patches
         tokens = self.aggregator(
             encoded,
             (height // self.patch_size, width // self.patch_size),
             patterns=layer_patterns,
             layers={*(self.dpt_layers if needs_dense else ()), *((last,) if "camera" in heads else ())},
             is_start=memory is None or memory.is_start,
-            watch=None if memory is None else memory.residual_watch(),
+            watch=None if memory is None else memory.residual_watch(num_frames),
+            times=times,
         )
 
         def dense(head: DenseHead) -> Tensor:
@@ -261,7 +285,8 @@ class VGGT(nn.Module):
             stages, visibility, confidence = self.track_head(maps, query_points, memory.tracks if memory else None)
             said["tracks"], said["tracks_stages"] = stages[-1], tuple(stages)
             said["visibility"], said["track_conf"] = visibility, confidence
-        return Prediction((height, width), **said, dense_frames=None if dense_frames is None else tuple(dense_frames))
+        of_frames = None if dense_frames is None else tuple(dense_frames)
+        return Prediction((height, width), **said, dense_frames=of_frames, pose=self.pose)
 
     def _dense(
         self,
@@ -273,7 +298,7 @@ class VGGT(nn.Module):
     ) -> Tensor:
         """A dense head's map of all frames or of some, a few frames at a time. (B, S, H, W, channels)"""
         batch, frames = len(encoded), slice(None) if dense_frames is None else list(dense_frames)
-        levels = [tokens[layer][:, frames, Aggregator.num_special :].flatten(0, 1) for layer in self.dpt_layers]
+        levels = [tokens[layer][:, frames, self.aggregator.num_special :].flatten(0, 1) for layer in self.dpt_layers]
         num_tokens = len(levels)
         if len(head.skips):
             levels += self.aggregator.fine_maps(encoded[:, frames].flatten(0, 1), image_size)
@@ -328,6 +353,11 @@ class VGGT(nn.Module):
         if memory is not None:
             if self.sees != "past":
                 raise ValueError("a network that sees all frames (sees='all') cannot go on with a memory")
+            if query_points is not None and self.scale_frames:
+                raise ValueError(
+                    "query_points: expected none in the stream of a network with scale_frames, whose first frames are "
+                    "computed several times. Track points in a whole sequence, without memory."
+                )
             memory.admit(batch, (height, width), heads)
         return tuple(heads)
 
@@ -355,3 +385,19 @@ class StreamVGGT(VGGT):
     def __init__(self, **options):
         """Takes what `VGGT` takes, but for `sees`."""
         super().__init__(sees="past", **options)
+
+
+def with_special_tokens(visible: Sequence[Sequence[int | Remnant]], num_special: int) -> list[list[int | Remnant]]:
+    """Give the remnants of a list of visible frames the number of special tokens of a network."""
+    return [
+        [Remnant(what.frame, num_special) if isinstance(what, Remnant) else what for what in row] for row in visible
+    ]
+
+
+def stored_before(visible: Sequence[Sequence[int | Remnant]], joint: int) -> Tensor:
+    """Count earlier stored frames: those that the frame after them attends to, and all joint ones. (1, S)"""
+    times = [0]
+    for frame, row in enumerate(visible[1:]):
+        seen = {what.frame if isinstance(what, Remnant) else what for what in row}
+        times.append(times[-1] + (frame < joint or frame in seen))
+    return torch.tensor([times])

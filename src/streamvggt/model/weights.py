@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 import re
@@ -25,6 +26,7 @@ from torch import Tensor
 from streamvggt.files import atomic_write
 from streamvggt.layers.attention import check_kernel
 from streamvggt.layers.vision_transformer import start_from_sines
+from streamvggt.model.checkpoints import BY_ID, KnownCheckpoint, find_known
 from streamvggt.model.config import HEADS, Sees
 from streamvggt.model.device import laid_out
 from streamvggt.model.vggt import VGGT, StreamVGGT
@@ -39,11 +41,7 @@ from streamvggt.model.weights_file import (
     some,
 )
 
-HUB_FILES: dict[str, tuple[str, Sees]] = {
-    "facebook/VGGT-1B": ("model.safetensors", "all"),
-    "facebook/VGGT-1B-Commercial": ("vggt_1B_commercial.pt", "all"),
-    "lch01/StreamVGGT": ("checkpoints.pth", "past"),
-}
+logger = logging.getLogger(__name__)
 
 HUB_TIMEOUT = 10.0
 """Seconds in which the Hub must answer a request for a file that is not cached."""
@@ -105,7 +103,7 @@ def load_model(
             and "tiny-vggt": the small student and teacher that come with this project; or "random:small",
             "random:full": seeded random weights, to measure speed with.
         sees: "past" (StreamVGGT) or "all" (VGGT); None: what the file's config or its Hub id says, else "past".
-        heads: those to build and read; None: those of the config, else all four.
+        heads: those to build and read; None: those of the config, else those whose tensors the file has.
         dtype: of the weights, half precision for speed; the tracker stays float32.
         attention: "sdpa" or "flash".
         config: network arguments that the file's shapes do not tell, e.g. camera_num_heads=8; see `VGGT`.
@@ -121,14 +119,17 @@ def load_model(
         model = _random_model(name, {"sees": sees or "past", "heads": heads or HEADS, **config, **options})
         tensors, is_mapped = model.state_dict().__getitem__, False
     else:
-        path, hub_sees = _find(name)
+        path, known = _find(name)
         checkpoint = open_checkpoint(path)
         found = checkpoint.config or config_from_shapes(checkpoint.shapes, checkpoint.source, config)
-        found = {"sees": hub_sees or "past", **found, **config}
+        published = {"sees": known.sees, **known.options} if known else {"sees": "past"}
+        found = {**published, **found, **config}
         if sees is not None:
             found["sees"] = sees
         if heads is not None:
             found["heads"] = heads
+        elif "heads" not in found:
+            found["heads"] = _heads_in(checkpoint)
         with torch.device("meta"):
             model = _build({**found, **options}, checkpoint.source)
         _check_tensors(model, checkpoint)
@@ -253,7 +254,8 @@ def config_from_shapes(
     """The network's arguments as far as its tensors tell; the rest as in the released networks.
 
     Shapes tell every size except the numbers of heads of encoder, camera trunk and tracker, the camera's and tracker's
-    iterations, the tracker's window radius and which layers the dense heads read. Where the file is not of the
+    iterations, the tracker's window radius and which layers the dense heads read. A scale token says that the network
+    is LingBot-Map; the number of its scale frames is then 8. Where the file is not of the
     released size, a warning says what was assumed.
 
     Args:
@@ -291,6 +293,8 @@ def config_from_shapes(
         "mlp_ratio": shapes["aggregator.global_blocks.0.mlp.fc1.weight"][0] / embed_dim,
         "encoder_depth": count("aggregator.patch_embed.blocks."),
     }
+    if "aggregator.scale_token" in shapes:  # LingBot-Map: its options come together
+        found |= {"scale_frames": 8, "global_rotation": "time", "pose": "world_from_camera"}
     found["xfeat"] = "aggregator.patch_embed.patch_embed.describe.weight" in shapes
     assumed: dict[str, Any] = {"encoder_num_heads": max(embed_dim // 64, 1)}
     if count("camera_head.trunk."):
@@ -347,8 +351,20 @@ def _seeded(arguments: dict[str, Any], source: str, seed: int) -> VGGT:
         return _build(arguments, source)
 
 
-def _find(name: str) -> tuple[Path, Sees | None]:
-    """The file of the weights called `name`, and what the Hub id says about the network."""
+def _heads_in(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return the heads that have tensors in a file without a config; a log line names the absent ones."""
+    prefixes = HEAD_PREFIXES.items()
+    present = tuple(head for head, prefix in prefixes if any(name.startswith(prefix) for name in checkpoint.shapes))
+    if 0 < len(present) < len(HEADS):
+        absent = [head for head in HEADS if head not in present]
+        logger.warning(
+            "Loading %s with heads %s. No %s in it.", checkpoint.source, ", ".join(present), ", ".join(absent)
+        )
+    return present or HEADS
+
+
+def _find(name: str) -> tuple[Path, KnownCheckpoint | None]:
+    """The file of the weights called `name`, and its row in the table of published checkpoints."""
     if name in SHIPPED:
         path = SHIPPED_FOLDER / SHIPPED[name] / WEIGHTS_NAME
         if not path.exists():
@@ -362,14 +378,14 @@ def _find(name: str) -> tuple[Path, Sees | None]:
         if len(files) != 1:
             what = f"several: {', '.join(file.name for file in files)}; name one" if files else "none"
             raise FileNotFoundError(f"one file of weights ({WEIGHTS_NAME}) was expected in {path}; there are {what}")
-        return files[0], None
+        return files[0], find_known(files[0].name)
     if path.exists():
-        return path, None
-    if name in HUB_FILES or _is_hub_id(name):
-        return _download(name), HUB_FILES.get(name, (None, None))[1]
+        return path, find_known(path.name)
+    if name in BY_ID or _is_hub_id(name):
+        return _download(name), BY_ID.get(name)
     raise FileNotFoundError(
         f"no weights at {name!r}: expected a file ({', '.join(SUFFIXES)}), a folder with "
-        f"{WEIGHTS_NAME}, a Hugging Face id ({', '.join(HUB_FILES)}), or {' or '.join([*SHIPPED, *RANDOM])}"
+        f"{WEIGHTS_NAME}, a Hugging Face id ({', '.join(BY_ID)}), or {' or '.join([*SHIPPED, *RANDOM])}"
     )
 
 
@@ -384,19 +400,20 @@ def _download(name: str) -> Path:
     import huggingface_hub as hub
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    filename = HUB_FILES.get(name, (WEIGHTS_NAME, None))[0]
+    known = BY_ID.get(name)
+    repository, filename = (known.repository, known.file) if known else (name, WEIGHTS_NAME)
     try:
-        if not isinstance(hub.try_to_load_from_cache(name, filename), str):
+        if not isinstance(hub.try_to_load_from_cache(repository, filename), str):
             # Without a cached file the download repeats a failed request many times; this asks once.
-            hub.get_hf_file_metadata(hub.hf_hub_url(name, filename), timeout=HUB_TIMEOUT)
-        if name not in HUB_FILES:
+            hub.get_hf_file_metadata(hub.hf_hub_url(repository, filename), timeout=HUB_TIMEOUT)
+        if known is None:
             try:
                 hub.hf_hub_download(name, CONFIG_NAME)  # lands beside the weights
             except LocalEntryNotFoundError:  # the Hub was not reached
                 raise
             except EntryNotFoundError:
                 pass
-        return Path(hub.hf_hub_download(name, filename))
+        return Path(hub.hf_hub_download(repository, filename))
     except RepositoryNotFoundError as error:
         raise FileNotFoundError(
             f"{name}: expected a file, a folder or a public id of the Hugging Face Hub, got none of that name. "

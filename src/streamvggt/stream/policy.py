@@ -10,6 +10,7 @@ from streamvggt.stream.policies.key_diversity import KeyDiversity
 from streamvggt.stream.policies.key_frames import KeyFrames, MotionKeyFrames
 from streamvggt.stream.policies.probe_saliency import ProbeSaliency
 from streamvggt.stream.policies.self_selective import SelfSelective
+from streamvggt.stream.policies.trajectory import Trajectory
 from streamvggt.stream.policies.window import KeepAll, Window
 
 
@@ -40,6 +41,7 @@ class Named:
 NAMES = {
     "all": Named(KeepAll),
     "window": Named(Window, num_needed=2),
+    "trajectory": Named(Trajectory, num_needed=2),
     "keyframes": Named(KeyFrames),
     "motion": Named(MotionKeyFrames),
     "blocks": Named(FrameBlocks),

@@ -38,7 +38,8 @@ class SessionPool:
 
     Every stream has its own policy, memory and heads, and gets what a session alone would give, to rounding. A step
     takes one frame of the stream that has waited longest, and of the others those that can be computed with it: of the
-    same size and dtype, with the same heads and kind of camera memory. A stream that tracks points goes alone.
+    same size and dtype, with the same heads and kind of camera memory. A stream that tracks points goes
+    alone, and so does one that misses frames of its joint first step.
 
     Fair: whoever got its turn goes to the back, so a frame that is its stream's next one waits no more steps than there
     are streams, however many frames others push.
@@ -286,7 +287,7 @@ class PooledStream:
     def next_kind(self) -> object:
         """What the first frame that waits must share with others to be computed with them."""
         turn, session = self.waiting[0], self.session
-        if turn.query_points is not None or session.memory.is_tracking:
+        if turn.query_points is not None or session.memory.is_tracking or session.memory.is_opening:
             return self
         heads = self.pool.model.heads if session.heads is None else session.heads
         images = turn.images

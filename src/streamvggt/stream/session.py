@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from threading import Lock
@@ -21,7 +21,7 @@ from streamvggt.model.memory import CameraMemory, Memory, Policy
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import fingerprint
 from streamvggt.prediction import Prediction
-from streamvggt.stream.policies.window import KeepAll
+from streamvggt.stream.policies.trajectory import published_policy
 from streamvggt.stream.state_file import loaded_state, save_state
 from streamvggt.stream.steady import PREPARE, SteadyStep, Step, check_step
 
@@ -89,8 +89,8 @@ class StreamSession:
         """
         Args:
             model: with sees="past".
-            policy: which frames stay; None: all, as the full causal pass and the published code have it: a session
-                forgets nothing that it was not asked to, and grows with every frame. Command lines have a bounded
+            policy: which frames stay; None: those of the published stream of the network: all, so that it grows with
+                every frame, or LingBot-Map's own memory for a network with scale frames. Command lines have a bounded
                 default (`streamvggt.stream.policy.DEFAULT_MEMORY`).
             camera: "exact" poses equal the full causal pass; "released" ones equal the published streaming code.
             heads: those to run; None: all the model has.
@@ -105,7 +105,7 @@ class StreamSession:
                 serve such a memory or device.
         """
         self.model = model
-        self.policy = policy or KeepAll()
+        self.policy = policy or published_policy(model)
         self.policy.check_heads(model.heads if heads is None else heads)
         self.heads = heads
         self._camera: CameraMemory = camera
@@ -160,10 +160,45 @@ class StreamSession:
             ValueError: the frame does not fit the stream, for instance its size has changed.
             RuntimeError: another call of this session is at work.
         """
-        image = image_of(frame)
-        if image.ndim not in (3, 4):
-            raise ValueError(f"a frame is (3, H, W), or (B, 3, H, W) of several streams, not {tuple(image.shape)}")
-        images = image.reshape(-1, 1, *image.shape[-3:]).to(self._device, non_blocking=True)
+        return self._compute(self._images([frame]), query_points, patches)
+
+    @one_at_a_time
+    def start(self, frames: Sequence[Frame | Tensor]) -> Prediction:
+        """Compute the first frames of a stream in one call, as a network with scale frames was trained.
+
+        The memory after them is the same as by single calls of `push`. But `push` predicts each of the first
+        `scale_frames` frames from those that have come until then.
+
+        Args:
+            frames: As of `push`.
+
+        Returns:
+            The prediction of these frames, S = len(frames).
+
+        Raises:
+            ValueError: If the stream has begun, there is no frame, or they do not fit together.
+        """
+        if self.num_frames or not frames:
+            raise ValueError(
+                f"start: expected the first frames of a stream, got {len(frames)} after {self.num_frames}."
+            )
+        return self._compute(self._images(frames), None, None)
+
+    def _images(self, frames: Sequence[Frame | Tensor]) -> Tensor:
+        """On the device. (B, S, 3, H, W)"""
+        images = [image_of(frame) for frame in frames]
+        for image in images:
+            if image.ndim not in (3, 4):
+                raise ValueError(f"a frame is (3, H, W), or (B, 3, H, W) of several streams, not {tuple(image.shape)}")
+            if image.shape != images[0].shape:
+                raise ValueError(
+                    f"frames of one size were expected, got {tuple(images[0].shape)} and {tuple(image.shape)}"
+                )
+        together = [image.reshape(-1, 1, *image.shape[-3:]) for image in images]
+        joined = torch.cat(together, 1) if len(together) > 1 else together[0]
+        return joined.to(self._device, non_blocking=True)
+
+    def _compute(self, images: Tensor, query_points: Tensor | None, patches: Tensor | None) -> Prediction:
         if query_points is not None:
             if self._steady is not None:
                 raise ValueError(f"step={self._step!r} cannot follow points: choose step='eager'")

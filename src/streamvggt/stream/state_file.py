@@ -12,7 +12,7 @@ import torch
 
 from streamvggt.files import atomic_write, check_seal
 
-FORMAT = 4
+FORMAT = 5
 
 
 def save_state(path: str | os.PathLike, identity: dict[str, str], state: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from streamvggt.layers.kv_cache import KVCache, SeeSlots
+from streamvggt.layers.kv_cache import UNBOUNDED, KVCache, SeeSlots
 from streamvggt.layers.tables import tables_handed_out
 from streamvggt.model.memory import CameraMemory, Memory, Policy
 from streamvggt.model.vggt import VGGT
@@ -58,6 +58,11 @@ def check_step(step: Step, policy: Policy, camera: CameraMemory, device: torch.d
         raise ValueError(
             f"step='graph' records CUDA graphs, but the model is on {device.type}: choose eager or compiled"
         )
+    if policy.remnants == UNBOUNDED:
+        raise ValueError(
+            f"step={step!r}: expected a memory that becomes full, got {policy}, which keeps the special tokens of all "
+            "frames. Choose step='eager', or a window with a number of remnants."
+        )
     if policy.capacity is None or policy.prunes_tokens or policy.watches:
         raise ValueError(
             f"step={step!r} needs a memory of whole frames that becomes full (Window, KeyFrames, MotionKeyFrames, "
@@ -100,7 +105,7 @@ class SteadyStep:
     @property
     def is_ready(self) -> bool:
         """The memory is full."""
-        return all(cache.is_steady for cache in self._caches)
+        return not self._memory.is_opening and all(cache.is_steady for cache in self._caches)
 
     def __call__(self, images: Tensor) -> Prediction:
         """What the network says of the next frame, which becomes part of the memory. (B, 1, 3, H, W)"""
@@ -134,12 +139,14 @@ class SteadyPast:
     """To the model a memory that is full and changes nothing but its contents; `SteadyStep` keeps the books."""
 
     is_start = False
-    is_tracking = False
+    is_tracking = is_opening = False
     by_number = True
     camera_mode: CameraMemory = "exact"
     tracks = None
 
     def __init__(self, memory: Memory):
+        self._memory = memory
+        self._times = memory.times(1).to(memory.layers[0].planes()[0][0].device)
         of_layers = _Places(memory.layers)
         self._layers = of_layers.patterns(memory.layers)
         self._places = [of_layers]
@@ -151,6 +158,7 @@ class SteadyPast:
 
     def write_to(self, slot: int) -> None:
         """The next frame takes this slot."""
+        self._times.fill_(self._memory.num_stored)
         for places in self._places:
             places.write_to(slot)
 
@@ -164,7 +172,10 @@ class SteadyPast:
 
     def retract(self) -> None: ...
 
-    def residual_watch(self) -> None: ...
+    def residual_watch(self, num_new: int = 1) -> None: ...
+
+    def times(self, num_new: int) -> Tensor:
+        return self._times
 
     def layer_patterns(self, num_new: int) -> list[SeeSlots]:
         return self._layers

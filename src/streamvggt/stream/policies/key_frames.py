@@ -71,13 +71,13 @@ class MotionKeyFrames(Policy):
         *keys, newest = frames
         if keys and newest - keys[-1] <= self.longest and not self._has_moved(evidence):
             return keys
-        evidence.notes["key_pose"] = evidence.result.pose_enc[:, 0]
+        evidence.notes["key_pose"] = evidence.result.cam_from_world_enc[:, 0]
         return first_and_latest(frames, self.held)
 
     def _has_moved(self, evidence: Evidence) -> bool:
         result = evidence.result
         distance = mean_displacement(
-            thinned_points(result), result.pose_enc[:, 0], evidence.notes["key_pose"], result.image_size
+            thinned_points(result), result.cam_from_world_enc[:, 0], evidence.notes["key_pose"], result.image_size
         )
         return distance.max().item() >= self.pixels
 

@@ -18,7 +18,7 @@ CELL = 4  # thinned pixels; points of a surface that has come closer must not le
 
 def thinned_points(result: Prediction) -> Tensor:
     """World points of every eighth pixel of a one-frame prediction. (B, h, w, 3)"""
-    pose_enc = result.pose_enc[:, 0]
+    pose_enc = result.cam_from_world_enc[:, 0]
     exact = torch.promote_types(pose_enc.dtype, torch.float32)
     depth = result.depth[:, 0, ::STRIDE, ::STRIDE, 0].to(exact)
     return unproject(depth, _thinned_cameras(pose_enc, result.image_size))

@@ -41,7 +41,7 @@ class ProbeSaliency(TokenBudget):
             raise ValueError(f"there cannot be num_patches={self.num_patches} patches among the probes")
 
     def watch_queries(self, layer: int, q: Tensor, cache: KVCache, notes: dict[str, Note]) -> None:
-        new = saliency(probes(q, self.num_patches), *cache.contents())
+        new = saliency(probes(q, self.num_patches, cache.num_special), *cache.contents())
         known = notes.get("saliency", [])
         if layer < len(known):
             new = new + F.pad(known[layer], (0, new.shape[-1] - known[layer].shape[-1]))
@@ -59,9 +59,9 @@ class ProbeSaliency(TokenBudget):
                 notes["saliency"] = replaced(notes["saliency"], layer, score.gather(-1, kept))
 
 
-def probes(q: Tensor, num_patches: int) -> Tensor:
+def probes(q: Tensor, num_patches: int, num_special: int = Aggregator.num_special) -> Tensor:
     """Queries of a frame's special tokens and of patches spread over it evenly. (B, N, P, D) → (B, N, Q, D)"""
-    special, patches = q[:, :, : Aggregator.num_special], q[:, :, Aggregator.num_special :]
+    special, patches = q[:, :, :num_special], q[:, :, num_special:]
     step = max(1, patches.shape[2] // max(1, num_patches))
     return torch.cat([special, patches[:, :, step // 2 :: step][:, :, :num_patches]], 2)
 

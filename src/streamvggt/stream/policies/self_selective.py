@@ -68,7 +68,9 @@ class SelfSelective(TokenBudget):
 
     def prune(self, evidence: Evidence) -> None:
         notes, layers = evidence.notes, evidence.layers
-        scores = [smoothed(length, evidence.result.image_size) for length in notes.pop("arriving")]
+        scores = [
+            smoothed(length, evidence.result.image_size, layers[0].num_special) for length in notes.pop("arriving")
+        ]
         if "new" not in notes:
             self._begin(evidence, scores)
             return
@@ -91,7 +93,9 @@ class SelfSelective(TokenBudget):
     def _number_as_anchor(self, evidence: Evidence) -> Tensor:
         """The newest frame's number among the anchors, 0 where it is none. (B)"""
         notes, result = evidence.notes, evidence.result
-        is_anchor = coverage(notes["anchor_points"], result.pose_enc[:, 0], result.image_size) < self.anchor_below
+        is_anchor = (
+            coverage(notes["anchor_points"], result.cam_from_world_enc[:, 0], result.image_size) < self.anchor_below
+        )
         notes["num_anchors"] = notes["num_anchors"] + is_anchor
         notes["anchor_points"] = torch.where(
             is_anchor[:, None, None, None], thinned_points(result), notes["anchor_points"]
@@ -116,9 +120,9 @@ class SelfSelective(TokenBudget):
         notes["anchor"] = replaced(notes["anchor"], layer, anchor.gather(1, best))
 
 
-def smoothed(score: Tensor, image_size: tuple[int, int]) -> Tensor:
+def smoothed(score: Tensor, image_size: tuple[int, int], num_special: int = Aggregator.num_special) -> Tensor:
     """The mean of each patch's score and that of its neighbourhood; special tokens' as it is. (B, P) → (B, P)"""
-    special, patches = score[:, : Aggregator.num_special], score[:, Aggregator.num_special :]
+    special, patches = score[:, :num_special], score[:, num_special:]
     height, width = image_size
     patch_size = math.isqrt(height * width // patches.shape[1])
     grid = patches.unflatten(1, (1, height // patch_size, width // patch_size))  # (B, 1, h, w)

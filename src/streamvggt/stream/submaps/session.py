@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from threading import Lock
 from typing import Any
@@ -21,7 +21,8 @@ from streamvggt.layers.storage import StorageName
 from streamvggt.model.memory import CameraMemory, Policy
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import fingerprint
-from streamvggt.prediction import Prediction
+from streamvggt.prediction import Prediction, concatenate
+from streamvggt.stream.policies.trajectory import published_policy
 from streamvggt.stream.policies.window import KeepAll
 from streamvggt.stream.session import TIMES_KEPT, StreamSession, Timer, image_of, median_and_p95, one_at_a_time
 from streamvggt.stream.state_file import loaded_state, save_state
@@ -68,7 +69,7 @@ class SubmapSession:
     Args:
         model: Causal model.
         submaps: Length and overlap.
-        policy: Eviction policy of each submap. None keeps all frames.
+        policy: Eviction policy of each submap. None keeps all frames, or what the released model keeps.
         camera_cache: As for `StreamSession`.
         kv_cache_dtype: As for `StreamSession`.
         heads: Heads to run. None runs all except the track head.
@@ -93,7 +94,7 @@ class SubmapSession:
     ):
         self.model = model
         self.submaps = submaps or SubmapOptions()
-        self.policy = policy or KeepAll()
+        self.policy = policy or published_policy(model)
         self.heads = tuple(head for head in model.heads if head != "track") if heads is None else heads
         if "camera" not in self.heads:
             raise ValueError(f"heads: submaps are aligned by cameras, got {', '.join(self.heads)}. Add camera.")
@@ -155,11 +156,39 @@ class SubmapSession:
             self.times.append(timer)
         return prediction
 
-    def _push(self, image: Tensor) -> Prediction:
+    @one_at_a_time
+    def start(self, frames: Sequence[Frame | Tensor]) -> Prediction:
+        """Predict the first frames of a stream in one joint step, see `StreamSession.start`.
+
+        Args:
+            frames: As for `push`, at most `overlap` frames.
+
+        Raises:
+            ValueError: If the stream has already started, or the number or size of the frames is wrong.
+        """
+        state = self._state
+        if state.num_frames or not 0 < len(frames) <= self.submaps.overlap:
+            raise ValueError(
+                f"start: expected the first 1 to {self.submaps.overlap} frames of a stream, got {len(frames)} after "
+                f"{state.num_frames}."
+            )
+        images = [image_of(frame) for frame in frames]
+        with state.transaction():
+            timer = Timer(self._device)
+            predictions = []
+            for image, predicted in zip(images, state.active.push_first(images), strict=True):
+                predictions.append(self._push(image, predicted))
+                state.num_frames += 1
+            timer.stop()
+            self.times.append(timer)
+        return concatenate(predictions)
+
+    def _push(self, image: Tensor, predicted: tuple[Prediction, FrameObservation] | None = None) -> Prediction:
+        """Process the next frame. `predicted` is given if the active submap has already predicted it."""
         state = self._state
         is_keyframe = self.loop_closure is not None and state.num_frames % self.loop_closure.keyframe_interval == 0
         patch_tokens = self._encode(image) if state.pending or is_keyframe else None
-        prediction, observation = state.active.push(image, patch_tokens)
+        prediction, observation = predicted or state.active.push(image, patch_tokens)
         world = state.world
         failure = self.detector.check_frame(observation, state.active.observations)
         if failure and state.images and (state.num_frames >= state.next_check_frame or not observation.is_finite):
@@ -184,11 +213,11 @@ class SubmapSession:
         """Push the frame to the pending submap, and activate that submap at the end of the overlap."""
         state, pending = self._state, self._state.pending
         assert pending is not None
-        _, observation = pending.push(image, patch_tokens)
-        if not observation.is_finite:
+        observations = pending.warm_up(image, patch_tokens)
+        if not all(observation.is_finite for observation in observations):
             self._reject_alignment("not finite")
             return
-        pending.observations.append(observation)
+        pending.observations.extend(observations)
         if len(pending.observations) < self.submaps.overlap:
             return
         alignment = align_submaps(pending.observations, state.active.observations)
@@ -215,9 +244,7 @@ class SubmapSession:
         """
         state = self._state
         restarted = self._new_submap(state.num_frames - len(state.images))
-        for earlier in state.images:
-            _, replayed = restarted.push(earlier, None)
-            restarted.observations.append(replayed)
+        restarted.replay(list(state.images))
         new_prediction, new_observation = restarted.push(image, None)
         state.next_check_frame = state.num_frames + self.submaps.overlap
         is_finite = all(replayed.is_finite for replayed in restarted.observations)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from streamvggt.geometry.similarity import Similarity
 from streamvggt.prediction import Prediction
+from streamvggt.stream.policies.trajectory import num_joint
 from streamvggt.stream.session import StreamSession
 from streamvggt.stream.submaps.loop_closure import LoopVerification
 from streamvggt.stream.submaps.loop_keyframes import LoopKeyframe
@@ -41,27 +42,56 @@ class ActiveSubmap:
         self.start = start
         self.observations: deque[FrameObservation] = deque(maxlen=overlap)
         self._max_points = max_points
+        self._num_joint = min(num_joint(session.model), overlap)
+        self._waiting: list[Tensor] = []  # images of an incomplete joint first step
 
     def push(self, image: Tensor, patch_tokens: Tensor | None) -> tuple[Prediction, FrameObservation]:
         """Predict the next frame in the world of the submap. Does not append to `observations`."""
         prediction = self.session.push(image, patches=patch_tokens)
         return prediction, FrameObservation.from_prediction(prediction, self._max_points)
 
+    def push_first(self, images: Sequence[Tensor]) -> list[tuple[Prediction, FrameObservation]]:
+        """Predict the first frames in one joint step, see `StreamSession.start`."""
+        prediction = self.session.start(images)
+        frames = [prediction.frame(index) for index in range(len(images))]
+        return [(frame, FrameObservation.from_prediction(frame, self._max_points)) for frame in frames]
+
+    def warm_up(self, image: Tensor, patch_tokens: Tensor | None) -> list[FrameObservation]:
+        """Push a frame that another submap predicts. Return the new observations, of this or earlier frames."""
+        if self.session.num_frames >= self._num_joint:
+            return [self.push(image, patch_tokens)[1]]
+        self._waiting = [*self._waiting, image.detach().clone()]
+        return self._push_waiting() if len(self._waiting) == self._num_joint else []
+
+    def replay(self, images: Sequence[Tensor]) -> None:
+        """Push frames that were predicted before, and append their observations."""
+        for image in images:
+            self.observations.extend(self.warm_up(image, None))
+        if self._waiting:
+            self.observations.extend(self._push_waiting())
+
+    def _push_waiting(self) -> list[FrameObservation]:
+        images, self._waiting = self._waiting, []
+        return [observation for _, observation in self.push_first(images)]
+
     @property
     def num_bytes(self) -> int:
-        return self.session.num_bytes + sum(observation.num_bytes for observation in self.observations)
+        waiting = sum(image.nbytes for image in self._waiting)
+        return self.session.num_bytes + sum(observation.num_bytes for observation in self.observations) + waiting
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "memory": self.session.memory.state(),
             "start": self.start,
             "observations": [observation.state_dict() for observation in self.observations],
+            "waiting": list(self._waiting),
         }
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         self.session.memory.restore(state["memory"], device)
         self.start = state["start"]
         self.observations.extend(FrameObservation(*parts) for parts in state["observations"])
+        self._waiting = list(state["waiting"])
 
 
 @dataclass

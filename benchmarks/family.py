@@ -1,0 +1,117 @@
+"""Time and memory of a frame for each published network, at several lengths of a stream and with a bounded memory.
+
+    python benchmarks/family.py --out benchmarks/family.md
+
+On a CPU the networks have a middle size and random weights; on CUDA the sizes of the released files, in bfloat16.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from machine import publish
+
+from streamvggt import StreamSession, StreamVGGT, Trajectory, Window
+from streamvggt.model.memory import Policy
+from streamvggt.stream.policies.trajectory import published_policy
+
+MIDDLE = {
+    "image_size": 224,
+    "embed_dim": 192,
+    "depth": 4,
+    "num_heads": 3,
+    "encoder_depth": 4,
+    "encoder_num_heads": 3,
+    "camera_trunk_depth": 2,
+    "camera_num_heads": 6,
+    "dpt_layers": (0, 1, 2, 3),
+    "dpt_features": 32,
+    "dpt_channels": (24, 48, 96, 96),
+}
+DENSE = ("camera", "depth", "points")
+LINGBOT = {"scale_frames": 8, "global_rotation": "time", "pose": "world_from_camera"}
+NETWORKS = {
+    "StreamVGGT, VGGT, FastVGGT's file": {"heads": DENSE},
+    "STream3R": {"heads": DENSE},
+    "LingBot-Map": {"heads": ("camera", "depth"), **LINGBOT},
+}
+BOUNDED: dict[str, Policy] = {
+    "StreamVGGT, VGGT, FastVGGT's file": Window(1, 8),
+    "STream3R": Window(1, 5),
+    "LingBot-Map": Trajectory(8, 8),
+}
+FRAMES = (1, 10, 50, 100)
+
+
+def read_clock(device: torch.device) -> Callable[[], float]:
+    """Processor time of this thread; on CUDA the wall clock after all kernels."""
+    if device.type != "cuda":
+        return time.thread_time
+
+    def read() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return read
+
+
+def build(options: dict, device: torch.device) -> StreamVGGT:
+    torch.manual_seed(0)
+    sizes = {} if device.type == "cuda" else MIDDLE
+    with torch.device(device):
+        model = StreamVGGT(**sizes, **options)
+    return model.to(torch.bfloat16 if device.type == "cuda" else torch.float32).eval()
+
+
+def measure(
+    model: StreamVGGT, policy: Policy, images: torch.Tensor, frames: tuple[int, ...]
+) -> list[tuple[int, float, int]]:
+    """Per number of frames: the number, median milliseconds of the latest steps, bytes of the memory."""
+    read = read_clock(images.device)
+    session, times, rows = StreamSession(model, policy=policy), [], []
+    for number in range(max(frames)):
+        begun = read()
+        session.push(images[number % len(images)])
+        times.append(1e3 * (read() - begun))
+        if number + 1 in frames:
+            rows.append((number + 1, statistics.median(times[-3:]) if number else times[0], session.num_bytes))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=int, nargs="+", default=list(FRAMES))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    on_cuda = device.type == "cuda"
+    height, width = (392, 518) if on_cuda else (126, 224)
+    images = torch.rand(16, 3, height, width, generator=torch.Generator().manual_seed(0)).to(device)
+    lines = [
+        "# Networks of the family",
+        "",
+        f"Streams of {height}×{width} frames, one frame per call, {'full' if on_cuda else 'middle'} size,",
+        "random weights. A step is the median of the latest three. Frame 10 of LingBot-Map is after its joint step.",
+        "",
+        "| network | million parameters | policy | frame | ms | MB of the memory |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, options in NETWORKS.items():
+        model = build(options, device)
+        parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        for policy, frames in ((published_policy(model), arguments.frames), (BOUNDED[name], arguments.frames[-2:])):
+            for number, milliseconds, size in measure(model, policy, images, tuple(frames)):
+                lines.append(
+                    f"| {name} | {parameters:.1f} | `{policy}` | {number} | {milliseconds:.0f} | {size / 1e6:.2f} |"
+                )
+                print(lines[-1], flush=True)
+    clock = "Times are on the wall." if on_cuda else "Times are processor time of the one thread."
+    publish([*lines, "", clock], arguments.out, device)
+
+
+if __name__ == "__main__":
+    main()

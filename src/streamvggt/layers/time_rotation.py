@@ -1,0 +1,81 @@
+"""Rotary positions in time, rows and columns, as in LingBot-Map."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from streamvggt.layers.tables import table
+
+
+class TimeRotation:
+    """Rotate queries and keys by the time of their frame and the place of their patch.
+
+    Neighboring channels are one pair. The first pairs rotate by time, the next by row, the last by column. A head of
+    width 64 has 20, 22 and 22 channels for them; other widths are divided in proportion. Special token i of a frame
+    has row i and column i; the patches follow, so the top left patch has row and column `num_special`. A rotated key
+    is final: it can be cached for later frames.
+
+    B streams · S frames · P tokens per frame · D head width.
+    """
+
+    def __init__(
+        self,
+        times: Tensor,
+        grid: tuple[int, int],
+        num_special: int,
+        head_width: int,
+        *,
+        base: float = 10000.0,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        """
+        Args:
+            times: Number of earlier stored frames per frame. (B or 1, S)
+            grid: Patches of a frame, h and w.
+            num_special: Tokens before the patches.
+            dtype: Type of cosine and sine; the angles are in float64.
+
+        Raises:
+            ValueError: If `head_width` is odd or below 6.
+        """
+        if head_width % 2 or head_width < 6:
+            raise ValueError(f"global_rotation='time': expected an even head width of 6 or more, got {head_width}.")
+        in_space = head_width * 11 // 64 * 2
+        angle = times.double()[..., None] * frequencies(head_width - 2 * in_space, base, times.device)  # (B, S, D_t/2)
+        tables = place_table(grid, num_special, in_space, base, torch.device(device), dtype)  # (2, P, D_s)
+        batch, num_frames = times.shape
+        self.cos, self.sin = (
+            torch.cat(
+                [
+                    in_time.to(device=device, dtype=dtype)[:, :, None].expand(-1, -1, place.shape[0], -1),
+                    place.expand(batch, num_frames, -1, -1),
+                ],
+                -1,
+            ).flatten(1, 2)[:, None]  # (B, 1, S·P, D/2)
+            for in_time, place in zip((angle.cos(), angle.sin()), tables, strict=True)
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the rotated tokens. (B, N, S·P, D) → same, at least float32"""
+        a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
+        return torch.stack([a * self.cos - b * self.sin, a * self.sin + b * self.cos], -1).flatten(-2)
+
+
+def frequencies(width: int, base: float, device: torch.device) -> Tensor:
+    """Angles per step of the pairs of `width` channels, in float64. (width/2)"""
+    return base ** -(torch.arange(0, width, 2, device=device, dtype=torch.float64) / width)
+
+
+@table(most=32)
+def place_table(
+    grid: tuple[int, int], num_special: int, width: int, base: float, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Cosines and sines of the angles of rows and columns. (2, P, width)"""
+    height, columns = grid
+    special = torch.arange(num_special, dtype=torch.float64)[:, None].expand(-1, 2)
+    patches = torch.cartesian_prod(torch.arange(height), torch.arange(columns)).double() + num_special
+    position = torch.cat([special, patches.view(-1, 2)])  # (P, 2)
+    angle = (position[..., None] * frequencies(width, base, position.device)).flatten(1)  # (P, width)
+    return torch.stack([angle.cos(), angle.sin()]).to(device=device, dtype=dtype)

@@ -1,0 +1,106 @@
+"""Table of the published checkpoints that this network loads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from streamvggt.model.config import HEADS, Sees
+
+DENSE = ("camera", "depth", "points")
+NOT_RUN = "names and shapes; outputs of its class with random weights at small size; not the released file"
+
+
+@dataclass(frozen=True)
+class KnownCheckpoint:
+    """A published file of weights.
+
+    Args:
+        id: Name on the Hugging Face Hub. If a repository has several files, the others are "id:variant".
+        file: File in that repository.
+        sees: Frames that a frame attends to in training: "past" (causal) or "all".
+        heads: Heads in the file.
+        parameters: Number of parameters in the file.
+        license: License of the weights, as far as it is stated.
+        verified: What was compared with the published class.
+        options: Arguments of the network that the shapes do not determine.
+        exact_camera: True: the published stream has one cache per camera iteration, so camera="released" is wrong.
+    """
+
+    id: str
+    file: str
+    sees: Sees
+    heads: tuple[str, ...]
+    parameters: int
+    license: str
+    verified: str = NOT_RUN
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    exact_camera: bool = False
+
+    @property
+    def repository(self) -> str:
+        """Id of the repository, without the variant."""
+        return self.id.partition(":")[0]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the tensors in float32."""
+        return 4 * self.parameters
+
+
+C2W = MappingProxyType({"pose": "world_from_camera"})
+UNSTATED = "not stated for the weights (code: Apache-2.0)"
+
+CHECKPOINTS: tuple[KnownCheckpoint, ...] = (
+    KnownCheckpoint("facebook/VGGT-1B", "model.safetensors", "all", HEADS, 1_256_537_516, "non-commercial"),
+    KnownCheckpoint(
+        "facebook/VGGT-1B-Commercial", "vggt_1B_commercial.pt", "all", HEADS, 1_256_537_516, "VGGT commercial license"
+    ),
+    KnownCheckpoint(
+        "facebook/VGGT_tracker_fixed", "model_tracker_fixed_e20.pt", "all", HEADS, 1_256_537_516, "non-commercial"
+    ),
+    KnownCheckpoint("lch01/StreamVGGT", "checkpoints.pth", "past", HEADS, 1_256_537_516, "see its page; from VGGT-1B"),
+    KnownCheckpoint(
+        "yslan/STream3R", "model.safetensors", "past", DENSE, 1_190_596_120, "non-commercial", exact_camera=True
+    ),
+    KnownCheckpoint(
+        "robbyant/lingbot-map",
+        "lingbot-map-long.pt",
+        "past",
+        ("camera", "depth"),
+        1_157_943_540,
+        UNSTATED,
+        options=C2W,
+        exact_camera=True,
+    ),
+    KnownCheckpoint(
+        "robbyant/lingbot-map:base",
+        "lingbot-map.pt",
+        "past",
+        ("camera", "depth"),
+        1_157_943_540,
+        UNSTATED,
+        options=C2W,
+        exact_camera=True,
+    ),
+    KnownCheckpoint(
+        "robbyant/lingbot-map:stage1", "lingbot-map-stage1.pt", "all", DENSE, 1_190_596_120, UNSTATED, options=C2W
+    ),
+)
+"""Released files. Their tensors have the names of this network, without prefixes."""
+
+BY_ID = {known.id: known for known in CHECKPOINTS}
+
+
+def find_known(name: str) -> KnownCheckpoint | None:
+    """Return the table's row of an id, or of a file whose name is that of one row with options.
+
+    Args:
+        name: Hugging Face id, or path of a file.
+    """
+    if name in BY_ID:
+        return BY_ID[name]
+    return next((known for known in CHECKPOINTS if known.options and known.file == Path(name).name), None)

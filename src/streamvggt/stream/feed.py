@@ -1,0 +1,30 @@
+"""Frames of a source into a session, the first ones together where the network was trained so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from streamvggt.frame import Frame
+from streamvggt.prediction import Prediction
+from streamvggt.stream.policies.trajectory import num_joint
+from streamvggt.stream.session import StreamSession
+from streamvggt.stream.submaps.session import SubmapSession
+
+
+def predicted(frames: Iterable[Frame], session: StreamSession | SubmapSession) -> Iterator[tuple[Frame, Prediction]]:
+    """Push all frames; if a stream begins, the scale frames of the network in one call.
+
+    Yields:
+        Each frame with its prediction, S = 1.
+    """
+    remaining = iter(frames)
+    num_first = num_joint(session.model) if session.num_frames == 0 else 0
+    if isinstance(session, SubmapSession):
+        num_first = min(num_first, session.submaps.overlap)
+    if first := list(islice(remaining, num_first)):
+        together = session.start(first)
+        for number, frame in enumerate(first):
+            yield frame, together.frame(number)
+    for frame in remaining:
+        yield frame, session.push(frame)

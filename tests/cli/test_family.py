@@ -1,0 +1,99 @@
+"""Small random checkpoints in the layout of each published file, from photos to exports."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from networks import formula_weights
+from safetensors.torch import save_file
+
+from streamvggt import StreamVGGT, load_model
+from streamvggt.export import Result
+
+# What shapes do not tell must be as in the released networks, or as assumed for small ones.
+SIZE = {
+    "image_size": 56,
+    "embed_dim": 64,
+    "depth": 4,
+    "num_heads": 4,
+    "encoder_depth": 1,
+    "encoder_num_heads": 1,
+    "camera_trunk_depth": 1,
+    "dpt_layers": (0, 1, 2, 3),
+    "dpt_features": 16,
+    "dpt_channels": (8, 16, 16, 16),
+    "track_features": 16,
+    "track_levels": 2,
+    "track_dim": 32,
+    "track_depth": 1,
+    "track_virtual": 4,
+}
+DENSE = ("camera", "depth", "points")
+LINGBOT = {"scale_frames": 8, "global_rotation": "time", "pose": "world_from_camera"}
+LAYOUTS = {
+    "stream3r/model.safetensors": {"heads": DENSE},
+    "model_tracker_fixed_e20.pt": {},
+    "lingbot-map-long.pt": {"heads": ("camera", "depth"), **LINGBOT},
+    "lingbot-map-stage1.pt": {"heads": DENSE, "pose": "world_from_camera"},
+}
+pytestmark = pytest.mark.filterwarnings("ignore:.*shapes do not tell")
+
+
+def published(folder, layout):
+    """Write a network as the file of that name is written, without a config of this project."""
+    model = formula_weights(StreamVGGT(**SIZE, **LAYOUTS[layout]))
+    path = folder / layout
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix == ".safetensors":
+        save_file(model.state_dict(), path)
+        config = json.dumps({"img_size": 518, "patch_size": 14, "embed_dim": 1024})
+        path.with_name("config.json").write_text(config, encoding="utf-8")
+    elif layout.startswith("lingbot"):
+        torch.save({"model": model.state_dict()}, path)
+    else:
+        torch.save(model.state_dict(), path)
+    return model, path
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_from_photos_to_exports(command, photos, tmp_path, layout):
+    model, path = published(tmp_path, layout)
+    weights = path.parent if path.suffix == ".safetensors" else path
+    loaded = load_model(weights, sees="past")
+    assert loaded.config == model.config
+    words = ("--out", tmp_path / "out", "--weights", weights, "--device", "cpu", "--export", "glb,ply,tum")
+    status, said = command("reconstruct", photos, *words)
+    assert status == 0, said
+    result = Result(tmp_path / "out")
+    written = {entry.name for entry in (tmp_path / "out").iterdir()}
+    assert len(result) == 6 and {"scene.glb", "points.ply", "trajectory.txt"} <= written
+    settings = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))["settings"]
+    assert settings["memory"] == ("trajectory:8,63" if loaded.scale_frames else "blocks:9")
+    assert settings["windows"] is None
+    if loaded.scale_frames:  # six photos are fewer than the joint step has: all are computed together
+        with torch.no_grad():
+            images = torch.stack([torch.from_numpy(frame.image) for frame in result]).movedim(-1, 1)[None] / 255
+            expected = loaded(images).cameras().cam_from_world[0]
+        found = np.stack([frame.cam_from_world for frame in result])
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_lingbot_map_gets_submaps_where_its_training_was_shorter(command, many_photos, tmp_path, monkeypatch):
+    from streamvggt.cli import reconstruct
+
+    monkeypatch.setattr(reconstruct, "TRAINED_LENGTH", 20)
+    monkeypatch.setattr(reconstruct, "TRAINED_WINDOWS", "20,9")
+    _, path = published(tmp_path, "lingbot-map-long.pt")
+    words = ("--weights", path, "--device", "cpu", "--export", "none", "--max-frames")
+    status, said = command("reconstruct", many_photos, "--out", tmp_path / "long", *words, 24)
+    assert status == 0 and "Using --windows 20,9: this network was trained with up to 20 frames" in said
+    status, said = command("reconstruct", many_photos, "--out", tmp_path / "one", "--memory", "all", *words, 24)
+    assert status == 0 and "--windows" not in said
+
+
+def test_the_shared_camera_memory_is_refused(command, photos, tmp_path):
+    words = ("reconstruct", photos, "--out", tmp_path / "out", "--camera-memory", "released", "--weights")
+    for weights in ("yslan/STream3R", "robbyant/lingbot-map", tmp_path / "lingbot-map.pt"):
+        status, said = command(*words, weights)
+        assert status != 0 and "--camera-memory released: expected exact for" in said
