@@ -43,6 +43,7 @@ HUB_FILES: dict[str, tuple[str, Sees]] = {
     "facebook/VGGT-1B": ("model.safetensors", "all"),
     "facebook/VGGT-1B-Commercial": ("vggt_1B_commercial.pt", "all"),
     "lch01/StreamVGGT": ("checkpoints.pth", "past"),
+    "facebook/VGGT-Omega": ("vggt_omega_1b_512.pt", "all"),  # another network, gated: `load_omega`
 }
 
 HUB_TIMEOUT = 10.0
@@ -270,6 +271,10 @@ def config_from_shapes(
         "aggregator.global_blocks.0.mlp.fc1.weight",
     )
     missing = [name for name in needed if name not in shapes]
+    if any(name.startswith("aggregator.inter_frame_blocks.") for name in shapes):
+        raise ValueError(
+            f"{source}: expected VGGT or StreamVGGT, got VGGT-Omega. Use it as a teacher: docs/training.md."
+        )
     if missing:
         raise ValueError(
             f"{source} does not hold a VGGT network: among its {len(shapes)} tensors ({some(shapes)}) "
