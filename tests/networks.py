@@ -51,6 +51,7 @@ EMBEDDINGS = {
     "mask_token",
     "empty_pose_tokens",
     "query_ref_token",
+    "storage_tokens",
 }
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from launching import ROOT, SMALL, launch
+from omega import TINY as OMEGA
+from omega import write_omega
 
 from streamvggt import VGGT, StreamVGGT, load_model
 from streamvggt.cli import main
@@ -88,6 +90,22 @@ def test_distil_on_two_processes(teacher, data_root, tmp_path):
     assert changed
     assert not any(name.startswith("aggregator.patch_embed.") for name in changed)
     assert {"config.yaml", "last.pt", "log.jsonl", "final", "tensorboard"} <= set(os.listdir(tmp_path))
+
+
+@pytest.mark.slow
+def test_distil_from_another_teacher(teacher, tmp_path):
+    """A published file of VGGT-Omega: the images fit the patches of both networks, the license is said."""
+    omega = write_omega(tmp_path / "omega.pt", **OMEGA)
+    words = ["./train.py", "--config-name", "train", "model=tiny_streamvggt", f"teacher_weights={teacher}"]
+    words += [f"teacher={omega}", "data=world", f"output_dir={tmp_path / 'out'}", *SMALL]
+    done = launch(*words, "+supervision.model.register_blocks=[2]")
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said[-3000:]
+    assert "image sides that are multiples of 112 pixels" in said
+    assert "LICENSE: VGGT-Omega's weights are under the FAIR Noncommercial Research License" in said
+    student, before = load_model(tmp_path / "out" / "final"), load_model(teacher).state_dict()
+    changed = {name.split(".")[0] for name, t in student.state_dict().items() if not torch.equal(t, before[name])}
+    assert changed == {"aggregator", "camera_head", "depth_head", "point_head"}
 
 
 @pytest.mark.slow

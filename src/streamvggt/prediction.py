@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from streamvggt.geometry.camera import Cameras, cameras_from_encoding, inverted_encoding
+from streamvggt.geometry.pointmap import unproject
 from streamvggt.geometry.rotation import quaternion_from_matrix
 from streamvggt.geometry.similarity import Similarity
 
@@ -77,6 +78,19 @@ class Prediction:
         if self.pose_enc is None:
             raise ValueError("this prediction has no cameras: ask the model for heads that include 'camera'")
         return cameras_from_encoding(self.cam_from_world_enc, self.image_size)
+
+    def with_points(self) -> Prediction:
+        """Return the prediction with `points` unprojected from depth and cameras; `points_conf` is `depth_conf`.
+
+        Raises:
+            ValueError: If depth or cameras are missing.
+        """
+        if self.depth is None:
+            raise ValueError("this prediction has no depth: ask the model for heads that include 'depth'")
+        frames = slice(None) if self.dense_frames is None else list(self.dense_frames)
+        of_all = self.cameras()
+        cameras = Cameras(of_all.cam_from_world[:, frames], of_all.intrinsics[:, frames])
+        return replace(self, points=unproject(self.depth[..., 0], cameras), points_conf=self.depth_conf)
 
     @property
     def num_frames(self) -> int:

@@ -30,11 +30,13 @@ class ResidualUnit(nn.Module):
 class FeatureFusion(nn.Module):
     """Adds a finer level to what came up from the coarser ones and resizes the sum."""
 
+    unit: type[ResidualUnit] = ResidualUnit
+
     def __init__(self, features: int, *, has_skip: bool = True):
         super().__init__()
         if has_skip:
-            self.resConfUnit1 = ResidualUnit(features)
-        self.resConfUnit2 = ResidualUnit(features)
+            self.resConfUnit1 = self.unit(features)
+        self.resConfUnit2 = self.unit(features)
         self.out_conv = nn.Conv2d(features, features, 1)
 
     def forward(self, x: Tensor, skip: Tensor | None, size: Sequence[int]) -> Tensor:
@@ -44,7 +46,50 @@ class FeatureFusion(nn.Module):
         return resize(self.out_conv(self.resConfUnit2(x)), size)
 
 
-class DenseHead(nn.Module):
+class Reassembly(nn.Module):
+    """Convert the tokens of four layers to maps with 4, 2, 1 and ½ cells per patch side (DPT, Sec. 3.2)."""
+
+    def __init__(self, dim: int, channels: Sequence[int], *, patch_size: int, has_positions: bool = True):
+        super().__init__()
+        self.patch_size = patch_size
+        self.has_positions = has_positions
+        self.norm = nn.LayerNorm(dim)
+        self.projects = nn.ModuleList(nn.Conv2d(dim, width, 1) for width in channels)
+        self.resize_layers = nn.ModuleList(
+            [
+                nn.ConvTranspose2d(channels[0], channels[0], 4, 4),
+                nn.ConvTranspose2d(channels[1], channels[1], 2, 2),
+                nn.Identity(),
+                nn.Conv2d(channels[3], channels[3], 3, 2, 1),
+            ]
+        )
+
+    def levels(self, tokens: Sequence[Tensor], image_size: tuple[int, int]) -> list[Tensor]:
+        """Compute the four maps.
+
+        Args:
+            tokens: Patch tokens of the four layers. (N, h·w, C) each
+            image_size: H, W in pixels.
+
+        Returns:
+            Maps from fine to coarse. (N, channels, …) each
+        """
+        height, width = image_size
+        grid = (height // self.patch_size, width // self.patch_size)
+        levels = []
+        for x, project, resize_layer in zip(tokens, self.projects, self.resize_layers, strict=True):
+            # A 1×1 convolution, on tokens: the map comes out with its channels last, as convolutions like it best.
+            x = F.linear(self.norm(x), project.weight.flatten(1), project.bias)
+            x = x.transpose(1, 2).unflatten(2, grid)  # (N, channels, h, w)
+            levels.append(resize_layer(self._with_position(x, image_size)))
+        return levels
+
+    def _with_position(self, x: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """The map with its positions added, in place."""
+        return add_positions(x, image_size) if self.has_positions else x
+
+
+class DenseHead(Reassembly):
     """A map of every frame from the tokens of four layers of the aggregator.
 
     Four levels are made from the same h×w patches: 4, 2, 1 and ½ times as fine; then fused from coarse to fine.
@@ -67,22 +112,10 @@ class DenseHead(nn.Module):
             downscale: how many times smaller than the image the map is.
             skip_channels: channels of the encoder's maps at 1/2 and 1/4 of its input; empty: it has none.
         """
-        super().__init__()
-        self.patch_size = patch_size
+        super().__init__(dim, channels, patch_size=patch_size, has_positions=out_channels is not None)
         self.downscale = downscale
-        self.norm = nn.LayerNorm(dim)
-        self.projects = nn.ModuleList(nn.Conv2d(dim, width, 1) for width in channels)
-        self.resize_layers = nn.ModuleList(
-            [
-                nn.ConvTranspose2d(channels[0], channels[0], 4, 4),
-                nn.ConvTranspose2d(channels[1], channels[1], 2, 2),
-                nn.Identity(),
-                nn.Conv2d(channels[3], channels[3], 3, 2, 1),
-            ]
-        )
         self.scratch = Scratch(features, channels, out_channels)
         self.skips = nn.ModuleList(nn.Conv2d(width, features, 1) for width in skip_channels)
-        self.has_positions = out_channels is not None
 
     def forward(self, tokens: Sequence[Tensor], image_size: tuple[int, int], fine: Sequence[Tensor] = ()) -> Tensor:
         """
@@ -95,31 +128,50 @@ class DenseHead(nn.Module):
             The map, before any activation. (N, out_channels or F, H/downscale, W/downscale)
         """
         height, width = image_size
-        grid = (height // self.patch_size, width // self.patch_size)
-        levels = []
-        for x, project, resize_layer in zip(tokens, self.projects, self.resize_layers, strict=True):
-            # A 1×1 convolution, on tokens: the map comes out with its channels last, as convolutions like it best.
-            x = F.linear(self.norm(x), project.weight.flatten(1), project.bias)
-            x = x.transpose(1, 2).unflatten(2, grid)  # (N, channels, h, w)
-            levels.append(resize_layer(self._with_position(x, image_size)))
+        levels = self.levels(tokens, image_size)
         x = self.scratch.fuse(levels, [skip(F.gelu(level)) for skip, level in zip(self.skips, fine, strict=True)])
         x = resize(x, (height // self.downscale, width // self.downscale))
         return self.scratch.finish(self._with_position(x, image_size))
 
-    def _with_position(self, x: Tensor, image_size: tuple[int, int]) -> Tensor:
-        """The map with its positions added, in place."""
-        return add_positions(x, image_size) if self.has_positions else x
 
+class LevelFusion(nn.Module):
+    """Fuse four maps from coarse to fine (DPT, Sec. 3.2)."""
 
-class Scratch(nn.Module):
-    """The part of the head that works on maps; its name is the released checkpoints'."""
+    fusion: type[FeatureFusion] = FeatureFusion
+    upscale = 2
+    """Resolution of the result, relative to the finest map."""
 
-    def __init__(self, features: int, channels: Sequence[int], out_channels: int | None):
+    def __init__(self, features: int, channels: Sequence[int]):
         super().__init__()
         for level, width in enumerate(channels, 1):
             self.add_module(f"layer{level}_rn", nn.Conv2d(width, features, 3, padding=1, bias=False))
         for level in range(1, 5):
-            self.add_module(f"refinenet{level}", FeatureFusion(features, has_skip=level < 4))
+            self.add_module(f"refinenet{level}", self.fusion(features, has_skip=level < 4))
+
+    def fuse(self, levels: Sequence[Tensor], skips: Sequence[Tensor] = ()) -> Tensor:
+        """Fuse four maps to one.
+
+        Args:
+            levels: Maps from fine to coarse. (N, channels, …) each
+            skips: Maps of the encoder at twice the resolution of the finest level and at about its own, or none.
+        """
+        level1, level2, level3, level4 = (self.get_submodule(f"layer{i}_rn")(x) for i, x in enumerate(levels, 1))
+        if skips:
+            level1 = level1 + resize(skips[1], level1.shape[-2:])
+        x = self.refinenet4(level4, None, level3.shape[-2:])
+        x = self.refinenet3(x, level3, level2.shape[-2:])
+        x = self.refinenet2(x, level2, level1.shape[-2:])
+        x = self.refinenet1(x, level1, [self.upscale * side for side in level1.shape[-2:]])
+        if skips:
+            x = F.relu(x + resize(skips[0], x.shape[-2:]))
+        return x
+
+
+class Scratch(LevelFusion):
+    """The part of the head that works on maps; its name is the released checkpoints'."""
+
+    def __init__(self, features: int, channels: Sequence[int], out_channels: int | None):
+        super().__init__(features, channels)
         if out_channels is None:
             self.output_conv1 = nn.Conv2d(features, features, 3, padding=1)
             self.output_conv2 = None
@@ -130,21 +182,7 @@ class Scratch(nn.Module):
             )
 
     def fuse(self, levels: Sequence[Tensor], skips: Sequence[Tensor] = ()) -> Tensor:
-        """Fuse four levels, fine to coarse, to one map twice as fine as the finest.
-
-        Args:
-            skips: maps of the encoder at twice the resolution of the finest level and at about its own, or none.
-        """
-        level1, level2, level3, level4 = (self.get_submodule(f"layer{i}_rn")(x) for i, x in enumerate(levels, 1))
-        if skips:
-            level1 = level1 + resize(skips[1], level1.shape[-2:])
-        x = self.refinenet4(level4, None, level3.shape[-2:])
-        x = self.refinenet3(x, level3, level2.shape[-2:])
-        x = self.refinenet2(x, level2, level1.shape[-2:])
-        x = self.refinenet1(x, level1, [2 * side for side in level1.shape[-2:]])
-        if skips:
-            x = F.relu(x + resize(skips[0], x.shape[-2:]))
-        return self.output_conv1(x)
+        return self.output_conv1(super().fuse(levels, skips))
 
     def finish(self, x: Tensor) -> Tensor:
         if self.output_conv2 is None:

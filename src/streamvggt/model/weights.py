@@ -272,6 +272,10 @@ def config_from_shapes(
         "aggregator.global_blocks.0.mlp.fc1.weight",
     )
     missing = [name for name in needed if name not in shapes]
+    if any(name.startswith("aggregator.inter_frame_blocks.") for name in shapes):
+        raise ValueError(
+            f"{source}: expected VGGT or StreamVGGT, got VGGT-Omega. Use it as a teacher: docs/training.md."
+        )
     if missing:
         raise ValueError(
             f"{source} does not hold a VGGT network: among its {len(shapes)} tensors ({some(shapes)}) "

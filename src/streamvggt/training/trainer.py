@@ -7,6 +7,7 @@ a training that was killed and resumed ends with the same weights as one that wa
 from __future__ import annotations
 
 import difflib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -162,7 +163,9 @@ class Trainer:
             raise ValueError("a moving average of the weights (ema_decay) cannot be kept of a sharded network")
         self.device = self.accelerator.device
         self.supervision, self.loss = supervision, loss
-        self.data, self.validation = (in_patches(given, model.patch_size) for given in (data, validation))
+        # A teacher with another patch size may require images that both patch sizes divide.
+        patch_size = math.lcm(model.patch_size, getattr(supervision, "image_multiple", 1))
+        self.data, self.validation = (in_patches(given, patch_size) for given in (data, validation))
         self.num_validation_batches, self.validate_every = num_validation_batches, validate_every
         self.optimisation = optimisation
         self.accumulate, self.seed, self.num_workers = accumulate, seed, num_workers
@@ -185,7 +188,7 @@ class Trainer:
         if adapters is not None:
             adapters.add(model)
         optimizer = optimisation.build(model, fused=self.device.type in ("cpu", "cuda"))
-        if isinstance(supervision, Teacher):
+        if isinstance(getattr(supervision, "model", None), nn.Module):
             supervision.model.to(self.device)
         self.encoder = shared_encoder(model, supervision)
         self.ema = None
@@ -223,8 +226,13 @@ class Trainer:
         self.log.say(describe_parameters(self.network))
         if self.encoder is not None:
             self.log.say("teacher and student share the patch encoder: it runs once per batch")
-        if hasattr(data, "describe"):
-            self.log.say(data.describe())
+        if patch_size != model.patch_size:
+            self.log.say(
+                f"Using image sides that are multiples of {patch_size} pixels, for the patches of teacher and student."
+            )
+        for described in (supervision, data):
+            if hasattr(described, "describe"):
+                self.log.say(described.describe())
         if self.step:
             self.log.say(f"resumed after step {self.step}, from {newest.name}")
 

@@ -1,0 +1,47 @@
+"""The patch encoder of VGGT-Omega: DINOv3's vision transformer (arXiv 2508.10104).
+
+N images · C channels · h×w patches.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from streamvggt.layers.block import Block
+from streamvggt.layers.vision_transformer import PatchEmbed
+from streamvggt.model.omega.config import OmegaConfig
+from streamvggt.model.omega.rotation import CenteredRotation
+
+
+class OmegaEncoder(nn.Module):
+    """Encode images separately to patch features. Every block uses rotary positions; there is no position embedding."""
+
+    def __init__(self, config: OmegaConfig, attention: str = "sdpa"):
+        super().__init__()
+        dim = config.embed_dim
+        self.head_width = dim // config.encoder_num_heads
+        self.patch_embed = PatchEmbed(config.patch_size, dim)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
+        self.register_tokens = nn.Parameter(torch.randn(1, config.num_storage, dim) * 0.02)
+        # Part of the published files; only the encoder's own pre-training uses it.
+        self.mask_token = nn.Parameter(torch.zeros(1, dim), requires_grad=False)
+        self.blocks = nn.ModuleList(
+            Block(dim, config.encoder_num_heads, layer_scale=1.0, attention=attention)
+            for _ in range(config.encoder_depth)
+        )
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalized images (N, 3, H, W) → (N, h·w, C)."""
+        patches, _ = self.patch_embed(images)
+        grid = tuple(patches.shape[-2:])
+        special = torch.cat([self.cls_token, self.register_tokens], 1)
+        num_special = special.shape[1]
+        x = torch.cat([special.expand(len(patches), -1, -1).to(patches.dtype), patches.flatten(2).mT], 1)
+        rotation = CenteredRotation(
+            grid, num_special, self.head_width, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32)
+        )
+        for block in self.blocks:
+            x = block(x, rotation)
+        return self.norm(x)[:, num_special:]

@@ -1,0 +1,69 @@
+"""Rotary positions of DINOv3: centers of patches as shares of the image's longer side."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from streamvggt.layers.rope import Rotation
+from streamvggt.layers.tables import table
+
+BASE = 100.0
+
+
+class CenteredRotation(Rotation):
+    """Rotate queries and keys of a frame by the positions of the patch centers.
+
+    Positions lie in [-1, 1] along the longer side of the patch grid. Row angles, then column angles, rotate the channel
+    pairs (c, c + D/2). `Rotation` uses integer positions, and separate halves for rows and columns.
+
+    P tokens of a frame (special tokens first, then h·w patches by rows) · D head width.
+    """
+
+    def __init__(
+        self,
+        grid: tuple[int, int],
+        num_special: int,
+        head_width: int,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        """
+        Args:
+            grid: Patch rows and columns h, w.
+            num_special: Tokens before the patches; they are not rotated.
+            head_width: A multiple of 4.
+            dtype: Number format of cosines and sines; at least float32.
+        """
+        if head_width % 4:
+            raise ValueError(f"head_width: expected a multiple of 4 for rotary positions, got {head_width}.")
+        self.cos, self.signed_sin = centered_cosines_and_sines(grid, num_special, head_width, device, dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Rotate tokens of one or several frames. (B, N, S·P, D) → same, at least float32."""
+        x = x.unflatten(2, (-1, self.cos.shape[0]))  # (B, N, S, P, D)
+        first, second = x.chunk(2, -1)
+        return (x * self.cos + torch.cat([second, first], -1) * self.signed_sin).flatten(2, 3)
+
+
+def rotary_periods(head_width: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return the periods in units of the position; published files store them as the buffer `periods`. (D/4,)"""
+    number = torch.arange(head_width // 4, dtype=torch.float32, device=device)
+    return BASE ** (2 * number / (head_width // 2))
+
+
+@table(most=32)
+def centered_cosines_and_sines(
+    grid: tuple[int, int], num_special: int, head_width: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Compute cosines and signed sines of all angles. (2, P, D)"""
+    # Positions and angles are float32 for every `dtype`, like the reference implementation.
+    row, column = (2 * (torch.arange(0.5, count, dtype=torch.float32, device=device) / max(grid)) - 1 for count in grid)
+    position = torch.stack(torch.meshgrid(row, column, indexing="ij"), -1).flatten(0, 1)  # (h·w, 2)
+    angle = 2 * math.pi * position[..., None] / rotary_periods(head_width, device)  # (h·w, 2, D/4)
+    angle = torch.cat([angle.flatten(1), angle.flatten(1)], -1)  # (h·w, D)
+    cos, sin = angle.cos().to(dtype), angle.sin().to(dtype)
+    first, second = sin.chunk(2, -1)
+    unturned = torch.stack([cos.new_ones(num_special, head_width), cos.new_zeros(num_special, head_width)])
+    return torch.cat([unturned, torch.stack([cos, torch.cat([-first, second], -1)])], 1)
