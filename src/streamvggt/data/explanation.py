@@ -136,5 +136,5 @@ def small(view: View) -> View:
 
 def _explains(before: Sequence[float], after: Sequence[float]) -> bool:
     better = sum(new < old for old, new in zip(before, after, strict=True))
-    limit = min(MAX_RATIO * median(before), MAX_EXPLAINED if median(before) < math.inf else MAX_EXPLAINED / 3)
+    limit = min(MAX_RATIO * median(before), MAX_EXPLAINED)
     return median(after) < limit and better >= MIN_BETTER * len(before)
