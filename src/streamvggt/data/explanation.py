@@ -14,7 +14,7 @@ from statistics import median
 
 import torch
 
-from streamvggt.data.agreement import is_sparse, sample_depth, spread
+from streamvggt.data.agreement import agreement, is_sparse, sample_depth, spread
 from streamvggt.data.view import View
 from streamvggt.geometry.camera import invert_pose
 from streamvggt.geometry.pointmap import project
@@ -33,6 +33,8 @@ MAX_RATIO = 0.75
 """By what an explanation must shrink the difference at least; intact scenes have none that shrinks it at all."""
 MIN_SHIFTED = 2e-3
 """Smallest relative difference of depth for which neighboring frames are read."""
+MIN_UNDONE = 0.4
+"""Smallest median agreement of pairs with the mistake undone; shuffled poses come near to no explanation's."""
 MIN_BETTER = 0.75
 """Share of the pairs in which an explanation must be better."""
 
@@ -102,15 +104,19 @@ def explain(pairs: Sequence[Views], shifted: Callable[[], Mapping[str, Sequence[
     as_is = [depth_difference(*views) for views in pairs]
     if not pairs or median(as_is) < MIN_DIFFERENCE:
         return None
-    found = {
-        words: (as_is, [depth_difference(*map(undo, views)) for views in pairs]) for words, undo in EXPLANATIONS.items()
-    }
+    tried = {words: (pairs, [tuple(map(undo, views)) for views in pairs]) for words, undo in EXPLANATIONS.items()}
     if median(as_is) > MIN_SHIFTED:
         for words, both in shifted().items():
-            before, after = zip(*both, strict=True)
-            found[words] = tuple([depth_difference(*map(small, views)) for views in side] for side in (before, after))
-    counting = {words: median(after) for words, (before, after) in found.items() if _explains(before, after)}
-    return min(counting, key=counting.get, default=None)
+            tried[words] = tuple([tuple(map(small, views)) for views in side] for side in zip(*both, strict=True))
+    counting = {}
+    for words, (before, after) in tried.items():
+        left = [depth_difference(*views) for views in after]
+        if _explains(as_is if before is pairs else [depth_difference(*views) for views in before], left):
+            counting[words] = median(left)
+    for words in sorted(counting, key=counting.get):
+        if median(agreement(*views).agreeing for views in tried[words][1]) > MIN_UNDONE:
+            return words
+    return None
 
 
 def depth_difference(first: View, second: View) -> float:
