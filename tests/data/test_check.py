@@ -12,6 +12,7 @@ from streamvggt.geometry.camera import invert_pose
 
 FRAMES = 16
 AXES = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+QUARTER_TURN = torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
 
 
 class Views:
@@ -47,6 +48,16 @@ def opengl(view):
     return replace(view, cam_from_world=AXES @ view.cam_from_world)
 
 
+def with_focal(factor):
+    return lambda view: replace(
+        view, intrinsics=view.intrinsics * torch.tensor([[factor, 1, 1], [1, factor, 1], [1] * 3])
+    )
+
+
+def with_depth_of(clip, others):
+    return [replace(view, depth=other.depth, valid=other.valid) for view, other in zip(clip, others, strict=True)]
+
+
 def test_intact_scenes_pass(clips):
     findings = check(Views(clips), name="intact")
     assert findings.is_good and "views agree in 2 scenes: 9" in str(findings), str(findings)
@@ -59,12 +70,23 @@ WRONG = {
     "2 times too large": scaled(2),
     "poses look inverted": inverted,
     "OpenGL": opengl,
+    "depth looks 1.2 times too large": scaled(1.2),
+    "focal length looks 1.2 times too large": with_focal(1.2),
+    "focal length looks 1.2 times too small": with_focal(1 / 1.2),
+    "OpenCV's x, y, z are -y, x, z": lambda view: replace(view, cam_from_world=QUARTER_TURN @ view.cam_from_world),
+}
+WRONG_CLIPS = {
+    "depth of a frame looks like that of the next frame": lambda clip: with_depth_of(clip[:-1], clip[1:]),
+    "depth of a frame looks like that of the frame before": lambda clip: with_depth_of(clip[1:], clip[:-1]),
+    "poses jump from frame to frame": lambda clip: [
+        replace(view, cam_from_world=clip[7 * number % FRAMES].cam_from_world) for number, view in enumerate(clip)
+    ],
 }
 
 
-@pytest.mark.parametrize("words", WRONG)
+@pytest.mark.parametrize("words", [*WRONG, *WRONG_CLIPS])
 def test_one_wrong_scene_among_five_is_named_with_the_reason(clips, words):
-    wrong = [WRONG[words](view) for view in clips[1]]
+    wrong = WRONG_CLIPS[words](clips[1]) if words in WRONG_CLIPS else [WRONG[words](view) for view in clips[1]]
     findings = check(Views([clips[0], clips[0], wrong, clips[0], clips[0]]), name="wrong")
     assert [verdict.scene for verdict in findings.disagreeing] == ["scene2"]
     assert words in findings.disagreeing[0].problem

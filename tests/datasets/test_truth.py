@@ -1,11 +1,10 @@
 """Data sets against facts of their official tools: headers, tables, formulas and example values that we did not write.
 
-Tests marked `real` read files of the data sets if their folder is there (STREAMVGGT_REAL); every other test is a
-small twin of the same bytes.
+Tests marked `real` read files of the data sets where they are (real_files.py); every other test is a small twin of the
+same bytes.
 """
 
 import csv
-import os
 import struct
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import cv2
 import h5py
 import numpy as np
 import pytest
+from real_files import REAL, real
 from scipy.spatial.transform import Rotation
 
 from streamvggt.data.agreement import agreement
@@ -27,9 +27,6 @@ from streamvggt.datasets.hypersim import Hypersim, PinholeCamera
 from streamvggt.datasets.kitti import STEPS_PER_METER as KITTI_STEPS
 from streamvggt.datasets.seven_scenes import SevenScenes
 from streamvggt.datasets.virtual_kitti2 import FILES as VIRTUAL_KITTI
-
-REAL = Path(os.environ.get("STREAMVGGT_REAL", Path(__file__).parents[3] / "shared/real"))
-real = pytest.mark.skipif(not REAL.is_dir(), reason="no real files of the data sets here")
 
 # Hypersim: the published table takes uv in [-1, 1], v upwards, to rays in OpenGL axes.
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from statistics import median
 
 import numpy as np
-import torch
 
 from streamvggt.data.agreement import Agreement, agreement, is_sparse
 from streamvggt.data.decode import BadData
+from streamvggt.data.explanation import Views, explain
 from streamvggt.data.sampling import Covisible, GraphWalk, Sets
 from streamvggt.data.source import Source
 from streamvggt.data.view import View
-from streamvggt.geometry.camera import invert_pose
 
 MIN_OVERLAP, MIN_SPARSE_OVERLAP = 0.2, 0.04
 """Share of a view that another view must see to compare both. If depth is known at single pixels only, few meet."""
@@ -25,10 +24,6 @@ MIN_AGREEMENT = 0.7
 """Smallest median of close pairs. Intact sets reach 86 % (7-Scenes' Kinect) to 98 % (rendered)."""
 MIN_FAR_AGREEMENT = 0.1
 """Smallest median if no pairs are close. Pairs of 7-Scenes that are 2 s apart reach 16 %."""
-MIN_EXPLAINED = 0.8
-"""Smallest median with which an explanation counts."""
-CLEAR_AGREEMENT = 0.9
-"""Above this, no explanation is searched for."""
 MAX_DEPTH_RATIO = 20
 """Largest ratio of the median depths of two compared views."""
 MAX_BASELINE = 10
@@ -37,35 +32,12 @@ STEPS = (1, 2, 1, 5)
 """Distances of compared frames, in turn."""
 MAX_PAIRS_FACTOR = 3
 """By how much the number of pairs may grow until enough of them are close."""
-NUM_EXPLAINED = 6
-"""Pairs that an explanation is tried on."""
+NUM_EXPLAINED, NUM_SHIFTED = 6, 3
+"""Pairs that an explanation is tried on, and those of them of which neighboring frames are read."""
+MAX_JUMP = 0.5
+"""Largest step from frame to frame, as a share of the distance of any two frames, of poses in the order of time."""
 
 Pair = tuple[str, str]
-
-
-def _with_poses(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[View], View]:
-    return lambda view: replace(view, cam_from_world=change(view.cam_from_world))
-
-
-def _with_depth(factor: float) -> Callable[[View], View]:
-    return lambda view: replace(view, depth=view.depth * factor)
-
-
-AXES = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
-EXPLANATIONS: dict[str, Callable[[View], View]] = {
-    "the poses look inverted (camera-from-world where world-from-camera is expected)": _with_poses(invert_pose),
-    "the rotations look transposed": _with_poses(lambda pose: torch.cat([pose[:, :3].mT, pose[:, 3:]], 1)),
-    "the camera axes look like OpenGL's (y up, z backward)": _with_poses(lambda pose: AXES @ pose),
-    **{
-        f"the depth looks {factor:g} times too large for the poses": _with_depth(1 / factor)
-        for factor in (2, 10, 100, 1000, 5000)
-    },
-    **{
-        f"the depth looks {factor:g} times too small for the poses": _with_depth(factor)
-        for factor in (2, 10, 100, 1000, 5000)
-    },
-}
-"""What may be wrong with all views of a scene, and what undoes it."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +95,7 @@ def judge_scene(
     judged = judged_pairs(compared)
     verdict.agreeing = [pair.found.agreeing for pair in judged]
     verdict.worst = min(judged or compared, key=lambda pair: pair.found.agreeing, default=None)
-    verdict.problem = _problem(compared, judged)
+    verdict.problem = _problem(compared, judged, Neighbors(readable, scene, frames))
     return verdict
 
 
@@ -133,32 +105,71 @@ def judged_pairs(compared: Sequence[ComparedPair]) -> list[ComparedPair]:
     return close if len(close) >= NUM_CLOSE else [pair for pair in compared if pair.overlaps]
 
 
-def _problem(compared: Sequence[ComparedPair], judged: Sequence[ComparedPair]) -> str | None:
+class Neighbors:
+    """Frames beside those of a pair, for sets whose frames are in the order of time."""
+
+    def __init__(self, readable, scene: str, frames: Sequence[str]):
+        self._readable, self._scene, self._frames = readable, scene, frames
+        self._position = {frame: number for number, frame in enumerate(frames)}
+        selection = getattr(readable, "selection", None)
+        self.are_in_order = not isinstance(selection, GraphWalk | Sets)
+
+    def shifted(self, pairs: Sequence[ComparedPair]) -> dict[str, list[tuple[Views, Views]]]:
+        """Return, by explanation, pairs as they are and with the depth of the frames before or after."""
+        if not self.are_in_order:
+            return {}
+        far = sorted(pairs, key=lambda pair: -self.step(pair))[:NUM_SHIFTED]
+        both = {
+            words: [(pair.views, tuple(views)) for pair in far if all(views := self._with_depth_beside(pair, shift))]
+            for words, shift in (("the next frame", -1), ("the frame before", 1))
+        }
+        return {f"the depth of a frame looks like that of {words}": found for words, found in both.items() if found}
+
+    def jump(self, pairs: Sequence[ComparedPair]) -> bool:
+        """Return whether the camera is as far from the next frame as from any."""
+        steps = [self._distance(*pair.views) for pair in pairs if self.step(pair) == 1]
+        views = [view for pair in pairs for view in pair.views]
+        others = [self._distance(*two) for two in combinations(views, 2)]
+        return self.are_in_order and len(steps) > 1 and median(steps) > MAX_JUMP * median(others)
+
+    def step(self, pair: ComparedPair) -> int:
+        return abs(self._position[pair.frames[1]] - self._position[pair.frames[0]])
+
+    @staticmethod
+    def _distance(first: View, second: View) -> float:
+        centers = (view.cameras.world_from_cam[:, 3] for view in (first, second))
+        return (next(centers) - next(centers)).norm().item()
+
+    def _with_depth_beside(self, pair: ComparedPair, shift: int) -> list[View | None]:
+        """Both views with the depth of the frames so far behind them; None where there is none of that size."""
+        positions = [self._position[frame] + shift for frame in pair.frames]
+        if min(positions) < 0 or max(positions) >= len(self._frames):
+            return [None]
+        beside = _read_pair(self._readable, self._scene, tuple(self._frames[position] for position in positions))
+        return [
+            replace(view, depth=other.depth, valid=other.valid) if other.depth.shape == view.depth.shape else None
+            for view, other in zip(pair.views, beside or (), strict=False)
+        ] or [None]
+
+
+def _problem(compared: Sequence[ComparedPair], judged: Sequence[ComparedPair], beside: Neighbors) -> str | None:
     """What is wrong with a scene, in words; None: nothing that shows."""
     if unlike := unlike_frames(compared):
         return unlike
     share = median(pair.found.agreeing for pair in judged) if judged else 0.0
-    if not compared or share > CLEAR_AGREEMENT:
-        return None
     wanted = MIN_AGREEMENT if sum(pair.is_close for pair in judged) >= NUM_CLOSE else MIN_FAR_AGREEMENT
-    explanation = explain(judged or compared, share)
-    if explanation or (judged and share < wanted):
-        reason = explanation or "check intrinsics, poses and depth"
-        return f"{share:.0%} of what two views both see agrees, expected at least {MIN_AGREEMENT:.0%}: {reason}"
-    # Without judged pairs: photographs from all around, a turning camera, or places that have nothing in common
-    return None if judged else distant_cameras(compared)
-
-
-def explain(pairs: Sequence[ComparedPair], share: float) -> str | None:
-    """Return the explanation with which the views agree, if the disagreement shrinks to less than half."""
-    best, words = share, None
-    for said, undo in EXPLANATIONS.items():
-        undone = [tuple(map(undo, pair.views)) for pair in pairs[:NUM_EXPLAINED]]
-        found = judged_pairs([ComparedPair(agreement(*views), ("", ""), views) for views in undone])
-        shares = [pair.found.agreeing for pair in found]
-        if 2 * len(shares) >= len(undone) and median(shares) > best:
-            best, words = median(shares), said
-    return words if 1 - best < (1 - share) / 2 and best >= MIN_EXPLAINED else None
+    tried = compared[:NUM_EXPLAINED]
+    explanation = explain([pair.views for pair in tried], lambda: beside.shifted(tried))
+    if explanation is None and (not judged or share >= wanted):
+        # Without judged pairs: photographs from all around, a turning camera, or places with nothing in common.
+        return None if judged else distant_cameras(compared)
+    if explanation is None:
+        explanation = (
+            "the poses jump from frame to frame, as if they belonged to other frames"
+            if beside.jump(compared)
+            else "check intrinsics, poses and depth"
+        )
+    return f"{explanation} ({share:.0%} of what two views both see agrees, expected {MIN_AGREEMENT:.0%})"
 
 
 def unlike_frames(pairs: Sequence[ComparedPair]) -> str | None:

@@ -1,4 +1,4 @@
-"""Table of the published checkpoints that this network loads."""
+"""Table of published checkpoints."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from streamvggt.model.config import HEADS, Sees
 
@@ -27,6 +27,7 @@ class KnownCheckpoint:
         license: License of the weights, as far as it is stated.
         verified: What was compared with the published class.
         options: Arguments of the network that the shapes do not determine.
+        model: "vggt": `load_model` loads it. "omega": a teacher that `load_omega` loads.
         exact_camera: True: the published stream has one cache per camera iteration, so camera="released" is wrong.
     """
 
@@ -38,6 +39,7 @@ class KnownCheckpoint:
     license: str
     verified: str = NOT_RUN
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    model: Literal["vggt", "omega"] = "vggt"
     exact_camera: bool = False
 
     @property
@@ -89,8 +91,17 @@ CHECKPOINTS: tuple[KnownCheckpoint, ...] = (
     KnownCheckpoint(
         "robbyant/lingbot-map:stage1", "lingbot-map-stage1.pt", "all", DENSE, 1_190_596_120, UNSTATED, options=C2W
     ),
+    KnownCheckpoint(
+        "facebook/VGGT-Omega",
+        "vggt_omega_1b_512.pt",
+        "all",
+        ("camera", "depth"),
+        1_144_059_977,
+        "FAIR Noncommercial Research License (also for outputs)",
+        model="omega",
+    ),
 )
-"""Released files. Their tensors have the names of this network, without prefixes."""
+"""Released files. The tensors of "vggt" files have the names of this network, without prefixes."""
 
 BY_ID = {known.id: known for known in CHECKPOINTS}
 

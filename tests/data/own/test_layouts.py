@@ -1,7 +1,6 @@
 """Scenes of the procedural world, written in the layouts of other tools, come back as they were."""
 
 import shutil
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +16,7 @@ from own_scenes import (
     write_video,
 )
 from PIL import Image
+from real_files import REAL, real
 
 from streamvggt.data.agreement import agreement
 from streamvggt.data.decode import BadData
@@ -198,14 +198,11 @@ def test_masks_hide_depth(clip, tmp_path):
     assert not view.valid[:, :40].any() and view.valid[:, 40:].any()
 
 
-REAL_TUM = next((p / "shared/real/tum" for p in Path(__file__).parents if (p / "shared/real/tum").is_dir()), None)
-
-
-@pytest.mark.skipif(REAL_TUM is None, reason="real lists of TUM RGB-D are not here")
+@real
 def test_real_lists_of_tum_pair_as_their_times_say(tmp_path):
     """Times and motion capture of a real sequence; the images are stand-ins."""
-    shutil.copy(REAL_TUM / "rgb.txt", tmp_path)
-    shutil.copy(REAL_TUM / "groundtruth.txt", tmp_path)
+    shutil.copy(REAL / "tum" / "rgb.txt", tmp_path)
+    shutil.copy(REAL / "tum" / "groundtruth.txt", tmp_path)
     (tmp_path / "calibration.txt").write_text("525 525 319.5 239.5", encoding="utf-8")
     names = [line.split()[1] for line in (tmp_path / "rgb.txt").read_text().splitlines() if line[0] != "#"]
     (tmp_path / "rgb").mkdir()
