@@ -25,6 +25,7 @@ from torch import Tensor
 from streamvggt.files import atomic_write
 from streamvggt.layers.attention import check_kernel
 from streamvggt.layers.vision_transformer import start_from_sines
+from streamvggt.model.building import build_converted
 from streamvggt.model.config import HEADS, Sees
 from streamvggt.model.device import laid_out
 from streamvggt.model.vggt import VGGT, StreamVGGT
@@ -96,7 +97,8 @@ def load_model(
 ) -> VGGT:
     """A network ready for inference, its weights strictly checked.
 
-    Tensors go one by one from the file to `dtype` and `device`, so memory holds one copy of the weights.
+    Tensors go one by one from the file, or from the random numbers, to `dtype` and `device`, so memory holds one copy
+    of the weights.
 
     Args:
         name_or_path: a .safetensors, .pt, .pth, .ckpt or .bin file (plain state dict, or a trainer's checkpoint with a
@@ -117,27 +119,27 @@ def load_model(
     check_kernel(attention, torch.device(device), dtype)
     options = {"attention": attention, "activation_checkpointing": activation_checkpointing}
     name = os.fspath(name_or_path)
-    if name.startswith("random:"):
-        model = _random_model(name, {"sees": sees or "past", "heads": heads or HEADS, **config, **options})
-        tensors, is_mapped = model.state_dict().__getitem__, False
-    else:
-        path, hub_sees = _find(name)
-        checkpoint = open_checkpoint(path)
-        found = checkpoint.config or config_from_shapes(checkpoint.shapes, checkpoint.source, config)
-        found = {"sees": hub_sees or "past", **found, **config}
-        if sees is not None:
-            found["sees"] = sees
-        if heads is not None:
-            found["heads"] = heads
-        with torch.device("meta"):
-            model = _build({**found, **options}, checkpoint.source)
-        _check_tensors(model, checkpoint)
-        tensors, is_mapped = checkpoint.read, True
-    loaded = {}
-    for tensor_name in model.state_dict():
+
+    def placed(tensor_name: str, tensor: Tensor, copy: bool = False) -> Tensor:
         wanted = torch.float32 if tensor_name.startswith(FLOAT32_PREFIXES) else dtype
-        # What is mapped from a file is copied, so that the network does not depend on the file any longer.
-        loaded[tensor_name] = laid_out(tensors(tensor_name), torch.device(device), wanted, copy=is_mapped)
+        return laid_out(tensor, torch.device(device), wanted, copy=copy)
+
+    if name.startswith("random:"):
+        arguments = {"sees": sees or "past", "heads": heads or HEADS, **config, **options}
+        return build_converted(lambda: _random_model(name, arguments), placed).eval()
+    path, hub_sees = _find(name)
+    checkpoint = open_checkpoint(path)
+    found = checkpoint.config or config_from_shapes(checkpoint.shapes, checkpoint.source, config)
+    found = {"sees": hub_sees or "past", **found, **config}
+    if sees is not None:
+        found["sees"] = sees
+    if heads is not None:
+        found["heads"] = heads
+    with torch.device("meta"):
+        model = _build({**found, **options}, checkpoint.source)
+    _check_tensors(model, checkpoint)
+    # What is mapped from a file is copied, so that the network does not depend on the file any longer.
+    loaded = {name: placed(name, checkpoint.read(name), copy=True) for name in model.state_dict()}
     model.load_state_dict(loaded, assign=True)
     return model.eval()
 
