@@ -27,7 +27,7 @@ from streamvggt.layers.attention import check_kernel
 from streamvggt.layers.vision_transformer import start_from_sines
 from streamvggt.model.building import build_converted
 from streamvggt.model.config import HEADS, Sees
-from streamvggt.model.device import laid_out
+from streamvggt.model.device import exact_convolutions, laid_out
 from streamvggt.model.vggt import VGGT, StreamVGGT
 from streamvggt.model.weights_file import (
     CONFIG_MARK,
@@ -108,7 +108,8 @@ def load_model(
             "random:full": seeded random weights, to measure speed with.
         sees: "past" (StreamVGGT) or "all" (VGGT); None: what the file's config or its Hub id says, else "past".
         heads: those to build and read; None: those of the config, else all four.
-        dtype: of the weights, half precision for speed; the tracker stays float32.
+        dtype: of the weights, half precision for speed; the tracker stays float32. On CUDA, float32 also keeps
+            convolutions of this process from TF32.
         attention: "sdpa" or "flash".
         config: network arguments that the file's shapes do not tell, e.g. camera_num_heads=8; see `VGGT`.
 
@@ -119,6 +120,8 @@ def load_model(
     check_kernel(attention, torch.device(device), dtype)
     options = {"attention": attention, "activation_checkpointing": activation_checkpointing}
     name = os.fspath(name_or_path)
+    if torch.device(device).type == "cuda" and dtype == torch.float32:
+        exact_convolutions()
 
     def placed(tensor_name: str, tensor: Tensor, copy: bool = False) -> Tensor:
         wanted = torch.float32 if tensor_name.startswith(FLOAT32_PREFIXES) else dtype
