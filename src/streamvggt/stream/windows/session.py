@@ -43,6 +43,7 @@ from streamvggt.stream.windows.places import Place, thinned
 from streamvggt.stream.windows.pose_graph import Edge
 from streamvggt.stream.windows.sight import Sight, typical_size
 from streamvggt.stream.windows.size import WindowSize
+from streamvggt.transfer import current, uploaded
 
 RESTARTS_KEPT = 100
 TRIED_KEPT = 8
@@ -226,7 +227,7 @@ class WindowedSession:
         image = image_of(frame)
         if image.ndim != 3:
             raise ValueError(f"a frame is (3, H, W), not {tuple(image.shape)}: streams have windows each of its own")
-        with self._all_or_nothing():
+        with current(self._device), self._all_or_nothing():
             timer = Timer(self._device)
             if self._newcomer is None and self.num_frames >= self._window.start + self.size.length - self.size.overlap:
                 self._newcomer = self._new_window(self.num_frames)
@@ -259,12 +260,13 @@ class WindowedSession:
 
     def _push(self, image: Tensor) -> Prediction:
         is_key = self.loops is not None and self.num_frames % self.loops.every == 0
-        patches = self._encode(image) if self._newcomer or is_key else None
-        prediction, sight = self._window.push(image, patches)
+        on_device = uploaded(image, self._device)
+        patches = self._encode(on_device) if self._newcomer or is_key else None
+        prediction, sight = self._window.push(on_device, patches)
         world = self._world
         sickness = self.health.of_frame(sight, self._window.sights)
         if sickness and self._images and (self.num_frames >= self._calm_until or not sight.is_finite):
-            prediction, sight, world = self._begin_again(image, prediction, sight, sickness)
+            prediction, sight, world = self._begin_again(on_device, prediction, sight, sickness)
         answer = prediction if world is None else prediction.moved(world)
         if self._graph is not None:
             self._graph.answer(self.num_frames, self._num_windows - 1)
@@ -277,7 +279,7 @@ class WindowedSession:
             place = Place.of(self.num_frames, self._num_windows - 1, patches, image, sight)
             self._places = thinned([*self._places, place], self.loops.most)
         if self._newcomer is not None:
-            self._warm_up(image, patches)
+            self._warm_up(on_device, patches)
         return answer
 
     def _warm_up(self, image: Tensor, patches: Tensor | None) -> None:
@@ -398,9 +400,9 @@ class WindowedSession:
         return max(MAX_POINTS // self.size.overlap, 100)
 
     def _encode(self, image: Tensor) -> Tensor:
-        """What both windows ask the encoder. (1, 1, h·w, C)"""
+        """What both windows ask the encoder of an image on the device. (1, 1, h·w, C)"""
         with torch.inference_mode(False), torch.no_grad():
-            return self.model.aggregator.encode(image[None, None].to(self._device))
+            return self.model.aggregator.encode(image[None, None])
 
     @property
     def num_bytes(self) -> int:
