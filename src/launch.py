@@ -1,27 +1,32 @@
 """The body of train.py and finetune.py: build what a configuration describes, and train it."""
 
 import os
-from contextlib import nullcontext
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import hydra
+import torch
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from streamvggt.folder_lock import FolderLock
+from streamvggt.training.trainer import Diverged
+
+MISTAKES = (OSError, ValueError, ImportError, MemoryError, OmegaConfBaseException, torch.OutOfMemoryError, Diverged)
+"""What a user can mend: the configuration, the data, the machine. All else shows its traceback."""
 
 
 def train(config: DictConfig) -> None:
     """Train as configured, in an output folder that no other training uses meanwhile.
 
-    Mistakes in the configuration or the data end the program with one line.
+    Mistakes in the configuration or the data end the program with one message and exit status 1.
     """
     is_main = int(os.environ.get("RANK", "0")) == 0
-    try:
-        lock = FolderLock(Path(config.trainer.output_dir)) if is_main else nullcontext()
-    except OSError as error:
-        raise SystemExit(f"error: {error}") from None
-    with lock:
+    with said_in_words(), FolderLock(Path(config.trainer.output_dir)) if is_main else nullcontext():
         trainer = build(config)
         trainer.keep_config(OmegaConf.to_yaml(config, resolve=True))
         trainer.run()
@@ -29,12 +34,42 @@ def train(config: DictConfig) -> None:
 
 def build(config: DictConfig):
     """The trainer of a configuration."""
+    return hydra.utils.instantiate(config.trainer, _convert_="all")
+
+
+@contextmanager
+def said_in_words() -> Iterator[None]:
+    """End the program with what is wrong where a traceback would tell nothing more."""
     try:
-        return hydra.utils.instantiate(config.trainer, _convert_="all")
+        yield
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from the last saved state", file=sys.stderr)
+        raise SystemExit(130) from None
     except InstantiationException as error:
-        cause = error
-        while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
-            cause = cause.__cause__
-        if isinstance(cause, OSError | ValueError | ImportError):
-            raise SystemExit(f"error: {cause}") from None
+        cause = cause_of(error)
+        if isinstance(cause, MISTAKES):
+            raise SystemExit(f"error: {message_of(cause)}") from None
+        if isinstance(cause, TypeError):  # an argument that is not there, or of a kind that nothing can be done with
+            place = re.search(r"^full_key: (.+)$", str(error), re.M)
+            raise SystemExit(f"error: {place[1] if place else 'configuration'}: {cause}") from None
         raise
+    except MISTAKES as error:
+        raise SystemExit(f"error: {message_of(error)}") from None
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """The error that Hydra has wrapped, once for each level of the configuration."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def message_of(error: BaseException) -> str:
+    """What an error says; of one from a process that loads data, without the traceback that PyTorch puts into it."""
+    text = str(error).strip() or type(error).__name__
+    if text.startswith("Caught ") and "Traceback" in text:
+        lines = text.splitlines()
+        own = [number for number, line in enumerate(lines) if re.match(rf"([\w.]+\.)?{type(error).__name__}: ", line)]
+        if own:
+            text = "\n".join(lines[own[-1] :]).partition(": ")[2]
+    return text

@@ -357,7 +357,7 @@ def _data(title: str, way: str, also: tuple[str, ...], frames: str):
             folder.run("data", "fixtures", root)
         spring = folder.new()
         shutil.copytree(root / "spring", spring / "spring")
-        first, second = sorted((spring / "spring").iterdir())
+        first, second = sorted(path for path in (spring / "spring").iterdir() if path.is_dir())
         for name in also:
             shutil.copytree(second, spring / "spring" / name)
         if way == "millimeters":

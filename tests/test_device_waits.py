@@ -30,8 +30,8 @@ from streamvggt.stream.policy import (
 )
 from streamvggt.stream.pool import SessionPool
 from streamvggt.stream.session import StreamSession
-from streamvggt.stream.windows.session import WindowedSession
-from streamvggt.stream.windows.size import WindowSize
+from streamvggt.stream.submaps.options import SubmapOptions
+from streamvggt.stream.submaps.session import SubmapSession
 from streamvggt.training.auxiliary import GeometryLosses
 from streamvggt.training.supervision import Measurements, Teacher
 
@@ -109,18 +109,18 @@ def test_submaps_wait_once_per_submap_and_frame():
     """The host needs what a submap says of a frame, to judge and to join: one copy; moving a result is one upload."""
     network = on_device(heads=("camera", "depth", "points")).eval()
     with MetaDevice() as seen:
-        session = WindowedSession(network, size=WindowSize(6, 2), policy=Window(1, 1))
+        session = SubmapSession(network, submaps=SubmapOptions(6, 2), policy=Window(1, 1))
         waits, uploads = [], []
         for _ in range(10):
             seen.clear()
             prediction = session.push(image())
             waits.append(dict(seen.waits))
             uploads.append(sum(seen.uploads.values()))
-    assert session.statistics().num_windows == 3
+    assert session.statistics().num_submaps == 3
     assert prediction.points.device.type == "meta"
     in_overlap = [False, False, False, False, True, True, False, False, True, True]
     for frame, (waited, uploaded) in enumerate(zip(waits, uploads, strict=True)):
-        assert all(line.startswith("stream/windows/sight.py") for line in waited), (frame, waited)
+        assert all(line.startswith("stream/submaps/observation.py") for line in waited), (frame, waited)
         assert sum(waited.values()) == 1 + in_overlap[frame], (frame, waited)
         assert uploaded == (1 if frame < 6 else 2), frame  # the image; the submap's place in the world
 

@@ -383,7 +383,6 @@ def test_training_states(training):
     each_damaged(checkpoints.last, 60, lambda: checkpoints.load(checkpoints.last, model, optimizer))
 
 
-@pytest.mark.xfail(reason="values of a training state are not checked before they are used", strict=False)
 def test_values_of_training_states(training):
     """Sealed, but not by this program."""
     checkpoints, model, optimizer = training

@@ -5,7 +5,7 @@ import io
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from streamvggt.image_files import MAX_SIDE, image_format, open_image, pages_of, unreadable_image, upright_rgb
 from streamvggt.stream.frames import load_frames
@@ -35,12 +35,51 @@ def test_heic_is_read_whatever_its_suffix(tmp_path, suffix):
     assert levels(frames_of(tmp_path / f"1{suffix}")[0]) == [200]
 
 
-def test_heic_is_turned_by_its_container_and_not_by_exif(tmp_path):
+def quarters() -> Image.Image:
+    """Red and green above blue and black."""
+    pixels = np.zeros((32, 64, 3), np.uint8)
+    pixels[:16, :32, 0] = pixels[:16, 32:, 1] = pixels[16:, :32, 2] = 255
+    return Image.fromarray(pixels)
+
+
+def turned(image: Image.Image, orientation: int) -> Image.Image:
+    """The picture as Pillow turns a PNG with that orientation."""
+    file = io.BytesIO()
+    image.save(file, "PNG", exif=exif_with(orientation))
+    return ImageOps.exif_transpose(Image.open(file))
+
+
+def exif_with(orientation: int) -> Image.Exif:
     exif = Image.Exif()
-    exif[0x0112] = 6
-    greys(100)[0].save(tmp_path / "a.heic", exif=exif)
-    with open_image(tmp_path / "a.heic") as image:
-        assert pages_of(image) == {0: (56, 28)} and upright_rgb(image).size == (56, 28)
+    exif[0x0112] = orientation
+    return exif
+
+
+def check_upright(path, truth: Image.Image) -> None:
+    with open_image(path) as image:
+        assert pages_of(image) == {0: truth.size}
+        upright = upright_rgb(image)
+    assert upright.size == truth.size
+    assert np.abs(np.asarray(upright).astype(int) - np.asarray(truth)).mean() < 12
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "avif", "heic"])
+def test_images_are_turned_once(tmp_path, kind, orientation):
+    """HEIC and AVIF as phones write them: turned by the container (irot, imir), and the same said by EXIF."""
+    path = tmp_path / f"a.{kind}"
+    quarters().save(path, exif=exif_with(orientation).tobytes())
+    if kind == "heic" and orientation != 1:
+        assert b"irot" in path.read_bytes() or b"imir" in path.read_bytes()
+    check_upright(path, turned(quarters(), orientation))
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_exif_alone_does_not_turn_heic(tmp_path, orientation):
+    """The container decides (ISO/IEC 23008-12), as in viewers."""
+    quarters().save(tmp_path / "a.heic", exif=exif_with(orientation))
+    assert b"irot" not in (tmp_path / "a.heic").read_bytes()
+    check_upright(tmp_path / "a.heic", quarters())
 
 
 @pytest.mark.parametrize("name", ["a.CR2", "a.dng", "a.jxl", "a.psd", "a.exr"])

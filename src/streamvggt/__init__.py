@@ -13,8 +13,8 @@ from streamvggt.stream.policies.self_selective import SelfSelective
 from streamvggt.stream.policies.window import KeepAll, Window
 from streamvggt.stream.pool import PoolFull, SessionPool
 from streamvggt.stream.session import StreamSession
-from streamvggt.stream.windows.session import WindowedSession
-from streamvggt.stream.windows.size import WindowSize
+from streamvggt.stream.submaps.options import SubmapOptions
+from streamvggt.stream.submaps.session import SubmapSession
 
 __all__ = [
     "VGGT",
@@ -31,9 +31,9 @@ __all__ = [
     "SessionPool",
     "StreamSession",
     "StreamVGGT",
+    "SubmapOptions",
+    "SubmapSession",
     "Window",
-    "WindowSize",
-    "WindowedSession",
     "load_frames",
     "load_model",
 ]

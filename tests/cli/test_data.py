@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from streamvggt.cli import main
+from streamvggt.datasets._fixtures import MARK, are_fixtures
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +97,10 @@ def test_prepare_says_what_a_download_must_look_like(command, tmp_path):
     status, said = command("data", "prepare", "spring", tmp_path, tmp_path / "out")
     assert status == 1 and "holds nothing to prepare. Expected:" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_all_fixtures_are_marked(tmp_path):
+    assert main(["data", "fixtures", str(tmp_path), "--frames", "4", "--size", "30", "40"]) == 0
+    folders = [path for path in tmp_path.iterdir() if path.is_dir()]
+    assert len(folders) > 20 and all((folder / MARK).is_file() for folder in folders)
+    assert are_fixtures(tmp_path / "sintel/training/final") and not are_fixtures(tmp_path)

@@ -194,7 +194,10 @@ def refused(reconstruct, photos, tmp_path):
         (["--max-frames", "0"], "--max-frames: expected a whole number from 1"),
         (["--fps", "2"], "photos have no times for fps to choose by; use stride"),
         (["--weights", "random:tiny"], "random ones are random:small, random:full"),
-        (["--weights", "nowhere.pt"], "no weights at 'nowhere.pt': expected a .safetensors"),
+        (
+            ["--weights", "nowhere.pt"],
+            "no weights at 'nowhere.pt': expected a file (.safetensors, .pt, .pth, .ckpt, .bin), a folder",
+        ),
     ],
 )
 def test_wrong_options_are_explained(refused, more, words):

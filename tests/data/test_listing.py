@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from streamvggt.data import listing
 from streamvggt.data.listing import Listing, cached
 
 
@@ -44,6 +45,24 @@ def test_a_change_makes_it_anew(counted, change):
     root, runs, index = counted
     index()
     change(root)
+    index()
+    assert len(runs) == 2
+
+
+@pytest.mark.parametrize("changed", ["data/listing.py", "datasets/_trajectory_set.py"])
+def test_a_change_of_shared_code_makes_it_anew(counted, monkeypatch, tmp_path, changed):
+    _, runs, index = counted
+    for number in range(2):
+        package = tmp_path / f"package{number}"
+        for name in ("data/listing.py", "datasets/_trajectory_set.py", "stream/session.py"):
+            (package / name).parent.mkdir(parents=True, exist_ok=True)
+            (package / name).write_text(f"x = {number if name in (changed, 'stream/session.py') else 0}")
+        monkeypatch.setattr(listing, "PACKAGE", package)
+        index()
+        index()
+    assert len(runs) == 2
+    (package / "stream/session.py").write_text("x = 2")  # has no part in it
+    listing.code_of.cache_clear()
     index()
     assert len(runs) == 2
 

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from streamvggt.data.decode import BadData
 from streamvggt.data.mixture import MAX_ATTEMPTS, Mixture, held_out, spread
+from streamvggt.data.synthetic.batches import WorldBatches
 from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.datasets import find, training_set
 from streamvggt.training.trainer import in_patches
@@ -186,9 +188,7 @@ def test_empty_and_short_scenes_give_nothing(root, tmp_path):
 def test_a_data_set_that_cannot_be_read_at_all_ends_the_training_with_its_name(root, tmp_path, capsys):
     data = damaged(root, tmp_path, lambda folder: None)
     shutil.rmtree(tmp_path / "spring")  # a disk that went away
-    with pytest.raises(
-        RuntimeError, match=rf"spring: {MAX_ATTEMPTS} samples in a row could not be read from .*spring;"
-    ):
+    with pytest.raises(BadData, match=rf"spring: {MAX_ATTEMPTS} samples in a row could not be read from .*spring;"):
         data[0]
     capsys.readouterr()
 
@@ -234,3 +234,36 @@ def test_workers_count_for_the_process_that_asks(root, tmp_path):
     loader = torch.utils.data.DataLoader(data, batch_size=None, sampler=range(data.num_batches), num_workers=1)
     assert len(list(loader)) == data.num_batches
     assert data.replaced()["spring"] > 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"size": 0},
+        {"size": -14},
+        {"size": 10**6},
+        {"size": 28.5},
+        {"frames": (0, 2)},
+        {"frames": (2.0, 3)},
+        {"max_images": True},
+        {"seed": -1},
+        {"patch_size": 0},
+        {"resolutions": [(56, 0)]},
+        {"weights": [0.0, 0.0]},
+        {"weights": [float("nan"), 1.0]},
+    ],
+    ids=str,
+)
+def test_numbers_of_a_mixture_are_judged_at_the_door(root, wrong):
+    with pytest.raises(ValueError, match=r"expected|must be"):
+        mixture(root, **wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"size": 0}, {"size": "large"}, {"frames": (0, 2)}, {"aspects": []}, {"aspects": [0.0]}, {"num_tracks": -1}],
+    ids=str,
+)
+def test_numbers_of_the_procedural_world_are_judged_at_the_door(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}: expected"):
+        WorldBatches(**wrong)

@@ -73,7 +73,7 @@ def test_fifteen_sets_from_raw_layouts_train_on_two_processes(tmp_path):
     assert len(training_sets()) == 15
     settings = ["data=distill_mix", f"data_root={root}", f"output_dir={tmp_path / 'out'}", "size=56", "frames=[2,2]"]
     settings += ["max_images=16", "trainer.optimisation.steps=2", "trainer.optimisation.warmup_steps=1"]
-    settings += ["trainer.optimisation.clip_apart=[]", *(f"data.train.samples.{name}=4" for name in training_sets())]
+    settings += [f"data.train.samples.{name}=4" for name in training_sets()]
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command = [*launch, "--main_process_port", "29643", "./train.py", "--config-name", "train_tiny", *settings]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SRC)}

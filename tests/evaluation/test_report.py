@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from streamvggt.cli import main
 from streamvggt.evaluation import report
 from streamvggt.evaluation.depth_protocol import DEPTH_SETS
 from streamvggt.evaluation.record import write_json, write_scores
@@ -152,3 +153,21 @@ def test_a_record_that_is_damaged_is_named(tmp_path):
     (tmp_path / "a" / "run.json").write_text(json.dumps({})[:1], encoding="utf-8")
     with pytest.raises(ValueError, match=r"run\.json cannot be read"):
         report.main([str(tmp_path)])
+
+
+def test_fixtures_are_not_in_the_columns_of_the_test_sets(tmp_path):
+    """Neither with a record of their predictions nor without, and a real set beside them stays where it is."""
+    assert main(["data", "fixtures", str(tmp_path / "sets"), "bonn", "--frames", "2", "--size", "28", "42"]) == 0
+    made, real = tmp_path / "sets/bonn/rgbd_bonn_dataset", tmp_path / "real/bonn"
+    result(tmp_path / "r/a", "video_depth", "bonn", numbers=depth_numbers(0.4321), data=made)
+    write_scores(tmp_path / "r/video_depth/bonn_theirs", "scale", depth_numbers(0.5432), {}, data=made)
+    result(tmp_path / "r/b", "video_depth", "bonn", numbers=depth_numbers(0.1234), data=real)
+    columns, apart = text_of(make(tmp_path / "r")).split("Results on fixtures")
+    assert "0.123 90.0" in columns and "0.432" not in columns and "0.543" not in columns
+    table = apart.split("How these were made")[0]
+    assert "0.432 90.0" in table and "0.543 90.0" in table and "0.123" not in table
+
+
+def test_without_fixtures_there_is_no_section_of_them(tmp_path):
+    result(tmp_path, "video_depth", "bonn", numbers=depth_numbers(0.1234))
+    assert "on fixtures" not in make(tmp_path)

@@ -11,7 +11,7 @@ from networks import assert_same, images, tiny
 from streamvggt import KeepAll, StreamSession, Window
 from streamvggt.files import atomic_write
 from streamvggt.prediction import concatenate
-from streamvggt.stream.windows.session import WindowedSession
+from streamvggt.stream.submaps.session import SubmapSession
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_every_flipped_bit_of_a_state_is_noticed(model, tmp_path):
             session.restore(path)
 
 
-@pytest.mark.parametrize("kind", [StreamSession, WindowedSession])
+@pytest.mark.parametrize("kind", [StreamSession, SubmapSession])
 @pytest.mark.parametrize("call", ["push", "save", "restore", "reset"])
 def test_a_second_call_at_the_same_time_is_refused(model, tmp_path, kind, call, monkeypatch):
     """From another thread or, as in a handler of a signal, from the same one."""

@@ -315,6 +315,12 @@ def test_numbers_are_judged_at_the_door(tmp_path, planes, fresh, name, value):
         make(tmp_path, fresh(), planes(), **{name: value})
 
 
+@pytest.mark.parametrize("name, value", [("seed", -1), ("num_workers", -1), ("ema_decay", 2), ("ema_decay", "no")])
+def test_other_numbers_are_judged_at_the_door(tmp_path, planes, fresh, name, value):
+    with pytest.raises(ValueError, match=f"trainer.{name}: expected a"):
+        make(tmp_path, fresh(), planes(), **{name: value})
+
+
 @pytest.mark.parametrize("name", ["lr", "min_lr", "clip_norm", "weight_decay"])
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
 def test_rates_are_judged_at_the_door(name, value):

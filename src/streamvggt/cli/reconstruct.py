@@ -50,16 +50,16 @@ from streamvggt.stream.policies.window import KeepAll
 from streamvggt.stream.policy import DEFAULT_MEMORY, MEMORIES, parse_policy
 from streamvggt.stream.session import StreamSession
 from streamvggt.stream.steady import PREPARE, check_step
+from streamvggt.stream.submaps.loop_closure import parse_submaps
+from streamvggt.stream.submaps.options import USAGE
+from streamvggt.stream.submaps.session import SubmapSession, SubmapStatistics
 from streamvggt.stream.video import URL
-from streamvggt.stream.windows.loops import parse_windows
-from streamvggt.stream.windows.session import WindowedSession, WindowStatistics
-from streamvggt.stream.windows.size import USAGE
 from streamvggt.words import counted
 
 STATE_NAME = "stream_state.pt"
 DEFAULTS = {"memory": DEFAULT_MEMORY, "storage": "plain", "dtype": "auto"}
 LOW_MEMORY = {"memory": "window:1,8", "storage": "int8", "dtype": "half"}
-Session = StreamSession | WindowedSession
+Session = StreamSession | SubmapSession
 SAVE_EVERY = 30.0  # seconds, at least, between two saves of the stream's state
 SAVING_SHARE = 0.05  # of the time may go into them
 
@@ -137,7 +137,7 @@ def reconstruct(arguments: argparse.Namespace, argv: list[str], lock: FolderLock
     check_exports(arguments, "depth" in heads, "points" in heads)
     fill_in(arguments)
     policy = parse_policy(arguments.memory)
-    windows, loops = parse_windows(arguments.windows, arguments.loops)
+    windows, loops = parse_submaps(arguments.windows, arguments.loops)
     device = choose_device(arguments.device)
     dtype = choose_dtype(arguments.dtype, device)
     if windows is None:
@@ -176,13 +176,13 @@ def reconstruct(arguments: argparse.Namespace, argv: list[str], lock: FolderLock
             model, policy=policy, camera=arguments.camera_memory, storage=arguments.storage, step=arguments.step
         )
         if windows is None
-        else WindowedSession(
+        else SubmapSession(
             model,
-            size=windows,
+            submaps=windows,
             policy=policy,
-            camera=arguments.camera_memory,
-            storage=arguments.storage,
-            loops=loops,
+            camera_cache=arguments.camera_memory,
+            kv_cache_dtype=arguments.storage,
+            loop_closure=loops,
         )
     )
     record = RunRecord(
@@ -331,7 +331,7 @@ def stream(frames: FrameSource, session: Session, lock: FolderLock, record: RunR
         return False
     state.discard()
     tell_skipped(record)
-    tell_windows(session)
+    log_submaps(session)
     return True
 
 
@@ -433,8 +433,8 @@ def warn_of_memory(model: VGGT, session: Session, frames: FrameSource) -> None:
     if not isinstance(session.policy, KeepAll) or frames.num_frames is None:
         return
     num_frames = frames.num_frames
-    if isinstance(session, WindowedSession):
-        num_frames = min(num_frames, session.size.length + session.size.overlap)
+    if isinstance(session, SubmapSession):
+        num_frames = min(num_frames, session.submaps.length + session.submaps.overlap)
     weight = next(model.parameters())
     width = model.config["embed_dim"]
     tokens = (frames.options.size // model.patch_size) ** 2  # of a square image; most have fewer
@@ -459,7 +459,7 @@ def tell_skipped(record: RunRecord, most: int = 10) -> None:
 
 def correct(session: Session, out: Path) -> None:
     """At the end of a stream, bring the frames that were written before a loop was closed to where they belong."""
-    if not isinstance(session, WindowedSession):
+    if not isinstance(session, SubmapSession):
         return
     session.finish()
     corrections = session.corrections()
@@ -469,18 +469,18 @@ def correct(session: Session, out: Path) -> None:
         export_tum(Result(out), out, PointFilter())
 
 
-def tell_windows(session: Session) -> None:
-    """How the windows did, where loops were closed or something went wrong."""
+def log_submaps(session: Session) -> None:
+    """Log accepted loops, restarts and alignments by pose."""
     said = session.statistics()
-    if not isinstance(said, WindowStatistics):
+    if not isinstance(said, SubmapStatistics):
         return
     if said.num_loops:
         tqdm.write(f"{counted(said.num_loops, 'loop')} closed, and all frames moved accordingly")
-    if said.num_restarts or said.num_by_pose:
+    if said.num_restarts or said.num_pose_alignments:
         latest = f"; the latest at frame {said.restarts[-1].frame}: {said.restarts[-1].reason}" if said.restarts else ""
         tqdm.write(
-            f"!!! joined by a single camera: {said.num_by_pose} of {counted(said.num_windows, 'window')}; "
-            f"windows begun again: {said.num_restarts}{latest}"
+            f"{counted(said.num_submaps, 'submap')}: {said.num_pose_alignments} aligned by pose only, "
+            f"{said.num_restarts} restarted{latest}"
         )
 
 

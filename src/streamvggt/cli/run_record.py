@@ -15,7 +15,7 @@ from streamvggt.files import atomic_write
 from streamvggt.names import is_plain
 from streamvggt.provenance import device_name, differences, now, software_versions
 from streamvggt.stream.session import StreamStatistics
-from streamvggt.stream.windows.session import WindowStatistics
+from streamvggt.stream.submaps.session import SubmapStatistics
 
 WRITE_EVERY = 5.0  # seconds
 
@@ -32,9 +32,8 @@ class RunRecord:
         settings: what decides the result; a resumed run must have the same.
         device, versions, started, updated.
         frames: {"in_input": int or None, an estimate for videos; "done": int; "skipped": [[name, reason], ...]}
-        windows: with --windows: {"num": int, "by_pose": how many were joined by a single camera, "restarts": how many
-            were begun again, "latest_restarts": [[frame, reason], ...], "false_alarms": int, "loops": how many were
-            closed, "loops_refused": int}
+        submaps: with --submaps: {"num_submaps", "num_pose_alignments", "num_restarts", "num_false_failures",
+            "num_loops", "num_rejected_loops": integers; "latest_restarts": [[frame, reason], ...]}
         timings: {"median_ms", "p95_ms": of the network per frame, "seconds": of all runs together}
         exports: paths inside the folder.
 
@@ -77,7 +76,7 @@ class RunRecord:
             "started": before.get("started", now()),
             "frames": frames,
             "timings": before.get("timings", {}),
-            **({"windows": before["windows"]} if "windows" in before else {}),
+            **({"submaps": before["submaps"]} if "submaps" in before else {}),
             "exports": before.get("exports", []) if self.has_ended else [],
         }
 
@@ -102,15 +101,11 @@ class RunRecord:
         said = statistics()
         if said.median_ms is not None:
             self.content["timings"].update(median_ms=round(said.median_ms, 2), p95_ms=round(said.p95_ms, 2))
-        if isinstance(said, WindowStatistics):
-            self.content["windows"] = {
-                "num": said.num_windows,
-                "by_pose": said.num_by_pose,
-                "restarts": said.num_restarts,
-                "latest_restarts": [[restart.frame, restart.reason] for restart in said.restarts],
-                "false_alarms": said.num_false_alarms,
-                "loops": said.num_loops,
-                "loops_refused": said.num_refused,
+        if isinstance(said, SubmapStatistics):
+            counts = ("submaps", "pose_alignments", "restarts", "false_failures", "loops", "rejected_loops")
+            self.content["submaps"] = {
+                **{f"num_{count}": getattr(said, f"num_{count}") for count in counts},
+                "latest_restarts": [[event.frame, event.reason] for event in said.restarts],
             }
         self.content.update(status=status, error=error and (str(error) or type(error).__name__))
         try:
@@ -172,7 +167,7 @@ def check_record(record: object) -> None:
     check(record, dict, "run.json")
     for name, kinds in FIELDS.items():
         check(record.get(name), kinds, name)
-    check(record.get("windows"), dict | None, "windows")
+    check(record.get("submaps"), dict | None, "submaps")
     frames, timings = record["frames"], record["timings"]
     check(frames.get("in_input"), int | None, "frames.in_input")
     check(frames.get("done"), int, "frames.done")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -41,10 +41,9 @@ class MultiViewDataset:
 
     def __init__(
         self,
+        open_source: Callable[[], Source],
+        root: str | Path,
         *,
-        source: type[Source],
-        data_root: str | Path,
-        split: str | None = None,
         selection: Selection | None = None,
         max_views: int = 10,
         aug_crop: int = 0,
@@ -53,9 +52,8 @@ class MultiViewDataset:
     ):
         """
         Args:
-            source: reader of the data set.
-            data_root: of all data sets.
-            split: None: the one to train on.
+            open_source: opens the reader of the data set when it is needed first.
+            root: where the data set lies, for messages.
             selection: how views are chosen; None: as the data set's source says.
             max_views: the largest number of views that will be asked for.
             aug_crop: every view is made larger by up to this many pixels before it is cut; 0: none.
@@ -63,14 +61,12 @@ class MultiViewDataset:
             match_portrait: samples of upright images swap width and height of the size asked for. Otherwise they are
                 cut to it, as in the published training.
         """
-        self.source_class = source
-        self.root = Path(data_root) / self.source_class.folder
-        self.split, self.selection = split, selection
+        self.open_source, self.root, self.selection = open_source, root, selection
         self.max_views, self.aug_crop, self.jitter, self.match_portrait = max_views, aug_crop, jitter, match_portrait
 
     @cached_property
     def source(self) -> Source:
-        return self.source_class(self.root, self.split)
+        return self.open_source()
 
     @cached_property
     def _ends(self) -> np.ndarray:
@@ -139,7 +135,7 @@ class MultiViewDataset:
             foreground = self.source.foreground(scene, frame)
             if foreground.shape != view.valid.shape:
                 sizes = f"{tuple(foreground.shape)} pixels, the image {tuple(view.valid.shape)}"
-                raise BadData(f"{self.root / scene}, frame {frame}: the mask has {sizes}")
+                raise BadData(f"{self.root}/{scene}, frame {frame}: the mask has {sizes}")
             inside = view.valid & foreground
             view = replace(view, depth=view.depth * inside, valid=inside)
         return view
@@ -149,7 +145,7 @@ class MultiViewDataset:
         try:
             return fit(view, size, extra)
         except BadData as error:
-            raise BadData(f"{self.root / scene}, frame {self.source.frames(scene)[number]}: {error}") from error
+            raise BadData(f"{self.root}/{scene}, frame {self.source.frames(scene)[number]}: {error}") from error
 
     def _neighbour(
         self, scene: str, number: int, is_masked: bool, size: Size, used: set[int], random: np.random.Generator
@@ -163,7 +159,7 @@ class MultiViewDataset:
             if view.valid.any():
                 used.add(other)
                 return other, view
-        raise BadData(f"{self.root / scene}: frame {frames[number]} has no depth, nor have its neighbours")
+        raise BadData(f"{self.root}/{scene}: frame {frames[number]} has no depth, nor have its neighbours")
 
 
 def _as_upright(size: Size, view: View) -> Size:

@@ -6,6 +6,7 @@ everything looked at. It is used as long as none of these changed, and made anew
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import json
@@ -19,6 +20,7 @@ from streamvggt.data.decode import read_json, read_npz
 from streamvggt.files import atomic_write
 
 CACHE_VARIABLE = "STREAMVGGT_CACHE"
+PACKAGE = Path(__file__).parents[1]
 
 
 class Listing:
@@ -63,11 +65,11 @@ def cached(maker: Callable[[Listing], dict], root: Path, *key: str) -> dict:
     """What `maker` says of a root, from the cache if nothing that it looked at has changed since.
 
     Args:
-        maker: gives what JSON can hold; its code is part of the key.
+        maker: gives what JSON can hold; its module and the code that readers share are part of the key.
         key: what else the result depends on.
     """
-    code = inspect.getsource(inspect.getmodule(maker))
-    identity = hashlib.sha256("\0".join([str(Path(root).resolve()), code, *key]).encode()).hexdigest()[:24]
+    code = inspect.getsource(inspect.getmodule(maker)), code_of(PACKAGE)
+    identity = hashlib.sha256("\0".join([str(Path(root).resolve()), *code, *key]).encode()).hexdigest()[:24]
     path = cache_folder() / f"index-{identity}.json"
     try:
         known = json.loads(path.read_bytes())
@@ -85,6 +87,16 @@ def cached(maker: Callable[[Listing], dict], root: Path, *key: str) -> dict:
     except OSError:
         pass  # a cache that cannot be written costs time and nothing else
     return value
+
+
+@functools.cache
+def code_of(package: Path) -> str:
+    """Digest of what readers of data sets are made of: the sources in `data` and `datasets` of a package."""
+    digest = hashlib.sha256()
+    for path in sorted(path for name in ("data", "datasets") for path in (package / name).rglob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(package).as_posix()} {len(content)}\0".encode() + content)
+    return digest.hexdigest()
 
 
 def cache_folder() -> Path:

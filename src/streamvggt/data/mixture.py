@@ -18,9 +18,10 @@ import torch
 from torch.utils.data import get_worker_info
 from tqdm import tqdm
 
+from streamvggt.bounds import check_frames, check_whole
 from streamvggt.data.dataset import MultiViewDataset, Sample, view_size
 from streamvggt.data.decode import BadData
-from streamvggt.data.transforms import Size, whole_patches
+from streamvggt.data.transforms import MAX_SIDE, Size, whole_patches
 from streamvggt.data.view import Batch, stack
 
 MAX_ATTEMPTS = 10
@@ -70,8 +71,11 @@ class Mixture:
             FileNotFoundError: a data set is missing, or all are.
         """
         fewest, most = frames
-        if not 1 <= fewest <= most <= max_images:
-            raise ValueError(f"frames={tuple(frames)} must be 1 ≤ fewest ≤ most ≤ max_images={max_images}")
+        check_frames(fewest, most, max_images)
+        check_whole(0, seed=seed, **{f"samples.{name}": count for name, count in samples.items()})
+        check_whole(1, MAX_SIDE, patch_size=patch_size, **({} if size is None else {"size": size}))
+        for resolution in resolutions:
+            check_whole(1, MAX_SIDE, **dict(zip(("width", "height"), resolution, strict=True)))
         if missing not in ("error", "skip"):
             raise ValueError(f"missing={missing!r} must be error or skip")
         if unknown := sorted(set(samples) ^ set(datasets)):
@@ -84,6 +88,8 @@ class Mixture:
         self._sizes, self._longest_side = [tuple(resolution) for resolution in resolutions], size
         self.resolutions = self._scaled_to(patch_size)
         weights = np.ones(len(resolutions)) if weights is None else np.asarray(weights, np.float64)
+        if not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
+            raise ValueError(f"weights: expected numbers of at least 0 and one above, got {weights.tolist()}")
         if len(weights) != len(resolutions):
             raise ValueError(f"there are {len(resolutions)} resolutions and {len(weights)} weights")
         self.weights = weights / weights.sum()
@@ -177,7 +183,7 @@ class Mixture:
                 last = error
                 self._counts[row, 1] += 1
                 self._tell(name, error)
-        raise RuntimeError(
+        raise BadData(
             f"{name}: {MAX_ATTEMPTS} samples in a row could not be read from {dataset.root}; is it still there? "
             f"`streamvggt data check` says what is wrong with it. The last one: {last}"
         ) from last

@@ -31,6 +31,8 @@ CLEAR_AGREEMENT = 0.9
 """Above this, no explanation is searched for."""
 MAX_DEPTH_RATIO = 20
 """Largest ratio of the median depths of two compared views."""
+MAX_BASELINE = 10
+"""Largest median distance of the cameras of two frames that should see the same, in units of their largest depth."""
 STEPS = (1, 2, 1, 5)
 """Distances of compared frames, in turn."""
 MAX_PAIRS_FACTOR = 3
@@ -143,7 +145,8 @@ def _problem(compared: Sequence[ComparedPair], judged: Sequence[ComparedPair]) -
     if explanation or (judged and share < wanted):
         reason = explanation or "check intrinsics, poses and depth"
         return f"{share:.0%} of what two views both see agrees, expected at least {MIN_AGREEMENT:.0%}: {reason}"
-    return None  # without judged pairs: photographs from all around, or a turning camera
+    # Without judged pairs: photographs from all around, a turning camera, or places that have nothing in common
+    return None if judged else distant_cameras(compared)
 
 
 def explain(pairs: Sequence[ComparedPair], share: float) -> str | None:
@@ -167,6 +170,22 @@ def unlike_frames(pairs: Sequence[ComparedPair]) -> str | None:
             if (factor := max(ratio, 1 / ratio)) > MAX_DEPTH_RATIO:
                 return f"the depth of frames {' and '.join(pair.frames)} differs by a factor of {factor:.0f}"
     return None
+
+
+def distant_cameras(pairs: Sequence[ComparedPair]) -> str | None:
+    """Say whether cameras that should see the same are much farther apart than anything that they see is away."""
+    distances, ratios = [], []
+    for pair in pairs:
+        first, second = pair.views
+        if first.valid.any() and second.valid.any():
+            distances.append(torch.dist(first.cameras.world_from_cam[:, 3], second.cameras.world_from_cam[:, 3]).item())
+            ratios.append(distances[-1] / max(first.depth[first.valid].max(), second.depth[second.valid].max()).item())
+    if not ratios or median(ratios) <= MAX_BASELINE:
+        return None
+    return (
+        f"the cameras of compared frames are {median(distances):.3g} apart, {median(ratios):.0f} times as far as their "
+        "largest depth: the depth looks too small for the poses, or the frames show different places"
+    )
 
 
 def pairs_of(readable, scene: str, frames: Sequence[str], count: int | None, random: np.random.Generator) -> list[Pair]:

@@ -15,10 +15,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from streamvggt.bounds import check_real
 from streamvggt.data.decode import BadData
 from streamvggt.data.view import View
 
 Size = tuple[int, int]
+MAX_SIDE = 16_384
+"""Largest side of training images, in pixels."""
+
+
+def check_aspects(aspects: Sequence[float]) -> None:
+    """
+    Raises:
+        ValueError: There are none, or one is no ratio of sides from 1:100 to 100:1.
+    """
+    if not aspects:
+        raise ValueError("aspects: expected at least one, got none")
+    for aspect in aspects:
+        check_real(0.01, 100, aspects=aspect)
 
 
 def whole_patches(side: float, patch_size: int) -> int:

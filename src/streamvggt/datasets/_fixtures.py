@@ -12,6 +12,9 @@ from torch import Tensor
 from streamvggt.data.view import View
 from streamvggt.datasets._files import FrameFiles
 
+MARK = ".fixtures"
+"""Hidden file in the folder of a set that holds fixtures, so that numbers of them are never taken for the set's."""
+
 Clip = Sequence[View]
 """Views of one scene in temporal order."""
 
@@ -50,6 +53,17 @@ def write_clips(
             files.write(root / scene, name, view, None if depth is None else depth(view))
         written.append(Written(scene, names))
     return written
+
+
+def mark(folder: Path) -> None:
+    """Mark everything below a folder as fixtures."""
+    (folder / MARK).write_text("Written by `streamvggt data fixtures`: not the published data.\n", encoding="utf-8")
+
+
+def are_fixtures(folder: Path) -> bool:
+    """Return whether a folder, or one that it lies in, is marked as fixtures."""
+    folder = folder.resolve()
+    return any((parent / MARK).exists() for parent in (folder, *folder.parents))
 
 
 def near_mask(view: View) -> Tensor:

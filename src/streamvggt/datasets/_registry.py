@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
@@ -58,11 +60,15 @@ def training_sets() -> list[str]:
     return [name for name in names() if any(hasattr(reader, "selection") for reader in readers(name, Source))]
 
 
-def training_set(source: str, **options) -> MultiViewDataset:
+def training_set(source: str, *, data_root: str | Path, split: str | None = None, **options) -> MultiViewDataset:
     """Build the training samples of a data set.
 
     Args:
         source: Name of the data set.
+        data_root: Folder of all data sets.
+        split: None: The one to train on.
         options: See `MultiViewDataset`.
     """
-    return MultiViewDataset(source=source_class(source), **options)
+    reader = source_class(source)
+    root = Path(data_root) / reader.folder
+    return MultiViewDataset(partial(reader, root, split), root, **options)

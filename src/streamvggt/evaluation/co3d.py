@@ -128,7 +128,7 @@ def evaluate(arguments: argparse.Namespace, processes: Processes) -> int:
     predict(draws, network, arguments, folder, processes, outcome)
     processes.wait()
     if processes.is_main:
-        report(draws, missing, arguments.use_ba, folder, outcome)
+        report(draws, missing, arguments, folder, outcome)
     return outcome.finish()
 
 
@@ -360,9 +360,11 @@ def mean_areas(by_category: Mapping[str, Mapping[str, float]]) -> dict[str, floa
     return {name: float(np.mean([numbers[name] for numbers in by_category.values()])) for name in areas_names()}
 
 
-def report(draws: Sequence[Draw], missing: Sequence[str], use_ba: bool, folder: Path, outcome: Outcome) -> None:
+def report(
+    draws: Sequence[Draw], missing: Sequence[str], arguments: argparse.Namespace, folder: Path, outcome: Outcome
+) -> None:
     """Print the published summary and keep it as JSON."""
-    scores = score(draws, folder, outcome, "refined_cam_from_world" if use_ba else "cam_from_world")
+    scores = score(draws, folder, outcome, "refined_cam_from_world" if arguments.use_ba else "cam_from_world")
     if not scores:
         return
     by_category, by_sequence = {}, {}
@@ -385,13 +387,13 @@ def report(draws: Sequence[Draw], missing: Sequence[str], use_ba: bool, folder: 
     if missing:
         print(f"The mean is of {len(by_category)} categories; without annotations: {', '.join(missing)}")
     about = {"num_categories": len(by_category), "missing_categories": list(missing)}
-    if use_ba:
+    if arguments.use_ba:
         before = score(draws, folder, outcome)
         without = mean_areas({category: areas(sequences.values()) for category, sequences in before.items()})
         about["without_bundle_adjustment"] = without
         about["bundle_adjustment"] = tell_refinement(draws, folder, without, outcome)
     write_json(folder / "results.json", {"mean": mean, "categories": by_category, "sequences": by_sequence, **about})
-    write_scores(folder, "AUC", mean, by_sequence, categories=by_category, **about)
+    write_scores(folder, "AUC", mean, by_sequence, categories=by_category, data=arguments.co3d_dir, **about)
     print(f"→ {folder / 'results.json'}")
 
 

@@ -206,6 +206,7 @@ class DepthProtocol(ABC):
                 num_sequences=len(scenes),
                 num_frames=num_frames,
                 num_published=[published(reader).num_scenes, published(reader).num_frames],
+                data=reader.root,
             )
             tell(task.dataset, path, numbers, len(scenes), num_frames, reader)
 

@@ -340,6 +340,7 @@ def summarise(task: Task, arguments: argparse.Namespace) -> str:
         numbers,
         num_sequences=len(scores),
         num_published=[num_published, None],
+        data=task.reader.root,
     )
     print(f"{task.dataset:8} {lines[-1]}")
     if len(scores) != num_published:

@@ -24,10 +24,10 @@ from streamvggt.prediction import Prediction, concatenate
 from streamvggt.provenance import device_name
 from streamvggt.stream.policy import MEMORIES, parse_policy
 from streamvggt.stream.session import StreamSession
-from streamvggt.stream.windows.graph import corrected
-from streamvggt.stream.windows.loops import Loops, parse_windows
-from streamvggt.stream.windows.session import WindowedSession
-from streamvggt.stream.windows.size import USAGE, WindowSize
+from streamvggt.stream.submaps.loop_closure import LoopClosureOptions, parse_submaps
+from streamvggt.stream.submaps.options import USAGE, SubmapOptions
+from streamvggt.stream.submaps.session import SubmapSession
+from streamvggt.stream.submaps.submap_graph import apply_corrections
 
 MODELS = {"streamvggt": ("past", "../ckpt/checkpoints.pth"), "vggt": ("all", "../ckpt/model.pt")}
 """What a model of this name sees, and where its released weights are, from src/."""
@@ -85,8 +85,8 @@ class Evaluated:
     inference: str
     memory: str
     camera_memory: str
-    windows: WindowSize | None
-    loops: Loops | None
+    windows: SubmapOptions | None
+    loops: LoopClosureOptions | None
     settings: dict[str, Any]
     about: dict[str, Any]
 
@@ -104,7 +104,7 @@ class Evaluated:
         if inference == "stream" and sees == "all":
             raise ValueError("VGGT sees all frames at once and cannot stream: leave out --inference stream")
         parse_policy(arguments.memory)
-        windows, loops = parse_windows(arguments.windows, arguments.loops)
+        windows, loops = parse_submaps(arguments.windows, arguments.loops)
         if windows:
             heads = tuple(dict.fromkeys((*heads, "camera", "depth")))  # by which windows are joined
         if inference == "whole" and (arguments.memory, arguments.camera_memory, windows) != ("all", "exact", None):
@@ -157,15 +157,15 @@ class Evaluated:
             # All frames are held until the last one has come, for loops move them.
             whole = concatenate(list(answers))
             session.finish()
-            whole = corrected(whole, session.corrections())
+            whole = apply_corrections(whole, session.corrections())
         for index in range(whole.num_frames):
             yield whole.frame(index)
 
-    def _new_session(self) -> StreamSession | WindowedSession:
+    def _new_session(self) -> StreamSession | SubmapSession:
         options = {"policy": parse_policy(self.memory), "camera": self.camera_memory, "heads": self.heads}
         if self.windows is None:
             return StreamSession(self.model, **options)
-        return WindowedSession(self.model, size=self.windows, loops=self.loops, **options)
+        return SubmapSession(self.model, submaps=self.windows, loop_closure=self.loops, **options)
 
     def predict_sequence(self, images: Iterable[Tensor]) -> Prediction:
         """What the network says of one sequence, on the host."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from streamvggt.datasets._fixtures import are_fixtures
 from streamvggt.evaluation.processes import Processes
 from streamvggt.files import atomic_write
 from streamvggt.provenance import differences, now, software_versions
@@ -83,6 +84,8 @@ def write_scores(
     name: str,
     numbers: Mapping[str, float],
     sequences: Mapping[str, Mapping[str, float]],
+    *,
+    data: Path | None = None,
     **about: Any,
 ) -> None:
     """Keep a set of numbers in scores.json, in place of an earlier one of that name.
@@ -91,10 +94,13 @@ def write_scores(
         name: of the set: "median", "scale", "point head + ICP".
         numbers: of the whole data set.
         sequences: of each sequence.
+        data: Folder of the test set; the numbers say if it holds fixtures.
         about: how they were made, e.g. that they are of some of the sequences only.
     """
     path = folder / SCORES_NAME
     scores = read_json(path) if path.exists() else {}
+    if data is not None and are_fixtures(data):
+        about["fixtures"] = True
     scores[name] = {"numbers": dict(numbers), "sequences": dict(sequences), "scored": now(), **about}
     write_json(path, scores)
 

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from streamvggt.evaluation.record import SCORES_NAME, read_run, read_scores
 from streamvggt.evaluation.report_pictures import Picture, pictures_of
+from streamvggt.evaluation.report_texts import FIXTURES, STYLE
 from streamvggt.evaluation.work import run_program
 from streamvggt.files import atomic_write
 from streamvggt.flags import some_path, whole
@@ -82,6 +83,10 @@ class Result:
         return ", ".join(words)
 
     @property
+    def is_of_fixtures(self) -> bool:
+        return any(score.get("fixtures") for score in self.scores.values())
+
+    @property
     def is_random(self) -> bool:
         return str(self.about.get("weights", "")).startswith("random:")
 
@@ -116,7 +121,9 @@ def published() -> dict[str, Any]:
 def page(results: Sequence[Result], pictures: Mapping[Path, Sequence[Picture]], root: Path) -> str:
     """The HTML."""
     known = published()
-    shown = [table for table in known["tables"] if any(rows_of(table, results))]
+    made_up = [result for result in results if result.is_of_fixtures]
+    real = [result for result in results if not result.is_of_fixtures]
+    shown = [table for table in known["tables"] if any(rows_of(table, real))]
     parts = [
         "<h1>StreamVGGT: evaluations</h1>",
         f"<p>Of {escape(str(root))}, {now()}. Our rows are bold; the others are published numbers, and the letters say "
@@ -125,14 +132,17 @@ def page(results: Sequence[Result], pictures: Mapping[Path, Sequence[Picture]], 
     if any(result.is_random for result in results):
         parts.append("<p class=warning>Some results are of <b>random weights</b>: their numbers mean nothing.</p>")
     for table in shown:
-        parts.append(table_html(table, results))
-        for result in results:
+        parts.append(table_html(table, real))
+        for result in real:
             is_first = table["title"] == _first_title(shown, result.protocol)
             if result.protocol == table["protocol"] and is_first and pictures.get(result.folder):
                 title = table["datasets"].get(result.dataset, result.dataset)
                 parts.append(f"<h3>{escape(title)}: {escape(result.network)}</h3><div class=pictures>")
                 parts += [picture_html(picture) for picture in pictures[result.folder]]
                 parts.append("</div>")
+    if made_up:
+        parts.append(FIXTURES)
+        parts += [fixtures_html(table, made_up) for table in known["tables"] if any(rows_of(table, made_up))]
     parts.append(runs_html(results))
     parts.append("<h2>Sources</h2><dl>")
     parts += [f"<dt>{escape(mark)}</dt><dd>{escape(text)}</dd>" for mark, text in known["sources"].items()]
@@ -140,6 +150,11 @@ def page(results: Sequence[Result], pictures: Mapping[Path, Sequence[Picture]], 
     return f"<!doctype html>\n<html lang=en><meta charset=utf-8><title>StreamVGGT: evaluations</title>\n{STYLE}\n" + (
         "\n".join(parts) + "\n</html>\n"
     )
+
+
+def fixtures_html(table: Mapping[str, Any], results: Sequence[Result]) -> str:
+    """The table of results on fixtures, without published rows."""
+    return table_html({**table, "title": f"Fixtures: {table['title']}", "note": "", "rows": []}, results)
 
 
 def _first_title(tables: Sequence[Mapping], protocol: str) -> str:
@@ -261,29 +276,6 @@ def sequences_html(name: str, score: Mapping[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-STYLE = """<style>
-:root { color-scheme: light dark; --line: #8884; --quiet: #888; --ours: #4a90d922; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1320px; margin: 2rem auto; padding: 0 1rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; margin: .5rem 0; }
-th, td { padding: .2rem .4rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-.name { text-align: left; white-space: normal; min-width: 11rem; }
-th[colspan] { text-align: center; }
-h3 { font-size: 15px; margin-bottom: 0; }
-.pictures { display: flex; flex-wrap: wrap; gap: 0 1.5rem; }
-.facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
-.ours { font-weight: 600; background: var(--ours); }
-.source { color: var(--quiet); font-size: 12px; font-weight: normal; }
-.warning { border-left: 4px solid #d33; padding-left: .8rem; }
-figure { margin: .6rem 0; max-width: 620px; }
-figcaption { color: var(--quiet); font-size: 13px; }
-img { max-width: 100%; }
-dt { float: left; width: 3rem; font-weight: 600; }
-dd { margin: 0 0 .2rem 3rem; }
-summary { cursor: pointer; padding: .2rem 0; }
-</style>"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

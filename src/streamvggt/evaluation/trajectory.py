@@ -176,6 +176,7 @@ def score(task: Task) -> None:
         num_sequences=len(numbers),
         num_frames=num_frames,
         num_published=[published, None],
+        data=task.reader.root,
     )
     text = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
     print(f"{task.dataset:8} {text}  → {task.folder / 'result.json'}")

@@ -72,6 +72,10 @@ class TrackTerm:
 
 
 def cross_entropy(probability: Tensor, target: Tensor) -> Tensor:
-    """Of two probabilities, elementwise; least where they are equal."""
-    probability = probability.clamp(1e-6, 1 - 1e-6)
-    return binary_cross_entropy(probability, target.to(probability.dtype), reduction="none")
+    """Of two probabilities, elementwise; least where they are equal, NaN where `probability` is.
+
+    PyTorch ends the program at NaN, on a GPU without a way back; a training counts such steps and skips them.
+    """
+    inside = probability.nan_to_num(0.5).clamp(1e-6, 1 - 1e-6)
+    entropy = binary_cross_entropy(inside, target.to(inside.dtype), reduction="none")
+    return torch.where(probability.isnan(), probability, entropy)

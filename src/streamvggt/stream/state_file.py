@@ -43,7 +43,8 @@ def loaded_state(path: str | os.PathLike, identity: dict[str, str], like: dict[s
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers of zip archives and pickles raise anything
         raise ValueError(f"{path} is not a saved stream") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    version = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(version, int) or version != FORMAT:
         raise ValueError(f"{path} is not a saved stream of this version")
     theirs = content.get("identity")
     if not isinstance(theirs, dict) or not isinstance(content.get("state"), dict):

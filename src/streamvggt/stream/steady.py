@@ -83,7 +83,8 @@ class SteadyStep:
     (`SeeSlots`); the host keeps its books as ever. What the step computes equals the eager one to the bit, or to
     rounding where it is compiled.
 
-    Until the memory is full, and whenever several frames or tracked points come, `serves` says no.
+    It serves single frames once the memory is full (`is_ready`); until then `StreamSession` runs the network itself.
+    There are no tracked points.
     """
 
     def __init__(

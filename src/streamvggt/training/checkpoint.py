@@ -17,6 +17,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import Optimizer
 
 from streamvggt.files import atomic_write, check_seal, link_or_copy
+from streamvggt.training.state_check import check_state
 
 FORMAT = 2
 
@@ -77,18 +78,23 @@ class Checkpoints:
         """Continue from a file: fills model and optimiser, answers step and `extra`. All processes must call it.
 
         Raises:
-            ValueError: it is damaged, or no training state of this version.
+            ValueError: it is damaged, no training state of this version, or of another network.
         """
         self._check(path)
         try:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
             raise ValueError(f"{path} is not a training state, or is cut off: {error}") from error
-        if not isinstance(state, dict) or state.get("format") != FORMAT:
+        version = state.get("format") if isinstance(state, dict) else None
+        if not isinstance(version, int) or version != FORMAT:
             raise ValueError(f"{path} is not a training state of this version; to start from weights use load_model")
         options = StateDictOptions(full_state_dict=True)
-        set_model_state_dict(model, state["model"], options=options)
-        set_optimizer_state_dict(model, optimizer, state["optimizer"], options=options)
+        try:
+            check_state(state, model, optimizer)
+            set_model_state_dict(model, state["model"], options=options)
+            set_optimizer_state_dict(model, optimizer, state["optimizer"], options=options)
+        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
+            raise ValueError(f"{path} cannot be gone on with: {error}") from error
         if self.is_main:
             self._clear()
         return state["step"], state["extra"]

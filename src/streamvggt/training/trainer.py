@@ -23,6 +23,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from streamvggt.bounds import check_real, check_whole
 from streamvggt.data.view import Batch
 from streamvggt.losses.criterion import Criterion
 from streamvggt.losses.target import Target
@@ -34,6 +35,7 @@ from streamvggt.training.adapters import LowRank
 from streamvggt.training.checkpoint import Checkpoints
 from streamvggt.training.log import Log, Tally, depth_picture
 from streamvggt.training.optim import Optimisation, describe_parameters, freeze_parameters
+from streamvggt.training.state_check import check_extra
 from streamvggt.training.supervision import Supervision, Teacher
 from streamvggt.transfer import uploaded
 
@@ -65,6 +67,10 @@ class TrainingData(Protocol):
     """
 
     def __getitem__(self, index: int) -> Batch: ...
+
+
+class Diverged(RuntimeError):
+    """Too many steps in a row had no finite loss and gradient."""
 
 
 class Trainer:
@@ -135,9 +141,10 @@ class Trainer:
             "log_every": log_every,
             "max_bad_steps": max_bad_steps,
         }
-        for name, count in counts.items():
-            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-                raise ValueError(f"trainer.{name}: expected a whole number of at least 1, got {count!r}")
+        check_whole(1, **{f"trainer.{name}": count for name, count in counts.items()})
+        check_whole(0, **{"trainer.seed": seed, "trainer.num_workers": num_workers})
+        if ema_decay is not None:
+            check_real(0, 1, **{"trainer.ema_decay": ema_decay})
         if stop_after is not None and not 0 <= stop_after < float("inf"):
             raise ValueError(f"trainer.stop_after: expected minutes, 0 or more, or null, got {stop_after!r}")
         # A batch without measured tracks leaves the track head out.
@@ -322,7 +329,7 @@ class Trainer:
         self.bad_steps += 1
         self.num_bad += 1
         if self.bad_steps >= self.max_bad_steps:
-            raise RuntimeError(
+            raise Diverged(
                 f"stopped at step {self.step}: {self.bad_steps} steps in a row had no finite loss and gradient. The "
                 f"last good state is {self.checkpoints.last}; try a lower learning rate or a longer warm-up"
             )
@@ -447,11 +454,15 @@ class Trainer:
 
     def _resume(self, path: Path) -> None:
         self.step, extra = self.checkpoints.load(path, self.model, self.optimizer.optimizer)
+        try:
+            check_extra(extra)
+            if self.accelerator.scaler is not None and extra["scaler"]:
+                self.accelerator.scaler.load_state_dict(extra["scaler"])
+            if self.ema is not None and extra["ema"] is not None:
+                self.ema.load_state_dict(extra["ema"])
+        except (ValueError, TypeError, KeyError, RuntimeError) as error:
+            raise ValueError(f"{path} cannot be gone on with: {error}") from error
         self.best, self.bad_steps, self.num_bad = extra["best"], extra["bad_steps"], extra["num_bad"]
-        if self.accelerator.scaler is not None and extra["scaler"]:
-            self.accelerator.scaler.load_state_dict(extra["scaler"])
-        if self.ema is not None and extra["ema"] is not None:
-            self.ema.load_state_dict(extra["ema"])
 
     def _save_weights(self, name: str) -> None:
         """The weights that are worth using, for `load_model`."""

@@ -91,7 +91,7 @@ def test_a_scene_whose_frames_do_not_overlap(clip, tmp_path, checked):
         entry["transform_matrix"][0][3] += 1000 * number
     save_transforms(tmp_path / "scans", content)
     status, said = checked()
-    assert status == 1 and "for the poses" in said
+    assert status == 1 and "the depth looks too small for the poses, or the frames show different places" in said
 
 
 def test_nothing_to_check_is_an_error(tmp_path, checked):

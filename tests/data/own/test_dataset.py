@@ -14,7 +14,7 @@ from own_scenes import (
 
 from streamvggt.data.decode import BadData
 from streamvggt.data.mixture import Mixture
-from streamvggt.data.own.dataset import OwnData, OwnScenes
+from streamvggt.data.own.dataset import OwnScenes, own_data
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_a_scene_without_the_labels_needed_is_refused(root):
 
 def test_samples_of_all_scenes_in_one_mixture(root):
     data = Mixture(
-        datasets={"own": OwnData(path=root, aug_crop=4, jitter=True)},
+        datasets={"own": own_data(path=root, aug_crop=4, jitter=True)},
         samples={"own": 20},
         resolutions=[(56, 42)],
         frames=(2, 4),
@@ -69,7 +69,7 @@ def test_metric_where_the_layout_says_so(root):
 
 def test_too_few_frames_are_an_error(root):
     with pytest.raises(ValueError, match="none has 10 frames"):
-        len(OwnData(path=root / "photos", max_views=10))
+        len(own_data(path=root / "photos", max_views=10))
 
 
 def test_the_cameras_of_a_rig_are_not_mixed(tmp_path):
@@ -83,7 +83,7 @@ def test_the_cameras_of_a_rig_are_not_mixed(tmp_path):
     save_transforms(tmp_path, content)
     scenes = OwnScenes(tmp_path)
     assert scenes.runs(*scenes.scenes) == [[0, 1, 2, 3], [4, 5]]
-    assert len(OwnData(path=tmp_path, max_views=3)) == 2
+    assert len(own_data(path=tmp_path, max_views=3)) == 2
 
 
 def test_depth_in_another_unit(root):

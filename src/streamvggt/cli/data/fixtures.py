@@ -1,16 +1,20 @@
 """Write the procedural world in the layouts of data sets, to try commands and trainings without a download.
 
 streamvggt data fixtures ROOT [NAME …]
+
+Their folders are marked, and the report of evaluations (streamvggt.evaluation.report) shows numbers of them apart.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from tqdm import tqdm
 
 from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.datasets import find, names
+from streamvggt.datasets._fixtures import mark
 from streamvggt.flags import some_path, whole
 
 
@@ -35,5 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
                 arguments.scenes, arguments.frames, *arguments.size, seed=arguments.seed, outdoors=outdoors, fov=fov
             )
         places = module.write(arguments.root, kinds[kind])
+        for folder in (Path(module.FOLDER).parts[0], getattr(module, "IMAGES", "")):
+            if folder and (arguments.root / folder).is_dir():
+                mark(arguments.root / folder)
         tqdm.write(f"{name}: {', '.join(place.scene for place in places)}")
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import partial
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
@@ -25,7 +25,7 @@ class OwnScenes(Source):
     page = "docs/own-data.md"
     selection = Clips(max_interval=8)
 
-    def __init__(self, path: str | Path, needs: Sequence[str] = (), depth_unit: float | None = None):
+    def __init__(self, path: str | Path | None, needs: Sequence[str] = (), depth_unit: float | None = None):
         """
         Args:
             path: A scene, or a folder of scenes.
@@ -33,11 +33,13 @@ class OwnScenes(Source):
             depth_unit: Scene units per step of 16-bit depth; None: The default of the layout.
 
         Raises:
-            FileNotFoundError: If there is nothing at `path`.
+            FileNotFoundError: If there is nothing at `path`, or no path.
             BadData: If a scene is damaged or lacks a label.
         """
         if unknown := set(needs) - set(LABELS):
             raise ValueError(f"needs: expected {', '.join(LABELS)}, got {', '.join(sorted(unknown))}.")
+        if path is None:
+            raise FileNotFoundError("data.path, data.validation_path: expected scenes, got null.")
         self.root, self.split = Path(path), self.splits[0]
         self._scenes, self.labels = {}, {}
         for name, scene_path in scenes_under(self.root).items():
@@ -63,37 +65,20 @@ class OwnScenes(Source):
         return read_frame(self._scenes[scene][frame])
 
 
-class OwnData(MultiViewDataset):
-    """Training samples of `OwnScenes`: clips, in the order of time or shuffled."""
+def own_data(
+    path: str | Path | None,
+    needs: Sequence[str] = (),
+    depth_unit: float | None = None,
+    max_interval: int = 8,
+    **options,
+) -> MultiViewDataset:
+    """Build training samples of `OwnScenes`: clips, in the order of time or shuffled.
 
-    def __init__(
-        self,
-        *,
-        path: str | Path | None,
-        needs: Sequence[str] = (),
-        depth_unit: float | None = None,
-        max_interval: int = 8,
-        max_views: int = 10,
-        aug_crop: int = 0,
-        jitter: bool = False,
-        match_portrait: bool = True,
-    ):
-        """
-        Args:
-            path, needs, depth_unit: See `OwnScenes`; None: There are no scenes, which `held_out` reports.
-            max_interval: Largest step between neighboring views, in frames.
-            max_views, aug_crop, jitter, match_portrait: See `MultiViewDataset`.
-        """
-        self.root, self.needs, self.depth_unit = path, needs, depth_unit
-        self.selection = Clips(max_interval=max_interval)
-        self.max_views, self.aug_crop, self.jitter, self.match_portrait = max_views, aug_crop, jitter, match_portrait
-
-    @cached_property
-    def source(self) -> OwnScenes:
-        """
-        Raises:
-            FileNotFoundError, BadData: See `OwnScenes`.
-        """
-        if self.root is None:
-            raise FileNotFoundError("data.validation_path: expected scenes to validate on, got null.")
-        return OwnScenes(self.root, self.needs, self.depth_unit)
+    Args:
+        path: A scene, or a folder of scenes; None: There are none, which `held_out` reports.
+        needs, depth_unit: See `OwnScenes`.
+        max_interval: Largest step between neighboring views, in frames.
+        options: See `MultiViewDataset`.
+    """
+    opened = partial(OwnScenes, path, needs, depth_unit)
+    return MultiViewDataset(opened, path, selection=Clips(max_interval=max_interval), **options)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from streamvggt.bounds import check_frames, check_whole
 from streamvggt.data.synthetic.scene import WorldStyle
 from streamvggt.data.synthetic.world import SyntheticWorld
-from streamvggt.data.transforms import whole_patches
+from streamvggt.data.transforms import MAX_SIDE, check_aspects, whole_patches
 from streamvggt.data.view import Batch
 
 
@@ -42,8 +43,10 @@ class WorldBatches:
 
     def __post_init__(self):
         fewest, most = self.frames
-        if not 1 <= fewest <= most <= self.max_images:
-            raise ValueError(f"frames={tuple(self.frames)} must be 1 ≤ fewest ≤ most ≤ max_images={self.max_images}")
+        check_frames(fewest, most, self.max_images)
+        check_whole(0, seed=self.seed, growth=self.growth, num_tracks=self.num_tracks)
+        check_whole(1, MAX_SIDE, size=self.size, patch_size=self.patch_size)
+        check_aspects(self.aspects)
 
     def for_patches(self, patch_size: int) -> WorldBatches:
         """Return the same batches for a network with this patch size."""

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from streamvggt.bounds import check_real, check_whole
 from streamvggt.data.synthetic.world import SyntheticWorld
-from streamvggt.data.transforms import whole_patches
+from streamvggt.data.transforms import MAX_SIDE, check_aspects, whole_patches
 from streamvggt.data.view import Batch
 from streamvggt.files import atomic_folder, atomic_write
 
@@ -109,6 +110,11 @@ class ClipBatches:
     def __post_init__(self):
         if not 1 <= min(self.num_frames) <= max(self.num_frames) <= self.max_images:
             raise ValueError(f"num_frames: expected lengths in 1 … max_images={self.max_images}, got {self.num_frames}")
+        check_whole(0, seed=self.seed, growth=self.growth)
+        check_whole(1, max_stride=self.max_stride)
+        check_whole(1, MAX_SIDE, patch_size=self.patch_size)
+        check_real(0, 1, shuffled=self.shuffled, backward=self.backward)
+        check_aspects(self.aspects)
         longest = max(_clip_length(folder) for folder in self._folders)
         if longest < max(self.num_frames):
             raise ValueError(f"num_frames: expected at most {longest} (the longest clips), got {max(self.num_frames)}")

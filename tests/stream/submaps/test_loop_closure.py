@@ -1,4 +1,4 @@
-"""Loops take the drift out of a walk that comes back, and places that only look alike do no harm."""
+"""Loop closure removes the drift of a trajectory that returns, and rejects places that only look alike."""
 
 from dataclasses import replace
 
@@ -10,15 +10,15 @@ from room import look, walk
 from streamvggt.evaluation.oracle import Errors, Oracle
 from streamvggt.evaluation.pose_metrics import trajectory_errors
 from streamvggt.prediction import concatenate
-from streamvggt.stream.windows.graph import corrected
-from streamvggt.stream.windows.loops import Loops, common_share, find_loop
-from streamvggt.stream.windows.places import Place, thinned
-from streamvggt.stream.windows.session import WindowedSession
-from streamvggt.stream.windows.sight import Sight
-from streamvggt.stream.windows.size import WindowSize
+from streamvggt.stream.submaps.loop_closure import LoopClosureOptions, detect_loop, overlap_ratio
+from streamvggt.stream.submaps.loop_keyframes import LoopKeyframe, subsample
+from streamvggt.stream.submaps.observation import FrameObservation
+from streamvggt.stream.submaps.options import SubmapOptions
+from streamvggt.stream.submaps.session import SubmapSession
+from streamvggt.stream.submaps.submap_graph import apply_corrections
 
-SIZE = WindowSize(20, 6)
-LOOPS = Loops(every=3, gap=60)
+SIZE = SubmapOptions(20, 6)
+LOOPS = LoopClosureOptions(keyframe_interval=3, min_frame_gap=60)
 DRIFT = Errors(drift_turn=0.15, drift_scale=0.001, drift_shift=0.001, noise=0.01)
 
 
@@ -39,13 +39,13 @@ def ate(prediction, known) -> float:
 @pytest.fixture(scope="module")
 def open_walk(known):
     """Drifting, without loops."""
-    return run(WindowedSession(Oracle(known, DRIFT), size=SIZE), known.images)
+    return run(SubmapSession(Oracle(known, DRIFT), submaps=SIZE), known.images)
 
 
 @pytest.fixture(scope="module")
 def closed(known):
     """Drifting, with loops: session and answers."""
-    session = WindowedSession(Oracle(known, DRIFT), size=SIZE, loops=LOOPS)
+    session = SubmapSession(Oracle(known, DRIFT), submaps=SIZE, loop_closure=LOOPS)
     said = run(session, known.images)
     session.finish()
     return session, said
@@ -55,7 +55,7 @@ def test_a_loop_takes_the_drift_out(known, open_walk, closed):
     session, said = closed
     statistics = session.statistics()
     assert statistics.num_loops >= 1 and statistics.num_restarts == 0
-    right = corrected(said, session.corrections())
+    right = apply_corrections(said, session.corrections())
     assert ate(right, known) < ate(open_walk, known) / 5
 
 
@@ -73,8 +73,8 @@ def test_answers_are_in_the_corrected_world_once_a_loop_is_closed(known, open_wa
 def test_without_loops_nothing_is_kept_and_nothing_moves(known, closed):
     """A walk that does not come back is what it is without `loops`, to the bit."""
     away = replace(known, cam_from_world=known.cam_from_world[:110])
-    plain = run(WindowedSession(Oracle(away, DRIFT), size=SIZE), known.images[:110])
-    session = WindowedSession(Oracle(away, DRIFT), size=SIZE, loops=LOOPS)
+    plain = run(SubmapSession(Oracle(away, DRIFT), submaps=SIZE), known.images[:110])
+    session = SubmapSession(Oracle(away, DRIFT), submaps=SIZE, loop_closure=LOOPS)
     assert_same(run(session, known.images[:110]), plain, tolerance=0)
     session.finish()
     assert session.statistics().num_loops == 0 and session.corrections() == []
@@ -87,14 +87,14 @@ def test_places_that_only_look_alike_are_refused(known):
         def _encode(self, images):
             return torch.ones(1, 1, 1, 5) * torch.tensor([1.0, 2, 3, 4, 5 + 1e-3 * self._latest % 0.01])
 
-    loops = replace(LOOPS, alike=-1.0)
-    session = WindowedSession(Fooled(known, DRIFT), size=SIZE, loops=loops)
+    loops = replace(LOOPS, min_similarity=-1.0)
+    session = SubmapSession(Fooled(known, DRIFT), submaps=SIZE, loop_closure=loops)
     said = run(session, known.images[:110])
     session.finish()
     statistics = session.statistics()
-    assert statistics.num_loops == 0 and statistics.num_refused >= 2 and session.corrections() == []
-    assert all("common" in refused.reason for refused in statistics.refused)
-    plain = run(WindowedSession(Oracle(known, DRIFT), size=SIZE), known.images[:110])
+    assert statistics.num_loops == 0 and statistics.num_rejected_loops >= 2 and session.corrections() == []
+    assert all("common" in refused.reason for refused in statistics.rejected_loops)
+    plain = run(SubmapSession(Oracle(known, DRIFT), submaps=SIZE), known.images[:110])
     torch.testing.assert_close(said.pose_enc, plain.pose_enc, rtol=0, atol=0)
 
 
@@ -106,18 +106,18 @@ def test_a_place_that_is_mistaken_for_another_is_refused_by_its_shape(known):
             return torch.ones(1, 1, 1, 5) * torch.tensor([1.0, 2, 3, 4, 5 + 1e-3 * self._latest % 0.01])
 
     errors = replace(DRIFT, lost_beyond=1.0)
-    session = WindowedSession(Mistaken(known, errors), size=SIZE, loops=replace(LOOPS, alike=-1.0))
+    session = SubmapSession(Mistaken(known, errors), submaps=SIZE, loop_closure=replace(LOOPS, min_similarity=-1.0))
     run(session, known.images[:110])
     session.finish()
-    assert session.statistics().num_loops == 0 and session.statistics().num_refused >= 2
+    assert session.statistics().num_loops == 0 and session.statistics().num_rejected_loops >= 2
 
 
 @pytest.mark.parametrize("at", [124, 131, 140])
 def test_a_restored_session_closes_the_same_loops(known, closed, tmp_path, at):
-    session = WindowedSession(Oracle(known, DRIFT), size=SIZE, loops=LOOPS)
+    session = SubmapSession(Oracle(known, DRIFT), submaps=SIZE, loop_closure=LOOPS)
     run(session, known.images[:at])
     session.save(tmp_path / "state.pt")
-    other = WindowedSession(Oracle(known, DRIFT), size=SIZE, loops=LOOPS)
+    other = SubmapSession(Oracle(known, DRIFT), submaps=SIZE, loop_closure=LOOPS)
     other.restore(tmp_path / "state.pt")
     said = run(other, known.images[at:])
     other.finish()
@@ -126,59 +126,59 @@ def test_a_restored_session_closes_the_same_loops(known, closed, tmp_path, at):
     for ours, theirs in zip(other.corrections(), whole.corrections(), strict=True):
         assert ours.first_frame == theirs.first_frame and torch.equal(ours.world.flat(), theirs.world.flat())
     assert other.statistics().memory_bytes == whole.statistics().memory_bytes
-    with pytest.raises(ValueError, match="windows"):
-        WindowedSession(Oracle(known, DRIFT), size=SIZE).restore(tmp_path / "state.pt")
+    with pytest.raises(ValueError, match="submaps"):
+        SubmapSession(Oracle(known, DRIFT), submaps=SIZE).restore(tmp_path / "state.pt")
 
 
-def place(frame: int, window: int, looks: list[float], seed: int = 0) -> Place:
+def place(frame: int, submap: int, descriptor: list[float], seed: int = 0) -> LoopKeyframe:
     points = torch.rand(100, 3, generator=torch.Generator().manual_seed(seed)) + torch.tensor([0.0, 0, 1])
-    sight = Sight(points, points[:, 2], torch.full((100,), 5.0), torch.eye(4, dtype=torch.float64)[:3])
-    patches = torch.tensor(looks)[None, None, None]
-    return Place.of(frame, window, patches, torch.full((3, 14, 14), 0.5), sight)
+    observation = FrameObservation(points, points[:, 2], torch.full((100,), 5.0), torch.eye(4, dtype=torch.float64)[:3])
+    patches = torch.tensor(descriptor)[None, None, None]
+    return LoopKeyframe.create(frame, submap, patches, torch.full((3, 14, 14), 0.5), observation)
 
 
 def test_the_earlier_place_that_looks_most_alike_is_found():
     looks = {0: [1.0, 0, 0, 0], 10: [0, 1.0, 0, 0], 20: [0, 0, 1.0, 0], 30: [0, 0, 0, 1.0], 100: [0.1, 1.0, 0, 0]}
     places = [place(frame, frame // 10, what) for frame, what in looks.items()]
-    loops = Loops(gap=50, alike=0.5, around=1)
-    old, new = find_loop(places, 10, loops, [])
+    loops = LoopClosureOptions(min_frame_gap=50, min_similarity=0.5, num_keyframes=1)
+    old, new = detect_loop(places, 10, loops, [])
     assert (old[0].frame, new[0].frame) == (10, 100)
-    assert find_loop(places, 10, replace(loops, alike=0.999), []) is None  # not alike enough
-    assert find_loop(places, 10, replace(loops, gap=95), []) is None  # too near in time
-    assert find_loop(places, 10, loops, [(2, 9)]) is None  # neighbours have just been asked about
-    assert find_loop(places, 10, loops, [(3, 9)]) is not None
-    assert find_loop(places, 3, loops, []) is None
+    assert detect_loop(places, 10, replace(loops, min_similarity=0.999), []) is None  # not alike enough
+    assert detect_loop(places, 10, replace(loops, min_frame_gap=95), []) is None  # too near in time
+    assert detect_loop(places, 10, loops, [(2, 9)]) is None  # neighbours have just been asked about
+    assert detect_loop(places, 10, loops, [(3, 9)]) is not None
+    assert detect_loop(places, 3, loops, []) is None
 
 
 def test_key_frames_are_bounded_and_windows_go_whole():
     places = [place(frame, frame // 5, [1.0]) for frame in range(100)]
-    kept = thinned(places, 60)
-    assert len(kept) <= 60 and {p.window for p in kept} >= {0, 19}
-    assert all(sum(p.window == q.window for q in kept) == 5 for p in kept)
-    assert thinned(places, 100) == places
-    assert len(thinned(places[:5] + places[-5:], 8)) == 8
+    kept = subsample(places, 60)
+    assert len(kept) <= 60 and {p.submap for p in kept} >= {0, 19}
+    assert all(sum(p.submap == q.submap for q in kept) == 5 for p in kept)
+    assert subsample(places, 100) == places
+    assert len(subsample(places[:5] + places[-5:], 8)) == 8
 
 
 def test_a_key_frame_keeps_its_image_nearly():
     image = torch.rand(3, 28, 42, generator=torch.Generator().manual_seed(0)) * 0.1 + torch.linspace(0, 0.8, 42)
     image[2] = 0.1  # little blue
-    kept = Place.of(0, 0, torch.ones(1, 1, 4, 3), image, place(0, 0, [1.0]).sight)
+    kept = LoopKeyframe.create(0, 0, torch.ones(1, 1, 4, 3), image, place(0, 0, [1.0]).observation)
     assert (kept.image() - image).abs().mean() < 0.03  # red is still red
     assert kept.num_bytes < 10_000
-    again = Place.from_state(kept.state())
-    assert torch.equal(again.image(), kept.image()) and torch.equal(again.looks, kept.looks)
+    again = LoopKeyframe.from_state_dict(kept.state_dict())
+    assert torch.equal(again.image(), kept.image()) and torch.equal(again.descriptor, kept.descriptor)
 
 
 def test_common_points_are_counted_from_both_ends():
-    near, far = place(0, 0, [1.0], seed=0).sight, place(0, 0, [1.0], seed=1).sight
-    assert common_share([near], [near]) == 1
-    assert common_share([near], [replace(far, points=far.points + 10)]) == 0
-    assert common_share([near], [near, replace(far, points=far.points + 10)]) == pytest.approx(0.75, abs=0.02)
-    assert common_share([replace(near, points=near.points * torch.nan)], [near]) == 0
+    near, far = place(0, 0, [1.0], seed=0).observation, place(0, 0, [1.0], seed=1).observation
+    assert overlap_ratio([near], [near]) == 1
+    assert overlap_ratio([near], [replace(far, points=far.points + 10)]) == 0
+    assert overlap_ratio([near], [near, replace(far, points=far.points + 10)]) == pytest.approx(0.75, abs=0.02)
+    assert overlap_ratio([replace(near, points=near.points * torch.nan)], [near]) == 0
 
 
 def test_bad_numbers_are_refused():
     with pytest.raises(ValueError, match="at least"):
-        Loops(every=0)
+        LoopClosureOptions(keyframe_interval=0)
     with pytest.raises(ValueError, match="at least"):
-        Loops(most=5)
+        LoopClosureOptions(max_keyframes=5)

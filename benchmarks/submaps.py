@@ -1,6 +1,6 @@
 """What windows and closed loops do for long streams: of a network, and of a stand-in that knows the truth but drifts.
 
-    python benchmarks/windows.py --out benchmarks/windows
+    python benchmarks/submaps.py --out benchmarks/submaps
 
 writes OUT.md (tables, command, machine) and OUT.png (ways from above and clouds). What each setting said of each video
 is kept in --folder, so that the command goes on where it was interrupted. Times are processor time of this thread.
@@ -21,7 +21,7 @@ import torch
 from machine import publish
 from tqdm import tqdm
 
-from streamvggt import StreamSession, WindowedSession, WindowSize, load_model
+from streamvggt import StreamSession, SubmapOptions, SubmapSession, load_model
 from streamvggt.evaluation.long_streams import EVERY, SPACING, Said, Truth, load, save, score, truth_of
 from streamvggt.evaluation.oracle import Errors, Known, Oracle
 from streamvggt.evaluation.pose_metrics import align_trajectory
@@ -32,8 +32,8 @@ from streamvggt.geometry.pointmap import unproject
 from streamvggt.model.weights import fingerprint
 from streamvggt.prediction import Prediction
 from streamvggt.stream.policy import parse_policy
-from streamvggt.stream.windows.graph import corrected
-from streamvggt.stream.windows.loops import Loops
+from streamvggt.stream.submaps.loop_closure import LoopClosureOptions
+from streamvggt.stream.submaps.submap_graph import apply_corrections
 
 DRIFT = Errors(drift_turn=0.03, drift_scale=0.0002, wander=0.001, ageing=200, noise=0.05, wrong_share=0.1)
 """Of the stand-in: 0.03° and 0.02 % in each step, more with the age of a stream; noise, and wrong patches, in depth."""
@@ -53,12 +53,15 @@ class Setting:
         windows = f"windows {self.size} of {self.memory}" if self.size else f"one stream, {self.memory}"
         return windows + (", loops" if self.loops else "")
 
-    def session(self, model) -> StreamSession | WindowedSession:
+    def session(self, model) -> StreamSession | SubmapSession:
         options = {"policy": parse_policy(self.memory), "heads": ("camera", "depth")}
         if self.size is None:
             return StreamSession(model, **options)
-        return WindowedSession(
-            model, size=WindowSize.parse(self.size), loops=Loops() if self.loops else None, **options
+        return SubmapSession(
+            model,
+            submaps=SubmapOptions.parse(self.size),
+            loop_closure=LoopClosureOptions() if self.loops else None,
+            **options,
         )
 
 
@@ -133,19 +136,26 @@ def run(network, setting: Setting, truth: Truth, place: Path, name: str) -> tupl
     counts |= {"MB": max(sizes) / 1e6, "MB, end": sizes[-1] / 1e6}
     pose_enc, frames = torch.stack(poses), torch.arange(0, len(poses), EVERY)
     depth = torch.stack(depth)
-    if isinstance(session, WindowedSession):
+    if isinstance(session, SubmapSession):
         begun = time.thread_time()
         session.finish()
         counts["finish"] = (time.thread_time() - begun) * 1000
         statistics = session.statistics()
         counts |= {
             name: getattr(statistics, name)
-            for name in ("num_windows", "num_restarts", "num_by_pose", "num_false_alarms", "num_loops", "num_refused")
+            for name in (
+                "num_submaps",
+                "num_restarts",
+                "num_pose_alignments",
+                "num_false_failures",
+                "num_loops",
+                "num_rejected_loops",
+            )
         }
         counts["refused"] = [refused.reason for refused in statistics.refused]
         size = tuple(truth.images.shape[-2:])
         ones = torch.ones(1, len(poses), 1, 1, 1, dtype=torch.float64)
-        moved = corrected(Prediction(size, pose_enc=pose_enc[None], depth=ones), session.corrections())
+        moved = apply_corrections(Prediction(size, pose_enc=pose_enc[None], depth=ones), session.corrections())
         pose_enc = moved.pose_enc[0]
         depth = depth * moved.depth[0, frames, :, :, 0].float()
     nothing = torch.zeros(len(poses))
@@ -169,7 +179,7 @@ def header() -> list[str]:
 def line(setting: Setting, numbers: dict[str, float], counts: dict) -> str:
     cells = [str(setting), *(f"{numbers[column]:.3f}" for column in COLUMNS)]
     cells += [f"{counts[name]:.0f}" for name in ("ms", "p95", "most")] + [f"{counts['MB']:.1f}"]
-    for name in ("num_windows", "num_restarts", "num_loops", "num_refused"):
+    for name in ("num_submaps", "num_restarts", "num_loops", "num_rejected_loops"):
         cells.append(str(counts[name]) if name in counts else "")
     return f"| {' | '.join(cells)} |"
 

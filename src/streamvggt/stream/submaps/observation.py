@@ -1,6 +1,6 @@
-"""What a window keeps of a frame: its camera and a few hundred of its points.
+"""The part of a prediction that submap alignment uses: one camera and a few hundred points per frame.
 
-N points of a frame.
+N points per frame.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from streamvggt.prediction import Prediction
 
 
 @dataclass(frozen=True)
-class Sight:
-    """A frame as one window saw it, thinned, in that window's world and on the host.
+class FrameObservation:
+    """Subsampled prediction of one frame in the world of one submap, on the CPU.
 
-    points: of the same pixels in every window. (N, 3)
-    depth: distance along the optical axis. (N,)
-    conf: confidence ≥ 1. (N,)
-    cam_from_world: float64. (3, 4)
+    The pixels are the same in every submap. Without depth and point heads, N is 0.
 
-    Without heads for depth or points N is 0.
+    Attributes:
+        points: World points. (N, 3)
+        depth: Distance along the optical axis. (N,)
+        conf: Confidence, at least 1. (N,)
+        cam_from_world: Pose, float64. (3, 4)
     """
 
     points: Tensor
@@ -37,19 +38,23 @@ class Sight:
     cam_from_world: Tensor
 
     @classmethod
-    def of(cls, prediction: Prediction, num_points: int) -> Sight:
-        """Of a prediction of one frame, at most `num_points` points on an even grid of its pixels.
+    def from_prediction(cls, prediction: Prediction, max_points: int) -> FrameObservation:
+        """Subsample the prediction of one frame on an even pixel grid.
 
-        Depth with the camera is preferred to the point head, as the papers do.
+        Uses depth and camera if the depth head ran, else the point head (VGGT, arXiv 2503.11651, Sec. 4.3).
+
+        Args:
+            prediction: Prediction with B = S = 1.
+            max_points: Maximum number of points.
         """
         height, width = prediction.image_size
-        spacing = max(1, math.ceil(math.sqrt(height * width / num_points)))
+        spacing = max(1, math.ceil(math.sqrt(height * width / max_points)))
         rows, columns = (slice((spacing - 1) // 2, None, spacing),) * 2
         camera = cameras_from_encoding(prediction.pose_enc[0, 0].double(), prediction.image_size)
         empty = camera.cam_from_world.new_zeros(0)
         points, depth, conf = empty.reshape(0, 3), empty, empty
         if prediction.depth is not None:
-            # Cameras whose pixels are the grid's.
+            # Intrinsics of the subsampled grid.
             intrinsics = camera.intrinsics.clone()
             intrinsics[:2, 2] -= rows.start
             intrinsics[:2] *= 1 / spacing
@@ -59,43 +64,44 @@ class Sight:
         elif prediction.points is not None:
             points = prediction.points[0, 0, rows, columns].double().flatten(0, 1)
             depth, conf = project(points, camera)[1], prediction.points_conf[0, 0, rows, columns].flatten()
-        # One copy to the host, for which the device has to be waited for.
+        # One copy to the host, because the host waits for the device at each copy.
         packed = torch.cat([camera.cam_from_world.flatten(), *(x.double().flatten() for x in (points, depth, conf))])
         cam_from_world, points, depth, conf = packed.cpu().split([12, 3 * len(depth), len(depth), len(depth)])
         return cls(points.float().reshape(-1, 3), depth.float(), conf.float(), cam_from_world.reshape(3, 4).clone())
 
     @property
-    def centre(self) -> Tensor:
-        """Where the camera is. (3,)"""
+    def center(self) -> Tensor:
+        """Camera center in the world. (3,)"""
         return invert_pose(self.cam_from_world)[:, 3]
 
     @property
     def is_finite(self) -> bool:
-        """Whether there is a camera, and points if there should be any."""
+        """Whether the pose is finite, and at least one point if the frame has points."""
         has_points = not len(self.depth) or bool(self.depth.isfinite().any() & self.conf.isfinite().any())
         return has_points and bool(self.cam_from_world.isfinite().all())
 
     @cached_property
-    def typical_depth(self) -> float | None:
-        """The median of its points' distances; None if there are none."""
-        known = self.depth[self.depth.isfinite()]
-        return known.median().item() if len(known) else None
+    def median_depth(self) -> float | None:
+        """Median of the finite depths, or None if there are none."""
+        finite = self.depth[self.depth.isfinite()]
+        return finite.median().item() if len(finite) else None
 
     @cached_property
-    def typical_confidence(self) -> float:
-        """How far the median of its points' confidences is above the least, 1; 0 if there are none."""
-        known = self.conf[self.conf.isfinite()]
-        return known.median().item() - 1 if len(known) else 0.0
+    def median_confidence(self) -> float:
+        """Median of the finite confidences minus their minimum value 1, or 0 if there are none."""
+        finite = self.conf[self.conf.isfinite()]
+        return finite.median().item() - 1 if len(finite) else 0.0
 
     @property
     def num_bytes(self) -> int:
         return sum(getattr(self, field.name).nbytes for field in fields(self))
 
-    def state(self) -> list[Tensor]:
+    def state_dict(self) -> list[Tensor]:
+        """Return the constructor's arguments, in order."""
         return [getattr(self, field.name) for field in fields(self)]
 
 
-def typical_size(sights: Iterable[Sight]) -> float:
-    """Of what some frames see: the median of their typical depths; 1 if none is known."""
-    depths = [sight.typical_depth for sight in sights]
+def scene_scale(observations: Iterable[FrameObservation]) -> float:
+    """Return the median of the frames' median depths, or 1 if no frame has depth."""
+    depths = [observation.median_depth for observation in observations]
     return statistics.median([depth for depth in depths if depth is not None] or [1.0])

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from streamvggt.geometry.similarity import Similarity
-from streamvggt.stream.windows.graph import WindowGraph
-from streamvggt.stream.windows.pose_graph import Edge, close_loops, solve
+from streamvggt.stream.submaps.pose_graph import Edge, close_loops, optimize
+from streamvggt.stream.submaps.submap_graph import SubmapGraph
 
 COUNT = 16
 
@@ -32,13 +32,13 @@ def chain(true: list[Similarity], drift: float) -> tuple[list[Similarity], list[
     edges, worlds = [], [true[0]]
     for number in range(1, len(true)):
         step = true[number - 1].inverse() @ true[number] @ error
-        edges.append(Edge(number - 1, number, step, size=2.0))
+        edges.append(Edge(number - 1, number, step, scene_scale=2.0))
         worlds.append(worlds[-1] @ step)
     return worlds, edges
 
 
 def loop(true: list[Similarity], old: int, new: int) -> Edge:
-    return Edge(old, new, true[old].inverse() @ true[new], size=2.0)
+    return Edge(old, new, true[old].inverse() @ true[new], scene_scale=2.0)
 
 
 def furthest(found: list[Similarity], true: list[Similarity]) -> float:
@@ -52,7 +52,7 @@ def test_edges_that_agree_are_met_exactly():
     start = [true[0]] + [
         place @ Similarity.exp(0.2 * torch.randn(7, generator=wander, dtype=torch.float64)) for place in true[1:]
     ]
-    found = solve(start, [*edges, loop(true, 0, COUNT - 1)])
+    found = optimize(start, [*edges, loop(true, 0, COUNT - 1)])
     assert furthest(start, true) > 0.2 and furthest(found, true) < 1e-3
     assert all(torch.allclose(a.flat(), b.flat(), atol=1e-3) for a, b in zip(found, true, strict=True))
 
@@ -61,23 +61,23 @@ def test_edges_that_agree_are_met_exactly():
 def test_loops_take_the_drift_away(drift):
     true = around()
     worlds, edges = chain(true, drift)
-    found = solve(worlds, [*edges, loop(true, 0, COUNT - 1)])
+    found = optimize(worlds, [*edges, loop(true, 0, COUNT - 1)])
     assert furthest(found, true) < furthest(worlds, true) / 4
-    more = solve(worlds, [*edges, loop(true, 0, COUNT - 1), loop(true, 2, COUNT - 2), loop(true, 0, COUNT // 2)])
+    more = optimize(worlds, [*edges, loop(true, 0, COUNT - 1), loop(true, 2, COUNT - 2), loop(true, 0, COUNT // 2)])
     assert furthest(more, true) < furthest(worlds, true) / 5
     assert torch.equal(found[0].flat(), true[0].flat())
 
 
 def test_without_loops_nothing_moves():
     worlds, edges = chain(around(), drift=1)
-    assert furthest(solve(worlds, edges), worlds) < 1e-9
+    assert furthest(optimize(worlds, edges), worlds) < 1e-9
 
 
 def test_a_false_loop_beside_right_ones_is_left_out():
     true = around()
     worlds, edges = chain(true, drift=0.3)
     right = [loop(true, 0, COUNT - 1), loop(true, 1, COUNT - 1), loop(true, 0, COUNT - 2)]
-    false = Edge(4, COUNT - 3, Similarity.identity(), size=2.0)
+    false = Edge(4, COUNT - 3, Similarity.identity(), scene_scale=2.0)
     found, used = close_loops(worlds, edges, [right[0], false, *right[1:]])
     assert used == right and furthest(found, true) < furthest(worlds, true) / 4
     alone, used = close_loops(worlds, edges, [false])
@@ -88,18 +88,18 @@ def test_edges_that_are_trusted_less_give_way():
     true = around(3)
     edges = [Edge(0, 1, true[1], 1.0), Edge(1, 2, true[1].inverse() @ true[2], 1.0, weight=0.01)]
     elsewhere = Similarity.exp(torch.tensor([0.2, 0, 0, 0, 0, 0, 0], dtype=torch.float64)) @ true[2]
-    found = solve(true, [*edges, Edge(0, 2, elsewhere, 1.0)])
+    found = optimize(true, [*edges, Edge(0, 2, elsewhere, 1.0)])
     assert (found[2].translation - elsewhere.translation).norm() < 0.01
 
 
 def test_a_loop_that_is_closed_already_moves_nothing():
     true = around()
-    graph = WindowGraph()
+    graph = SubmapGraph()
     for edge in chain(true, drift=0.3)[1]:
-        graph.add(edge.old_from_new, edge.size, 1.0)
-    assert graph.close(loop(true, 0, COUNT - 1))
+        graph.add_submap(edge.old_from_new, edge.scene_scale, 1.0)
+    assert graph.add_loop(loop(true, 0, COUNT - 1))
     worlds = list(graph.worlds)
-    again = Edge(0, COUNT - 1, worlds[0].inverse() @ worlds[-1], size=2.0)
-    assert graph.close(again) and len(graph.loops) == 2
+    again = Edge(0, COUNT - 1, worlds[0].inverse() @ worlds[-1], scene_scale=2.0)
+    assert graph.add_loop(again) and len(graph.loops) == 2
     assert all(ours is theirs for ours, theirs in zip(graph.worlds, worlds, strict=True))
-    assert graph.close(loop(true, 2, COUNT - 2)) and graph.worlds[-1] is not worlds[-1]
+    assert graph.add_loop(loop(true, 2, COUNT - 2)) and graph.worlds[-1] is not worlds[-1]

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from room import look, walk
 
-from streamvggt import WindowedSession
+from streamvggt import SubmapSession
 from streamvggt.evaluation.oracle import Errors, Oracle
 from streamvggt.evaluation.pose_metrics import trajectory_errors
 from streamvggt.export import Result
-from streamvggt.stream.windows.loops import Loops
+from streamvggt.stream.submaps.loop_closure import LoopClosureOptions
 
 FRAMES = 96
 WORDS = ("--windows", "16,5", "--loops", "--export", "ply,tum")
@@ -43,7 +43,8 @@ def drifting(known, monkeypatch):
         return oracle
 
     monkeypatch.setattr("streamvggt.cli.reconstruct.load_model", load)
-    monkeypatch.setattr("streamvggt.stream.windows.loops.Loops", lambda: Loops(every=2, gap=40))
+    options = LoopClosureOptions(keyframe_interval=2, min_frame_gap=40)
+    monkeypatch.setattr("streamvggt.stream.submaps.loop_closure.LoopClosureOptions", lambda: options)
 
 
 def ate(out, known) -> float:
@@ -57,7 +58,7 @@ def test_loops_end_to_end_also_interrupted(reconstruct, command, options, room_p
     status, said = command("reconstruct", room_photos, "--out", whole, *options, *WORDS)
     assert status == 0 and "closed, and all frames moved accordingly" in said
     record = json.loads((whole / "run.json").read_text(encoding="utf-8"))
-    assert record["windows"]["loops"] >= 1 and record["settings"]["loops"] is True
+    assert record["submaps"]["num_loops"] >= 1 and record["settings"]["loops"] is True
     corrected = ate(whole, known)
     (whole / "corrections.json").rename(tmp_path / "aside")
     assert corrected < ate(whole, known) / 3
@@ -67,7 +68,7 @@ def test_loops_end_to_end_also_interrupted(reconstruct, command, options, room_p
     centres = [-camera.cam_from_world[:, :3].T @ camera.cam_from_world[:, 3] for camera in Result(whole).cameras()]
     np.testing.assert_allclose(np.loadtxt(whole / "trajectory.txt")[:, 1:4], centres, atol=1e-6)
 
-    push = WindowedSession.push
+    push = SubmapSession.push
 
     def interrupted(self, frame):
         if self.num_frames == 88:
@@ -75,7 +76,7 @@ def test_loops_end_to_end_also_interrupted(reconstruct, command, options, room_p
         return push(self, frame)
 
     with monkeypatch.context() as patch:
-        patch.setattr(WindowedSession, "push", interrupted)
+        patch.setattr(SubmapSession, "push", interrupted)
         assert reconstruct(room_photos, *WORDS)[0] == 130
     assert not (out / "corrections.json").exists()
     status, said = reconstruct(room_photos, *WORDS, "--resume")
@@ -88,4 +89,4 @@ def test_loops_end_to_end_also_interrupted(reconstruct, command, options, room_p
 
 def test_loops_need_windows(reconstruct, room_photos, tmp_path):
     status, said = reconstruct(room_photos, "--loops")
-    assert status == 1 and "add --windows" in said and not (tmp_path / "out").exists()
+    assert status == 1 and "requires --submaps" in said and not (tmp_path / "out").exists()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamvggt import WindowedSession, WindowSize, load_frames, load_model
+from streamvggt import SubmapOptions, SubmapSession, load_frames, load_model
 from streamvggt.export import Result
 from streamvggt.stream.policies.window import Window
 from streamvggt.stream.session import StreamSession
@@ -21,7 +21,7 @@ WORDS = ("--max-frames", FRAMES, "--windows", "6,3")
 def expected(many_photos, weights):
     """Cameras and depth that the session gives without the command line."""
     model = load_model(weights, sees="past", heads=("camera", "depth"), device="cpu")
-    session = WindowedSession(model, size=WindowSize(6, 3), policy=Window(1, 2))
+    session = SubmapSession(model, submaps=SubmapOptions(6, 3), policy=Window(1, 2))
     size = model.config["image_size"]
     said = [session.push(frame) for frame in load_frames(many_photos, size=size, max_frames=FRAMES)]
     poses = torch.cat([one.map(lambda tensor: tensor.double()).cameras().cam_from_world[0] for one in said])
@@ -41,9 +41,9 @@ def test_windows_end_to_end(reconstruct, many_photos, expected, tmp_path):
     assert_is(out, expected)
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert record["settings"]["windows"] == "6,3"
-    assert record["windows"]["num"] > 1
-    doubtful = record["windows"]["restarts"] or record["windows"]["by_pose"]
-    assert ("windows" in said and "single camera" in said) == bool(doubtful)  # noise has no geometry
+    assert record["submaps"]["num_submaps"] > 1
+    doubtful = record["submaps"]["num_restarts"] or record["submaps"]["num_pose_alignments"]
+    assert ("submaps" in said and "aligned by pose" in said) == bool(doubtful)  # noise has no geometry
     for name in ("scene.glb", "points.ply", "colmap", "trajectory.txt"):
         assert (out / name).exists()
 
@@ -51,7 +51,7 @@ def test_windows_end_to_end(reconstruct, many_photos, expected, tmp_path):
 def test_an_interrupted_run_of_windows_goes_on_where_it_stopped(
     reconstruct, many_photos, expected, monkeypatch, tmp_path
 ):
-    push = WindowedSession.push
+    push = SubmapSession.push
     for after in (4, 13):
 
         def interrupted(self, frame, after=after):
@@ -60,7 +60,7 @@ def test_an_interrupted_run_of_windows_goes_on_where_it_stopped(
             return push(self, frame)
 
         with monkeypatch.context() as patch:
-            patch.setattr(WindowedSession, "push", interrupted)
+            patch.setattr(SubmapSession, "push", interrupted)
             assert reconstruct(many_photos, *WORDS, "--resume")[0] == 130
         assert len(Result(tmp_path / "out")) == after + 1
     status, said = reconstruct(many_photos, *WORDS, "--resume")
