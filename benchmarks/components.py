@@ -137,12 +137,14 @@ def fastest(read: Callable[[], float], step: Callable[[], object], times: int = 
 
 
 def flops_per_second(dtype: torch.dtype, device: torch.device) -> float:
-    x, w = (torch.randn(size, 1024, dtype=dtype, device=device) for size in (1024, 4096))
-    return 2 * 1024 * 1024 * 4096 / fastest(clock(device), lambda: F.linear(x, w))
+    # On a GPU so large that launching and waiting, some 20 µs, do not count.
+    rows, columns, inner = (8192, 8192, 8192) if device.type == "cuda" else (1024, 4096, 1024)
+    x, w = (torch.randn(size, inner, dtype=dtype, device=device) for size in (rows, columns))
+    return 2 * rows * columns * inner / fastest(clock(device), lambda: F.linear(x, w))
 
 
 def bytes_per_second(device: torch.device) -> float:
-    source = torch.ones(2**26, device=device)
+    source = torch.ones(2**29 if device.type == "cuda" else 2**26, device=device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / fastest(clock(device), lambda: target.copy_(source))
 

@@ -5,7 +5,7 @@ B batch · S frames · H×W pixels · K query points.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from streamvggt.geometry.camera import Cameras, cameras_from_encoding, inverted_
 from streamvggt.geometry.pointmap import unproject
 from streamvggt.geometry.rotation import quaternion_from_matrix
 from streamvggt.geometry.similarity import Similarity
+from streamvggt.transfer import uploaded
 
 PoseDirection = Literal["camera_from_world", "world_from_camera"]
 
@@ -109,6 +110,10 @@ class Prediction:
         """The prediction of one entry of the batch, B = 1."""
         return self.map(lambda tensor: tensor[index : index + 1])
 
+    def without_stages(self) -> Prediction:
+        """The same without the refinement stages, which nobody needs once a result leaves the device."""
+        return replace(self, pose_enc_stages=(), tracks_stages=())
+
     def to(self, *args, **kwargs) -> Prediction:
         """As `Tensor.to`, of every field."""
         return self.map(lambda tensor: tensor.to(*args, **kwargs))
@@ -122,12 +127,13 @@ class Prediction:
 
         def moved_encoding(pose_enc: Tensor) -> Tensor:
             exact = cameras_from_encoding(pose_enc.double(), self.image_size).cam_from_world
-            poses = world.to(exact).move_poses(exact)
+            poses = world.to(exact.dtype).move_poses(exact)
             quaternion = quaternion_from_matrix(poses[..., :3])
             return torch.cat([poses[..., 3], quaternion, pose_enc[..., 7:].double()], -1).to(pose_enc.dtype)
 
         if self.pose != "camera_from_world":
             return self.standardized().moved(world)
+        world = Similarity.from_flat(uploaded(world.flat(), next(iter(self._tensors().values())).device))
         changed: dict[str, Any] = {}
         if self.pose_enc is not None:
             changed["pose_enc"] = moved_encoding(self.pose_enc)
@@ -136,7 +142,7 @@ class Prediction:
             changed["depth"] = self.depth * world.scale.to(self.depth)
         if self.points is not None:
             exact = torch.promote_types(self.points.dtype, torch.float32)
-            points = world.to(self.points.device, exact).apply(self.points.to(exact).flatten(2, 3))
+            points = world.to(exact).apply(self.points.to(exact).flatten(2, 3))
             changed["points"] = points.view_as(self.points).to(self.points.dtype)
         return replace(self, **changed)
 
@@ -154,6 +160,21 @@ class Prediction:
     def _tensors(self) -> dict[str, Tensor]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def of_frames(values: Tensor, frames: Sequence[int] | None) -> Tensor:
+    """Select frames by number. An index by a list would make the host wait for the device.
+
+    Args:
+        values: (B, S, ...)
+        frames: Numbers of frames; None: all.
+
+    Returns:
+        (B, len(frames), ...)
+    """
+    if frames is None:
+        return values
+    return values.index_select(1, uploaded(torch.tensor(frames), values.device))
 
 
 def concatenate(predictions: list[Prediction]) -> Prediction:

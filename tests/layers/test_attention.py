@@ -1,10 +1,12 @@
 """Patterns against dense masks, rotary positions, and what a kernel refuses."""
 
 import sys
+import threading
 import types
 
 import pytest
 import torch
+from networks import images, tiny
 
 from streamvggt.layers import attention
 from streamvggt.layers.attention import (
@@ -15,9 +17,12 @@ from streamvggt.layers.attention import (
     find_kernel,
     flash_kernel,
     sdpa_kernel,
+    without_cudnn,
 )
 from streamvggt.layers.block import Block
 from streamvggt.layers.rope import Rotation
+from streamvggt.stream.pool import SessionPool
+from streamvggt.stream.session import StreamSession
 
 
 def qkv(frames, tokens, dtype=torch.float64):
@@ -123,3 +128,51 @@ def test_checkpointed_block_gives_the_same_gradients():
         gradients.append(torch.autograd.grad(loss, [x, *block.parameters()]))
     for a, b in zip(*gradients, strict=True):
         assert torch.equal(a, b)
+
+
+def test_cudnn_is_kept_out_until_the_last_thread_leaves():
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+    inside, leave = threading.Event(), threading.Event()
+
+    def other():
+        with without_cudnn:
+            inside.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=other)
+    with without_cudnn:
+        thread.start()
+        assert inside.wait(60)
+        with without_cudnn:
+            assert not torch.backends.cuda.cudnn_sdp_enabled()
+    assert not torch.backends.cuda.cudnn_sdp_enabled()  # the other thread is still within
+    leave.set()
+    thread.join()
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+
+
+def test_cudnn_is_kept_out_where_the_number_of_keys_changes(monkeypatch):
+    """cuDNN makes a plan for every number of keys. In training few numbers come again and again."""
+    seen = []
+    real = attention.F.scaled_dot_product_attention
+    monkeypatch.setattr(
+        attention.F,
+        "scaled_dot_product_attention",
+        lambda *tensors: seen.append(torch.backends.cuda.cudnn_sdp_enabled()) or real(*tensors),
+    )
+
+    def allowed(call) -> set[bool]:
+        seen.clear()
+        call()
+        return set(seen)
+
+    model, frames = tiny(heads=("camera",)), images(1, 3)
+    assert allowed(lambda: model(frames)) == {True}
+    with torch.no_grad():
+        assert allowed(lambda: model(frames)) == {False}
+        assert allowed(lambda: tiny("all", heads=("camera",))(frames)) == {True}  # one length alone
+    assert allowed(lambda: StreamSession(model).push(frames[0, 0])) == {False}
+    pool = SessionPool(model)
+    streams = [pool.open() for _ in range(2)]
+    [stream.push(frames[0, 0]) for stream in streams]
+    assert allowed(pool.step) == {False}

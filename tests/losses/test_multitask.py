@@ -83,10 +83,35 @@ def test_sequences_that_are_not_well_measured_teach_no_camera(student, teacher, 
 def test_outliers_are_dropped(close):
     values = torch.ones(2000, dtype=torch.float64)
     values[:20] = 50
-    close(trimmed_mean(values + torch.arange(2000) * 1e-9, 0.98), 1.0, rtol=1e-5)
-    close(trimmed_mean(values, None), (1980 + 20 * 50) / 2000)
-    close(trimmed_mean(torch.full((2000,), 3.0, dtype=torch.float64), 0.98), 3.0)
-    close(trimmed_mean(torch.tensor([1.0, 1e9]), None), (1 + 100) / 2)
+    everything = torch.ones(2000, dtype=torch.bool)
+    close(trimmed_mean(values + torch.arange(2000) * 1e-9, everything, 0.98), 1.0, rtol=1e-5)
+    close(trimmed_mean(values, everything, None), (1980 + 20 * 50) / 2000)
+    close(trimmed_mean(torch.full((2000,), 3.0, dtype=torch.float64), everything, 0.98), 3.0)
+    close(trimmed_mean(torch.tensor([1.0, 1e9]), everything[:2], None), (1 + 100) / 2)
+
+
+@pytest.mark.parametrize("number", [0, 1, 1000, 1001, 1026, 3000])
+def test_values_that_do_not_count_do_not_move_the_quantile(number, close):
+    generator = torch.Generator().manual_seed(0)
+    values = torch.rand(3000, generator=generator, dtype=torch.float64)
+    counts = torch.zeros(3000, dtype=torch.bool)
+    counts[torch.randperm(3000, generator=generator)[:number]] = True
+    kept = values[counts].sort().values
+    if number > 1000:
+        kept = kept[: round(0.98 * (number - 1))]
+    close(trimmed_mean(torch.where(counts, values, torch.nan), counts, 0.98), kept.mean() if number else 0.0)
+
+
+@pytest.mark.parametrize("num_valid, learns", [(99, False), (100, True)])
+def test_a_batch_of_few_pixels_teaches_nothing(student, teacher, valid, gradients, num_valid, learns):
+    few = torch.zeros_like(valid).flatten()
+    few[valid.flatten().nonzero()[:num_valid, 0]] = True
+    few = few.view_as(valid)
+    if not learns:
+        student = replace(student, depth=torch.full_like(student.depth, torch.nan))  # spreads nowhere
+    found = gradients(MultiTaskLoss(camera=None, points=None, track=None), student, Target(teacher, valid=few))
+    assert found["depth"].isfinite().all()
+    assert bool((found["depth"] != 0).any()) == learns
 
 
 def test_broken_measurements_spread_nowhere(student, teacher, valid, gradients):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from streamvggt.model.device import laid_out, usable_cores
+from streamvggt.transfer import current, uploaded
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,32 @@ def test_weights_keep_their_entries_however_they_lie(shape, dtype):
         (3, 5): (1, 3) if dtype == torch.float32 else (5, 1),
         (3, 5, 2, 2): (20, 1, 10, 5),
     }.get(shape, weight.stride())
+
+
+def test_the_network_s_own_card_is_the_current_one():
+    """Events, recordings and Triton kernels go to the current device, which PyTorch leaves at cuda:0."""
+    context = current(torch.device("cuda:1"))
+    assert isinstance(context, torch.cuda.device) and context.idx == 1
+    with current(torch.device("cpu")):  # nothing to do
+        pass
+
+
+def test_uploads_to_cuda_go_through_pinned_memory(monkeypatch):
+    """Else the host waits: `non_blocking` has no effect on pageable memory."""
+    calls = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: calls.append("pin") or self)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device, **how: calls.append((str(device), how)) or self)
+    uploaded(torch.zeros(1), torch.device("cuda:1"))
+    assert calls == ["pin", ("cuda:1", {"non_blocking": True})]
+    calls.clear()
+    uploaded(torch.zeros(1), torch.device("cpu"))
+    assert "pin" not in calls
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_convolutions_lie_channels_last_on_cuda():
+    weight = torch.randn(3, 5, 2, 2)
+    laid = laid_out(weight, torch.device("cuda"), torch.bfloat16, copy=True)
+    assert laid.stride() == (20, 1, 10, 5)
+    assert torch.equal(laid.cpu(), weight.to(torch.bfloat16))

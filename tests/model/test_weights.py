@@ -471,3 +471,30 @@ def test_every_number_counts_for_the_fingerprint_and_all_are_hashed_once(tmp_pat
     assert fingerprint(load_model(tmp_path)) == before
     model.save_pretrained(tmp_path)
     assert file_fingerprint(tmp_path) == fingerprint(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_random_weights_are_the_same_numbers_in_every_format(dtype):
+    built = weights._random_model("random:small", {"sees": "past", "heads": weights.HEADS}).state_dict()
+    loaded = load_model("random:small", dtype=dtype)
+    for name, tensor in loaded.state_dict().items():
+        wanted = torch.float32 if name.startswith(weights.FLOAT32_PREFIXES) else dtype
+        assert tensor.dtype == wanted and torch.equal(tensor, built[name].to(wanted)), name
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads peaks of memory from Linux")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_memory_holds_one_copy_of_random_weights(dtype):
+    wide = {"embed_dim": 384, "num_heads": 6, "depth": 8, "heads": ("camera",)}  # 208 MB in float32
+    load_model("random:small", heads=("camera",))  # what Python imports at the first use
+
+    def status(name: str) -> int:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak is what there is now
+    before = status("VmRSS")
+    model = load_model("random:small", dtype=dtype, **wide)
+    size = sum(tensor.nbytes for tensor in model.state_dict().values())
+    assert status("VmHWM") - before < 1.3 * size

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from networks import assert_same, images, tiny
+from torch._inductor import compile_fx
 
 from streamvggt import FrameBlocks, KeepAll, KeyDiversity, KeyFrames, MotionKeyFrames, StreamSession, Window
 from streamvggt.stream import steady
@@ -124,6 +125,23 @@ def test_compiled_it_is_the_eager_step_to_rounding(monkeypatch):
         assert_same(session.push(frame), eager.push(frame), tolerance=1e-11)
 
 
+def test_streams_of_equal_shapes_share_one_compiled_step(monkeypatch):
+    """The compiler proper is left out: it takes minutes."""
+    made = []
+    monkeypatch.setattr(compile_fx, "compile_fx", lambda graph, inputs, **_: made.append(1) or graph.forward)
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
+    few = {"depth": 1, "dpt_layers": (0,) * 4, "encoder_depth": 1, "camera_trunk_depth": 1, "camera_iterations": 1}
+    model = tiny(heads=("camera",), **few)
+    for width, num_made in ((28, 1), (42, 2)):
+        for _ in range(2):
+            session = StreamSession(model, policy=Window(1, 1), step="compiled")
+            for _ in range(2):
+                pushed(session, images(1, 4, 14, width)[0])
+                session.reset()
+        assert len(made) == num_made
+    assert torch._dynamo.config.recompile_limit == steady.MOST_SHAPES  # beyond it nothing is compiled, silently
+
+
 class StandIn:
     """For CUDA's graphs, on a CPU: replaying computes the step anew, into the tensors that the recording answered."""
 
@@ -139,8 +157,9 @@ class StandIn:
         return run
 
     @contextmanager
-    def graph(self, graph):
+    def graph(self, graph, capture_error_mode):
         assert graph is self and len(self.answers) == steady.WARM_UPS
+        assert capture_error_mode == "thread_local"  # other threads may allocate on the device meanwhile
         yield
         self.recorded = self.answers[-1]
 

@@ -5,14 +5,20 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from accelerate.utils.dataclasses import get_module_class_from_name
 
 import streamvggt.training.trainer as trainer_module
 from streamvggt import load_model
+from streamvggt.data.view import Batch
+from streamvggt.layers.block import Block
 from streamvggt.losses.distill import DistillLoss
 from streamvggt.losses.distill_published import DistillLossPublished
 from streamvggt.losses.multitask import MultiTaskLoss
@@ -332,6 +338,59 @@ def test_sharding_that_cannot_be_had_is_an_error(tmp_path, planes, fresh, monkey
     monkeypatch.setattr(trainer_module, "Accelerator", lambda **options: Accelerator(cpu=True))
     with pytest.raises((ValueError, RuntimeError), match=r"does not shard on cpu|no available devices"):
         make(tmp_path, fresh(), planes())
+
+
+def test_sharding_that_clips_each_share_by_its_own_norm_is_refused():
+    def sharded(version):
+        plugin = SimpleNamespace(fsdp_version=version)
+        return SimpleNamespace(distributed_type=DistributedType.FSDP, state=SimpleNamespace(fsdp_plugin=plugin))
+
+    trainer_module.check_sharding(sharded(2))
+    with pytest.raises(ValueError, match=r"FSDP version 1 .* use version 2"):
+        trainer_module.check_sharding(sharded(1))
+
+
+def test_sharding_takes_blocks_as_units(fresh):
+    names = fresh()._no_split_modules
+    assert [get_module_class_from_name(fresh(), name) for name in names] == [Block]
+
+
+def test_steps_that_the_loss_scaler_skips_are_not_bad(tmp_path, planes, fresh):
+    """Gradients beyond float16 lead the scaler to its scale; a scale below 1 or a loss that is not finite is bad."""
+    trainer = make(tmp_path, fresh(), planes(), max_bad_steps=2)
+    inf, one = torch.tensor(torch.inf), torch.tensor(1.0)
+    trainer.accelerator.scaler = SimpleNamespace(get_scale=lambda: 1.0)
+    trainer.optimizer.step = lambda: None
+    for _ in range(20):
+        trainer._update(inf, one)
+    assert trainer.num_bad == trainer.bad_steps == 0
+    trainer._update(inf, inf)
+    assert trainer.num_bad == 1
+    trainer.accelerator.scaler = SimpleNamespace(get_scale=lambda: 0.5)
+    with pytest.raises(RuntimeError, match="2 steps in a row"):
+        trainer._update(inf, one)
+
+
+def test_processes_share_gradients_without_a_copy_of_them(tmp_path, planes, fresh):
+    trainer = make(tmp_path, fresh(), planes())
+    assert trainer.accelerator.ddp_handler.gradient_as_bucket_view
+
+
+def test_batches_go_up_without_what_no_loss_reads(tmp_path, planes, fresh, monkeypatch):
+    trainer = make(tmp_path, fresh(), planes())
+    batch = replace(planes()[0], object_ids=torch.zeros(1, 3, 28, 42, dtype=torch.long))
+    sent = []
+    monkeypatch.setattr(Batch, "to", lambda self, *where, **how: sent.append((self, how)) or self)
+    trainer._forward(trainer.model, batch, torch.Generator())
+    ((moved, how),) = sent
+    assert moved.object_ids is None and how == {"non_blocking": True}
+
+
+def test_every_tensor_of_a_batch_is_pinned(planes, monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self)
+    batch = planes()[0].pin_memory()
+    assert len(pinned) == 9 and batch.num_frames == 3
 
 
 TWO_PROCESSES = """

@@ -8,6 +8,7 @@ from itertools import combinations, pairwise
 from statistics import median
 
 import numpy as np
+import torch
 
 from streamvggt.data.agreement import Agreement, agreement, is_sparse
 from streamvggt.data.decode import BadData

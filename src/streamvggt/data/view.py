@@ -98,6 +98,10 @@ class Batch:
         """As `Tensor.to` of a device, of every field."""
         return _map(self, lambda tensor: tensor.to(*args, **kwargs))
 
+    def pin_memory(self) -> Batch:
+        """As `Tensor.pin_memory`, of every field; a `DataLoader` calls this."""
+        return _map(self, lambda tensor: tensor.pin_memory())
+
     def view(self, sequence: int, frame: int) -> View:
         """One frame of one sequence, without the tracks."""
         ids = self.object_ids

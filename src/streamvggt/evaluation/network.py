@@ -138,7 +138,7 @@ class Evaluated:
         return cls(model, tuple(heads), size, *how, settings, about)
 
     def predict(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
-        """What the network says of each frame of one sequence, S = 1, on the host.
+        """What the network says of each frame of one sequence, S = 1, on the host, without refinement stages.
 
         Args:
             images: RGB in [0, 1], all of one size. (3, H, W) each
@@ -147,10 +147,10 @@ class Evaluated:
             device = next(self.model.parameters()).device
             stacked = torch.stack(list(images))[None].to(device)  # (1, S, 3, H, W)
             with torch.no_grad():
-                whole = self.model(stacked, heads=self.heads).to("cpu")
+                whole = self.model(stacked, heads=self.heads).without_stages().to("cpu")
         else:
             session = self._new_session()
-            answers = (session.push(image).to("cpu") for image in images)
+            answers = (session.push(image).without_stages().to("cpu") for image in images)
             if self.loops is None:
                 yield from answers
                 return

@@ -115,12 +115,12 @@ def network(model: VGGT, policy: Policy | None = None, camera_memory: CameraMemo
         heads = tuple(head for head in model.heads if head != "track")
         if policy is not None:
             session = StreamSession(model, policy=policy, heads=heads, camera=camera_memory)
-            said = [session.push(image).to("cpu") for image in images[0]]
+            said = [session.push(image).without_stages().to("cpu") for image in images[0]]
             depth = torch.cat([p.depth for p in said], 1)
             pose_enc = torch.cat([p.cam_from_world_enc for p in said], 1)
             points = torch.cat([p.points for p in said], 1) if "points" in heads else None
         else:
-            whole = model(images, heads=heads).to("cpu")
+            whole = model(images, heads=heads).without_stages().to("cpu")
             depth, pose_enc, points = whole.depth, whole.cam_from_world_enc, whole.points
         cameras = cameras_from_encoding(pose_enc[0], tuple(images.shape[-2:]))
         depth = depth[0, ..., 0]

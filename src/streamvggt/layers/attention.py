@@ -9,6 +9,7 @@ B batch · T tokens · S frames · P tokens of a frame · C channels · N heads 
 from __future__ import annotations
 
 import importlib.util
+import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -46,6 +47,36 @@ def explicit_kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     return torch.softmax(q * q.shape[-1] ** -0.5 @ k.mT, -1) @ v
 
+
+class _WithoutCudnn:
+    """Keeps cuDNN's attention out of PyTorch's choice while any thread is within the context.
+
+    On H100 and H200 PyTorch 2.9 and later choose cuDNN first. cuDNN builds a plan for every new shape, 55 to 70 ms each
+    (measured elsewhere, on one SM100 card), and keeps it: with a memory that grows that is one per frame and layer
+    kind. Flash attention, which PyTorch chooses then, has no plans. The choice is one for the process.
+    """
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._number = 0
+        self._before = True
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._number:
+                self._before = torch.backends.cuda.cudnn_sdp_enabled()
+                torch.backends.cuda.enable_cudnn_sdp(False)
+            self._number += 1
+
+    def __exit__(self, *exception) -> None:
+        with self._lock:
+            self._number -= 1
+            if not self._number:
+                torch.backends.cuda.enable_cudnn_sdp(self._before)
+
+
+without_cudnn = _WithoutCudnn()
+"""Context for attention whose number of keys changes from call to call; it may be entered again within."""
 
 KERNELS: dict[str, Kernel] = {"sdpa": sdpa_kernel, "flash": flash_kernel, "explicit": explicit_kernel}
 

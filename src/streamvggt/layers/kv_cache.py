@@ -216,6 +216,8 @@ class KVCache:
     def state(self) -> dict[str, object]:
         """What is held, slot by slot, free ones too: a cache restored from it goes on to the bit.
 
+        On the host, plane by plane, so that the device needs no room for it.
+
         {"frames": list of int or None, "frame_tokens": int, "pruned": bool, "num_dropped": int,
         "keys", "values": list of planes, (B, N, T, any) each, empty where nothing came yet}
         """
@@ -225,8 +227,8 @@ class KVCache:
             "frame_tokens": self.frame_tokens,
             "pruned": self.pruned,
             "num_dropped": self.num_dropped,
-            "keys": [plane.clone() for plane in keys],
-            "values": [plane.clone() for plane in values],
+            "keys": [plane.to("cpu", copy=True) for plane in keys],
+            "values": [plane.to("cpu", copy=True) for plane in values],
         }
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from streamvggt.geometry.rotation import matrix_from_quaternion
 from streamvggt.losses.target import Target
-from streamvggt.losses.terms import Robust, robust_error, stage_mean
+from streamvggt.losses.terms import Robust, masked_mean, robust_error, stage_mean
 from streamvggt.prediction import Prediction
 
 
@@ -89,8 +89,13 @@ def pair_errors(pose_enc: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor
     """
     (rotation, translation), (known_rotation, known_translation) = relative_poses(pose_enc), relative_poses(known)
     others = ~torch.eye(pose_enc.shape[1], dtype=torch.bool, device=pose_enc.device)
-    rotation_error = _length((rotation - known_rotation).flatten(-2))[:, others].mean()
-    translation_error = (translation - known_translation).abs().mean(-1)[:, others].mean()
+    rotation_error, translation_error = (
+        masked_mean(error, others.expand_as(error))
+        for error in (
+            _length((rotation - known_rotation).flatten(-2)),
+            (translation - known_translation).abs().mean(-1),
+        )
+    )
     chord = _length(F.normalize(translation, dim=-1, eps=1e-3) - F.normalize(known_translation, dim=-1, eps=1e-3))
     counts = (known_translation.norm(dim=-1) > SHORTEST_BASELINE) & others
     direction_error = torch.where(counts, chord, 0).sum() / counts.sum().clamp(min=1)

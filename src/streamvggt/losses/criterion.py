@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from streamvggt.losses.target import Target
-from streamvggt.prediction import Prediction
+from streamvggt.prediction import Prediction, of_frames
 
 # The field of a prediction by which one sees that a head has spoken.
 FIELD = {"camera": "pose_enc", "depth": "depth", "points": "points", "track": "tracks"}
@@ -114,14 +114,14 @@ class Maps:
 
     @classmethod
     def of(cls, head: str, prediction: Prediction, target: Target) -> Maps:
-        frames = slice(None) if prediction.dense_frames is None else list(prediction.dense_frames)
+        frames = prediction.dense_frames
         known, known_conf = getattr(target.prediction, head), getattr(target.prediction, f"{head}_conf")
         return cls(
             getattr(prediction, head),
             getattr(prediction, f"{head}_conf"),
-            known[:, frames],
-            None if known_conf is None else known_conf[:, frames],
-            target.valid_like(known)[:, frames],
+            of_frames(known, frames),
+            None if known_conf is None else of_frames(known_conf, frames),
+            of_frames(target.valid_like(known), frames),
         )
 
 

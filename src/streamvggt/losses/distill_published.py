@@ -99,8 +99,7 @@ def view_errors(
         student, teacher: (B, H, W, C), C = 1 for depth, 3 for points
         conf, valid: (B, H, W)
     """
-    if not valid.any():
-        valid = torch.ones_like(valid)
+    valid = valid | ~valid.any()
     if normalise:
         student, teacher = student / own_distance(student, valid), teacher / own_distance(teacher, valid)
     scale, shift = affine_fit(student, teacher)

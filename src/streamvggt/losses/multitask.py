@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from streamvggt.losses.camera import CameraTerm
-from streamvggt.losses.criterion import Maps, SumOfTerms, nothing
+from streamvggt.losses.criterion import Maps, SumOfTerms
 from streamvggt.losses.terms import (
     confident_error,
     differences,
@@ -60,18 +60,18 @@ class MeasuredMap:
 
     def __call__(self, maps: Maps) -> dict[str, Tensor]:
         """The scalars "conf", "plain" and, if wanted, "gradient", without the term's weight."""
-        conf, valid = maps.conf, maps.valid
-        if valid.sum() < FEWEST_PIXELS:
-            return {"conf": nothing(conf), "plain": nothing(maps.prediction)}
+        # Masks, no selections: the shape of a selection depends on values, for which a GPU would have to be waited for.
+        valid = maps.valid & (maps.valid.sum() >= FEWEST_PIXELS)
+        conf = torch.where(valid, maps.conf, 1)
         values = maps.prediction, maps.target
         if self.log:
             values = tuple(torch.where(valid[..., None], value, 1).clamp(min=SMALLEST_DEPTH).log() for value in values)
         prediction, target = (pinned(value, valid) for value in values)
-        error = robust_error(prediction, target, "l2")[valid]  # (pixels,)
-        confident = confident_error(error, conf[valid], self.alpha, self.gamma)
+        error = robust_error(prediction, target, "l2")
+        confident = confident_error(error, conf, self.alpha, self.gamma)
         losses = {
-            "conf": trimmed_mean(confident, self.keep_quantile),
-            "plain": trimmed_mean(error, self.keep_quantile),
+            "conf": trimmed_mean(confident, valid, self.keep_quantile),
+            "plain": trimmed_mean(error, valid, self.keep_quantile),
         }
         if self.gradient != "none":
             at_stride = self._slope_error if self.gradient == "slope" else self._normal_error
@@ -90,8 +90,7 @@ class MeasuredMap:
 
     def _normal_error(self, prediction: Tensor, conf: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         entries = normals_valid(valid)  # (B, S, 4, H, W)
-        if entries.sum() < FEWEST_NORMALS:
-            return nothing(prediction)
+        entries = entries & (entries.sum() >= FEWEST_NORMALS)
         error = normal_errors(prediction, target)
         if self.gradient_by_conf:
             error = confident_error(error, conf[:, :, None], self.alpha, self.gamma)
@@ -122,12 +121,22 @@ class MultiTaskLoss(SumOfTerms):
         super().__init__(camera=camera, depth=depth, points=points, track=track)
 
 
-def trimmed_mean(values: Tensor, keep_quantile: float | None) -> Tensor:
-    """Mean of the values (N,) below their quantile, none counting more than `LARGEST_ERROR`."""
+def trimmed_mean(values: Tensor, counts: Tensor, keep_quantile: float | None) -> Tensor:
+    """Compute the mean of the values below their quantile, each clamped to `LARGEST_ERROR`; 0 if none counts.
+
+    Up to `QUANTILE_FROM` values all are kept.
+
+    Args:
+        values: (...)
+        counts: Which values count. (...) bool
+    """
     values = values.clamp(max=LARGEST_ERROR)
-    if keep_quantile is None or len(values) <= QUANTILE_FROM:
-        return values.mean()
-    rank = round(keep_quantile * (len(values) - 1)) + 1
-    threshold = values.detach().kthvalue(rank).values
-    kept = values[values < threshold]
-    return kept.mean() if len(kept) else values.mean()
+    if keep_quantile is None:
+        return masked_mean(values, counts)
+    number = counts.sum()
+    exact = torch.float32 if values.device.type == "mps" else torch.float64  # MPS has no float64
+    rank = (keep_quantile * (number - 1).to(exact)).round().long().clamp(min=0)
+    in_order = torch.where(counts, values.detach(), torch.inf).flatten().sort().values
+    below = counts & (values < in_order.gather(0, rank[None]))
+    is_trimmed = (number > QUANTILE_FROM) & below.any()
+    return masked_mean(values, torch.where(is_trimmed, below, counts))

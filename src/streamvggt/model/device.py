@@ -44,17 +44,26 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.float32
 
 
+def exact_convolutions() -> None:
+    """Have cuDNN compute float32 convolutions in float32, not in TF32, for this process, as products are by default.
+
+    TF32 keeps 10 bits of the mantissa: results in float32 differ from a CPU's by about 1e-3.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def laid_out(weight: Tensor, device: torch.device, dtype: torch.dtype, *, copy: bool) -> Tensor:
     """A weight on its device, its entries in the order in which kernels read them fastest (benchmarks/step.md).
 
-    On a CPU: channels last for convolutions; matrices by columns in float32, which a product with few tokens reads
-    twice as fast. Elsewhere, where nothing was measured, as they come.
+    Channels last for convolutions on CPU and CUDA, as the maps come, so that cuDNN does not lay the weights out for
+    every frame (`benchmarks/gpu.py` measures both). On a CPU matrices by columns in float32, which a product with few
+    tokens reads twice as fast. Elsewhere, where nothing was measured, as they come.
 
     Args:
         copy: the answer shares no memory with `weight`, even where nothing changes.
     """
-    if device.type == "cpu" and weight.ndim == 4:
-        return torch.empty(weight.shape, dtype=dtype, memory_format=torch.channels_last).copy_(weight)
+    if device.type in ("cpu", "cuda") and weight.ndim == 4:
+        return torch.empty(weight.shape, dtype=dtype, device=device, memory_format=torch.channels_last).copy_(weight)
     if device.type == "cpu" and weight.ndim == 2 and dtype == torch.float32:
         return torch.empty(weight.shape[::-1], dtype=dtype).t().copy_(weight)
     return weight.to(device, dtype, copy=copy)

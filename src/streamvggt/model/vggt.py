@@ -6,13 +6,14 @@ B batch · S frames · P tokens of a frame · C channels · H×W pixels · h×w 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from streamvggt.layers.attention import Remnant, SeePast, see_all
+from streamvggt.layers.attention import Remnant, SeePast, see_all, without_cudnn
 from streamvggt.layers.storage import StorageName
 from streamvggt.layers.xfeat import XFeat
 from streamvggt.model.aggregator import Aggregator
@@ -22,7 +23,7 @@ from streamvggt.model.dense_head import DenseHead
 from streamvggt.model.memories import Memories
 from streamvggt.model.memory import CameraMemory, Memory, Policy
 from streamvggt.model.track_head import TrackHead
-from streamvggt.prediction import Prediction, concatenate
+from streamvggt.prediction import Prediction, concatenate, of_frames
 
 
 class VGGT(nn.Module):
@@ -192,7 +193,10 @@ class VGGT(nn.Module):
         """
         heads = self.check(images, heads, query_points, memory, visible)
         if memory is None:
-            return self._predict(images, heads, query_points, None, visible, patches, dense_frames)
+            # In training few lengths come again and again, so that cuDNN's plans pay.
+            changes = self.sees == "past" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+            with without_cudnn if changes else nullcontext():
+                return self._predict(images, heads, query_points, None, visible, patches, dense_frames)
         # Not inference mode, even if the caller is in it: what a memory holds outlives the call.
         with torch.inference_mode(False), torch.no_grad():
             memory.begin(len(images), tuple(images.shape[-2:]))
@@ -297,11 +301,12 @@ class VGGT(nn.Module):
         dense_frames: Sequence[int] | None,
     ) -> Tensor:
         """A dense head's map of all frames or of some, a few frames at a time. (B, S, H, W, channels)"""
-        batch, frames = len(encoded), slice(None) if dense_frames is None else list(dense_frames)
-        levels = [tokens[layer][:, frames, self.aggregator.num_special :].flatten(0, 1) for layer in self.dpt_layers]
+        batch = len(encoded)
+        levels = [of_frames(tokens[layer], dense_frames) for layer in self.dpt_layers]
+        levels = [level[:, :, self.aggregator.num_special :].flatten(0, 1) for level in levels]
         num_tokens = len(levels)
         if len(head.skips):
-            levels += self.aggregator.fine_maps(encoded[:, frames].flatten(0, 1), image_size)
+            levels += self.aggregator.fine_maps(of_frames(encoded, dense_frames).flatten(0, 1), image_size)
         chunks = zip(*(level.split(self.frames_per_chunk) for level in levels), strict=True)
         maps = torch.cat([head(chunk[:num_tokens], image_size, chunk[num_tokens:]) for chunk in chunks])
         return maps.movedim(1, -1).unflatten(0, (batch, -1))
@@ -375,6 +380,8 @@ class VGGT(nn.Module):
         save_model(self, folder)
 
     _own_sees: Sees = "all"
+    _no_split_modules = ("Block",)
+    """What FSDP and device maps of Hugging Face take as units: the dense heads read weights of their parts directly."""
 
 
 class StreamVGGT(VGGT):

@@ -26,9 +26,10 @@ from torch import Tensor
 from streamvggt.files import atomic_write
 from streamvggt.layers.attention import check_kernel
 from streamvggt.layers.vision_transformer import start_from_sines
+from streamvggt.model.building import build_converted
 from streamvggt.model.checkpoints import BY_ID, KnownCheckpoint, find_known
 from streamvggt.model.config import HEADS, Sees
-from streamvggt.model.device import laid_out
+from streamvggt.model.device import exact_convolutions, laid_out
 from streamvggt.model.vggt import VGGT, StreamVGGT
 from streamvggt.model.weights_file import (
     CONFIG_MARK,
@@ -94,7 +95,8 @@ def load_model(
 ) -> VGGT:
     """A network ready for inference, its weights strictly checked.
 
-    Tensors go one by one from the file to `dtype` and `device`, so memory holds one copy of the weights.
+    Tensors go one by one from the file, or from the random numbers, to `dtype` and `device`, so memory holds one copy
+    of the weights.
 
     Args:
         name_or_path: a .safetensors, .pt, .pth, .ckpt or .bin file (plain state dict, or a trainer's checkpoint with a
@@ -104,7 +106,8 @@ def load_model(
             "random:full": seeded random weights, to measure speed with.
         sees: "past" (StreamVGGT) or "all" (VGGT); None: what the file's config or its Hub id says, else "past".
         heads: those to build and read; None: those of the config, else those whose tensors the file has.
-        dtype: of the weights, half precision for speed; the tracker stays float32.
+        dtype: of the weights, half precision for speed; the tracker stays float32. On CUDA, float32 also keeps
+            convolutions of this process from TF32.
         attention: "sdpa" or "flash".
         config: network arguments that the file's shapes do not tell, e.g. camera_num_heads=8; see `VGGT`.
 
@@ -115,30 +118,32 @@ def load_model(
     check_kernel(attention, torch.device(device), dtype)
     options = {"attention": attention, "activation_checkpointing": activation_checkpointing}
     name = os.fspath(name_or_path)
-    if name.startswith("random:"):
-        model = _random_model(name, {"sees": sees or "past", "heads": heads or HEADS, **config, **options})
-        tensors, is_mapped = model.state_dict().__getitem__, False
-    else:
-        path, known = _find(name)
-        checkpoint = open_checkpoint(path)
-        found = checkpoint.config or config_from_shapes(checkpoint.shapes, checkpoint.source, config)
-        published = {"sees": known.sees, **known.options} if known else {"sees": "past"}
-        found = {**published, **found, **config}
-        if sees is not None:
-            found["sees"] = sees
-        if heads is not None:
-            found["heads"] = heads
-        elif "heads" not in found:
-            found["heads"] = _heads_in(checkpoint)
-        with torch.device("meta"):
-            model = _build({**found, **options}, checkpoint.source)
-        _check_tensors(model, checkpoint)
-        tensors, is_mapped = checkpoint.read, True
-    loaded = {}
-    for tensor_name in model.state_dict():
+    if torch.device(device).type == "cuda" and dtype == torch.float32:
+        exact_convolutions()
+
+    def placed(tensor_name: str, tensor: Tensor, copy: bool = False) -> Tensor:
         wanted = torch.float32 if tensor_name.startswith(FLOAT32_PREFIXES) else dtype
-        # What is mapped from a file is copied, so that the network does not depend on the file any longer.
-        loaded[tensor_name] = laid_out(tensors(tensor_name), torch.device(device), wanted, copy=is_mapped)
+        return laid_out(tensor, torch.device(device), wanted, copy=copy)
+
+    if name.startswith("random:"):
+        arguments = {"sees": sees or "past", "heads": heads or HEADS, **config, **options}
+        return build_converted(lambda: _random_model(name, arguments), placed).eval()
+    path, known = _find(name)
+    checkpoint = open_checkpoint(path)
+    found = checkpoint.config or config_from_shapes(checkpoint.shapes, checkpoint.source, config)
+    published = {"sees": known.sees, **known.options} if known else {"sees": "past"}
+    found = {**published, **found, **config}
+    if sees is not None:
+        found["sees"] = sees
+    if heads is not None:
+        found["heads"] = heads
+    elif "heads" not in found:
+        found["heads"] = _heads_in(checkpoint)
+    with torch.device("meta"):
+        model = _build({**found, **options}, checkpoint.source)
+    _check_tensors(model, checkpoint)
+    # What is mapped from a file is copied, so that the network does not depend on the file any longer.
+    loaded = {name: placed(name, checkpoint.read(name), copy=True) for name in model.state_dict()}
     model.load_state_dict(loaded, assign=True)
     return model.eval()
 

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from streamvggt.frame import Frame
+from streamvggt.layers.attention import without_cudnn
 from streamvggt.layers.storage import StorageName
 from streamvggt.model.memories import Memories
 from streamvggt.model.memory import CameraMemory, Policy
 from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction
 from streamvggt.stream.session import StreamSession, StreamStatistics, Timer, image_of
+from streamvggt.transfer import current, uploaded
 
 
 class PoolFull(RuntimeError):
@@ -197,8 +199,8 @@ class SessionPool:
         memories = Memories([session.memory for session in sessions])
         timer = Timer(self._device)
         try:
-            images = torch.cat([turn.images for turn in batch]).to(self._device, non_blocking=True)
-            with torch.no_grad():
+            images = uploaded(torch.cat([turn.images for turn in batch]), self._device)
+            with current(self._device), without_cudnn, torch.no_grad():
                 together = self.model(images, heads=sessions[0].heads, memory=memories)
         except Exception:  # no stream has advanced, and which of them is to blame is not known
             together = None

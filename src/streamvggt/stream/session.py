@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from streamvggt.frame import Frame
+from streamvggt.layers.attention import without_cudnn
 from streamvggt.layers.storage import StorageName
 from streamvggt.model.memory import CameraMemory, Memory, Policy
 from streamvggt.model.vggt import VGGT
@@ -24,6 +25,7 @@ from streamvggt.prediction import Prediction
 from streamvggt.stream.policies.trajectory import published_policy
 from streamvggt.stream.state_file import loaded_state, save_state
 from streamvggt.stream.steady import PREPARE, SteadyStep, Step, check_step
+from streamvggt.transfer import current, uploaded
 
 TIMES_KEPT = 1000  # of the latest frames, for the statistics
 Result = TypeVar("Result")
@@ -196,14 +198,14 @@ class StreamSession:
                 )
         together = [image.reshape(-1, 1, *image.shape[-3:]) for image in images]
         joined = torch.cat(together, 1) if len(together) > 1 else together[0]
-        return joined.to(self._device, non_blocking=True)
+        return uploaded(joined, self._device)
 
     def _compute(self, images: Tensor, query_points: Tensor | None, patches: Tensor | None) -> Prediction:
         if query_points is not None:
             if self._steady is not None:
                 raise ValueError(f"step={self._step!r} cannot follow points: choose step='eager'")
-            query_points = query_points.reshape(-1, *query_points.shape[-2:]).to(self._device)
-        with self.memory.all_or_nothing():
+            query_points = uploaded(query_points.reshape(-1, *query_points.shape[-2:]), self._device)
+        with current(self._device), without_cudnn, self.memory.all_or_nothing():
             timer = Timer(self._device)
             if self._steady is not None and patches is None and self._steady.is_ready:
                 prediction = self._steady(images)
@@ -265,21 +267,21 @@ class Timer:
     """Milliseconds of one step; on CUDA by events, so that nothing waits until somebody asks."""
 
     def __init__(self, device: torch.device):
-        self._on_cuda = device.type == "cuda"
+        self._device = device
         self._start = self._mark()
 
     def stop(self) -> None:
         self._end = self._mark()
 
     def milliseconds(self) -> float:
-        if not self._on_cuda:
+        if self._device.type != "cuda":
             return (self._end - self._start) * 1000
         self._end.synchronize()
         return self._start.elapsed_time(self._end)
 
     def _mark(self):
-        if not self._on_cuda:
+        if self._device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(self._device))
         return event

@@ -18,11 +18,16 @@ from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction
 
 Step = Literal["eager", "graph", "compiled"]
+MOST_SHAPES = 64
+"""Kinds of streams, by image size, memory and heads, for which one process compiles a step."""
 WARM_UPS = 3  # on CUDA, before recording: kernels are chosen and tables made
 
 
 def captured(step: Callable[[], Prediction]) -> Callable[[], Prediction]:
-    """The step as a CUDA graph. It runs a few times, which does what once does, and is recorded."""
+    """Record the step as a CUDA graph of the current device, after a few runs, which do what one does.
+
+    Other threads may allocate memory meanwhile: only what this thread does can break the recording.
+    """
     beside = torch.cuda.Stream()
     beside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(beside):
@@ -30,7 +35,7 @@ def captured(step: Callable[[], Prediction]) -> Callable[[], Prediction]:
             step()
     torch.cuda.current_stream().wait_stream(beside)
     graph = torch.cuda.CUDAGraph()
-    with tables_handed_out() as tables, torch.cuda.graph(graph):
+    with tables_handed_out() as tables, torch.cuda.graph(graph, capture_error_mode="thread_local"):
         prediction = step()
 
     def replay(_kept=tables) -> Prediction:  # what lies at recorded addresses stays as long as the recording
@@ -41,7 +46,11 @@ def captured(step: Callable[[], Prediction]) -> Callable[[], Prediction]:
 
 
 def compiled(step: Callable[[], Prediction]) -> Callable[[], Prediction]:
-    """The step by torch.compile."""
+    """The step by torch.compile, which compiles once for all streams of a network that have the same shapes.
+
+    After `recompile_limit` shapes PyTorch would go on without compiling, silently, so there must be room for many.
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_SHAPES)
     return torch.compile(step, dynamic=False)
 
 

@@ -198,16 +198,16 @@ def _readout(dim: int, rest: Sequence[float]) -> nn.Linear:
 def find_matches(batch: Batch, patch_size: int, tolerance: float = 0.05) -> Matches:
     """Find where each patch is seen in all other frames, by depth and cameras. Things that moved are not seen."""
     height, width = batch.depth.shape[-2:]
-    y, x = _centers(batch.depth, patch_size)
-    points = unproject(batch.depth, batch.cameras)[:, :, y, x].flatten(2, 3)  # (B, S, h·w, 3)
-    known = batch.valid[:, :, y, x].flatten(2, 3)
+    rows, columns = _centers(batch.depth, patch_size)
+    points = unproject(batch.depth, batch.cameras)[:, :, rows, columns].flatten(2, 3)  # (B, S, h·w, 3)
+    known = batch.valid[:, :, rows, columns].flatten(2, 3)
     R, t = batch.cam_from_world[:, None].split([3, 1], -1)  # (B, 1, S, 3, 3)
     there = points[:, :, None] @ R.mT + t.mT  # (B, S, S, h·w, 3)
     pixel = there @ batch.intrinsics[:, None].mT
     depth = there[..., 2]
     exact = pixel[..., :2] / depth.clamp(min=1e-6)[..., None]
-    middle = torch.tensor([width - 1, height - 1], device=exact.device) / 2
-    place = 2 * (exact - middle) / max(height, width)
+    x, y = exact.unbind(-1)
+    place = 2 * torch.stack([x - (width - 1) / 2, y - (height - 1) / 2], -1) / max(height, width)
     u, v = exact.round().unbind(-1)
     inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (depth > 1e-6)
     u, v = (torch.where(inside, at, 0).long() for at in (u, v))
@@ -245,9 +245,9 @@ class Targets:
     def of(cls, matches: Matches, image_size: Sequence[int], patch_size: int) -> Targets:
         height, width = image_size
         h, w = height // patch_size, width // patch_size
-        pixel = matches.place * max(height, width) / 2 + torch.tensor([width - 1, height - 1]).to(matches.place) / 2
-        x, y = ((pixel + 0.5) / patch_size - 0.5).unbind(-1)  # in patches, from the center of the first
-        x, y = x.clamp(0, w - 1), y.clamp(0, h - 1)
+        x, y = (matches.place * max(height, width) / 2).unbind(-1)
+        x, y = ((at + (side - 1) / 2 + 0.5) / patch_size - 0.5 for at, side in ((x, width), (y, height)))
+        x, y = x.clamp(0, w - 1), y.clamp(0, h - 1)  # in patches, from the center of the first
         left, top = x.floor().long(), y.floor().long()
         right, below = (left + 1).clamp(max=w - 1), (top + 1).clamp(max=h - 1)
         along, down = x - left, y - top

@@ -84,7 +84,8 @@ class Tally:
         """The means so far; all processes must ask. A term that nobody had is left out."""
         total, count = accelerator.reduce(self._sums, "sum").unbind(1)
         means = total / count.clamp(min=1)
-        return {name: means[row] for row, name in enumerate(self.names) if count[row] > 0}
+        had = (count > 0).tolist()  # waits for the device, once
+        return {name: means[row] for row, name in enumerate(self.names) if had[row]}
 
 
 def is_before(line: str, step: int) -> bool:

@@ -26,7 +26,10 @@ class Supervision(Protocol):
     """Whether every batch has points to track."""
 
     def query_points(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
-        """Points of the first frame for the track head, in pixels; None: nothing to track. (B, K, 2)"""
+        """Points of the first frame for the track head, in pixels; None: nothing to track. (B, K, 2)
+
+        The batch is still on the host, where points can be drawn without waiting for the device.
+        """
 
     def __call__(
         self, batch: Batch, heads: Collection[str], query_points: Tensor | None, patches: Tensor | None
@@ -128,17 +131,17 @@ def draw_queries(valid: Tensor, num_queries: int, generator: torch.Generator) ->
     """Random valid pixels of one frame, drawn with replacement; of all its pixels where too few are valid.
 
     Args:
-        valid: (B, H, W) bool
+        valid: On the host. (B, H, W) bool
         generator: on the CPU, so that every device draws the same.
 
     Returns:
-        (x, y), float. (B, num_queries, 2)
+        (x, y), float, on the host. (B, num_queries, 2)
     """
     queries = []
-    for mask in valid.cpu():
+    for mask in valid:
         where = mask.nonzero()  # (n, 2): y, x
         if len(where) < num_queries:
             where = torch.ones_like(mask).nonzero()
         drawn = torch.randint(0, len(where), (num_queries,), generator=generator)
         queries.append(where[drawn].flip(-1).float())
-    return torch.stack(queries).to(valid.device)
+    return torch.stack(queries)

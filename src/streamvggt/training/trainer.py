@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -37,6 +38,7 @@ from streamvggt.training.log import Log, Tally, depth_picture
 from streamvggt.training.optim import Optimisation, describe_parameters, freeze_parameters
 from streamvggt.training.state_check import check_extra
 from streamvggt.training.supervision import Supervision, Teacher
+from streamvggt.transfer import uploaded
 
 
 class Auxiliary(Protocol):
@@ -152,13 +154,17 @@ class Trainer:
             cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
             mixed_precision=precision,
             gradient_accumulation_steps=accumulate,
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=can_leave_out)],
+            kwargs_handlers=[
+                # Gradients as views of the buckets: no second copy of all gradients.
+                DistributedDataParallelKwargs(find_unused_parameters=can_leave_out, gradient_as_bucket_view=True)
+            ],
         )
         if parse_flag_from_env("ACCELERATE_USE_FSDP") and self.accelerator.distributed_type != DistributedType.FSDP:
             raise ValueError(
                 f"FSDP was asked for but accelerate does not shard on {self.accelerator.device.type}: "
                 "use GPUs, or leave --use_fsdp out"
             )
+        check_sharding(self.accelerator)
         if ema_decay is not None and self.accelerator.distributed_type == DistributedType.FSDP:
             raise ValueError("a moving average of the weights (ema_decay) cannot be kept of a sharded network")
         self.device = self.accelerator.device
@@ -316,8 +322,9 @@ class Trainer:
 
     def _update(self, norm: Tensor, loss: Tensor) -> None:
         """Step, unless something is not finite; all processes decide alike, from numbers that they share."""
-        is_finite = bool(torch.isfinite(loss + norm))
-        if is_finite or self.accelerator.scaler is not None:  # the loss scaler itself skips, and learns from it
+        loss_is_finite, is_finite = torch.stack([loss, loss + norm]).isfinite().tolist()
+        scaler = self.accelerator.scaler
+        if is_finite or scaler is not None:  # the loss scaler itself skips, and learns from it
             self.optimizer.step()
         self.optimizer.zero_grad()
         if is_finite:
@@ -325,6 +332,8 @@ class Trainer:
             if self.ema is not None:
                 self.ema.update_parameters(self.network)
             return
+        if loss_is_finite and scaler is not None and scaler.get_scale() >= 1:
+            return  # gradients beyond float16: the scaler looks for its scale
         self.bad_steps += 1
         self.num_bad += 1
         if self.bad_steps >= self.max_bad_steps:
@@ -341,8 +350,9 @@ class Trainer:
         auxiliary: Auxiliary | None = None,
         dense_frames: Sequence[int] | None = None,
     ):
-        batch = batch.to(self.device)
-        queries = self.supervision.query_points(batch, generator) if "track" in self.heads else None
+        queries = self.supervision.query_points(batch, generator) if "track" in self.heads else None  # on the host
+        queries = None if queries is None else uploaded(queries, self.device)
+        batch = replace(batch, object_ids=None).to(self.device, non_blocking=True)
         heads = [head for head in self.heads if head != "track" or queries is not None]
         patches = None
         watching = nullcontext() if auxiliary is None else auxiliary.watch(self.network)
@@ -397,7 +407,14 @@ class Trainer:
 
     def _batches(self) -> Iterator[Batch]:
         numbers = _From(self._number(), self.accelerator.num_processes)
-        return iter(DataLoader(_ByNumber(self.data), batch_size=None, sampler=numbers, num_workers=self.num_workers))
+        loader = DataLoader(
+            _ByNumber(self.data),
+            batch_size=None,
+            sampler=numbers,
+            num_workers=self.num_workers,
+            pin_memory=self.device.type == "cuda",  # as copies that the host does not wait for need it
+        )
+        return iter(loader)
 
     def _number(self, position: int = 0) -> int:
         """The number of this process's micro-batch at a position of the current step."""
@@ -466,6 +483,20 @@ class Trainer:
                 kept = self.adapters.merged(kept)
             save_model(self.network, self.output_dir / name, kept)
         self.accelerator.wait_for_everyone()
+
+
+def check_sharding(accelerator: Accelerator) -> None:
+    """Refuse version 1 of FSDP, with which each process would clip by the norm of its own share of the gradients.
+
+    Raises:
+        ValueError: If the accelerator shards by version 1.
+    """
+    plugin = accelerator.state.fsdp_plugin if accelerator.distributed_type == DistributedType.FSDP else None
+    if plugin is not None and plugin.fsdp_version != 2:
+        raise ValueError(
+            f"FSDP version {plugin.fsdp_version} clips gradients by the norm of each process's own share, so processes "
+            "would go apart: use version 2 (accelerate launch --use_fsdp --fsdp_version 2)"
+        )
 
 
 def in_patches(data: TrainingData | None, patch_size: int) -> TrainingData | None:

@@ -53,7 +53,7 @@ class TrackMemory:
         return sum(maps.nbytes for maps in self.maps)
 
     def state(self) -> dict[str, object]:
-        return {"queries": self.queries, "maps": [maps.clone() for maps in self.maps]}
+        return {"queries": self.queries, "maps": [maps.to("cpu", copy=True) for maps in self.maps]}
 
     def restore(self, state: dict[str, object], device: torch.device) -> None:
         self.queries = None if state["queries"] is None else state["queries"].to(device)

@@ -72,5 +72,5 @@ def _seen(points: Tensor, pose_enc: Tensor, image_size: tuple[int, int]) -> tupl
 def _thinned_cameras(pose_enc: Tensor, image_size: tuple[int, int]) -> Cameras:
     """Cameras whose pixels are every eighth of the image's."""
     cameras = cameras_from_encoding(pose_enc, image_size)
-    scale = cameras.intrinsics.new_tensor([1 / STRIDE, 1 / STRIDE, 1])
-    return Cameras(cameras.cam_from_world, cameras.intrinsics * scale[:, None])
+    intrinsics = torch.cat([cameras.intrinsics[..., :2, :] / STRIDE, cameras.intrinsics[..., 2:, :]], -2)
+    return Cameras(cameras.cam_from_world, intrinsics)

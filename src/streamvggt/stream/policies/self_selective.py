@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from streamvggt.layers.kv_cache import KVCache
+from streamvggt.layers.tables import table
 from streamvggt.model.aggregator import Aggregator
 from streamvggt.model.memory import Evidence, Note
 from streamvggt.stream.policies.overlap import coverage, thinned_points
@@ -126,10 +127,16 @@ def smoothed(score: Tensor, image_size: tuple[int, int], num_special: int = Aggr
     height, width = image_size
     patch_size = math.isqrt(height * width // patches.shape[1])
     grid = patches.unflatten(1, (1, height // patch_size, width // patch_size))  # (B, 1, h, w)
-    binomial = grid.new_tensor([1, 2, 1]) / 4
     around = F.pad(grid, (1, 1, 1, 1), mode="replicate")
-    around = F.conv2d(around, (binomial[:, None] * binomial)[None, None])
+    around = F.conv2d(around, binomial(grid.device, grid.dtype))
     return torch.cat([special, ((grid + around) / 2).flatten(1)], 1)
+
+
+@table(8)
+def binomial(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Make the weights of a 3×3 neighborhood. (1, 1, 3, 3)"""
+    weights = torch.tensor([1, 2, 1], device=device, dtype=dtype) / 4
+    return (weights[:, None] * weights)[None, None]
 
 
 def unlikeness_to_mean(cache: KVCache) -> Tensor:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from streamvggt.geometry.camera import Cameras, cameras_from_encoding, invert_pose
@@ -54,16 +55,19 @@ class FrameObservation:
         points, depth, conf = empty.reshape(0, 3), empty, empty
         if prediction.depth is not None:
             # Intrinsics of the subsampled grid.
-            shrink = camera.intrinsics.new_tensor([[1 / spacing], [1 / spacing], [1]])
             intrinsics = camera.intrinsics.clone()
             intrinsics[:2, 2] -= rows.start
+            intrinsics[:2] *= 1 / spacing
             depth = prediction.depth[0, 0, rows, columns, 0].double()
-            points = unproject(depth, Cameras(camera.cam_from_world, intrinsics * shrink)).flatten(0, 1)
+            points = unproject(depth, Cameras(camera.cam_from_world, intrinsics)).flatten(0, 1)
             depth, conf = depth.flatten(), prediction.depth_conf[0, 0, rows, columns].flatten()
         elif prediction.points is not None:
             points = prediction.points[0, 0, rows, columns].double().flatten(0, 1)
             depth, conf = project(points, camera)[1], prediction.points_conf[0, 0, rows, columns].flatten()
-        return cls(points.float().cpu(), depth.float().cpu(), conf.float().cpu(), camera.cam_from_world.cpu())
+        # One copy to the host, because the host waits for the device at each copy.
+        packed = torch.cat([camera.cam_from_world.flatten(), *(x.double().flatten() for x in (points, depth, conf))])
+        cam_from_world, points, depth, conf = packed.cpu().split([12, 3 * len(depth), len(depth), len(depth)])
+        return cls(points.float().reshape(-1, 3), depth.float(), conf.float(), cam_from_world.reshape(3, 4).clone())
 
     @property
     def center(self) -> Tensor:

@@ -36,6 +36,7 @@ from streamvggt.stream.submaps.state import ActiveSubmap, SubmapState
 from streamvggt.stream.submaps.statistics import SubmapEvent, SubmapStatistics
 from streamvggt.stream.submaps.submap_alignment import MAX_POINTS, SubmapAlignment, align_by_pose, align_submaps
 from streamvggt.stream.submaps.submap_graph import Correction, SubmapGraph
+from streamvggt.transfer import current, uploaded
 
 POSE_ALIGNMENT_WEIGHT = 0.1
 """Weight of an alignment by a single camera in the pose graph. An alignment by points has weight 1."""
@@ -144,7 +145,7 @@ class SubmapSession:
         if image.ndim != 3:
             raise ValueError(f"frame: expected (3, H, W), got {tuple(image.shape)}. Submaps take one stream.")
         state, submaps = self._state, self.submaps
-        with state.transaction():
+        with current(self._device), state.transaction():
             timer = Timer(self._device)
             if state.pending is None and state.num_frames >= state.active.start + submaps.length - submaps.overlap:
                 state.pending = self._new_submap(state.num_frames)
@@ -187,12 +188,13 @@ class SubmapSession:
         """Process the next frame. `predicted` is given if the active submap has already predicted it."""
         state = self._state
         is_keyframe = self.loop_closure is not None and state.num_frames % self.loop_closure.keyframe_interval == 0
-        patch_tokens = self._encode(image) if state.pending or is_keyframe else None
-        prediction, observation = predicted or state.active.push(image, patch_tokens)
+        on_device = uploaded(image, self._device)
+        patch_tokens = self._encode(on_device) if state.pending or is_keyframe else None
+        prediction, observation = predicted or state.active.push(on_device, patch_tokens)
         world = state.world
         failure = self.detector.check_frame(observation, state.active.observations)
         if failure and state.images and (state.num_frames >= state.next_check_frame or not observation.is_finite):
-            prediction, observation, world = self._restart(image, prediction, observation, failure)
+            prediction, observation, world = self._restart(on_device, prediction, observation, failure)
         if state.graph is not None:
             state.graph.assign_frame(state.num_frames, state.num_submaps - 1)
         if not observation.is_finite:
@@ -206,7 +208,7 @@ class SubmapSession:
                 )
                 state.keyframes = subsample([*state.keyframes, keyframe], self.loop_closure.max_keyframes)
             if state.pending is not None:
-                self._push_pending(image, patch_tokens)
+                self._push_pending(on_device, patch_tokens)
         return prediction if world is None else prediction.moved(world)
 
     def _push_pending(self, image: Tensor, patch_tokens: Tensor | None) -> None:
@@ -377,7 +379,7 @@ class SubmapSession:
     def _encode(self, image: Tensor) -> Tensor:
         """Return the patch tokens, shared by both submaps. (1, 1, num_patches, C)"""
         with torch.inference_mode(False), torch.no_grad():
-            return self.model.aggregator.encode(image[None, None].to(self._device))
+            return self.model.aggregator.encode(image[None, None])
 
     @property
     def _identity(self) -> dict[str, str]:

@@ -1,0 +1,74 @@
+"""Ten minutes on a GPU: is it right, does it wait, how far from the floor is it. Each line is written as it comes.
+
+    python benchmarks/gpu.py --out benchmarks/gpu-h200.md
+    python benchmarks/gpu.py --rehearse --out out/gpu.md    # every section on a CPU, with toy sizes
+
+A run that is cut off has said what it found so far. Exit status 1: a check of correctness failed, or a section broke.
+Targets are printed as met or missed and change nothing.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import torch
+from gpu_bench import Bench
+from gpu_correct import agreement, card, waits
+from gpu_end import end_to_end, training
+from gpu_speed import attention, endurance, peaks, targets
+
+SECTIONS = {  # and the seconds after which a section says no more
+    card: 20,
+    agreement: 90,
+    waits: 30,
+    targets: 110,
+    attention: 50,
+    endurance: 100,
+    peaks: 60,
+    end_to_end: 60,
+    training: 120,
+}
+WHOLE = 540.0
+"""Seconds for all sections; one that is not begun by then is left out."""
+
+
+def run(bench: Bench, chosen: list[str]) -> None:
+    """Run the sections in turn; one that breaks does not keep others from running."""
+    started = time.perf_counter()
+    for section, seconds in SECTIONS.items():
+        if section.__name__ not in chosen:
+            continue
+        left = WHOLE - (time.perf_counter() - started)
+        bench.say(f"\n## {section.__doc__.splitlines()[0].rstrip('.')}\n")
+        if left <= 0:
+            bench.say("Left out: the time is over.")
+            continue
+        bench.begin(min(seconds, left))
+        try:
+            for line in section(bench):
+                bench.say(line)
+        except Exception as error:
+            bench.check(f"section {section.__name__}", False, f"{type(error).__name__}: {error}".splitlines()[0])
+        bench.free()
+        bench.say(f"\n({time.perf_counter() - bench.started:.0f} s)")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rehearse", action="store_true", help="toy sizes, on a CPU where there is no GPU")
+    parser.add_argument("--only", nargs="*", choices=[section.__name__ for section in SECTIONS], help="sections to run")
+    parser.add_argument("--compiled", action="store_true", help="time torch.compile, too, which takes minutes")
+    arguments = parser.parse_args()
+    device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu" and not arguments.rehearse:
+        parser.error("PyTorch sees no CUDA device here; --rehearse runs all sections on a CPU with toy sizes")
+    with Bench.writing_to(arguments.out, device, rehearse=arguments.rehearse, compiled=arguments.compiled) as bench:
+        run(bench, arguments.only or [section.__name__ for section in SECTIONS])
+        bench.say(f"\nFailed: {', '.join(bench.failures) or 'nothing'}.")
+    return 1 if bench.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""What the sections of benchmarks/gpu.py share: sizes, clock, checks, and a report that is written line by line."""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from floor import synchronize
+from machine import describe, signed
+
+from streamvggt import VGGT, StreamSession, load_model
+from streamvggt.stream import steady
+
+HEADS = ("camera", "depth", "points")
+TOY = {  # of "random:small", so that every section takes a second on a CPU
+    "image_size": 56,
+    "embed_dim": 48,
+    "depth": 4,
+    "num_heads": 3,
+    "encoder_depth": 1,
+    "encoder_num_heads": 3,
+    "camera_trunk_depth": 1,
+    "camera_num_heads": 3,
+    "camera_iterations": 2,
+    "dpt_features": 8,
+    "dpt_channels": (8, 8, 8, 8),
+    "track_features": 16,
+    "track_levels": 2,
+    "track_dim": 16,
+    "track_depth": 1,
+    "track_virtual": 4,
+    "track_num_heads": 2,
+    "track_iterations": 1,
+}
+
+
+@dataclass
+class Bench:
+    """A run on one device.
+
+    rates: Measured FLOPs and bytes per second, once the first section has run.
+    failures: Names of the checks that failed.
+    """
+
+    device: torch.device
+    file: TextIO
+    rehearse: bool = False
+    compiled: bool = False
+    failures: list[str] = field(default_factory=list)
+    rates: Any = None
+    started: float = 0.0
+    _limit: float = 0.0
+
+    @classmethod
+    @contextmanager
+    def writing_to(cls, out: Path, device: torch.device, **options) -> Iterator["Bench"]:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with open(out, "w", encoding="utf-8") as file:
+            bench = cls(device, file, **options)
+            bench.say("# Rehearsal with toy sizes" if bench.rehearse else "# Ten minutes on a GPU")
+            bench.say(f"\n{describe(device)}")
+            steps = steady.PREPARE["compiled"]
+            if bench.rehearse and device.type == "cpu":  # a step that is recorded is computed as it stands
+                steady.PREPARE["compiled"] = lambda step: step
+            try:
+                yield bench
+            finally:
+                steady.PREPARE["compiled"] = steps
+                bench.say(signed([], device))
+
+    def say(self, line: str) -> None:
+        print(line, flush=True)
+        self.file.write(line + "\n")
+        self.file.flush()
+
+    def check(self, what: str, holds: bool, found: str = "") -> None:
+        """Say whether something that must hold does; the run fails if it does not."""
+        self.say(f"- {'ok' if holds else '**FAILED**'}: {what}{f' ({found})' if found else ''}")
+        if not holds:
+            self.failures.append(what)
+
+    def begin(self, seconds: float) -> None:
+        self.started, self._limit = time.perf_counter(), seconds
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time of this section is over."""
+        return time.perf_counter() - self.started > self._limit
+
+    @property
+    def on_cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+    @property
+    def recorded(self) -> str:
+        """The name of a step that is recorded; on a CPU its books are kept, but nothing is recorded."""
+        return "graph" if self.on_cuda else "compiled"
+
+    def network(
+        self, dtype: torch.dtype = torch.bfloat16, heads=HEADS, weights: str = "random:full", **options
+    ) -> VGGT:
+        """A network of the released size, or a toy."""
+        if self.rehearse:
+            weights, options = "random:small", {**TOY, "dpt_layers": (0, 1, 2, 3), **options}
+        return load_model(weights, heads=heads, dtype=dtype, device=options.pop("device", self.device), **options)
+
+    def images(self, number: int, height: int = 392, width: int = 518) -> list[torch.Tensor]:
+        """Random images on the device. (3, H, W) each"""
+        if self.rehearse:
+            height, width = 28, 42
+        generator = torch.Generator().manual_seed(0)
+        return [torch.rand(3, height, width, generator=generator).to(self.device) for _ in range(number)]
+
+    def milliseconds(self, call: Callable[[], object], times: int = 10, warm: bool = True) -> float:
+        """The median over some calls, each waited for; a first call counts only if it is not to be warm."""
+        spent = []
+        if warm:
+            call()
+        for _ in range(min(times, 2) if self.rehearse else times):
+            synchronize(self.device)
+            begun = time.perf_counter()
+            call()
+            synchronize(self.device)
+            spent.append(time.perf_counter() - begun)
+        return statistics.median(spent) * 1e3
+
+    def allocated(self) -> tuple[float, float]:
+        """GB allocated and reserved on the device."""
+        if not self.on_cuda:
+            return 0.0, 0.0
+        return torch.cuda.memory_allocated(self.device) / 1e9, torch.cuda.memory_reserved(self.device) / 1e9
+
+    def peak(self) -> tuple[float, float]:
+        """Most GB allocated and reserved since `forget_peak`."""
+        if not self.on_cuda:
+            return 0.0, 0.0
+        return torch.cuda.max_memory_allocated(self.device) / 1e9, torch.cuda.max_memory_reserved(self.device) / 1e9
+
+    def forget_peak(self) -> None:
+        self.free()
+        if self.on_cuda:
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def free(self) -> None:
+        gc.collect()
+        if self.on_cuda:
+            torch.cuda.empty_cache()
+
+
+def frame_times(session: StreamSession, number: int) -> tuple[float, float]:
+    """Median and 95th percentile of the latest frames in milliseconds, on the device by its own clock."""
+    times = sorted(timer.milliseconds() for timer in list(session.times)[-number:])
+    return statistics.median(times), times[min(round(0.95 * len(times)), len(times) - 1)]

@@ -1,0 +1,187 @@
+"""Sections of benchmarks/gpu.py that say whether the device computes what it should, and waits only where it must."""
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from floor import Rates
+from gpu_bench import Bench
+
+from streamvggt import StreamSession
+from streamvggt.layers.attention import KERNELS
+from streamvggt.prediction import Prediction
+from streamvggt.stream.policy import (
+    FrameBlocks,
+    KeepAll,
+    KeyDiversity,
+    KeyFrames,
+    MotionKeyFrames,
+    ProbeSaliency,
+    SelfSelective,
+    Window,
+)
+from streamvggt.stream.pool import SessionPool
+
+RECORDED = [Window(1, 2), Window(1, 1, 2), KeyFrames(2, 3), MotionKeyFrames(4.0, 3, 3), FrameBlocks(3, 1)]
+NO_WAIT = [KeepAll(), Window(1, 2), KeyFrames(2, 3), KeyDiversity(2, 1), SelfSelective(2, 1), ProbeSaliency(2, 1, 4)]
+ONE_WAIT = [MotionKeyFrames(4.0, 3, 3), FrameBlocks(3, 1)]
+HALF_ERROR = 2e-2
+"""Largest mean error of depth in half precision, over the deviation of depth."""
+
+
+def card(bench: Bench) -> Iterator[str]:
+    """The card and its rates."""
+    if bench.on_cuda:
+        properties = torch.cuda.get_device_properties(bench.device)
+        yield f"{properties.name}, {properties.total_memory / 1e9:.0f} GB, {properties.multi_processor_count} SMs"
+        yield f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+        q = torch.randn(1, 1, 64, 64, device=bench.device, dtype=torch.bfloat16)
+        torch.nn.functional.scaled_dot_product_attention(q, q, q)
+        yield f"order of attention kernels: {torch._C._get_sdp_priority_order()}"
+    dtype = torch.bfloat16 if bench.on_cuda else torch.float32  # many CPUs compute in bfloat16 slowly
+    bench.rates = Rates.measured(bench.device, dtype)
+    yield f"{bench.rates.flops / 1e12:.3g} TFLOP/s in a large product, {dtype} (H100, H200: about 790 expected)"
+    yield f"{bench.rates.bytes / 1e12:.3g} TB/s in a large copy (H200: about 4.3 expected)"
+
+
+def agreement(bench: Bench) -> Iterator[str]:
+    """Whether numbers agree with a CPU's, and ways to compute with each other."""
+    few = {"depth": 3, "encoder_depth": 3, "dpt_layers": (0, 1, 2, 2), "camera_trunk_depth": 1}
+    yield from _formats(bench, "the small network", weights="random:small")
+    yield from _formats(bench, "three blocks of full width", **few)
+    yield from _recordings(bench)
+    yield from _pool(bench)
+    yield from _kernels(bench, few)
+    if bench.on_cuda and torch.cuda.device_count() > 1:
+        frames = bench.images(4)
+        found = _pushed(StreamSession(bench.network(device="cuda:1", weights="random:small")), frames)
+        expected = _pushed(StreamSession(bench.network(weights="random:small")), frames)
+        bench.check("cuda:1 computes what cuda:0 does", _apart(found, expected) <= 1e-2, "bfloat16")
+        timer = StreamSession(bench.network(device="cuda:1", weights="random:small"), policy=Window(1, 1), step="graph")
+        bench.check("a step is recorded on cuda:1", len(_pushed(timer, frames)) == 4)
+    else:
+        yield "- left out: a second card (there is none)"
+
+
+def _formats(bench: Bench, title: str, **network) -> Iterator[str]:
+    frames = bench.images(4, 224, 224)
+    cpu = _pushed(StreamSession(bench.network(torch.float32, device="cpu", **network)), [x.cpu() for x in frames])
+    before = torch.backends.cudnn.allow_tf32
+    exact = StreamSession(bench.network(torch.float32, **network))  # switches TF32 off
+    found = _pushed(exact, frames)
+    bench.check(f"{title}: float32 is a CPU's within 1e-4", _apart(found, cpu) <= 1e-4, f"{_apart(found, cpu):.1e}")
+    torch.backends.cudnn.allow_tf32 = True
+    exact.reset()
+    yield f"- {title}: with TF32 in convolutions {_apart(_pushed(exact, frames), cpu):.1e}"
+    torch.backends.cudnn.allow_tf32 = before
+    for dtype in (torch.bfloat16, torch.float16):
+        half = _pushed(StreamSession(bench.network(dtype, **network)), frames)
+        errors = [
+            ((a.depth.float() - b.depth).abs().mean() / b.depth.std().clamp(min=1e-6)).item()
+            for a, b in zip(half, found, strict=True)
+        ]
+        pose = max((a.pose_enc.float() - b.pose_enc).abs().max().item() for a, b in zip(half, found, strict=True))
+        bench.check(
+            f"{title}: {dtype} is float32 within {HALF_ERROR}",
+            max(errors) <= HALF_ERROR,
+            f"depth {max(errors):.1e}, pose {pose:.1e}",
+        )
+
+
+def _recordings(bench: Bench) -> Iterator[str]:
+    """A step that is recorded is the eager one to the bit, after a reset and after going on from a file too."""
+    model, frames = bench.network(weights="random:small"), bench.images(10, 112, 112)
+    for policy in RECORDED:
+        for storage in ("plain", "int8"):
+            eager = StreamSession(model, policy=policy, storage=storage)
+            session = StreamSession(model, policy=policy, storage=storage, step=bench.recorded)
+            expected, found = _pushed(eager, frames), _pushed(session, frames)
+            session.reset()
+            again = _pushed(session, frames)
+            with tempfile.TemporaryDirectory() as folder:
+                session.save(Path(folder) / "stream.pt")
+                session.restore(Path(folder) / "stream.pt")
+            beyond, expected_beyond = _pushed(session, frames[:3]), _pushed(eager, frames[:3])
+            equal = _apart(found, expected) == _apart(again, expected) == _apart(beyond, expected_beyond) == 0
+            bench.check(f"{policy}, {storage}: recorded = eager to the bit, after reset and restore too", equal)
+            if bench.is_over:
+                yield "- left out: further policies"
+                return
+
+
+def _pool(bench: Bench) -> Iterator[str]:
+    model, frames = bench.network(torch.float32, weights="random:small"), bench.images(4, 112, 112)
+    pool = SessionPool(model)
+    streams = [pool.open(policy=Window(1, 1)) for _ in range(4)]
+    found = []
+    for frame in frames:
+        futures = [stream.push(frame) for stream in streams]
+        pool.step()
+        found.append(futures[-1].result())
+    error = _apart(found, _pushed(StreamSession(model, policy=Window(1, 1)), frames))
+    bench.check("four streams together are each alone, to rounding", error <= 1e-4, f"{error:.1e}")
+    yield from ()
+
+
+def _kernels(bench: Bench, few: dict) -> Iterator[str]:
+    try:
+        import flash_attn  # noqa: F401
+    except ImportError:
+        yield "- left out: the flash-attn package (not installed)"
+        return
+    q, k, v = (torch.randn(1, 16, n, 64, device=bench.device, dtype=torch.bfloat16) for n in (1041, 9369, 9369))
+    exact = KERNELS["explicit"](q.float(), k.float(), v.float())
+    errors = {name: (KERNELS[name](q, k, v).float() - exact).abs().max().item() for name in ("sdpa", "flash")}
+    bench.check("flash-attn is as exact as PyTorch's kernel", errors["flash"] <= 2 * errors["sdpa"], str(errors))
+
+
+def waits(bench: Bench) -> Iterator[str]:
+    """Where the host waits for the device."""
+    model, frames = bench.network(weights="random:small"), bench.images(12, 112, 112)
+    for policy in NO_WAIT:
+        number = _waiting(bench, StreamSession(model, policy=policy), frames)
+        bench.check(f"{policy}: no wait in a frame", number == 0, f"{number} in 4 frames")
+    for policy in ONE_WAIT:
+        number = _waiting(bench, StreamSession(model, policy=policy), frames)
+        bench.check(f"{policy}: one wait in a frame at most", number <= 4, f"{number} in 4 frames")
+    session = StreamSession(model, policy=Window(1, 2), step=bench.recorded)
+    bench.check("a recorded step: no wait", _waiting(bench, session, frames) == 0)
+    yield from ()
+
+
+def _waiting(bench: Bench, session: StreamSession, frames: list[torch.Tensor]) -> int:
+    """How often the last four frames of a stream with a full memory wait, by CUDA's own watch."""
+    _pushed(session, frames[:-4])
+    with _sync_watch(bench) as seen:
+        _pushed(session, frames[-4:])
+    return sum("synchroniz" in str(warning.message) for warning in seen)
+
+
+@contextmanager
+def _sync_watch(bench: Bench) -> Iterator[list]:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        if bench.on_cuda:
+            torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield seen
+        finally:
+            if bench.on_cuda:
+                torch.cuda.set_sync_debug_mode("default")
+
+
+def _pushed(session: StreamSession, frames: list[torch.Tensor]) -> list[Prediction]:
+    return [session.push(frame) for frame in frames]
+
+
+def _apart(found: list[Prediction], expected: list[Prediction]) -> float:
+    """Largest difference of depth and pose over all frames, relative to the largest value of each."""
+    worst = 0.0
+    for ours, theirs in zip(found, expected, strict=True):
+        for name in ("depth", "pose_enc"):
+            x, y = (getattr(prediction, name).float().cpu() for prediction in (ours, theirs))
+            worst = max(worst, ((x - y).abs().max() / y.abs().max()).item())
+    return worst

@@ -1,0 +1,183 @@
+"""What streams and training steps ask of the device: an unlisted wait, or two devices in one operation, fails.
+
+The meta device stands for the GPU, see `meta_device`. `docs/streaming.md` lists the same waits for users.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from meta_device import MetaDevice, MixedDevices
+from networks import TINY
+from omegaconf import OmegaConf
+from planes import Planes
+
+from streamvggt.losses.camera import CameraTerm
+from streamvggt.losses.distill import DistilledMap, DistillLoss
+from streamvggt.losses.multitask import MeasuredMap, MultiTaskLoss
+from streamvggt.losses.track import TrackTerm
+from streamvggt.model.vggt import VGGT, StreamVGGT
+from streamvggt.stream.policy import (
+    FrameBlocks,
+    KeepAll,
+    KeyDiversity,
+    KeyFrames,
+    MotionKeyFrames,
+    ProbeSaliency,
+    SelfSelective,
+    Window,
+)
+from streamvggt.stream.pool import SessionPool
+from streamvggt.stream.session import StreamSession
+from streamvggt.stream.submaps.options import SubmapOptions
+from streamvggt.stream.submaps.session import SubmapSession
+from streamvggt.training.auxiliary import GeometryLosses
+from streamvggt.training.supervision import Measurements, Teacher
+
+CONFIG = Path(__file__).parents[1] / "config"
+SIZES = {
+    **TINY,
+    "depth": 2,
+    "encoder_depth": 1,
+    "camera_trunk_depth": 1,
+    "camera_iterations": 2,
+    "dpt_layers": (0, 0, 1, 1),
+    "track_iterations": 1,
+}
+WAITS = {  # of a frame once the memory is full, by file
+    KeepAll(): set(),
+    Window(1, 1): set(),
+    Window(1, 1, 1): set(),
+    KeyFrames(1, 2): set(),
+    KeyDiversity(2, 1): set(),
+    SelfSelective(2, 1, anchors=1): set(),
+    ProbeSaliency(2, 1, 4): set(),
+    MotionKeyFrames(5, 2, 6): {"stream/policies/key_frames.py"},
+    FrameBlocks(2, 1): {"stream/policies/frame_blocks.py"},
+}
+
+
+def on_device(network=StreamVGGT, dtype=torch.float32, **options):
+    with torch.device("meta"):
+        return network(**{**SIZES, **options}).to(dtype)
+
+
+def image() -> torch.Tensor:
+    return torch.rand(3, 28, 42)
+
+
+@pytest.mark.parametrize("policy", WAITS, ids=lambda policy: type(policy).__name__)
+@pytest.mark.parametrize("options", [{}, {"storage": "int8", "camera": "released", "dtype": torch.bfloat16}], ids=str)
+def test_a_frame_waits_for_nothing_but_what_its_policy_reads(policy, options):
+    options = dict(options)
+    network = on_device(dtype=options.pop("dtype", torch.float32), heads=("camera", "depth", "points")).eval()
+    with MetaDevice() as seen:
+        session = StreamSession(network, policy=policy, **options)
+        for _ in range(5):
+            seen.clear()
+            prediction = session.push(image())
+    assert {value.device.type for value in prediction._tensors().values()} == {"meta"}
+    assert sum(seen.uploads.values()) == 1  # the image
+    assert seen.waiting_files == WAITS[policy], dict(seen.waits)
+
+
+def test_tracked_points_wait_for_nothing():
+    with MetaDevice() as seen:
+        session = StreamSession(on_device().eval(), policy=Window(1, 3))
+        session.push(image(), query_points=torch.rand(5, 2) * 20)
+        seen.clear()
+        prediction = session.push(image())
+    assert not seen.waits, dict(seen.waits)
+    assert prediction.tracks.device.type == "meta"
+
+
+def test_a_pool_waits_for_nothing():
+    with MetaDevice() as seen:
+        pool = SessionPool(on_device(heads=("camera", "depth")).eval())
+        streams = [pool.open(policy=Window(1, 1)) for _ in range(3)]
+        for _ in range(4):
+            seen.clear()
+            futures = [stream.push(image()) for stream in streams]
+            assert pool.step() == 3
+    assert futures[0].result().depth.device.type == "meta"
+    assert sum(seen.uploads.values()) == 1  # all images at once
+    assert not seen.waits, dict(seen.waits)
+
+
+def test_submaps_wait_once_per_submap_and_frame():
+    """The host needs what a submap says of a frame, to judge and to join: one copy; moving a result is one upload."""
+    network = on_device(heads=("camera", "depth", "points")).eval()
+    with MetaDevice() as seen:
+        session = SubmapSession(network, submaps=SubmapOptions(6, 2), policy=Window(1, 1))
+        waits, uploads = [], []
+        for _ in range(10):
+            seen.clear()
+            prediction = session.push(image())
+            waits.append(dict(seen.waits))
+            uploads.append(sum(seen.uploads.values()))
+    assert session.statistics().num_submaps == 3
+    assert prediction.points.device.type == "meta"
+    in_overlap = [False, False, False, False, True, True, False, False, True, True]
+    for frame, (waited, uploaded) in enumerate(zip(waits, uploads, strict=True)):
+        assert all(line.startswith("stream/submaps/observation.py") for line in waited), (frame, waited)
+        assert sum(waited.values()) == 1 + in_overlap[frame], (frame, waited)
+        assert uploaded == (1 if frame < 6 else 2), frame  # the image; the submap's place in the world
+
+
+def criteria():
+    for name in ("distill", "distill_published", "pointmap", "pointmap_published"):
+        yield name, instantiate(OmegaConf.load(CONFIG / "loss" / f"{name}.yaml"), _convert_="all")
+    by_conf = {"gradient_by_conf": True}
+    yield (
+        "distill otherwise",
+        DistillLoss(
+            depth=DistilledMap(1.0, scale="fitted", scope="view", gradient="slope", by_teacher_conf=True, **by_conf),
+            points=DistilledMap(1.0, scale="own", gradient="normal", **by_conf),
+        ),
+    )
+    yield (
+        "multitask otherwise",
+        MultiTaskLoss(
+            camera=CameraTerm(5.0, pair_rotation=1.0, pair_translation=1.0, pair_direction=1.0),
+            depth=MeasuredMap(1.0, gradient="slope", log=True, keep_quantile=0.9, **by_conf),
+            points=MeasuredMap(1.0, gradient="normal", keep_quantile=None, **by_conf),
+            track=TrackTerm(0.05, distance="l1", by_teacher_conf=False, only_visible=True, stage_decay=0.8),
+        ),
+    )
+
+
+@pytest.mark.parametrize("name, criterion", [*criteria()], ids=lambda value: value if isinstance(value, str) else "")
+def test_losses_wait_for_nothing(name, criterion):
+    """Forward and backward: a wait in between leaves the device without work."""
+    network = on_device()
+    is_taught = name.startswith("distill")
+    supervision = Teacher(on_device(VGGT)) if is_taught else Measurements()
+    batch = Planes(num_frames=3, num_tracks=7)[0].to("meta")
+    dense_frames = None if "published" in name else [0, 2]
+    with MetaDevice() as seen:
+        queries = torch.empty(1, 7, 2, device="meta") if "track" in criterion.heads else None
+        prediction = network(batch.images, heads=criterion.heads, query_points=queries, dense_frames=dense_frames)
+        result = criterion(prediction, supervision(batch, criterion.heads, queries, None))
+        result.total.backward()
+    assert set(result.terms) == set(criterion.heads)
+    assert not seen.waits, dict(seen.waits)
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    assert gradients and {gradient.device.type for gradient in gradients} == {"meta"}
+
+
+def test_losses_inside_the_network_wait_for_nothing():
+    network, auxiliary = on_device(), GeometryLosses(layers=(0, 1))
+    with torch.device("meta"):
+        auxiliary.attach(network)
+    batch = Planes(num_sequences=2, num_frames=3)[0].to("meta")
+    with MetaDevice() as seen:
+        with auxiliary.watch(network) as recorded:
+            network(batch.images, heads=("camera",))
+        sum(auxiliary(batch, recorded, network).values()).backward()
+    assert not seen.waits, dict(seen.waits)
+
+
+def test_two_devices_in_one_operation_are_noticed():
+    with MetaDevice(), pytest.raises(MixedDevices):
+        torch.rand(2, 3) @ torch.empty(3, 2, device="meta")

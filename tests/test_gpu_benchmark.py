@@ -1,0 +1,30 @@
+"""The benchmark for a GPU runs from end to end; here with toy sizes on a CPU."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+def test_every_section_is_rehearsed(tmp_path):
+    out = tmp_path / "gpu.md"
+    command = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--rehearse", "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True)
+    said = out.read_text(encoding="utf-8")
+    assert done.returncode == 0, said + done.stderr[-2000:]
+    assert said.count("\n## ") == 9
+    assert "FAILED" not in said and "Left out: the time is over" not in said
+
+
+def test_without_a_gpu_it_says_what_to_do(tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    command = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--out", tmp_path / "gpu.md"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "--rehearse" in done.stderr
