@@ -31,6 +31,8 @@ class VGGTConfig:
         dpt_layers: The four layers that the depth, point and track heads read.
         xfeat: Add XFeat's descriptors to the patch tokens and its maps to the depth and point heads; for small
             networks.
+        stem_width: With `xfeat`, channels of the first of the convolutions that make patch tokens; 0: one strided
+            convolution.
 
     Raises:
         ValueError: If a value has the wrong type, is out of bounds or contradicts another.
@@ -61,6 +63,7 @@ class VGGTConfig:
     track_virtual: int = _within(64, 1, 4096)
     track_iterations: int = _within(4, 1, 64)
     xfeat: bool = False
+    stem_width: int = _within(0, 0, 1024)
 
     def __post_init__(self):
         if self.sees not in ("all", "past"):
