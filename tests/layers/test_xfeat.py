@@ -56,9 +56,10 @@ def test_descriptors_are_unit_vectors_that_ignore_contrast():
     torch.testing.assert_close(xfeat(0.5 * images + 0.2)[0], descriptors, atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("stem_width", [0, 4])
 @pytest.mark.parametrize("patch_size", [8, 16])
-def test_packed_maps_come_out_as_they_went_in(patch_size):
-    embed = XFeatEmbed(patch_size, 12)
+def test_packed_maps_come_out_as_they_went_in(patch_size, stem_width):
+    embed = XFeatEmbed(patch_size, 12, stem_width)
     images = torch.rand(2, 3, 32, 48)
     tokens, packed = embed(images)
     grid = (32 // patch_size, 48 // patch_size)
@@ -70,10 +71,10 @@ def test_packed_maps_come_out_as_they_went_in(patch_size):
         XFeatEmbed(14, 12)
 
 
-def test_a_network_with_it_streams_saves_and_loads(tmp_path):
-    model = fresh_model(
-        **{**TINY, "patch_size": 8, "xfeat": True, "heads": ("camera", "depth"), "sees": "past"}
-    ).double()
+@pytest.mark.parametrize("stem_width", [0, 4])
+def test_a_network_with_it_streams_saves_and_loads(tmp_path, stem_width):
+    sizes = {"patch_size": 8, "xfeat": True, "stem_width": stem_width, "heads": ("camera", "depth"), "sees": "past"}
+    model = fresh_model(**{**TINY, **sizes}).double()
     images = torch.rand(1, 3, 3, 32, 48, dtype=torch.float64)
     whole, memory = model(images), model.new_memory()
     steps = [model(images[:, i : i + 1], memory=memory) for i in range(3)]
@@ -83,8 +84,18 @@ def test_a_network_with_it_streams_saves_and_loads(tmp_path):
     assert some.pose_enc.shape[1] == 3
     save_model(model.float(), tmp_path)
     again = load_model(tmp_path)
-    assert torch.equal(again(images.float()).depth, model(images.float()).depth)
+    assert again.config == model.config
+    torch.testing.assert_close(again(images.float()).depth, model(images.float()).depth)
     (tmp_path / "config.json").unlink()
+
+
+def test_the_published_file_holds_counters_of_batches_too(tmp_path):
+    sizes = {**TINY, "patch_size": 8, "xfeat": True}
+    model = fresh_model(**sizes)
+    state, _ = published(model.aggregator.patch_embed.patch_embed.xfeat)
+    torch.save({**state, "block1.0.layer.1.num_batches_tracked": torch.tensor(7)}, tmp_path / "xfeat.pt")
+    found = fresh_model(**sizes, xfeat_weights=tmp_path / "xfeat.pt").aggregator.patch_embed.patch_embed.xfeat
+    assert torch.equal(found.skip1.weight, state["skip1.1.weight"])
 
 
 def test_xfeat_weights_need_a_network_with_xfeat(tmp_path):

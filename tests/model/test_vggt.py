@@ -5,6 +5,7 @@ import torch
 from networks import assert_same, images, tiny
 
 from streamvggt import VGGT, Window
+from streamvggt.layers.attention import see_all
 from streamvggt.prediction import Prediction, concatenate
 
 QUERIES = torch.tensor([[[5.0, 7.0], [30.0, 20.0], [41.0, 27.0]]], dtype=torch.float64)
@@ -202,3 +203,12 @@ def test_prediction_frames_cameras_and_arrays():
     assert said.to(torch.float32).depth.dtype == torch.float32
     with pytest.raises(ValueError, match="include 'camera'"):
         tiny()(images(1, 1), heads=("depth",)).cameras()
+
+
+def test_cameras_are_exact_in_half_precision_training():
+    """Camera tokens are nearly the same for all frames; little of what tells them apart is left in bfloat16."""
+    head = tiny("all").float().camera_head
+    tokens = 1 + 0.001 * torch.randn(2, 3, head.token_norm.normalized_shape[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        stages = head(tokens, [[see_all] * len(head.trunk)])
+    assert torch.equal(stages[-1], head(tokens, [[see_all] * len(head.trunk)])[-1])

@@ -31,6 +31,14 @@ def test_the_first_camera_is_the_world(planes):
     )
 
 
+def test_targets_are_exact_in_half_precision_training(planes):
+    batch = moved(planes(2)[3])
+    exact = Measurements()(batch, ("camera", "depth", "points"), None, None).prediction
+    with torch.autocast("cpu", torch.bfloat16):
+        target = Measurements()(batch, ("camera", "depth", "points"), None, None).prediction
+    assert torch.equal(target.pose_enc, exact.pose_enc) and torch.equal(target.points, exact.points)
+
+
 def test_the_unit_is_the_mean_distance_of_the_valid_points(planes):
     batch = moved(planes(2)[5])
     batch = replace(batch, depth=batch.depth * torch.tensor([1.0, 50.0])[:, None, None, None])

@@ -41,17 +41,19 @@ class VisionTransformer(nn.Module):
         mlp_ratio: float = 4.0,
         attention: str = "sdpa",
         xfeat: bool = False,
+        stem_width: int = 0,
         activation_checkpointing: bool = False,
     ):
         """
         Args:
             image_size: side of the square image whose patch grid the position embedding was learnt on.
             xfeat: make patch tokens with an `XFeatEmbed`.
+            stem_width: of that.
         """
         super().__init__()
         grid = image_size // patch_size
         self.grid = (grid, grid)
-        self.patch_embed = XFeatEmbed(patch_size, dim) if xfeat else PatchEmbed(patch_size, dim)
+        self.patch_embed = XFeatEmbed(patch_size, dim, stem_width) if xfeat else PatchEmbed(patch_size, dim)
         self.cls_token = nn.Parameter(torch.randn(1, 1, dim) * 1e-6)
         self.pos_embed = nn.Parameter(torch.randn(1, 1 + grid * grid, dim) * 0.02)
         self.register_tokens = nn.Parameter(torch.randn(1, self.num_registers, dim) * 1e-6)

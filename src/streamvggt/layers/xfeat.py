@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from streamvggt.layers.stem import ConvStem
+
 DESCRIPTOR_STRIDE = 8
 """Pixels per descriptor along each axis."""
 
@@ -81,14 +83,17 @@ class XFeat(nn.Module):
 
 
 class XFeatEmbed(nn.Module):
-    """Images to patch tokens: one strided convolution as in VGGT, plus XFeat's descriptors of the patch.
+    """Images to patch tokens: a strided convolution (VGGT) or a convolutional stem, plus XFeat's descriptors.
 
     The feature maps at 1/2 and 1/4 are returned for skip connections of the dense heads, because patch tokens alone do
     not locate edges.
     """
 
-    def __init__(self, patch_size: int, dim: int):
+    def __init__(self, patch_size: int, dim: int, stem_width: int = 0):
         """
+        Args:
+            stem_width: Of a `ConvStem` in place of the strided convolution; 0: none.
+
         Raises:
             ValueError: If the patch size is not a multiple of 8.
         """
@@ -96,7 +101,7 @@ class XFeatEmbed(nn.Module):
         if patch_size % DESCRIPTOR_STRIDE:
             raise ValueError(f"patch_size: expected a multiple of {DESCRIPTOR_STRIDE} for XFeat, got {patch_size}")
         self.patch_size = patch_size
-        self.proj = nn.Conv2d(3, dim, patch_size, patch_size)
+        self.proj = ConvStem(patch_size, dim, stem_width) if stem_width else nn.Conv2d(3, dim, patch_size, patch_size)
         self.xfeat = XFeat()
         cells = patch_size // DESCRIPTOR_STRIDE
         self.describe = nn.Conv2d(XFeat.width, dim, cells, cells)

@@ -48,6 +48,7 @@ class Aggregator(nn.Module):
         layer_scale: float = 0.01,
         attention: str = "sdpa",
         xfeat: bool = False,
+        stem_width: int = 0,
         activation_checkpointing: bool = False,
         scale_frames: int = 0,
         global_rotation: GlobalRotation = "space",
@@ -67,6 +68,7 @@ class Aggregator(nn.Module):
             mlp_ratio=mlp_ratio,
             attention=attention,
             xfeat=xfeat,
+            stem_width=stem_width,
             activation_checkpointing=activation_checkpointing,
         )
         block = {

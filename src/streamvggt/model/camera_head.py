@@ -59,6 +59,12 @@ class CameraHead(nn.Module):
         Returns:
             For each refinement: translation, quaternion, fields of view ≥ 0; at least float32. (B, S, 9)
         """
+        # Half precision of autocast would drop what tells the frames' tokens apart (VGGT runs this head so, too).
+        with torch.autocast(camera_tokens.device.type, enabled=False):
+            return self._refinements(camera_tokens.to(self.token_norm.weight.dtype), patterns)
+
+    def _refinements(self, camera_tokens: Tensor, patterns: Sequence[Sequence[Pattern]]) -> list[Tensor]:
+        """`forward` of tokens in the weights' own precision."""
         tokens = self.token_norm(camera_tokens)
         # The sum of refinements stays in float32 whatever the weights are: angles and positions need its digits.
         exact = torch.promote_types(tokens.dtype, torch.float32)

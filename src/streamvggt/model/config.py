@@ -39,6 +39,8 @@ class VGGTConfig:
         pose: Direction of the pose that the camera head encodes; see `Prediction.pose`.
         xfeat: Add XFeat's descriptors to the patch tokens and its maps to the depth and point heads; for small
             networks.
+        stem_width: With `xfeat`, channels of the first of the convolutions that make patch tokens; 0: one strided
+            convolution.
 
     Raises:
         ValueError: If a value has the wrong type, is out of bounds or contradicts another.
@@ -72,6 +74,7 @@ class VGGTConfig:
     scale_frames: int = _within(0, 0, 1024)
     global_rotation: GlobalRotation = "space"
     pose: PoseDirection = "camera_from_world"
+    stem_width: int = _within(0, 0, 1024)
 
     def __post_init__(self):
         if self.sees not in ("all", "past"):

@@ -73,6 +73,7 @@ class VGGT(nn.Module):
             encoder_depth=config.encoder_depth,
             encoder_num_heads=config.encoder_num_heads,
             xfeat=config.xfeat,
+            stem_width=config.stem_width,
             layer_scale=layer_scale,
             attention=attention,
             activation_checkpointing=activation_checkpointing,

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from streamvggt.files import atomic_write
 from streamvggt.layers.attention import check_kernel
+from streamvggt.layers.stem import LEVELS
 from streamvggt.layers.vision_transformer import start_from_sines
 from streamvggt.model.building import build_converted
 from streamvggt.model.checkpoints import BY_ID, KnownCheckpoint, find_known
@@ -177,7 +178,7 @@ def fresh_model(
         if not model.config["xfeat"]:
             raise ValueError("xfeat_weights: expected a network with xfeat=True, got one without")
         checkpoint = open_checkpoint(Path(xfeat_weights))
-        tensors = {name: checkpoint.read(name) for name in checkpoint.shapes}
+        tensors = {name: checkpoint.stored(name) for name in checkpoint.shapes}  # counters of batches among them
         model.aggregator.patch_embed.patch_embed.xfeat.load_published(tensors)
     return model
 
@@ -292,7 +293,9 @@ def config_from_shapes(
 
     embed_dim = shapes["aggregator.camera_token"][-1]
     depth = count("aggregator.global_blocks.")
-    patch_size = shapes["aggregator.patch_embed.patch_embed.proj.weight"][-1]
+    stem = "aggregator.patch_embed.patch_embed.proj"
+    stem_width = shapes.get(f"{stem}.downs.0.weight", (0,))[0]
+    patch_size = 2**LEVELS * shapes[f"{stem}.proj.weight"][-1] if stem_width else shapes[f"{stem}.weight"][-1]
     found: dict[str, Any] = {
         "embed_dim": embed_dim,
         "patch_size": patch_size,
@@ -304,6 +307,7 @@ def config_from_shapes(
     }
     if "aggregator.scale_token" in shapes:  # LingBot-Map: its options come together
         found |= {"scale_frames": 8, "global_rotation": "time", "pose": "world_from_camera"}
+    found["stem_width"] = stem_width
     found["xfeat"] = "aggregator.patch_embed.patch_embed.describe.weight" in shapes
     assumed: dict[str, Any] = {"encoder_num_heads": max(embed_dim // 64, 1)}
     if count("camera_head.trunk."):

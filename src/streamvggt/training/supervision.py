@@ -83,6 +83,10 @@ class Measurements:
     def __call__(
         self, batch: Batch, heads: Collection[str], query_points: Tensor | None, patches: Tensor | None
     ) -> Target:
+        with torch.autocast(batch.images.device.type, enabled=False):  # matrix products of poses need all their digits
+            return self._target(batch)
+
+    def _target(self, batch: Batch) -> Target:
         image_size = tuple(batch.images.shape[-2:])
         cameras = Cameras(relative_to_first(batch.cam_from_world), batch.intrinsics)
         depth, points = batch.depth, unproject(batch.depth, cameras)

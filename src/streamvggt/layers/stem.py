@@ -1,0 +1,55 @@
+"""Patch tokens by a few convolutions in place of one, for small networks.
+
+One strided convolution is linear in the pixels, so what it keeps of a patch does not locate edges within it. Early
+convolutions help small vision transformers in general (arXiv 2106.14881).
+
+B images · C token channels · H×W pixels · h×w patches.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LEVELS = 3
+"""Times that the resolution is halved."""
+
+
+class ConvStem(nn.Module):
+    """Images to patch tokens: three convolutions of stride 2 with a residual unit after each, then a projection."""
+
+    def __init__(self, patch_size: int, dim: int, width: int):
+        """
+        Args:
+            patch_size: A multiple of 8.
+            width: Channels at half of the resolution; each further level has twice as many.
+        """
+        super().__init__()
+        widths = [3, *(width * 2**level for level in range(LEVELS))]
+        self.downs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in pairwise(widths))
+        self.units = nn.ModuleList(ResidualUnit(channels) for channels in widths[1:])
+        cells = patch_size // 2**LEVELS
+        self.proj = nn.Conv2d(widths[-1], dim, cells, cells)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, C, h, w)"""
+        x = self.units[0](self.downs[0](images))
+        for down, unit in zip(self.downs[1:], self.units[1:], strict=True):
+            x = unit(down(F.gelu(x)))
+        return self.proj(F.gelu(x))
+
+
+class ResidualUnit(nn.Module):
+    """Two convolutions beside the identity; nothing is added at first. (B, C, H, W) → (B, C, H, W)"""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.gelu(self.conv1(F.gelu(x))))
