@@ -1,6 +1,7 @@
 """Images are known by their content, every picture of the scene counts, and pixels have their usual brightness."""
 
 import io
+import os
 
 import cv2
 import numpy as np
@@ -213,3 +214,38 @@ def test_after_a_damaged_picture_of_an_animation_no_more_are_decoded(tmp_path):
     assert levels(frames) == [20, 50]
     assert [name for name, _ in source.skipped] == ["b.gif, picture 2", "b.gif, picture 3"]
     assert all("too many pixels" in reason for _, reason in source.skipped)
+
+
+@pytest.mark.parametrize("name", ["a.ppm", "a.pgm", "a.pbm", "a.mjpg", "a.MJPEG", "b.pnm"])
+def test_pictures_joined_end_to_end_are_told(tmp_path, name):
+    mode = {".pgm": "L", ".pbm": "1"}.get(name[1:], "RGB")
+    file = io.BytesIO()
+    greys(100)[0].convert(mode).save(file, "JPEG" if "J" in name.upper() else "PPM")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / name).write_bytes(file.getvalue())
+    (tmp_path / "several").mkdir()
+    (tmp_path / "several" / name).write_bytes(3 * file.getvalue())
+    assert frames_of(tmp_path / "one", strict=True)[1].skipped == []
+    for source in (tmp_path / "several", tmp_path / "several" / name):
+        frames, found = frames_of(source)
+        assert len(frames) == 1 and [skipped for skipped, _ in found.skipped] == [name]
+        assert "only the first is read" in found.skipped[0][1]
+        with pytest.raises(ValueError, match="only the first"):
+            load_frames(source, strict=True)
+
+
+def test_a_link_to_nothing_and_a_pipe_are_told(tmp_path):
+    greys(100)[0].save(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(tmp_path / "c.png")
+    (tmp_path / "d.png").mkdir()
+    frames, source = frames_of(tmp_path)
+    assert levels(frames) == [100] and [name for name, _ in source.skipped] == ["b.png", "c.png"]
+    with pytest.raises(ValueError, match=r"b\.png: a link to a file that is not there"):
+        load_frames(tmp_path, strict=True)
+
+
+def test_sound_is_not_taken_for_text(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"RIFF" + bytes(4) + b"WAVEfmt " + bytes(600))
+    with pytest.raises(ValueError, match="of no kind that can be read"):
+        load_frames(tmp_path / "a.wav")

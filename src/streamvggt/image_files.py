@@ -61,6 +61,7 @@ STARTS = {
     b"%PDF": "a PDF file",
 }
 
+MOTION_SUFFIXES = (".mjpg", ".mjpeg")
 ANIMATIONS = ("GIF", "WEBP", "PNG", "AVIF")
 """Formats whose pictures are built on those before: after a damaged one, none can be decoded."""
 
@@ -102,6 +103,41 @@ def unreadable_image(path: Path) -> str | None:
     return f"{kind}, which cannot be read; convert it to JPEG" if kind and kind.endswith("image") else None
 
 
+def further_pictures(path: Path) -> str | None:
+    """Say that an image file goes on after its only picture with others, which Pillow does not read; else None.
+
+    JPEG and portable anymaps can be joined end to end, as cameras do in motion JPEG. Of JPEG files only those with its
+    suffixes are searched: in photos, another JPEG behind the first is a gain map or preview.
+    """
+    try:
+        with open_image(path) as image:
+            if image.format == "PPM" and image.tile and image.tile[0].codec_name == "raw":
+                bits = 1 if image.mode == "1" else 8 * len(image.getbands()) * (2 if image.mode.startswith("I") else 1)
+                end = image.tile[0].offset + -(-image.width * bits // 8) * image.height
+                goes_on = _starts_at(path, end, (b"P4", b"P5", b"P6"))
+            else:
+                is_motion = image.format == "JPEG" and path.suffix.lower() in MOTION_SUFFIXES
+                goes_on = is_motion and b"\xff\xd9\xff\xd8\xff" in path.read_bytes()
+    except Exception:  # it is skipped, and explained, when its turn comes
+        return None
+    return (
+        "holds several pictures end to end, of which only the first is read; make images of them" if goes_on else None
+    )
+
+
+def _starts_at(path: Path, place: int, starts: tuple[bytes, ...]) -> bool:
+    with open(path, "rb") as file:
+        file.seek(place)
+        return file.read(16).lstrip().startswith(starts)
+
+
+def no_regular_file(path: Path) -> str | None:
+    """Why something with the name of an image is no file that can be read; None for files and folders."""
+    if path.is_file() or path.is_dir():
+        return None
+    return "a link to a file that is not there" if path.is_symlink() else "no regular file"
+
+
 def what_it_is(path: Path) -> str:
     """What a file that is neither an image nor a video that is read seems to be, in words."""
     try:
@@ -115,8 +151,10 @@ def what_it_is(path: Path) -> str:
     if is_heif_start(head):
         return "it is a damaged HEIC or AVIF image"
     try:
-        head[:-4].decode()
+        is_text = b"\0" not in head and bool(head[:-4].decode())
     except UnicodeDecodeError:
+        is_text = False
+    if not is_text:
         return "its content is of no kind that can be read"
     return "its content is text"
 

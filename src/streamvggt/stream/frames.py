@@ -17,7 +17,14 @@ from urllib.request import url2pathname
 
 from streamvggt.image_files import image_format, printable, unreadable_image, what_it_is
 from streamvggt.stream.containers import video_suffix
-from streamvggt.stream.images import ImageList, ImageSource, images_in_folder, images_matching, listed_images
+from streamvggt.stream.images import (
+    ImageList,
+    ImageSource,
+    further_in,
+    images_in_folder,
+    images_matching,
+    listed_images,
+)
 from streamvggt.stream.preprocess import frame_from_array, prepare
 from streamvggt.stream.source import FrameSource, Options
 from streamvggt.stream.video import URL, VideoSource, WebcamSource
@@ -87,7 +94,7 @@ def _one_file(path: Path, options: Options) -> FrameSource:
     if reason := unreadable_image(path):
         raise ValueError(f"{printable(path)}: {reason}")
     if image_format(path):
-        return ImageSource(ImageList([path], []), options)
+        return ImageSource(ImageList([path], further_in([path])), options)
     if video_suffix(path):
         return VideoSource(str(path.absolute()), options)
     raise ValueError(f"{printable(path)} is neither a video nor an image that can be read: {what_it_is(path)}")

@@ -11,8 +11,11 @@ from pathlib import Path
 from streamvggt.frame import Frame
 from streamvggt.image_files import (
     ANIMATIONS,
+    MOTION_SUFFIXES,
+    further_pictures,
     image_format,
     is_deep,
+    no_regular_file,
     open_image,
     pages_of,
     plain_reason,
@@ -32,6 +35,7 @@ IMAGE_TYPES = (
 VIDEO_TYPES = "3gp, avi, flv, m2ts, m4v, mkv, mov, mp4, mpeg, mpg, mts, ogv, ts, webm, wmv"
 IMAGE_EXTENSIONS = frozenset(f".{name}" for name in IMAGE_TYPES.split(", "))
 VIDEO_EXTENSIONS = frozenset(f".{name}" for name in VIDEO_TYPES.split(", "))
+JOINABLE = (".pbm", ".pgm", ".pnm", ".ppm", *MOTION_SUFFIXES)
 NUM_WHITE = 5  # images that tell how many bits those of more than 8 use
 
 
@@ -208,9 +212,13 @@ def _sorted_out(paths: Sequence[Path]) -> ImageList:
     """The images among files, by suffix or content, and what is left out of the other images and videos."""
     images, left_out = [], []
     for path in _natural(paths):
-        if path.name.startswith(".") or not path.is_file():
-            continue
         suffix = path.suffix.lower()
+        if path.name.startswith("."):
+            continue
+        if not path.is_file():
+            if suffix in IMAGE_EXTENSIONS and (reason := no_regular_file(path)):
+                left_out.append((printable(path), reason))
+            continue
         if suffix in IMAGE_EXTENSIONS:
             images.append(path)
         elif suffix in VIDEO_EXTENSIONS:
@@ -219,7 +227,15 @@ def _sorted_out(paths: Sequence[Path]) -> ImageList:
             left_out.append((printable(path), reason))
         elif image_format(path):
             images.append(path)
-    return ImageList(images, left_out)
+    return ImageList(images, left_out + further_in(images))
+
+
+def further_in(paths: Sequence[Path]) -> list[tuple[str, str]]:
+    """Names of files of which only the first picture is read, and what is said of that."""
+    joinable = [
+        path for path in paths if path.suffix.lower() in JOINABLE or path.suffix.lower() not in IMAGE_EXTENSIONS
+    ]
+    return [(printable(path), said) for path in joinable if (said := further_pictures(path))]
 
 
 def _unreadable(path: Path) -> str | None:
@@ -279,7 +295,7 @@ def listed_images(source: Sequence[str | Path]) -> ImageList:
     for path in paths:
         if not path.is_file() or path.suffix.lower() in VIDEO_EXTENSIONS:
             raise ValueError(f"a list must hold image files only; give {path} as the source itself")
-    return ImageList(paths, [])
+    return ImageList(paths, further_in(paths))
 
 
 def _few(paths: Sequence[Path]) -> str:
