@@ -179,7 +179,7 @@ def test_what_is_missing_damaged_or_different_is_said(data, once, weights, tmp_p
     with pytest.raises(BadData, match="4 images but 3 poses"):
         trajectory.SETS["tum"](tmp_path / "data").read(path.parent.name)
     path.write_text("1 2 3", encoding="utf-8")
-    with pytest.raises(BadData, match="8 numbers a line"):
+    with pytest.raises(BadData, match="expected lines of 8 numbers"):
         trajectory.SETS["tum"](tmp_path / "data").read(path.parent.name)
 
 

@@ -9,6 +9,7 @@ import io
 import json
 import pickle
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -106,6 +107,33 @@ def read_npz(path: Path, *keys: str) -> dict[str, np.ndarray]:
         if isinstance(error, BadData):
             raise
         raise BadData(f"{path}: damaged, or no archive of arrays ({error})") from error
+
+
+def read_table(path: Path, columns: int, *, rows: int = 0, skip: int = 0) -> np.ndarray:
+    """Read numbers from a text file, separated by blanks.
+
+    Args:
+        columns: Numbers in a line.
+        rows: Lines that must be there at least.
+        skip: Lines of titles.
+
+    Returns:
+        float64. (N, columns)
+
+    Raises:
+        BadData: If the file contains something else.
+    """
+    lines = f"{rows} lines" if rows else "lines"
+    try:
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of empty files
+            values = np.loadtxt(path, ndmin=2, skiprows=skip)
+    except (ValueError, UnicodeError) as error:
+        raise BadData(f"{path}: expected {lines} of {columns} numbers, got something else ({error}).") from error
+    if not values.size:
+        values = np.zeros((0, columns))
+    if values.shape[1] != columns or len(values) < rows:
+        raise BadData(f"{path}: expected {lines} of {columns} numbers, got {len(values)} of {values.shape[1]}.")
+    return values
 
 
 @contextmanager

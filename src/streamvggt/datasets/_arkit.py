@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation, Slerp
 
-from streamvggt.data.decode import BadData, read_colour
+from streamvggt.data.decode import BadData, read_colour, read_table
 from streamvggt.data.source import Source, checked_view
 from streamvggt.data.transforms import nearest
 from streamvggt.data.view import View
@@ -107,9 +107,7 @@ class Recording:
     @cached_property
     def _way(self) -> tuple[np.ndarray, Rotation, np.ndarray]:
         """Times, orientations and places: world-from-camera."""
-        rows = np.atleast_2d(np.loadtxt(self.folder / "lowres_wide.traj"))
-        if rows.shape[1] != 7 or len(rows) < 2:
-            raise BadData(f"{self.folder}/lowres_wide.traj: rows of 7 numbers were expected, it is {rows.shape}")
+        rows = read_table(self.folder / "lowres_wide.traj", 7, rows=2)
         rows = rows[np.unique(rows[:, 0], return_index=True)[1]]
         # A line's rotation and translation take the world into the camera.
         world_from_cam = Rotation.from_rotvec(rows[:, 1:4]).inv()
@@ -142,7 +140,7 @@ class Recording:
             return None
         path = self.images[time]
         image = read_colour(path)
-        width, height, fx, fy, cx, cy = np.loadtxt(self.pincams[pincam])
+        width, height, fx, fy, cx, cy = read_table(self.pincams[pincam], 6, rows=1)[0]
         if image.shape[:2] != (height, width):
             raise BadData(f"{path} has {image.shape[:2]} pixels, its .pincam says {(int(height), int(width))}")
         rows, columns = (nearest(a, b) for a, b in zip(millimetres.shape, image.shape[:2], strict=True))

@@ -82,18 +82,6 @@ class TrajectorySet:
         raise NotImplementedError
 
 
-def poses_of_table(path: Path, columns: int) -> np.ndarray:
-    """A text file of numbers, a line for each frame. (S, columns)
-
-    Raises:
-        BadData: it is none.
-    """
-    try:
-        return np.loadtxt(path, ndmin=2).reshape(-1, columns)
-    except (OSError, ValueError) as error:
-        raise BadData(f"{path}: {columns} numbers a line were expected ({error})") from error
-
-
 def from_world_from_cam(poses: np.ndarray) -> Tensor:
     """World-from-camera (S, 4, 4) or (S, 3, 4) → camera-from-world (S, 3, 4) float64"""
     return invert_pose(torch.from_numpy(poses[:, :3].astype(np.float64)))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from streamvggt.data.decode import BadData, read_colour
+from streamvggt.data.decode import BadData, read_colour, read_table
 from streamvggt.data.encode import world_from_cam
 from streamvggt.data.listing import Listing
 from streamvggt.data.source import Source
@@ -67,10 +67,10 @@ class NeuralRGBD(Source):
 
 def read_poses(path: Path) -> np.ndarray:
     """World-from-camera, OpenGL axes; NaN where unknown. (S, 4, 4)"""
-    try:
-        return np.loadtxt(path).reshape(-1, 4, 4)
-    except ValueError as error:
-        raise BadData(f"{path}: four lines of four numbers a frame were expected ({error})") from error
+    rows = read_table(path, 4)
+    if len(rows) % 4:
+        raise BadData(f"{path}: expected four lines of four numbers a frame, got {len(rows)} lines.")
+    return rows.reshape(-1, 4, 4)
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[Written]:

@@ -93,18 +93,31 @@ def raw_scenes(raw: Path) -> list[str]:
 def prepare(raw: Path, scene: str, folder: Path) -> None:
     render = next(render for depth in ("", "*/") for render in raw.glob(f"{depth}{scene}/render"))
     (folder / "rgb").mkdir()
-    transforms = read_json(render / "transforms.json")
+    angle, poses = read_cameras(render / "transforms.json")
     depths = sorted((render / "depths").glob("*.exr"))
-    for frame in transforms["frames"]:
-        name = Path(frame["file_path"]).stem
+    for name, pose in poses.items():
         image = on_white(render / "images" / f"{name}.png")
         depth = read_exr(depth_file(name, depths, render))
         if depth.shape != image.shape[:2]:
             raise BadData(f"{render}: image {name} has {image.shape[:2]} pixels, its depth {depth.shape}")
         write_colour(FILES.image_path(folder, name), image)
         FILES.write_depth(folder, name, np.where(depth < NOTHING, depth, 0))
-        intrinsics = intrinsics_from_angle(transforms["camera_angle_x"], *depth.shape)
-        FILES.camera.write(folder, name, intrinsics, np.array(frame["transform_matrix"]) @ OPENCV_FROM_BLENDER)
+        FILES.camera.write(folder, name, intrinsics_from_angle(angle, *depth.shape), pose @ OPENCV_FROM_BLENDER)
+
+
+def read_cameras(path: Path) -> tuple[float, dict[str, np.ndarray]]:
+    """Read the field of view over the width (radians) and the poses by image, world-from-camera of Blender. (4, 4)"""
+    content = read_json(path)
+    try:
+        poses = {
+            Path(frame["file_path"]).stem: np.array(frame["transform_matrix"], np.float64).reshape(4, 4)
+            for frame in content["frames"]
+        }
+        return float(content["camera_angle_x"]), poses
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadData(
+            f"{path}: expected camera_angle_x and frames with file_path and transform_matrix, got {error!r}."
+        ) from error
 
 
 def on_white(path: Path) -> np.ndarray:

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from natsort import natsorted
 
-from streamvggt.data.decode import BadData, read_colour, read_png16
+from streamvggt.data.decode import BadData, read_colour, read_png16, read_table
 from streamvggt.data.listing import Listing
 from streamvggt.data.sampling import Clips
 from streamvggt.data.source import Source, checked_view
@@ -99,10 +99,10 @@ def _frames_of_sens(path: Path) -> Iterator[tuple[int, View]]:
 
 
 def _frames_of_export(folder: Path) -> Iterator[tuple[int, View]]:
-    intrinsics = np.loadtxt(folder / "intrinsic/intrinsic_depth.txt")[:3, :3]
+    intrinsics = read_table(folder / "intrinsic/intrinsic_depth.txt", 4, rows=3)[:3, :3]
     for pose in natsorted((folder / "pose").glob("*.txt")):
         image, depth = folder / f"color/{pose.stem}.jpg", folder / f"depth/{pose.stem}.png"
-        if np.isfinite(matrix := np.loadtxt(pose)).all():
+        if np.isfinite(matrix := read_table(pose, 4, rows=4)).all():
             yield int(pose.stem), _view(image, read_colour(image), read_png16(depth) / 1000, intrinsics, matrix)
 
 

@@ -21,14 +21,14 @@ import numpy as np
 from natsort import natsorted
 from torch import Tensor
 
-from streamvggt.data.decode import BadData
+from streamvggt.data.decode import BadData, read_table
 from streamvggt.data.encode import world_from_cam, write_png
 from streamvggt.datasets._depth_set import DepthSet, Pair, files, pair_by_name, read_fixed_point, subfolders
 from streamvggt.datasets._files import FrameFiles
 from streamvggt.datasets._fixtures import Clip, Written, write_clips
 from streamvggt.datasets._prepare import Skip
 from streamvggt.datasets._sens import SensFile
-from streamvggt.datasets._trajectory_set import TrajectorySet, from_world_from_cam, poses_of_table
+from streamvggt.datasets._trajectory_set import TrajectorySet, from_world_from_cam
 from streamvggt.files import link_or_copy
 
 FOLDER = "scannetv2"
@@ -67,7 +67,7 @@ class ScanNetTrajectories(TrajectorySet):
         return files(self.root / sequence / IMAGES, ".jpg")
 
     def poses(self, sequence: str) -> Tensor:
-        table = poses_of_table(self.root / sequence / POSES, 16)
+        table = read_table(self.root / sequence / POSES, 16)
         return from_world_from_cam(table.reshape(-1, 4, 4))
 
 
@@ -101,7 +101,7 @@ def _from_export(recording: Path, folder: Path) -> Iterator[np.ndarray]:
     for number, path in enumerate(natsorted(recording.glob("pose/*.txt"))[TAKEN]):
         link_or_copy(recording / f"color/{path.stem}.jpg", FILES.image_path(folder, NAME.format(number)))
         link_or_copy(recording / f"depth/{path.stem}.png", FILES.depth_path(folder, NAME.format(number)))
-        yield np.loadtxt(path).reshape(4, 4)
+        yield read_table(path, 4, rows=4)
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[Written]:

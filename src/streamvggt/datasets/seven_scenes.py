@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from streamvggt.data.decode import BadData, read_colour, read_png16
+from streamvggt.data.decode import BadData, read_colour, read_png16, read_table
 from streamvggt.data.encode import millimetres, world_from_cam, write_image, write_png
 from streamvggt.data.listing import Listing
 from streamvggt.data.source import Source
@@ -82,7 +82,7 @@ class SevenScenes(Source):
             image=resized(read_colour(path), (width, height)),
             depth=np.where((depth >= NEAREST) & (depth <= FARTHEST), depth, 0),
             intrinsics=pinhole(COLOUR_FOCAL * width / WIDTH, width, height),
-            world_from_cam=read_matrix(folder / POSE.format(frame)),
+            world_from_cam=read_table(folder / POSE.format(frame), 4, rows=4),
         )
 
 
@@ -103,18 +103,6 @@ def pinhole(focal: float, width: int, height: int) -> np.ndarray:
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize colors bilinearly to the width and height of the depth, as published. (H, W, 3) uint8"""
     return image if image.shape[1::-1] == size else cv2.resize(image, size)
-
-
-def read_matrix(path: Path) -> np.ndarray:
-    """Read a 4×4 matrix from text.
-
-    Raises:
-        BadData: If the file contains something else.
-    """
-    try:
-        return np.loadtxt(path).reshape(4, 4)
-    except ValueError as error:
-        raise BadData(f"{path}: sixteen numbers were expected ({error})") from error
 
 
 def raw_scenes(raw: Path) -> list[str]:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from streamvggt.data.decode import BadData, read_colour, read_hdf5
+from streamvggt.data.decode import read_colour, read_hdf5, read_table
 from streamvggt.data.listing import Listing
 from streamvggt.data.sampling import Clips
 from streamvggt.data.source import Source, checked_view
@@ -57,8 +57,8 @@ def raw_scenes(raw: Path) -> list[str]:
 def prepare(raw: Path, scene: str, folder: Path) -> None:
     sequence = sequences(raw) / scene
     images = sorted((sequence / "frame_left").glob("frame_left_*.png"))
-    intrinsics = table(sequence / "cam_data/intrinsics.txt", 4, len(images))
-    extrinsics = table(sequence / "cam_data/extrinsics.txt", 16, len(images)).reshape(-1, 4, 4)
+    intrinsics = read_table(sequence / "cam_data/intrinsics.txt", 4, rows=len(images))
+    extrinsics = read_table(sequence / "cam_data/extrinsics.txt", 16, rows=len(images)).reshape(-1, 4, 4)
     for number, image in enumerate(images):
         fx, fy, cx, cy = intrinsics[number]
         disparity_file = sequence / "disp1_left" / f"{image.stem.replace('frame', 'disp1')}.dsp5"
@@ -78,21 +78,6 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
 
 def sequences(raw: Path) -> Path:
     return raw / "train" if (raw / "train").is_dir() else raw
-
-
-def table(path: Path, num_columns: int, num_rows: int) -> np.ndarray:
-    """Read a text file of numbers.
-
-    Raises:
-        BadData: If it has other columns or fewer rows.
-    """
-    try:
-        values = np.loadtxt(path, ndmin=2)
-    except ValueError as error:
-        raise BadData(f"{path}: no table of numbers ({error})") from error
-    if values.shape[1] != num_columns or len(values) < num_rows:
-        raise BadData(f"{path}: {num_rows} rows of {num_columns} numbers were expected, it has {values.shape}")
-    return values
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[Written]:

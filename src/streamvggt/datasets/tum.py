@@ -17,11 +17,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from streamvggt.data.decode import read_table
 from streamvggt.data.encode import world_from_cam, write_image
 from streamvggt.data.own.tum import associate
 from streamvggt.datasets._fixtures import Clip, Written
 from streamvggt.datasets._prepare import Skip
-from streamvggt.datasets._trajectory_set import TrajectorySet, poses_of_table
+from streamvggt.datasets._trajectory_set import TrajectorySet
 from streamvggt.files import link_or_copy
 from streamvggt.geometry.camera import invert_pose
 from streamvggt.geometry.rotation import matrix_from_quaternion, quaternion_from_matrix
@@ -47,7 +48,7 @@ class Tum(TrajectorySet):
         return sorted((self.root / sequence / IMAGES).glob("*.png"))
 
     def poses(self, sequence: str) -> Tensor:
-        table = torch.from_numpy(poses_of_table(self.root / sequence / POSES, 8))
+        table = torch.from_numpy(read_table(self.root / sequence / POSES, 8))
         return invert_pose(torch.cat([matrix_from_quaternion(table[:, 4:]), table[:, 1:4, None]], -1))
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from streamvggt.data.decode import BadData
+from streamvggt.data.decode import BadData, read_table
 from streamvggt.data.encode import depth_array
 from streamvggt.data.listing import Listing
 from streamvggt.data.sampling import Clips
@@ -86,12 +86,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
 @lru_cache(maxsize=4)
 def table(path: Path, num_values: int) -> dict[tuple[int, int], np.ndarray]:
     """Values by frame and camera of a table with a line of titles."""
-    try:
-        rows = np.loadtxt(path, skiprows=1, ndmin=2)
-    except ValueError as error:
-        raise BadData(f"{path}: no table of numbers ({error})") from error
-    if rows.shape[1] != 2 + num_values:
-        raise BadData(f"{path}: {2 + num_values} columns were expected, it has {rows.shape[1]}")
+    rows = read_table(path, 2 + num_values, skip=1)
     return {(int(row[0]), int(row[1])): row[2:] for row in rows}
 
 

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamvggt.data.decode import BadData, read_colour, read_json, read_mask, read_png16
+from streamvggt.data.decode import BadData, read_colour, read_json, read_mask, read_png16, read_table
 from streamvggt.data.listing import Listing
 from streamvggt.data.sampling import Clips
 from streamvggt.data.source import Source, checked_view
@@ -78,19 +78,17 @@ def raw_scenes(raw: Path) -> list[str]:
 
 def prepare(raw: Path, scene: str, folder: Path) -> None:
     source = raw / scene
-    camera = read_json(source / "metadata")
-    # Column by column: the third column is the last three numbers.
-    intrinsics = np.array(camera["K"], np.float64).reshape(3, 3).T
-    numbers_and_poses = np.atleast_2d(np.loadtxt(source / "cam_poses.txt"))
-    if not numbers_and_poses.size:
+    size, intrinsics = read_camera(source / "metadata")
+    numbers_and_poses = read_table(source / "cam_poses.txt", 17)
+    if not len(numbers_and_poses):
         raise Skip("it has no poses")
     poses = {int(row[0]): row[1:].reshape(4, 4) for row in numbers_and_poses}
     for number in evenly(sorted(poses), NUM_FRAMES):
         name = f"{number:05d}"
         path = source / f"rgb/{name}.png"
         image = read_colour(path)
-        if image.shape[:2] != (camera["h"], camera["w"]):
-            raise BadData(f"{path} has {image.shape[:2]} pixels, metadata says {(camera['h'], camera['w'])}")
+        if image.shape[:2] != size:
+            raise BadData(f"{path} has {image.shape[:2]} pixels, metadata says {size}")
         view = checked_view(
             path,
             image=image,
@@ -103,6 +101,16 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
         view = replace(view, object_ids=torch.from_numpy(mask.astype(np.int64)))
         height, width = view.depth.shape
         FILES.write(folder, name, fit(view, SIZE if width >= height else SIZE[::-1]))
+
+
+def read_camera(path: Path) -> tuple[tuple[int, int], np.ndarray]:
+    """Read height and width, and the intrinsics. (3, 3)"""
+    camera = read_json(path)
+    try:
+        # Column by column: the third column is the last three numbers.
+        return (camera["h"], camera["w"]), np.array(camera["K"], np.float64).reshape(3, 3).T
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadData(f"{path}: expected w, h and nine numbers K, got something else ({error!r}).") from error
 
 
 def finish(raw: Path, out: Path) -> None:

@@ -150,4 +150,4 @@ def test_damage_is_said(tmp_path):
     assert "999.800.png has (48, 64) pixels, its .pincam says (480, 640)" in report.failed[f"Training/{SCENE}"]
     (folder / "lowres_wide.traj").write_text("1 2 3\n4 5 6\n", encoding="utf-8")
     report = prepare("arkitscenes", tmp_path / "raw", tmp_path)
-    assert "lowres_wide.traj: rows of 7 numbers were expected, it is (2, 3)" in report.failed[f"Training/{SCENE}"]
+    assert "lowres_wide.traj: expected 2 lines of 7 numbers, got 2 of 3" in report.failed[f"Training/{SCENE}"]

@@ -65,7 +65,7 @@ def test_spring_says_which_table_is_short(tmp_path):
         write_colour(folder / f"frame_left/frame_left_{number:04d}.png", np.zeros((4, 4, 3), np.uint8))
     np.savetxt(folder / "cam_data/intrinsics.txt", [[1, 1, 2, 2]])
     report = prepare("spring", tmp_path / "raw", tmp_path)
-    assert "intrinsics.txt: 2 rows of 4 numbers were expected, it has (1, 4)" in report.failed["0001"]
+    assert "intrinsics.txt: expected 2 lines of 4 numbers, got 1 of 4" in report.failed["0001"]
 
 
 def write_mvs_synth(raw, clip):
