@@ -75,7 +75,8 @@ class Protocol(ABC):
         Returns:
             The exit status: 1 if a test set, a prediction or a score is missing in the end.
         """
-        parser = argparse.ArgumentParser(description=self.title)
+        stages = {(True, False): ": predict; goes on where it was stopped", (False, True): ": score what is predicted"}
+        parser = argparse.ArgumentParser(description=self.title + stages.get((predict, score), ""))
         self.add_arguments(parser, predict, score)
         if predict and score:
             parser.add_argument("--score_only", action="store_true", help="of earlier predictions, without the network")
