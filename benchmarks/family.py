@@ -89,7 +89,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     on_cuda = device.type == "cuda"
-    height, width = (392, 518) if on_cuda else (126, 224)
+    height, width = (392, 518) if on_cuda else (84, 112)
     images = torch.rand(16, 3, height, width, generator=torch.Generator().manual_seed(0)).to(device)
     lines = [
         "# Networks of the family",

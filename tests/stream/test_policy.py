@@ -14,6 +14,7 @@ from streamvggt import (
     ProbeSaliency,
     SelfSelective,
     StreamSession,
+    Trajectory,
     Window,
 )
 from streamvggt.app.scene import RunSettings
@@ -27,6 +28,8 @@ def test_names():
     assert parse_policy("window") == parse_policy("window:") == Window(1, 8)
     assert parse_policy("window:2,5") == Window(2, 5)
     assert parse_policy("window:2,5,100") == Window(2, 5, remnants=100)
+    assert parse_policy("trajectory") == Trajectory(8, 63)
+    assert parse_policy("trajectory:4,9,2") == Trajectory(anchor=4, recent=9, every=2)
     assert parse_policy("keyframes:4") == KeyFrames(every=4)
     assert parse_policy("keyframes:4,10") == KeyFrames(every=4, held=10)
     assert parse_policy("motion:12.5,10,20") == MotionKeyFrames(pixels=12.5, held=10, longest=20)
@@ -79,6 +82,8 @@ def test_a_name_alone_takes_the_defaults(name):
         ("window:1,2,3,4", "write window"),
         ("window:-1,2", "anchor=-1"),
         ("keyframes:0", "every=0"),
+        ("trajectory:8,0", "got 8, 0 and 1"),
+        ("trajectory:8", "write trajectory:ANCHOR,RECENT"),
         ("keyframes:2,1", "held=1 is too small"),
         ("blocks:3,3", "held=3, recent=3"),
         ("diversity:1", "budget=1, slack=4"),
