@@ -12,7 +12,8 @@ from streamvggt import VGGT, load_model
 from streamvggt.model.config import VGGTConfig
 from streamvggt.model.weights import file_fingerprint
 
-INTEGERS = [name for name, value in VGGTConfig().as_dict().items() if type(value) is int]
+MAY_BE_ZERO = ("scale_frames", "stem_width")
+INTEGERS = [n for n, value in VGGTConfig().as_dict().items() if type(value) is int and n not in MAY_BE_ZERO]
 FOURS = ["dpt_layers", "dpt_channels"]
 HUGE = 10**9
 
@@ -53,7 +54,7 @@ def test_four_sizes_are_four(name, value):
         *(("mlp_ratio", value) for value in (None, "4", 0, -1, HUGE, float("inf"), float("nan"), True, 4j)),
         *(("xfeat", value) for value in (None, "no", 0, 1, [])),
         *(("sees", value) for value in (None, 0, "future", ["past"])),
-        *(("scale_frames", value) for value in (None, "8", -1, HUGE, 1.5, True)),
+        *((name, value) for name in MAY_BE_ZERO for value in (None, "8", -1, HUGE, 1.5, True)),
         *((name, value) for name in ("pose", "global_rotation") for value in (None, 0, "other", [])),
         *(("heads", value) for value in (None, "camera", 3, [], [3], ["normals"], ["camera", "camera"], {"depth": 1})),
         *(("dpt_channels", [6, 8, 8, 8]), ("dpt_features", 12), ("track_features", 6), ("embed_dim", 4j)),
