@@ -28,8 +28,8 @@ from streamvggt.stream.pool import SessionPool
 RECORDED = [Window(1, 2), Window(1, 1, 2), KeyFrames(2, 3), MotionKeyFrames(4.0, 3, 3), FrameBlocks(3, 1)]
 NO_WAIT = [KeepAll(), Window(1, 2), KeyFrames(2, 3), KeyDiversity(2, 1), SelfSelective(2, 1), ProbeSaliency(2, 1, 4)]
 ONE_WAIT = [MotionKeyFrames(4.0, 3, 3), FrameBlocks(3, 1)]
-HALF_ERROR = 2e-2
-"""Largest mean error of depth in half precision, over the deviation of depth."""
+HALF_ERROR = {torch.bfloat16: 5e-2, torch.float16: 1e-2}
+"""Largest mean error of depth over its deviation; twice and more what benchmarks/precision.md has found on a CPU."""
 
 
 def card(bench: Bench) -> Iterator[str]:
@@ -41,7 +41,11 @@ def card(bench: Bench) -> Iterator[str]:
         q = torch.randn(1, 1, 64, 64, device=bench.device, dtype=torch.bfloat16)
         torch.nn.functional.scaled_dot_product_attention(q, q, q)
         yield f"order of attention kernels: {torch._C._get_sdp_priority_order()}"
-    dtype = torch.bfloat16 if bench.on_cuda else torch.float32  # many CPUs compute in bfloat16 slowly
+    if not bench.on_cuda:
+        bench.rates = Rates(flops=1e11, bytes=1e10)
+        yield "not measured in a rehearsal: 0.1 TFLOP/s and 10 GB/s are assumed"
+        return
+    dtype = torch.bfloat16
     bench.rates = Rates.measured(bench.device, dtype)
     yield f"{bench.rates.flops / 1e12:.3g} TFLOP/s in a large product, {dtype} (H100, H200: about 790 expected)"
     yield f"{bench.rates.bytes / 1e12:.3g} TB/s in a large copy (H200: about 4.3 expected)"
@@ -85,17 +89,17 @@ def _formats(bench: Bench, title: str, **network) -> Iterator[str]:
         ]
         pose = max((a.pose_enc.float() - b.pose_enc).abs().max().item() for a, b in zip(half, found, strict=True))
         bench.check(
-            f"{title}: {dtype} is float32 within {HALF_ERROR}",
-            max(errors) <= HALF_ERROR,
+            f"{title}: {dtype} is float32 within {HALF_ERROR[dtype]}",
+            max(errors) <= HALF_ERROR[dtype],
             f"depth {max(errors):.1e}, pose {pose:.1e}",
         )
 
 
 def _recordings(bench: Bench) -> Iterator[str]:
     """A step that is recorded is the eager one to the bit, after a reset and after going on from a file too."""
-    model, frames = bench.network(weights="random:small"), bench.images(10, 112, 112)
-    for policy in RECORDED:
-        for storage in ("plain", "int8"):
+    model, frames = bench.network(weights="random:small"), bench.images(6 if bench.rehearse else 10, 112, 112)
+    for number, policy in enumerate(RECORDED):
+        for storage in (("plain", "int8")[number % 2],) if bench.rehearse else ("plain", "int8"):
             eager = StreamSession(model, policy=policy, storage=storage)
             session = StreamSession(model, policy=policy, storage=storage, step=bench.recorded)
             expected, found = _pushed(eager, frames), _pushed(session, frames)
@@ -140,7 +144,7 @@ def _kernels(bench: Bench, few: dict) -> Iterator[str]:
 
 def waits(bench: Bench) -> Iterator[str]:
     """Where the host waits for the device."""
-    model, frames = bench.network(weights="random:small"), bench.images(12, 112, 112)
+    model, frames = bench.network(weights="random:small"), bench.images(8 if bench.rehearse else 12, 112, 112)
     for policy in NO_WAIT:
         number = _waiting(bench, StreamSession(model, policy=policy), frames)
         bench.check(f"{policy}: no wait in a frame", number == 0, f"{number} in 4 frames")

@@ -49,7 +49,10 @@ def end_to_end(bench: Bench) -> Iterator[str]:
                 status = command_line([str(argument) for argument in arguments])
             spent.append(time.perf_counter() - begun)
             bench.check(f"reconstruct of {number} frames ends well", status == 0, said.getvalue()[-200:].strip())
-    rate = (many - few) / max(spent[1] - spent[0], 1e-9)
+    if spent[1] <= spent[0]:
+        yield "- loading took longer than all frames: their rate cannot be said"
+        return
+    rate = (many - few) / (spent[1] - spent[0])
     yield f"- {many} JPEGs of 1920×1080 at size {size}, camera and depth, eager: {rate:.1f} frames/s, loading apart"
     session = StreamSession(bench.network(heads=("camera", "depth")), policy=Window(1, 8))
     for image in bench.images(4, 294, 518) * (2 if bench.rehearse else 10):
@@ -122,6 +125,7 @@ def _training_row(
             synchronize(bench.device)
             spent.append(time.perf_counter() - begun)
         seconds = statistics.median(spent[1 if bench.rehearse else 3 :])
+        student.requires_grad_(False)  # the FLOP counter would look for gradients
         flops = _step_flops(student, teacher, data.batch.images.to(bench.device))
     finally:
         trainer.log.close()
