@@ -228,3 +228,9 @@ def test_an_address_has_so_many_connections(server):
         assert is_closed(one_more)
     for connection in open_ones:
         connection.close()
+
+
+@pytest.mark.parametrize("number", ["-1", "99999999999999999999", "null", '"a"', "true", "1e9"])
+def test_a_function_that_the_page_does_not_have_is_refused(client, number):
+    body = f'{{"data": [], "fn_index": {number}, "session_hash": "x"}}'
+    assert client.post("/gradio_api/queue/join", content=body).status_code in (400, 422)

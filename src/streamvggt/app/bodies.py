@@ -1,8 +1,10 @@
 """Request bodies: bounded by route, whatever their headers announce, and received within a bounded time."""
 
 import asyncio
+import json
 import re
 import time
+from collections.abc import Callable, Container
 
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
@@ -19,6 +21,9 @@ BODY_BYTES = {
 }
 """Largest body per route in bytes. Bodies of these routes are held in memory; uploads go to the disk as they come."""
 
+JSON_ROUTES = re.compile(r"/gradio_api/(queue/join|cancel|reset)/?")
+"""Routes of Gradio, which answers JSON that it does not expect by errors of the server."""
+
 BODY_GRACE = 20.0  # seconds a body may take, whatever its size
 BODY_RATE = 20_000  # bytes per second that a body must bring after that
 
@@ -28,6 +33,32 @@ def most_bytes(path: str, upload_bytes: int) -> int:
     if path == UPLOAD:
         return upload_bytes + FORM_BYTES
     return next((most for route, most in BODY_BYTES.items() if re.fullmatch(route, path)), OTHER_BYTES)
+
+
+def check_json(body: bytes, functions: Container[int] | None) -> None:
+    """Refuse a body that is no JSON object of plain values, or names a function that the page does not have.
+
+    Args:
+        functions: Numbers of the page's functions; None: not known.
+
+    Raises:
+        HTTPException: 400.
+    """
+    try:
+        content = json.loads(body, parse_constant=_no_number)
+        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair cannot be written back
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, "Request body: expected JSON, got something else. Send a valid request.") from error
+    is_ours = isinstance(content, dict) and isinstance(content.get("data", []), list)
+    if is_ours and functions is not None and ("data" in content or "fn_index" in content):
+        number = content.get("fn_index")
+        is_ours = type(number) is int and number in functions
+    if not is_ours:
+        raise HTTPException(400, "Request body: expected a request of this page, got another. Reload the page.")
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def too_large(most: int) -> HTTPException:
@@ -66,8 +97,11 @@ class BoundedBody:
         self._is_whole = not message.get("more_body", False)
         return message
 
-    async def whole(self) -> Receive:
+    async def whole(self, check: Callable[[bytes], None] | None = None) -> Receive:
         """Receive everything; the result hands it on as one message.
+
+        Args:
+            check: Of the whole body; raises HTTPException.
 
         Raises:
             HTTPException: As of calling.
@@ -79,7 +113,10 @@ class BoundedBody:
                 raise HTTPException(400, "The connection ended inside the request.")
             pieces.append(message.get("body", b""))
             more = message.get("more_body", False)
-        kept: list[Message] = [{"type": "http.request", "body": b"".join(pieces), "more_body": False}]
+        body = b"".join(pieces)
+        if check is not None:
+            check(body)
+        kept: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive() -> Message:
             return kept.pop() if kept else await self._receive()

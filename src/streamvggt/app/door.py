@@ -5,13 +5,15 @@ memory, no disk and no network.
 """
 
 import re
+from collections.abc import Container
+from functools import partial
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from streamvggt.app.bodies import UPLOAD, BoundedBody, most_bytes, too_large
+from streamvggt.app.bodies import JSON_ROUTES, UPLOAD, BoundedBody, check_json, most_bytes, too_large
 from streamvggt.app.hosts import Hosts
 from streamvggt.app.pressure import Pressure
 from streamvggt.app.quota import UploadQuota
@@ -44,12 +46,16 @@ class Door:
     Args:
         hosts: Names that the page answers to.
         quota: Of uploads; None if the application takes none.
+        functions: Numbers of the functions of a Gradio application; None if there is none.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Hosts, quota: UploadQuota | None = None):
+    def __init__(
+        self, app: ASGIApp, hosts: Hosts, quota: UploadQuota | None = None, functions: Container[int] | None = None
+    ):
         self.app = app
         self.hosts = hosts
         self.quota = quota
+        self.functions = functions
         self._pressure = Pressure()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,7 +94,8 @@ class Door:
             body = BoundedBody(receive, most)
             method = "GET" if scope["method"] == "HEAD" else scope["method"]
             if not is_upload:
-                receive = await body.whole()
+                is_json = method == "POST" and JSON_ROUTES.fullmatch(path)
+                receive = await body.whole(partial(check_json, functions=self.functions) if is_json else None)
             if method not in ROUTES or not ROUTES[method].fullmatch(path):
                 raise HTTPException(404, "Not found.")
             scope = {**scope, "headers": cleaned(scope["headers"], visitor)}

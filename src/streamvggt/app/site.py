@@ -68,7 +68,7 @@ class Site:
             ssr_mode=False,
             app_kwargs={"docs_url": None},
         )
-        door = Door(app, self._hosts, UploadQuota(scenes, limits.total_bytes, limits.hour_bytes))
+        door = Door(app, self._hosts, UploadQuota(scenes, limits.total_bytes, limits.hour_bytes), frozenset(blocks.fns))
         cv2.setNumThreads(1)  # small pictures gain nothing from threads that wait for each other
         self._server = Server(door, host, port)
         self.address = self._server.address
