@@ -1,5 +1,6 @@
 """Files of data sets: read exactly, or refused by name."""
 
+import math
 import os
 import re
 
@@ -7,7 +8,17 @@ import cv2
 import numpy as np
 import pytest
 
-from streamvggt.data.decode import BadData, read_colour, read_exr, read_json, read_npy, read_npz, read_png16, write_exr
+from streamvggt.data.decode import (
+    BadData,
+    read_colour,
+    read_exr,
+    read_json,
+    read_npy,
+    read_npz,
+    read_png16,
+    read_table,
+    write_exr,
+)
 
 RANDOM = np.random.default_rng(0)
 
@@ -102,3 +113,25 @@ def test_objects_are_read_and_code_is_not_run(tmp_path):
     with pytest.raises(BadData, match=r"evil\.npz.*asks for posix\.mkdir"):
         read_npz(tmp_path / "evil.npz")
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "got"),
+    [
+        ("", "got 0 of 3"),
+        ("1 2\n3 4\n", "got 2 of 2"),
+        ("1 2 3\n", "got 1 of 3"),
+        ("1 2 3\n4 5\n", "got something else"),
+        ("a b c\n1 2 3\n", "got something else"),
+        ("\x00\x01", "got something else"),
+    ],
+)
+def test_a_table_of_other_numbers_is_named(tmp_path, content, got):
+    (tmp_path / "poses.txt").write_text(content, encoding="utf-8")
+    with pytest.raises(BadData, match=rf"poses.txt: expected 2 lines of 3 numbers, {got}"):
+        read_table(tmp_path / "poses.txt", 3, rows=2)
+
+
+def test_a_table_may_have_titles_and_unknown_numbers(tmp_path):
+    (tmp_path / "poses.txt").write_text("x y\n1 nan\n-inf 2\n", encoding="utf-8")
+    assert read_table(tmp_path / "poses.txt", 2, skip=1)[1].tolist() == [-math.inf, 2]
