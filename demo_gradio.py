@@ -15,11 +15,11 @@ sys.path.insert(0, str(ROOT / "src"))  # so that it runs where the package is no
 
 from streamvggt import load_model  # noqa: E402
 from streamvggt.app.gradio_app import build_page  # noqa: E402
-from streamvggt.app.networks import Networks  # noqa: E402
+from streamvggt.app.model_registry import ModelRegistry  # noqa: E402
 from streamvggt.app.page import PageOptions  # noqa: E402
 from streamvggt.app.scenes import Scenes  # noqa: E402
 from streamvggt.app.site import Site  # noqa: E402
-from streamvggt.model.device import choose_device, choose_dtype, limit_threads  # noqa: E402
+from streamvggt.model.device import limit_threads, resolve_device, resolve_dtype  # noqa: E402
 
 MENU = {
     "tiny": "tiny",
@@ -49,34 +49,38 @@ def main() -> None:
     parser.add_argument("--max-minutes", type=float, default=60, help="of a run, at most (default: 60)")
     parser.add_argument("--at-once", type=int, default=4, help="visitors who share the network (default: 4)")
     parser.add_argument("--stream-gb", type=float, default=16, help="memory of one run, at most (default: 16)")
-    parser.add_argument("--queue", type=int, default=8, help="visitors that may wait (default: 8)")
-    parser.add_argument("--keep", type=float, default=60, metavar="MINUTES", help="until unused data is removed (60)")
-    parser.add_argument("--disk", type=float, default=20, metavar="GB", help="for uploads and results, at most (20)")
+    parser.add_argument("--queue-size", type=int, default=8, help="visitors that may wait (default: 8)")
+    parser.add_argument(
+        "--expire-minutes", type=float, default=60, metavar="MINUTES", help="until unused data is removed (60)"
+    )
+    parser.add_argument(
+        "--disk-limit-gb", type=float, default=20, metavar="GB", help="for uploads and results, at most (20)"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     limit_threads()
 
-    device = choose_device(arguments.device)
-    load = partial(load_model, sees="past", device=device, dtype=choose_dtype("auto", device))
+    device = resolve_device(arguments.device)
+    load = partial(load_model, causal=True, device=device, dtype=resolve_dtype("auto", device))
     # As Gradio does where an option is not given; a Space sets them.
     host = arguments.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
     share = arguments.share or os.environ.get("GRADIO_SHARE", "").lower() == "true"
     hosts = [*arguments.allow_host, *filter(None, [os.environ.get("SPACE_HOST")])]
     port = arguments.port or int(os.environ.get("GRADIO_SERVER_PORT", 0)) or None
-    networks = Networks(
+    networks = ModelRegistry(
         {**{name: name for name in arguments.weights}, **MENU},
         load,
-        any_name=arguments.any_weights,
+        allow_paths=arguments.any_weights,
         stream_bytes=int(1e9 * arguments.stream_gb),
     )
     options = PageOptions(
         max_frames=arguments.max_frames,
         max_seconds=60 * arguments.max_minutes,
-        queue_size=arguments.queue,
+        queue_size=arguments.queue_size,
         at_once=arguments.at_once,
         examples=EXAMPLES,
     )
-    scenes = Scenes(keep_seconds=60 * arguments.keep, most_bytes=int(1e9 * arguments.disk))
+    scenes = Scenes(ttl_seconds=60 * arguments.expire_minutes, max_bytes=int(1e9 * arguments.disk_limit_gb))
     try:
         site = Site(build_page(networks, scenes, options), scenes, options, host=host, port=port, allow_hosts=hosts)
     except (OSError, ValueError) as error:

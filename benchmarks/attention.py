@@ -19,7 +19,7 @@ from machine import publish
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from streamvggt.layers.attention import KERNELS, check_kernel, find_kernel
+from streamvggt.layers.attention import KERNELS, check_kernel, get_kernel
 
 HEADS, WIDTH, TOKENS = 16, 64, 1041  # the released network at 518×392
 BACKENDS = {
@@ -40,11 +40,11 @@ def kernels(device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[Ten
         found |= {name: partial(through, backend) for name, backend in BACKENDS.items()}
         try:
             check_kernel("flash", device, dtype)
-            found["flash: the flash-attn package"] = find_kernel("flash")
+            found["flash: the flash-attn package"] = get_kernel("flash")
         except (ImportError, ValueError) as error:
             print(f"left out: {error}")
     else:
-        found["explicit: the formula"] = KERNELS["explicit"]
+        found["explicit: the formula"] = KERNELS["math"]
     return found
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from streamvggt.data.synthetic import SyntheticWorld
-from streamvggt.data.synthetic.scene import WorldStyle
+from streamvggt.data.synthetic import SyntheticScenes
+from streamvggt.data.synthetic.scene import SceneConfig
 from streamvggt.data.view import Batch
-from streamvggt.evaluation.bundle_adjustment import NotAdjusted, Tracks, adjust
+from streamvggt.evaluation.bundle_adjustment import BundleAdjustmentError, Tracks, adjust
 from streamvggt.evaluation.pose_metrics import auc, relative_pose_errors
 from streamvggt.evaluation.tracks import sift_tracks
 from streamvggt.geometry.camera import Cameras, compose_poses, invert_pose
@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=24)
     arguments = parser.parse_args()
-    world = SyntheticWorld("test", style=WorldStyle(moving_share=0.0))
+    world = SyntheticScenes("test", style=SceneConfig(moving_prob=0.0))
     before: list[list[float]] = []
     after: dict[str, list[list[float]]] = {name: [] for name in PROVIDERS}
     kept = dict.fromkeys(PROVIDERS, 0)
@@ -70,7 +70,7 @@ def main() -> None:
             poses = start.cam_from_world
             try:
                 poses = adjust(start, provider(batch, generator), SIZE, batch.depth[0])
-            except NotAdjusted:
+            except BundleAdjustmentError:
                 kept[name] += 1
             after[name].append(areas(poses, true.cam_from_world))
     print("# Bundle adjustment of disturbed cameras\n")

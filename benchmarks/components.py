@@ -18,17 +18,17 @@ from machine import signed
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from streamvggt import StreamSession, Window, load_model
-from streamvggt.layers.kv_cache import SeeMemory
-from streamvggt.model.memory import Memory
+from streamvggt import SlidingWindow, StreamSession, load_model
+from streamvggt.layers.kv_cache import CachedPattern
+from streamvggt.model.memory import StreamMemory
 from streamvggt.model.vggt import VGGT
 
 HEADS = ("camera", "depth", "points")
 # Weights, height × width, number formats, the memory, frames to fill it, frames timed.
 SIZES = {
-    "tiny": ("tiny", (84, 112), ("float32", "bfloat16"), Window(1, 8), 12, 40),
-    "small": ("random:small", (126, 224), ("float32", "bfloat16"), Window(1, 8), 12, 30),
-    "full": ("random:full", (392, 518), ("bfloat16",), Window(0, 1), 2, 2),
+    "tiny": ("tiny", (84, 112), ("float32", "bfloat16"), SlidingWindow(1, 8), 12, 40),
+    "small": ("random:small", (126, 224), ("float32", "bfloat16"), SlidingWindow(1, 8), 12, 30),
+    "full": ("random:full", (392, 518), ("bfloat16",), SlidingWindow(0, 1), 2, 2),
 }
 PARTS = {
     "encoder": "patch encoder",
@@ -99,7 +99,12 @@ def meter_network(model: VGGT) -> None:
 
 
 def meter_memory() -> None:
-    methods = ((SeeMemory, "__call__"), (Memory, "layer_patterns"), (Memory, "camera_patterns"), (Memory, "advance"))
+    methods = (
+        (CachedPattern, "__call__"),
+        (StreamMemory, "layer_patterns"),
+        (StreamMemory, "camera_patterns"),
+        (StreamMemory, "advance"),
+    )
     for owner, method in methods:
         setattr(owner, method, metered("memory", getattr(owner, method)))
 
@@ -153,7 +158,7 @@ def attention_flops(q: torch.Size, k: torch.Size, v: torch.Size, *args, out_shap
     return sdpa_flop_count(q, k, v)
 
 
-def bytes_of_parts(model: VGGT, memory: Memory) -> dict[str, int]:
+def bytes_of_parts(model: VGGT, memory: StreamMemory) -> dict[str, int]:
     """Weights, and keys and values, that a frame needs at least once."""
 
     def weights(*modules: torch.nn.Module) -> int:
@@ -171,14 +176,14 @@ def bytes_of_parts(model: VGGT, memory: Memory) -> dict[str, int]:
         "camera": weights(model.camera_head),
         "depth": weights(model.depth_head),
         "points": weights(model.point_head),
-        "memory": 2 * 2 * size * width * aggregator.depth * memory.layers[0].frame_tokens,  # a frame, from and to
+        "memory": 2 * 2 * size * width * aggregator.depth * memory.layers[0].tokens_per_frame,  # a frame, from and to
     }
 
 
 def measure(name: str, dtype_name: str, device: torch.device) -> list[str]:
     weights, image_size, _, policy, fill, times = SIZES[name]
     dtype = getattr(torch, dtype_name)
-    model = load_model(weights, sees="past", heads=HEADS, dtype=dtype, device=device)
+    model = load_model(weights, causal=True, heads=HEADS, dtype=dtype, device=device)
     model.requires_grad_(False)  # the FLOP counter would look for gradients
     session = StreamSession(model, policy=policy)
     meter_network(model)

@@ -22,7 +22,7 @@ from machine import publish
 from tqdm import tqdm
 
 from streamvggt.data.synthetic.fixture_clips import world_clips
-from streamvggt.datasets import find, training_set
+from streamvggt.datasets import get_module, training_set
 from streamvggt.datasets.spring import Spring
 
 STORED = {  # width, height
@@ -44,7 +44,7 @@ STORED = {  # width, height
 }
 SIZE, NUM_VIEWS, NUM_FRAMES = (518, 392), 10, 12
 PARTS = {  # what a part of the time is spent in: file of the code, function
-    "decode colour": [("decode.py", "read_colour")],
+    "decode colour": [("decode.py", "read_image")],
     "decode depth, masks": [("decode.py", name) for name in ("read_png16", "read_mask", "read_exr", "read_npy")],
     "decode cameras, lists": [("decode.py", name) for name in ("read_npz", "read_json", "open_hdf5")],
     "resize": [("transforms.py", "resize")],
@@ -54,7 +54,7 @@ PARTS = {  # what a part of the time is spent in: file of the code, function
 
 def measure(root: Path, name: str, num_samples: int) -> str:
     """A row of the table."""
-    dataset = training_set(source=name, data_root=root, max_views=NUM_VIEWS, aug_crop=16, jitter=True)
+    dataset = training_set(reader=name, data_root=root, max_views=NUM_VIEWS, crop_augmentation_px=16, jitter=True)
 
     def load(number: int) -> None:
         dataset.sample(number % len(dataset), NUM_VIEWS, SIZE, np.random.default_rng(number))
@@ -116,7 +116,7 @@ def main() -> None:
             width, height = STORED[name]
             if (width, height) not in clips:
                 clips = {(width, height): world_clips(1, NUM_FRAMES, height, width)}
-            find(name).write(root, clips[width, height])
+            get_module(name).write(root, clips[width, height])
             rows[name] = measure(root, name, arguments.samples)
         opened = startup(root / "many")
     report = [

@@ -31,9 +31,9 @@ from playwright.sync_api import Browser, sync_playwright
 from starlette.applications import Starlette
 from tqdm import trange
 
-from streamvggt import VGGT, StreamSession, Window, load_frames, load_model
+from streamvggt import VGGT, SlidingWindow, StreamSession, load_frames, load_model
 from streamvggt.app.gradio_app import build_page
-from streamvggt.app.networks import Networks
+from streamvggt.app.model_registry import ModelRegistry
 from streamvggt.app.packet import pack, updated_ranges
 from streamvggt.app.page import PageOptions
 from streamvggt.app.scene import Scene
@@ -98,7 +98,7 @@ def which(program: str) -> str:
 
 def compare(browser: Browser, weights: str, arguments: argparse.Namespace) -> list[str]:
     """The network alone and through the page, in turns, as lines of the report."""
-    model = load_model(weights, sees="past")
+    model = load_model(weights, causal=True)
     rows = []
     with page_of(model, arguments.frames) as address:
         for _ in trange(arguments.rounds + 1, desc="rounds"):
@@ -149,7 +149,7 @@ def count_network_time() -> None:
 def page_of(model: VGGT, num_frames: int):
     scenes = Scenes()
     options = PageOptions(max_frames=num_frames, examples={"Example": CLIP})
-    site = Site(build_page(Networks({"network": "network"}, lambda name: model), scenes, options), scenes, options)
+    site = Site(build_page(ModelRegistry({"network": "network"}, lambda name: model), scenes, options), scenes, options)
     try:
         yield site.address
     finally:
@@ -158,7 +158,7 @@ def page_of(model: VGGT, num_frames: int):
 
 def bare(model: VGGT, num_frames: int) -> tuple[float, float]:
     """Milliseconds of processor time per frame of the session alone: all, and that of reading the clip."""
-    session = StreamSession(model, policy=Window(1, 8), heads=("camera", "depth"))
+    session = StreamSession(model, policy=SlidingWindow(1, 8), heads=("camera", "depth"))
     frames = load_frames(CLIP, size=model.config["image_size"], patch_size=model.patch_size, max_frames=num_frames)
     begun, network = time.process_time(), NETWORK_SECONDS[0]
     count = sum(session.push(frame) is not None for frame in frames)
@@ -291,7 +291,7 @@ def write_walk(scene: Scene, num_frames: int) -> None:
         )
         ranges = updated_ranges(ranges, frame)
         (folder / f"{position:06d}.bin").write_bytes(pack(frame, position, "depth", ranges, []))
-    scene.status = replace(scene.status, state="finished", run=1, num_frames=num_frames, weights="made up")
+    scene.status = replace(scene.status, state="finished", run=1, num_frames=num_frames, resolution_weights="made up")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,15 @@ import torch
 from machine import publish
 from tqdm import tqdm
 
-from streamvggt import FrameBlocks, KeyDiversity, ProbeSaliency, SessionPool, StreamSession, StreamVGGT, Window
+from streamvggt import (
+    FrameDiversity,
+    ProbeSaliency,
+    SessionPool,
+    SlidingWindow,
+    StreamSession,
+    StreamVGGT,
+    TokenDiversity,
+)
 from streamvggt.stream.policy import parse_policy
 
 NETWORK = {
@@ -56,14 +64,14 @@ NETWORK = {
 }
 IMAGE_SIZE = (14, 28)
 POOL = "pool"
-POOL_POLICIES = (Window(1, 8), FrameBlocks(8), KeyDiversity(8), ProbeSaliency(5))
+POOL_POLICIES = (SlidingWindow(1, 8), FrameDiversity(8), TokenDiversity(8), ProbeSaliency(5))
 NOTE_EVERY = 500  # frames
 RECORD = struct.Struct("<I8s")  # frame, digest of its answers
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--memory", nargs="+", default=["window:1,8", "saliency:5,4", POOL], help="policies, or pool")
+    parser.add_argument("--policy", nargs="+", default=["window:1,8", "saliency:5,4", POOL], help="policies, or pool")
     parser.add_argument("--frames", type=int, default=50_000, help="of one stream; a pool's streams share them")
     parser.add_argument("--killed-frames", type=int, default=2_000, help="of the stream that is killed")
     parser.add_argument("--kills", type=int, default=6)
@@ -80,21 +88,21 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
-        rows, notes = [], {}
-        for memory in arguments.memory:
+        rows, policy_state = [], {}
+        for memory in arguments.policy:
             share = len(POOL_POLICIES) if memory == POOL else 1
             whole, killed = work / memory / "whole", work / memory / "killed"
             save_every = arguments.save_every // share
             run_until(whole, memory, arguments.frames // share, save_every)
-            notes[memory] = [
+            policy_state[memory] = [
                 json.loads(line) for line in (whole / "notes.txt").read_text(encoding="utf-8").splitlines()
             ]
             if not (killed / "kills.json").exists():
                 kills = run_killed(killed, memory, arguments.killed_frames // share, save_every, arguments.kills)
                 (killed / "kills.json").write_text(json.dumps(kills), encoding="utf-8")
             kills = json.loads((killed / "kills.json").read_text(encoding="utf-8"))
-            rows.append(row(memory, notes[memory], share, kills, compare(whole, killed)))
-        report(rows, notes, arguments)
+            rows.append(row(memory, policy_state[memory], share, kills, compare(whole, killed)))
+        report(rows, policy_state, arguments)
 
 
 def stream(memory: str, num_frames: int, save_every: int, folder: Path) -> None:
@@ -106,7 +114,10 @@ def stream(memory: str, num_frames: int, save_every: int, folder: Path) -> None:
     streams = Together(model, folder) if memory == POOL else Single(model, memory, folder)
     process = psutil.Process()
     begun, spent_saving, done_before = time.process_time(), 0.0, streams.num_frames
-    with (folder / "answers.bin").open("ab") as answers, (folder / "notes.txt").open("a", encoding="utf-8") as notes:
+    with (
+        (folder / "answers.bin").open("ab") as answers,
+        (folder / "notes.txt").open("a", encoding="utf-8") as policy_state,
+    ):
         for frame in range(streams.num_frames, num_frames):
             said = streams.push(images, frame)
             digest = hashlib.blake2b(digest_size=8)
@@ -130,10 +141,10 @@ def stream(memory: str, num_frames: int, save_every: int, folder: Path) -> None:
                     "files": process.num_fds(),
                     "threads": process.num_threads(),
                     "objects": len(gc.get_objects()),
-                    "memory": streams.num_bytes,
+                    "policy": streams.num_bytes,
                 }
-                notes.write(json.dumps(note) + "\n")
-                notes.flush()
+                policy_state.write(json.dumps(note) + "\n")
+                policy_state.flush()
                 begun, spent_saving, done_before = time.process_time(), 0.0, frame + 1
 
 
@@ -277,25 +288,25 @@ def records(folder: Path) -> list[tuple[int, bytes]]:
     return list(RECORD.iter_unpack(data[: len(data) // RECORD.size * RECORD.size]))
 
 
-def row(memory: str, notes: list[dict], share: int, kills: dict[str, int], compared: dict[str, int]) -> str:
-    settled = notes[len(notes) // 10 :]
+def row(memory: str, policy_state: list[dict], share: int, kills: dict[str, int], compared: dict[str, int]) -> str:
+    settled = policy_state[len(policy_state) // 10 :]
 
     def span(what: str, scale: float = 1, digits: int = 0) -> str:
         values = [note[what] / scale for note in settled]
         low, high = min(values), max(values)
         return f"{low:.{digits}f}" if low == high else f"{low:.{digits}f} to {high:.{digits}f}"
 
-    tenths = np.array_split([note["ms"] for note in notes], 10)
+    tenths = np.array_split([note["ms"] for note in policy_state], 10)
     times = [float(np.median(tenth)) for tenth in tenths[1:] if len(tenth)]
     cells = [
         f"`{memory}`",
-        f"{notes[-1]['frame'] * share:,}",
+        f"{policy_state[-1]['frame'] * share:,}",
         f"{min(times):.2f} to {max(times):.2f} (±{(max(times) - min(times)) / (max(times) + min(times)) * 100:.1f} %)",
         span("rss", 1e6, 1),
         span("files"),
         span("threads"),
         span("objects"),
-        span("memory", 1e3, 1),
+        span("policy", 1e3, 1),
         f"{kills['at any moment']} + {kills['while saving']}",
         f"{compared['frames'] * share:,} + {compared['again'] * share:,}",
         str(compared["different"]),
@@ -303,7 +314,7 @@ def row(memory: str, notes: list[dict], share: int, kills: dict[str, int], compa
     return "| " + " | ".join(cells) + " |"
 
 
-def report(rows: Sequence[str], notes: dict[str, list[dict]], arguments) -> None:
+def report(rows: Sequence[str], policy_state: dict[str, list[dict]], arguments) -> None:
     lines = [
         f"# Endurance: {arguments.frames:,} frames, and being killed",
         "",
@@ -322,16 +333,16 @@ def report(rows: Sequence[str], notes: dict[str, list[dict]], arguments) -> None
         *rows,
     ]
     if arguments.out:
-        draw(notes, arguments.out.with_suffix(".png"))
+        draw(policy_state, arguments.out.with_suffix(".png"))
         lines += ["", f"![curves]({arguments.out.stem}.png)"]
     publish(lines, arguments.out, torch.device("cpu"))
 
 
-def draw(notes: dict[str, list[dict]], path: Path) -> None:
+def draw(policy_state: dict[str, list[dict]], path: Path) -> None:
     figure, axes = plt.subplots(1, 4, figsize=(14, 3.5), layout="constrained")
     shown = (("ms", 1, "processor ms per step"), ("rss", 1e6, "process, MB"), ("files", 1, "open files"))
     for axis, (what, scale, title) in zip(axes, (*shown, ("objects", 1, "Python objects")), strict=True):
-        for memory, of_memory in notes.items():
+        for memory, of_memory in policy_state.items():
             frames = [note["frame"] for note in of_memory]
             axis.plot(frames, [note[what] / scale for note in of_memory], lw=1, label=memory)
         axis.set(xlabel="frame of each stream", title=title)

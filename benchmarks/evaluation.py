@@ -17,13 +17,13 @@ import torch
 from machine import publish
 
 from streamvggt.data.encode import write_png
-from streamvggt.evaluation.clouds import estimate_normals, register
 from streamvggt.evaluation.monodepth import MonoDepth
+from streamvggt.evaluation.point_clouds import estimate_normals, icp
 from streamvggt.evaluation.pose_metrics import auc, relative_pose_errors, trajectory_errors
 from streamvggt.evaluation.recon_metrics import compare_clouds
 from streamvggt.evaluation.video_depth import VideoDepth
 from streamvggt.files import link_or_copy
-from streamvggt.geometry.camera import Cameras, cameras_from_encoding
+from streamvggt.geometry.camera import Cameras, cameras_from_pose_enc
 
 HEIGHT, WIDTH = 480, 640
 PREDICTED = (378, 518)
@@ -69,14 +69,14 @@ def room(num_points: int) -> np.ndarray:
 def score_room(num_points: int) -> None:
     true = room(num_points)
     estimated = true + np.random.default_rng(1).normal(0, 0.02, true.shape) + 0.02
-    moved = register(estimated, true, 0.1).apply(estimated)
+    moved = icp(estimated, true, 0.1).apply(estimated)
     compare_clouds(moved, true, estimate_normals(moved), estimate_normals(true))
 
 
 def cameras(num_frames: int, seed: int) -> Cameras:
     generator = torch.Generator().manual_seed(seed)
     encoding = torch.randn(num_frames, 9, generator=generator, dtype=torch.float64)
-    return cameras_from_encoding(encoding, (HEIGHT, WIDTH))
+    return cameras_from_pose_enc(encoding, (HEIGHT, WIDTH))
 
 
 def score_pairs(num_sequences: int) -> None:

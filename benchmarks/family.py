@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from machine import publish
 
-from streamvggt import StreamSession, StreamVGGT, Trajectory, Window
-from streamvggt.model.memory import Policy
+from streamvggt import SlidingWindow, StreamSession, StreamVGGT, Trajectory
+from streamvggt.model.memory import EvictionPolicy
 from streamvggt.stream.policies.trajectory import published_policy
 
 MIDDLE = {
@@ -38,9 +38,9 @@ NETWORKS = {
     "STream3R": {"heads": DENSE},
     "LingBot-Map": {"heads": ("camera", "depth"), **LINGBOT},
 }
-BOUNDED: dict[str, Policy] = {
-    "StreamVGGT, VGGT, FastVGGT's file": Window(1, 8),
-    "STream3R": Window(1, 5),
+BOUNDED: dict[str, EvictionPolicy] = {
+    "StreamVGGT, VGGT, FastVGGT's file": SlidingWindow(1, 8),
+    "STream3R": SlidingWindow(1, 5),
     "LingBot-Map": Trajectory(8, 8),
 }
 FRAMES = (1, 10, 50, 100)
@@ -67,7 +67,7 @@ def build(options: dict, device: torch.device) -> StreamVGGT:
 
 
 def measure(
-    model: StreamVGGT, policy: Policy, images: torch.Tensor, frames: tuple[int, ...]
+    model: StreamVGGT, policy: EvictionPolicy, images: torch.Tensor, frames: tuple[int, ...]
 ) -> list[tuple[int, float, int]]:
     """Per number of frames: the number, median milliseconds of the latest steps, bytes of the memory."""
     read = read_clock(images.device)

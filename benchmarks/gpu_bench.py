@@ -14,7 +14,7 @@ from floor import synchronize
 from machine import describe, signed
 
 from streamvggt import VGGT, StreamSession, load_model
-from streamvggt.stream import steady
+from streamvggt.stream import static_step
 
 HEADS = ("camera", "depth", "points")
 TOY = {  # of "random:small", so that every section takes a second on a CPU
@@ -65,13 +65,13 @@ class Bench:
             bench = cls(device, file, **options)
             bench.say("# Rehearsal with toy sizes" if bench.rehearse else "# Ten minutes on a GPU")
             bench.say(f"\n{describe(device)}")
-            steps = steady.PREPARE["compiled"]
+            steps = static_step.STEP_BUILDERS["compiled"]
             if bench.rehearse and device.type == "cpu":  # a step that is recorded is computed as it stands
-                steady.PREPARE["compiled"] = lambda step: step
+                static_step.STEP_BUILDERS["compiled"] = lambda step: step
             try:
                 yield bench
             finally:
-                steady.PREPARE["compiled"] = steps
+                static_step.STEP_BUILDERS["compiled"] = steps
                 bench.say(signed([], device))
 
     def say(self, line: str) -> None:

@@ -14,20 +14,33 @@ from streamvggt import StreamSession
 from streamvggt.layers.attention import KERNELS
 from streamvggt.prediction import Prediction
 from streamvggt.stream.policy import (
-    FrameBlocks,
+    FrameDiversity,
     KeepAll,
-    KeyDiversity,
-    KeyFrames,
-    MotionKeyFrames,
+    Keyframes,
+    MotionKeyframes,
     ProbeSaliency,
     SelfSelective,
-    Window,
+    SlidingWindow,
+    TokenDiversity,
 )
 from streamvggt.stream.pool import SessionPool
 
-RECORDED = [Window(1, 2), Window(1, 1, 2), KeyFrames(2, 3), MotionKeyFrames(4.0, 3, 3), FrameBlocks(3, 1)]
-NO_WAIT = [KeepAll(), Window(1, 2), KeyFrames(2, 3), KeyDiversity(2, 1), SelfSelective(2, 1), ProbeSaliency(2, 1, 4)]
-ONE_WAIT = [MotionKeyFrames(4.0, 3, 3), FrameBlocks(3, 1)]
+RECORDED = [
+    SlidingWindow(1, 2),
+    SlidingWindow(1, 1, 2),
+    Keyframes(2, 3),
+    MotionKeyframes(4.0, 3, 3),
+    FrameDiversity(3, 1),
+]
+NO_WAIT = [
+    KeepAll(),
+    SlidingWindow(1, 2),
+    Keyframes(2, 3),
+    TokenDiversity(2, 1),
+    SelfSelective(2, 1),
+    ProbeSaliency(2, 1, 4),
+]
+ONE_WAIT = [MotionKeyframes(4.0, 3, 3), FrameDiversity(3, 1)]
 HALF_ERROR = {torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Largest mean error of depth over its deviation; twice and more what benchmarks/precision.md has found on a CPU."""
 
@@ -64,7 +77,9 @@ def agreement(bench: Bench) -> Iterator[str]:
         found = _pushed(StreamSession(bench.network(device="cuda:1", weights="random:small")), frames)
         expected = _pushed(StreamSession(bench.network(weights="random:small")), frames)
         bench.check("cuda:1 computes what cuda:0 does", _apart(found, expected) <= 1e-2, "bfloat16")
-        timer = StreamSession(bench.network(device="cuda:1", weights="random:small"), policy=Window(1, 1), step="graph")
+        timer = StreamSession(
+            bench.network(device="cuda:1", weights="random:small"), policy=SlidingWindow(1, 1), step_mode="graph"
+        )
         bench.check("a step is recorded on cuda:1", len(_pushed(timer, frames)) == 4)
     else:
         yield "- left out: a second card (there is none)"
@@ -99,9 +114,9 @@ def _recordings(bench: Bench) -> Iterator[str]:
     """A step that is recorded is the eager one to the bit, after a reset and after going on from a file too."""
     model, frames = bench.network(weights="random:small"), bench.images(6 if bench.rehearse else 10, 112, 112)
     for number, policy in enumerate(RECORDED):
-        for storage in (("plain", "int8")[number % 2],) if bench.rehearse else ("plain", "int8"):
-            eager = StreamSession(model, policy=policy, storage=storage)
-            session = StreamSession(model, policy=policy, storage=storage, step=bench.recorded)
+        for storage in (("auto", "int8")[number % 2],) if bench.rehearse else ("auto", "int8"):
+            eager = StreamSession(model, policy=policy, kv_cache_dtype=storage)
+            session = StreamSession(model, policy=policy, kv_cache_dtype=storage, step_mode=bench.recorded)
             expected, found = _pushed(eager, frames), _pushed(session, frames)
             session.reset()
             again = _pushed(session, frames)
@@ -119,13 +134,13 @@ def _recordings(bench: Bench) -> Iterator[str]:
 def _pool(bench: Bench) -> Iterator[str]:
     model, frames = bench.network(torch.float32, weights="random:small"), bench.images(4, 112, 112)
     pool = SessionPool(model)
-    streams = [pool.open(policy=Window(1, 1)) for _ in range(4)]
+    streams = [pool.open(policy=SlidingWindow(1, 1)) for _ in range(4)]
     found = []
     for frame in frames:
         futures = [stream.push(frame) for stream in streams]
         pool.step()
         found.append(futures[-1].result())
-    error = _apart(found, _pushed(StreamSession(model, policy=Window(1, 1)), frames))
+    error = _apart(found, _pushed(StreamSession(model, policy=SlidingWindow(1, 1)), frames))
     bench.check("four streams together are each alone, to rounding", error <= 1e-4, f"{error:.1e}")
     yield from ()
 
@@ -137,7 +152,7 @@ def _kernels(bench: Bench, few: dict) -> Iterator[str]:
         yield "- left out: the flash-attn package (not installed)"
         return
     q, k, v = (torch.randn(1, 16, n, 64, device=bench.device, dtype=torch.bfloat16) for n in (1041, 9369, 9369))
-    exact = KERNELS["explicit"](q.float(), k.float(), v.float())
+    exact = KERNELS["math"](q.float(), k.float(), v.float())
     errors = {name: (KERNELS[name](q, k, v).float() - exact).abs().max().item() for name in ("sdpa", "flash")}
     bench.check("flash-attn is as exact as PyTorch's kernel", errors["flash"] <= 2 * errors["sdpa"], str(errors))
 
@@ -151,7 +166,7 @@ def waits(bench: Bench) -> Iterator[str]:
     for policy in ONE_WAIT:
         number = _waiting(bench, StreamSession(model, policy=policy), frames)
         bench.check(f"{policy}: one wait in a frame at most", number <= 4, f"{number} in 4 frames")
-    session = StreamSession(model, policy=Window(1, 2), step=bench.recorded)
+    session = StreamSession(model, policy=SlidingWindow(1, 2), step_mode=bench.recorded)
     bench.check("a recorded step: no wait", _waiting(bench, session, frames) == 0)
     yield from ()
 

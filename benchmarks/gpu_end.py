@@ -20,8 +20,8 @@ from streamvggt.cli import main as command_line
 from streamvggt.data.view import Batch
 from streamvggt.losses.distill import DistillLoss
 from streamvggt.stream.frames import load_frames
-from streamvggt.stream.policy import Window
-from streamvggt.training.optim import Optimisation
+from streamvggt.stream.policy import SlidingWindow
+from streamvggt.training.optim import OptimConfig
 from streamvggt.training.supervision import Teacher
 from streamvggt.training.trainer import Trainer
 
@@ -43,7 +43,7 @@ def end_to_end(bench: Bench) -> Iterator[str]:
         spent = []
         for number in (few, many):
             arguments = ["reconstruct", photos, "--out", Path(folder) / f"out{number}", "--weights", weights]
-            arguments += ["--max-frames", number, "--size", size, "--memory", "window:1,8", "--device", device]
+            arguments += ["--max-frames", number, "--size", size, "--policy", "window:1,8", "--device", device]
             begun = time.perf_counter()
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
                 status = command_line([str(argument) for argument in arguments])
@@ -54,7 +54,7 @@ def end_to_end(bench: Bench) -> Iterator[str]:
         return
     rate = (many - few) / (spent[1] - spent[0])
     yield f"- {many} JPEGs of 1920×1080 at size {size}, camera and depth, eager: {rate:.1f} frames/s, loading apart"
-    session = StreamSession(bench.network(heads=("camera", "depth")), policy=Window(1, 8))
+    session = StreamSession(bench.network(heads=("camera", "depth")), policy=SlidingWindow(1, 8))
     for image in bench.images(4, 294, 518) * (2 if bench.rehearse else 10):
         session.push(image)
     ms = frame_times(session, 4 if bench.rehearse else 30)[0]
@@ -87,7 +87,7 @@ def training(bench: Bench) -> Iterator[str]:
     data = OneBatch(2 if bench.rehearse else 10, height, width)
     yield "| precision | checkpointing | s a step | images/s | TFLOP of a step | of the measured rate | peak, GB |"
     yield "|---|---|---|---|---|---|---|"
-    teacher = bench.network(torch.float32, sees="all")
+    teacher = bench.network(torch.float32, causal=False)
     for precision, checkpointing in (("bf16", True), ("bf16", False), ("fp16", True)):
         if not bench.on_cuda and precision == "fp16":
             continue
@@ -112,7 +112,7 @@ def _training_row(
         supervision=Teacher(teacher),
         loss=DistillLoss(track=None),
         data=data,
-        optimisation=Optimisation(lr=1e-6, steps=100, freeze=["aggregator.patch_embed.*"]),
+        optim=OptimConfig(lr=1e-6, steps=100, freeze=["aggregator.patch_embed.*"]),
         output_dir=folder,
         precision=precision,
     )
@@ -146,6 +146,6 @@ def _step_flops(student: VGGT, teacher: VGGT, images: torch.Tensor) -> float:
             call()
         return counter.get_total_flops()
 
-    encoder = forward(lambda: student.aggregator.encode(images))  # frozen, and shared with the teacher
+    encoder = forward(lambda: student.aggregator.encode_patches(images))  # frozen, and shared with the teacher
     whole = forward(lambda: student(images, heads=HEADS))
     return forward(lambda: teacher(images, heads=HEADS)) + 3 * (whole - encoder)

@@ -16,7 +16,14 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.profiler import ProfilerActivity, profile
 
 from streamvggt import VGGT, StreamSession
-from streamvggt.stream.policy import FrameBlocks, KeepAll, KeyDiversity, ProbeSaliency, SelfSelective, Window
+from streamvggt.stream.policy import (
+    FrameDiversity,
+    KeepAll,
+    ProbeSaliency,
+    SelfSelective,
+    SlidingWindow,
+    TokenDiversity,
+)
 
 TARGETS = {1: 8, 10: 8, 50: 20, 100: 32}
 """Milliseconds of a frame of 518×392 on an H200 that sees so many earlier frames."""
@@ -48,7 +55,7 @@ def targets(bench: Bench) -> Iterator[str]:
 def _row(
     bench: Bench, model: VGGT, images: list[Tensor], held: int, step: str, floor: Floor, target: int | None
 ) -> str:
-    session = StreamSession(model, policy=Window(0, held), step=step)
+    session = StreamSession(model, policy=SlidingWindow(0, held), step_mode=step)
     number = 3 if bench.rehearse else 30
     for position in range(held + 4 + number):
         session.push(images[position % len(images)])
@@ -79,7 +86,7 @@ def _layouts(bench: Bench, model: VGGT, images: list[Tensor]) -> Iterator[str]:
         for module in model.modules():
             if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
                 module.weight.data = module.weight.data.contiguous(memory_format=layout)
-        session = StreamSession(model, policy=Window(0, 1))
+        session = StreamSession(model, policy=SlidingWindow(0, 1))
         for position in range(5 if bench.rehearse else 35):
             session.push(images[position % len(images)])
         yield f"- {name}: {frame_times(session, 2 if bench.rehearse else 30)[0]:.2f} ms"
@@ -151,7 +158,7 @@ def endurance(bench: Bench) -> Iterator[str]:
     """Ten thousand frames of one bounded stream, and 300 of others."""
     model, images = bench.network(), bench.images(16)
     part = 6 if bench.rehearse else 1000
-    session = StreamSession(model, policy=Window(1, 8 if not bench.rehearse else 1), step=bench.recorded)
+    session = StreamSession(model, policy=SlidingWindow(1, 8 if not bench.rehearse else 1), step_mode=bench.recorded)
     medians, memory = [], []
     for number in range(1, (3 if bench.rehearse else 10) + 1):
         for position in range(part):
@@ -167,9 +174,9 @@ def endurance(bench: Bench) -> Iterator[str]:
     bench.check("a bounded stream takes no more memory after the first part", len(set(memory)) == 1)
     spread = max(abs(median / statistics.median(medians) - 1) for median in medians)
     yield f"- time per frame: {'flat' if spread <= FLAT else 'not flat'}, within {spread:.1%} of the median"
-    others = [FrameBlocks(8, 1), SelfSelective(8), KeyDiversity(8), ProbeSaliency(5)]
+    others = [FrameDiversity(8, 1), SelfSelective(8), TokenDiversity(8), ProbeSaliency(5)]
     if bench.rehearse:
-        others = [FrameBlocks(2, 1), SelfSelective(2, 1), KeyDiversity(2, 1), ProbeSaliency(2, 1, 4)]
+        others = [FrameDiversity(2, 1), SelfSelective(2, 1), TokenDiversity(2, 1), ProbeSaliency(2, 1, 4)]
     for policy in others:
         bench.free()
         session = StreamSession(model, policy=policy)
@@ -187,9 +194,9 @@ def peaks(bench: Bench) -> Iterator[str]:
     size = sum(tensor.nbytes for tensor in model.state_dict().values()) / 1e9
     yield f"- loading: {time.perf_counter() - begun:.1f} s; weights {size:.2f} GB, {_said(bench.peak())}"
     longest = 4 if bench.rehearse else 100
-    for storage in ("plain", "int8"):
+    for storage in ("auto", "int8"):
         bench.forget_peak()
-        session = StreamSession(model, policy=KeepAll(), storage=storage)
+        session = StreamSession(model, policy=KeepAll(), kv_cache_dtype=storage)
         for number in range(1, longest + 1):
             session.push(images[number % len(images)])
             if number in (longest // 10, longest // 2, longest):
@@ -206,7 +213,7 @@ def peaks(bench: Bench) -> Iterator[str]:
     bench.check("saving takes no room on the device", extra <= 0.05 * max(session.num_bytes / 1e9, 1e-3))
     del session
     bench.forget_peak()
-    recorded = StreamSession(model, policy=Window(1, 8 if not bench.rehearse else 1), step=bench.recorded)
+    recorded = StreamSession(model, policy=SlidingWindow(1, 8 if not bench.rehearse else 1), step_mode=bench.recorded)
     for position in range(12):
         recorded.push(images[position % len(images)])
     yield f"- recording a step that sees 9 frames: {_said(bench.peak())}"

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from streamvggt import VGGT, StreamVGGT
 from streamvggt.data.synthetic.fixture_clips import world_clips
-from streamvggt.datasets import find
+from streamvggt.datasets import get_module
 from streamvggt.flags import some_path, whole
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -39,12 +39,12 @@ NO_RESULT = {"run.json", "inputs.json", "log.jsonl", "config.yaml", "tensorboard
 STREAM = """
 import streamvggt.cli.reconstruct as program
 from streamvggt.cli import main
-program.SAVE_EVERY, program.SAVING_SHARE = 0.05, 0.5
+program.SAVE_INTERVAL, program.MAX_SAVE_TIME_RATIO = 0.05, 0.5
 raise SystemExit(main())
 """
 TRAINING = [
-    "./train.py", "--config-name", "train", "model=tiny_streamvggt", "data=world", "size=28", "frames=[2,2]",
-    "max_images=2", "trainer.optimisation.steps=24", "trainer.optimisation.warmup_steps=1", "trainer.precision=no",
+    "./train.py", "--config-name", "train", "model=tiny_streamvggt", "data=synthetic", "size=28", "num_frames=[2,2]",
+    "max_images_per_process=2", "trainer.optim.steps=24", "trainer.optim.warmup_steps=1", "trainer.precision=no",
     "trainer.num_workers=0", "trainer.num_validation_batches=2", "trainer.validate_every=8", "trainer.save_every=2",
 ]  # fmt: skip
 TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "26977"]
@@ -53,13 +53,13 @@ TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"
 def programs(work: Path) -> dict[str, Callable[[Path], list]]:
     """The words that start, and go on with, each program into a folder."""
     stream = ["-c", STREAM, "reconstruct", work / "photos", "--weights", work / "student", "--device", "cpu"]
-    stream += ["--resume", "--export", "tum,depth", "--out"]
+    stream += ["--resume", "--formats", "tum,depth", "--out"]
     training = [*TRAINING, f"teacher_weights={work / 'teacher'}"]
     evaluation = ["eval/video_depth/launch.py", "--weights", work / "student", "--data_root", work / "sets"]
     evaluation += ["--eval_dataset", "bonn", "--device", "cpu", "--output_dir"]
     return {
         "reconstruct": lambda out: [*stream, out],
-        "reconstruct --windows 6,3 --loops": lambda out: [*stream, out, "--windows", "6,3", "--loops"],
+        "reconstruct --submaps 6,3 --loop-closure": lambda out: [*stream, out, "--submaps", "6,3", "--loop-closure"],
         "train.py": lambda out: [*training, f"output_dir={out}"],
         "train.py, two processes": lambda out: [*TWO, *training, f"output_dir={out}"],
         "video_depth/launch.py": lambda out: [*evaluation, f"{out}/{{data}}"],
@@ -121,7 +121,7 @@ def prepare(work: Path) -> None:
     for number in range(72):
         left = abs(number % 48 - 24) * 4  # to and fro, so that there are loops
         Image.fromarray(scene[:, left : left + 56]).save(work / "photos" / f"{number:03d}.png")
-    find("bonn").write(work / "sets", world_clips(5, 6, 42, 56))
+    get_module("bonn").write(work / "sets", world_clips(5, 6, 42, 56))
 
 
 def run(words: list) -> None:

@@ -39,17 +39,34 @@ from experiments.long_streams import (
     truth_of,
 )
 from experiments.stream_figure import draw_streams
-from streamvggt import KeepAll, KeyDiversity, StreamSession, load_model
+from streamvggt import KeepAll, StreamSession, TokenDiversity, load_model
 from streamvggt.files import atomic_write
-from streamvggt.model.memory import Policy
+from streamvggt.model.memory import EvictionPolicy
 from streamvggt.model.weights import fingerprint
-from streamvggt.stream.policy import DEFAULT_MEMORY, parse_policy
+from streamvggt.stream.policy import DEFAULT_POLICY, parse_policy
 
 # The most telling first: about 9 and about 24 frames held, then more budgets.
 POLICIES = (
-    *("window:1,8", "all", "keyframes:8,9", "saliency:7", "selective:7", "blocks:9", "window:0,0", "window:1,8,64"),
-    *("motion:20,9", "diversity:7", "window:1,23", "keyframes:8,24", "saliency:22", "selective:22", "blocks:24"),
-    *("motion:20,24", "diversity:22", "window:1,4", "window:1,16", "keyframes:30,9"),
+    *(
+        "window:1,8",
+        "all",
+        "keyframes:8,9",
+        "saliency:7",
+        "selective:7",
+        "frame-diversity:9",
+        "window:0,0",
+        "window:1,8,64",
+    ),
+    *(
+        "motion-keyframes:20,9",
+        "token-diversity:7",
+        "window:1,23",
+        "keyframes:8,24",
+        "saliency:22",
+        "selective:22",
+        "frame-diversity:24",
+    ),
+    *("motion-keyframes:20,24", "token-diversity:22", "window:1,4", "window:1,16", "keyframes:30,9"),
 )
 LENGTHS = (100, 500, 2000)
 STILL = "one depth, still camera"
@@ -68,14 +85,14 @@ TIMED, WARM = 40, 200
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", default="tiny")
-    parser.add_argument("--policies", nargs="+", default=POLICIES, help="as of --memory; see docs/streaming.md")
+    parser.add_argument("--policies", nargs="+", default=POLICIES, help="as of --policy; see docs/streaming.md")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--scenes", type=int, choices=(1, 2, 3, 4), default=1, help="of each kind")
     parser.add_argument("--frames", type=int, default=2000, help="of the video")
     parser.add_argument("--stride", type=int, default=1, help="take every n-th of them: a fast camera, or few pictures")
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="first frames to score")
     parser.add_argument("--keep-all-frames", type=int, default=500, help="where `all` stops")
-    parser.add_argument("--image", type=int, nargs=2, metavar=("H", "W"), default=(84, 112))
+    parser.add_argument("--image-size", type=int, nargs=2, metavar=("H", "W"), default=(84, 112))
     parser.add_argument("--folder", type=Path, default=Path("results/long-streams"), help="what was said is kept here")
     parser.add_argument("--pictures", nargs="*", default=(), help="policies to draw: OUT-KIND.jpg")
     parser.add_argument("--tables-only", action="store_true", help="run nothing")
@@ -86,13 +103,13 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
 
-    model = load_model(arguments.weights, sees="past")
+    model = load_model(arguments.weights, causal=True)
     truths = arguments.folder / "truth"
     said = arguments.folder / fingerprint(model)
     videos = [(kind, SCENES[kind][i]) for i in range(arguments.scenes) for kind in arguments.kinds]
 
     def truth(kind: str, scene: int) -> Truth:
-        return truth_of(kind, scene, arguments.frames, *arguments.image, truths).every(arguments.stride)
+        return truth_of(kind, scene, arguments.frames, *arguments.image_size, truths).every(arguments.stride)
 
     def length(memory: str) -> int:
         bounded = not isinstance(policies[memory], KeepAll)
@@ -130,20 +147,20 @@ def main() -> None:
             draw_streams(truth(kind, scene), shown, picture)
 
 
-def groups(videos: list, policy: Policy) -> list[list]:
+def groups(videos: list, policy: EvictionPolicy) -> list[list]:
     """Streams that advance together, where the policy decides for each by itself; else one by one."""
     if not videos:
         return []
-    for_each = policy.by_number or (policy.prunes_tokens and not isinstance(policy, KeyDiversity))
+    for_each = policy.is_index_based or (policy.is_token_level and not isinstance(policy, TokenDiversity))
     return [videos] if for_each else [[video] for video in videos]
 
 
-def step_times(model, policy: Policy, images: torch.Tensor, warm: int) -> list[float]:
+def step_times(model, policy: EvictionPolicy, images: torch.Tensor, warm: int) -> list[float]:
     """Milliseconds of processor time of single steps of one stream with all heads, when the memory is full."""
     session = StreamSession(model, policy=policy)
     all_heads, times = model.heads, []
     for number in range(warm + TIMED):
-        session.heads = all_heads if number >= warm else ("camera", *policy.looks_at)
+        session.heads = all_heads if number >= warm else ("camera", *policy.required_heads)
         image = images[number % len(images)].float() / 255
         began = time.process_time()
         session.push(image)
@@ -205,7 +222,7 @@ def wins(results: dict, column: str, length: int) -> Callable[[str], str]:
     """In how many videos an error is smaller than the default memory's."""
 
     def show(row: str) -> str:
-        usual = results[DEFAULT_MEMORY]["videos"]
+        usual = results[DEFAULT_POLICY]["videos"]
         return str(sum(results[row]["videos"][name][length][column] < usual[name][length][column] for name in usual))
 
     return show
@@ -213,11 +230,11 @@ def wins(results: dict, column: str, length: int) -> Callable[[str], str]:
 
 def write(results: dict, arguments, network: str, lengths: list[int]) -> None:
     rows = [row for row in results if any(mean(results, row, "tokens", n) is not None for n in lengths)]
-    longest, frame_tokens = lengths[-1], special_and_patches(arguments.image)
+    longest, tokens_per_frame = lengths[-1], special_and_patches(arguments.image_size)
 
     def held(row: str) -> str:
         tokens = mean(results, row, "tokens", reached(row))
-        return "–" if row == STILL else f"{tokens:.0f} ({tokens / frame_tokens:.1f})"
+        return "–" if row == STILL else f"{tokens:.0f} ({tokens / tokens_per_frame:.1f})"
 
     def reached(row: str) -> int:
         return max((n for n in lengths if mean(results, row, "tokens", n) is not None), default=longest)
@@ -253,8 +270,8 @@ def write(results: dict, arguments, network: str, lengths: list[int]) -> None:
             full,
             {kind: series(results, what, [longest], kind) for kind in arguments.kinds},
         )
-    if DEFAULT_MEMORY in full:
-        text += f"\n\n**In how many of the {len(videos)} videos better than `{DEFAULT_MEMORY}`, {longest} frames**\n\n"
+    if DEFAULT_POLICY in full:
+        text += f"\n\n**In how many of the {len(videos)} videos better than `{DEFAULT_POLICY}`, {longest} frames**\n\n"
         text += table(full, {what: wins(results, what, longest) for what in ("AbsRel", "drift", "ATE", "local")})
     text += f"\n\n{LEGEND}"
     text += f"\n\n![curves]({arguments.out.name}.png)"

@@ -18,15 +18,15 @@ from loading import private_bytes
 from machine import publish
 from tqdm import tqdm
 
-from streamvggt import StreamSession, StreamVGGT, Window
+from streamvggt import SlidingWindow, StreamSession, StreamVGGT
 from streamvggt.stream.policy import parse_policy
 
 IMAGE = (392, 518)
 HEADS = ("camera", "depth")  # of `streamvggt reconstruct`
 SIZES = (8, 12, 16, 24)
 DRIVER = 0.5  # GB of a card that are left alone
-MEMORIES = ("window:1,8", "blocks:8", "keyframes:8,24", "selective:8,4", "diversity:48,4")
-STORAGES = ("plain", "int8")
+MEMORIES = ("window:1,8", "frame-diversity:8", "keyframes:8,24", "selective:8,4", "token-diversity:48,4")
+STORAGES = ("auto", "int8")
 
 
 def network(heads: tuple[str, ...]) -> StreamVGGT:
@@ -64,7 +64,7 @@ def measure(storage: str, num_frames: int) -> dict[str, float]:
     """In bytes: "weights", "slot" of a frame, "memory" of all slots, the process's "peak" while frames are computed."""
     before = private_bytes()
     model = network(HEADS)
-    session = StreamSession(model, policy=Window(1, num_frames - 2), storage=storage)
+    session = StreamSession(model, policy=SlidingWindow(1, num_frames - 2), kv_cache_dtype=storage)
     with Peak() as peak:
         for _ in tqdm(range(num_frames), desc=storage, unit="frame"):
             session.push(torch.rand(3, *IMAGE))
@@ -107,7 +107,7 @@ def main() -> None:
             f"| {other / 1e9:.2f} |"
         )
     # One layer at a time is turned back to what attention computes in: a 24th of the plain memory, for the moment.
-    cost = {"plain": slots["plain"], "int8": slots["int8"] + slots["plain"] / 24}
+    cost = {"auto": slots["auto"], "int8": slots["int8"] + slots["auto"] / 24}
     lines += [
         "",
         f"Peak: the most private memory while {arguments.frames} frames are computed, less what was there before the",
@@ -118,7 +118,7 @@ def main() -> None:
         f"{fixed / 1e9:.2f} GB for weights and all else, the memory beside it. Under int8 one layer at a time is",
         "turned back to bfloat16 for the moment; that is counted.",
         "",
-        "| `--memory` | frames' worth of room | plain, GB in all | int8, GB in all |",
+        "| `--policy` | frames' worth of room | plain, GB in all | int8, GB in all |",
         "|---|---|---|---|",
     ]
     for name in MEMORIES:
@@ -127,13 +127,13 @@ def main() -> None:
         lines.append(f"| `{name}` | {capacity} | {total[0]:.1f} | {total[1]:.1f} |")
     lines += [
         "",
-        "| card with | room of a bounded memory, frames, plain | int8 | `--memory all` until frame, plain | int8 |",
+        "| card with | room of a bounded memory, frames, plain | int8 | `--policy all` until frame, plain | int8 |",
         "|---|---|---|---|---|",
     ]
     for size in SIZES:
         room = {storage: int(((size - DRIVER) * 1e9 - fixed) / cost[storage]) for storage in STORAGES}
         doubled = {storage: largest_doubling(room[storage]) for storage in STORAGES}
-        lines.append(f"| {size} GB | {room['plain']} | {room['int8']} | {doubled['plain']} | {doubled['int8']} |")
+        lines.append(f"| {size} GB | {room['auto']} | {room['int8']} | {doubled['auto']} | {doubled['int8']} |")
     lines += [
         "",
         f"{DRIVER} GB of a card are left to its driver and PyTorch's context (assumed, not measured). Under `all`",

@@ -15,7 +15,7 @@ from floor import synchronize
 from machine import publish
 from tqdm import tqdm
 
-from streamvggt import SessionPool, StreamSession, Window, load_model
+from streamvggt import SessionPool, SlidingWindow, StreamSession, load_model
 
 # Weights, height × width, number format, frames timed.
 SIZES = {
@@ -25,7 +25,7 @@ SIZES = {
 }
 STREAMS = (1, 2, 4, 8)
 HEADS = ("camera", "depth", "points")
-POLICY = Window(1, 8)
+POLICY = SlidingWindow(1, 8)
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     rows = []
     for name in arguments.sizes:
         weights, image_size, dtype, num_frames = SIZES[name]
-        model = load_model(weights, sees="past", heads=HEADS, dtype=getattr(torch, dtype), device=device)
+        model = load_model(weights, causal=True, heads=HEADS, dtype=getattr(torch, dtype), device=device)
         images = torch.rand(max(STREAMS), 3, *image_size, device=device)
         for num_streams in tqdm(STREAMS, desc=name, unit="number of streams"):
             together, apart = measure(model, images[:num_streams], num_frames)

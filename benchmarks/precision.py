@@ -41,11 +41,11 @@ def as_dtype(tokens, dtype: torch.dtype):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--image", type=int, nargs=2, default=(210, 280), metavar=("H", "W"))
+    parser.add_argument("--image-size", type=int, nargs=2, default=(210, 280), metavar=("H", "W"))
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    images = torch.nn.functional.interpolate(torch.rand(3, 3, 12, 16), arguments.image, mode="bicubic").clamp(0, 1)
+    images = torch.nn.functional.interpolate(torch.rand(3, 3, 12, 16), arguments.image_size, mode="bicubic").clamp(0, 1)
     images = images[None].to(arguments.device)
     cases = {
         "bfloat16 blocks, float32 heads": (torch.bfloat16, torch.float32),
@@ -66,7 +66,7 @@ def main() -> None:
             pose = relative(said.pose_enc[:, :, :3], exact.pose_enc[:, :, :3])
             rows.append(f"| {name} | {depth:.2e} | {conf:.2e} | {points:.2e} | {pose:.2e} |")
     command = shlex.join(["python", "benchmarks/precision.py", *sys.argv[1:]])
-    height, width = arguments.image
+    height, width = arguments.image_size
     text = "\n".join(
         [
             "# Half precision against float32",

@@ -22,9 +22,9 @@ CLIP = Path(__file__).parents[1] / "assets" / "clip.mp4"
 
 def cases(device: torch.device, steps: list[str]) -> list[tuple[str, str, str]]:
     """Number format, storage, step."""
-    chosen = [("float32", "plain", "eager"), ("float32", "int8", "eager"), ("bfloat16", "plain", "eager")]
+    chosen = [("float32", "auto", "eager"), ("float32", "int8", "eager"), ("bfloat16", "auto", "eager")]
     chosen += [("bfloat16", "int8", "eager")]
-    return chosen + [(dtype, "plain", step) for step in steps for dtype in ("float32", "bfloat16")]
+    return chosen + [(dtype, "auto", step) for step in steps for dtype in ("float32", "bfloat16")]
 
 
 def difference(ours: torch.Tensor, exact: torch.Tensor) -> float:
@@ -35,7 +35,7 @@ def difference(ours: torch.Tensor, exact: torch.Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="tiny")
-    parser.add_argument("--steps", nargs="*", choices=("compiled", "graph"), default=["compiled"])
+    parser.add_argument("--steps", nargs="*", choices=("compile", "cuda_graph"), default=["compile"])
     parser.add_argument("--frames", type=int, default=40, help="timed, after the memory is full")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, required=True)
@@ -46,14 +46,14 @@ def main() -> None:
     images = [frame.image for frame in load_frames(CLIP, size=width, mode="crop")]
     images = [torch.nn.functional.interpolate(image[None], (height, width)).to(device)[0] for image in images]
     networks = {
-        dtype: load_model(weights, sees="past", heads=HEADS, dtype=getattr(torch, dtype), device=device)
+        dtype: load_model(weights, causal=True, heads=HEADS, dtype=getattr(torch, dtype), device=device)
         for dtype in ("float32", "bfloat16")
     }
     how = "processor time of the one thread" if read is time.thread_time else "on the wall"
     rows = []
     for dtype, storage, step in cases(device, arguments.steps):
         reference = StreamSession(networks["float32"], policy=policy)
-        session = StreamSession(networks[dtype], policy=policy, storage=storage, step=step)
+        session = StreamSession(networks[dtype], policy=policy, kv_cache_dtype=storage, step_mode=step)
         times, plain_times, depth, pose = [], [], [], []
         first = 0.0
         for number in range(fill + 3 + arguments.frames):

@@ -31,9 +31,9 @@ from machine import publish
 from tqdm import tqdm
 
 from streamvggt import StreamSession, load_model
-from streamvggt.model.memories import Memories
+from streamvggt.model.batched_memory import BatchedMemory
 from streamvggt.provenance import describe_machine
-from streamvggt.stream.policy import NAMES, parse_policy
+from streamvggt.stream.policy import POLICIES, parse_policy
 
 MEDIUM = {
     "image_size": 280,
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument(
         "--image-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="default: the network's own"
     )
-    parser.add_argument("--memory", nargs="+", default=list(NAMES), help="policies (default: all)")
+    parser.add_argument("--policy", nargs="+", default=list(POLICIES), help="policies (default: all)")
     parser.add_argument("--frames", type=int, default=2000)
     parser.add_argument("--keep-all-frames", type=int, default=200, help="`all` grows: stop it here (default: 200)")
     parser.add_argument("--pushes", type=int, default=16, help="frames timed around each mark (default: 16)")
@@ -85,11 +85,11 @@ def main() -> None:
     log = Log(arguments.out.with_suffix(".json"))
     rates = Rates.measured(device, dtype)
     marks = [mark for mark in MARKS if mark <= arguments.frames]
-    model = load_model(weights, sees="past", **options).requires_grad_(False)
+    model = load_model(weights, causal=True, **options).requires_grad_(False)
     measure_streams(model, image_size, marks, rates, arguments, log)
     del model
     gc.collect()
-    model = load_model(weights, sees="all", **options)
+    model = load_model(weights, causal=False, **options)
     measure_recomputing(model, image_size, arguments.recompute_frames, log)
     report(log.lines, marks, rates, image_size, device, arguments)
 
@@ -118,7 +118,7 @@ def measure_streams(model, image_size, marks: Sequence[int], rates: Rates, argum
     device = next(model.parameters()).device
     images = torch.rand(NUM_IMAGES, 3, *image_size, generator=torch.Generator().manual_seed(0)).to(device)
     floor = Floor.of(model, images[:1, None], rates)
-    sessions = {name: StreamSession(model, policy=parse_policy(name)) for name in arguments.memory}
+    sessions = {name: StreamSession(model, policy=parse_policy(name)) for name in arguments.policy}
     for session in sessions.values():  # first calls pick kernels and fill pools
         session.push(images[0])
         session.push(images[1])
@@ -129,7 +129,9 @@ def measure_streams(model, image_size, marks: Sequence[int], rates: Rates, argum
         for name, session in sessions.items():
             session.restore(states / f"{name}.pt")
     with torch.no_grad():
-        patches = torch.cat([model.aggregator.encode(image[None, None]) for image in images])  # (64, 1, h·w, C)
+        patch_tokens = torch.cat(
+            [model.aggregator.encode_patches(image[None, None]) for image in images]
+        )  # (64, 1, h·w, C)
     done = max((session.num_frames for session in sessions.values()), default=0)
     with tqdm(total=arguments.frames, initial=done, desc="all policies", unit="frame", dynamic_ncols=True) as bar:
         for mark in marks:
@@ -141,10 +143,10 @@ def measure_streams(model, image_size, marks: Sequence[int], rates: Rates, argum
             first = max(done + 1, mark - num_timed // 2)
             for frame in range(done + 1, first):
                 shown = frame % NUM_IMAGES
-                same = (images[shown, None, None], patches[shown, None])
-                memories = Memories([session.memory for session in sessions.values()])
+                same = (images[shown, None, None], patch_tokens[shown, None])
+                memories = BatchedMemory([session.memory for session in sessions.values()])
                 together, known = (x.expand(len(sessions), *x.shape[1:]) for x in same)
-                model(together, heads=NEEDED, memory=memories, patches=known)
+                model(together, heads=NEEDED, memory=memories, patch_tokens=known)
                 bar.update()
             timed = [images[frame % NUM_IMAGES] for frame in range(first, first + num_timed)]
             for line in time_alone(model, sessions, timed, floor):
@@ -179,7 +181,7 @@ def time_alone(model, sessions, frames: list[torch.Tensor], floor: Floor) -> lis
         lines[name] |= {
             "floor_ms": floor.milliseconds(memory),
             "tokens": sum(memory.num_tokens) / len(memory.layers),
-            "held": len(memory.held),
+            "held": len(memory.kept_frames),
         }
     for frame in frames:
         for name, session in sessions.items():
@@ -187,7 +189,7 @@ def time_alone(model, sessions, frames: list[torch.Tensor], floor: Floor) -> lis
         with torch.no_grad():
             timed(ALONE, lambda frame=frame: model(frame[None, None]))
     for name, session in sessions.items():
-        lines[name]["memory"] = session.num_bytes
+        lines[name]["policy"] = session.num_bytes
     lines[ALONE]["process"] = process_bytes(device)
     return list(lines.values())
 
@@ -240,7 +242,7 @@ def report(lines: list[dict], marks: list[int], rates: Rates, image_size, device
         *table(names, lambda line: f"{line['floor_ms']:.3g}"),
         "Memory of the stream in MB, free room included, and in brackets tokens of the past in a layer, on average:",
         "",
-        *table(names, lambda line: f"{line['memory'] / 1e6:.3g} ({line['tokens']:.0f})"),
+        *table(names, lambda line: f"{line['policy'] / 1e6:.3g} ({line['tokens']:.0f})"),
         f"The {'device' if device.type == 'cuda' else 'process'}, all streams together, in MB: {processes}.",
         "",
         *flatness(by, names, marks, device),
@@ -268,12 +270,12 @@ def flatness(by: dict, names: list[str], marks: list[int], device: torch.device)
         last = by.get((name, marks[-1]))
         if policy.capacity is None or last is None:
             continue
-        what = "held" if policy.prunes_tokens else "tokens"  # tokens go up and down between two cuts
+        what = "held" if policy.is_token_level else "tokens"  # tokens go up and down between two cuts
         full = [mark for mark in marks if mark >= 50 and by[name, mark][what] == last[what]]
         full = full[[mark in full for mark in marks[marks.index(full[0]) :]].index(True) :]
         wall = [np.median(by[name, mark]["ms"]) for mark in full]
         quotient = [np.mean(by[name, mark][clock]) / np.mean(by[ALONE, mark][clock]) for mark in full]
-        memory = [by[name, mark]["memory"] / 1e6 for mark in full]
+        memory = [by[name, mark]["policy"] / 1e6 for mark in full]
         cells = [f"{full[0]:,} to {full[-1]:,}", *(spread(values) for values in (quotient, wall, memory))]
         rows.append(f"| `{name}` | " + " | ".join(cells) + " |")
     if not rows:
@@ -302,7 +304,7 @@ def draw(by: dict, names: list[str], again: dict[int, float], image_size, device
         own = {mark: line for (other, mark), line in by.items() if other == name}
         (line,) = left.plot([*own], [np.median(entry["ms"]) for entry in own.values()], marker=".", lw=1, label=name)
         left.plot([*own], [entry["floor_ms"] for entry in own.values()], color=line.get_color(), lw=1, ls=":")
-        right.plot([*own], [entry["memory"] / 1e6 for entry in own.values()], marker=".", lw=1, label=name)
+        right.plot([*own], [entry["policy"] / 1e6 for entry in own.values()], marker=".", lw=1, label=name)
     left.plot([], [], color="grey", ls=":", label="floor of each")
     if again:
         left.plot([*again], [*again.values()], color="black", marker="o", ls="--", label=RECOMPUTE)

@@ -37,7 +37,14 @@ from streamvggt.stream.policy import parse_policy
 from streamvggt.stream.submaps.loop_closure import LoopClosureOptions
 from streamvggt.stream.submaps.submap_graph import apply_corrections
 
-DRIFT = Errors(drift_turn=0.03, drift_scale=0.0002, wander=0.001, ageing=200, noise=0.05, wrong_share=0.1)
+DRIFT = Errors(
+    rotation_drift_deg=0.03,
+    drift_scale=0.0002,
+    random_walk=0.001,
+    drift_doubling_frames=200,
+    noise=0.05,
+    outlier_ratio=0.1,
+)
 """Of the stand-in: 0.03° and 0.02 % in each step, more with the age of a stream; noise, and wrong patches, in depth."""
 COLUMNS = ("ATE", "RPE t 10", "RPE r 10", "AbsRel", "AbsRel, last", "drift", "accuracy, depth", "completeness, depth")
 NUM_CLOUD = 60_000
@@ -79,13 +86,13 @@ def main() -> None:
     parser.add_argument("--weights", default="tiny")
     parser.add_argument("--videos", nargs="+", default=["loop:8", "revisit:7"], help="kind and scene of long_streams")
     parser.add_argument("--frames", type=int, default=2000)
-    parser.add_argument("--image", type=int, nargs=2, metavar=("H", "W"), default=(84, 112))
+    parser.add_argument("--image-size", type=int, nargs=2, metavar=("H", "W"), default=(84, 112))
     parser.add_argument("--folder", type=Path, default=Path("results/windows"), help="what was said is kept here")
     parser.add_argument("--truth", type=Path, help="rendered videos are kept here (default: in --folder)")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     device = torch.device("cpu")
-    model = load_model(arguments.weights, sees="past", heads=("camera", "depth"), device=device)
+    model = load_model(arguments.weights, causal=True, heads=("camera", "depth"), device=device)
 
     lines = ["# Windows and loops", "", __doc__.splitlines()[0], ""]
     figure, axes = plt.subplots(
@@ -95,7 +102,7 @@ def main() -> None:
     for video in arguments.videos:
         kind, scene = video.split(":")
         truth = truth_of(
-            kind, int(scene), arguments.frames, *arguments.image, arguments.truth or arguments.folder / "truth"
+            kind, int(scene), arguments.frames, *arguments.image_size, arguments.truth or arguments.folder / "truth"
         )
         known = Known(truth.images.float() / 255, truth.depth.float(), truth.cam_from_world, truth.intrinsics)
         networks = {arguments.weights: model, "stand-in": Oracle(known, DRIFT, encoder=model)}
@@ -121,9 +128,9 @@ def main() -> None:
 
 def run(network, setting: Setting, truth: Truth, place: Path, name: str) -> tuple[Said, dict[str, float]]:
     """What a setting says of a video, corrected at the end if loops were closed, and what it cost."""
-    answers, notes = place.with_suffix(".npz"), place.with_suffix(".json")
-    if answers.exists() and notes.exists():
-        return load(Said, answers), json.loads(notes.read_text(encoding="utf-8"))
+    answers, policy_state = place.with_suffix(".npz"), place.with_suffix(".json")
+    if answers.exists() and policy_state.exists():
+        return load(Said, answers), json.loads(policy_state.read_text(encoding="utf-8"))
     session = setting.session(network)
     poses, depth, times, sizes = [], [], [], []
     for number, image in enumerate(tqdm(truth.images, desc=name, unit="frame", mininterval=10)):
@@ -168,7 +175,7 @@ def run(network, setting: Setting, truth: Truth, place: Path, name: str) -> tupl
     result = Said(pose_enc, frames, depth.half(), points, nothing, torch.tensor(sizes))
     place.parent.mkdir(parents=True, exist_ok=True)
     save(result, answers)
-    with atomic_write(notes) as unfinished:
+    with atomic_write(policy_state) as unfinished:
         unfinished.write_text(json.dumps(counts), encoding="utf-8")
     return result, counts
 
@@ -192,7 +199,7 @@ def legend() -> list[str]:
         "10 frames, metres and degrees. AbsRel: one scale for the stream; last: of the last 100 frames; drift:",
         "deviation of the frames' own scales (logarithm). accuracy, completeness: metres, of 40 frames' points. Loops",
         "are corrected at the end of the stream. ms, MB: per frame, processor time of the mean, 95th percentile and",
-        "worst frame; the most memory at any time, key frames included.",
+        "worst frame; the most memory at any time, keyframes included.",
         "",
         f"The stand-in knows the true cameras and depth and is wrong on purpose: {DRIFT}.",
         "Its features are the network's encoder's.",
@@ -224,10 +231,10 @@ def draw(axes, title: str, truth: Truth, said: dict[Setting, Said], best: Settin
         axis.set_aspect("equal")
 
 
-def cloud(axis, title: str, truth: Truth, frames, points, true_points) -> None:
+def cloud(axis, title: str, truth: Truth, frames, points, gt_points) -> None:
     """Points from above, moved to the true ones; without the ceiling."""
     colours = truth.images[frames].movedim(1, -1)[:, ::SPACING, ::SPACING].flatten(0, 2).float() / 255
-    flat, true_flat = points.flatten(0, 2).double(), true_points.flatten(0, 2).double()
+    flat, true_flat = points.flatten(0, 2).double(), gt_points.flatten(0, 2).double()
     moved = align_points(flat, true_flat, symmetric=True).apply(flat)
     low = true_flat[:, 1].quantile(0.3)  # y looks down
     chosen = torch.linspace(0, len(moved) - 1, NUM_CLOUD).long()

@@ -1,6 +1,6 @@
 """Training throughput: steps and images per second, and the share of the machine's arithmetic that the network uses.
 
-    python benchmarks/training.py finetune_tiny frames=[8,8] trainer.num_workers=0 --out benchmarks/training.md
+    python benchmarks/training.py finetune_tiny num_frames=[8,8] trainer.num_workers=0 --out benchmarks/training.md
 
 The first words are a configuration and overrides, as of src/train.py. Random weights will do.
 """
@@ -57,7 +57,7 @@ def main() -> None:
                 pass
         trainer.log.close()
     step = statistics.median(seconds)
-    images = batch.num_sequences * batch.num_frames * trainer.accumulate
+    images = batch.num_sequences * batch.num_frames * trainer.gradient_accumulation_steps
     peak = matmul_flops(trainer.device, config.trainer.precision)
     height, width = batch.images.shape[-2:]
     flops = counter.get_total_flops()

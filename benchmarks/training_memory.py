@@ -26,7 +26,7 @@ from streamvggt.training.optim import freeze_parameters
 
 CONFIG = str(Path(__file__).parent.parent / "config")
 HEIGHT, WIDTH, TRACKS = 392, 518, 64
-ADAPTERS_ONLY = ["trainer.optimisation.freeze=['*']", "~trainer.optimisation.lr_multipliers"]
+ADAPTERS_ONLY = ["trainer.optim.freeze=['*']", "~trainer.optim.lr_multipliers"]
 FAKE = FakeTensorMode()
 """One for all rows, because tables of positions are cached between networks."""
 ROWS = [
@@ -73,20 +73,20 @@ def measure(name: str, overrides: list[str], num_frames: int) -> tuple[int, floa
     with hydra.initialize_config_dir(CONFIG, version_base=None):
         config = hydra.compose(name, [*overrides, *(["data.path=."] if name.endswith("_own") else [])])
     settings = config.trainer
-    optimisation = hydra.utils.instantiate(settings.optimisation, _convert_="all")
+    optim = hydra.utils.instantiate(settings.optim, _convert_="all")
     adapters = hydra.utils.instantiate(settings.get("adapters"), _convert_="all")
     is_distilled = "Teacher" in config.supervision._target_
     heads = [head for head in ("camera", "depth", "points", "track") if config.loss[head].weight]
     with FAKE:
-        model = VGGT(sees=config.model.sees, activation_checkpointing=True).train()
+        model = VGGT(causal=config.model.causal, activation_checkpointing=True).train()
         teacher = VGGT().eval().requires_grad_(False) if is_distilled else None
         unused = {"camera": "camera_head.*", "depth": "depth_head.*", "points": "point_head.*", "track": "track_head.*"}
-        freeze_parameters(model, [*(unused[head] for head in unused if head not in heads), *optimisation.freeze])
+        freeze_parameters(model, [*(unused[head] for head in unused if head not in heads), *optim.freeze])
         if adapters is not None:
             with patch.object(nn.Module, "to", lambda module, *args, **kwargs: module):  # fake tensors cannot move
                 adapters.add(model)
         learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-        optimizer = optimisation.build(model)
+        optimizer = optim.build(model)
         live = Live()
         for network in filter(None, (model, teacher)):
             for tensor in (*network.parameters(), *network.buffers()):
@@ -105,7 +105,7 @@ def step(model: VGGT, teacher: VGGT | None, optimizer, heads: list[str], num_fra
             with torch.no_grad():
                 target = teacher(images, **inputs)  # held until the end of the step, as a training holds it
         said = model(images, **inputs)
-    outputs = [*said._tensors().values(), *said.pose_enc_stages, *said.tracks_stages]
+    outputs = [*said._tensors().values(), *said.pose_enc_list, *said.tracks_list]
     sum(output.float().mean() for output in outputs).backward()
     optimizer.step()
     optimizer.zero_grad()

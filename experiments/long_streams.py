@@ -20,15 +20,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from streamvggt.data.synthetic.scene import ROOMS
-from streamvggt.data.synthetic.world import SyntheticWorld
+from streamvggt.data.synthetic.world import SyntheticScenes
 from streamvggt.data.view import Batch
-from streamvggt.evaluation.depth_metrics import absolute_relative_error, scaled_by_median, share_within
+from streamvggt.evaluation.depth_metrics import absolute_relative_error, delta_accuracy, median_scale
 from streamvggt.evaluation.pose_metrics import trajectory_errors
 from streamvggt.files import atomic_write
 from streamvggt.geometry.alignment import align_points
-from streamvggt.geometry.camera import Cameras, cameras_from_encoding, encoding_from_cameras, invert_pose
+from streamvggt.geometry.camera import Cameras, cameras_from_pose_enc, invert_pose, pose_enc_from_cameras
 from streamvggt.geometry.pointmap import unproject
-from streamvggt.model.memory import Policy
+from streamvggt.model.memory import EvictionPolicy
 from streamvggt.model.vggt import VGGT
 from streamvggt.stream.session import StreamSession
 
@@ -65,8 +65,8 @@ def film(kind: str, scene: int, num_frames: int, height: int, width: int) -> Ite
     if kind not in KINDS:
         raise ValueError(f"kind {kind!r} is unknown; choose one of {', '.join(KINDS)}")
     laps = {"static": 0.0, "moving": None, "loop": num_frames / LAP, "revisit": 1.0}[kind]
-    world = SyntheticWorld("test", style=ROOMS)
-    return world.sequence(scene, num_frames, height, width, chunk=32, laps=laps, moving=kind == "moving")
+    world = SyntheticScenes("test", style=ROOMS)
+    return world.sequence(scene, num_frames, height, width, chunk=32, num_laps=laps, is_dynamic=kind == "moving")
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Said:
 
     @property
     def cameras(self) -> Cameras:
-        return cameras_from_encoding(self.pose_enc, tuple(self.depth.shape[-2:]))
+        return cameras_from_pose_enc(self.pose_enc, tuple(self.depth.shape[-2:]))
 
 
 Record = TypeVar("Record", Truth, Said)
@@ -160,7 +160,7 @@ def truth_of(kind: str, scene: int, num_frames: int, height: int, width: int, fo
 
 
 @torch.no_grad()
-def stream(model: VGGT, images: Tensor, policy: Policy, name: str = "") -> list[Said]:
+def stream(model: VGGT, images: Tensor, policy: EvictionPolicy, name: str = "") -> list[Said]:
     """Run streams through a network that advance together; a policy must decide for each by itself.
 
     Args:
@@ -173,14 +173,14 @@ def stream(model: VGGT, images: Tensor, policy: Policy, name: str = "") -> list[
     frames = range(0, images.shape[1], EVERY)
     for number in tqdm(range(images.shape[1]), desc=name, unit="frame", disable=None):
         # The dense heads take a third of a step, and change nothing that is remembered.
-        session.heads = all_heads if number in frames else ("camera", *policy.looks_at)
+        session.heads = all_heads if number in frames else ("camera", *policy.required_heads)
         said = session.push(images[:, number].float() / 255)
         poses.append(said.cam_from_world_enc[:, 0])
         if number in frames:
             depth.append(said.depth[:, 0, ..., 0].half())
             points.append(said.points[:, 0, ::SPACING, ::SPACING])
-        tokens.append(sum(session.memory.num_tokens) / len(session.memory.num_tokens))
-        sizes.append(session.memory.num_bytes / len(images))
+        tokens.append(sum(session.policy.num_tokens) / len(session.policy.num_tokens))
+        sizes.append(session.policy.num_bytes / len(images))
     per_stream = [torch.stack(values, 1) for values in (poses, depth, points)]
     of_all = torch.tensor(list(frames)), torch.tensor(tokens), torch.tensor(sizes)
     return [Said(pose_enc, of_all[0], d, p, *of_all[1:]) for pose_enc, d, p in zip(*per_stream, strict=True)]
@@ -195,7 +195,7 @@ def still_camera(truth: Truth) -> Said:
     depth = torch.ones(len(frames), *truth.depth.shape[1:])
     points = unproject(depth, Cameras(pose[frames], cameras.intrinsics[frames]))[:, ::SPACING, ::SPACING]
     nothing = torch.zeros(num_frames)
-    encoding = encoding_from_cameras(cameras, tuple(depth.shape[-2:]))
+    encoding = pose_enc_from_cameras(cameras, tuple(depth.shape[-2:]))
     return Said(encoding, frames, depth.half(), points, nothing, nothing)
 
 
@@ -221,12 +221,12 @@ def score(said: Said, truth: Truth) -> dict[str, float]:
     frames = said.frames
     depth, true_depth = _spaced(said.depth).float(), _spaced(truth.depth[frames]).float()
     valid = true_depth > 0
-    scaled = scaled_by_median(depth, true_depth, valid)
+    scaled = median_scale(depth, true_depth, valid)
     ratios = true_depth.flatten(1).median(1).values / depth.flatten(1).median(1).values.clamp(min=1e-9)
     last = frames >= len(truth.images) - LAST
     numbers = {
         "AbsRel": absolute_relative_error(scaled, true_depth, valid),
-        "δ<1.25": share_within(scaled, true_depth, valid),
+        "δ<1.25": delta_accuracy(scaled, true_depth, valid),
         "AbsRel, last": absolute_relative_error(scaled[last], true_depth[last], valid[last]),
         "AbsRel, each": absolute_relative_error(depth * ratios[:, None, None], true_depth, valid),
         "drift": ratios.log().std(correction=0).item(),
@@ -247,31 +247,31 @@ def score(said: Said, truth: Truth) -> dict[str, float]:
 
     chosen = torch.linspace(0, len(frames) - 1, min(CLOUD_FRAMES, len(frames))).round().long()
     seen_by = Cameras(truth.cam_from_world[frames[chosen]], truth.intrinsics.expand(len(chosen), 3, 3))
-    true_points = _spaced(unproject(truth.depth[frames[chosen]].float(), seen_by))
+    gt_points = _spaced(unproject(truth.depth[frames[chosen]].float(), seen_by))
     ours = Cameras(cameras.cam_from_world[frames[chosen]], cameras.intrinsics[frames[chosen]])
     for name, points in (("", said.points[chosen]), (", depth", _spaced(unproject(said.depth[chosen].float(), ours)))):
-        accuracy, completeness = cloud_distances(points.flatten(0, 2), true_points.flatten(0, 2))
+        accuracy, completeness = cloud_distances(points.flatten(0, 2), gt_points.flatten(0, 2))
         numbers |= {f"accuracy{name}": accuracy, f"completeness{name}": completeness}
     everywhere = Cameras(truth.cam_from_world[frames], truth.intrinsics.expand(len(frames), 3, 3))
     numbers["local"] = local_error(said.points, _spaced(unproject(truth.depth[frames].float(), everywhere)))
     return numbers | {"tokens": said.num_tokens[-1].item(), "bytes": said.num_bytes[-1].item()}
 
 
-def cloud_distances(points: Tensor, true_points: Tensor) -> tuple[float, float]:
+def cloud_distances(points: Tensor, gt_points: Tensor) -> tuple[float, float]:
     """Accuracy and completeness of corresponding points, after the best similarity. (N, 3) each"""
-    points, true_points = points.double(), true_points.double()
-    moved = align_points(points, true_points).apply(points).numpy()
-    there = KDTree(true_points.numpy()).query(moved)[0].mean()
-    back = KDTree(moved).query(true_points.numpy())[0].mean()
+    points, gt_points = points.double(), gt_points.double()
+    moved = align_points(points, gt_points).apply(points).numpy()
+    there = KDTree(gt_points.numpy()).query(moved)[0].mean()
+    back = KDTree(moved).query(gt_points.numpy())[0].mean()
     return float(there), float(back)
 
 
-def local_error(points: Tensor, true_points: Tensor) -> float:
+def local_error(points: Tensor, gt_points: Tensor) -> float:
     """Mean distance after a similarity for each piece; what is left at the end counts with the last. (K, h, w, 3)"""
     errors = []
     starts = range(0, max(1, len(points) - PIECE // EVERY + 1), PIECE // EVERY)
     for start, stop in zip(starts, [*starts[1:], len(points)], strict=True):
-        ours, theirs = (cloud[start:stop].flatten(0, 2).double() for cloud in (points, true_points))
+        ours, theirs = (cloud[start:stop].flatten(0, 2).double() for cloud in (points, gt_points))
         errors.append((align_points(ours, theirs).apply(ours) - theirs).norm(dim=-1))
     return torch.cat(errors).mean().item()
 

@@ -14,11 +14,18 @@ import json
 
 import torch
 
-from streamvggt.evaluation.synthetic import Estimator, evaluate, held_out, markdown, network, still_camera
+from streamvggt.evaluation.synthetic import (
+    Estimator,
+    evaluate,
+    held_out_sequences,
+    markdown,
+    model_estimator,
+    static_camera_baseline,
+)
 from streamvggt.files import atomic_write
 from streamvggt.flags import some_path, whole
 from streamvggt.model.weights import fingerprint, load_model
-from streamvggt.stream.policies.window import KeepAll
+from streamvggt.stream.policies.sliding_window import KeepAll
 
 
 def rows(teacher: str, student: str, measured: str | None, device: str) -> dict[str, Estimator]:
@@ -28,21 +35,21 @@ def rows(teacher: str, student: str, measured: str | None, device: str) -> dict[
         teacher, student, measured: weights, see `load_model`; `measured` is a student trained on ground truth only.
     """
 
-    def load(weights: str, sees: str):
-        return load_model(weights, sees=sees, device=device)
+    def load(weights: str, causal: bool):
+        return load_model(weights, causal=causal, device=device)
 
     distilled = load(student, "past")
     made = {
-        f"teacher, sees all ({fingerprint(load(teacher, 'all'))})": network(load(teacher, "all")),
-        "teacher's weights run causally, untrained": network(load(teacher, "past")),
-        f"student, distilled ({fingerprint(distilled)})": network(distilled),
-        "… streamed, camera memory exact": network(distilled, KeepAll()),
-        "… streamed, camera memory released": network(distilled, KeepAll(), "released"),
+        f"teacher, sees all ({fingerprint(load(teacher, 'all'))})": model_estimator(load(teacher, "all")),
+        "teacher's weights run causally, untrained": model_estimator(load(teacher, "past")),
+        f"student, distilled ({fingerprint(distilled)})": model_estimator(distilled),
+        "… streamed, camera memory exact": model_estimator(distilled, KeepAll()),
+        "… streamed, camera memory released": model_estimator(distilled, KeepAll(), "released"),
     }
     if measured is not None:
         on_truth = load(measured, "past")
-        made[f"student on ground truth only, same budget ({fingerprint(on_truth)})"] = network(on_truth)
-    made["one depth, still camera"] = still_camera
+        made[f"student on ground truth only, same budget ({fingerprint(on_truth)})"] = model_estimator(on_truth)
+    made["one depth, still camera"] = static_camera_baseline
     return made
 
 
@@ -54,7 +61,7 @@ def main() -> None:
     parser.add_argument("--frames", type=whole(), nargs="+", default=(8, 24, 100))
     parser.add_argument("--sequences", type=whole(), nargs="+", default=(64, 24, 8), help="for each number of frames")
     parser.add_argument("--image", type=whole(1, 16_384), nargs=2, metavar=("H", "W"), default=(112, 112))
-    parser.add_argument("--style", default="rooms")
+    parser.add_argument("--scene-type", default="rooms")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=some_path, help="write the tables here (.md), and the numbers beside it (.json)")
     arguments = parser.parse_args()
@@ -63,9 +70,9 @@ def main() -> None:
     estimators = rows(arguments.teacher, arguments.student, arguments.measured, arguments.device)
     tables, text = {}, ""
     for num_frames, num_sequences in zip(arguments.frames, arguments.sequences, strict=True):
-        batches = held_out("test", num_sequences, num_frames, *arguments.image, arguments.style)
+        batches = held_out_sequences("test", num_sequences, num_frames, *arguments.image, arguments.scene_type)
         tables[num_frames] = evaluate(estimators, batches)
-        title = f"{num_frames} frames ({num_sequences} test sequences, {arguments.style})"
+        title = f"{num_frames} frames ({num_sequences} test sequences, {arguments.scene_type})"
         text += f"\n**{title}**\n\n{markdown(tables[num_frames])}\n"
         print(f"\n{title}\n\n{markdown(tables[num_frames])}", flush=True)
     if arguments.out:

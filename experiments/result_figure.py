@@ -18,9 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from streamvggt.data.synthetic.scene import STYLES
-from streamvggt.data.synthetic.world import SyntheticWorld
+from streamvggt.data.synthetic.world import SyntheticScenes
 from streamvggt.data.view import Batch
-from streamvggt.evaluation.depth_metrics import scaled_by_median
+from streamvggt.evaluation.depth_metrics import median_scale
 from streamvggt.files import atomic_write
 from streamvggt.flags import some_path, whole
 from streamvggt.geometry.alignment import align_points
@@ -36,7 +36,7 @@ LABEL = 24  # pixels
 
 def record(index: int, num_frames: int, stride: int, style: str, height: int, width: int) -> Batch:
     """The frames that `python -m streamvggt.data.synthetic clip` shows, with their truth. One sequence."""
-    world = SyntheticWorld("test", style=STYLES[style])
+    world = SyntheticScenes("test", style=STYLES[style])
     numbers = range(0, num_frames * stride, stride)
     single = [next(world.sequence(index, n + 1, height, width, start=n)) for n in numbers]
     fields = ("images", "depth", "valid", "sky", "intrinsics", "cam_from_world")
@@ -57,7 +57,7 @@ def draw(truth: Batch, depth: Tensor, conf: Tensor, cameras: Cameras, points: Te
     """
     valid = truth.valid[0]
     chosen = np.linspace(0, truth.num_frames - 1, SHOWN).round().astype(int)
-    scaled = scaled_by_median(depth, truth.depth[0], valid)
+    scaled = median_scale(depth, truth.depth[0], valid)
     low, high = np.percentile(1 / truth.depth[0][valid].numpy(), [2, 98])
 
     def nearness(values: Tensor) -> np.ndarray:
@@ -72,8 +72,8 @@ def draw(truth: Batch, depth: Tensor, conf: Tensor, cameras: Cameras, points: Te
     ]
     rows = [_strip(name, [cv2.resize(p, CELL[::-1], interpolation=cv2.INTER_NEAREST) for p in s]) for name, s in strips]
 
-    true_points = truth.points()[0]
-    similarity = align_points(points[valid].double(), true_points[valid].double())
+    gt_points = truth.points()[0]
+    similarity = align_points(points[valid].double(), gt_points[valid].double())
     ours = similarity.apply(points.flatten(0, 2).double()).view(points.shape).float()
     centres = similarity.apply(invert_pose(cameras.cam_from_world)[:, :, 3].double()).float()
     turned = invert_pose(cameras.cam_from_world)[:, :, :3]
@@ -82,10 +82,10 @@ def draw(truth: Batch, depth: Tensor, conf: Tensor, cameras: Cameras, points: Te
     sure = conf >= conf.flatten().quantile(0.3)
     colours = truth.images[0].movedim(1, -1)
     for side, azimuth in (("one side", 0.6), ("other side", 2.4)):
-        view = view_from_above(true_points[valid], azimuth)
+        view = view_from_above(gt_points[valid], azimuth)
         pair = [
             splat(p[mask], colours[mask], _origin(poses, mask), view, poses)
-            for p, mask, poses in ((true_points, valid, true_poses), (ours, valid & sure, our_poses))
+            for p, mask, poses in ((gt_points, valid, true_poses), (ours, valid & sure, our_poses))
         ]
         rows.append(_strip(f"cloud and cameras: truth (left), estimate (right), from the {side}", pair))
     width = max(row.shape[1] for row in rows)
@@ -186,14 +186,14 @@ def main() -> None:
     parser.add_argument("--out", type=some_path, required=True, help="picture to write, .jpg or .png")
     parser.add_argument("--weights", default="tiny")
     parser.add_argument("--index", type=whole(0), default=8, help="number of the test scene")
-    parser.add_argument("--style", choices=STYLES, default="rooms")
+    parser.add_argument("--scene-type", choices=STYLES, default="rooms")
     parser.add_argument("--frames", type=whole(), default=48)
     parser.add_argument("--stride", type=whole(), default=3, help="of the world's 30 frames per second")
     parser.add_argument("--image", type=whole(1, 16_384), nargs=2, metavar=("H", "W"), default=(84, 112))
     parser.add_argument("--points", choices=("head", "depth"), default="depth", help="which points make the cloud")
     arguments = parser.parse_args()
-    truth = record(arguments.index, arguments.frames, arguments.stride, arguments.style, *arguments.image)
-    session = StreamSession(load_model(arguments.weights, sees="past"), heads=("camera", "depth", "points"))
+    truth = record(arguments.index, arguments.frames, arguments.stride, arguments.scene_type, *arguments.image)
+    session = StreamSession(load_model(arguments.weights, causal=True), heads=("camera", "depth", "points"))
     said = [session.push(image) for image in truth.images[0]]
     depth, conf = (torch.cat([getattr(p, name) for p in said], 1)[0] for name in ("depth", "depth_conf"))
     cameras = [p.cameras() for p in said]

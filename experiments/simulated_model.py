@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from streamvggt.geometry.camera import Cameras, encoding_from_cameras, invert_pose
+from streamvggt.geometry.camera import Cameras, invert_pose, pose_enc_from_cameras
 from streamvggt.geometry.pointmap import unproject
-from streamvggt.geometry.similarity import Similarity
-from streamvggt.model.memory import Policy
+from streamvggt.geometry.similarity import Sim3
+from streamvggt.model.memory import EvictionPolicy
 from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction
 
@@ -48,31 +48,32 @@ class Known:
 class Errors:
     """How the oracle errs; by default not at all, but that every stream has its own world and scale.
 
-    drift_turn, drift_shift, drift_scale: of each step from frame to frame: degrees about the camera's down axis, shares
-        of its typical depth to the right, logarithm.
+    rotation_drift_deg, translation_drift, drift_scale: of each step from frame to frame: degrees about the camera's
+        down axis, shares of its typical depth to the right, logarithm.
     wander: random drift of each step: radians, shares of the typical depth, logarithm alike.
     ageing: frames after which a stream's drift is twice that of its start; networks err more the longer they go on.
     noise: of depth, pixel by pixel, logarithm.
-    wrong_share, wrong_factor: of the pixels, in patches, depth is off by about that factor.
-    confidence_tells: wrong pixels have low confidence.
-    collapse_at: from this frame of the video on, streams opened before it was seen answer nonsense, as `collapse` says:
-        "jump": the camera is elsewhere; "confidence": nothing is trusted; "nan": no numbers; "scale": depth shrinks.
-    lost_beyond: a camera further than this from the last frame's is taken for the last frame's: what happens where two
-        places look alike.
+    outlier_ratio, wrong_factor: of the pixels, in patches, depth is off by about that factor.
+    informative_confidence: wrong pixels have low confidence.
+    failure_frame: from this frame of the video on, streams opened before it was seen answer nonsense, as `collapse`
+        says: "jump": the camera is elsewhere; "confidence": nothing is trusted; "nan": no numbers; "scale": depth
+            shrinks.
+    aliasing_distance: a camera further than this from the last frame's is taken for the last frame's: what happens
+        where two places look alike.
     """
 
-    drift_turn: float = 0.0
-    drift_shift: float = 0.0
+    rotation_drift_deg: float = 0.0
+    translation_drift: float = 0.0
     drift_scale: float = 0.0
-    wander: float = 0.0
-    ageing: float = math.inf
+    random_walk: float = 0.0
+    drift_doubling_frames: float = math.inf
     noise: float = 0.0
-    wrong_share: float = 0.0
+    outlier_ratio: float = 0.0
     wrong_factor: float = 2.0
-    confidence_tells: bool = False
-    collapse_at: int | None = None
-    collapse: str = "jump"
-    lost_beyond: float = math.inf
+    informative_confidence: bool = False
+    failure_frame: int | None = None
+    failure_mode: str = "jump"
+    aliasing_distance: float = math.inf
 
 
 class OracleMemory:
@@ -83,12 +84,12 @@ class OracleMemory:
     opened: the latest frame that any stream had seen when this one began.
     """
 
-    def __init__(self, policy: Policy | None):
+    def __init__(self, policy: EvictionPolicy | None):
         self.policy = policy
         self.num_frames = 0
         self.held: list[int] = []
         self.num_bytes = 0
-        self.world = Similarity.identity()
+        self.world = Sim3.identity()
         self.first = self.last = self.opened = -1
 
     def state(self) -> dict[str, Any]:
@@ -96,7 +97,7 @@ class OracleMemory:
 
     def restore(self, state: dict[str, Any], device: torch.device) -> None:
         self.num_frames, self.first, self.last, self.opened = state["numbers"]
-        self.world = Similarity.from_flat(state["world"])
+        self.world = Sim3.from_vector(state["world"])
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
@@ -129,7 +130,7 @@ class Oracle(nn.Module):
         self._latest = -1
         self.aggregator = SimpleNamespace(encode=self._encode)
 
-    def new_memory(self, policy: Policy | None = None, **_) -> OracleMemory:
+    def new_memory(self, policy: EvictionPolicy | None = None, **_) -> OracleMemory:
         return OracleMemory(policy)
 
     def _encode(self, images: Tensor) -> Tensor:
@@ -137,7 +138,7 @@ class Oracle(nn.Module):
         (encoder,) = self._encoder
         if encoder is None:
             return thumbnails(images.flatten(0, 1))[None, :, None]
-        return encoder.aggregator.encode(images.to(next(encoder.parameters())))
+        return encoder.aggregator.encode_patches(images.to(next(encoder.parameters())))
 
     def forward(
         self, images: Tensor, *, memory: OracleMemory, patches: Tensor | None = None, heads=None, query_points=None
@@ -149,26 +150,34 @@ class Oracle(nn.Module):
         pose = self.known.cam_from_world[frame].double()
         depth = self.known.depth[frame].double()
         typical = depth.median()
-        camera = Similarity(torch.ones_like(typical), *_rotation_and_centre(pose))
+        camera = Sim3(torch.ones_like(typical), *_rotation_and_centre(pose))
         if memory.num_frames == 0:
             memory.first, memory.opened = frame, self._latest
             scale = self._random(frame, 0, 1).squeeze().mul(0.5).exp()
             first = camera.inverse()
-            memory.world = Similarity(scale * first.scale, first.rotation, scale * first.translation)
+            memory.world = Sim3(scale * first.scale, first.rotation, scale * first.translation)
         else:
             age = 1 + memory.num_frames / errors.ageing
             steady = torch.tensor(
-                [errors.drift_shift * typical, 0, 0, 0, math.radians(errors.drift_turn), 0, errors.drift_scale],
+                [
+                    errors.translation_drift * typical,
+                    0,
+                    0,
+                    0,
+                    math.radians(errors.rotation_drift_deg),
+                    0,
+                    errors.drift_scale,
+                ],
                 dtype=torch.float64,
             )
             wander = errors.wander * self._random(memory.first, memory.num_frames, 7)
             wander[:3] *= typical
-            step = camera @ Similarity.exp(age * (steady + wander)) @ camera.inverse()
+            step = camera @ Sim3.exp(age * (steady + wander)) @ camera.inverse()
             memory.world = memory.world @ step
             before = self.known.cam_from_world[memory.last].double()
             here, there = (invert_pose(p)[:, 3] for p in (pose, before))
-            if (here - there).norm() > errors.lost_beyond:
-                last = Similarity(torch.ones_like(typical), *_rotation_and_centre(before))
+            if (here - there).norm() > errors.aliasing_distance:
+                last = Sim3(torch.ones_like(typical), *_rotation_and_centre(before))
                 memory.world = memory.world @ last @ camera.inverse()
         memory.last, self._latest = frame, max(self._latest, frame)
         memory.num_frames += 1
@@ -180,18 +189,18 @@ class Oracle(nn.Module):
         noise = self._random(memory.first, 10_000 + frame, height * width).view(height, width)
         random = torch.rand(2, height // 7, width // 7, generator=self._generator(memory.first, 20_000 + frame))
         chance, size = random.repeat_interleave(7, 1).repeat_interleave(7, 2).double()
-        wrong = chance < errors.wrong_share
+        wrong = chance < errors.outlier_ratio
         depth = depth * (errors.noise * noise).exp()
         depth = torch.where(wrong, depth * errors.wrong_factor ** (0.5 + size), depth)
-        conf = torch.where(wrong & errors.confidence_tells, 1.2, 10.0).double()
-        encoding = encoding_from_cameras(Cameras(pose, self.known.intrinsics.double()), (height, width))
+        conf = torch.where(wrong & errors.informative_confidence, 1.2, 10.0).double()
+        encoding = pose_enc_from_cameras(Cameras(pose, self.known.intrinsics.double()), (height, width))
         prediction = Prediction(
             (height, width),
             pose_enc=encoding[None, None],
             depth=depth[None, None, ..., None],
             depth_conf=conf[None, None],
-        ).moved(memory.world)
-        if errors.collapse_at is None or not memory.opened < errors.collapse_at <= frame:
+        ).transform(memory.world)
+        if errors.failure_frame is None or not memory.opened < errors.failure_frame <= frame:
             return prediction
         nonsense = {
             "jump": {"pose_enc": prediction.pose_enc + 100 * prediction.depth.median() * _unit(9)},

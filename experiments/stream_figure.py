@@ -39,16 +39,16 @@ def draw_streams(truth: Truth, said: Mapping[str, Said], path: Path) -> None:
     chosen = torch.linspace(0, len(frames) - 1, min(CLOUD_FRAMES, len(frames))).round().long()
     numbers = frames[chosen]
     true_cameras = Cameras(truth.cam_from_world[numbers], truth.intrinsics.expand(len(numbers), 3, 3))
-    true_points = unproject(truth.depth[numbers].float(), true_cameras)
+    gt_points = unproject(truth.depth[numbers].float(), true_cameras)
     true_poses = invert_pose(true_cameras.cam_from_world)
     colours = truth.images[numbers].movedim(1, -1).float() / 255
-    view = view_from_above(true_points.flatten(0, 2), AZIMUTH)
-    axes[0, 0].imshow(_cloud(true_points, colours, true_poses, view))
+    view = view_from_above(gt_points.flatten(0, 2), AZIMUTH)
+    axes[0, 0].imshow(_cloud(gt_points, colours, true_poses, view))
     axes[0, 0].set_title("truth", fontsize=10)
     for column, (name, stream) in enumerate(said.items(), 1):
         cameras = Cameras(stream.cameras.cam_from_world[numbers], stream.cameras.intrinsics[numbers])
         points = unproject(stream.depth[chosen].float(), cameras)
-        moved = align_points(points.flatten(0, 2).double(), true_points.flatten(0, 2).double())
+        moved = align_points(points.flatten(0, 2).double(), gt_points.flatten(0, 2).double())
         points = moved.apply(points.flatten(0, 2).double()).view(points.shape).float()
         poses = invert_pose(cameras.cam_from_world).double()
         poses = torch.cat([moved.rotation @ poses[..., :3], moved.apply(poses[..., 3])[..., None]], -1).float()

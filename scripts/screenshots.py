@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Frame, Page, sync_playwright
 
 from streamvggt import load_model
 from streamvggt.app.gradio_app import build_page
-from streamvggt.app.networks import Networks
+from streamvggt.app.model_registry import ModelRegistry
 from streamvggt.app.page import PageOptions
 from streamvggt.app.scenes import Scenes
 from streamvggt.app.site import Site
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
 
-    networks = Networks({arguments.weights: arguments.weights}, lambda name: load_model(name, sees="past"))
+    networks = ModelRegistry({arguments.weights: arguments.weights}, lambda name: load_model(name, causal=True))
     scenes = Scenes()
     options = PageOptions(examples={"Example: a walk through a made-up world": CLIP})
     blocks = build_page(networks, scenes, options)

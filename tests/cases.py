@@ -92,7 +92,7 @@ class Folder:
         return Done(os.waitstatus_to_exitcode(status), text, out, usage.ru_maxrss / 1024)
 
     def reconstruct(self, source: object, *options: object, export: str = "none", **how) -> Done:
-        return self.run("reconstruct", source, "--out", self.new(), "--export", export, *options, **how)
+        return self.run("reconstruct", source, "--out", self.new(), "--formats", export, *options, **how)
 
     def new(self) -> Path:
         self.number += 1
@@ -171,7 +171,7 @@ def text_file(folder: Folder):
 
 @case("alpha/", "no points where alpha is 0")
 def alpha(folder: Folder):
-    done = folder.reconstruct("alpha", "--conf", 0, export="ply,colmap")
+    done = folder.reconstruct("alpha", "--conf-percentile", 0, export="ply,colmap")
     num_points = _ply_points(done.out)
     opaque = sum((np.asarray(Image.open(path).convert("RGBA"))[..., 3] > 0).mean() for path in _files(folder, "alpha"))
     pixels = [np.load(path)["image"].shape[:2] for path in sorted((done.out / "frames").glob("*.npz"))]
@@ -186,7 +186,7 @@ def white(folder: Folder):
     return done.status == 1 and len(there) == 3 and done.says("ply"), f"rc {done.status}, {there}; {done.last[:120]}"
 
 
-@case("white/ --drop-white --export colmap", "rc 1 and a word that no point is left; cameras may be there")
+@case("white/ --drop-white --formats colmap", "rc 1 and a word that no point is left; cameras may be there")
 def white_colmap(folder: Folder):
     done = folder.reconstruct("white", "--drop-white", export="colmap")
     return done.status == 1 and done.says("no point"), done.told()
@@ -286,7 +286,7 @@ def names_long(folder: Folder):
 def interrupted(folder: Folder, count: int) -> tuple[Path, Path]:
     """A folder of photos, and a result that was stopped after some of them."""
     photos, out = folder.photos(count), folder.new()
-    words = [sys.executable, "-m", "streamvggt", "reconstruct", photos, "--out", out, "--export", "none"]
+    words = [sys.executable, "-m", "streamvggt", "reconstruct", photos, "--out", out, "--formats", "none"]
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     process = subprocess.Popen(list(map(str, words)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
     while process.poll() is None and not (out / "frames/000010.npz").exists():
@@ -297,7 +297,7 @@ def interrupted(folder: Folder, count: int) -> tuple[Path, Path]:
 
 
 def go_on(folder: Folder, source: object, out: Path, **how) -> Done:
-    return folder.run("reconstruct", source, "--out", out, "--export", "none", "--resume", **how)
+    return folder.run("reconstruct", source, "--out", out, "--formats", "none", "--resume", **how)
 
 
 @case("resume: photos added in front", "refused or told; no frame twice")
@@ -394,8 +394,8 @@ def _processes(program: str, config: str):
         launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
         launch += ["--main_process_port", str(port), f"./{program}", "--config-name", config]
         out = folder.new()
-        steps = ["trainer.optimisation.steps=2", "trainer.optimisation.warmup_steps=1"]
-        launch += [f"output_dir={out}", *steps, "frames=[2,2]", "max_images=2"]
+        steps = ["trainer.optim.steps=2", "trainer.optim.warmup_steps=1"]
+        launch += [f"output_dir={out}", *steps, "num_frames=[2,2]", "max_images_per_process=2"]
         done = folder.call(launch, ROOT / "src", out)
         return done.status == 0, f"rc {done.status}; {done.last[:150]}"
 

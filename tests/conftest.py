@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import TINY
+from small_models import TINY
 
 from streamvggt import VGGT
 

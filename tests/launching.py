@@ -8,10 +8,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 SMALL = [
     "size=56",
-    "frames=[2,2]",
-    "max_images=2",
-    "trainer.optimisation.steps=2",
-    "trainer.optimisation.warmup_steps=1",
+    "num_frames=[2,2]",
+    "max_images_per_process=2",
+    "trainer.optim.steps=2",
+    "trainer.optim.warmup_steps=1",
     "trainer.precision=no",
     "trainer.num_workers=0",
     "trainer.num_validation_batches=1",

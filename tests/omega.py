@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from networks import formula_weight
+from small_models import formula_weight
 
 from streamvggt.model.omega.network import VGGTOmega
 from streamvggt.model.omega.rotation import rotary_periods

@@ -26,12 +26,12 @@ def test_the_first_code_block_of_the_readme_works_as_pasted():
     lines = done.stdout.splitlines()
     assert len(lines) == 48 + 1
     assert lines[0].startswith("frame_000000 [")
-    assert "frames_seen=48, frames_held=9" in lines[-1]
+    assert "num_frames=48, num_kept_frames=9" in lines[-1]
 
 
 def test_the_readmes_reconstruction_of_the_clip(tmp_path):
-    words = ["-m", "streamvggt", "reconstruct", "assets/clip.mp4", "--out", str(tmp_path / "out"), "--memory"]
-    words += ["window:1,8", "--max-frames", "6", "--export", "glb,ply,colmap,tum,depth,video"]
+    words = ["-m", "streamvggt", "reconstruct", "assets/clip.mp4", "--out", str(tmp_path / "out"), "--policy"]
+    words += ["window:1,8", "--max-frames", "6", "--formats", "glb,ply,colmap,tum,depth,video"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -65,7 +65,18 @@ def rendered(tmp_path_factory) -> Path:
     """Clips of the procedural world, a shard of each kind."""
     folder = tmp_path_factory.mktemp("rendered")
     for style in ("rooms", "video", "world"):
-        words = ["render", folder / style, "--style", style, "--clips", "1", "--frames", "2", "--size", "56"]
+        words = [
+            "render",
+            folder / style,
+            "--scene-type",
+            "all" if style == "world" else style,
+            "--clips",
+            "1",
+            "--frames",
+            "2",
+            "--size",
+            "56",
+        ]
         main_of_the_world([str(word) for word in words])
     return folder
 
@@ -97,7 +108,7 @@ def test_distil_from_another_teacher(teacher, tmp_path):
     """A published file of VGGT-Omega: the images fit the patches of both networks, the license is said."""
     omega = write_omega(tmp_path / "omega.pt", **OMEGA)
     words = ["./train.py", "--config-name", "train", "model=tiny_streamvggt", f"teacher_weights={teacher}"]
-    words += [f"teacher={omega}", "data=world", f"output_dir={tmp_path / 'out'}", *SMALL]
+    words += [f"teacher={omega}", "data=synthetic", f"output_dir={tmp_path / 'out'}", *SMALL]
     done = launch(*words, "+supervision.model.register_blocks=[2]")
     said = done.stdout + done.stderr
     assert done.returncode == 0, said[-3000:]

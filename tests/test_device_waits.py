@@ -9,31 +9,31 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from meta_device import MetaDevice, MixedDevices
-from networks import TINY
 from omegaconf import OmegaConf
 from planes import Planes
+from small_models import TINY
 
 from streamvggt.losses.camera import CameraTerm
-from streamvggt.losses.distill import DistilledMap, DistillLoss
-from streamvggt.losses.multitask import MeasuredMap, MultiTaskLoss
+from streamvggt.losses.distill import DistillLoss, DistillMapTerm
+from streamvggt.losses.multitask import MultiTaskLoss, SupervisedMapTerm
 from streamvggt.losses.track import TrackTerm
 from streamvggt.model.vggt import VGGT, StreamVGGT
 from streamvggt.stream.policy import (
-    FrameBlocks,
+    FrameDiversity,
     KeepAll,
-    KeyDiversity,
-    KeyFrames,
-    MotionKeyFrames,
+    Keyframes,
+    MotionKeyframes,
     ProbeSaliency,
     SelfSelective,
-    Window,
+    SlidingWindow,
+    TokenDiversity,
 )
 from streamvggt.stream.pool import SessionPool
 from streamvggt.stream.session import StreamSession
 from streamvggt.stream.submaps.options import SubmapOptions
 from streamvggt.stream.submaps.session import SubmapSession
 from streamvggt.training.auxiliary import GeometryLosses
-from streamvggt.training.supervision import Measurements, Teacher
+from streamvggt.training.supervision import GroundTruth, Teacher
 
 CONFIG = Path(__file__).parents[1] / "config"
 SIZES = {
@@ -47,14 +47,14 @@ SIZES = {
 }
 WAITS = {  # of a frame once the memory is full, by file
     KeepAll(): set(),
-    Window(1, 1): set(),
-    Window(1, 1, 1): set(),
-    KeyFrames(1, 2): set(),
-    KeyDiversity(2, 1): set(),
+    SlidingWindow(1, 1): set(),
+    SlidingWindow(1, 1, 1): set(),
+    Keyframes(1, 2): set(),
+    TokenDiversity(2, 1): set(),
     SelfSelective(2, 1, anchors=1): set(),
     ProbeSaliency(2, 1, 4): set(),
-    MotionKeyFrames(5, 2, 6): {"stream/policies/key_frames.py"},
-    FrameBlocks(2, 1): {"stream/policies/frame_blocks.py"},
+    MotionKeyframes(5, 2, 6): {"stream/policies/keyframes.py"},
+    FrameDiversity(2, 1): {"stream/policies/frame_diversity.py"},
 }
 
 
@@ -84,7 +84,7 @@ def test_a_frame_waits_for_nothing_but_what_its_policy_reads(policy, options):
 
 def test_tracked_points_wait_for_nothing():
     with MetaDevice() as seen:
-        session = StreamSession(on_device().eval(), policy=Window(1, 3))
+        session = StreamSession(on_device().eval(), policy=SlidingWindow(1, 3))
         session.push(image(), query_points=torch.rand(5, 2) * 20)
         seen.clear()
         prediction = session.push(image())
@@ -95,7 +95,7 @@ def test_tracked_points_wait_for_nothing():
 def test_a_pool_waits_for_nothing():
     with MetaDevice() as seen:
         pool = SessionPool(on_device(heads=("camera", "depth")).eval())
-        streams = [pool.open(policy=Window(1, 1)) for _ in range(3)]
+        streams = [pool.open(policy=SlidingWindow(1, 1)) for _ in range(3)]
         for _ in range(4):
             seen.clear()
             futures = [stream.push(image()) for stream in streams]
@@ -109,7 +109,7 @@ def test_submaps_wait_once_per_submap_and_frame():
     """The host needs what a submap says of a frame, to judge and to join: one copy; moving a result is one upload."""
     network = on_device(heads=("camera", "depth", "points")).eval()
     with MetaDevice() as seen:
-        session = SubmapSession(network, submaps=SubmapOptions(6, 2), policy=Window(1, 1))
+        session = SubmapSession(network, submaps=SubmapOptions(6, 2), policy=SlidingWindow(1, 1))
         waits, uploads = [], []
         for _ in range(10):
             seen.clear()
@@ -126,23 +126,25 @@ def test_submaps_wait_once_per_submap_and_frame():
 
 
 def criteria():
-    for name in ("distill", "distill_published", "pointmap", "pointmap_published"):
+    for name in ("distill", "distill_reference", "multitask", "pointmap_reference"):
         yield name, instantiate(OmegaConf.load(CONFIG / "loss" / f"{name}.yaml"), _convert_="all")
-    by_conf = {"gradient_by_conf": True}
+    by_conf = {"weight_gradient_by_conf": True}
     yield (
         "distill otherwise",
         DistillLoss(
-            depth=DistilledMap(1.0, scale="fitted", scope="view", gradient="slope", by_teacher_conf=True, **by_conf),
-            points=DistilledMap(1.0, scale="own", gradient="normal", **by_conf),
+            depth=DistillMapTerm(
+                1.0, normalization="fitted", scope="view", gradient="slope", weight_by_teacher_conf=True, **by_conf
+            ),
+            points=DistillMapTerm(1.0, normalization="own", gradient="normal", **by_conf),
         ),
     )
     yield (
         "multitask otherwise",
         MultiTaskLoss(
             camera=CameraTerm(5.0, pair_rotation=1.0, pair_translation=1.0, pair_direction=1.0),
-            depth=MeasuredMap(1.0, gradient="slope", log=True, keep_quantile=0.9, **by_conf),
-            points=MeasuredMap(1.0, gradient="normal", keep_quantile=None, **by_conf),
-            track=TrackTerm(0.05, distance="l1", by_teacher_conf=False, only_visible=True, stage_decay=0.8),
+            depth=SupervisedMapTerm(1.0, gradient="slope", log=True, error_quantile=0.9, **by_conf),
+            points=SupervisedMapTerm(1.0, gradient="normal", error_quantile=None, **by_conf),
+            track=TrackTerm(0.05, distance="l1", weight_by_teacher_conf=False, visible_only=True, iteration_decay=0.8),
         ),
     )
 
@@ -152,9 +154,9 @@ def test_losses_wait_for_nothing(name, criterion):
     """Forward and backward: a wait in between leaves the device without work."""
     network = on_device()
     is_taught = name.startswith("distill")
-    supervision = Teacher(on_device(VGGT)) if is_taught else Measurements()
+    supervision = Teacher(on_device(VGGT)) if is_taught else GroundTruth()
     batch = Planes(num_frames=3, num_tracks=7)[0].to("meta")
-    dense_frames = [0, 2] if name == "pointmap" else None
+    dense_frames = [0, 2] if name == "multitask" else None
     with MetaDevice() as seen:
         queries = torch.empty(1, 7, 2, device="meta") if "track" in criterion.heads else None
         prediction = network(batch.images, heads=criterion.heads, query_points=queries, dense_frames=dense_frames)

@@ -74,7 +74,7 @@ def test_a_locale_without_the_names_letters_changes_nothing(tmp_path):
     shutil.copy(__file__, photos / "schön.jpg")
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     environment["PYTHONPATH"] = str(ROOT / "src")
-    words = ["reconstruct", photos, "--out", tmp_path / "ört", "--device", "cpu", "--export", "tum", "--size", "112"]
+    words = ["reconstruct", photos, "--out", tmp_path / "ört", "--device", "cpu", "--formats", "tum", "--size", "112"]
     done = subprocess.run(
         [sys.executable, "-m", "streamvggt", *words], env=environment, capture_output=True, encoding="ascii"
     )

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from streamvggt import files
-from streamvggt.files import atomic_folder, atomic_write, check_seal
+from streamvggt.files import atomic_directory, atomic_write, check_seal
 
 WRITERS = {
     "state.pt": lambda path: torch.save({"numbers": torch.arange(100)}, path),
@@ -74,6 +74,6 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeyp
         unfinished.write_text("1", encoding="utf-8")
     assert done == [("sync", ".a.part.txt"), ("name", "a.txt"), ("sync", tmp_path.name)]
     done.clear()
-    with atomic_folder(tmp_path / "b", mark="c") as unfinished:
+    with atomic_directory(tmp_path / "b", marker="c") as unfinished:
         (unfinished / "c").touch()
     assert done == [("sync", ".b.part"), ("sync", "c"), ("name", "b"), ("sync", tmp_path.name)]

@@ -53,7 +53,18 @@ def test_a_wrong_number_stops_before_anything_is_done(flag, text, tmp_path, caps
 
 
 @pytest.mark.parametrize(
-    "flag", ["--windows", "--memory", "--heads", "--frames", "--export", "--weights", "--out", "--device", "--conf"]
+    "flag",
+    [
+        "--submaps",
+        "--policy",
+        "--heads",
+        "--frames",
+        "--formats",
+        "--weights",
+        "--out",
+        "--device",
+        "--conf-percentile",
+    ],
 )
 def test_an_empty_value_is_refused(flag, tmp_path, capsys):
     photos = tmp_path / "photos"

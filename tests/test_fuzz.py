@@ -20,18 +20,18 @@ import numpy as np
 import pytest
 import torch
 from mutations import as_json, damaged, wrong
-from networks import TINY
 from PIL import Image
+from small_models import TINY
 
-from streamvggt import StreamSession, StreamVGGT, Window, load_model
+from streamvggt import SlidingWindow, StreamSession, StreamVGGT, load_model
 from streamvggt.cli import main
-from streamvggt.cli.run_record import RunRecord, settings_before
-from streamvggt.export import Result, ResultWriter, check_result
+from streamvggt.cli.run_metadata import RunMetadata, read_previous_settings
+from streamvggt.export import ReconstructionResult, ResultWriter, check_result
 from streamvggt.files import seal
 from streamvggt.model.weights import save_model
 from streamvggt.stream.frames import load_frames
 from streamvggt.stream.state_file import save_state
-from streamvggt.training.checkpoint import Checkpoints
+from streamvggt.training.checkpoint import CheckpointManager
 
 SECONDS = 5.0  # for one damaged file
 HANG = 60  # seconds after which the process ends and says where it was
@@ -190,7 +190,7 @@ def network() -> StreamVGGT:
 def result(network, tmp_path) -> Path:
     """A result folder of three frames."""
     folder = tmp_path / "result"
-    session, writer = StreamSession(network, policy=Window(1, 2)), ResultWriter(folder)
+    session, writer = StreamSession(network, policy=SlidingWindow(1, 2)), ResultWriter(folder)
     for number in range(3):
         picture(number).save(tmp_path / f"{number}.png")
     for frame in load_frames(str(tmp_path / "*.png"), size=28):
@@ -199,7 +199,7 @@ def result(network, tmp_path) -> Path:
 
 
 def read_result(folder: Path) -> None:
-    found = Result(folder)
+    found = ReconstructionResult(folder)
     check_result(found)
     assert all(np.isfinite(camera.cam_from_world).all() for camera in found.cameras())
 
@@ -243,7 +243,7 @@ def test_fields_of_frame_files(result, tmp_path, capsys):
                 is_read = True
             if is_read:  # so it must be exported, or the way out be named
                 with np.errstate(all="ignore"):
-                    arguments = ["export", str(result), "--out", str(tmp_path / "exports"), "--export"]
+                    arguments = ["export", str(result), "--out", str(tmp_path / "exports"), "--formats"]
                     status = main([*arguments, "glb,ply,colmap,tum,depth,video"])
                 assert status in (0, 1), f"{name}: {what}"
                 assert "Traceback" not in capsys.readouterr().err
@@ -272,17 +272,17 @@ def test_run_records(tmp_path):
         "device": "cpu",
         "versions": {"torch": "2"},
         "started": "2026-01-01T00:00:00+00:00",
-        "frames": {"in_input": 9, "done": 3, "skipped": [["a.png", "not an image"]]},
+        "frames": {"input_total": 9, "done": 3, "skipped": [["a.png", "not an image"]]},
         "timings": {"median_ms": 1.5, "p95_ms": 2.0, "seconds": 3.0},
-        "windows": {"num": 2, "latest_restarts": [[3, "lost"]]},
+        "submaps": {"num": 2, "latest_restarts": [[3, "lost"]]},
         "exports": ["scene.glb"],
     }
 
     def go_on() -> None:
         options = {"command": [], "device": torch.device("cpu"), "settings": settings, "num_input": 9, "num_done": 3}
-        record = RunRecord(tmp_path, **options)
+        record = RunMetadata(tmp_path, **options)
         record.finish(["scene.ply"], [])
-        settings_before(path, settings)  # what was written can be gone on with
+        read_previous_settings(path, settings)  # what was written can be gone on with
 
     path.write_bytes(as_json(whole))
     each_damaged(path, 150, go_on, named=tmp_path)
@@ -344,7 +344,7 @@ TENSORS = [None, True, -1, 10**30, 1e300, float("nan"), "", [], {}, [None], torc
 
 
 def stream(network) -> StreamSession:
-    session = StreamSession(network, policy=Window(1, 2))
+    session = StreamSession(network, policy=SlidingWindow(1, 2))
     for _ in range(4):
         session.push(torch.rand(3, 28, 42))
     return session
@@ -361,7 +361,7 @@ def test_saved_streams(network, tmp_path):
 def test_values_of_saved_streams(network, tmp_path):
     """Sealed, but not by this program."""
     path, session = tmp_path / "state.pt", stream(network)
-    for name, value in wrong({"identity": session._identity, "state": session.memory.state()}, 300, 5, TENSORS):
+    for name, value in wrong({"identity": session._identity, "state": session.memory.state_dict()}, 300, 5, TENSORS):
         save_state(path, value.get("identity"), value.get("state"))
         with refused_or_fine(path, name):
             session.restore(path)
@@ -369,7 +369,7 @@ def test_values_of_saved_streams(network, tmp_path):
 
 @pytest.fixture
 def training(network, tmp_path):
-    checkpoints = Checkpoints(tmp_path / "states")
+    checkpoints = CheckpointManager(tmp_path / "states")
     model = StreamVGGT(**{**TINY, "heads": ("camera", "depth")})
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     sum(parameter.sum() for parameter in model.parameters()).backward()

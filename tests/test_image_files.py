@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from streamvggt.image_files import MAX_SIDE, image_format, open_image, pages_of, unreadable_image, upright_rgb
+from streamvggt.image_files import MAX_SIDE, exif_rgb, image_format, open_image, pages_of, unreadable_image
 from streamvggt.stream.frames import load_frames
 
 RAMP = np.linspace(0, 1, 28 * 56 * 3).reshape(28, 56, 3)
@@ -59,7 +59,7 @@ def exif_with(orientation: int) -> Image.Exif:
 def check_upright(path, truth: Image.Image) -> None:
     with open_image(path) as image:
         assert pages_of(image) == {0: truth.size}
-        upright = upright_rgb(image)
+        upright = exif_rgb(image)
     assert upright.size == truth.size
     assert np.abs(np.asarray(upright).astype(int) - np.asarray(truth)).mean() < 12
 
@@ -122,7 +122,7 @@ def test_all_pictures_of_a_file_are_frames(tmp_path, kind):
 
     assert sorted(levels(frames)) == [20, 50, 100, 150, 200] and source.num_frames == 5
     assert len({frame.name for frame in frames}) == 5 and "b_0001" in [f.name for f in frames if levels([f]) == [20]]
-    rest = list(source.starting_at(3))
+    rest = list(source.from_index(3))
     assert [(f.index, f.name) for f in rest] == [(f.index, f.name) for f in frames[3:]]
     assert levels(frames_of(tmp_path / f"b.{kind}", stride=2)[0]) == [50, 150]
     assert levels(frames_of(tmp_path / f"b.{kind}", max_frames=2)[0]) == [50, 100]
@@ -157,7 +157,7 @@ def test_a_dark_image_among_bright_ones_stays_dark(tmp_path):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.rint(RAMP[..., 0] * brightest).astype(np.uint16))
     frames, source = frames_of(tmp_path)
     assert [frame.original.max() for frame in frames] == [62, 249, 14]
-    assert [frame.original.max() for frame in source.starting_at(2)] == [14]
+    assert [frame.original.max() for frame in source.from_index(2)] == [14]
 
 
 def test_postscript_is_never_opened(tmp_path, monkeypatch):

@@ -49,7 +49,7 @@ def test_the_commands_of_the_page_are_configurations(words):
     with initialize_config_dir(str(ROOT / "config"), version_base=None):
         config = compose(name, overrides)
     assert config.data.path and config.trainer.data._target_.endswith("Mixture")
-    learning = config.trainer.optimisation
+    learning = config.trainer.optim
     assert ("adapters" in config.trainer) == (name.endswith("_own") and "~adapters" not in overrides)
     assert learning.freeze == ["*"] or not learning.get("lr_multipliers") or learning.freeze == ["aggregator.*"]
 
@@ -66,7 +66,7 @@ def test_fine_tune_with_adapters_then_evaluate(teacher, clip, tmp_path):
     for layout, write in LABELED.items():
         write(scenes / layout, clip)
     words = [f"model.name_or_path={teacher}", f"data.path={scenes}", f"data.validation_path={scenes / 'TUM'}"]
-    done = launch(*FINETUNE, *words, f"output_dir={out}", *SMALL, "trainer.optimisation.steps=9", "data.samples=9")
+    done = launch(*FINETUNE, *words, f"output_dir={out}", *SMALL, "trainer.optim.steps=9", "data.samples_per_epoch=9")
     assert done.returncode == 0, done.stderr[-3000:]
     log = (out / "log.jsonl").read_text(encoding="utf-8")
     assert "of 9 in 3 scenes" in done.stdout + done.stderr and "replaced" not in log

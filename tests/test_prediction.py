@@ -1,23 +1,23 @@
 """What is true of a prediction whoever made it."""
 
 import torch
-from networks import images, tiny
+from small_models import images, tiny
 
 from streamvggt.geometry.pointmap import unproject
-from streamvggt.geometry.similarity import Similarity
+from streamvggt.geometry.similarity import Sim3
 
 
 def test_in_another_world_everything_has_moved_alike():
     with torch.no_grad():
         prediction = tiny()(images(1, 2))
-    world = Similarity.exp(torch.tensor([1.0, -2, 0.5, 0.3, 2.2, -0.4, 0.7], dtype=torch.float64))
-    moved = prediction.moved(world)
+    world = Sim3.exp(torch.tensor([1.0, -2, 0.5, 0.3, 2.2, -0.4, 0.7], dtype=torch.float64))
+    moved = prediction.transform(world)
 
     torch.testing.assert_close(moved.points, world.apply(prediction.points.flatten(2, 3)).view_as(moved.points))
     seen = unproject(prediction.depth[..., 0], prediction.cameras())
     again = unproject(moved.depth[..., 0], moved.cameras())
     torch.testing.assert_close(again, world.apply(seen.flatten(2, 3)).view_as(again))
-    torch.testing.assert_close(moved.pose_enc, moved.pose_enc_stages[-1], rtol=0, atol=0)
+    torch.testing.assert_close(moved.pose_enc, moved.pose_enc_list[-1], rtol=0, atol=0)
     assert torch.equal(moved.pose_enc[..., 7:], prediction.pose_enc[..., 7:])
     assert torch.equal(moved.depth_conf, prediction.depth_conf)
     for name in ("pose_enc", "depth", "points"):

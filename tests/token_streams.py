@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from streamvggt.layers.kv_cache import KVCache
-from streamvggt.model.memory import Evidence, Policy
+from streamvggt.model.memory import EvictionPolicy, PolicyContext
 
 LAYERS, B, N, P, D = 2, 2, 2, 9, 4  # five special tokens and 2 × 2 patches
 MOST_FRAMES = 40
@@ -13,7 +13,7 @@ KEYS = np.random.RandomState(8).standard_normal((LAYERS, B, N, MOST_FRAMES * P, 
 KEYS[1, ..., 0] += 1.5  # the second layer's keys have a common part
 
 
-def new_layers(policy: Policy) -> list[KVCache]:
+def new_layers(policy: EvictionPolicy) -> list[KVCache]:
     return [KVCache(policy.capacity) for _ in range(LAYERS)]
 
 
@@ -28,16 +28,16 @@ def come(cache: KVCache, layer: int, frame: int) -> None:
     cache.append(frame, torch.from_numpy(KEYS[layer, :, :, new]), torch.from_numpy(VALUES[layer, :, :, new]))
 
 
-def advance(policy: Policy, layers: list[KVCache], notes: dict, frame: int, result=None) -> None:
+def advance(policy: EvictionPolicy, layers: list[KVCache], policy_state: dict, frame: int, result=None) -> None:
     """A frame's tokens come, and the policy prunes."""
     for layer, cache in enumerate(layers):
         come(cache, layer, frame)
-    policy.prune(Evidence(result, layers, notes))
+    policy.prune(PolicyContext(result, layers, policy_state))
 
 
 def held(cache: KVCache, stream: int, head: int) -> set[int]:
     """Which tokens a head holds, by number: P per frame. Keys and values must be the same tokens'."""
-    keys, values = (x[stream, head].numpy() for x in cache.contents())
+    keys, values = (x[stream, head].numpy() for x in cache.keys_values())
     found = set()
     for key, value in zip(keys, values, strict=True):
         (layer, token) = (int(i[0]) for i in np.nonzero((KEYS[:, stream, head] == key).all(-1)))

@@ -35,7 +35,7 @@ launch() {
 # predict FLAGS…: then `score` does what has been predicted now, never an earlier result that a refused run left there.
 predict() {
     ready=$(mktemp)
-    launch "eval/$protocol/launch.py" "${which[@]}" --ready "$ready" \
+    launch "eval/$protocol/launch.py" "${which[@]}" --status-file "$ready" \
         ${WEIGHTS:+--weights "$WEIGHTS"} ${DEVICE:+--device "$DEVICE"} "$@"
     read -ra datasets < "$ready" || true
     rm -f "$ready"

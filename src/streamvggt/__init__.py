@@ -5,13 +5,13 @@ from streamvggt.model.vggt import VGGT, StreamVGGT
 from streamvggt.model.weights import load_model
 from streamvggt.prediction import Prediction
 from streamvggt.stream.frames import load_frames
-from streamvggt.stream.policies.frame_blocks import FrameBlocks
-from streamvggt.stream.policies.key_diversity import KeyDiversity
-from streamvggt.stream.policies.key_frames import KeyFrames, MotionKeyFrames
+from streamvggt.stream.policies.frame_diversity import FrameDiversity
+from streamvggt.stream.policies.keyframes import Keyframes, MotionKeyframes
 from streamvggt.stream.policies.probe_saliency import ProbeSaliency
 from streamvggt.stream.policies.self_selective import SelfSelective
+from streamvggt.stream.policies.sliding_window import KeepAll, SlidingWindow
+from streamvggt.stream.policies.token_diversity import TokenDiversity
 from streamvggt.stream.policies.trajectory import Trajectory
-from streamvggt.stream.policies.window import KeepAll, Window
 from streamvggt.stream.pool import PoolFull, SessionPool
 from streamvggt.stream.session import StreamSession
 from streamvggt.stream.submaps.options import SubmapOptions
@@ -20,22 +20,22 @@ from streamvggt.stream.submaps.session import SubmapSession
 __all__ = [
     "VGGT",
     "Frame",
-    "FrameBlocks",
+    "FrameDiversity",
     "KeepAll",
-    "KeyDiversity",
-    "KeyFrames",
-    "MotionKeyFrames",
+    "Keyframes",
+    "MotionKeyframes",
     "PoolFull",
     "Prediction",
     "ProbeSaliency",
     "SelfSelective",
     "SessionPool",
+    "SlidingWindow",
     "StreamSession",
     "StreamVGGT",
     "SubmapOptions",
     "SubmapSession",
+    "TokenDiversity",
     "Trajectory",
-    "Window",
     "load_frames",
     "load_model",
 ]

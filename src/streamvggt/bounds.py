@@ -35,4 +35,4 @@ def check_frames(fewest: object, most: object, max_images: object) -> None:
     check_whole(1, frames=most)
     check_whole(1, max_images=max_images)
     if not fewest <= most <= max_images:
-        raise ValueError(f"frames={fewest, most} must be 1 ≤ fewest ≤ most ≤ max_images={max_images}")
+        raise ValueError(f"num_frames={fewest, most} must be 1 ≤ fewest ≤ most ≤ max_images_per_process={max_images}")

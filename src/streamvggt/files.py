@@ -14,7 +14,7 @@ ZIP_END_BYTES = 22  # without the comment, whose length is in the last two
 CHUNK_BYTES = 1 << 20
 
 
-def unfinished(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """Where `atomic_write` writes; a process that is killed may leave it behind."""
     return path.with_name(f".{path.stem}.part{path.suffix}")
 
@@ -36,7 +36,7 @@ def atomic_write(path: Path, *, sealed: bool = False, make_folder: bool = True) 
     """
     if make_folder:
         path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = unfinished(path)
+    temporary = temporary_path(path)
     temporary.unlink(missing_ok=True)  # of a run that was killed
     temporary.touch()
     mode = temporary.stat().st_mode
@@ -55,7 +55,7 @@ def atomic_write(path: Path, *, sealed: bool = False, make_folder: bool = True) 
 
 
 @contextmanager
-def atomic_folder(folder: Path, mark: str) -> Iterator[Path]:
+def atomic_directory(folder: Path, marker: str) -> Iterator[Path]:
     """As `atomic_write`, for a folder to fill; one that was there before is replaced as a whole.
 
     Args:
@@ -64,7 +64,7 @@ def atomic_folder(folder: Path, mark: str) -> Iterator[Path]:
     Raises:
         FileExistsError: there is a folder without the mark: it is not ours to replace.
     """
-    if folder.exists() and not (folder / mark).exists():
+    if folder.exists() and not (folder / marker).exists():
         raise FileExistsError(f"{folder} was not made by this program and would be replaced: choose another --out")
     temporary, previous = (folder.with_name(f".{folder.name}.{word}") for word in ("part", "previous"))
     shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed

@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from streamvggt.provenance import now
+from streamvggt.provenance import timestamp
 
 if os.name == "nt":
     import msvcrt
@@ -81,7 +81,7 @@ class FolderLock:
         _held.add(self._descriptor)
         os.ftruncate(self._descriptor, 0)
         os.lseek(self._descriptor, 0, os.SEEK_SET)
-        text = f"process {os.getpid()} on {platform.node()} since {now()}: {' '.join(sys.argv)}\n"
+        text = f"process {os.getpid()} on {platform.node()} since {timestamp()}: {' '.join(sys.argv)}\n"
         os.write(self._descriptor, text.encode(errors="replace"))
 
     @property

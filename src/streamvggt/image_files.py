@@ -199,10 +199,10 @@ def pages_of(image: Image.Image) -> dict[int, tuple[int, int] | None]:
     _check_header(image)
     num_pages = getattr(image, "n_frames", 1)
     if num_pages == 1:
-        return {0: upright_size(image)}
+        return {0: exif_size(image)}
     if image.format in ANIMATIONS:
         first = 1 if image.info.get("default_image") else 0
-        return dict.fromkeys(range(first, num_pages), upright_size(image))
+        return dict.fromkeys(range(first, num_pages), exif_size(image))
     pages = {}
     first_look = image.size, image.mode
     has_gain_map = b"hdrgm" in _xmp(image)
@@ -221,12 +221,12 @@ def pages_of(image: Image.Image) -> dict[int, tuple[int, int] | None]:
         else:
             is_scene = True
         if is_scene:
-            pages[page] = upright_size(image)
+            pages[page] = exif_size(image)
     image.seek(0)
     return pages or {0: first_look[0]}
 
 
-def upright_size(image: Image.Image) -> tuple[int, int]:
+def exif_size(image: Image.Image) -> tuple[int, int]:
     """Width and height once EXIF orientation is applied, from the header of an image not yet loaded."""
     orientation = 1
     if image.format != "TIFF":  # Pillow turns TIFF by itself, its size included
@@ -248,7 +248,7 @@ def white_of(image: Image.Image) -> int:
     return _white(_deep_pixels(image)[..., :3])
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
+def exif_rgb(image: Image.Image) -> Image.Image:
     """The pixels upright, 8-bit RGB, transparency on white; raises like `upright`."""
     return upright(image)[0]
 

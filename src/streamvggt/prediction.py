@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamvggt.geometry.camera import Cameras, cameras_from_encoding, inverted_encoding
+from streamvggt.geometry.camera import Cameras, cameras_from_pose_enc, inverted_encoding
 from streamvggt.geometry.pointmap import unproject
 from streamvggt.geometry.rotation import quaternion_from_matrix
-from streamvggt.geometry.similarity import Similarity
+from streamvggt.geometry.similarity import Sim3
 from streamvggt.transfer import uploaded
 
 PoseDirection = Literal["camera_from_world", "world_from_camera"]
@@ -40,9 +40,9 @@ class Prediction:
     track_conf: confidence of the track in [0, 1]. (B, S, K)
     dense_frames: numbers of the frames that depth and points are of, where they were predicted for some only, in
         training; None: all.
-    pose: Direction of the poses in `pose_enc` and `pose_enc_stages`; `cam_from_world_enc` and `cameras()` are
+    pose: Direction of the poses in `pose_enc` and `pose_enc_list`; `cam_from_world_enc` and `cameras()` are
         camera-from-world whatever it is.
-    pose_enc_stages, tracks_stages: all refinement steps, the last equal to `pose_enc`, `tracks`; what training
+    pose_enc_list, tracks_list: all refinement steps, the last equal to `pose_enc`, `tracks`; what training
         supervises.
     """
 
@@ -55,8 +55,8 @@ class Prediction:
     tracks: Tensor | None = None
     visibility: Tensor | None = None
     track_conf: Tensor | None = None
-    pose_enc_stages: tuple[Tensor, ...] = ()
-    tracks_stages: tuple[Tensor, ...] = ()
+    pose_enc_list: tuple[Tensor, ...] = ()
+    tracks_list: tuple[Tensor, ...] = ()
     dense_frames: tuple[int, ...] | None = None
     pose: PoseDirection = "camera_from_world"
 
@@ -71,14 +71,14 @@ class Prediction:
         """The same prediction with camera-from-world encodings."""
         if self.pose == "camera_from_world":
             return self
-        stages = tuple(inverted_encoding(stage) for stage in self.pose_enc_stages)
-        return replace(self, pose_enc=self.cam_from_world_enc, pose_enc_stages=stages, pose="camera_from_world")
+        stages = tuple(inverted_encoding(stage) for stage in self.pose_enc_list)
+        return replace(self, pose_enc=self.cam_from_world_enc, pose_enc_list=stages, pose="camera_from_world")
 
     def cameras(self) -> Cameras:
         """The frames' cameras: poses (B, S, 3, 4) and intrinsics in pixels of the processed image (B, S, 3, 3)."""
         if self.pose_enc is None:
             raise ValueError("this prediction has no cameras: ask the model for heads that include 'camera'")
-        return cameras_from_encoding(self.cam_from_world_enc, self.image_size)
+        return cameras_from_pose_enc(self.cam_from_world_enc, self.image_size)
 
     def with_points(self) -> Prediction:
         """Return the prediction with `points` unprojected from depth and cameras; `points_conf` is `depth_conf`.
@@ -97,28 +97,28 @@ class Prediction:
     def num_frames(self) -> int:
         return next(value.shape[1] for value in self._tensors().values())
 
-    def frame(self, index: int) -> Prediction:
+    def select_frame(self, index: int) -> Prediction:
         """The prediction of one frame, S = 1. A negative index counts from the end."""
         index = range(self.num_frames)[index]
-        return self.frames(slice(index, index + 1))
+        return self.select_frames(slice(index, index + 1))
 
-    def frames(self, which: slice) -> Prediction:
+    def select_frames(self, which: slice) -> Prediction:
         """The prediction of some of the frames."""
         return self.map(lambda tensor: tensor[:, which])
 
-    def stream(self, index: int) -> Prediction:
+    def select_stream(self, index: int) -> Prediction:
         """The prediction of one entry of the batch, B = 1."""
         return self.map(lambda tensor: tensor[index : index + 1])
 
     def without_stages(self) -> Prediction:
         """The same without the refinement stages, which nobody needs once a result leaves the device."""
-        return replace(self, pose_enc_stages=(), tracks_stages=())
+        return replace(self, pose_enc_list=(), tracks_list=())
 
     def to(self, *args, **kwargs) -> Prediction:
         """As `Tensor.to`, of every field."""
         return self.map(lambda tensor: tensor.to(*args, **kwargs))
 
-    def moved(self, world: Similarity) -> Prediction:
+    def transform(self, world: Sim3) -> Prediction:
         """The same in another world: cameras, depth and points of it, with camera-from-world encodings.
 
         Args:
@@ -126,18 +126,18 @@ class Prediction:
         """
 
         def moved_encoding(pose_enc: Tensor) -> Tensor:
-            exact = cameras_from_encoding(pose_enc.double(), self.image_size).cam_from_world
-            poses = world.to(exact.dtype).move_poses(exact)
+            exact = cameras_from_pose_enc(pose_enc.double(), self.image_size).cam_from_world
+            poses = world.to(exact.dtype).transform_poses(exact)
             quaternion = quaternion_from_matrix(poses[..., :3])
             return torch.cat([poses[..., 3], quaternion, pose_enc[..., 7:].double()], -1).to(pose_enc.dtype)
 
         if self.pose != "camera_from_world":
-            return self.standardized().moved(world)
-        world = Similarity.from_flat(uploaded(world.flat(), next(iter(self._tensors().values())).device))
+            return self.standardized().transform(world)
+        world = Sim3.from_vector(uploaded(world.flat(), next(iter(self._tensors().values())).device))
         changed: dict[str, Any] = {}
         if self.pose_enc is not None:
             changed["pose_enc"] = moved_encoding(self.pose_enc)
-            changed["pose_enc_stages"] = tuple(moved_encoding(stage) for stage in self.pose_enc_stages)
+            changed["pose_enc_list"] = tuple(moved_encoding(stage) for stage in self.pose_enc_list)
         if self.depth is not None:
             changed["depth"] = self.depth * world.scale.to(self.depth)
         if self.points is not None:
@@ -153,7 +153,7 @@ class Prediction:
     def map(self, function: Callable[[Tensor], Tensor]) -> Prediction:
         """The prediction with `function` applied to every tensor."""
         changed = {name: function(value) for name, value in self._tensors().items()}
-        for name in ("pose_enc_stages", "tracks_stages"):
+        for name in ("pose_enc_list", "tracks_list"):
             changed[name] = tuple(function(stage) for stage in getattr(self, name))
         return Prediction(self.image_size, **changed, dense_frames=self.dense_frames, pose=self.pose)
 
@@ -177,13 +177,13 @@ def of_frames(values: Tensor, frames: Sequence[int] | None) -> Tensor:
     return values.index_select(1, uploaded(torch.tensor(frames), values.device))
 
 
-def concatenate(predictions: list[Prediction]) -> Prediction:
+def cat(predictions: list[Prediction]) -> Prediction:
     """One prediction of the frames of several, in their order."""
     if len({prediction.pose for prediction in predictions}) > 1:
         predictions = [prediction.standardized() for prediction in predictions]
     first = predictions[0]
     joined = {name: torch.cat([getattr(p, name) for p in predictions], 1) for name in first._tensors()}
-    for name in ("pose_enc_stages", "tracks_stages"):
+    for name in ("pose_enc_list", "tracks_list"):
         stages = zip(*(getattr(p, name) for p in predictions), strict=True)
         joined[name] = tuple(torch.cat(stage, 1) for stage in stages)
     return Prediction(first.image_size, **joined, pose=first.pose)

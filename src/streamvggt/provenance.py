@@ -30,7 +30,7 @@ def run_metadata(settings: Mapping[str, Any], command: Sequence[str] | None = No
         "command": list(sys.argv if command is None else command),
         "settings": dict(settings),
         "versions": software_versions(),
-        "started": now(),
+        "started": timestamp(),
     }
 
 
@@ -43,13 +43,13 @@ def require_same_settings(folder: Path, earlier: Mapping[str, Any], settings: Ma
     Raises:
         ValueError: they are.
     """
-    if changed := differences(earlier, settings):
+    if changed := diff_settings(earlier, settings):
         raise ValueError(
             f"{folder} was made with other settings and a result does not mix two: {'; '.join(changed)}. {remedy}"
         )
 
 
-def now() -> str:
+def timestamp() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
@@ -84,7 +84,7 @@ def software_versions() -> dict[str, str]:
     return found
 
 
-def differences(earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+def diff_settings(earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
     """What is not as it was, one phrase for each setting."""
     return [
         f"{name} was {earlier.get(name)!r} and is now {value!r}"

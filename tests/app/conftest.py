@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from browser import CHROMIUM, CHROMIUM_FLAGS, PATIENCE, ROOT
-from networks import TINY
 from PIL import Image
+from small_models import TINY
 
 from streamvggt import StreamVGGT
-from streamvggt.app.networks import Networks
+from streamvggt.app.model_registry import ModelRegistry
 from streamvggt.app.scenes import Scenes
 
 
@@ -23,13 +23,13 @@ def network(seed: int = 0) -> StreamVGGT:
 
 
 @pytest.fixture(scope="session")
-def networks() -> Networks:
+def networks() -> ModelRegistry:
     def load(name: str) -> StreamVGGT:
         if name == "nowhere":
             raise FileNotFoundError("no weights at 'nowhere'")
         return network()
 
-    return Networks({"small": "small", "missing": "nowhere"}, load)
+    return ModelRegistry({"small": "small", "missing": "nowhere"}, load)
 
 
 @pytest.fixture

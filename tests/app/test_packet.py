@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from streamvggt.app import packet as packet_module
-from streamvggt.app.packet import Track, chosen_pixels, disassemble, pack, shortened, updated_ranges
+from streamvggt.app.packet import Track, pack, sample_pixels, truncate, unpack_arrays, updated_ranges
 from streamvggt.export.result import ResultFrame
 
 H, W = 42, 56
@@ -44,7 +44,7 @@ def unpack(packet: bytes) -> tuple[dict, dict[str, np.ndarray]]:
     header = json.loads(packet[4 : 4 + length])
     assert length % 4 == 0
     assert all(start % 4 == 0 for start, _ in header["arrays"].values())
-    header, arrays = disassemble(packet)
+    header, arrays = unpack_arrays(packet)
     return header, {name: array.view(KINDS[name]) for name, array in arrays.items()}
 
 
@@ -52,7 +52,7 @@ def unpack(packet: bytes) -> tuple[dict, dict[str, np.ndarray]]:
 def test_a_packet_holds_the_points_colours_and_confidences_of_its_pixels(source):
     stored = frame()
     header, arrays = unpack(pack(stored, 3, source, updated_ranges(None, stored), []))
-    y, x = np.divmod(chosen_pixels(stored, 3, source), W)
+    y, x = np.divmod(sample_pixels(stored, 3, source), W)
     world, conf = stored.world_points(source)
     assert header["num_points"] == len(x) == (H - 2) * W  # no padding; what is no number lies there
     np.testing.assert_array_equal(arrays["points"].reshape(-1, 3), world[y, x].astype(np.float32))
@@ -63,12 +63,12 @@ def test_a_packet_holds_the_points_colours_and_confidences_of_its_pixels(source)
 
 
 def test_later_frames_bring_fewer_points_and_any_first_part_is_a_fair_sample(monkeypatch):
-    monkeypatch.setattr(packet_module, "MOST_POINTS", 1500)
-    monkeypatch.setattr(packet_module, "SCENE_POINTS", 3000)
+    monkeypatch.setattr(packet_module, "MAX_FRAME_POINTS", 1500)
+    monkeypatch.setattr(packet_module, "MAX_SCENE_POINTS", 3000)
     stored = frame()
-    counts = [len(chosen_pixels(stored, position, "depth")) for position in range(6)]
+    counts = [len(sample_pixels(stored, position, "depth")) for position in range(6)]
     assert counts == [1500, 1500, 1000, 750, 600, 500]
-    y, x = np.divmod(chosen_pixels(stored, 0, "depth"), W)
+    y, x = np.divmod(sample_pixels(stored, 0, "depth"), W)
     assert len(set(zip(y.tolist(), x.tolist(), strict=True))) == 1500
     # Of 500 uniform draws, the mean is within four standard errors of the middle.
     assert abs(x[:500].mean() - (W - 1) / 2) < 4 * W / 12**0.5 / 500**0.5
@@ -78,18 +78,18 @@ def test_later_frames_bring_fewer_points_and_any_first_part_is_a_fair_sample(mon
 def test_a_viewer_that_comes_late_gets_what_it_will_keep():
     stored = frame()
     packet = pack(stored, 0, "depth", updated_ranges(None, stored), [])
-    (header, all), (less, some) = unpack(packet), unpack(shortened(packet, 100))
+    (header, all), (less, some) = unpack(packet), unpack(truncate(packet, 100))
     assert less["num_points"] == 100
     np.testing.assert_array_equal(some["points"], all["points"][:300])
     np.testing.assert_array_equal(some["colors"], all["colors"][:400])
     np.testing.assert_array_equal(some["conf"], all["conf"][:100])
     np.testing.assert_array_equal(some["picture"], all["picture"])
-    assert shortened(packet, header["num_points"]) == packet
+    assert truncate(packet, header["num_points"]) == packet
 
 
 def test_the_sources_of_points_show_the_same_pixels():
     stored = frame()
-    np.testing.assert_array_equal(chosen_pixels(stored, 7, "depth"), chosen_pixels(stored, 7, "head"))
+    np.testing.assert_array_equal(sample_pixels(stored, 7, "depth"), sample_pixels(stored, 7, "head"))
 
 
 def test_colours_of_pictures_change_slowly():

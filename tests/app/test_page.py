@@ -220,7 +220,7 @@ def test_one_has_the_network_one_waits_and_the_next_is_told_that_the_line_is_ful
         return unheld(self, *arguments, **options)
 
     monkeypatch.setattr(kind, "forward", forward)
-    monkeypatch.setattr("streamvggt.app.page.TELL_WAITING_EVERY", 0.2)
+    monkeypatch.setattr("streamvggt.app.page.QUEUE_STATUS_INTERVAL", 0.2)
     first, second, third = visitor(), visitor(), visitor()
     for page in (first, second, third):
         choose(page, *photos)

@@ -15,13 +15,13 @@ import pytest
 import torch
 import trimesh
 from browser import ROOT
-from networks import TINY
+from small_models import TINY
 
 from streamvggt import StreamVGGT
-from streamvggt.app.networks import Networks
+from streamvggt.app.model_registry import ModelRegistry
 from streamvggt.app.scenes import NO_OWNER, Scenes
 from streamvggt.app.status import RunSettings
-from streamvggt.export import PointFilter, Result
+from streamvggt.export import PointFilter, ReconstructionResult
 from streamvggt.stream.frames import load_frames
 
 CLIP = partial(load_frames, ROOT / "assets" / "clip.mp4")
@@ -42,7 +42,7 @@ def test_a_run_tells_of_every_frame_and_keeps_them(scene, networks):
     assert [status.num_frames for status in statuses] == [0, 1, 2, 3, 4, 4]
     assert [status.state for status in statuses] == ["loading", *4 * ["running"], "finished"]
     assert (statuses[1].expected, statuses[-1].fps > 0) == (4, True)
-    assert len(Result(scene.result_folder)) == 4
+    assert len(ReconstructionResult(scene.result_folder)) == 4
     assert scene.packet(3, "depth") != scene.packet(2, "depth")
 
 
@@ -51,7 +51,7 @@ def test_stop_keeps_what_is_there_and_a_new_run_begins_anew(scene, networks):
         if status.num_frames == 2:
             scene.stop()
     assert (scene.status.state, scene.status.num_frames) == ("stopped", 2)
-    assert len(Result(scene.result_folder)) == 2
+    assert len(ReconstructionResult(scene.result_folder)) == 2
     assert finish(scene, networks=networks)[-1] == "finished"
     assert (scene.status.run, scene.status.num_frames) == (2, 4)
 
@@ -77,7 +77,7 @@ def test_a_scene_runs_once_at_a_time(scene, networks):
     [
         (RunSettings(weights="else"), "no weights 'else' to choose; there are small, missing"),
         (RunSettings(weights="missing"), "The weights 'missing' cannot be loaded; the log says why"),
-        (RunSettings(weights="small", memory="much"), "memory 'much' is unknown"),
+        (RunSettings(weights="small", memory="much"), "policy 'much' is unknown"),
     ],
 )
 def test_what_goes_wrong_is_told_in_words(scene, networks, settings, why):
@@ -89,18 +89,18 @@ def test_an_error_of_the_program_is_not_shown_to_visitors(scene, caplog):
     def load(name):
         raise KeyError("/secret/path")
 
-    assert finish(scene, networks=Networks({"small": "small"}, load))[-1] == "failed"
+    assert finish(scene, networks=ModelRegistry({"small": "small"}, load))[-1] == "failed"
     assert "secret" not in scene.status.message
     assert "secret" in caplog.text
 
 
 def test_points_are_followed_where_they_were_clicked(scene, networks):
     """The clip of 448×336 becomes 56×42: the middle of the picture is between its middle pixels."""
-    scene.follow(np.array([[0.5, 0.5], [0.25, 0.75]]))
+    scene.set_query_points(np.array([[0.5, 0.5], [0.25, 0.75]]))
     finish(scene, networks=networks)
     first = scene._shown.tracks[0]
     np.testing.assert_allclose([(track.x, track.y) for track in first], [(27.5, 20.5), (13.5, 31.0)], atol=1e-4)
-    stored = Result(scene.result_folder)[0]
+    stored = ReconstructionResult(scene.result_folder)[0]
     points, _ = stored.world_points("depth")
     assert first[0].world == pytest.approx(points[20, 28])  # round() goes to the even one of 27.5's neighbours
     assert len(scene._shown.tracks) == 4
@@ -108,8 +108,8 @@ def test_points_are_followed_where_they_were_clicked(scene, networks):
 
 def test_weights_without_a_tracker_say_so(scene):
     model = StreamVGGT(**TINY, heads=("camera", "depth")).eval()
-    scene.follow(np.array([[0.5, 0.5]]))
-    finish(scene, RunSettings("small", max_frames=1), Networks({"small": "small"}, lambda name: model))
+    scene.set_query_points(np.array([[0.5, 0.5]]))
+    finish(scene, RunSettings("small", max_frames=1), ModelRegistry({"small": "small"}, lambda name: model))
     assert "no tracker" in scene.status.message
     assert scene.status.state == "finished"
 
@@ -125,10 +125,10 @@ def test_a_live_scene_takes_what_the_browser_sends(scenes, networks):
     run = scene.run(RunSettings("small", max_frames=None), networks)
     next(run)
     for shade in (10, 200):
-        scene.offer(np.full((48, 64, 3), 255, np.uint8))
-        scene.offer(np.full((48, 64, 3), shade, np.uint8))  # the newest counts
+        scene.push_camera_frame(np.full((48, 64, 3), 255, np.uint8))
+        scene.push_camera_frame(np.full((48, 64, 3), shade, np.uint8))  # the newest counts
         assert next(run).state == "running"
-        image = Result(scene.result_folder)[-1].image
+        image = ReconstructionResult(scene.result_folder)[-1].image
         assert np.abs(image.astype(int) - shade).max() <= 1
     scene.stop()
     assert list(run)[-1].state == "finished"
@@ -168,7 +168,7 @@ def test_a_scene_is_its_owners(scenes):
 
 
 def test_an_owner_has_few_scenes_and_all_together_have_not_too_many():
-    scenes = Scenes(per_owner=2, at_most=3)
+    scenes = Scenes(max_per_owner=2, max_scenes=3)
     first, second, third = (scenes.new("me", "live") for _ in range(3))
     assert scenes.get(first.id, "me") is None
     assert not first.folder.exists()
@@ -256,7 +256,7 @@ def test_a_run_ends_after_its_time(scene, networks):
 
 
 def test_the_memory_of_a_stream_is_bounded(scene):
-    networks = Networks({"small": "small"}, lambda name: StreamVGGT(**TINY).eval(), stream_bytes=1)
+    networks = ModelRegistry({"small": "small"}, lambda name: StreamVGGT(**TINY).eval(), stream_bytes=1)
     assert finish(scene, networks=networks)[-1] == "failed"
     assert (scene.status.num_frames, "no memory left" in scene.status.message) == (1, True)
 
@@ -272,13 +272,13 @@ def test_a_visitor_finds_the_latest_scene_again(scenes):
 
 
 def test_what_nobody_looks_at_is_removed():
-    scenes = Scenes(keep_seconds=60)
+    scenes = Scenes(ttl_seconds=60)
     old, new = scenes.new("me", "live"), scenes.new("me", "live")
     old.used = time.monotonic() - 61
     for name, age in (("old", 61), ("new", 0)):
         (scenes.uploads / name).mkdir(parents=True)
         os.utime(scenes.uploads / name, (time.time() - age,) * 2)
-    scenes.sweep()
+    scenes.remove_expired()
     assert scenes.get(old.id, "me") is None
     assert not old.folder.exists()
     assert new.folder.exists()
@@ -288,7 +288,7 @@ def test_what_nobody_looks_at_is_removed():
 
 def test_one_network_is_in_memory_at_a_time():
     loaded = []
-    networks = Networks({"a": "A", "b": "B"}, lambda name: loaded.append(name) or torch.nn.Identity())
+    networks = ModelRegistry({"a": "A", "b": "B"}, lambda name: loaded.append(name) or torch.nn.Identity())
     assert networks.default == "a"
     assert not loaded
     first = networks.get("a")

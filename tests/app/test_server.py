@@ -25,7 +25,7 @@ from streamvggt.app.hosts import Hosts
 from streamvggt.app.server import scene_routes
 from streamvggt.app.status import RunSettings
 from streamvggt.app.visitors import COOKIE
-from streamvggt.export import Result
+from streamvggt.export import ReconstructionResult
 from streamvggt.stream.frames import load_frames
 
 FILTER = {"source": "depth", "conf_percentile": 20, "frames": [0, 1]}
@@ -34,7 +34,7 @@ FILTER |= {"drop_white": False, "drop_black": False, "drop_sky": False}
 
 @pytest.fixture
 def application(scenes, monkeypatch):
-    monkeypatch.setattr(server, "NEWS_WAIT", 0.05)
+    monkeypatch.setattr(server, "LONG_POLL_TIMEOUT", 0.05)
     home = Route("/", lambda request: PlainTextResponse("home"))
     return Door(Starlette(routes=[home, *scene_routes(scenes)]), Hosts("testserver"))
 
@@ -75,7 +75,7 @@ def test_news_bring_the_status_and_what_the_viewer_lacks(client, scene):
 
 
 def test_an_answer_is_bounded_so_that_a_slow_browser_is_not_flooded(client, scene, monkeypatch):
-    monkeypatch.setattr(server, "NEWS_BYTES", 1)
+    monkeypatch.setattr(server, "UPDATES_BYTES", 1)
     assert len(packets(client.get(f"/scene/{scene.id}/news").content)) == 2
 
 
@@ -122,11 +122,11 @@ def test_the_camera_is_asked_for_the_next_picture_when_the_last_was_taken(client
     buffer = io.BytesIO()
     Image.new("RGB", (64, 48), (200, 30, 30)).save(buffer, "JPEG", quality=95)
     assert client.post(f"/scene/{scene.id}/picture", content=buffer.getvalue()).status_code == 200
-    assert not scene.wants_picture
+    assert not scene.needs_camera_frame
     run = scene.run(RunSettings("small", max_frames=1), networks)
     assert [status.num_frames for status in run] == [0, 1, 1]
-    assert scene.wants_picture
-    assert np.abs(Result(scene.result_folder)[0].image.astype(int) - (200, 30, 30)).max() < 6
+    assert scene.needs_camera_frame
+    assert np.abs(ReconstructionResult(scene.result_folder)[0].image.astype(int) - (200, 30, 30)).max() < 6
     assert client.post(f"/scene/{scene.id}/picture", content=b"GIF89a").status_code == 400
     assert client.post(f"/scene/{scene.id}/picture", content=bytes(4_000_001)).status_code == 413
 

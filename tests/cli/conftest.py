@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import tiny
 from PIL import Image
+from small_models import tiny
 
 from streamvggt.cli import main
 from streamvggt.export import colmap
@@ -42,7 +42,7 @@ def many_photos(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def options(weights) -> list[str]:
     """Of every run here, unless a later one says otherwise."""
-    return ["--weights", str(weights), "--device", "cpu", "--export", "none", "--memory", "window:1,2"]
+    return ["--weights", str(weights), "--device", "cpu", "--formats", "none", "--policy", "window:1,2"]
 
 
 @pytest.fixture
@@ -76,4 +76,4 @@ def pushed(monkeypatch) -> list[str]:
 @pytest.fixture
 def points_seen_once(monkeypatch):
     """COLMAP exports keep points that one photo sees: the untrained network puts none where two see it."""
-    monkeypatch.setattr(colmap, "LEAST_OBSERVATIONS", 1)
+    monkeypatch.setattr(colmap, "MIN_OBSERVATIONS", 1)

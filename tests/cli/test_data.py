@@ -65,7 +65,7 @@ def test_check_of_a_missing_or_misnamed_set(fixtures, command, tmp_path):
     assert "there is no folder" in command("data", "check", tmp_path / "nowhere")[1]
 
 
-SMALL = ["size=56", "frames=[3,3]", "max_images=3", "data.missing=skip"]
+SMALL = ["size=56", "num_frames=[3,3]", "max_images_per_process=3", "data.on_missing=skip"]
 
 
 def test_preview_shows_a_sample_of_each_data_set_and_its_time(fixtures, command, tmp_path):
@@ -78,7 +78,17 @@ def test_preview_shows_a_sample_of_each_data_set_and_its_time(fixtures, command,
 
 
 def test_preview_of_the_procedural_world(command, tmp_path):
-    words = ["data", "preview", "train", "data=world", *SMALL[:3], "--batches", "1", "--out", tmp_path / "preview.png"]
+    words = [
+        "data",
+        "preview",
+        "train",
+        "data=synthetic",
+        *SMALL[:3],
+        "--batches",
+        "1",
+        "--out",
+        tmp_path / "preview.png",
+    ]
     assert command(*words)[0] == 0 and (tmp_path / "preview.png").exists()
 
 

@@ -30,12 +30,12 @@ def test_exports_go_into_the_result(command, result):
 def test_the_filters(command, result, tmp_path):
     pixels = 42 * 56
     for more, expected in (
-        (["--conf", 0], 4 * pixels),
-        (["--conf", 0, "--frames", "1:3"], 2 * pixels),
-        (["--conf", 0, "--frames", "::2", "--max-points", 100], 100),
-        (["--conf", 75], pixels),
+        (["--conf-percentile", 0], 4 * pixels),
+        (["--conf-percentile", 0, "--frames", "1:3"], 2 * pixels),
+        (["--conf-percentile", 0, "--frames", "::2", "--max-points", 100], 100),
+        (["--conf-percentile", 75], pixels),
     ):
-        assert command("export", result, "--out", tmp_path / "other", "--export", "ply", *more)[0] == 0
+        assert command("export", result, "--out", tmp_path / "other", "--formats", "ply", *more)[0] == 0
         assert num_points(tmp_path / "other" / "points.ply") == pytest.approx(expected, rel=0.02)
     assert not (result / "points.ply").exists()
 
@@ -44,10 +44,10 @@ def test_all_exports_into_another_folder(command, result, tmp_path):
     before = sorted(result.rglob("*"))
     other = tmp_path / "made" / "for" / "it"
     for _ in range(2):  # the second time replaces what the first one wrote
-        status, said = command("export", result, "--out", other, "--export", "colmap,glb,ply,tum,depth,video")
+        status, said = command("export", result, "--out", other, "--formats", "colmap,glb,ply,tum,depth,video")
         # The untrained network puts no point where two photos of noise see it.
         assert status == 1 and said.count("error: ") == 1
-        assert "--export colmap: no point is seen by two frames" in said and str(other / "colmap") in said
+        assert "--formats colmap: no point is seen by two frames" in said and str(other / "colmap") in said
     names = {path.name for path in other.iterdir()}
     assert names == {"scene.glb", "points.ply", "colmap", "trajectory.txt", "depth", "preview.mp4"}
     assert sorted(result.rglob("*")) == before
@@ -56,7 +56,7 @@ def test_all_exports_into_another_folder(command, result, tmp_path):
 def test_an_unfinished_result_can_be_exported(command, result):
     (result / "frames" / "000003.npz").unlink()
     (result / "run.json").unlink()
-    assert command("export", result, "--export", "tum")[0] == 0
+    assert command("export", result, "--formats", "tum")[0] == 0
     assert np.loadtxt(result / "trajectory.txt").shape == (3, 8)
 
 
@@ -65,7 +65,7 @@ def test_a_folder_of_the_user_is_not_replaced(command, result, tmp_path):
     for name in ("depth", "colmap"):
         (tmp_path / "set" / name).mkdir(parents=True)
         (tmp_path / "set" / name / "precious").touch()
-        status, said = command("export", result, "--out", tmp_path / "set", "--export", name)
+        status, said = command("export", result, "--out", tmp_path / "set", "--formats", name)
         assert status == 1 and f"{name} was not made by this program" in said
         assert (tmp_path / "set" / name / "precious").exists()
 
@@ -73,9 +73,9 @@ def test_a_folder_of_the_user_is_not_replaced(command, result, tmp_path):
 @pytest.mark.parametrize(
     "more, words",
     [
-        (["--export", "stl"], "'stl' is unknown; choose of glb,ply,colmap,tum,depth,video, or none"),
-        (["--points", "head"], "--points head needs the point head: add points to --heads"),
-        (["--conf", "100"], "at least 0 and below 100, not 100"),
+        (["--formats", "stl"], "'stl' is unknown; choose of glb,ply,colmap,tum,depth,video, or none"),
+        (["--point-source", "head"], "--point-source head needs the point head: add points to --heads"),
+        (["--conf-percentile", "100"], "at least 0 and below 100, not 100"),
         (["--frames", "5:2"], "no frame of any result is in the range (5, 2, None)"),
         (["--frames", "9:12"], "none of the 4 frames is in the range (9, 12, None)"),
         (["--frames", "::-1"], "the step between frames is at least 1, not -1"),
@@ -106,7 +106,7 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(command, result, tmp_pat
     changed(result / "frames" / "000002.npz", name=name)
     before = sorted(tmp_path.rglob("*"))
     for kind in ("depth", "colmap", "tum"):
-        status, said = command("export", result, "--export", kind)
+        status, said = command("export", result, "--formats", kind)
         assert status == 1 and "000002.npz" in said and f"expected a plain file name, got {name!r}" in said
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -117,16 +117,16 @@ def test_damage_is_noticed_whatever_is_exported(command, result):
     content = bytearray(path.read_bytes())
     content[content.index(b"depth.npy") + 5000] ^= 1  # in the numbers
     path.write_bytes(content)
-    status, said = command("export", result, "--export", "tum")
+    status, said = command("export", result, "--formats", "tum")
     assert status == 1 and "cannot read" in said and "000001.npz" in said and "go on with --resume" in said
 
 
 def test_a_missing_image_is_told_and_stops_what_needs_it(command, result):
     (result / "images" / "photo_2.jpg").unlink()
-    status, said = command("export", result, "--export", "tum")
+    status, said = command("export", result, "--formats", "tum")
     assert status == 0 and "1 of 4 images cannot be used" in said and "photo_2.jpg is missing" in said
-    status, said = command("export", result, "--export", "colmap,ply")
-    assert status == 1 and "error: --export colmap: 1 of 4 images cannot be used" in said
+    status, said = command("export", result, "--formats", "colmap,ply")
+    assert status == 1 and "error: --formats colmap: 1 of 4 images cannot be used" in said
     assert (result / "points.ply").exists() and not (result / "colmap").exists()
 
 
@@ -134,12 +134,12 @@ def test_without_depth_the_rest_is_written(command, result, tmp_path):
     for path in (result / "frames").iterdir():
         changed(path, depth=np.full((42, 56), np.nan, np.float32))
     other = tmp_path / "other"
-    status, said = command("export", result, "--out", other, "--export", "glb,ply,colmap,depth,video,tum")
+    status, said = command("export", result, "--out", other, "--formats", "glb,ply,colmap,depth,video,tum")
     assert status == 1
     for kind in ("glb", "ply", "colmap"):
-        assert f"error: --export {kind}: no points are left" in said
+        assert f"error: --formats {kind}: no points are left" in said
     for kind in ("depth", "video"):
-        assert f"error: --export {kind}: no frame has a depth" in said
+        assert f"error: --formats {kind}: no frame has a depth" in said
     assert {path.name for path in other.iterdir()} == {"scene.glb", "colmap", "preview.mp4", "trajectory.txt"}
 
 
@@ -148,8 +148,8 @@ def test_an_export_that_fails_does_not_stop_the_others(command, result, monkeypa
         raise RuntimeError("Unable to cast Python instance")
 
     monkeypatch.setitem(EXPORTERS, "colmap", broken)
-    status, said = command("export", result, "--export", "colmap,ply")
-    assert status == 1 and "error: --export colmap: Unable to cast" in said and (result / "points.ply").exists()
+    status, said = command("export", result, "--formats", "colmap,ply")
+    assert status == 1 and "error: --formats colmap: Unable to cast" in said and (result / "points.ply").exists()
 
 
 def test_the_record_of_the_run_stays(command, result):

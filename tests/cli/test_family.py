@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from networks import formula_weights
 from safetensors.torch import save_file
+from small_models import formula_weights
 
 from streamvggt import StreamVGGT, load_model
-from streamvggt.export import Result
+from streamvggt.export import ReconstructionResult
 
 # What shapes do not tell must be as in the released networks, or as assumed for small ones.
 SIZE = {
@@ -60,20 +60,20 @@ def published(folder, layout):
 def test_from_photos_to_exports(command, photos, tmp_path, layout):
     model, path = published(tmp_path, layout)
     weights = path.parent if path.suffix == ".safetensors" else path
-    loaded = load_model(weights, sees="past")
+    loaded = load_model(weights, causal=True)
     assert loaded.heads == model.heads
     of_tracker = {name for name in SIZE if name.startswith("track_") and "track" not in loaded.heads}
     for name in {*loaded.config, *model.config} - of_tracker:
         assert loaded.config[name] == model.config[name], name
-    words = ("--out", tmp_path / "out", "--weights", weights, "--device", "cpu", "--export", "glb,ply,tum")
+    words = ("--out", tmp_path / "out", "--weights", weights, "--device", "cpu", "--formats", "glb,ply,tum")
     status, said = command("reconstruct", photos, *words)
     assert status == 0, said
-    result = Result(tmp_path / "out")
+    result = ReconstructionResult(tmp_path / "out")
     written = {entry.name for entry in (tmp_path / "out").iterdir()}
     assert len(result) == 6 and {"scene.glb", "points.ply", "trajectory.txt"} <= written
     settings = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))["settings"]
-    assert settings["memory"] == ("trajectory:8,63" if loaded.scale_frames else "blocks:9")
-    assert settings["windows"] is None
+    assert settings["policy"] == ("trajectory:8,63" if loaded.scale_frames else "frame-diversity:9")
+    assert settings["submaps"] is None
     if loaded.scale_frames:  # six photos are fewer than the joint step has: all are computed together
         with torch.no_grad():
             images = torch.stack([torch.from_numpy(frame.image) for frame in result]).movedim(-1, 1)[None] / 255
@@ -88,15 +88,15 @@ def test_lingbot_map_gets_submaps_where_its_training_was_shorter(command, many_p
     monkeypatch.setattr(reconstruct, "TRAINED_LENGTH", 20)
     monkeypatch.setattr(reconstruct, "TRAINED_WINDOWS", "20,9")
     _, path = published(tmp_path, "lingbot-map-long.pt")
-    words = ("--weights", path, "--device", "cpu", "--export", "none", "--max-frames")
+    words = ("--weights", path, "--device", "cpu", "--formats", "none", "--max-frames")
     status, said = command("reconstruct", many_photos, "--out", tmp_path / "long", *words, 24)
-    assert status == 0 and "Using --windows 20,9: this network was trained with up to 20 frames" in said
-    status, said = command("reconstruct", many_photos, "--out", tmp_path / "one", "--memory", "all", *words, 24)
-    assert status == 0 and "--windows" not in said
+    assert status == 0 and "Using --submaps 20,9: this network was trained with up to 20 frames" in said
+    status, said = command("reconstruct", many_photos, "--out", tmp_path / "one", "--policy", "all", *words, 24)
+    assert status == 0 and "--submaps" not in said
 
 
 def test_the_shared_camera_memory_is_refused(command, photos, tmp_path):
-    words = ("reconstruct", photos, "--out", tmp_path / "out", "--camera-memory", "released", "--weights")
+    words = ("reconstruct", photos, "--out", tmp_path / "out", "--camera-cache", "shared", "--weights")
     for weights in ("yslan/STream3R", "robbyant/lingbot-map", tmp_path / "lingbot-map.pt"):
         status, said = command(*words, weights)
-        assert status != 0 and "--camera-memory released: expected exact for" in said
+        assert status != 0 and "--camera-cache shared: expected exact for" in said

@@ -1,4 +1,5 @@
-"""`reconstruct --loops` corrects what was written before the loop was closed; shown with a network that only drifts."""
+"""`reconstruct --loop-closure` corrects what was written before the loop was closed; shown with a network that only
+drifts."""
 
 import json
 import os
@@ -7,17 +8,17 @@ import signal
 import numpy as np
 import pytest
 import torch
+from analytic_room import look, walk
 from PIL import Image
-from room import look, walk
 
 from experiments.simulated_model import Errors, Oracle
 from streamvggt import SubmapSession
 from streamvggt.evaluation.pose_metrics import trajectory_errors
-from streamvggt.export import Result
+from streamvggt.export import ReconstructionResult
 from streamvggt.stream.submaps.loop_closure import LoopClosureOptions
 
 FRAMES = 96
-WORDS = ("--windows", "16,5", "--loops", "--export", "ply,tum")
+WORDS = ("--submaps", "16,5", "--loop-closure", "--formats", "ply,tum")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def room_photos(known, tmp_path):
 @pytest.fixture(autouse=True)
 def drifting(known, monkeypatch):
     def load(*_, **__):
-        oracle = Oracle(known, Errors(drift_turn=0.25, noise=0.01))
+        oracle = Oracle(known, Errors(rotation_drift_deg=0.25, noise=0.01))
         oracle.config = {"image_size": 56}
         return oracle
 
@@ -48,7 +49,7 @@ def drifting(known, monkeypatch):
 
 
 def ate(out, known) -> float:
-    poses = torch.from_numpy(np.array([camera.cam_from_world for camera in Result(out).cameras()]))
+    poses = torch.from_numpy(np.array([camera.cam_from_world for camera in ReconstructionResult(out).cameras()]))
     return trajectory_errors(poses, known.cam_from_world).ate
 
 
@@ -58,14 +59,17 @@ def test_loops_end_to_end_also_interrupted(reconstruct, command, options, room_p
     status, said = command("reconstruct", room_photos, "--out", whole, *options, *WORDS)
     assert status == 0 and "closed, and all frames moved accordingly" in said
     record = json.loads((whole / "run.json").read_text(encoding="utf-8"))
-    assert record["submaps"]["num_loops"] >= 1 and record["settings"]["loops"] is True
+    assert record["submaps"]["num_loops"] >= 1 and record["settings"]["loop_closure"] is True
     corrected = ate(whole, known)
     (whole / "corrections.json").rename(tmp_path / "aside")
     assert corrected < ate(whole, known) / 3
     (tmp_path / "aside").rename(whole / "corrections.json")
 
     # The exports and the trajectory are of the corrected cameras.
-    centres = [-camera.cam_from_world[:, :3].T @ camera.cam_from_world[:, 3] for camera in Result(whole).cameras()]
+    centres = [
+        -camera.cam_from_world[:, :3].T @ camera.cam_from_world[:, 3]
+        for camera in ReconstructionResult(whole).cameras()
+    ]
     np.testing.assert_allclose(np.loadtxt(whole / "trajectory.txt")[:, 1:4], centres, atol=1e-6)
 
     push = SubmapSession.push
@@ -88,5 +92,5 @@ def test_loops_end_to_end_also_interrupted(reconstruct, command, options, room_p
 
 
 def test_loops_need_windows(reconstruct, room_photos, tmp_path):
-    status, said = reconstruct(room_photos, "--loops")
+    status, said = reconstruct(room_photos, "--loop-closure")
     assert status == 1 and "requires --submaps" in said and not (tmp_path / "out").exists()

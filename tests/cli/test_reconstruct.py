@@ -15,15 +15,15 @@ import pycolmap
 import pytest
 import torch
 import trimesh
-from networks import tiny
 from PIL import Image
+from small_models import tiny
 
-from streamvggt.cli import run_record
-from streamvggt.cli.reconstruct import SavedState
-from streamvggt.export import Result, ResultWriter, finished_frames
-from streamvggt.model.device import choose_dtype
+from streamvggt.cli import run_metadata
+from streamvggt.cli.reconstruct import StreamCheckpoint
+from streamvggt.export import ReconstructionResult, ResultWriter, frame_files
+from streamvggt.model.device import resolve_dtype
 from streamvggt.model.vggt import VGGT
-from streamvggt.stream.policy import DEFAULT_MEMORY
+from streamvggt.stream.policy import DEFAULT_POLICY
 
 ALL_EXPORTS = {"scene.glb", "points.ply", "colmap", "trajectory.txt", "depth", "preview.mp4"}
 
@@ -57,15 +57,15 @@ def full_disk(*_, **__):
 
 
 def test_everything_is_written_and_explains_itself(reconstruct, photos, weights, points_seen_once, tmp_path):
-    status, said = reconstruct(photos, "--export", "glb,ply,colmap,tum,depth,video", "--conf", 30)
+    status, said = reconstruct(photos, "--formats", "glb,ply,colmap,tum,depth,video", "--conf-percentile", 30)
     out = tmp_path / "out"
-    assert status == 0 and "6 frames" in said and "frame/s" in said and "memory" in said
+    assert status == 0 and "6 frames" in said and "frame/s" in said and "policy" in said
     names = {path.name for path in out.iterdir()}
     assert names == {"frames", "images", "inputs.json", "run.json", *ALL_EXPORTS}  # no state, no unfinished file
-    assert [frame.name for frame in Result(out)] == [f"photo_{number}" for number in range(6)]
+    assert [frame.name for frame in ReconstructionResult(out)] == [f"photo_{number}" for number in range(6)]
 
     cloud = trimesh.load(out / "points.ply")
-    assert len(cloud.vertices) == pytest.approx(0.7 * 6 * 42 * 56, rel=0.02)  # --conf 30 drops three of ten
+    assert len(cloud.vertices) == pytest.approx(0.7 * 6 * 42 * 56, rel=0.02)  # --conf-percentile 30 drops three of ten
     assert "points" in trimesh.load(out / "scene.glb").geometry
     assert pycolmap.Reconstruction(out / "colmap" / "sparse" / "0").num_reg_images() == 6
     assert np.loadtxt(out / "trajectory.txt").shape == (6, 8)
@@ -76,8 +76,8 @@ def test_everything_is_written_and_explains_itself(reconstruct, photos, weights,
     record = record_of(out)
     assert record["status"] == "finished" and record["error"] is None
     assert record["command"][:3] == ["streamvggt", "reconstruct", str(photos)]
-    assert record["settings"]["memory"] == "window:1,2" and record["settings"]["weights"] == str(weights)
-    assert record["frames"] == {"in_input": 6, "done": 6, "skipped": []}
+    assert record["settings"]["policy"] == "window:1,2" and record["settings"]["weights"] == str(weights)
+    assert record["frames"] == {"input_total": 6, "done": 6, "skipped": []}
     assert record["timings"]["median_ms"] > 0 and record["timings"]["seconds"] > 0
     assert set(record["exports"]) == ALL_EXPORTS
     assert record["versions"]["torch"] == torch.__version__ and record["device"].startswith("cpu")
@@ -88,10 +88,12 @@ def test_photos_and_the_video_of_them_give_the_same(command, options, photos, tm
     video = write_video(tmp_path / "clip.mkv", photos)
     for source, out in ((photos, "a"), (video, "b")):
         assert command("reconstruct", source, "--out", tmp_path / out, *options)[0] == 0
-    for a, b in zip(Result(tmp_path / "a"), Result(tmp_path / "b"), strict=True):
+    for a, b in zip(ReconstructionResult(tmp_path / "a"), ReconstructionResult(tmp_path / "b"), strict=True):
         np.testing.assert_array_equal(a.cam_from_world, b.cam_from_world)
         np.testing.assert_array_equal(a.depth, b.depth)
-    assert [frame.time for frame in Result(tmp_path / "b")] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5], abs=1e-3)
+    assert [frame.time for frame in ReconstructionResult(tmp_path / "b")] == pytest.approx(
+        [0, 0.1, 0.2, 0.3, 0.4, 0.5], abs=1e-3
+    )
 
 
 def test_photos_of_different_sizes_are_padded_to_one(reconstruct, photos, points_seen_once, tmp_path):
@@ -99,29 +101,29 @@ def test_photos_of_different_sizes_are_padded_to_one(reconstruct, photos, points
     mixed.mkdir()
     for number, size in enumerate([(56, 42), (56, 28), (112, 28)]):
         Image.open(photos / "photo_0.png").resize(size).save(mixed / f"{number}.png")
-    assert reconstruct(mixed, "--export", "glb,colmap,depth,video")[0] == 0
-    frames = list(Result(tmp_path / "out"))
+    assert reconstruct(mixed, "--formats", "glb,colmap,depth,video")[0] == 0
+    frames = list(ReconstructionResult(tmp_path / "out"))
     assert {frame.image.shape for frame in frames} == {(42, 56, 3)}
     assert [frame.content for frame in frames] == [(0, 0, 42, 56), (7, 0, 35, 56), (14, 0, 28, 56)]
 
 
-@pytest.mark.parametrize("more", [("--dtype", "bfloat16"), ("--camera-memory", "released"), ("--storage", "int8")])
+@pytest.mark.parametrize("more", [("--dtype", "bfloat16"), ("--camera-cache", "shared"), ("--kv-cache-dtype", "int8")])
 def test_other_ways_to_compute(reconstruct, photos, tmp_path, more):
     assert reconstruct(photos, *more, "--max-frames", 3)[0] == 0
-    assert len(Result(tmp_path / "out")) == 3
+    assert len(ReconstructionResult(tmp_path / "out")) == 3
     assert more[1] in record_of(tmp_path / "out")["settings"].values()
 
 
 def test_low_memory_fills_in_what_is_not_given(reconstruct, photos, tmp_path):
-    assert reconstruct(photos, "--low-memory", "--memory", "window:1,2", "--max-frames", 3)[0] == 0
+    assert reconstruct(photos, "--low-memory", "--policy", "window:1,2", "--max-frames", 3)[0] == 0
     settings = record_of(tmp_path / "out")["settings"]
-    half = str(choose_dtype("half", torch.device("cpu"))).removeprefix("torch.")
-    assert (settings["memory"], settings["storage"], settings["dtype"]) == ("window:1,2", "int8", half)
+    half = str(resolve_dtype("half", torch.device("cpu"))).removeprefix("torch.")
+    assert (settings["policy"], settings["kv_cache_dtype"], settings["dtype"]) == ("window:1,2", "int8", half)
 
 
 def test_the_point_head(reconstruct, photos, tmp_path):
-    assert reconstruct(photos, "--heads", "camera,points", "--points", "head", "--export", "ply")[0] == 0
-    assert Result(tmp_path / "out")[0].depth is None and (tmp_path / "out" / "points.ply").exists()
+    assert reconstruct(photos, "--heads", "camera,points", "--point-source", "head", "--formats", "ply")[0] == 0
+    assert ReconstructionResult(tmp_path / "out")[0].depth is None and (tmp_path / "out" / "points.ply").exists()
 
 
 @pytest.mark.slow
@@ -143,7 +145,11 @@ def test_help_of_all_commands(command):
         status, said = command(*words)
         assert status == 0 and expected in said
     said = subprocess.run([sys.executable, "-m", "streamvggt", "export", "--help"], capture_output=True, text=True)
-    assert said.returncode == 0 and said.stdout.startswith("usage: streamvggt export") and "--conf" in said.stdout
+    assert (
+        said.returncode == 0
+        and said.stdout.startswith("usage: streamvggt export")
+        and "--conf-percentile" in said.stdout
+    )
 
 
 # What is refused, before anything is written
@@ -165,28 +171,31 @@ def refused(reconstruct, photos, tmp_path):
 @pytest.mark.parametrize(
     "more, words",
     [
-        (["--memory", "windo:1,8"], "memory 'windo:1,8' is unknown; choose one of all, window"),
-        (["--memory", "window:1"], "memory 'window:1' has 1 number(s) behind its name"),
-        (["--memory", "window:²,1"], "ANCHOR must be a whole number, not"),
+        (["--policy", "windo:1,8"], "policy 'windo:1,8' is unknown; choose one of all, window"),
+        (["--policy", "window:1"], "policy 'window:1' has 1 number(s) behind its name"),
+        (["--policy", "window:²,1"], "ANCHOR must be a whole number, not"),
         (["--heads", "depth"], "--heads depth: camera and any of depth, points"),
         (["--heads", "camera,dept"], "--heads camera,dept: camera and any of"),
-        (["--export", "glb,stl"], "'stl' is unknown; choose of glb,ply,colmap"),
-        (["--export", "depth", "--heads", "camera"], "--export depth needs the depth head: add depth to --heads"),
-        (["--export", "glb", "--heads", "camera"], "add depth to --heads, or use --points head"),
-        (["--export", "glb", "--points", "head"], "--points head needs the point head: add points to --heads"),
-        (["--conf", "100"], "at least 0 and below 100, not 100"),
-        (["--conf", "nan"], "--conf: expected a number from 0 to 100"),
-        (["--conf", "high"], "--conf: expected a number from 0 to 100, got 'high'"),
+        (["--formats", "glb,stl"], "'stl' is unknown; choose of glb,ply,colmap"),
+        (["--formats", "depth", "--heads", "camera"], "--formats depth needs the depth head: add depth to --heads"),
+        (["--formats", "glb", "--heads", "camera"], "add depth to --heads, or use --point-source head"),
+        (
+            ["--formats", "glb", "--point-source", "head"],
+            "--point-source head needs the point head: add points to --heads",
+        ),
+        (["--conf-percentile", "100"], "at least 0 and below 100, not 100"),
+        (["--conf-percentile", "nan"], "--conf-percentile: expected a number from 0 to 100"),
+        (["--conf-percentile", "high"], "--conf-percentile: expected a number from 0 to 100, got 'high'"),
         (["--frames", "7"], "'7' is no range of frames; write START:STOP"),
         (["--device", "tpu"], "--device tpu is unknown; choose cuda, mps or cpu"),
         (["--device", "meta"], "--device meta is not served"),
         (["--dtype", "int8"], "choose from"),
-        (["--storage", "int4"], "choose from"),
-        (["--memory", "all", "--step", "compiled"], "needs a memory of whole frames that becomes full"),
-        (["--memory", "window", "--step", "graph"], "the model is on cpu: choose eager or compiled"),
+        (["--kv-cache-dtype", "int4"], "choose from"),
+        (["--policy", "all", "--step-mode", "compile"], "needs a memory of whole frames that becomes full"),
+        (["--policy", "window", "--step-mode", "cuda_graph"], "the model is on cpu: choose eager or compile"),
         (
-            ["--windows", "8,4", "--memory", "window:1,2", "--step", "compiled"],
-            "--windows are computed with --step eager",
+            ["--submaps", "8,4", "--policy", "window:1,2", "--step-mode", "compile"],
+            "--submaps are computed with --step-mode eager",
         ),
         (["--attention", "flash"], "flash"),
         (["--size", "100"], "multiple of the patch size 14; got 100, the nearest is 98"),
@@ -259,7 +268,7 @@ def test_a_folder_with_other_files_is_left_alone(refused, tmp_path, name):
     path.parent.mkdir(parents=True)
     path.write_bytes(b"mine")
     for more in ([], ["--resume"]):
-        assert f"holds other files ({name.split('/')[0]})" in refused(*more, "--export", "depth", made=True)
+        assert f"holds other files ({name.split('/')[0]})" in refused(*more, "--formats", "depth", made=True)
     assert snapshot(tmp_path / "out") == {path: b"mine"}
 
 
@@ -282,9 +291,9 @@ def test_an_unreadable_photo_is_skipped_and_told(reconstruct, photos, tmp_path):
     (mixed / "1.jpg").write_text("I am no photo", encoding="utf-8")
     status, said = reconstruct(mixed)
     assert status == 0 and "skipped 1.jpg: not an image" in said
-    assert [frame.name for frame in Result(tmp_path / "out")] == ["0", "2"]
+    assert [frame.name for frame in ReconstructionResult(tmp_path / "out")] == ["0", "2"]
     skipped = [["1.jpg", "not an image (its content is text)"]]
-    assert record_of(tmp_path / "out")["frames"] == {"in_input": 3, "done": 2, "skipped": skipped}
+    assert record_of(tmp_path / "out")["frames"] == {"input_total": 3, "done": 2, "skipped": skipped}
 
 
 def test_an_unreadable_photo_is_an_error_if_strict(reconstruct, photos, tmp_path):
@@ -296,7 +305,7 @@ def test_an_unreadable_photo_is_an_error_if_strict(reconstruct, photos, tmp_path
     assert status == 1 and "1.jpg: not an image" in said
     record = record_of(tmp_path / "out")
     assert record["status"] == "failed" and "1.jpg: not an image" in record["error"]
-    assert len(Result(tmp_path / "out")) == 1
+    assert len(ReconstructionResult(tmp_path / "out")) == 1
     assert reconstruct(mixed, "--resume")[0] == 0  # the fault may be forgiven later
     assert record_of(tmp_path / "out")["error"] is None
 
@@ -328,7 +337,9 @@ def test_a_truncated_video(reconstruct, photos, tmp_path):
     record = record_of(tmp_path / "out")["frames"]
     assert 0 < record["done"] < 6 and record["skipped"][0][0] == "clip.mkv"
     status, said = reconstruct(video, "--resume")  # the end of a damaged video is its end
-    assert status == 0 and "computed again" not in said and len(Result(tmp_path / "out")) == record["done"]
+    assert (
+        status == 0 and "computed again" not in said and len(ReconstructionResult(tmp_path / "out")) == record["done"]
+    )
 
 
 def break_numbers(monkeypatch, field, value, at=2):
@@ -347,15 +358,18 @@ def break_numbers(monkeypatch, field, value, at=2):
 @pytest.mark.parametrize("field, value", [("pose_enc", np.nan), ("pose_enc", np.inf), ("depth", np.nan)])
 def test_answers_that_are_no_numbers_stop_the_run(reconstruct, photos, tmp_path, monkeypatch, field, value):
     break_numbers(monkeypatch, field, value)
-    status, said = reconstruct(photos, "--export", "glb")
+    status, said = reconstruct(photos, "--formats", "glb")
     assert status == 1 and f"the network's answer for frame photo_2 is no number ({field})" in said
     assert "--dtype float32" in said
-    assert len(Result(tmp_path / "out")) == 2 and np.isfinite(np.loadtxt(tmp_path / "out" / "trajectory.txt")).all()
+    assert (
+        len(ReconstructionResult(tmp_path / "out")) == 2
+        and np.isfinite(np.loadtxt(tmp_path / "out" / "trajectory.txt")).all()
+    )
 
 
 def test_an_infinite_depth_is_left_out(reconstruct, photos, tmp_path, monkeypatch):
     break_numbers(monkeypatch, "depth", np.inf)
-    assert reconstruct(photos, "--export", "ply,depth,video", "--conf", 0)[0] == 0
+    assert reconstruct(photos, "--formats", "ply,depth,video", "--conf-percentile", 0)[0] == 0
     assert len(trimesh.load(tmp_path / "out" / "points.ply").vertices) == 5 * 42 * 56
 
 
@@ -364,16 +378,16 @@ def test_no_memory_left(reconstruct, photos, tmp_path, monkeypatch, error):
     forward = VGGT.forward
 
     def exhausted(self, images, **options):
-        if options["memory"].num_frames == 2:
+        if options["policy"].num_frames == 2:
             raise error
         return forward(self, images, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(VGGT, "forward", exhausted)
         status, said = reconstruct(photos)
-    assert status == 1 and "no memory left" in said and "--memory window:1,4" in said and "more" not in said
-    assert len(Result(tmp_path / "out")) == 2
-    assert reconstruct(photos, "--resume")[0] == 0 and len(Result(tmp_path / "out")) == 6
+    assert status == 1 and "no memory left" in said and "--policy window:1,4" in said and "more" not in said
+    assert len(ReconstructionResult(tmp_path / "out")) == 2
+    assert reconstruct(photos, "--resume")[0] == 0 and len(ReconstructionResult(tmp_path / "out")) == 6
 
 
 @pytest.mark.parametrize("record_too", [False, True], ids=["frames", "all files"])
@@ -394,23 +408,23 @@ def test_a_full_disk(reconstruct, photos, tmp_path, monkeypatch, record_too):
     error = said.split("error: ")[-1]
     assert "cannot write frame 3 (photo_3)" in error and "No space left" in error and "GB are free" in error
     assert "3 finished frames kept: go on with --resume" in error
-    assert [frame.name for frame in Result(out)] == ["photo_0", "photo_1", "photo_2"]
+    assert [frame.name for frame in ReconstructionResult(out)] == ["photo_0", "photo_1", "photo_2"]
     assert record_of(out)["status"] == ("running" if record_too else "failed")
     assert not list(out.rglob("*.part*"))
-    status, said = reconstruct(photos, "--resume", "--export", "glb")
-    assert status == 0 and len(Result(out)) == 6 and record_of(out)["status"] == "finished"
+    status, said = reconstruct(photos, "--resume", "--formats", "glb")
+    assert status == 0 and len(ReconstructionResult(out)) == 6 and record_of(out)["status"] == "finished"
 
 
 def test_a_run_goes_on_where_only_its_record_and_state_cannot_be_written(reconstruct, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_record, "WRITE_EVERY", 0)
-    monkeypatch.setattr(SavedState, "is_due", lambda self: True)
+    monkeypatch.setattr(run_metadata, "WRITE_INTERVAL", 0)
+    monkeypatch.setattr(StreamCheckpoint, "should_save", lambda self: True)
     with monkeypatch.context() as patch:
         patch.setattr("streamvggt.stream.session.torch.save", full_disk)
-        patch.setattr(run_record, "atomic_write", full_disk)
+        patch.setattr(run_metadata, "atomic_write", full_disk)
         status, said = reconstruct(photos)
     assert status == 1  # the run.json of a finished result must be there
     assert "the stream's state could not be saved" in said and "run.json could not be written: No space left" in said
-    assert len(finished_frames(tmp_path / "out")) == 6
+    assert len(frame_files(tmp_path / "out")) == 6
 
 
 def test_a_full_disk_while_exporting(reconstruct, photos, pushed, tmp_path, monkeypatch):
@@ -418,10 +432,10 @@ def test_a_full_disk_while_exporting(reconstruct, photos, pushed, tmp_path, monk
     for accident, expected in ((full_disk, 1), (lambda *_: (_ for _ in ()).throw(KeyboardInterrupt), 130)):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules["streamvggt.cli.export"].EXPORTERS, "ply", accident)
-            status, said = reconstruct(photos, "--export", "ply", "--resume")
+            status, said = reconstruct(photos, "--formats", "ply", "--resume")
         assert status == expected and f"All frames are kept in {out}; `streamvggt export {out}` makes files" in said
         assert record_of(out)["status"] == "streamed"
-    assert reconstruct(photos, "--export", "ply", "--resume")[0] == 0
+    assert reconstruct(photos, "--formats", "ply", "--resume")[0] == 0
     assert len(pushed) == 6 and (out / "points.ply").exists() and record_of(out)["status"] == "finished"
 
 
@@ -431,12 +445,12 @@ def test_exports_without_points_leave_the_run_unfinished(reconstruct, photos, tm
     white.mkdir()
     for number in range(2):
         Image.new("RGB", (56, 42), "white").save(white / f"{number}.png")
-    status, said = reconstruct(white, "--drop-white", "--export", "ply,depth,video")
-    assert status == 1 and "error: --export ply: no points are left" in said
+    status, said = reconstruct(white, "--drop-white", "--formats", "ply,depth,video")
+    assert status == 1 and "error: --formats ply: no points are left" in said
     record = record_of(tmp_path / "out")
     assert record["status"] == "streamed" and record["exports"] == ["depth", "preview.mp4"]
-    assert record["error"].startswith("--export ply: no points are left")
-    assert reconstruct(white, "--resume", "--export", "ply")[0] == 0
+    assert record["error"].startswith("--formats ply: no points are left")
+    assert reconstruct(white, "--resume", "--formats", "ply")[0] == 0
     record = record_of(tmp_path / "out")
     assert (record["status"], record["error"], record["exports"]) == (
         "finished",
@@ -456,7 +470,7 @@ def test_exports_without_points_leave_the_run_unfinished(reconstruct, photos, tm
     ],
 )
 def test_impossible_ranges_of_frames_are_refused_before_the_run(reconstruct, photos, tmp_path, frames, more, words):
-    status, said = reconstruct(photos, "--export", "ply", "--frames", frames, *more)
+    status, said = reconstruct(photos, "--formats", "ply", "--frames", frames, *more)
     assert status == 1 and words in said and not (tmp_path / "out").exists()
 
 
@@ -467,10 +481,10 @@ def test_names_that_cannot_be_stored(reconstruct, photos, tmp_path, points_seen_
     names = [b"0.png", b"\xff\xfe.png", b"\xfe\xff.png", b"a\nb.png", b"L" * 247 + b".png", b"\xfd.jpg"]
     for name in names:
         (odd / os.fsdecode(name)).write_bytes(b"junk" if name.endswith(b"jpg") else photo)
-    status, said = reconstruct(odd, "--export", "glb,ply,colmap,tum,depth,video")
+    status, said = reconstruct(odd, "--formats", "glb,ply,colmap,tum,depth,video")
     assert status == 0 and "skipped \N{REPLACEMENT CHARACTER}.jpg: not an image" in said
     out = tmp_path / "out"
-    assert sorted(frame.name for frame in Result(out)) == sorted(["0", "__", "___2", "a_b", "L" * 200])
+    assert sorted(frame.name for frame in ReconstructionResult(out)) == sorted(["0", "__", "___2", "a_b", "L" * 200])
     for name in ("0", "__", "___2", "a_b", "L" * 200):
         assert (out / "images" / f"{name}.jpg").exists() and (out / "depth" / f"{name}.png").exists()
     assert record_of(out)["status"] == "finished"
@@ -487,5 +501,5 @@ def test_random_weights_are_loudly_meaningless(reconstruct, photos):
 
 def test_a_memory_that_will_not_hold_the_clip_is_told_before(reconstruct, photos, monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Free", (), {"available": 1000}))
-    _, said = reconstruct(photos, "--memory", "all")
-    assert "keeping all 6 frames may need" in said and f"--memory {DEFAULT_MEMORY}" in said
+    _, said = reconstruct(photos, "--policy", "all")
+    assert "keeping all 6 frames may need" in said and f"--policy {DEFAULT_POLICY}" in said

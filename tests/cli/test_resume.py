@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from networks import tiny
+from small_models import tiny
 
 from streamvggt.cli import main
-from streamvggt.cli.reconstruct import SavedState
-from streamvggt.export import Result, ResultWriter, finished_frames
+from streamvggt.cli.reconstruct import StreamCheckpoint
+from streamvggt.export import ReconstructionResult, ResultWriter, frame_files
 from streamvggt.stream.session import StreamSession
 
 COUNT = 60
@@ -50,7 +50,7 @@ def assert_same_result(folder, other) -> None:
     """Two runs left the same files and said the same."""
     names = [sorted(path.relative_to(root) for path in root.rglob("*")) for root in (folder, other)]
     assert names[0] == names[1]
-    for a, b in zip(Result(folder), Result(other), strict=True):
+    for a, b in zip(ReconstructionResult(folder), ReconstructionResult(other), strict=True):
         assert (a.index, a.name, a.content) == (b.index, b.name, b.content)
         np.testing.assert_array_equal(a.image, b.image)
         np.testing.assert_allclose(a.cam_from_world, b.cam_from_world, rtol=0, atol=TOLERANCE)
@@ -77,7 +77,7 @@ def stopped(many_photos, options, tmp_path):
         process = subprocess.Popen(
             [sys.executable, "-c", program, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        while len(finished_frames(tmp_path / "out")) < 5 and process.poll() is None:
+        while len(frame_files(tmp_path / "out")) < 5 and process.poll() is None:
             time.sleep(0.005)
         process.send_signal(number)
         said, _ = process.communicate(timeout=60)
@@ -90,12 +90,12 @@ def stopped(many_photos, options, tmp_path):
 def test_an_interrupted_run_goes_on_where_it_stopped(stopped, reconstruct, many_photos, whole, pushed, tmp_path):
     ended = stopped(signal.SIGINT)
     out = tmp_path / "out"
-    done = len(Result(out))
+    done = len(ReconstructionResult(out))
     assert ended.returncode == 130 and 5 <= done < COUNT
     assert "finishing this frame" in ended.stdout and "Traceback" not in ended.stdout
     assert f"interrupted after {done} frames, all kept in {out}; go on with the same command" in ended.stdout
     assert record_of(out)["status"] == "interrupted" and record_of(out)["frames"]["done"] == done
-    assert all(np.isfinite(frame.depth).all() for frame in Result(out))
+    assert all(np.isfinite(frame.depth).all() for frame in ReconstructionResult(out))
 
     kept = (out / "frames" / "000004.npz").stat().st_mtime_ns
     status, said = reconstruct(many_photos, "--resume", "--max-frames", COUNT)
@@ -104,18 +104,18 @@ def test_an_interrupted_run_goes_on_where_it_stopped(stopped, reconstruct, many_
     assert (out / "frames" / "000004.npz").stat().st_mtime_ns == kept
     assert_same_result(out, whole)
     record = record_of(out)
-    assert record["status"] == "finished" and record["frames"] == {"in_input": COUNT, "done": COUNT, "skipped": []}
+    assert record["status"] == "finished" and record["frames"] == {"input_total": COUNT, "done": COUNT, "skipped": []}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("saves", [False, True], ids=["no state", "saved state"])
 def test_a_killed_run_goes_on(stopped, reconstruct, many_photos, whole, pushed, tmp_path, saves):
-    often = "import streamvggt.cli.reconstruct as r; r.SAVE_EVERY, r.SAVING_SHARE = 0, 1e9"
+    often = "import streamvggt.cli.reconstruct as r; r.SAVE_INTERVAL, r.MAX_SAVE_TIME_RATIO = 0, 1e9"
     ended = stopped(signal.SIGKILL, often if saves else "")
     out = tmp_path / "out"
-    done = len(Result(out))
+    done = len(ReconstructionResult(out))
     assert ended.returncode == -signal.SIGKILL and 5 <= done < COUNT
-    assert all(np.isfinite(frame.depth).all() for frame in Result(out))
+    assert all(np.isfinite(frame.depth).all() for frame in ReconstructionResult(out))
     assert record_of(out)["status"] == "running"
 
     status, said = reconstruct(many_photos, "--resume", "--max-frames", COUNT)
@@ -146,13 +146,13 @@ def cut(reconstruct, source, monkeypatch, after: int, *more, number=signal.SIGIN
 def cut_run(reconstruct, photos, monkeypatch, tmp_path):
     """The folder of a run over six photos that was interrupted after three."""
     status, _ = cut(reconstruct, photos, monkeypatch, 2)
-    assert status == 130 and len(Result(tmp_path / "out")) == 3
+    assert status == 130 and len(ReconstructionResult(tmp_path / "out")) == 3
     return tmp_path / "out"
 
 
 def test_a_cut_in_the_last_frame_leaves_only_the_exports(reconstruct, photos, pushed, monkeypatch, tmp_path):
-    assert cut(reconstruct, photos, monkeypatch, 5, "--export", "ply")[0] == 130
-    assert reconstruct(photos, "--resume", "--export", "ply")[0] == 0
+    assert cut(reconstruct, photos, monkeypatch, 5, "--formats", "ply")[0] == 130
+    assert reconstruct(photos, "--resume", "--formats", "ply")[0] == 0
     assert len(pushed) == 6 and (tmp_path / "out" / "points.ply").exists()
     assert not (tmp_path / "out" / "stream_state.pt").exists()
 
@@ -168,9 +168,9 @@ def test_a_second_interrupt_stops_at_once_and_loses_nothing(reconstruct, photos,
         patch.setattr(StreamSession, "push", twice)
         status, said = reconstruct(photos)
     assert status == 130 and "interrupted after 3 frames" in said and "--resume" in said
-    assert len(Result(tmp_path / "out")) == 3 and record_of(tmp_path / "out")["status"] == "interrupted"
+    assert len(ReconstructionResult(tmp_path / "out")) == 3 and record_of(tmp_path / "out")["status"] == "interrupted"
     status, said = reconstruct(photos, "--resume")
-    assert status == 0 and "computed again" not in said and len(Result(tmp_path / "out")) == 6
+    assert status == 0 and "computed again" not in said and len(ReconstructionResult(tmp_path / "out")) == 6
 
 
 def test_termination_is_an_interruption(reconstruct, photos, monkeypatch, tmp_path):
@@ -186,9 +186,9 @@ def test_the_signals_are_given_back(reconstruct, photos, monkeypatch):
 
 
 def test_what_is_finished_is_only_exported(reconstruct, photos, pushed, tmp_path):
-    assert reconstruct(photos, "--export", "ply")[0] == 0
+    assert reconstruct(photos, "--formats", "ply")[0] == 0
     frames = snapshot(tmp_path / "out" / "frames")
-    status, _ = reconstruct(photos, "--resume", "--export", "glb")
+    status, _ = reconstruct(photos, "--resume", "--formats", "glb")
     assert status == 0 and len(pushed) == 6
     assert snapshot(tmp_path / "out" / "frames") == frames
     assert record_of(tmp_path / "out")["exports"] == ["points.ply", "scene.glb"]
@@ -207,10 +207,10 @@ def test_what_is_finished_is_only_exported_also_after_bad_photos(reconstruct, ph
 
 def test_new_photos_in_a_finished_input_are_taken(reconstruct, photos, tmp_path):
     """The stream's state is gone, so all of it is computed again, and the user is told."""
-    reconstruct(photos, "--max-frames", 4, "--export", "ply")
+    reconstruct(photos, "--max-frames", 4, "--formats", "ply")
     status, said = reconstruct(photos, "--max-frames", 6, "--resume")
     assert status == 0 and "all frames are computed again" in said
-    assert len(Result(tmp_path / "out")) == 6 and record_of(tmp_path / "out")["exports"] == []
+    assert len(ReconstructionResult(tmp_path / "out")) == 6 and record_of(tmp_path / "out")["exports"] == []
 
 
 def test_an_interrupted_run_goes_on_to_more_frames(reconstruct, photos, pushed, monkeypatch, tmp_path):
@@ -236,12 +236,12 @@ def test_skipped_photos_of_all_runs_are_listed_once(reconstruct, photos, monkeyp
 @pytest.mark.parametrize(
     "more, words",
     [
-        (["--memory", "all"], "memory was 'window:1,2' and is now 'all'"),
+        (["--policy", "all"], "memory was 'window:1,2' and is now 'all'"),
         (["--size", "42"], "size was 56 and is now 42"),
         (["--stride", "2"], "stride was 1 and is now 2"),
-        (["--mode", "pad"], "mode was 'crop' and is now 'pad'"),
+        (["--resize-mode", "pad"], "resize_mode was 'crop' and is now 'pad'"),
         (["--heads", "camera"], "heads was"),
-        (["--camera-memory", "released"], "camera_memory was 'exact' and is now 'released'"),
+        (["--camera-cache", "shared"], "camera_cache was 'per_iteration' and is now 'shared'"),
         (["--weights", "{other}"], "weights_fingerprint was"),
     ],
 )
@@ -295,7 +295,7 @@ def test_the_same_folder_written_otherwise_is_the_same(reconstruct, own_photos, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(own_photos)
     status, said = reconstruct(written.format(own_photos), "--resume")
-    assert status == 0 and "computed again" not in said and len(Result(tmp_path / "out")) == 6
+    assert status == 0 and "computed again" not in said and len(ReconstructionResult(tmp_path / "out")) == 6
 
 
 def test_a_list_of_inputs_that_is_damaged_is_refused(reconstruct, cut_run, photos):
@@ -391,7 +391,7 @@ def test_one_frame_is_one_frame(reconstruct, photos):
         (["exports"], "ply"),
         (["exports"], ["../../x"]),
         (["exports"], [None]),
-        (["windows"], []),
+        (["submaps"], []),
     ],
 )
 def test_a_record_of_other_types_is_refused(reconstruct, cut_run, photos, where, value):
@@ -432,7 +432,7 @@ def test_without_a_readable_state_all_is_computed_again(reconstruct, cut_run, ph
         state.unlink()
     status, said = reconstruct(photos, "--resume")
     assert status == 0 and "!!!" in said and "all frames are computed again" in said
-    assert len(pushed) == 6 and len(Result(cut_run)) == 6 and not state.exists()
+    assert len(pushed) == 6 and len(ReconstructionResult(cut_run)) == 6 and not state.exists()
 
 
 def test_damage_to_kept_frames_is_noticed(reconstruct, cut_run, photos, pushed):
@@ -476,7 +476,7 @@ def test_resume_removes_nothing_outside_the_result(reconstruct, cut_run, photos,
     (cut_run / "stream_state.pt").unlink()  # so that all frames are removed and computed again
     status, said = reconstruct(photos, "--resume")
     assert precious.read_bytes() == b"mine"
-    assert status == 0 and "all frames are computed again" in said and len(Result(cut_run)) == 6
+    assert status == 0 and "all frames are computed again" in said and len(ReconstructionResult(cut_run)) == 6
 
 
 def test_a_damaged_frame_can_be_dropped_as_told(reconstruct, cut_run, photos):
@@ -499,32 +499,32 @@ def test_a_frame_that_is_missing_between_others(reconstruct, cut_run, photos):
 def test_frames_after_the_saved_state_are_computed_again(reconstruct, photos, pushed, monkeypatch, tmp_path):
     """A run killed some frames after its last save."""
     with monkeypatch.context() as patch:
-        patch.setattr(SavedState, "is_due", lambda self: self.session.memory.num_frames == 2)
-        patch.setattr(SavedState, "discard", lambda self: None)
+        patch.setattr(StreamCheckpoint, "should_save", lambda self: self.session.memory.num_frames == 2)
+        patch.setattr(StreamCheckpoint, "discard", lambda self: None)
         reconstruct(photos, "--max-frames", 5)
     record = record_of(tmp_path / "out")
     (tmp_path / "out" / "run.json").write_text(json.dumps({**record, "status": "running"}), encoding="utf-8")
     (tmp_path / "out" / ".stream_state.part.pt").write_bytes(b"half")
-    before = list(Result(tmp_path / "out"))
+    before = list(ReconstructionResult(tmp_path / "out"))
     pushed.clear()
     assert reconstruct(photos, "--resume")[0] == 0
     assert pushed == ["photo_2", "photo_3", "photo_4", "photo_5"]
-    for old, new in zip(before, Result(tmp_path / "out"), strict=False):
+    for old, new in zip(before, ReconstructionResult(tmp_path / "out"), strict=False):
         np.testing.assert_array_equal(old.depth, new.depth)
     assert not list((tmp_path / "out").glob("*stream_state*"))
 
 
 def test_a_state_left_by_others_is_not_gone_on_from(reconstruct, cut_run, photos, pushed):
     """The frames were removed by hand: it is a new run, and a later --resume must not meet the old state."""
-    for path in finished_frames(cut_run):
+    for path in frame_files(cut_run):
         path.unlink()
     pushed.clear()
-    assert reconstruct(photos, "--memory", "all", "--resume")[0] == 0  # nothing is there that could be mixed
+    assert reconstruct(photos, "--policy", "all", "--resume")[0] == 0  # nothing is there that could be mixed
     assert len(pushed) == 6 and not (cut_run / "stream_state.pt").exists()
 
 
 def test_resume_of_nothing_is_a_start(reconstruct, photos, tmp_path):
-    assert reconstruct(photos, "--resume")[0] == 0 and len(Result(tmp_path / "out")) == 6
+    assert reconstruct(photos, "--resume")[0] == 0 and len(ReconstructionResult(tmp_path / "out")) == 6
 
 
 # Cameras
@@ -554,9 +554,9 @@ def webcam(monkeypatch):
 
 
 def test_interrupting_a_camera_is_its_end(reconstruct, webcam, tmp_path):
-    status, said = reconstruct("0", "--export", "ply,video")
+    status, said = reconstruct("0", "--formats", "ply,video")
     assert status == 0 and "5 frames" in said
-    assert len(Result(tmp_path / "out")) == 5 and (tmp_path / "out" / "preview.mp4").exists()
+    assert len(ReconstructionResult(tmp_path / "out")) == 5 and (tmp_path / "out" / "preview.mp4").exists()
     assert record_of(tmp_path / "out")["status"] == "finished"
     assert not (tmp_path / "out" / "stream_state.pt").exists()
 

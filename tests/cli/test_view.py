@@ -9,7 +9,7 @@ import urllib.request
 
 import pytest
 from browser import ROOT
-from networks import TINY
+from small_models import TINY
 
 from streamvggt import StreamVGGT
 from streamvggt.cli import main

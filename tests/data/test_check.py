@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from streamvggt.data.check import check
-from streamvggt.data.decode import BadData, read_colour, read_json, read_npy, read_npz
+from streamvggt.data.decode import DataError, read_image, read_json, read_npy, read_npz
 from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.geometry.camera import invert_pose
 
@@ -60,7 +60,7 @@ def with_depth_of(clip, others):
 
 def test_intact_scenes_pass(clips):
     findings = check(Views(clips), name="intact")
-    assert findings.is_good and "views agree in 2 scenes: 9" in str(findings), str(findings)
+    assert findings.is_valid and "views agree in 2 scenes: 9" in str(findings), str(findings)
     assert len(findings.rows) == 2
 
 
@@ -90,7 +90,7 @@ def test_one_wrong_scene_among_five_is_named_with_the_reason(clips, words):
     findings = check(Views([clips[0], clips[0], wrong, clips[0], clips[0]]), name="wrong")
     assert [verdict.scene for verdict in findings.disagreeing] == ["scene2"]
     assert words in findings.disagreeing[0].problem
-    assert "VIEWS DISAGREE in 1 of 5 scenes" in str(findings) and not findings.is_good
+    assert "VIEWS DISAGREE in 1 of 5 scenes" in str(findings) and not findings.is_valid
     assert findings.rows[0][0].startswith("wrong   scene2"), "the picture shows the worst pair"
 
 
@@ -99,7 +99,7 @@ def test_one_wrong_scene_among_five_is_named_with_the_reason(clips, words):
 def test_frames_in_another_unit_are_found(clips, every, factor):
     mixed = [scaled(factor)(view) if number % every == 0 else view for number, view in enumerate(clips[0])]
     findings = check(Views([mixed, clips[1]]), name="mixed", num_frames=None)
-    assert not findings.is_good and any("scene0" in problem for problem in findings.problems)
+    assert not findings.is_valid and any("scene0" in problem for problem in findings.problems)
     assert not any("scene1" in problem for problem in findings.problems)
 
 
@@ -119,7 +119,7 @@ def test_depth_of_another_shape_than_the_image_is_found(clips):
         replace(view, depth=view.depth[:, :40], valid=view.valid[:, :40], sky=view.sky[:, :40]) for view in clips[0]
     ]
     findings = check(Views([narrow]), name="narrow", has_cameras=False)
-    assert "the image has 80×60 pixels, its depth 40×60" in findings.bad[0]
+    assert "the image has 80×60 pixels, its depth 40×60" in findings.failed[0]
 
 
 def absurd_npy(path):
@@ -155,10 +155,10 @@ def huge_png(path):
         ("deep.json", lambda path: path.write_text("[" * 100_000, encoding="utf-8"), read_json),
         ("huge.npy", absurd_npy, read_npy),
         ("huge.npz", absurd_npz, read_npz),
-        ("huge.png", huge_png, read_colour),
+        ("huge.png", huge_png, read_image),
     ],
 )
 def test_absurd_files_are_bad_data_by_name(tmp_path, name, write, read):
     write(tmp_path / name)
-    with pytest.raises(BadData, match=name):
+    with pytest.raises(DataError, match=name):
         read(tmp_path / name)

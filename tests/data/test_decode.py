@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from streamvggt.data.decode import (
-    BadData,
-    read_colour,
+    DataError,
     read_exr,
+    read_image,
     read_json,
     read_npy,
     read_npz,
@@ -30,7 +30,7 @@ def picture() -> np.ndarray:
 def test_colour_goes_by_content_and_is_rgb(tmp_path):
     pixels = picture()
     (tmp_path / "a.jpg").write_bytes(cv2.imencode(".png", pixels[..., ::-1])[1])
-    assert np.array_equal(read_colour(tmp_path / "a.jpg"), pixels)
+    assert np.array_equal(read_image(tmp_path / "a.jpg"), pixels)
 
 
 def test_numbers_survive_exactly(tmp_path):
@@ -50,16 +50,16 @@ def test_an_image_cut_off_anywhere_is_refused(tmp_path, suffix):
     for length in (0, 1, 10, len(content) // 3, len(content) - 200, len(content) - 13, len(content)):
         path.write_bytes(content[:length])
         if length == len(content):
-            read_colour(path)
+            read_image(path)
         else:
-            with pytest.raises(BadData, match=re.escape(str(path))):
-                read_colour(path)
+            with pytest.raises(DataError, match=re.escape(str(path))):
+                read_image(path)
 
 
 @pytest.mark.parametrize(
     ("reader", "suffix"),
     [
-        (read_colour, "jpg"),
+        (read_image, "jpg"),
         (read_png16, "png"),
         (read_exr, "exr"),
         (read_npy, "npy"),
@@ -72,13 +72,13 @@ def test_what_is_missing_or_no_such_file_is_named(tmp_path, reader, suffix):
     with pytest.raises(FileNotFoundError, match=re.escape(str(path))):
         reader(path)
     path.write_bytes(b"hello, this is no such file")
-    with pytest.raises(BadData, match=re.escape(str(path))):
+    with pytest.raises(DataError, match=re.escape(str(path))):
         reader(path)
 
 
 def test_a_colour_image_is_no_depth(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), picture())
-    with pytest.raises(BadData, match=r"16-bit image of one channel was expected, it is uint8"):
+    with pytest.raises(DataError, match=r"16-bit image of one channel was expected, it is uint8"):
         read_png16(tmp_path / "a.png")
 
 
@@ -88,13 +88,13 @@ def test_a_cut_off_exr_or_archive_is_named(tmp_path):
     for name, reader in (("a.exr", read_exr), ("a.npz", read_npz)):
         path = tmp_path / name
         path.write_bytes(path.read_bytes()[:400])
-        with pytest.raises(BadData, match=re.escape(str(path))):
+        with pytest.raises(DataError, match=re.escape(str(path))):
             reader(path)
 
 
 def test_an_archive_lacks_a_key(tmp_path):
     np.savez(tmp_path / "a.npz", pose=np.eye(4), other=1)
-    with pytest.raises(BadData, match="no intrinsics in it, only pose, other"):
+    with pytest.raises(DataError, match="no intrinsics in it, only pose, other"):
         read_npz(tmp_path / "a.npz", "pose", "intrinsics")
 
 
@@ -110,7 +110,7 @@ def test_objects_are_read_and_code_is_not_run(tmp_path):
             return os.mkdir, (str(tmp_path / "executed"),)
 
     np.savez(tmp_path / "evil.npz", collection=np.array({0: Evil()}))
-    with pytest.raises(BadData, match=r"evil\.npz.*asks for posix\.mkdir"):
+    with pytest.raises(DataError, match=r"evil\.npz.*asks for posix\.mkdir"):
         read_npz(tmp_path / "evil.npz")
     assert not (tmp_path / "executed").exists()
 
@@ -128,7 +128,7 @@ def test_objects_are_read_and_code_is_not_run(tmp_path):
 )
 def test_a_table_of_other_numbers_is_named(tmp_path, content, got):
     (tmp_path / "poses.txt").write_text(content, encoding="utf-8")
-    with pytest.raises(BadData, match=rf"poses.txt: expected 2 lines of 3 numbers, {got}"):
+    with pytest.raises(DataError, match=rf"poses.txt: expected 2 lines of 3 numbers, {got}"):
         read_table(tmp_path / "poses.txt", 3, rows=2)
 
 

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from streamvggt.data.synthetic.fixture_clips import world_clips
-from streamvggt.datasets import find, source_class
+from streamvggt.datasets import get_module, source_class
 from streamvggt.datasets._registry import training_sets
 
 CONFIG = str(Path(__file__).parents[2] / "config")
@@ -40,7 +40,7 @@ def data_root(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     clips = world_clips(2, 12, 60, 80)
     for name in training_sets():
-        find(name).write(folder, clips)
+        get_module(name).write(folder, clips)
     return folder
 
 
@@ -52,7 +52,7 @@ def configured(name: str, *overrides: str):
 @pytest.mark.parametrize("name", ["train", "finetune"])
 def test_ten_thousand_draws_have_the_published_shares(data_root, name):
     data = configured(name, f"data_root={data_root}")["train"]
-    assert {name: data.samples[name] for name in PUBLISHED} == PUBLISHED and data.num_samples == 39000
+    assert {name: data.samples_per_epoch[name] for name in PUBLISHED} == PUBLISHED and data.num_samples == 39000
     assert (data.batch_size, data.frames, data.num_batches) == (1, (10, 10), 39000)
     plan, names = data.plan(0), list(data.datasets)
     drawn = Counter(names[number] for number in plan.datasets[:10_000])
@@ -67,7 +67,12 @@ def test_ten_thousand_draws_have_the_published_shares(data_root, name):
 
 
 def test_every_data_set_gives_samples_of_the_drawn_size(data_root):
-    settings = ["size=56", "frames=[4,4]", "max_images=4", *(f"data.train.samples.{name}=1" for name in PUBLISHED)]
+    settings = [
+        "size=56",
+        "num_frames=[4,4]",
+        "max_images_per_process=4",
+        *(f"data.train.samples_per_epoch.{name}=1" for name in PUBLISHED),
+    ]
     data = configured("train", f"data_root={data_root}", *settings)["train"]
     seen = set()
     for number in range(data.num_batches):
@@ -77,7 +82,7 @@ def test_every_data_set_gives_samples_of_the_drawn_size(data_root):
         assert all(view.valid.any() for view in sample.views), name
         seen.add(name)
     assert seen == set(PUBLISHED)
-    assert not any(data.replaced().values()), data.replaced()
+    assert not any(data.num_replaced().values()), data.num_replaced()
 
 
 def test_published_selection_of_views():
@@ -85,8 +90,8 @@ def test_published_selection_of_views():
 
     def facts(name):
         kind = source_class(name)
-        clips = getattr(kind.selection, "clips", kind.selection)
-        return clips.max_interval, clips.video_prob, clips.fix_prob, clips.block_shuffle, kind.is_metric
+        clips = getattr(kind.view_sampler, "clips", kind.view_sampler)
+        return clips.max_interval, clips.video_prob, clips.fix_interval_prob, clips.block_shuffle, kind.is_metric
 
     published = {
         "co3d": (25, 0.5, 0.5, None, False),

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from streamvggt.data.decode import BadData
-from streamvggt.data.mixture import MAX_ATTEMPTS, Mixture, held_out, spread
-from streamvggt.data.synthetic.batches import WorldBatches
+from streamvggt.data.decode import DataError
+from streamvggt.data.mixture import MAX_ATTEMPTS, Mixture, sample_items, validation_mixture
+from streamvggt.data.synthetic.batches import SyntheticBatches
 from streamvggt.data.synthetic.fixture_clips import world_clips
-from streamvggt.datasets import find, training_set
+from streamvggt.datasets import get_module, training_set
 from streamvggt.training.trainer import in_patches
 
 NAMES = ("virtual_kitti2", "spring", "mvs_synth")
@@ -25,17 +25,20 @@ def root(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("train")
     clips = world_clips(2, 8, 60, 80)
     for name in NAMES:
-        find(name).write(folder, clips)
+        get_module(name).write(folder, clips)
     return folder
 
 
 def mixture(root: Path, **options) -> Mixture:
     names = options.pop("names", NAMES)
-    sets = {name: training_set(source=name, data_root=root, aug_crop=4, jitter=True) for name in names}
+    sets = {name: training_set(reader=name, data_root=root, crop_augmentation_px=4, jitter=True) for name in names}
     sets = options.pop("datasets", sets)
-    settings = {"samples": {"virtual_kitti2": 6, "spring": 3, "mvs_synth": 1}, "resolutions": [(56, 42), (42, 56)]}
-    settings["samples"] = {name: settings["samples"][name] for name in names}
-    return Mixture(datasets=sets, **{**settings, "frames": (3, 3), "max_images": 6, **options})
+    settings = {
+        "samples_per_epoch": {"virtual_kitti2": 6, "spring": 3, "mvs_synth": 1},
+        "resolutions": [(56, 42), (42, 56)],
+    }
+    settings["samples_per_epoch"] = {name: settings["samples_per_epoch"][name] for name in names}
+    return Mixture(datasets=sets, **{**settings, "num_frames": (3, 3), "max_images_per_process": 6, **options})
 
 
 def test_an_epoch_holds_every_share_and_ends(root):
@@ -66,7 +69,7 @@ def test_it_can_be_sent_to_workers_that_are_not_forked(root):
 
 
 def test_batches_have_one_size_and_all_sizes_come_as_often_as_weighted(root):
-    data = mixture(root, weights=[3, 1], frames=(2, 3))
+    data = mixture(root, resolution_weights=[3, 1], num_frames=(2, 3))
     shapes = [data.shape(number) for number in range(2000)]
     sizes = Counter(size for size, _ in shapes)
     assert sizes[56, 42] / 2000 == pytest.approx(0.75, abs=0.03)
@@ -86,20 +89,20 @@ def test_resolutions_follow_the_longest_side_in_whole_patches(root):
 
 def test_samples_of_a_data_set_differ_until_all_were_had():
     random = np.random.default_rng(0)
-    assert sorted(spread(5, 5, random)) == [0, 1, 2, 3, 4]
-    counts = Counter(spread(5, 12, random))
-    assert set(counts.values()) == {2, 3} and len(set(spread(100, 50, random).tolist())) == 50
+    assert sorted(sample_items(5, 5, random)) == [0, 1, 2, 3, 4]
+    counts = Counter(sample_items(5, 12, random))
+    assert set(counts.values()) == {2, 3} and len(set(sample_items(100, 50, random).tolist())) == 50
 
 
 def damaged(root: Path, tmp_path: Path, spoil) -> Mixture:
     shutil.copytree(root / "spring", tmp_path / "spring")
     spoil(tmp_path / "spring")
     return Mixture(
-        datasets={"spring": training_set(source="spring", data_root=tmp_path)},
-        samples={"spring": 14},
+        datasets={"spring": training_set(reader="spring", data_root=tmp_path)},
+        samples_per_epoch={"spring": 14},
         resolutions=[(56, 42)],
-        frames=(2, 2),
-        max_images=2,
+        num_frames=(2, 2),
+        max_images_per_process=2,
     )
 
 
@@ -153,7 +156,7 @@ def test_bad_samples_are_replaced_told_and_counted(root, tmp_path, capsys, kind)
     for number in range(data.num_batches):  # every item of the data set once
         batch = data[number]
         assert batch.images.shape == (1, 2, 3, 42, 56) and batch.cam_from_world.isfinite().all()
-    count = data.replaced()["spring"]
+    count = data.num_replaced()["spring"]
     told = capsys.readouterr().err
     assert count > 0 and told.count("!!! a bad sample of spring is replaced") == count
     assert said in told and str(tmp_path) in told
@@ -167,7 +170,7 @@ def test_depth_that_is_not_finite_is_unknown_and_no_reason_to_replace(root, tmp_
 
     data = damaged(root, tmp_path, spoil)
     batches = [data[number] for number in range(data.num_batches)]
-    assert data.replaced() == {"spring": 0}
+    assert data.num_replaced() == {"spring": 0}
     assert all(batch.depth.isfinite().all() and (batch.depth >= 0).all() for batch in batches)
     assert any(not batch.valid[0, frame].any() for batch in batches for frame in range(2))
 
@@ -188,43 +191,48 @@ def test_empty_and_short_scenes_give_nothing(root, tmp_path):
 def test_a_data_set_that_cannot_be_read_at_all_ends_the_training_with_its_name(root, tmp_path, capsys):
     data = damaged(root, tmp_path, lambda folder: None)
     shutil.rmtree(tmp_path / "spring")  # a disk that went away
-    with pytest.raises(BadData, match=rf"spring: {MAX_ATTEMPTS} samples in a row could not be read from .*spring;"):
+    with pytest.raises(DataError, match=rf"spring: {MAX_ATTEMPTS} samples in a row could not be read from .*spring;"):
         data[0]
     capsys.readouterr()
 
 
 def test_nothing_long_enough_is_an_error(root):
     with pytest.raises(ValueError, match=r"Spring: nothing to train on .* of 2 scenes none has 9 frames"):
-        mixture(root, names=("spring",), frames=(9, 9), max_images=9)
+        mixture(root, names=("spring",), num_frames=(9, 9), max_images_per_process=9)
 
 
 def test_missing_data_sets_are_named_with_their_folders(root, tmp_path, capsys):
     names = (*NAMES, "scannet")
-    sets = {name: training_set(source=name, data_root=root) for name in names}
-    options = {"datasets": sets, "samples": dict.fromkeys(names, 3)}
+    sets = {name: training_set(reader=name, data_root=root) for name in names}
+    options = {"datasets": sets, "samples_per_epoch": dict.fromkeys(names, 3)}
     with pytest.raises(FileNotFoundError) as error:
         mixture(root, **options)
     message = str(error.value)
-    assert "1 of 4 data sets are missing" in message and "data.missing=skip" in message
+    assert "1 of 4 data sets are missing" in message and "data.on_missing=skip" in message
     assert f"scannet: ScanNet: there is no folder {root / 'processed_scannet'}; docs/data.md says where" in message
-    data = mixture(root, missing="skip", **options)
+    data = mixture(root, on_missing="skip", **options)
     assert list(data.datasets) == list(NAMES) and "scannet" not in data.describe()
     assert "!!! TRAINING WITHOUT 1 of 4 data sets" in capsys.readouterr().err
-    assert list(mixture(root, **{**options, "samples": {**options["samples"], "scannet": 0}}).datasets) == list(NAMES)
+    assert list(
+        mixture(root, **{**options, "samples_per_epoch": {**options["samples_per_epoch"], "scannet": 0}}).datasets
+    ) == list(NAMES)
     with pytest.raises(FileNotFoundError, match="no data set is there"):
-        mixture(tmp_path, missing="skip")
+        mixture(tmp_path, on_missing="skip")
 
 
 def test_without_a_set_to_validate_on_there_is_no_validation(root, capsys):
-    sets = {"scannet": training_set(source="scannet", data_root=root)}
-    assert held_out(datasets=sets, samples={"scannet": 4}, resolutions=[(56, 42)], frames=(2, 2)) is None
+    sets = {"scannet": training_set(reader="scannet", data_root=root)}
+    assert (
+        validation_mixture(datasets=sets, samples_per_epoch={"scannet": 4}, resolutions=[(56, 42)], num_frames=(2, 2))
+        is None
+    )
     assert "!!! NO VALIDATION" in capsys.readouterr().err
 
 
 def test_upright_images_give_upright_samples_when_asked_to(tmp_path):
-    find("spring").write(tmp_path, world_clips(1, 4, 80, 60))
+    get_module("spring").write(tmp_path, world_clips(1, 4, 80, 60))
     for match, size in ((True, (42, 56)), (False, (56, 42))):
-        data = training_set(source="spring", data_root=tmp_path, max_views=3, match_portrait=match)
+        data = training_set(reader="spring", data_root=tmp_path, max_views=3, match_orientation=match)
         views = data.sample(0, 3, (56, 42), np.random.default_rng(0)).views
         assert {tuple(view.depth.shape) for view in views} == {(size[1], size[0])}
 
@@ -233,7 +241,7 @@ def test_workers_count_for_the_process_that_asks(root, tmp_path):
     data = damaged(root, tmp_path, lambda folder: cut_off(folder / "0001/rgb/0003.png"))
     loader = torch.utils.data.DataLoader(data, batch_size=None, sampler=range(data.num_batches), num_workers=1)
     assert len(list(loader)) == data.num_batches
-    assert data.replaced()["spring"] > 0
+    assert data.num_replaced()["spring"] > 0
 
 
 @pytest.mark.parametrize(
@@ -243,14 +251,14 @@ def test_workers_count_for_the_process_that_asks(root, tmp_path):
         {"size": -14},
         {"size": 10**6},
         {"size": 28.5},
-        {"frames": (0, 2)},
-        {"frames": (2.0, 3)},
-        {"max_images": True},
+        {"num_frames": (0, 2)},
+        {"num_frames": (2.0, 3)},
+        {"max_images_per_process": True},
         {"seed": -1},
         {"patch_size": 0},
         {"resolutions": [(56, 0)]},
-        {"weights": [0.0, 0.0]},
-        {"weights": [float("nan"), 1.0]},
+        {"resolution_weights": [0.0, 0.0]},
+        {"resolution_weights": [float("nan"), 1.0]},
     ],
     ids=str,
 )
@@ -261,9 +269,9 @@ def test_numbers_of_a_mixture_are_judged_at_the_door(root, wrong):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"size": 0}, {"size": "large"}, {"frames": (0, 2)}, {"aspects": []}, {"aspects": [0.0]}, {"num_tracks": -1}],
+    [{"size": 0}, {"size": "large"}, {"num_frames": (0, 2)}, {"aspects": []}, {"aspects": [0.0]}, {"num_tracks": -1}],
     ids=str,
 )
 def test_numbers_of_the_procedural_world_are_judged_at_the_door(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}: expected"):
-        WorldBatches(**wrong)
+        SyntheticBatches(**wrong)

@@ -5,7 +5,7 @@ import pytest
 
 from streamvggt.data.encode import write_png
 from streamvggt.data.synthetic.fixture_clips import world_clips
-from streamvggt.datasets import find, training_set
+from streamvggt.datasets import get_module, training_set
 from streamvggt.datasets._fixtures import near_mask
 
 SETS = ["co3d", "wildrgbd", "arkitscenes", "arkitscenes_highres", "scannetpp", "scannet"]
@@ -17,7 +17,7 @@ CLIPS = world_clips(2, NUM_FRAMES, 48, 64, stride=4)
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sets")
     for name in SETS:
-        find(name).write(folder, CLIPS)
+        get_module(name).write(folder, CLIPS)
     return folder
 
 
@@ -29,7 +29,7 @@ def samples(dataset, count=30, num_views=NUM_VIEWS):
 
 @pytest.mark.parametrize("name", SETS)
 def test_samples_are_different_frames_and_videos_run_forwards(name, root):
-    dataset = training_set(source=name, data_root=root, max_views=NUM_VIEWS, aug_crop=4)
+    dataset = training_set(reader=name, data_root=root, max_views=NUM_VIEWS, crop_augmentation_px=4)
     videos, scenes = [], set()
     for sample in samples(dataset):
         positions = [dataset.source.frames(sample.scene).index(frame) for frame in sample.frames]
@@ -44,7 +44,7 @@ def test_samples_are_different_frames_and_videos_run_forwards(name, root):
 
 def test_a_tenth_of_the_object_samples_shows_only_the_object(root):
     """Depth, not colours, in all views of a sample alike."""
-    dataset = training_set(source="wildrgbd", data_root=root, max_views=2)
+    dataset = training_set(reader="wildrgbd", data_root=root, max_views=2)
     masked = []
     for sample in samples(dataset, 120, num_views=2):
         # The object is the nearer half of what is known.
@@ -56,12 +56,12 @@ def test_a_tenth_of_the_object_samples_shows_only_the_object(root):
 
 def test_a_frame_without_depth_is_replaced_by_one_that_is_not_shown(tmp_path):
     """The published loader may show a frame twice, and still calls views in disorder a video."""
-    (place, _) = find("wildrgbd").write(tmp_path, CLIPS)
+    (place, _) = get_module("wildrgbd").write(tmp_path, CLIPS)
     empty = {3, 4, 8}
     for number in empty:
         path = tmp_path / "wildrgbd" / place.scene / f"depth/{number:05d}.png"
         write_png(path, np.zeros((48, 64), np.uint16))
-    dataset = training_set(source="wildrgbd", data_root=tmp_path, max_views=NUM_VIEWS)
+    dataset = training_set(reader="wildrgbd", data_root=tmp_path, max_views=NUM_VIEWS)
     replaced = 0
     for sample in samples(dataset, 40):
         numbers = [int(frame) for frame in sample.frames]
@@ -74,7 +74,7 @@ def test_a_frame_without_depth_is_replaced_by_one_that_is_not_shown(tmp_path):
 
 
 def test_a_clip_of_scannetpp_is_of_one_camera_and_a_group_may_mix_them(root):
-    dataset = training_set(source="scannetpp", data_root=root, max_views=NUM_VIEWS)
+    dataset = training_set(reader="scannetpp", data_root=root, max_views=NUM_VIEWS)
     mixed = []
     for sample in samples(dataset, 40):
         cameras = {frame[:3] for frame in sample.frames}
@@ -84,6 +84,6 @@ def test_a_clip_of_scannetpp_is_of_one_camera_and_a_group_may_mix_them(root):
 
 
 def test_both_cameras_of_scannetpp_are_filmed(root):
-    dataset = training_set(source="scannetpp", data_root=root, max_views=NUM_VIEWS)
+    dataset = training_set(reader="scannetpp", data_root=root, max_views=NUM_VIEWS)
     first = [sample.frames[0][:3] for sample in samples(dataset, 40) if sample.is_video]
     assert 0.2 < np.mean([camera == "DSC" for camera in first]) < 0.8

@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from streamvggt.data.decode import BadData
-from streamvggt.data.transforms import ColourJitter, centre_crop, crop, fit, image_array, nearest, resize
+from streamvggt.data.decode import DataError
+from streamvggt.data.transforms import (
+    ColorJitter,
+    centre_crop,
+    crop,
+    crop_and_resize,
+    image_array,
+    nearest_indices,
+    resize,
+)
 from streamvggt.data.view import View
 from streamvggt.geometry.pointmap import project
 
@@ -42,7 +50,7 @@ def centre_of_mass(image: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("extra", [0, 11])
 def test_a_point_stays_on_its_pixel(before, after, extra):
     view, point = blob(*before, before[0] / 2 - 1.3, before[1] / 2 + 2.2)
-    fitted = fit(view, after, extra)
+    fitted = crop_and_resize(view, after, extra)
     assert fitted.image.shape == (3, after[1], after[0]) and fitted.depth.shape == (after[1], after[0])
     expected, _ = project(point, fitted.cameras)
     assert (centre_of_mass(fitted.image) - expected[0]).abs().max() < 0.05
@@ -63,40 +71,40 @@ def test_depth_and_masks_take_the_nearest_pixel_together():
     small = resize(view, (10, 7))
     assert torch.equal(small.valid, small.depth % 2 == 0)
     assert set(small.depth.flatten().tolist()) <= set(view.depth.flatten().tolist())
-    assert nearest(4, 2).tolist() == [1, 3] and nearest(2, 4).tolist() == [0, 0, 1, 1]
+    assert nearest_indices(4, 2).tolist() == [1, 3] and nearest_indices(2, 4).tolist() == [0, 0, 1, 1]
 
 
 def test_a_principal_point_near_the_border_is_refused():
     view, _ = blob(80, 60, 70.0, 30.0)
-    with pytest.raises(BadData, match=r"principal point \(70\.0, 30\.0\) is too near to a border of 80×60"):
-        fit(view, (56, 42))
+    with pytest.raises(DataError, match=r"principal point \(70\.0, 30\.0\) is too near to a border of 80×60"):
+        crop_and_resize(view, (56, 42))
 
 
 def test_the_principal_point_becomes_the_middle():
     view, _ = blob(80, 60, 33.4, 35.2)
-    fitted = fit(view, (42, 28))
+    fitted = crop_and_resize(view, (42, 28))
     assert (fitted.intrinsics[:2, 2] - torch.tensor([21.0, 14.0])).abs().max() < 1.5
 
 
 def test_jitter_does_what_its_words_mean():
     image = torch.rand(3, 6, 8, generator=torch.Generator().manual_seed(0))
-    still = ColourJitter(1, 1, 1, 0)
+    still = ColorJitter(1, 1, 1, 0)
     torch.testing.assert_close(still(image), image, atol=1e-5, rtol=0)
-    torch.testing.assert_close(ColourJitter(0.5, 1, 1, 0)(image), image / 2, atol=1e-5, rtol=0)
-    grey = ColourJitter(1, 1, 0, 0)(image)
+    torch.testing.assert_close(ColorJitter(0.5, 1, 1, 0)(image), image / 2, atol=1e-5, rtol=0)
+    grey = ColorJitter(1, 1, 0, 0)(image)
     weights = torch.tensor([0.299, 0.587, 0.114])
     torch.testing.assert_close(grey, (image * weights[:, None, None]).sum(0).expand(3, -1, -1), atol=1e-5, rtol=0)
-    flat = ColourJitter(1, 0, 1, 0)(image)
+    flat = ColorJitter(1, 0, 1, 0)(image)
     torch.testing.assert_close(flat, grey.mean().expand_as(flat), atol=1e-5, rtol=0)
     red = torch.zeros(3, 2, 2)
     red[0] = 1
-    turned = ColourJitter(1, 1, 1, 1 / 12)(red)[:, 0, 0]
+    turned = ColorJitter(1, 1, 1, 1 / 12)(red)[:, 0, 0]
     torch.testing.assert_close(turned, torch.tensor(colorsys.hsv_to_rgb(1 / 12, 1, 1)), atol=1e-3, rtol=0)
 
 
 def test_jitter_is_drawn_within_its_bounds_and_applied_alike():
     random = np.random.default_rng(0)
-    drawn = [ColourJitter.draw(random) for _ in range(500)]
+    drawn = [ColorJitter.draw(random) for _ in range(500)]
     for name, low, high in (
         ("brightness", 0.5, 1.5),
         ("contrast", 0.5, 1.5),

@@ -33,7 +33,7 @@ def raw_layouts(name: str) -> ModuleType:
 def write_raw(root: Path) -> None:
     """The raw layout of every set in a folder of its name."""
     indoor, outdoor = (world_clips(1, 12, 60, 80, stride=3, outdoors=outdoors)[0] for outdoors in (False, True))
-    objects = [replace(view, object_ids=near_mask(view)) for view in indoor[:4]]
+    objects = [replace(view, instance_ids=near_mask(view)) for view in indoor[:4]]
     films, rendered, photos, things = map(
         raw_layouts, ("film_and_game_sets", "rendered_sets", "photo_sets", "object_sets")
     )
@@ -71,9 +71,15 @@ def test_fifteen_sets_from_raw_layouts_train_on_two_processes(tmp_path):
         json.dumps({"anise_001": 0.001}), encoding="utf-8"
     )
     assert len(training_sets()) == 15
-    settings = ["data=distill_mix", f"data_root={root}", f"output_dir={tmp_path / 'out'}", "size=56", "frames=[2,2]"]
-    settings += ["max_images=16", "trainer.optimisation.steps=2", "trainer.optimisation.warmup_steps=1"]
-    settings += [f"data.train.samples.{name}=4" for name in training_sets()]
+    settings = [
+        "data=distill_mix",
+        f"data_root={root}",
+        f"output_dir={tmp_path / 'out'}",
+        "size=56",
+        "num_frames=[2,2]",
+    ]
+    settings += ["max_images_per_process=16", "trainer.optim.steps=2", "trainer.optim.warmup_steps=1"]
+    settings += [f"data.train.samples_per_epoch.{name}=4" for name in training_sets()]
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command = [*launch, "--main_process_port", "29643", "./train.py", "--config-name", "train_tiny", *settings]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SRC)}

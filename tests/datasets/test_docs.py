@@ -10,7 +10,7 @@ import torch
 
 from streamvggt.data.encode import millimetres, world_from_cam, write_image, write_png
 from streamvggt.data.synthetic.fixture_clips import world_clips
-from streamvggt.datasets import find, names
+from streamvggt.datasets import get_module, list_modules
 
 DOCS = Path(__file__).parents[2] / "docs/data.md"
 
@@ -45,10 +45,10 @@ def test_the_example_of_the_docs_reads_what_it_writes_and_prepares(rooms, tmp_pa
             assert (view.depth - truth.depth * truth.valid).abs().max() < 0.001
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", list_modules())
 def test_every_data_set_keeps_the_contract(name):
     """Of the package's docstring: where files lie is said once, and a fixture can be written."""
-    module = find(name)
+    module = get_module(name)
     assert "ROOT/" in module.__doc__ and module.FOLDER.partition("/")[0] in module.__doc__
     assert callable(module.write)
     assert hasattr(module, "prepare") == hasattr(module, "raw_scenes") == ("\nRAW" in module.__doc__)

@@ -17,7 +17,7 @@ import pycolmap
 import pytest
 from scipy.spatial.transform import Rotation
 
-from streamvggt.data.decode import read_exr, write_colour
+from streamvggt.data.decode import read_exr, write_rgb
 from streamvggt.data.encode import write_png
 from streamvggt.data.own.nerfstudio import read_transforms
 from streamvggt.data.own.tum import read_tum
@@ -37,7 +37,7 @@ def write(path: Path, content: str | bytes) -> None:
 
 def image(path: Path, pixels: np.ndarray = GRAY) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    (write_colour if pixels.ndim == 3 else write_png)(path, pixels)
+    (write_rgb if pixels.ndim == 3 else write_png)(path, pixels)
 
 
 def prepared(name: str, raw: Path, root: Path):

@@ -15,9 +15,9 @@ import pytest
 from real_files import REAL, real
 from scipy.spatial.transform import Rotation
 
-from streamvggt.data.agreement import agreement
 from streamvggt.data.check import check
-from streamvggt.data.decode import BadData
+from streamvggt.data.consistency import agreement
+from streamvggt.data.decode import DataError
 from streamvggt.datasets import blendedmvs, hypersim, prepare, seven_scenes, sintel, tum
 from streamvggt.datasets._depth_set import read_fixed_point
 from streamvggt.datasets._tfrecord import message
@@ -113,7 +113,7 @@ def test_hypersim_scene_of_the_real_table_reprojects(tmp_path, scene):
     source = Hypersim(tmp_path / hypersim.FOLDER)
     first, second = (source.read(f"{scene}/cam_00", frame) for frame in ("000000", "000001"))
     found = agreement(first, second)
-    assert found.overlap > 0.4 and found.agreeing > 0.98, found
+    assert found.overlap > 0.4 and found.consistent_ratio > 0.98, found
 
 
 # Formats and example values of official tools.
@@ -132,7 +132,7 @@ def test_blendedmvs_pfm_headers(tmp_path, header):
     (tmp_path / "x.pfm").write_bytes(pfm(header, values))
     np.testing.assert_array_equal(read_pfm(tmp_path / "x.pfm"), values)
     (tmp_path / "x.pfm").write_bytes(pfm(header, values)[:-1])
-    with pytest.raises(BadData, match="24 bytes were expected, it has 23"):
+    with pytest.raises(DataError, match="24 bytes were expected, it has 23"):
         read_pfm(tmp_path / "x.pfm")
 
 
@@ -206,7 +206,7 @@ def test_seven_scenes_real_bytes(tmp_path):
     (tmp_path / "7scenes/heads" / seven_scenes.SPLITS[split]).unlink()
     (tmp_path / "7scenes/heads" / seven_scenes.SPLITS[split]).write_text("sequence1\n", encoding="utf-8")
     findings = check(SevenScenes(tmp_path / "7scenes", split), name="7-Scenes")
-    assert findings.is_good and np.median(findings.verdicts[0].agreeing) > 0.75, str(findings)
+    assert findings.is_good and np.median(findings.verdicts[0].consistent_ratio) > 0.75, str(findings)
     assert check(SevenScenes(tmp_path / "7scenes", split), name="7-Scenes", num_pairs=None).is_good
 
 

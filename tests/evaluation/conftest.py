@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import TINY
+from small_models import TINY
 
 from streamvggt import StreamVGGT
 from streamvggt.data.synthetic.fixture_clips import world_clips
-from streamvggt.datasets import find
+from streamvggt.datasets import get_module
 from streamvggt.evaluation import protocol
-from streamvggt.evaluation.processes import Processes
+from streamvggt.evaluation.processes import ProcessGroup
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +29,7 @@ def depth_sets(tmp_path_factory) -> Path:
     """Two scenes of three frames in each layout."""
     root = tmp_path_factory.mktemp("eval")
     for name in ("sintel", "bonn", "kitti", "nyu", "scannetv2"):
-        layout = find(name)
+        layout = get_module(name)
         layout.write(root, world_clips(2, 3, 42, 56, outdoors=getattr(layout, "OUTDOORS", False)))
     return root
 
@@ -40,7 +40,7 @@ def process_of_two(monkeypatch):
 
     @contextmanager
     def enter(rank: int):
-        class OneOfTwo(Processes):
+        class OneOfTwo(ProcessGroup):
             def __init__(self):
                 super().__init__()
                 self.count, self.rank = 2, rank
@@ -52,7 +52,7 @@ def process_of_two(monkeypatch):
                 return entries
 
         with monkeypatch.context() as patch:
-            patch.setattr(protocol, "Processes", OneOfTwo)
+            patch.setattr(protocol, "ProcessGroup", OneOfTwo)
             yield
 
     return enter

@@ -6,17 +6,17 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from networks import tiny
+from small_models import tiny
 
-from streamvggt.data.synthetic import SyntheticWorld
-from streamvggt.data.synthetic.scene import WorldStyle
-from streamvggt.evaluation.bundle_adjustment import NotAdjusted, Tracks, adjust, triangulate
+from streamvggt.data.synthetic import SyntheticScenes
+from streamvggt.data.synthetic.scene import SceneConfig
+from streamvggt.evaluation.bundle_adjustment import BundleAdjustmentError, Tracks, adjust, triangulate
 from streamvggt.evaluation.pose_metrics import auc, relative_pose_errors
 from streamvggt.evaluation.tracks import (
     HeadTracks,
-    choose_provider,
     farthest_cameras,
-    join_matches,
+    get_track_provider,
+    merge_matches,
     sift_keypoints,
     sift_tracks,
 )
@@ -24,7 +24,7 @@ from streamvggt.geometry.camera import Cameras, compose_poses, invert_pose
 from streamvggt.geometry.pointmap import project
 from streamvggt.geometry.rotation import matrix_from_quaternion
 
-WORLD = SyntheticWorld("val", style=WorldStyle(moving_share=0.0))
+WORLD = SyntheticScenes("val", style=SceneConfig(moving_prob=0.0))
 SIZE = (168, 224)
 
 
@@ -72,15 +72,15 @@ def test_sift_improves_the_poses():
 def test_too_little_to_go_by_is_said():
     batch = WORLD.batch(3, 1, 4, *SIZE, num_tracks=200)
     cameras = Cameras(batch.cam_from_world[0], batch.intrinsics[0])
-    with pytest.raises(NotAdjusted, match="sees only 10 points"):
+    with pytest.raises(BundleAdjustmentError, match="sees only 10 points"):
         adjust(cameras, Tracks(batch.tracks[0, :, :10], torch.ones(4, 10, dtype=torch.bool)), SIZE, batch.depth[0])
-    with pytest.raises(NotAdjusted, match="sees only 0 points"):
+    with pytest.raises(BundleAdjustmentError, match="sees only 0 points"):
         adjust(cameras, Tracks(torch.rand(4, 0, 2), torch.ones(4, 0, dtype=torch.bool)), SIZE, batch.depth[0])
-    with pytest.raises(NotAdjusted, match="not finite"):
+    with pytest.raises(BundleAdjustmentError, match="not finite"):
         broken = Cameras(cameras.cam_from_world * torch.nan, cameras.intrinsics)
         adjust(broken, Tracks(batch.tracks[0], batch.visibility[0]), SIZE)
     still = Cameras(cameras.cam_from_world[:1].expand(4, 3, 4), cameras.intrinsics)
-    with pytest.raises(NotAdjusted):  # no baseline, no distance
+    with pytest.raises(BundleAdjustmentError):  # no baseline, no distance
         adjust(still, Tracks(batch.tracks[0, :1].expand(4, -1, -1), batch.visibility[0]), SIZE)
 
 
@@ -104,10 +104,10 @@ def test_matches_are_joined_to_tracks_and_contradictions_dropped():
         (1, 2): np.array([[0, 0], [1, 1]]),
         (0, 2): np.array([[2, 1]]),  # so points 1 and 2 of frame 0 would be one
     }
-    tracks = join_matches(keypoints, matches)
+    tracks = merge_matches(keypoints, matches)
     assert tracks.seen.tolist() == [[True]] * 3
     assert tracks.positions[:, 0].tolist() == [[0, 0], [1, 0], [2, 0]]
-    assert join_matches(keypoints, {}).seen.shape == (3, 0)
+    assert merge_matches(keypoints, {}).seen.shape == (3, 0)
 
 
 def test_cameras_that_are_farthest_apart():
@@ -157,15 +157,15 @@ def test_lightglue_is_used_where_it_is_installed(monkeypatch):
     module.ALIKED, module.LightGlue, module.__spec__ = ALIKED, LightGlue, object()
     monkeypatch.setitem(sys.modules, "lightglue", module)
     model = tiny(heads=("camera", "depth"))
-    tracks = choose_provider("auto", model)(torch.zeros(3, 3, 28, 28), None)
+    tracks = get_track_provider("auto", model)(torch.zeros(3, 3, 28, 28), None)
     assert tracks.seen.tolist() == [[True, True]] * 3
     assert tracks.positions[1].tolist() == [[1, 2], [5, 6]]
 
 
 def test_providers_that_are_not_there_are_named():
     model = tiny(heads=("camera", "depth"))
-    assert choose_provider("auto", model) is sift_tracks
-    assert isinstance(choose_provider("auto", tiny()), HeadTracks)
+    assert get_track_provider("auto", model) is sift_tracks
+    assert isinstance(get_track_provider("auto", tiny()), HeadTracks)
     for name, words in (("head", "no track head"), ("lightglue", "not installed"), ("orb", "unknown")):
         with pytest.raises(ValueError, match=words):
-            choose_provider(name, model)
+            get_track_provider(name, model)

@@ -10,11 +10,11 @@ import torch
 
 from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.datasets import co3d_annotations, prepare
-from streamvggt.datasets._co3d_download import cameras_of, opencv_from_pytorch3d
+from streamvggt.datasets._co3d_download import get_cameras, opencv_from_pytorch3d
 from streamvggt.datasets.co3d_annotations import CATEGORIES, read_annotations, select
 from streamvggt.evaluation import co3d
 from streamvggt.evaluation.frame_samples import sample_frames
-from streamvggt.evaluation.work import run_program, save_arrays
+from streamvggt.evaluation.jobs import run_main, save_arrays
 from streamvggt.geometry.camera import compose_poses
 
 GOLDEN = np.load(Path(__file__).parents[1] / "goldens" / "metrics.npz")
@@ -94,7 +94,7 @@ def run(data: Path, out: Path, *more: str, categories=("apple", "vase")) -> int:
     argv = ["--co3d_dir", data / "co3d_v2", "--co3d_anno_dir", data / "co3d_v2_annotations", "--output_dir", out]
     argv += ["--num_frames", 4, "--min_num_images", 5, "--weights", "random:small", "--size", 56, *more]
     argv += ["--category", *categories] if categories else []
-    return run_program(lambda: co3d.main([str(word) for word in argv]))
+    return run_main(lambda: co3d.main([str(word) for word in argv]))
 
 
 def results(out: Path) -> dict:
@@ -118,7 +118,7 @@ def with_poses(once: Path, out: Path, change: Callable[[str, torch.Tensor], torc
     for name, path in predictions(once).items():
         arrays = dict(np.load(path))
         (out / name).parent.mkdir(parents=True, exist_ok=True)
-        said = change(name, torch.from_numpy(arrays["true_cam_from_world"]))
+        said = change(name, torch.from_numpy(arrays["gt_cam_from_world"]))
         save_arrays(out / f"{name}.npz", **arrays | {"cam_from_world": said.numpy()})
     (out / "run.json").write_text((once / "run.json").read_text(encoding="utf-8"), encoding="utf-8")
     return out
@@ -129,7 +129,7 @@ def test_annotations_tell_the_true_cameras(data):
     found = read_annotations(data / "co3d_v2_annotations", "apple")
     assert list(found) == ["110_13051_23361", "110_13051_23362"]  # not the one of low quality
     truth = torch.stack([view.cam_from_world for view in clips[2]]).double()
-    torch.testing.assert_close(cameras_of(found["110_13051_23362"]), truth, atol=1e-6, rtol=0)
+    torch.testing.assert_close(get_cameras(found["110_13051_23362"]), truth, atol=1e-6, rtol=0)
 
 
 def test_the_truth_is_perfect_in_any_world_and_scale_and_a_mirrored_one_is_not(data, once, tmp_path, capsys):
@@ -219,7 +219,7 @@ def test_what_is_missing_is_named(data, tmp_path, capsys):
 
 
 def test_debug_takes_apples_that_are_there(data, tmp_path):
-    assert run(data, tmp_path, "--debug", "--image_loader", "square", categories=()) == 0
+    assert run(data, tmp_path, "--debug", "--image_loader", "squash", categories=()) == 0
     assert list(results(tmp_path)["categories"]) == ["apple"]
 
 

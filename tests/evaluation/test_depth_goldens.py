@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from streamvggt.datasets.sintel import write_dpt
-from streamvggt.evaluation.depth_protocol import predicted_and_true
+from streamvggt.evaluation.depth_protocol import load_pair
 from streamvggt.evaluation.monodepth import MonoDepth
 from streamvggt.evaluation.video_depth import VideoDepth
 
@@ -126,7 +126,7 @@ def test_predictions_are_resized_as_published(tmp_path):
             return torch.ones(24, 32)
 
     np.save(tmp_path / "depth.npy", GOLDENS["resize_small"])
-    resized, _ = predicted_and_true(Reader(), "", "", tmp_path / "depth.npy")
+    resized, _ = load_pair(Reader(), "", "", tmp_path / "depth.npy")
     np.testing.assert_allclose(resized, GOLDENS["resize_cubic_24x32"], rtol=1e-6, atol=1e-6)
 
 

@@ -12,7 +12,7 @@ from streamvggt.evaluation import depth_metrics
 from streamvggt.evaluation.depth_metrics import (
     ALIGNMENTS,
     METRICS,
-    Rules,
+    DepthOptions,
     error_map,
     score_depth,
     weighted_mean,
@@ -60,10 +60,10 @@ def score(case: dict):
     rate, steps = options.pop("lr", 1e-4), options.pop("max_iters", 1000)
     if align == "scale&shift":
         alignment = partial(alignment, learning_rate=rate, num_steps=steps)
-    rules = Rules(
+    rules = DepthOptions(
         max_depth=options.pop("max_depth", 80),
-        clip_before=(options.pop("pre_clip_min", None), options.pop("pre_clip_max", None)),
-        clip_after=(options.pop("post_clip_min", None), options.pop("post_clip_max", None)),
+        clip_prediction=(options.pop("pre_clip_min", None), options.pop("pre_clip_max", None)),
+        clip_aligned=(options.pop("post_clip_min", None), options.pop("post_clip_max", None)),
         is_disparity=options.pop("disp_input", False),
     )
     mask = GOLDENS[options.pop("custom_mask")] if "custom_mask" in options else None
@@ -103,7 +103,7 @@ def test_averages_over_pixels_as_published():
 
 def by_hand(estimated: list[float], true: list[float], align: str = "metric", **rules):
     estimated, true = (torch.tensor(values, dtype=torch.float64) for values in (estimated, true))
-    return score_depth(estimated, true, ALIGNMENTS[align], Rules(**rules))
+    return score_depth(estimated, true, ALIGNMENTS[align], DepthOptions(**rules))
 
 
 def test_numbers_by_hand():
@@ -118,7 +118,7 @@ def test_numbers_by_hand():
 @pytest.mark.parametrize("align", ALIGNMENTS)
 def test_the_truth_is_perfect(align):
     true = torch.rand(2, 20, 30, dtype=torch.float64) * 9 + 1
-    numbers = score_depth(true, true, ALIGNMENTS[align], Rules(70)).numbers
+    numbers = score_depth(true, true, ALIGNMENTS[align], DepthOptions(70)).numbers
     assert numbers["Abs Rel"] < 1e-6 and numbers["Log RMSE"] < 1e-6
     assert numbers["δ < 1.25"] == 1
 

@@ -11,10 +11,10 @@ import pytest
 
 from streamvggt.evaluation import depth_protocol
 from streamvggt.evaluation.depth_protocol import DEPTH_SETS, DepthProtocol
+from streamvggt.evaluation.jobs import run_main
 from streamvggt.evaluation.monodepth import MonoDepth
-from streamvggt.evaluation.record import read_run, read_scores
+from streamvggt.evaluation.run_metadata import read_run, read_scores
 from streamvggt.evaluation.video_depth import VideoDepth
-from streamvggt.evaluation.work import run_program
 
 ROOT = Path(__file__).parents[2]
 PROTOCOLS = {"monodepth": MonoDepth(), "video_depth": VideoDepth()}
@@ -22,12 +22,12 @@ PROTOCOLS = {"monodepth": MonoDepth(), "video_depth": VideoDepth()}
 
 def predict(protocol: DepthProtocol, weights, data, out, *words: str) -> int:
     words = ["--weights", str(weights), "--data_root", str(data), "--output_dir", f"{out}/{{data}}", *words]
-    return run_program(lambda: protocol.main([*words, "--device", "cpu"], score=False))
+    return run_main(lambda: protocol.main([*words, "--device", "cpu"], score=False))
 
 
 def score(protocol: DepthProtocol, data, out, *words: str) -> int:
     words = ["--data_root", str(data), "--output_dir", f"{out}/{{data}}", *words]
-    return run_program(lambda: protocol.main(words, predict=False))
+    return run_main(lambda: protocol.main(words, predict=False))
 
 
 def numbers(path: Path) -> dict[str, float]:
@@ -159,7 +159,7 @@ def test_a_damaged_prediction_is_named_and_made_again(protocol, whole_runs, weig
 
 def test_another_configuration_is_refused(protocol, whole_runs, weights, depth_sets, capsys):
     out = whole_runs[protocol.name]
-    assert predict(protocol, weights, depth_sets, out, "--eval_dataset", "bonn", "--memory", "window:1,1") == 1
+    assert predict(protocol, weights, depth_sets, out, "--eval_dataset", "bonn", "--policy", "window:1,1") == 1
     assert "memory was 'all' and is now 'window:1,1'" in capsys.readouterr().err
     assert predict(protocol, "random:small", depth_sets, out, "--eval_dataset", "bonn", "--size", "56") == 1
     assert "weights_fingerprint was" in capsys.readouterr().err
@@ -225,13 +225,13 @@ def test_the_bidirectional_network_sees_the_whole_sequence(protocol, weights, de
     words = ("--eval_dataset", "bonn", "--model_name", "VGGT")
     assert predict(protocol, weights, depth_sets, tmp_path, *words) == 0
     settings = read_run(tmp_path / "bonn")["settings"]
-    assert settings["model"] == "VGGT" and settings["inference"] == "whole" and settings["memory"] is None
+    assert settings["model"] == "VGGT" and settings["inference"] == "full" and settings["policy"] is None
     assert predict(protocol, weights, depth_sets, tmp_path / "b", *words, "--inference", "stream") == 1
     assert "cannot stream" in capsys.readouterr().err
 
 
 def test_the_causal_network_says_the_same_streamed_and_whole(whole_runs, weights, depth_sets, tmp_path):
-    words = ("--eval_dataset", "bonn", "--inference", "whole")
+    words = ("--eval_dataset", "bonn", "--inference", "full")
     assert predict(VideoDepth(), weights, depth_sets, tmp_path, *words) == 0
     for path in sorted(tmp_path.glob("bonn/*/*.npy")):
         streamed = np.load(whole_runs["video_depth"] / path.relative_to(tmp_path))

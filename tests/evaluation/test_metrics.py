@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from streamvggt.evaluation.depth_metrics import absolute_relative_error, scaled_by_median, share_within
-from streamvggt.evaluation.pose_metrics import auc, relative_pose_errors, trajectory_error
+from streamvggt.evaluation.depth_metrics import absolute_relative_error, delta_accuracy, median_scale
+from streamvggt.evaluation.pose_metrics import ate, auc, relative_pose_errors
 from streamvggt.geometry.alignment import align_points
 from streamvggt.geometry.camera import invert_pose
 from streamvggt.geometry.rotation import matrix_from_quaternion
@@ -74,8 +74,8 @@ def test_trajectory_error_by_hand():
     square = [[0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 0, 1]]
     true = poses(square, [0.0] * 4)
     moved = poses([[10 + 3 * z, 5, -3 * x] for x, _, z in square], [0.0] * 4)
-    assert trajectory_error(moved, true) < 1e-7
-    still = trajectory_error(poses([[0, 0, 0]] * 4, [0.0] * 4), true)
+    assert ate(moved, true) < 1e-7
+    still = ate(poses([[0, 0, 0]] * 4, [0.0] * 4), true)
     assert still == pytest.approx(math.sqrt(0.5) / 3)  # all at the centre of the square, of a path of length 3
     assert invert_pose(true)[2, :, 3].tolist() == [1, 0, 1]
 
@@ -84,7 +84,7 @@ def test_depth_metrics_by_hand():
     true = torch.tensor([1.0, 2.0, 4.0, 100.0])
     valid = torch.tensor([True, True, True, False])
     ours = torch.tensor([3.0, 6.0, 6.0, 0.0])
-    scaled = scaled_by_median(ours, true, valid)
+    scaled = median_scale(ours, true, valid)
     torch.testing.assert_close(scaled, torch.tensor([1.0, 2.0, 2.0, 0.0]))
     assert absolute_relative_error(scaled, true, valid) == pytest.approx(0.5 / 3)
-    assert share_within(scaled, true, valid) == pytest.approx(2 / 3)
+    assert delta_accuracy(scaled, true, valid) == pytest.approx(2 / 3)

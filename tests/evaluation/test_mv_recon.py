@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from streamvggt.data.decode import BadData
+from streamvggt.data.decode import DataError
 from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.data.transforms import image_array
 from streamvggt.data.view import View
-from streamvggt.datasets import find, prepare
+from streamvggt.datasets import get_module, prepare
 from streamvggt.datasets import seven_scenes as preparation
 from streamvggt.datasets.neural_rgbd import NeuralRGBD
 from streamvggt.datasets.seven_scenes import SevenScenes
 from streamvggt.evaluation import mv_recon
-from streamvggt.evaluation.recon_views import compared_part, prepare_view, view_size
-from streamvggt.evaluation.work import run_program, save_arrays
-from streamvggt.geometry.camera import Cameras, compose_poses, encoding_from_cameras, invert_pose
+from streamvggt.evaluation.jobs import run_main, save_arrays
+from streamvggt.evaluation.recon_views import center_crop_slices, preprocess_view, view_size
+from streamvggt.geometry.camera import Cameras, compose_poses, invert_pose, pose_enc_from_cameras
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = np.load(Path(__file__).parents[1] / "goldens" / "metrics.npz")
@@ -42,7 +42,7 @@ def view_of(image: np.ndarray, depth: np.ndarray, intrinsics: np.ndarray) -> Vie
 @pytest.mark.parametrize("case", range(4))
 def test_views_are_cut_as_published(case):
     view = view_of(GOLDEN["crop_img"], GOLDEN["crop_depth"], GOLDEN["crop_K"])
-    said = prepare_view(view, tuple(GOLDEN["crop_targets_wh"][case].tolist()))
+    said = preprocess_view(view, tuple(GOLDEN["crop_targets_wh"][case].tolist()))
     np.testing.assert_array_equal(image_array(said.image), GOLDEN[f"crop_out_img_{case}"])
     np.testing.assert_array_equal(said.depth, GOLDEN[f"crop_out_depth_{case}"])
     np.testing.assert_allclose(said.intrinsics, GOLDEN[f"crop_out_K_{case}"], atol=1e-5)
@@ -52,7 +52,7 @@ def test_true_cameras_and_depth_pixels_as_published():
     index = np.arange(480 * 640, dtype=np.float32).reshape(480, 640)
     for focal, wanted in zip((525, 554.2562584220408), GOLDEN["crop_real_K_7scenes_nrgbd"], strict=True):
         intrinsics = np.array([[focal, 0, 320], [0, focal, 240], [0, 0, 1]], np.float32)
-        said = prepare_view(view_of(np.zeros((480, 640, 3), np.uint8), index, intrinsics), view_size(518))
+        said = preprocess_view(view_of(np.zeros((480, 640, 3), np.uint8), index, intrinsics), view_size(518))
         np.testing.assert_allclose(said.intrinsics, wanted, rtol=1e-6)
         corners = said.depth[:: 392 - 1, :: 518 - 1]
         np.testing.assert_array_equal(corners, GOLDEN["crop_real_depth_index_corners"])
@@ -62,9 +62,9 @@ def test_true_cameras_and_depth_pixels_as_published():
 
 def test_sizes_and_the_part_that_is_compared():
     assert [view_size(size) for size in (518, 512, 224, 112)] == [(518, 392), (512, 384), (224, 224), (112, 84)]
-    assert compared_part((518, 392)) == (slice(84, 308), slice(147, 371))
-    assert compared_part((224, 224)) == (slice(0, 224), slice(0, 224))
-    assert compared_part((112, 84)) == (slice(18, 66), slice(32, 80))
+    assert center_crop_slices((518, 392)) == (slice(84, 308), slice(147, 371))
+    assert center_crop_slices((224, 224)) == (slice(0, 224), slice(0, 224))
+    assert center_crop_slices((112, 84)) == (slice(18, 66), slice(32, 80))
 
 
 # Readers.
@@ -72,14 +72,14 @@ def test_sizes_and_the_part_that_is_compared():
 
 @pytest.fixture(scope="module")
 def clips() -> dict[str, list[list[View]]]:
-    return {name: world_clips(2, 4, 60, 80, fov=find(name).FOV) for name in SETS.values()}
+    return {name: world_clips(2, 4, 60, 80, fov=get_module(name).FOV) for name in SETS.values()}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, clips) -> Path:
     root = tmp_path_factory.mktemp("eval")
     for name in SETS.values():
-        find(name).write(root, clips[name])
+        get_module(name).write(root, clips[name])
     return root
 
 
@@ -101,7 +101,7 @@ def test_readers_give_back_what_was_written(dataset, data, clips):
 
 def test_neural_rgbd_counts_frames_as_numbers_and_leaves_out_unknown_poses(tmp_path):
     clip = world_clips(1, 11, 30, 40)
-    find("neural_rgbd").write(tmp_path, clip)
+    get_module("neural_rgbd").write(tmp_path, clip)
     path = tmp_path / "neural_rgbd/breakfast_room/poses.txt"
     lines = path.read_text(encoding="utf-8").splitlines()
     lines[4 * 3 : 4 * 4] = ["nan nan nan nan"] * 4
@@ -110,7 +110,7 @@ def test_neural_rgbd_counts_frames_as_numbers_and_leaves_out_unknown_poses(tmp_p
     assert reader.frames("breakfast_room") == ["0", "1", "2", "4", "5", "6", "7", "8", "9", "10"]
     torch.testing.assert_close(reader.read("breakfast_room", "10").cam_from_world, clip[0][10].cam_from_world)
     path.write_text("\n".join(lines[:40]), encoding="utf-8")
-    with pytest.raises(BadData, match=r"img10.png, but poses.txt has only 10"):
+    with pytest.raises(DataError, match=r"img10.png, but poses.txt has only 10"):
         NeuralRGBD(tmp_path / "neural_rgbd")
 
 
@@ -140,13 +140,13 @@ def test_seven_scenes_prepared_equal_those_registered_while_reading(data, tmp_pa
     assert prepared.scenes == registered.scenes == [scene]
     for frame in prepared.frames(scene):
         assert torch.equal(prepared.read(scene, frame).depth, registered.read(scene, frame).depth)
-    assert prepare("seven_scenes", raw, tmp_path).there_before == [scene]
+    assert prepare("seven_scenes", raw, tmp_path).already_prepared == [scene]
 
 
 def test_a_listed_sequence_that_is_not_there_is_named(data, tmp_path):
     shutil.copytree(data / "7scenes", tmp_path / "7scenes")
     shutil.rmtree(tmp_path / "7scenes/fire/seq-02")
-    with pytest.raises(BadData, match="lists sequence 2"):
+    with pytest.raises(DataError, match="lists sequence 2"):
         SevenScenes(tmp_path / "7scenes")
 
 
@@ -155,7 +155,7 @@ def test_a_listed_sequence_that_is_not_there_is_named(data, tmp_path):
 
 def run(data: Path, out: Path, weights: Path | str, *more) -> int:
     argv = ["--data_root", data, "--output_dir", out, "--weights", weights, "--size", 56, "--kf_every", 2, *more]
-    return run_program(lambda: mv_recon.main([str(word) for word in argv]))
+    return run_main(lambda: mv_recon.main([str(word) for word in argv]))
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def means(out: Path, dataset: str) -> dict[str, float]:
 def true_views(data: Path, dataset: str, scene: str) -> list[View]:
     kind = mv_recon.SETS[dataset].reader
     reader = kind(data / kind.folder)
-    return [prepare_view(reader.read(scene, frame), (56, 42)) for frame in reader.frames(scene)[::2]]
+    return [preprocess_view(reader.read(scene, frame), (56, 42)) for frame in reader.frames(scene)[::2]]
 
 
 def with_points(once: Path, out: Path, data: Path, change) -> Path:
@@ -238,7 +238,7 @@ def test_depth_and_cameras_of_the_truth_are_perfect_in_any_world_and_scale(data,
         cameras = Cameras(poses, torch.stack([view.intrinsics for view in views]))
         depth = 3 * torch.stack([view.depth for view in views])[..., None]
         arrays = dict(np.load(path)) | {"depth": depth.numpy()}
-        save_arrays(path, **arrays | {"pose_enc": encoding_from_cameras(cameras, (42, 56)).numpy()})
+        save_arrays(path, **arrays | {"pose_enc": pose_enc_from_cameras(cameras, (42, 56)).numpy()})
     assert run(data, tmp_path, weights, "--use_proj", "--score_only") == 0
     # The network's principal point is the middle, the prepared views' is a tenth of a pixel beside it.
     assert means(tmp_path, "7scenes")["acc"] < 5e-3
@@ -266,7 +266,7 @@ def test_clouds_are_written(once):
 
 def test_an_interrupted_run_goes_on_to_the_same_numbers(data, once, weights, tmp_path, monkeypatch, capsys):
     calls = []
-    predict = mv_recon.Evaluated.predict_sequence
+    predict = mv_recon.ModelRunner.predict_sequence
 
     def stops_at_the_third(self, images):
         calls.append(images)
@@ -274,7 +274,7 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(data, once, weights, tmp
             raise KeyboardInterrupt
         return predict(self, images)
 
-    monkeypatch.setattr(mv_recon.Evaluated, "predict_sequence", stops_at_the_third)
+    monkeypatch.setattr(mv_recon.ModelRunner, "predict_sequence", stops_at_the_third)
     assert run(data, tmp_path, weights) == 130
     assert len(predictions(tmp_path)) == 2
     damaged = predictions(tmp_path)[0]
@@ -339,4 +339,4 @@ def test_run_sh(data, once, weights, tmp_path):
 def test_vggt_runs_too(data, weights, tmp_path):
     more = ("--model_name", "VGGT", "--eval_dataset", "NRGBD")
     assert run(data, tmp_path, weights, *more) == 0
-    assert json.loads((tmp_path / "NRGBD/run.json").read_text(encoding="utf-8"))["settings"]["inference"] == "whole"
+    assert json.loads((tmp_path / "NRGBD/run.json").read_text(encoding="utf-8"))["settings"]["inference"] == "full"

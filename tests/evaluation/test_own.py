@@ -9,7 +9,7 @@ from own_scenes import world_clips, write_colmap, write_images, write_transforms
 
 from streamvggt.data.own.scene import read_scene
 from streamvggt.evaluation.own import COLUMNS, evaluate, main
-from streamvggt.geometry.camera import Cameras, encoding_from_cameras
+from streamvggt.geometry.camera import Cameras, pose_enc_from_cameras
 from streamvggt.prediction import Prediction
 
 
@@ -27,7 +27,7 @@ class Truth:
 
     def __init__(self, clip, unit=2.0, error=1.0):
         cameras = [Cameras(view.cam_from_world, view.intrinsics) for view in clip]
-        pose_enc = torch.stack([encoding_from_cameras(camera, (70, 98)) for camera in cameras])
+        pose_enc = torch.stack([pose_enc_from_cameras(camera, (70, 98)) for camera in cameras])
         pose_enc[:, :3] *= unit
         depth = torch.stack([view.depth for view in clip]) * unit
         depth[::2] *= error

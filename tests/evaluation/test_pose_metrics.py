@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from streamvggt.evaluation.pose_metrics import (
-    accuracy,
     auc,
+    pose_accuracy,
     relative_pose_errors,
     rotation_angle,
     trajectory_errors,
@@ -33,7 +33,7 @@ def test_pairs_of_poses_as_published(case):
     rotation, translation = relative_pose_errors(golden("pose_pred")[case, :, :3], golden("pose_gt")[case, :, :3])
     torch.testing.assert_close(rotation, golden("pose_r_err_deg")[case], atol=1e-4, rtol=0)
     torch.testing.assert_close(translation, golden("pose_t_err_deg")[case], atol=1e-4, rtol=0)
-    shares = [accuracy(rotation, 5), accuracy(translation, 5)]
+    shares = [pose_accuracy(rotation, 5), pose_accuracy(translation, 5)]
     np.testing.assert_allclose(shares, GOLDEN["pose_racc5_tacc5"][case], atol=1e-12)
     errors = torch.maximum(rotation, translation)
     said = [auc(errors, int(threshold)) for threshold in GOLDEN["pose_auc_thresholds"]]
@@ -114,7 +114,9 @@ def test_trajectory_errors_by_hand():
     assert trajectory_errors(line([[2 * x, 0, 0] for x in range(4)]), line([[0, x, 0] for x in range(4)])).ate < 1e-9
     # Standing, then walking: over two frames the errors of two steps add up.
     walk = line([[0, 0, 0], [1, 0, 0], [2, 0, 0], [4, 0, 0]])
-    assert trajectory_errors(line([[0, 0, 0]] * 4), walk, gap=2).rpe_translation == pytest.approx(math.sqrt(6.5))
+    assert trajectory_errors(line([[0, 0, 0]] * 4), walk, frame_delta=2).rpe_translation == pytest.approx(
+        math.sqrt(6.5)
+    )
     with pytest.raises(ValueError, match="same 2 or more"):
         trajectory_errors(true[:2], true)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamvggt.evaluation.clouds import estimate_normals, register
+from streamvggt.evaluation.point_clouds import estimate_normals, icp
 from streamvggt.evaluation.recon_metrics import (
     ReconstructionScore,
     compare_clouds,
@@ -74,14 +74,14 @@ def test_alignment_as_published():
 
 def test_registration_normals_and_score_as_published():
     pred, true = GOLDEN["icp_pred"], GOLDEN["icp_gt"]
-    found = register(pred, true, 0.1)
+    found = icp(pred, true, 0.1)
     np.testing.assert_allclose(found.transformation, GOLDEN["icp_transformation"], atol=1e-9)
     np.testing.assert_allclose([found.fitness, found.inlier_rmse], GOLDEN["icp_fitness_rmse"], rtol=1e-9)
     moved = found.apply(pred)
-    normals, true_normals = estimate_normals(moved), estimate_normals(true)
-    for ours, theirs in ((normals, GOLDEN["icp_pred_normals"]), (true_normals, GOLDEN["icp_gt_normals"])):
+    normals, gt_normals = estimate_normals(moved), estimate_normals(true)
+    for ours, theirs in ((normals, GOLDEN["icp_pred_normals"]), (gt_normals, GOLDEN["icp_gt_normals"])):
         np.testing.assert_allclose(np.abs((ours * theirs).sum(-1)), 1, atol=1e-6)
-    score = compare_clouds(moved, true, normals, true_normals)
+    score = compare_clouds(moved, true, normals, gt_normals)
     np.testing.assert_allclose([score.acc, score.acc_med, score.nc1, score.nc1_med], GOLDEN["icp_accuracy"], rtol=1e-6)
     number = re.compile(r"\d\.\d+")
     said, published = scene_line("chess/seq-03", score), str(GOLDEN["icp_log_line"]).strip()
@@ -128,9 +128,9 @@ def test_registration_undoes_a_small_motion_and_leaves_what_is_far():
     random = np.random.default_rng(0)
     cloud = random.uniform(-1, 1, (400, 3))
     moved = cloud + np.array([0.02, -0.01, 0.03])
-    found = register(moved, cloud, 0.1)
+    found = icp(moved, cloud, 0.1)
     np.testing.assert_allclose(found.apply(moved), cloud, atol=1e-9)
     assert found.fitness == 1
-    far = register(cloud + 100, cloud, 0.1)
+    far = icp(cloud + 100, cloud, 0.1)
     assert far.fitness == 0 and far.inlier_rmse == 0
     np.testing.assert_array_equal(far.transformation, np.eye(4))

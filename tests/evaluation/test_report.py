@@ -10,11 +10,11 @@ import torch
 from streamvggt.cli import main
 from streamvggt.evaluation import report
 from streamvggt.evaluation.depth_protocol import DEPTH_SETS
-from streamvggt.evaluation.record import write_json, write_scores
+from streamvggt.evaluation.run_metadata import write_json, write_scores
 from streamvggt.evaluation.video_depth import VideoDepth
 
-NETWORK = {"model": "StreamVGGT", "weights_fingerprint": "0123456789abcdef", "inference": "stream", "memory": "all"}
-NETWORK |= {"camera_memory": "exact", "dtype": "float32", "size": 518}
+NETWORK = {"model": "StreamVGGT", "weights_fingerprint": "0123456789abcdef", "inference": "stream", "policy": "all"}
+NETWORK |= {"camera_cache": "per_iteration", "dtype": "float32", "size": 518}
 
 
 def result(folder, protocol, dataset, score="scale", numbers=None, sequences=(), about=None, settings=None, **more):
@@ -51,7 +51,7 @@ def test_published_numbers_stand_with_their_source():
 def test_one_network_is_one_row_and_another_memory_another(tmp_path):
     result(tmp_path / "a", "video_depth", "sintel", numbers=depth_numbers(0.4321))
     result(tmp_path / "b", "video_depth", "bonn", numbers=depth_numbers(0.1234))
-    result(tmp_path / "c", "video_depth", "bonn", numbers=depth_numbers(0.2), settings={"memory": "window:1,8"})
+    result(tmp_path / "c", "video_depth", "bonn", numbers=depth_numbers(0.2), settings={"policy": "window:1,8"})
     html = make(tmp_path)
     ours = re.findall(r"<tr class=ours>.*?</tr>", html)
     assert [text_of(row).strip() for row in ours] == [
@@ -74,7 +74,7 @@ def test_no_result_hides_another(tmp_path):
     for folder, score in (("a", "point head"), ("a_proj", "depth and cameras"), ("again", "point head")):
         result(tmp_path / folder, "mv_recon", "NRGBD", score, {"acc": 0.1})
     result(tmp_path / "pose", "co3d", "co3d", "AUC", {"AUC@30": 0.8}, settings={"image_loader": "crop"})
-    result(tmp_path / "ba", "co3d", "co3d", "AUC", {"AUC@30": 0.9}, settings={"image_loader": "square", "use_ba": True})
+    result(tmp_path / "ba", "co3d", "co3d", "AUC", {"AUC@30": 0.9}, settings={"image_loader": "squash", "use_ba": True})
     rows = [text_of(row).split(" here")[0].strip() for row in re.findall(r"<tr class=ours>.*?</tr>", make(tmp_path))]
     network = "StreamVGGT (tiny, 01234567), streamed"
     others = ["", "", ", depth and cameras", " [again]", ", bundle adjustment, square images"]
@@ -87,7 +87,9 @@ def test_a_part_of_a_test_set_is_marked_and_so_are_random_weights(tmp_path):
     html = make(tmp_path)
     assert "†" not in html and "mean nothing" not in html
     about = {"weights": "random:small"}
-    result(tmp_path / "a", "video_depth", "bonn", numbers=depth_numbers(0.3), about=about, **whole | {"num_frames": 8})
+    result(
+        tmp_path / "a", "video_depth", "bonn", numbers=depth_numbers(0.3), metadata=about, **whole | {"num_frames": 8}
+    )
     html = make(tmp_path)
     assert "0.300†" in html and "not comparable" in html and "mean nothing" in html
 
@@ -111,7 +113,7 @@ def test_predictions_of_another_program_are_shown_as_such(tmp_path):
 
 def test_pictures_of_every_kind(depth_sets, tmp_path):
     about = {"data_root": str(depth_sets)}
-    result(tmp_path / "depth", "video_depth", "bonn", numbers=depth_numbers(0), about=about, settings={"stride": 1})
+    result(tmp_path / "depth", "video_depth", "bonn", numbers=depth_numbers(0), metadata=about, settings={"stride": 1})
     reader = DEPTH_SETS["bonn"](depth_sets)
     for scene in reader.scenes:
         (clip,) = VideoDepth().clips(reader, scene, tmp_path / "depth", 1)
@@ -127,7 +129,7 @@ def test_pictures_of_every_kind(depth_sets, tmp_path):
     poses[:, :, 3] = random.normal(size=(5, 3))
     result(tmp_path / "poses", "co3d", "co3d", "AUC", {"AUC@30": 0.8})
     (tmp_path / "poses" / "apple").mkdir()
-    np.savez(tmp_path / "poses" / "apple" / "1.npz", cam_from_world=poses * 2, true_cam_from_world=poses)
+    np.savez(tmp_path / "poses" / "apple" / "1.npz", cam_from_world=poses * 2, gt_cam_from_world=poses)
     result(tmp_path / "ways", "trajectory", "tum", "Sim(3)", {"ATE": 0.1})
     np.savez(tmp_path / "ways" / "sitting-aligned.npz", world_from_cam=poses + 0.1, true_world_from_cam=poses)
     html = make(tmp_path)
@@ -138,7 +140,7 @@ def test_pictures_of_every_kind(depth_sets, tmp_path):
 
 def test_a_test_set_that_is_gone_costs_its_pictures_only(tmp_path, capsys):
     about = {"data_root": str(tmp_path / "gone")}
-    result(tmp_path / "a", "video_depth", "bonn", numbers=depth_numbers(0.3), about=about, settings={"stride": 1})
+    result(tmp_path / "a", "video_depth", "bonn", numbers=depth_numbers(0.3), metadata=about, settings={"stride": 1})
     assert "0.300" in make(tmp_path)
     assert "no pictures" in capsys.readouterr().out
 

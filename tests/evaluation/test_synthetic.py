@@ -7,9 +7,16 @@ import torch
 
 from streamvggt.evaluation import synthetic
 from streamvggt.evaluation.pose_metrics import relative_pose_errors
-from streamvggt.evaluation.synthetic import Estimate, evaluate, held_out, implied_poses, network, still_camera
+from streamvggt.evaluation.synthetic import (
+    Estimate,
+    evaluate,
+    held_out_sequences,
+    model_estimator,
+    poses_from_points,
+    static_camera_baseline,
+)
 from streamvggt.model.weights import load_model
-from streamvggt.stream.policies.window import KeepAll
+from streamvggt.stream.policies.sliding_window import KeepAll
 
 
 def truth(batch):
@@ -22,7 +29,10 @@ def test_the_truth_is_perfect_in_any_scale_and_a_still_camera_is_not():
         pose[..., 3] *= 7
         return Estimate(pose, batch.depth[0] * 7, batch.points()[0] * 7)
 
-    table = evaluate({"truth": truth, "scaled": scaled_truth, "still": still_camera}, held_out("val", 3, 4, 28, 42))
+    table = evaluate(
+        {"truth": truth, "scaled": scaled_truth, "still": static_camera_baseline},
+        held_out_sequences("val", 3, 4, 28, 42),
+    )
     for name in ("truth", "scaled"):
         assert table[name]["AbsRel"] < 1e-5
         assert table[name]["δ<1.25"] == 1
@@ -36,27 +46,27 @@ def test_the_truth_is_perfect_in_any_scale_and_a_still_camera_is_not():
 
 def test_streamed_and_whole_are_judged_alike():
     model = load_model("random:small", heads=("camera", "depth", "points"))
-    estimators = {"whole": network(model), "stream": network(model, KeepAll())}
-    table = evaluate(estimators, held_out("val", 2, 3, 28, 42))
-    for column, value in table["whole"].items():
+    estimators = {"full": model_estimator(model), "stream": model_estimator(model, KeepAll())}
+    table = evaluate(estimators, held_out_sequences("val", 2, 3, 28, 42))
+    for column, value in table["full"].items():
         if column != "ms":
             assert table["stream"][column] == pytest.approx(value, rel=1e-3), column
 
 
 def test_points_and_depth_imply_the_poses():
     """The true points, moved, turned and scaled, with the true depth in another unit."""
-    batch = next(held_out("val", 1, 3, 28, 42, "rooms"))
+    batch = next(held_out_sequences("val", 1, 3, 28, 42, "rooms"))
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0))).Q
     turn = turn * torch.linalg.det(turn)
     world = 3 * batch.points()[0] @ turn.T + torch.tensor([1.0, -2.0, 0.5])
-    poses = implied_poses(0.2 * batch.depth[0], batch.intrinsics[0], world)
+    poses = poses_from_points(0.2 * batch.depth[0], batch.intrinsics[0], world)
     assert torch.stack(relative_pose_errors(poses, batch.cam_from_world[0])).max() < 0.1
     seen = (world.flatten(1, 2) @ poses[:, :, :3].mT + poses[:, None, :, 3]).unflatten(1, (28, 42))
     torch.testing.assert_close(seen[..., 2], 3 * batch.depth[0], rtol=1e-3, atol=1e-3)
 
 
 def test_the_command_writes_its_table(tmp_path, monkeypatch, capsys):
-    arguments = ["random:small", "--sequences", "2", "--frames", "2", "--image", "28", "28"]
+    arguments = ["random:small", "--sequences", "2", "--frames", "2", "--image-size", "28", "28"]
     monkeypatch.setattr("sys.argv", ["synthetic", *arguments, "--json", str(tmp_path / "table.json")])
     synthetic.main()
     assert "| one depth, still camera |" in capsys.readouterr().out
@@ -64,12 +74,12 @@ def test_the_command_writes_its_table(tmp_path, monkeypatch, capsys):
 
 
 def test_no_scene_is_judged_that_was_trained_on():
-    val, test = (next(held_out(split, 1, 1, 28, 28)) for split in ("val", "test"))
+    val, test = (next(held_out_sequences(split, 1, 1, 28, 28)) for split in ("val", "test"))
     assert not torch.equal(val.depth, test.depth)
 
 
 def test_a_memory_that_is_unknown_is_said(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["synthetic", "random:small", "--memory", "elephant"])
+    monkeypatch.setattr("sys.argv", ["synthetic", "random:small", "--policy", "elephant"])
     with pytest.raises(SystemExit):
         synthetic.main()
-    assert "memory 'elephant' is unknown" in capsys.readouterr().err
+    assert "policy 'elephant' is unknown" in capsys.readouterr().err

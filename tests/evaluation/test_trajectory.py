@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from streamvggt import cli
-from streamvggt.data.decode import BadData
+from streamvggt.data.decode import DataError
 from streamvggt.data.synthetic.fixture_clips import world_clips
-from streamvggt.datasets import find
+from streamvggt.datasets import get_module
 from streamvggt.evaluation import trajectory
-from streamvggt.evaluation.work import run_program, save_arrays
+from streamvggt.evaluation.jobs import run_main, save_arrays
 from streamvggt.geometry.camera import compose_poses, invert_pose
 from streamvggt.geometry.rotation import matrix_from_quaternion
 
@@ -34,13 +34,13 @@ def clips():
 def data(tmp_path_factory, clips) -> Path:
     root = tmp_path_factory.mktemp("eval")
     for name in LAYOUT_OF.values():
-        find(name).write(root, clips)
+        get_module(name).write(root, clips)
     return root
 
 
 def run(data: Path, out: Path, weights: Path, *more) -> int:
     argv = ["--data_root", data, "--output_dir", f"{out}/{{data}}", "--weights", weights, *more]
-    return run_program(lambda: trajectory.main([str(word) for word in argv]))
+    return run_main(lambda: trajectory.main([str(word) for word in argv]))
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_unknown_poses_do_not_count(data, weights, tmp_path):
 
 def test_an_interrupted_run_goes_on_to_the_same_numbers(data, once, weights, tmp_path, monkeypatch, capsys):
     calls = []
-    predict = trajectory.Evaluated.predict_sequence
+    predict = trajectory.ModelRunner.predict_sequence
 
     def stops_at_the_fourth(self, images):
         calls.append(images)
@@ -142,7 +142,7 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(data, once, weights, tmp
             raise KeyboardInterrupt
         return predict(self, images)
 
-    monkeypatch.setattr(trajectory.Evaluated, "predict_sequence", stops_at_the_fourth)
+    monkeypatch.setattr(trajectory.ModelRunner, "predict_sequence", stops_at_the_fourth)
     assert run(data, tmp_path, weights) == 130
     assert len(predictions(tmp_path)) == 3
     damaged = predictions(tmp_path)[0]
@@ -176,10 +176,10 @@ def test_what_is_missing_damaged_or_different_is_said(data, once, weights, tmp_p
     assert "has no nowhere, only rgbd_dataset" in capsys.readouterr().err
     (path,) = (tmp_path / "data/tum").glob("*sitting_halfsphere/groundtruth_90.txt")
     path.write_text("\n".join(path.read_text(encoding="utf-8").splitlines()[:3]), encoding="utf-8")
-    with pytest.raises(BadData, match="4 images but 3 poses"):
+    with pytest.raises(DataError, match="4 images but 3 poses"):
         trajectory.SETS["tum"](tmp_path / "data").read(path.parent.name)
     path.write_text("1 2 3", encoding="utf-8")
-    with pytest.raises(BadData, match="expected lines of 8 numbers"):
+    with pytest.raises(DataError, match="expected lines of 8 numbers"):
         trajectory.SETS["tum"](tmp_path / "data").read(path.parent.name)
 
 
@@ -191,7 +191,7 @@ def test_run_sh_on_two_processes_and_vggt(data, weights, tmp_path):
     assert done.returncode == 0, done.stderr
     assert set(numbers(tmp_path, "tum_VGGT")) == {"ATE", "RPE trans", "RPE rot"}
     assert (
-        json.loads((tmp_path / "sintel_VGGT/run.json").read_text(encoding="utf-8"))["settings"]["inference"] == "whole"
+        json.loads((tmp_path / "sintel_VGGT/run.json").read_text(encoding="utf-8"))["settings"]["inference"] == "full"
     )
 
 
@@ -209,13 +209,13 @@ def test_data_check_looks_at_images_and_poses(data, tmp_path, capsys):
 def test_windows_are_an_option(data, weights, once, tmp_path):
     """Longer than the clips they change nothing; shorter they are stitched."""
     for words in ("8,2", "2,1"):
-        assert run(data, tmp_path / words, weights, "--windows", words, "--eval_dataset", "tum") == 0
+        assert run(data, tmp_path / words, weights, "--submaps", words, "--eval_dataset", "tum") == 0
         settings = json.loads((tmp_path / words / "tum" / "run.json").read_text(encoding="utf-8"))["settings"]
-        assert settings["windows"] == words and settings["heads"] == ["camera", "depth"]
+        assert settings["submaps"] == words and settings["heads"] == ["camera", "depth"]
     assert numbers(tmp_path / "8,2", "tum") == pytest.approx(numbers(once, "tum"), rel=1e-5)
     assert numbers(tmp_path / "2,1", "tum") != pytest.approx(numbers(once, "tum"), rel=1e-3)
-    words = ("--windows", "2,1", "--eval_dataset", "tum")
-    assert run(data, tmp_path / "loops", weights, *words, "--loops") == 0  # there are none
-    assert numbers(tmp_path / "loops", "tum") == numbers(tmp_path / "2,1", "tum")
-    assert run(data, tmp_path, weights, *words, "--inference", "whole") == 1
-    assert run(data, tmp_path, weights, "--loops") == 1
+    words = ("--submaps", "2,1", "--eval_dataset", "tum")
+    assert run(data, tmp_path / "loop_closure", weights, *words, "--loop_closure") == 0  # there are none
+    assert numbers(tmp_path / "loop_closure", "tum") == numbers(tmp_path / "2,1", "tum")
+    assert run(data, tmp_path, weights, *words, "--inference", "full") == 1
+    assert run(data, tmp_path, weights, "--loop_closure") == 1

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from networks import tiny
 from PIL import Image
+from small_models import tiny
 
 from experiments import long_streams
 from experiments.long_streams import (
@@ -22,8 +22,8 @@ from experiments.long_streams import (
     truth_of,
 )
 from experiments.stream_figure import draw_streams
-from streamvggt import StreamSession, Window
-from streamvggt.geometry.camera import Cameras, encoding_from_cameras, invert_pose
+from streamvggt import SlidingWindow, StreamSession
+from streamvggt.geometry.camera import Cameras, invert_pose, pose_enc_from_cameras
 from streamvggt.geometry.pointmap import unproject
 from streamvggt.stream.policies.self_selective import SelfSelective
 
@@ -63,11 +63,11 @@ def told(truth: Truth, scale: float = 1.0, turn: torch.Tensor | None = None, shi
     pose = invert_pose(truth.cam_from_world)
     pose = torch.cat([turn @ pose[..., :3], scale * (turn @ pose[..., 3:]) + shift], -1)
     cameras = Cameras(invert_pose(pose), truth.intrinsics.expand(len(pose), 3, 3))
-    frames = torch.arange(0, len(pose), long_streams.EVERY)
+    frames = torch.arange(0, len(pose), long_streams.FRAME_STRIDE)
     depth = truth.depth[frames].float() * scale
     points = unproject(depth, Cameras(cameras.cam_from_world[frames], cameras.intrinsics[frames]))
     count = torch.arange(len(pose)).float()
-    encoding = encoding_from_cameras(cameras, tuple(depth.shape[-2:]))
+    encoding = pose_enc_from_cameras(cameras, tuple(depth.shape[-2:]))
     return Said(encoding, frames, depth, points[:, ::SPACING, ::SPACING], count, 100 * count)
 
 
@@ -98,7 +98,7 @@ def test_the_truth_has_no_error_in_any_world(truth):
 def test_one_depth_and_a_still_camera_have_the_errors_that_can_be_told_beforehand(truth):
     numbers = score(still_camera(truth), truth)
     assert numbers["ATE"] == pytest.approx(1)
-    depth = truth.depth[:: long_streams.EVERY, ::SPACING, ::SPACING].float()
+    depth = truth.depth[:: long_streams.FRAME_STRIDE, ::SPACING, ::SPACING].float()
     assert numbers["AbsRel"] == pytest.approx(((depth.median() - depth).abs() / depth).mean().item(), rel=1e-3)
     assert numbers["RPE t 10"] > 0.1 and numbers["accuracy"] > 0.05
 
@@ -114,14 +114,14 @@ def test_a_unit_that_wanders_is_drift_and_not_shape(truth):
 
 def test_scoring_the_first_frames_is_scoring_a_stream_that_ended_there(truth):
     model = tiny(dtype=torch.float32, heads=("camera", "depth", "points"))
-    short, whole = (stream(model, truth.images[None, :n], Window(1, 2))[0] for n in (23, 40))
+    short, whole = (stream(model, truth.images[None, :n], SlidingWindow(1, 2))[0] for n in (23, 40))
     first = score(whole.first(23), truth.first(23))
     assert first == pytest.approx(score(short, truth.first(23)), rel=1e-3)
     assert first != pytest.approx(score(whole, truth), rel=1e-3)
     assert disagreement(short, whole) < 1e-3
 
 
-@pytest.mark.parametrize("policy", [Window(1, 2), SelfSelective(2, 1, anchors=0)], ids=str)
+@pytest.mark.parametrize("policy", [SlidingWindow(1, 2), SelfSelective(2, 1, anchors=0)], ids=str)
 def test_a_stream_is_what_a_session_says_however_many_go_together_and_is_kept(truth, policy, tmp_path):
     model = tiny(dtype=torch.float32, heads=("camera", "depth", "points"))
     images = torch.stack([truth.images[:12], truth.images[12:24]])
@@ -131,8 +131,8 @@ def test_a_stream_is_what_a_session_says_however_many_go_together_and_is_kept(tr
     torch.testing.assert_close(said.pose_enc, torch.cat([p.pose_enc[0] for p in alone]), rtol=1e-4, atol=1e-4)
     depth = torch.cat([alone[t].depth[0, ..., 0] for t in said.frames])
     torch.testing.assert_close(said.depth.float(), depth, rtol=2e-3, atol=1e-3)
-    assert said.num_tokens[-1] == sum(session.memory.num_tokens) / 4
-    assert said.num_bytes[-1] == session.memory.num_bytes
+    assert said.num_tokens[-1] == sum(session.policy.num_tokens) / 4
+    assert said.num_bytes[-1] == session.policy.num_bytes
     save(said, tmp_path / "said.npz")
     assert all(torch.equal(value, vars(said)[name]) for name, value in vars(load(Said, tmp_path / "said.npz")).items())
 

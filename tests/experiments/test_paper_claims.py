@@ -2,7 +2,7 @@
 
 import json
 
-from networks import TINY
+from small_models import TINY
 
 from experiments import paper_claims
 from streamvggt import VGGT
@@ -12,7 +12,7 @@ def test_the_command_writes_its_tables(tmp_path, monkeypatch):
     VGGT(**{**TINY, "heads": ("camera", "depth", "points")}).save_pretrained(tmp_path / "weights")
     weights = str(tmp_path / "weights")
     arguments = ["--teacher", weights, "--student", weights, "--measured", weights, "--frames", "2", "3"]
-    arguments += ["--sequences", "1", "1", "--image", "28", "28", "--out", str(tmp_path / "claims.md")]
+    arguments += ["--sequences", "1", "1", "--image-size", "28", "28", "--out", str(tmp_path / "claims.md")]
     monkeypatch.setattr("sys.argv", ["paper_claims", *arguments])
     paper_claims.main()
     text, numbers = (

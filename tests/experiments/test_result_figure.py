@@ -1,8 +1,8 @@
 """The picture of a result beside its truth."""
 
 import numpy as np
-from networks import TINY
 from PIL import Image
+from small_models import TINY
 
 from experiments import result_figure
 from experiments.result_figure import draw, record
@@ -28,7 +28,7 @@ def test_the_truth_in_another_world_and_scale_is_drawn_as_the_truth():
 
 def test_the_command_writes_a_picture(tmp_path, monkeypatch):
     StreamVGGT(**{**TINY, "heads": ("camera", "depth", "points")}).save_pretrained(tmp_path / "weights")
-    words = ["--weights", str(tmp_path / "weights"), "--frames", "2", "--image", "28", "42"]
+    words = ["--weights", str(tmp_path / "weights"), "--frames", "2", "--image-size", "28", "42"]
     monkeypatch.setattr("sys.argv", ["result_figure", "--out", str(tmp_path / "out.jpg"), *words])
     result_figure.main()
     assert Image.open(tmp_path / "out.jpg").size[0] == result_figure.SHOWN * result_figure.CELL[1]

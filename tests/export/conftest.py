@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from streamvggt.export import Result, ResultWriter
+from streamvggt.export import ReconstructionResult, ResultWriter
 from streamvggt.frame import Frame
-from streamvggt.geometry.camera import Cameras, encoding_from_cameras
+from streamvggt.geometry.camera import Cameras, pose_enc_from_cameras
 from streamvggt.prediction import Prediction
 
 SIZE, ORIGINAL_SIZE, CONTENT = (42, 56), (120, 150), (6, 8, 36, 48)
@@ -33,11 +33,11 @@ class Scene:
     predictions: list[Prediction]
     intrinsics: ClassVar[np.ndarray] = INTRINSICS
 
-    def write(self, folder, count: int | None = None, **options) -> Result:
+    def write(self, folder, count: int | None = None, **options) -> ReconstructionResult:
         writer = ResultWriter(folder, **options)
         for frame, prediction in list(zip(self.frames, self.predictions, strict=True))[writer.num_frames : count]:
             writer.add(frame, prediction)
-        return Result(folder)
+        return ReconstructionResult(folder)
 
     @staticmethod
     def distance(points: np.ndarray) -> np.ndarray:
@@ -99,7 +99,7 @@ def make_prediction(pose: np.ndarray, position: int) -> Prediction:
     conf = 1 + torch.rand(1, 1, *SIZE, generator=torch.Generator().manual_seed(position)).exp()
     return Prediction(
         SIZE,
-        pose_enc=encoding_from_cameras(cameras, SIZE)[None, None],
+        pose_enc=pose_enc_from_cameras(cameras, SIZE)[None, None],
         depth=depth[..., None].float(),
         depth_conf=conf,
         points=points.float(),
@@ -123,5 +123,5 @@ def scene(make_scene) -> Scene:
 
 
 @pytest.fixture
-def result(scene, tmp_path) -> Result:
+def result(scene, tmp_path) -> ReconstructionResult:
     return scene.write(tmp_path / "out")

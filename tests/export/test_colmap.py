@@ -8,7 +8,15 @@ import pycolmap
 import pytest
 from PIL import Image
 
-from streamvggt.export import EXPORTERS, NothingLeft, PointFilter, Result, ResultWriter, export_colmap, merged_points
+from streamvggt.export import (
+    EXPORTERS,
+    NothingLeft,
+    PointFilter,
+    ReconstructionResult,
+    ResultWriter,
+    export_colmap,
+    merged_points,
+)
 
 FILTER = PointFilter(conf_percentile=20)
 
@@ -57,7 +65,7 @@ def test_the_source_observation_is_the_pixel_it_was_measured_at(scene, result, m
     measured = {point.tobytes(): number for number, point in enumerate(cloud.points)}
     for point in list(model.points3D.values())[::50]:
         number = measured[point.xyz.astype(np.float32).tobytes()]
-        source = model.image(int(cloud.frame_id[number]) + 1)
+        source = model.image(int(cloud.frame_index[number]) + 1)
         (element,) = (e for e in point.track.elements if e.image_id == source.image_id)
         pixel = scene.frames[0].original_from_image @ [*cloud.pixel[number], 1]
         np.testing.assert_allclose(source.points2D[element.point2D_idx].xy, pixel[:2] + 0.5, atol=1e-9)
@@ -154,7 +162,7 @@ def test_images_are_copied_where_links_are_not_possible(result, monkeypatch):
 
 
 def test_budget_and_frames_are_respected(result):
-    folder = export_colmap(result, result.folder, replace(FILTER, frames=(1, None, 2)), num_points=200)
+    folder = export_colmap(result, result.folder, replace(FILTER, num_frames=(1, None, 2)), num_points=200)
     model = pycolmap.Reconstruction(folder / "sparse" / "0")
     assert 0 < model.num_points3D() <= 200
     assert sorted(image.name for image in model.images.values()) == ["view_0010.jpg", "view_0030.jpg"]
@@ -164,7 +172,7 @@ def test_points_of_the_head_work_and_show_their_error(scene, tmp_path):
     for prediction in scene.predictions:
         prediction.points[..., 0] += 0.02
     result = scene.write(tmp_path)
-    folder = export_colmap(result, tmp_path, replace(FILTER, source="head"), num_points=300)
+    folder = export_colmap(result, tmp_path, replace(FILTER, point_source="head"), num_points=300)
     model = pycolmap.Reconstruction(folder / "sparse" / "0")
     # Off by the shift times focal length over depth where it was measured, by nothing where it was projected to.
     errors = [point.error * point.track.length() for point in model.points3D.values()]
@@ -176,6 +184,6 @@ def test_one_frame_is_still_a_model_without_points(scene, tmp_path, depth, reaso
     scene.predictions[0].depth[:] = depth
     ResultWriter(tmp_path).add(scene.frames[0], scene.predictions[0])
     with pytest.raises(NothingLeft, match=f"{reason}.*cameras and images alone") as caught:
-        export_colmap(Result(tmp_path), tmp_path, FILTER)
+        export_colmap(ReconstructionResult(tmp_path), tmp_path, FILTER)
     model = pycolmap.Reconstruction(caught.value.path / "sparse" / "0")
     assert (model.num_reg_images(), model.num_points3D()) == (1, 0)

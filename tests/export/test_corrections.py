@@ -5,16 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from networks import images, tiny
+from small_models import images, tiny
 
 from streamvggt import StreamSession
-from streamvggt.export import Corrections, Result, ResultWriter, write_corrections
+from streamvggt.export import Corrections, ReconstructionResult, ResultWriter, write_corrections
 from streamvggt.frame import Frame
 from streamvggt.geometry.pointmap import unproject
-from streamvggt.geometry.similarity import Similarity
+from streamvggt.geometry.similarity import Sim3
 
 MOVES = [
-    Similarity.exp(torch.tensor(numbers, dtype=torch.float64))
+    Sim3.exp(torch.tensor(numbers, dtype=torch.float64))
     for numbers in ([0.0] * 7, [1.0, 2, 3, 0.5, 0, 0.2, 0.7], [0.0, 1, 0, 0, -0.5, 0, -0.3])
 ]
 
@@ -30,9 +30,9 @@ def result(tmp_path):
 
 
 def test_each_frame_is_moved_by_the_correction_that_holds_for_it(result):
-    before = list(Result(result))
+    before = list(ReconstructionResult(result))
     write_corrections(result, Corrections([0, 1, 3], MOVES))
-    corrected = Result(result)
+    corrected = ReconstructionResult(result)
     for old, new, world in zip(before, corrected, [MOVES[0], MOVES[1], MOVES[1], MOVES[2], MOVES[2]], strict=True):
         expected = world.apply(torch.from_numpy(old.world_points("depth")[0]).double().flatten(0, 1))
         np.testing.assert_allclose(new.world_points("depth")[0].reshape(-1, 3), expected.numpy(), atol=1e-4)
@@ -46,20 +46,22 @@ def test_each_frame_is_moved_by_the_correction_that_holds_for_it(result):
 
 
 def test_the_point_head_sees_a_moved_frame_as_far_away_as_the_scale_says(result):
-    before = Result(result)[4].camera_depth("head")
+    before = ReconstructionResult(result)[4].camera_depth("head")
     write_corrections(result, Corrections([0, 3], MOVES[::2]))
-    np.testing.assert_allclose(Result(result)[4].camera_depth("head"), before * MOVES[2].scale.item(), atol=1e-4)
-    frame = Result(result)[4]
+    np.testing.assert_allclose(
+        ReconstructionResult(result)[4].camera_depth("head"), before * MOVES[2].scale.item(), atol=1e-4
+    )
+    frame = ReconstructionResult(result)[4]
     seen = unproject(torch.from_numpy(frame.depth).double(), frame.camera)
     np.testing.assert_allclose(frame.world_points("depth")[0], seen.numpy(), atol=1e-5)
 
 
 def test_a_new_run_in_the_folder_starts_uncorrected(result):
-    before = Result(result)[1].cam_from_world
+    before = ReconstructionResult(result)[1].cam_from_world
     write_corrections(result, Corrections([0], MOVES[1:2]))
     ResultWriter(result, resume=3)
     assert not (result / "corrections.json").exists()
-    np.testing.assert_array_equal(Result(result)[1].cam_from_world, before)
+    np.testing.assert_array_equal(ReconstructionResult(result)[1].cam_from_world, before)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_a_new_run_in_the_folder_starts_uncorrected(result):
 def test_damaged_corrections_are_an_error_that_says_what_to_do(result, text):
     (result / "corrections.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"corrections\.json is damaged.*reconstruct"):
-        Result(result)
+        ReconstructionResult(result)
 
 
 def test_the_file_is_readable(result):

@@ -9,7 +9,7 @@ import pycolmap
 import pytest
 import torch
 
-from streamvggt.export import EXPORTERS, PointFilter, Result, ResultWriter, merged_points
+from streamvggt.export import EXPORTERS, PointFilter, ReconstructionResult, ResultWriter, merged_points
 from streamvggt.export import points as points_module
 from streamvggt.export.points import Reservoir
 from streamvggt.export.video import color_ranges, side_by_side
@@ -20,11 +20,11 @@ PER_FRAME = 30 * 40
 
 @pytest.mark.parametrize("source", ["depth", "head"])
 def test_points_are_on_the_surface_and_know_their_pixel(scene, result, source):
-    cloud = merged_points(result, replace(ALL, source=source))
+    cloud = merged_points(result, replace(ALL, point_source=source))
     assert len(cloud) == 5 * PER_FRAME
     assert scene.distance(cloud.points).max() < 1e-5
     for position in range(5):
-        own = cloud.frame_id == position
+        own = cloud.frame_index == position
         x, y = cloud.pixel[own].T
         np.testing.assert_array_equal(cloud.colors[own], result[position].image[y, x])
         np.testing.assert_array_equal(cloud.conf[own], result[position].depth_conf[y, x])
@@ -36,7 +36,7 @@ def test_padding_is_never_a_point(result):
 
 
 @pytest.fixture
-def masked(scene, tmp_path) -> Result:
+def masked(scene, tmp_path) -> ReconstructionResult:
     """A result whose images show something in their left half only."""
     valid = torch.zeros(42, 56, dtype=torch.bool)
     valid[:, :28] = True
@@ -46,7 +46,7 @@ def masked(scene, tmp_path) -> Result:
 
 @pytest.mark.parametrize("source", ["depth", "head"])
 def test_pixels_that_show_nothing_are_never_points(masked, source):
-    cloud = merged_points(masked, replace(ALL, source=source))
+    cloud = merged_points(masked, replace(ALL, point_source=source))
     assert len(cloud) == 5 * PER_FRAME / 2 and cloud.pixel[:, 0].max() == 27
     assert masked[0].valid.dtype == bool and masked[0].valid.sum() == 42 * 28
 
@@ -85,7 +85,7 @@ def test_what_is_no_depth_is_no_point(scene, tmp_path, value):
     prediction.points[0, 0, 10:12, 20:25] = torch.tensor([0, 0, value])
     ResultWriter(tmp_path).add(scene.frames[0], prediction)
     for source in ("depth", "head"):
-        assert len(merged_points(Result(tmp_path), replace(ALL, source=source))) == PER_FRAME - 10
+        assert len(merged_points(ReconstructionResult(tmp_path), replace(ALL, point_source=source))) == PER_FRAME - 10
 
 
 def test_the_percentile_drops_its_share_of_the_least_confident(result):
@@ -96,7 +96,7 @@ def test_the_percentile_drops_its_share_of_the_least_confident(result):
 
 
 def test_the_percentile_of_a_sample_is_close(result, monkeypatch):
-    monkeypatch.setattr(points_module, "CONFIDENCE_SAMPLE", 600)
+    monkeypatch.setattr(points_module, "MAX_CONF_SAMPLES", 600)
     cloud = merged_points(result, PointFilter(conf_percentile=30))
     assert len(cloud) / (5 * PER_FRAME) == pytest.approx(0.7, abs=0.08)  # four standard deviations
 
@@ -107,14 +107,14 @@ def test_background_colours_are_dropped(scene, tmp_path, filter, value, kept):
     scene.frames[0].image[:, 20:22, 20:25] = kept / 255
     scene.frames[0].image[0, 13] = value / 255  # one colour alone is no background
     ResultWriter(tmp_path).add(scene.frames[0], scene.predictions[0])
-    assert len(merged_points(Result(tmp_path), replace(ALL, **{filter: True}))) == PER_FRAME - 10
-    assert len(merged_points(Result(tmp_path), ALL)) == PER_FRAME
+    assert len(merged_points(ReconstructionResult(tmp_path), replace(ALL, **{filter: True}))) == PER_FRAME - 10
+    assert len(merged_points(ReconstructionResult(tmp_path), ALL)) == PER_FRAME
 
 
 def test_frames_can_be_chosen(result):
-    assert set(merged_points(result, replace(ALL, frames=(1, None, 2))).frame_id) == {1, 3}
+    assert set(merged_points(result, replace(ALL, num_frames=(1, None, 2))).frame_index) == {1, 3}
     with pytest.raises(ValueError, match="none of the 5 frames"):
-        merged_points(result, replace(ALL, frames=(7, 9, None)))
+        merged_points(result, replace(ALL, num_frames=(7, 9, None)))
 
 
 def test_the_budget_is_filled_and_the_seed_decides(result):
@@ -124,7 +124,7 @@ def test_the_budget_is_filled_and_the_seed_decides(result):
     again = merged_points(result, filter, seed=0)
     assert len(cloud) == len(other) == 500
     assert np.array_equal(cloud.points, again.points) and not np.array_equal(cloud.points, other.points)
-    assert (np.diff(cloud.frame_id) >= 0).all()
+    assert (np.diff(cloud.frame_index) >= 0).all()
     assert len(cloud.sample(70)) == 70 and len(cloud.sample(700)) == 500
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from streamvggt.export import DamagedResult, Result, ResultWriter, check_result, finished_frames
+from streamvggt.export import DamagedResult, ReconstructionResult, ResultWriter, check_result, frame_files
 
 
 def files_of(folder):
@@ -50,24 +50,24 @@ def test_both_sources_give_the_points_of_the_surface(scene, result):
 def test_a_huge_confidence_stays_finite(scene, tmp_path):
     prediction = replace(scene.predictions[0], depth_conf=scene.predictions[0].depth_conf * 1e6)
     ResultWriter(tmp_path).add(scene.frames[0], prediction)
-    assert np.isfinite(Result(tmp_path)[0].depth_conf).all()
+    assert np.isfinite(ReconstructionResult(tmp_path)[0].depth_conf).all()
 
 
 @pytest.mark.parametrize("broken", [0.0, -3.0, np.nan, np.inf])
 def test_pixels_without_a_confidence_are_left_out(broken, result):
     frame = result[0]
-    usable = frame.usable("depth")
+    usable = frame.valid_mask("depth")
     conf = frame.depth_conf.copy()
     conf[20, 20] = broken
     changed = replace(frame, depth_conf=conf)
-    assert usable[20, 20] and not changed.usable("depth")[20, 20]
-    assert changed.usable("depth").sum() == usable.sum() - 1
+    assert usable[20, 20] and not changed.valid_mask("depth")[20, 20]
+    assert changed.valid_mask("depth").sum() == usable.sum() - 1
 
 
 def test_a_head_that_was_not_run_is_named(scene, tmp_path):
     bare = replace(scene.predictions[0], points=None, points_conf=None)
     ResultWriter(tmp_path).add(scene.frames[0], bare)
-    frame = Result(tmp_path)[0]
+    frame = ReconstructionResult(tmp_path)[0]
     assert frame.points is None
     with pytest.raises(ValueError, match=r"point head was not run.*add points to --heads"):
         frame.world_points("head")
@@ -93,7 +93,9 @@ def test_every_finished_frame_is_readable_between_frames(scene, tmp_path):
     writer = ResultWriter(tmp_path)
     for count, (frame, prediction) in enumerate(zip(scene.frames, scene.predictions, strict=True), start=1):
         writer.add(frame, prediction)
-        assert [stored.name for stored in Result(tmp_path)] == [frame.name for frame in scene.frames[:count]]
+        assert [stored.name for stored in ReconstructionResult(tmp_path)] == [
+            frame.name for frame in scene.frames[:count]
+        ]
         assert len((tmp_path / "trajectory.txt").read_text(encoding="utf-8").splitlines()) == count
 
 
@@ -114,7 +116,7 @@ def test_an_accident_leaves_no_half_file(scene, tmp_path, monkeypatch, function,
     with pytest.raises(KeyboardInterrupt):
         writer.add(scene.frames[2], scene.predictions[2])
     assert [name for name in files_of(tmp_path) if name not in before] in ([], ["images/view_0020.jpg"])
-    assert len(Result(tmp_path)) == 2
+    assert len(ReconstructionResult(tmp_path)) == 2
 
 
 def test_a_full_disk_is_explained_and_can_be_gone_on_from(scene, tmp_path, monkeypatch):
@@ -136,7 +138,7 @@ def test_a_full_disk_is_explained_and_can_be_gone_on_from(scene, tmp_path, monke
 def test_a_filled_folder_is_refused(scene, result):
     with pytest.raises(FileExistsError, match="5 frames: go on with --resume or choose another --out"):
         ResultWriter(result.folder)
-    assert len(Result(result.folder)) == 5
+    assert len(ReconstructionResult(result.folder)) == 5
 
 
 @pytest.mark.parametrize("name", ["images/mine.jpg", "trajectory.txt"])
@@ -162,7 +164,9 @@ def test_resume_keeps_the_first_frames_and_goes_on(scene, tmp_path):
     trajectory.write_text(trajectory.read_text(encoding="utf-8")[:-30], encoding="utf-8")
     (result.folder / "frames" / ".000004.part.npz").write_bytes(b"half")
     ResultWriter(result.folder, resume=2)
-    assert len(Result(result.folder)) == 2 and len(trajectory.read_text(encoding="utf-8").splitlines()) == 2
+    assert (
+        len(ReconstructionResult(result.folder)) == 2 and len(trajectory.read_text(encoding="utf-8").splitlines()) == 2
+    )
     assert sorted(path.name for path in (result.folder / "images").iterdir()) == ["view_0000.jpg", "view_0010.jpg"]
     scene.write(result.folder, resume=2)
     assert files_of(result.folder) == files_of(whole.folder)
@@ -175,15 +179,15 @@ def test_resume_needs_the_frames_it_is_told_to_keep(scene, tmp_path):
     scene.write(tmp_path, count=2)
     with pytest.raises(ValueError, match="2 finished frames, 3 to keep"):
         ResultWriter(tmp_path, resume=3)
-    assert len(finished_frames(tmp_path / "nowhere")) == 0
+    assert len(frame_files(tmp_path / "nowhere")) == 0
 
 
 def test_a_folder_that_is_no_result_is_refused(result, tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a result"):
-        Result(tmp_path / "nowhere")
+        ReconstructionResult(tmp_path / "nowhere")
     (result.folder / "frames" / "000001.npz").unlink()
     with pytest.raises(ValueError, match=r"000001\.npz is missing"):
-        Result(result.folder)
+        ReconstructionResult(result.folder)
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"0" * 999])
@@ -196,7 +200,7 @@ def test_a_damaged_frame_is_named_and_can_be_dropped(scene, result, damage):
     with pytest.raises(ValueError, match=r"cannot read .*000004\.npz"):
         ResultWriter(result.folder, resume=5)
     assert len(scene.write(result.folder, resume=4)) == 5
-    assert Result(result.folder)[4].name == "view_0040"
+    assert ReconstructionResult(result.folder)[4].name == "view_0040"
 
 
 def changed(path, **fields) -> None:
@@ -256,7 +260,7 @@ def test_headers_that_promise_too_much_are_refused(result):
 def test_frame_files_are_known_by_their_exact_name(result):
     for name in ("000001 (copy).npz", "1.npz", "0000001.npz", "01x.npz"):
         (result.folder / "frames" / name).write_bytes(b"of somebody else")
-    assert len(Result(result.folder)) == 5
+    assert len(ReconstructionResult(result.folder)) == 5
 
 
 def test_every_bit_of_a_frame_file_counts(scene, tmp_path):

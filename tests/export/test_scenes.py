@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from streamvggt.export import EXPORTERS, NothingLeft, PointFilter, Result, ResultWriter, merged_points
+from streamvggt.export import EXPORTERS, NothingLeft, PointFilter, ReconstructionResult, ResultWriter, merged_points
 from streamvggt.export.glb import unit_frustum
 from streamvggt.export.gltf import Shape, glb_bytes
 
@@ -128,7 +128,7 @@ def test_glb_says_what_each_buffer_view_is_for(result):
 def test_one_frame_and_no_point_is_still_a_scene(scene, tmp_path):
     scene.predictions[0].depth[:] = 0
     ResultWriter(tmp_path).add(scene.frames[0], scene.predictions[0])
-    result = Result(tmp_path)
+    result = ReconstructionResult(tmp_path)
     with pytest.raises(NothingLeft, match=r"no points are left.*cameras alone") as caught:
         EXPORTERS["glb"](result, tmp_path, ALL)
     assert caught.value.path == tmp_path / "scene.glb"
@@ -140,11 +140,11 @@ def test_one_frame_and_no_point_is_still_a_scene(scene, tmp_path):
 
 def test_the_cloud_is_merged_once_for_several_exports(result, monkeypatch):
     EXPORTERS["ply"](result, result.folder, ALL)
-    monkeypatch.setattr(Result, "frames", None)
+    monkeypatch.setattr(ReconstructionResult, "frames", None)
     EXPORTERS["glb"](result, result.folder, ALL)
 
 
 def test_chosen_frames_are_the_cameras_drawn(result):
-    path = EXPORTERS["glb"](result, result.folder, replace(ALL, frames=(2, 4, None)))
+    path = EXPORTERS["glb"](result, result.folder, replace(ALL, num_frames=(2, 4, None)))
     vertices = trimesh.load(path, process=False).geometry["cameras"].vertices
     assert len(vertices) == 2 * len(unit_frustum().vertices)

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from streamvggt.export import EXPORTERS, PointFilter
 from streamvggt.export.depth import quantize
 from streamvggt.export.video import colorize, frame_rate
-from streamvggt.files import atomic_folder, atomic_write
+from streamvggt.files import atomic_directory, atomic_write
 from streamvggt.prediction import Prediction
 
 
@@ -111,12 +111,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 def test_a_folder_is_replaced_as_a_whole(tmp_path):
     folder = tmp_path / "folder"
     for name in ("a", "b"):
-        with atomic_folder(folder, mark="a") as temporary:
+        with atomic_directory(folder, marker="a") as temporary:
             (temporary / name).touch()
-    with pytest.raises(RuntimeError), atomic_folder(folder, mark="b") as temporary:
+    with pytest.raises(RuntimeError), atomic_directory(folder, marker="b") as temporary:
         (temporary / "c").touch()
         raise RuntimeError
-    with pytest.raises(FileExistsError, match="not made by this program"), atomic_folder(folder, mark="a"):
+    with pytest.raises(FileExistsError, match="not made by this program"), atomic_directory(folder, marker="a"):
         pass
     assert [path.name for path in folder.iterdir()] == ["b"] and list(tmp_path.iterdir()) == [folder]
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from streamvggt.export import PointFilter, Result, ResultWriter, merged_points
+from streamvggt.export import PointFilter, ReconstructionResult, ResultWriter, merged_points
 from streamvggt.export.sky import sky_mask
 
 
@@ -39,7 +39,7 @@ def test_sky_is_dropped_from_exports_when_asked_for(scene, tmp_path):
     frame = scene.frames[0]
     frame.image[:] = frame.image.new_tensor(landscape_).movedim(-1, 0) / 255
     ResultWriter(tmp_path).add(frame, scene.predictions[0])
-    result = Result(tmp_path)
+    result = ReconstructionResult(tmp_path)
     everything = merged_points(result, PointFilter(conf_percentile=0))
     rest = merged_points(result, PointFilter(conf_percentile=0, drop_sky=True))
     assert len(rest) == len(everything) - (sky_mask(result[0].image)[6:36, 8:48]).sum()

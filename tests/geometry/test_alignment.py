@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from streamvggt.geometry.alignment import align_points, align_robustly, weighted_median
-from streamvggt.geometry.similarity import Similarity
+from streamvggt.geometry.alignment import align_points, align_points_robust, weighted_median
+from streamvggt.geometry.similarity import Sim3
 
-TRUE = Similarity.exp(torch.tensor([1.0, -2, 0.5, 0.3, 1.2, -0.4, 0.7], dtype=torch.float64))
+TRUE = Sim3.exp(torch.tensor([1.0, -2, 0.5, 0.3, 1.2, -0.4, 0.7], dtype=torch.float64))
 
 
 def cloud(count: int = 2000, noise: float = 0.0, outliers: float = 0.0, seed: int = 0):
@@ -18,12 +18,12 @@ def cloud(count: int = 2000, noise: float = 0.0, outliers: float = 0.0, seed: in
     points = torch.randn(count, 3, generator=generator, dtype=torch.float64) * torch.tensor([3.0, 1, 2])
     target = TRUE.apply(points + noise * torch.randn(count, 3, generator=generator, dtype=torch.float64))
     wrong = torch.arange(count) < outliers * count
-    elsewhere = Similarity.exp(torch.tensor([3.0, 1, 2, 0.5, 0.2, 0, 0.3], dtype=torch.float64))
+    elsewhere = Sim3.exp(torch.tensor([3.0, 1, 2, 0.5, 0.2, 0, 0.3], dtype=torch.float64))
     target[wrong] = (elsewhere @ TRUE).apply(points[wrong])
     return points, target, ~wrong
 
 
-def distance(found: Similarity, true: Similarity = TRUE) -> float:
+def distance(found: Sim3, true: Sim3 = TRUE) -> float:
     """Size of what is between two similarities."""
     return (found.inverse() @ true).log().norm().item()
 
@@ -31,7 +31,7 @@ def distance(found: Similarity, true: Similarity = TRUE) -> float:
 def test_four_points_in_ten_may_be_wrong_together():
     source, target, right = cloud(noise=0.01, outliers=0.4)
     ones = torch.ones(len(source), dtype=torch.float64)
-    found = align_robustly(source, target, ones, 0.2 * ones)
+    found = align_points_robust(source, target, ones, 0.2 * ones)
     assert distance(found.similarity) < 2e-3 < 0.1 < distance(align_points(source, target))
     assert found.error[right].max() < 1 < found.error[~right].median()
     assert found.weight[right].mean() > 0.9 and found.weight[~right].mean() < 0.05
@@ -40,7 +40,7 @@ def test_four_points_in_ten_may_be_wrong_together():
 def test_noise_beyond_the_tolerance_is_no_reason_to_trust_a_few_points():
     source, target, _ = cloud(noise=0.3)
     ones = torch.ones(len(source), dtype=torch.float64)
-    found = align_robustly(source, target, ones, 0.01 * ones)
+    found = align_points_robust(source, target, ones, 0.01 * ones)
     assert distance(found.similarity) < 0.03
     assert (found.weight > 0.1).double().mean() > 0.9
 
@@ -49,8 +49,8 @@ def test_points_that_are_trusted_more_count_more():
     source, target, right = cloud(outliers=0.6)
     weight = torch.where(right, 1.0, 0.1).double()
     tolerance = torch.full_like(weight, 0.2)
-    assert distance(align_robustly(source, target, weight, tolerance).similarity) < 1e-4
-    assert distance(align_robustly(source, target, torch.ones_like(weight), tolerance).similarity) > 0.1
+    assert distance(align_points_robust(source, target, weight, tolerance).similarity) < 1e-4
+    assert distance(align_points_robust(source, target, torch.ones_like(weight), tolerance).similarity) > 0.1
 
 
 def test_a_point_far_away_may_be_further_off():
@@ -58,10 +58,10 @@ def test_a_point_far_away_may_be_further_off():
     source, target, _ = cloud()
     ones = torch.ones(len(source), dtype=torch.float64)
     target[:900] += torch.tensor([0.5, 0, 0])
-    strict = align_robustly(source, target, ones, 0.1 * ones).similarity
-    lenient = align_robustly(source, target, ones, torch.where(torch.arange(2000) < 900, 0.001, 10.0).double())
+    strict = align_points_robust(source, target, ones, 0.1 * ones).similarity
+    lenient = align_points_robust(source, target, ones, torch.where(torch.arange(2000) < 900, 0.001, 10.0).double())
     assert distance(strict) < 2e-3
-    assert distance(lenient.similarity, Similarity.exp(torch.tensor([0.5, 0, 0, 0, 0, 0, 0]).double()) @ TRUE) < 1e-3
+    assert distance(lenient.similarity, Sim3.exp(torch.tensor([0.5, 0, 0, 0, 0, 0, 0]).double()) @ TRUE) < 1e-3
 
 
 def test_a_chain_of_symmetric_alignments_does_not_shrink():
@@ -78,7 +78,7 @@ def test_a_chain_of_symmetric_alignments_does_not_shrink():
 def test_symmetric_alignment_there_and_back_cancel():
     source, target, _ = cloud(noise=0.5)
     there, back = (align_points(*pair, symmetric=True) for pair in ((source, target), (target, source)))
-    assert distance(there @ back, Similarity.identity()) < 1e-9
+    assert distance(there @ back, Sim3.identity()) < 1e-9
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from streamvggt.geometry.camera import Cameras, cameras_from_encoding, compose_poses, encoding_from_cameras, invert_pose
+from streamvggt.geometry.camera import Cameras, cameras_from_pose_enc, compose_poses, invert_pose, pose_enc_from_cameras
 from streamvggt.geometry.pointmap import pixel_grid, project, unproject
 from streamvggt.geometry.rotation import matrix_from_quaternion, quaternion_from_matrix
 
@@ -23,7 +23,7 @@ def some_cameras(size=(28, 42)) -> Cameras:
     generator = torch.Generator().manual_seed(1)
     translation = torch.randn(5, 3, generator=generator, dtype=torch.float64)
     fov = 0.5 + torch.rand(5, 2, generator=generator, dtype=torch.float64)
-    return cameras_from_encoding(torch.cat([translation, random_quaternions(5), fov], -1), size)
+    return cameras_from_pose_enc(torch.cat([translation, random_quaternions(5), fov], -1), size)
 
 
 def test_quaternions_by_hand():
@@ -56,7 +56,7 @@ def test_half_turns_are_well_conditioned(axis):
 
 def test_camera_of_an_encoding_by_hand():
     encoding = torch.tensor([1.0, 2, 3, 0, 0, 0, 1, math.pi / 2, math.pi / 3])
-    cameras = cameras_from_encoding(encoding, (100, 200))
+    cameras = cameras_from_pose_enc(encoding, (100, 200))
     fx = 100 / math.tan(math.pi / 6)
     torch.testing.assert_close(cameras.intrinsics, torch.tensor([[fx, 0, 100], [0, 50, 50], [0, 0, 1]]))
     torch.testing.assert_close(cameras.cam_from_world[:, 3], torch.tensor([1.0, 2, 3]))
@@ -64,17 +64,17 @@ def test_camera_of_an_encoding_by_hand():
 
 def test_encoding_and_cameras_are_inverse():
     cameras = some_cameras()
-    again = cameras_from_encoding(encoding_from_cameras(cameras, (28, 42)), (28, 42))
+    again = cameras_from_pose_enc(pose_enc_from_cameras(cameras, (28, 42)), (28, 42))
     torch.testing.assert_close(again.cam_from_world, cameras.cam_from_world)
     torch.testing.assert_close(again.intrinsics, cameras.intrinsics)
 
 
 def test_a_field_of_view_of_zero_still_gives_a_finite_camera():
-    assert cameras_from_encoding(torch.tensor([0.0, 0, 0, 0, 0, 0, 1, 0, 0]), (28, 42)).intrinsics.isfinite().all()
+    assert cameras_from_pose_enc(torch.tensor([0.0, 0, 0, 0, 0, 0, 1, 0, 0]), (28, 42)).intrinsics.isfinite().all()
 
 
 def test_half_precision_encodings_are_computed_in_float32():
-    assert cameras_from_encoding(torch.ones(9, dtype=torch.bfloat16), (14, 14)).intrinsics.dtype == torch.float32
+    assert cameras_from_pose_enc(torch.ones(9, dtype=torch.bfloat16), (14, 14)).intrinsics.dtype == torch.float32
 
 
 def test_a_pose_and_its_inverse_cancel():

@@ -6,21 +6,21 @@ import types
 
 import pytest
 import torch
-from networks import images, tiny
+from small_models import images, tiny
 
 from streamvggt.layers import attention
 from streamvggt.layers.attention import (
     Attention,
-    SeePast,
+    CausalPattern,
     check_kernel,
-    explicit_kernel,
-    find_kernel,
     flash_kernel,
+    get_kernel,
+    math_kernel,
     sdpa_kernel,
     without_cudnn,
 )
 from streamvggt.layers.block import Block
-from streamvggt.layers.rope import Rotation
+from streamvggt.layers.rope import RoPE2D
 from streamvggt.stream.pool import SessionPool
 from streamvggt.stream.session import StreamSession
 
@@ -30,13 +30,13 @@ def qkv(frames, tokens, dtype=torch.float64):
     return torch.randn(3, 2, 2, frames * tokens, 8, generator=generator, dtype=dtype).unbind(0)
 
 
-@pytest.mark.parametrize("visible", [None, [[0], [0, 1], [1, 2], [0, 3]]], ids=["all", "some"])
+@pytest.mark.parametrize("attended_frames", [None, [[0], [0, 1], [1, 2], [0, 3]]], ids=["all", "some"])
 @pytest.mark.parametrize("tokens", [1, 3])
-def test_frame_by_frame_attention_is_the_dense_mask(visible, tokens):
+def test_frame_by_frame_attention_is_the_dense_mask(attended_frames, tokens):
     q, k, v = (x.requires_grad_() for x in qkv(4, tokens))
-    ours = SeePast(4, visible)(q, k, v, sdpa_kernel)
+    ours = CausalPattern(4, attended_frames)(q, k, v, sdpa_kernel)
     allowed = torch.zeros(4, 4, dtype=torch.bool)
-    for frame, seen in enumerate(visible or [range(t + 1) for t in range(4)]):
+    for frame, seen in enumerate(attended_frames or [range(t + 1) for t in range(4)]):
         allowed[frame, list(seen)] = True
     mask = allowed.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
     theirs = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -52,13 +52,13 @@ def test_frame_by_frame_attention_is_the_dense_mask(visible, tokens):
 
 def test_the_explicit_kernel_is_the_fused_one():
     q, k, v = qkv(3, 5)
-    torch.testing.assert_close(explicit_kernel(q, k, v), sdpa_kernel(q, k, v), rtol=0, atol=1e-13)
+    torch.testing.assert_close(math_kernel(q, k, v), sdpa_kernel(q, k, v), rtol=0, atol=1e-13)
     few = q[:, :, :4]
-    torch.testing.assert_close(explicit_kernel(few, k, v), sdpa_kernel(few, k, v), rtol=0, atol=1e-13)
+    torch.testing.assert_close(math_kernel(few, k, v), sdpa_kernel(few, k, v), rtol=0, atol=1e-13)
 
 
 def test_rotated_products_depend_on_the_distance_alone():
-    rotation = Rotation((5, 6), 2, 8, dtype=torch.float64)
+    rotation = RoPE2D((5, 6), 2, 8, dtype=torch.float64)
     q, k = torch.randn(2, 8, dtype=torch.float64)
     q, k = (rotation(x.expand(1, 1, 32, 8))[0, 0, 2:].unflatten(0, (5, 6)) for x in (q, k))
     score = torch.einsum("yxd,vud->yxvu", q, k)
@@ -69,7 +69,7 @@ def test_rotated_products_depend_on_the_distance_alone():
 
 def test_special_tokens_are_not_rotated():
     x = torch.randn(1, 1, 2 * (3 + 4), 8)
-    rotated = Rotation((2, 2), 3, 8)(x)
+    rotated = RoPE2D((2, 2), 3, 8)(x)
     for frame in (0, 7):
         assert torch.equal(rotated[:, :, frame : frame + 3], x[:, :, frame : frame + 3])
         assert not torch.equal(rotated[:, :, frame + 3], x[:, :, frame + 3])
@@ -77,7 +77,7 @@ def test_special_tokens_are_not_rotated():
 
 def test_unknown_kernel_and_missing_flash_attention_are_said(monkeypatch):
     with pytest.raises(ValueError, match="attention='fast' is unknown; choose one of sdpa, flash, explicit"):
-        find_kernel("fast")
+        get_kernel("fast")
     monkeypatch.setattr(attention.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install flash-attn"):
         Attention(8, 2, attention="flash")
@@ -124,7 +124,7 @@ def test_checkpointed_block_gives_the_same_gradients():
     for activation_checkpointing in (False, True):
         torch.manual_seed(0)
         block = Block(16, 2, qk_norm=True, activation_checkpointing=activation_checkpointing).double()
-        loss = block(x, Rotation((1, 2), 1, 8, dtype=torch.float64), SeePast(2)).square().sum()
+        loss = block(x, RoPE2D((1, 2), 1, 8, dtype=torch.float64), CausalPattern(2)).square().sum()
         gradients.append(torch.autograd.grad(loss, [x, *block.parameters()]))
     for a, b in zip(*gradients, strict=True):
         assert torch.equal(a, b)
@@ -170,7 +170,7 @@ def test_cudnn_is_kept_out_where_the_number_of_keys_changes(monkeypatch):
     assert allowed(lambda: model(frames)) == {True}
     with torch.no_grad():
         assert allowed(lambda: model(frames)) == {False}
-        assert allowed(lambda: tiny("all", heads=("camera",))(frames)) == {True}  # one length alone
+        assert allowed(lambda: tiny(False, heads=("camera",))(frames)) == {True}  # one length alone
     assert allowed(lambda: StreamSession(model).push(frames[0, 0])) == {False}
     pool = SessionPool(model)
     streams = [pool.open() for _ in range(2)]

@@ -22,7 +22,7 @@ def filled(frames, **options) -> KVCache:
 
 
 def found(cache: KVCache) -> list[int]:
-    keys, values = cache.contents()
+    keys, values = cache.keys_values()
     assert torch.equal(keys, -values)
     assert keys.shape == (B, N, len(cache), D)
     return [int(frame) for frame in keys[0, 0, ::P, 0]]
@@ -31,7 +31,7 @@ def found(cache: KVCache) -> list[int]:
 def test_a_new_frame_takes_the_place_of_a_dropped_one():
     cache = filled(range(5), capacity=5)
     before = cache._keys[0].data_ptr()
-    cache.drop([2])
+    cache.evict([2])
     assert len(cache) == 4 * P
     cache.append(5, tokens(5), -tokens(5))
     assert found(cache) == [0, 1, 5, 3, 4]
@@ -40,10 +40,10 @@ def test_a_new_frame_takes_the_place_of_a_dropped_one():
 
 def test_holes_are_filled_from_the_end():
     cache = filled(range(6))
-    cache.drop([0, 3, 5])
+    cache.evict([0, 3, 5])
     assert sorted(found(cache)) == [1, 2, 4]
     assert len(cache) == 3 * P
-    cache.drop([1, 2, 4])
+    cache.evict([1, 2, 4])
     assert found(cache) == []
     cache.append(9, tokens(9), -tokens(9))
     assert found(cache) == [9]
@@ -51,7 +51,7 @@ def test_holes_are_filled_from_the_end():
 
 def test_contents_are_views_not_copies():
     cache = filled(range(3))
-    keys, values = cache.contents()
+    keys, values = cache.keys_values()
     assert keys.untyped_storage().data_ptr() == cache._keys[0].untyped_storage().data_ptr()
     assert values.untyped_storage().data_ptr() == cache._values[0].untyped_storage().data_ptr()
 
@@ -74,29 +74,29 @@ def test_a_frame_may_fill_several_slots_and_leaves_with_all_of_them():
     for frame in (0, 1, 2):
         for _ in range(3):
             cache.append(frame, tokens(frame), -tokens(frame))
-    cache.drop([1])
+    cache.evict([1])
     assert sorted(found(cache)) == [0] * 3 + [2] * 3
 
 
 def test_pruned_by_tokens_it_grows_at_the_end():
     cache = filled(range(3))
     index = torch.arange(0, 3 * P, 2).expand(B, N, -1)
-    cache.keep_tokens(index)
+    cache.select_tokens(index)
     assert len(cache) == 6
     cache.append(7, tokens(7), -tokens(7))
-    keys, _ = cache.contents()
+    keys, _ = cache.keys_values()
     assert keys[0, 0, :, 0].tolist() == [0, 0, 1, 1, 2, 2, 7, 7, 7, 7]
 
 
 def test_state_and_back():
     cache = filled(range(4))
-    cache.drop([1])
+    cache.evict([1])
     other = KVCache()
-    other.restore(cache.state(), torch.device("cpu"))
+    other.load_state_dict(cache.state_dict(), torch.device("cpu"))
     assert found(other) == found(cache)
     assert other.num_bytes == cache.num_bytes
     empty = KVCache()
-    empty.restore(KVCache().state(), torch.device("cpu"))
+    empty.load_state_dict(KVCache().state_dict(), torch.device("cpu"))
     assert len(empty) == 0
 
 
@@ -107,14 +107,14 @@ def numbered(frame: int) -> torch.Tensor:
 
 def with_remnants(num_frames: int) -> KVCache:
     """Two remnants of two tokens each, three slots."""
-    cache = KVCache(capacity=3, remnants=2, remnant_tokens=2)
+    cache = KVCache(capacity=3, num_retained_frames=2, tokens_per_retained=2)
     for frame in range(num_frames):
         cache.append(frame, numbered(frame), -numbered(frame))
     return cache
 
 
 def told(cache: KVCache) -> list[int]:
-    keys, values = cache.contents()
+    keys, values = cache.keys_values()
     assert torch.equal(keys, -values)
     assert keys.shape[2] == len(cache)
     return keys[0, 0, :, 0].int().tolist()
@@ -123,10 +123,10 @@ def told(cache: KVCache) -> list[int]:
 def test_the_first_tokens_of_dropped_frames_stay():
     cache = with_remnants(2)
     assert told(cache) == [0, 1, 2, 3, 10, 11, 12, 13]
-    cache.drop([0])
+    cache.evict([0])
     assert told(cache) == [0, 1, 10, 11, 12, 13]
     cache.append(2, numbered(2), -numbered(2))
-    cache.drop([1])
+    cache.evict([1])
     assert told(cache) == [10, 11, 0, 1, 20, 21, 22, 23]
 
 
@@ -134,15 +134,15 @@ def test_the_oldest_remnant_is_overwritten_and_nothing_grows():
     cache = with_remnants(3)
     room = cache.num_bytes
     for frame in range(3, 20):
-        cache.drop([frame - 3])
+        cache.evict([frame - 3])
         cache.append(frame, numbered(frame), -numbered(frame))
-        cache.contents()
+        cache.keys_values()
     assert sorted(told(cache)) == sorted([150, 151, 160, 161, *(f * 10 + t for f in (17, 18, 19) for t in range(4))])
     assert cache.num_bytes == room
 
 
 def planes(cache):
-    return [told(cache), list(cache.frames), cache.num_dropped, cache.pruned, len(cache)]
+    return [told(cache), list(cache.frames), cache.num_evicted, cache.is_pruned, len(cache)]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
@@ -152,14 +152,14 @@ def test_what_is_retracted_has_never_been(steps):
     for round in range(2):
         cache.begin()
         for number in range(steps):
-            cache.drop([number, number + 1])
+            cache.evict([number, number + 1])
             cache.append(10 + number, numbered(30 + number), -numbered(30 + number))
-            cache.contents()
-        cache.retract()
-        cache.end()
+            cache.keys_values()
+        cache.rollback()
+        cache.commit()
         assert planes(cache) == planes(undisturbed)
         for each in (cache, undisturbed):
-            each.drop([round])
+            each.evict([round])
             each.append(3 + round, numbered(3 + round), -numbered(3 + round))
         assert planes(cache) == planes(undisturbed)
 
@@ -170,25 +170,25 @@ def test_pruning_is_retracted():
     for frame in range(3):
         cache.append(frame, numbered(frame), -numbered(frame))
     before = planes(cache)
-    shape = cache.contents()[0].shape
+    shape = cache.keys_values()[0].shape
     for _ in range(2):
         cache.begin()
-        cache.keep_tokens(torch.arange(1, shape[2], 2).expand(*shape[:2], -1))
-        cache.make_room(len(cache))
+        cache.select_tokens(torch.arange(1, shape[2], 2).expand(*shape[:2], -1))
+        cache.reserve(len(cache))
         cache.append(3, numbered(3), -numbered(3))
-        cache.retract()
-        cache.end()
+        cache.rollback()
+        cache.commit()
         assert planes(cache) == before
 
 
 def test_state_and_back_with_remnants():
     cache = with_remnants(3)
-    cache.drop([0])
-    other = KVCache(capacity=3, remnants=2, remnant_tokens=2)
-    other.restore(cache.state(), torch.device("cpu"))
+    cache.evict([0])
+    other = KVCache(capacity=3, num_retained_frames=2, tokens_per_retained=2)
+    other.load_state_dict(cache.state_dict(), torch.device("cpu"))
     for each in (cache, other):
         each.append(3, numbered(3), -numbered(3))
-        each.drop([1, 2])
+        each.evict([1, 2])
     assert told(other) == told(cache)
     assert {0, 1, 10, 11, 20, 21} & set(told(cache)) == {10, 11, 20, 21}
 
@@ -196,31 +196,31 @@ def test_state_and_back_with_remnants():
 @pytest.mark.parametrize("bound", [UNBOUNDED, 5])
 def test_room_for_many_remnants_doubles(bound, monkeypatch, tmp_path):
     monkeypatch.setattr(kv_cache, "MOST_REMNANTS_AT_ONCE", 2)
-    cache = KVCache(capacity=3, remnants=bound, remnant_tokens=2)
+    cache = KVCache(capacity=3, num_retained_frames=bound, tokens_per_retained=2)
     expected = []
     for frame in range(12):
         cache.append(frame, numbered(frame), -numbered(frame))
         if frame >= 2:
             cache.begin()
-            cache.drop([frame - 2])
-            cache.retract()
-            cache.drop([frame - 2])
+            cache.evict([frame - 2])
+            cache.rollback()
+            cache.evict([frame - 2])
             expected.append(frame - 2)
         of_remnants = {10 * old + token for old in expected[-bound if bound < 100 else 0 :] for token in (0, 1)}
         slots = {10 * new + token for new in (frame - 1, frame) if new >= 0 for token in range(P)}
         assert set(told(cache)) == of_remnants | slots
         assert len(cache) == len(of_remnants) + len(slots)
-    other = KVCache(capacity=3, remnants=bound, remnant_tokens=2)
-    other.restore(cache.state(), torch.device("cpu"))
+    other = KVCache(capacity=3, num_retained_frames=bound, tokens_per_retained=2)
+    other.load_state_dict(cache.state_dict(), torch.device("cpu"))
     assert told(other) == told(cache)
-    assert not cache.is_steady or bound == 5
+    assert not cache.is_static or bound == 5
 
 
 def test_some_frames_leave_nothing():
-    cache = KVCache(remnants=UNBOUNDED, remnant_tokens=1, leaves_remnant=lambda frame: frame % 2 == 0)
+    cache = KVCache(num_retained_frames=UNBOUNDED, tokens_per_retained=1, leaves_remnant=lambda frame: frame % 2 == 0)
     for frame in range(4):
         cache.append(frame, numbered(frame), -numbered(frame))
-    cache.drop([0, 1, 2])
+    cache.evict([0, 1, 2])
     assert sorted(told(cache)) == [0, 20, 30, 31, 32, 33]
 
 
@@ -232,7 +232,7 @@ def test_cleared_it_can_be_retracted():
     assert told(cache) == [] and len(cache) == 0
     for frame in range(20, 26):
         cache.append(frame, numbered(frame), -numbered(frame))
-        cache.drop([frame - 1])
-    cache.retract()
-    cache.end()
+        cache.evict([frame - 1])
+    cache.rollback()
+    cache.commit()
     assert told(cache) == before

@@ -1,25 +1,25 @@
 """Tables are made once, and stay as long as somebody who has recorded their addresses."""
 
 import torch
-from networks import images, tiny
+from small_models import images, tiny
 
-from streamvggt.layers.rope import Rotation, cosines_and_sines
-from streamvggt.layers.tables import tables_handed_out
+from streamvggt.layers.rope import RoPE2D, cos_sin_tables
+from streamvggt.layers.tables import record_tables
 
 
 def test_made_once_and_forgotten_when_there_are_too_many():
-    cosines_and_sines.forget()
-    first = Rotation((2, 3), 5, 8).cos
-    assert Rotation((2, 3), 5, 8).cos.data_ptr() == first.data_ptr()
-    assert Rotation((2, 3), 5, 8, dtype=torch.float64).cos.dtype == torch.float64
+    cos_sin_tables.forget()
+    first = RoPE2D((2, 3), 5, 8).cos
+    assert RoPE2D((2, 3), 5, 8).cos.data_ptr() == first.data_ptr()
+    assert RoPE2D((2, 3), 5, 8, dtype=torch.float64).cos.dtype == torch.float64
     for width in range(40):
-        Rotation((2, 10 + width), 5, 8)
-    again = Rotation((2, 3), 5, 8).cos
+        RoPE2D((2, 10 + width), 5, 8)
+    again = RoPE2D((2, 3), 5, 8).cos
     assert again.data_ptr() != first.data_ptr() and torch.equal(again, first)
 
 
 def test_made_in_inference_mode_they_serve_training():
-    cosines_and_sines.forget()
+    cos_sin_tables.forget()
     model = tiny(heads=("depth",))
     frames = images(1, 1)
     with torch.inference_mode():
@@ -33,7 +33,7 @@ def test_all_that_a_step_asks_for_can_be_kept():
     frames = images(1, 1)
     with torch.no_grad():
         model(frames)
-        with tables_handed_out() as tables:
+        with record_tables() as tables:
             model(frames)
         model(frames)
     # One of the rotary positions; two for each of four levels and the whole map.

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from networks import TINY
+from small_models import TINY
 from torch import nn
 
 from streamvggt.layers.xfeat import XFeat, XFeatEmbed, fine_maps
-from streamvggt.model.weights import fresh_model, load_model, save_model
+from streamvggt.model.weights import init_model, load_model, save_model
 
 
 def published(state_of: XFeat) -> tuple[dict, dict]:
@@ -73,8 +73,8 @@ def test_packed_maps_come_out_as_they_went_in(patch_size, stem_width):
 
 @pytest.mark.parametrize("stem_width", [0, 4])
 def test_a_network_with_it_streams_saves_and_loads(tmp_path, stem_width):
-    sizes = {"patch_size": 8, "xfeat": True, "stem_width": stem_width, "heads": ("camera", "depth"), "sees": "past"}
-    model = fresh_model(**{**TINY, **sizes}).double()
+    sizes = {"patch_size": 8, "xfeat": True, "stem_width": stem_width, "heads": ("camera", "depth"), "causal": True}
+    model = init_model(**{**TINY, **sizes}).double()
     images = torch.rand(1, 3, 3, 32, 48, dtype=torch.float64)
     whole, memory = model(images), model.new_memory()
     steps = [model(images[:, i : i + 1], memory=memory) for i in range(3)]
@@ -91,13 +91,13 @@ def test_a_network_with_it_streams_saves_and_loads(tmp_path, stem_width):
 
 def test_the_published_file_holds_counters_of_batches_too(tmp_path):
     sizes = {**TINY, "patch_size": 8, "xfeat": True}
-    model = fresh_model(**sizes)
+    model = init_model(**sizes)
     state, _ = published(model.aggregator.patch_embed.patch_embed.xfeat)
     torch.save({**state, "block1.0.layer.1.num_batches_tracked": torch.tensor(7)}, tmp_path / "xfeat.pt")
-    found = fresh_model(**sizes, xfeat_weights=tmp_path / "xfeat.pt").aggregator.patch_embed.patch_embed.xfeat
+    found = init_model(**sizes, xfeat_weights=tmp_path / "xfeat.pt").aggregator.patch_embed.patch_embed.xfeat
     assert torch.equal(found.skip1.weight, state["skip1.1.weight"])
 
 
 def test_xfeat_weights_need_a_network_with_xfeat(tmp_path):
     with pytest.raises(ValueError, match="xfeat=True"):
-        fresh_model(**TINY, xfeat_weights=tmp_path / "xfeat.pt")
+        init_model(**TINY, xfeat_weights=tmp_path / "xfeat.pt")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamvggt.geometry.camera import Cameras, encoding_from_cameras, invert_pose
+from streamvggt.geometry.camera import Cameras, invert_pose, pose_enc_from_cameras
 from streamvggt.losses.target import Target
 from streamvggt.prediction import Prediction
 
@@ -81,7 +81,7 @@ class Goldens:
         first_from_cam = (first_from_world @ world_from_cam)[..., :3, :]
         eye = torch.eye(3, dtype=torch.float64)
         cameras = Cameras(invert_pose(first_from_cam), eye.expand(*first_from_cam.shape[:2], 3, 3) * 30)
-        known = Prediction(SIZE, pose_enc=encoding_from_cameras(cameras, SIZE), points=points)
+        known = Prediction(SIZE, pose_enc=pose_enc_from_cameras(cameras, SIZE), points=points)
 
         kind = case.rsplit("/")[-1]
         pose = self["finetune/in/pred_pose_vggt_convention" if kind == "train_vggt_pose" else "finetune/in/pred_pose"]

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from streamvggt.geometry.camera import Cameras, cameras_from_encoding, compose_poses, encoding_from_cameras, invert_pose
+from streamvggt.geometry.camera import Cameras, cameras_from_pose_enc, compose_poses, invert_pose, pose_enc_from_cameras
 from streamvggt.losses.camera import CameraTerm, pair_errors, relative_poses
-from streamvggt.losses.criterion import Maps
-from streamvggt.losses.multitask import MeasuredMap
+from streamvggt.losses.criterion import MapPair
+from streamvggt.losses.multitask import SupervisedMapTerm
 from streamvggt.losses.target import Target
 from streamvggt.prediction import Prediction
 
@@ -19,12 +19,12 @@ def encodings(seed: int, batch: int = 2, frames: int = 4) -> torch.Tensor:
     rotation = rotation * torch.linalg.det(rotation)[..., None, None].sign()
     translation = torch.randn(batch, frames, 3, 1, generator=generator, dtype=torch.float64)
     intrinsics = torch.tensor([[40.0, 0, 21], [0, 40, 14], [0, 0, 1]], dtype=torch.float64).expand(batch, frames, 3, 3)
-    return encoding_from_cameras(Cameras(torch.cat([rotation, translation], -1), intrinsics), SIZE)
+    return pose_enc_from_cameras(Cameras(torch.cat([rotation, translation], -1), intrinsics), SIZE)
 
 
 def test_relative_poses_are_the_composed_ones():
     pose_enc = encodings(0)
-    poses = cameras_from_encoding(pose_enc, SIZE).cam_from_world
+    poses = cameras_from_pose_enc(pose_enc, SIZE).cam_from_world
     rotation, translation = relative_poses(pose_enc)
     for i in range(4):
         for j in range(4):
@@ -51,7 +51,7 @@ def test_the_term_adds_the_pairs_and_leaves_uncounted_sequences_out():
     valid[1] = False
     target = Target(Prediction(SIZE, pose_enc=known), valid=valid)
     plain, pairs = (
-        CameraTerm(weight=1.0, fewest_valid=1, **options)
+        CameraTerm(weight=1.0, min_valid_pixels=1, **options)
         for options in ({}, {"pair_rotation": 1.0, "pair_translation": 2.0, "pair_direction": 3.0})
     )
     prediction = Prediction(SIZE, pose_enc=said)
@@ -69,10 +69,10 @@ def test_logarithms_make_errors_relative():
     valid = torch.ones(1, 1, 12, 12, dtype=torch.bool)
     valid[..., 0] = False
     conf = torch.ones(1, 1, 12, 12)
-    term = MeasuredMap(weight=1.0, log=True, keep_quantile=None)
+    term = SupervisedMapTerm(weight=1.0, log=True, error_quantile=None)
     losses = []
     for depth in (near, far):
         said = torch.where(valid[..., None], 2 * depth, torch.nan)
-        losses.append(term(Maps(said, conf, torch.where(valid[..., None], depth, -1.0), None, valid))["plain"])
+        losses.append(term(MapPair(said, conf, torch.where(valid[..., None], depth, -1.0), None, valid))["regression"])
     torch.testing.assert_close(losses[0], losses[1])
     assert losses[0].item() == pytest.approx(0.6931, abs=1e-3)

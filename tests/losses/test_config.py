@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 
 from streamvggt.losses.distill import DistillLoss
-from streamvggt.losses.distill_published import DistillLossPublished
+from streamvggt.losses.distill_reference import DistillLossReference
 from streamvggt.losses.multitask import MultiTaskLoss
-from streamvggt.losses.pointmap_published import PointmapLossPublished
+from streamvggt.losses.pointmap_reference import PointmapLossReference
 from streamvggt.losses.target import Target
 
 FOLDER = Path(__file__).parents[2] / "config" / "loss"
 DEFAULTS = {
     "distill": DistillLoss,
-    "distill_published": DistillLossPublished,
-    "pointmap": MultiTaskLoss,
-    "pointmap_published": PointmapLossPublished,
+    "distill_reference": DistillLossReference,
+    "multitask": MultiTaskLoss,
+    "pointmap_reference": PointmapLossReference,
 }
 
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from streamvggt.losses.camera import CameraTerm
-from streamvggt.losses.distill import DEPTH, POINTS, DistilledMap, DistillLoss
+from streamvggt.losses.distill import DEPTH, POINTS, DistillLoss, DistillMapTerm
 from streamvggt.losses.multitask import MultiTaskLoss
 from streamvggt.losses.target import Target
-from streamvggt.losses.terms import stage_mean
+from streamvggt.losses.terms import iteration_mean
 from streamvggt.losses.track import TrackTerm, cross_entropy
 from streamvggt.prediction import Prediction
 
-FREE = {scale: {"scale": scale} for scale in ("own", "fitted")}
+FREE = {scale: {"normalization": scale} for scale in ("per_map", "least_squares")}
 
 
 def maps_loss(**options) -> DistillLoss:
@@ -32,16 +32,16 @@ def target(teacher, valid) -> Target:
 
 
 class TestScale:
-    @pytest.mark.parametrize("scale", ["own", "fitted"])
+    @pytest.mark.parametrize("scale", ["per_map", "least_squares"])
     def test_is_free_when_asked(self, student, target, close, scale):
-        criterion = maps_loss(scale=scale)
+        criterion = maps_loss(normalization=scale)
         close(criterion(scaled(student, 1.7), target).total, criterion(student, target).total, rtol=1e-9)
 
     def test_is_taught_by_default(self, teacher, target):
         perfect, wrong = (maps_loss()(prediction, target).total for prediction in (teacher, scaled(teacher, 1.1)))
         assert wrong > perfect + 0.5
 
-    @pytest.mark.parametrize("scale", ["teacher", "own", "fitted"])
+    @pytest.mark.parametrize("scale", ["teacher", "per_map", "least_squares"])
     @pytest.mark.parametrize("change", ["view scale", "shift", "view shift", "sign"])
     def test_nothing_else_is_free(self, teacher, target, scale, change):
         """Every change that ruins a reconstruction costs, in depth and in points."""
@@ -53,14 +53,14 @@ class TestScale:
             "view shift": lambda x: x + (views - 1),
             "sign": lambda x: -x,
         }[change]
-        criterion = maps_loss(scale=scale)
+        criterion = maps_loss(normalization=scale)
         perfect = criterion(teacher, target)
         worse = criterion(replace(teacher, depth=changed(teacher.depth), points=changed(teacher.points)), target)
         for head in ("depth", "points"):
             assert worse.terms[head] > perfect.terms[head] + 0.1, head
 
     def test_between_frames_is_free_with_factors_of_each_view(self, teacher, target, close):
-        criterion = maps_loss(scale="own", scope="view")
+        criterion = maps_loss(normalization="per_map", scope="view")
         views = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)[:, None, None, None]
         close(criterion(scaled(teacher, views), target).total, criterion(teacher, target).total, rtol=1e-9)
 
@@ -70,10 +70,10 @@ class TestScale:
         ]
         close(*totals, rtol=1e-9)
 
-    @pytest.mark.parametrize("wrong", [{"scale": "none"}, {"scope": "batch"}, {"gradient": "grad"}])
+    @pytest.mark.parametrize("wrong", [{"normalization": "none"}, {"scope": "batch"}, {"gradient": "grad"}])
     def test_unknown_words_are_refused(self, wrong):
         with pytest.raises(ValueError, match=next(iter(wrong.values()))):
-            DistilledMap(weight=1.0, **wrong)
+            DistillMapTerm(weight=1.0, **wrong)
 
 
 class TestMask:
@@ -121,7 +121,10 @@ class TestMask:
         half = torch.zeros(1, 1, 28, 42, dtype=torch.bool)
         half[..., :20] = True
         criterion = DistillLoss(
-            camera=None, points=None, track=None, depth=DistilledMap(weight=1.0, gradient="slope", gamma=0.0, alpha=0.0)
+            camera=None,
+            points=None,
+            track=None,
+            depth=DistillMapTerm(weight=1.0, gradient="slope", gamma=0.0, alpha=0.0),
         )
         conf = torch.ones(1, 1, 28, 42)
         student = Prediction((28, 42), depth=flat + x[..., None], depth_conf=conf)
@@ -134,7 +137,7 @@ class TestMask:
         x = torch.arange(42.0).expand(1, 1, 28, 42)
         flat, conf = torch.ones(1, 1, 28, 42, 1), torch.ones(1, 1, 28, 42)
         for strides, expected in (((1,), 0.5), ((2,), 1.0), ((1, 2), 0.75)):
-            term = DistilledMap(weight=1.0, gradient="slope", gamma=0.0, alpha=0.0, strides=strides)
+            term = DistillMapTerm(weight=1.0, gradient="slope", gamma=0.0, alpha=0.0, strides=strides)
             criterion = DistillLoss(camera=None, points=None, track=None, depth=term)
             student = Prediction((28, 42), depth=flat + x[..., None], depth_conf=conf)
             close(criterion(student, Target(Prediction((28, 42), depth=flat))).total, expected, rtol=1e-5)
@@ -180,11 +183,11 @@ class TestCamera:
             pose_enc = teacher.pose_enc.clone()
             pose_enc[0, 1, 0] += error
             stages.append(pose_enc)
-        student = replace(student, pose_enc=stages[-1], pose_enc_stages=tuple(stages))
-        found = CameraTerm(weight=1.0, error="l1", stage_decay=0.6)(student, Target(teacher))
+        student = replace(student, pose_enc=stages[-1], pose_enc_list=tuple(stages))
+        found = CameraTerm(weight=1.0, error="l1", iteration_decay=0.6)(student, Target(teacher))
         of_all = 0.216 * 1.0 + 0.36 * 0.5 + 0.6 * 0.2 + 0.1
         close(found, of_all / 4 / 18)  # 18 = 2 sequences · 3 frames · 3 components
-        last = CameraTerm(weight=1.0, error="l1", stage_decay=None)(student, Target(teacher))
+        last = CameraTerm(weight=1.0, error="l1", iteration_decay=None)(student, Target(teacher))
         close(last, 0.1 / 18)
 
     def test_huber_and_blocks_by_hand(self, teacher, close):
@@ -203,7 +206,7 @@ class TestCamera:
         close(term(replace(student, pose_enc=student.pose_enc * flip), target), term(student, target))
 
     def test_stage_mean_of_one_is_that_one(self, close):
-        close(stage_mean([torch.tensor(3.0)], 0.6), 3.0)
+        close(iteration_mean([torch.tensor(3.0)], 0.6), 3.0)
 
 
 class TestTracks:
@@ -224,8 +227,8 @@ class TestTracks:
 
     def test_confidence_is_of_the_last_step(self, student, teacher, gradients):
         stages = (teacher.tracks + 50.0, teacher.tracks + 1.0)
-        student = replace(student, tracks=stages[-1], tracks_stages=stages)
-        criterion = DistillLoss(track=TrackTerm(weight=1.0, stage_decay=0.8))
+        student = replace(student, tracks=stages[-1], tracks_list=stages)
+        criterion = DistillLoss(track=TrackTerm(weight=1.0, iteration_decay=0.8))
         assert (gradients(criterion, student, Target(teacher))["track_conf"] < 0).all()
 
     def test_unsure_teacher_teaches_less(self, student, teacher, gradients):
@@ -238,10 +241,10 @@ class TestTracks:
     def test_stages_by_hand(self, teacher, close):
         off = torch.tensor([3.0, 4.0], dtype=torch.float64)
         stages = tuple(teacher.tracks + k * off for k in (2, 1, 0))
-        student = replace(teacher, tracks=stages[-1], tracks_stages=stages)
-        only_distance = {"visibility": 0.0, "confidence": 0.0, "by_teacher_conf": False}
+        student = replace(teacher, tracks=stages[-1], tracks_list=stages)
+        only_distance = {"visibility": 0.0, "confidence": 0.0, "weight_by_teacher_conf": False}
         for distance, length in (("l2", 5), ("l1", 7)):
-            term = TrackTerm(weight=1.0, distance=distance, stage_decay=0.8, **only_distance)
+            term = TrackTerm(weight=1.0, distance=distance, iteration_decay=0.8, **only_distance)
             close(term(student, Target(teacher)), (0.64 * 2 * length + 0.8 * length) / 3)
         close(TrackTerm(weight=1.0, **only_distance)(student, Target(teacher)), 0.0)
 
@@ -259,7 +262,7 @@ class TestConfidences:
         here = valid.clone()
         here[:, 1, 5, 5] = True
         target = Target(replace(teacher, depth_conf=conf), valid=here)
-        term = DistilledMap(weight=1.0, by_teacher_conf=True)
+        term = DistillMapTerm(weight=1.0, weight_by_teacher_conf=True)
         criterion = DistillLoss(camera=None, points=None, track=None, depth=term)
         right = replace(student, depth=student.depth.clone(), depth_conf=torch.ones_like(conf))
         right.depth[:, 1, 5, 5] = teacher.depth[:, 1, 5, 5]
@@ -268,27 +271,27 @@ class TestConfidences:
     def test_equal_confidence_changes_nothing(self, student, teacher, valid, close):
         same = replace(teacher, depth_conf=teacher.depth_conf * 0 + 3, points_conf=teacher.points_conf * 0 + 3)
         target = Target(same, valid=valid)
-        close(maps_loss(by_teacher_conf=True)(student, target).total, maps_loss()(student, target).total)
+        close(maps_loss(weight_by_teacher_conf=True)(student, target).total, maps_loss()(student, target).total)
         even = replace(student, depth_conf=same.depth_conf, points_conf=same.points_conf)
-        close(maps_loss(gradient_by_conf=True)(even, target).total, maps_loss()(even, target).total)
+        close(maps_loss(weight_gradient_by_conf=True)(even, target).total, maps_loss()(even, target).total)
 
     def test_slopes_by_the_students_confidence(self, student, target, gradients):
         """It weighs the slopes and normals, which say nothing about it."""
-        plain, weighed = maps_loss(gamma=0.0, alpha=0.0), maps_loss(gamma=0.0, alpha=0.0, gradient_by_conf=True)
+        plain, weighed = maps_loss(gamma=0.0, alpha=0.0), maps_loss(gamma=0.0, alpha=0.0, weight_gradient_by_conf=True)
         assert plain(student, target).total != weighed(student, target).total
         assert gradients(weighed, student, target)["depth_conf"].abs().max() == 0
 
     def test_a_teacher_without_confidence_cannot_weigh(self, student, teacher):
-        with pytest.raises(ValueError, match="by_teacher_conf"):
-            maps_loss(by_teacher_conf=True)(student, Target(replace(teacher, depth_conf=None)))
+        with pytest.raises(ValueError, match="weight_by_teacher_conf"):
+            maps_loss(weight_by_teacher_conf=True)(student, Target(replace(teacher, depth_conf=None)))
 
 
 ALL = [
     DistillLoss(),
-    DistillLoss(track=TrackTerm(weight=0.5, stage_decay=0.8)),
-    maps_loss(scale="own"),
-    maps_loss(scale="fitted", by_teacher_conf=True, gradient_by_conf=True),
-    MultiTaskLoss(track=TrackTerm(weight=0.05, only_visible=True)),
+    DistillLoss(track=TrackTerm(weight=0.5, iteration_decay=0.8)),
+    maps_loss(normalization="per_map"),
+    maps_loss(normalization="least_squares", weight_by_teacher_conf=True, weight_gradient_by_conf=True),
+    MultiTaskLoss(track=TrackTerm(weight=0.05, visible_only=True)),
 ]
 
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from streamvggt.losses.camera import CameraTerm
-from streamvggt.losses.criterion import Maps
-from streamvggt.losses.multitask import MeasuredMap, MultiTaskLoss, trimmed_mean
+from streamvggt.losses.criterion import MapPair
+from streamvggt.losses.multitask import MultiTaskLoss, SupervisedMapTerm, trimmed_mean
 from streamvggt.losses.target import Target
 from streamvggt.losses.track import TrackTerm
 
 SLOPE = {"gradient": "slope", "strides": (1, 2, 4, 8)}
 NORMAL = {"gradient": "normal", "strides": (1, 2, 4)}
-CONF = {"gradient_by_conf": True}
+CONF = {"weight_gradient_by_conf": True}
 
 
 @pytest.mark.parametrize("keep", [None, 0.98])
@@ -27,11 +27,11 @@ CONF = {"gradient_by_conf": True}
     ],
 )
 def test_maps_are_vggts(goldens, student, teacher, valid, close, case, head, options, keep):
-    maps = Maps.of(head, student, Target(teacher, valid=valid))
-    found = MeasuredMap(1.0, keep_quantile=keep, **options)(maps)
+    maps = MapPair.of(head, student, Target(teacher, valid=valid))
+    found = SupervisedMapTerm(1.0, error_quantile=keep, **options)(maps)
     theirs = f"vggt_style/{case}/valid_range_{'none' if keep is None else keep}"
     close(found["conf"], goldens[f"{theirs}/loss_conf"])
-    close(found["plain"], goldens[f"{theirs}/loss_reg"])
+    close(found["regression"], goldens[f"{theirs}/loss_reg"])
     gradient = found["gradient"]
     if case == "depth_gradconf":
         # The original pays for confidence at pairs that are not valid too; we do not.
@@ -39,7 +39,7 @@ def test_maps_are_vggts(goldens, student, teacher, valid, close, case, head, opt
     close(gradient, goldens[f"{theirs}/loss_grad"])
 
 
-def unearned(maps: Maps, stride: int, alpha: float = 0.2):
+def unearned(maps: MapPair, stride: int, alpha: float = 0.2):
     log, valid = maps.conf.log()[..., ::stride, ::stride], maps.valid[..., ::stride, ::stride]
     along_x = log[..., 1:][~(valid[..., 1:] & valid[..., :-1])].sum()
     along_y = log[..., 1:, :][~(valid[..., 1:, :] & valid[..., :-1, :])].sum()
@@ -50,7 +50,7 @@ def unearned(maps: Maps, stride: int, alpha: float = 0.2):
 def test_camera_is_vggts(goldens, student, teacher, close, kind):
     noise = student.pose_enc - teacher.pose_enc
     multipliers = goldens["vggt_style/camera/stage_multipliers"]
-    student = replace(student, pose_enc_stages=tuple(teacher.pose_enc + m * noise for m in multipliers))
+    student = replace(student, pose_enc_list=tuple(teacher.pose_enc + m * noise for m in multipliers))
     target = Target(teacher)
     close(CameraTerm(1.0, kind)(student, target), goldens[f"vggt_style/camera/{kind}/loss"])
     parts = [
@@ -73,7 +73,7 @@ def test_sequences_that_are_not_well_measured_teach_no_camera(student, teacher, 
     few[0, 0] = False
     few[0, 0, 0, :100] = True
     few[0, 0, 1:3, :29] = True  # 42 + 58 pixels
-    term = CameraTerm(1.0, fewest_valid=101)
+    term = CameraTerm(1.0, min_valid_pixels=101)
     second = term(student.map(lambda t: t[1:]), Target(teacher.map(lambda t: t[1:])))
     close(term(student, Target(teacher, valid=few)), second)
     few[0, 0, 4, 0] = True
@@ -131,7 +131,7 @@ def test_measured_tracks_count_where_they_are_seen(student, teacher, close):
     visibility[:, 0, :4] = 0  # unknown from the start
     visibility[:, 2, 4] = 0  # hidden in the last frame
     target = Target(replace(teacher, visibility=visibility))
-    term = TrackTerm(1.0, only_visible=True, by_teacher_conf=False, visibility=0.0, confidence=0.0)
+    term = TrackTerm(1.0, visible_only=True, weight_by_teacher_conf=False, visibility=0.0, confidence=0.0)
     seen = visibility.bool() & visibility[:, :1].bool()
     distance = (student.tracks - teacher.tracks).norm(dim=-1)
     close(term(student, target), torch.stack([d[s].mean() for d, s in zip(distance, seen, strict=True)]).mean())

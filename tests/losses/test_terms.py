@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from streamvggt.losses.terms import (
-    confident_error,
-    differences,
-    fitted_scale,
+    confidence_weighted_error,
+    finite_differences,
+    iteration_mean,
+    least_squares_scale,
     mean_distance,
     normals,
     normals_valid,
     robust_error,
     sample_mean,
-    stage_mean,
 )
 
 
@@ -54,7 +54,7 @@ def test_normals_of_a_plane_are_its_normal(close):
 def test_differences_by_hand():
     values = torch.tensor([[1.0, 3.0], [7.0, 8.0]])[..., None]
     valid = torch.tensor([[True, True], [True, False]])
-    (along_x, pairs_x), (along_y, pairs_y) = differences(values, valid)
+    (along_x, pairs_x), (along_y, pairs_y) = finite_differences(values, valid)
     assert along_x.flatten().tolist() == [2, 1] and along_y.flatten().tolist() == [6, 5]
     assert pairs_x.flatten().tolist() == [True, False] and pairs_y.flatten().tolist() == [True, False]
 
@@ -69,12 +69,12 @@ def test_sample_mean_by_hand(close):
 
 
 def test_stage_mean_by_hand(close):
-    close(stage_mean([numbers(8), numbers(4), numbers(2)], 0.5), [(0.25 * 8 + 0.5 * 4 + 2) / 3])
+    close(iteration_mean([numbers(8), numbers(4), numbers(2)], 0.5), [(0.25 * 8 + 0.5 * 4 + 2) / 3])
 
 
 def test_confidence_is_right_at_alpha_over_error():
     conf = torch.linspace(1, 10, 901, dtype=torch.float64)
-    best = conf[confident_error(torch.full_like(conf, 0.05), conf, alpha=0.2).argmin()]
+    best = conf[confidence_weighted_error(torch.full_like(conf, 0.05), conf, alpha=0.2).argmin()]
     assert best.item() == pytest.approx(0.2 / 0.05, abs=0.01)
 
 
@@ -86,6 +86,6 @@ def test_scales_by_hand(close):
     valid = torch.tensor([[[[True, False]], [[True, False]]]])
     close(mean_distance(values, valid, (1, 2, 3)).flatten(), [3])
     close(mean_distance(values, valid, (2, 3)).flatten(), [5, 1])
-    close(fitted_scale(values, 2.5 * values, valid, (1, 2, 3)).flatten(), [2.5])
-    assert fitted_scale(values, -values, valid, (1, 2, 3)) > 0
-    assert not fitted_scale(values.clone().requires_grad_(), values, valid, (1, 2, 3)).requires_grad
+    close(least_squares_scale(values, 2.5 * values, valid, (1, 2, 3)).flatten(), [2.5])
+    assert least_squares_scale(values, -values, valid, (1, 2, 3)) > 0
+    assert not least_squares_scale(values.clone().requires_grad_(), values, valid, (1, 2, 3)).requires_grad

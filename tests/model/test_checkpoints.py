@@ -7,7 +7,7 @@ import torch
 
 from streamvggt import VGGT, StreamVGGT
 from streamvggt.model.checkpoints import BY_ID, CHECKPOINTS, find_known
-from streamvggt.model.weights import config_from_shapes
+from streamvggt.model.weights import infer_config
 
 GOLDENS = Path(__file__).parent.parent / "goldens"
 RELEASED = {
@@ -21,7 +21,7 @@ def published_shapes(known):
     absent = {"depth": "depth_head.", "points": "point_head.", "track": "track_head.", "camera": "camera_head."}
     skipped = tuple(prefix for head, prefix in absent.items() if head not in known.heads)
     shapes = {name: shape for name, shape in RELEASED.items() if not name.startswith(skipped)}
-    if known.repository == "robbyant/lingbot-map" and known.sees == "past":
+    if known.repository == "robbyant/lingbot-map" and known.causal:
         shapes["aggregator.scale_token"] = (1, 2, 1, 1024)
     return shapes
 
@@ -29,9 +29,9 @@ def published_shapes(known):
 @pytest.mark.parametrize("known", [known for known in CHECKPOINTS if known.model == "vggt"], ids=lambda known: known.id)
 def test_names_shapes_and_sizes_at_full_size(known):
     shapes = published_shapes(known)
-    config = {"sees": known.sees, "heads": known.heads, **known.options, **config_from_shapes(shapes)}
+    config = {"causal": known.causal, "heads": known.heads, **known.options, **infer_config(shapes)}
     with torch.device("meta"):
-        model = {"past": StreamVGGT, "all": VGGT}[known.sees](**{k: v for k, v in config.items() if k != "sees"})
+        model = (StreamVGGT if known.causal else VGGT)(**{k: v for k, v in config.items() if k != "causal"})
     state = model.state_dict()
     assert {name: tuple(tensor.shape) for name, tensor in state.items()} == shapes
     assert sum(tensor.numel() for tensor in state.values()) == known.parameters
@@ -54,9 +54,9 @@ def test_counts_as_published(name, num_tensors, gigabytes):
 
 
 def test_a_scale_token_selects_all_options_of_lingbot_map():
-    config = config_from_shapes(published_shapes(BY_ID["robbyant/lingbot-map"]))
+    config = infer_config(published_shapes(BY_ID["robbyant/lingbot-map"]))
     assert (config["scale_frames"], config["global_rotation"], config["pose"]) == (8, "time", "world_from_camera")
-    assert "scale_frames" not in config_from_shapes(RELEASED)
+    assert "scale_frames" not in infer_config(RELEASED)
 
 
 def test_rows_are_found_by_id_and_by_distinct_files():

@@ -5,8 +5,8 @@ import time
 
 import pytest
 import torch
-from networks import TINY, tiny
 from safetensors.torch import load_file, save_file
+from small_models import TINY, tiny
 
 from streamvggt import VGGT, load_model
 from streamvggt.model.config import VGGTConfig
@@ -53,7 +53,7 @@ def test_four_sizes_are_four(name, value):
         *((name, [value, 4, 4, 4]) for name in FOURS for value in (None, "4", -4, HUGE, float("inf"), True)),
         *(("mlp_ratio", value) for value in (None, "4", 0, -1, HUGE, float("inf"), float("nan"), True, 4j)),
         *(("xfeat", value) for value in (None, "no", 0, 1, [])),
-        *(("sees", value) for value in (None, 0, "future", ["past"])),
+        *(("causal", value) for value in (None, 0, "past", [True])),
         *((name, value) for name in MAY_BE_ZERO for value in (None, "8", -1, HUGE, 1.5, True)),
         *((name, value) for name in ("pose", "global_rotation") for value in (None, 0, "other", [])),
         *(("heads", value) for value in (None, "camera", 3, [], [3], ["normals"], ["camera", "camera"], {"depth": 1})),
@@ -107,8 +107,8 @@ def test_a_config_that_contradicts_the_weights_is_refused(tmp_path):
     tiny(dtype=torch.float32).save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     content = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**content, "camera_iterations": 2, "sees": "all"}), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"config\.json: .*sees='all' .*'past'.*camera_iterations=2 .*weights: 4"):
+    path.write_text(json.dumps({**content, "camera_iterations": 2, "causal": False}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"config\.json: .*causal=False .*'past'.*camera_iterations=2 .*weights: 4"):
         load_model(tmp_path)
 
 

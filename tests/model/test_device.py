@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from streamvggt.model.device import laid_out, usable_cores
+from streamvggt.model.device import available_cpus, to_channels_last_layout
 from streamvggt.transfer import current, uploaded
 
 
@@ -27,14 +27,14 @@ def test_a_container_s_share_of_the_cores(tmp_path, monkeypatch, files, cores):
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content, encoding="utf-8")
-    assert usable_cores(tmp_path) == cores
+    assert available_cpus(tmp_path) == cores
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 5), (3, 5, 2, 2), (1, 3, 5)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_weights_keep_their_entries_however_they_lie(shape, dtype):
     weight = torch.randn(shape)
-    laid = laid_out(weight, torch.device("cpu"), dtype, copy=True)
+    laid = to_channels_last_layout(weight, torch.device("cpu"), dtype, copy=True)
     assert torch.equal(laid, weight.to(dtype)) and laid.dtype == dtype
     assert laid.data_ptr() != weight.data_ptr()
     assert laid.stride() == {
@@ -67,6 +67,6 @@ def test_uploads_to_cuda_go_through_pinned_memory(monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_convolutions_lie_channels_last_on_cuda():
     weight = torch.randn(3, 5, 2, 2)
-    laid = laid_out(weight, torch.device("cuda"), torch.bfloat16, copy=True)
+    laid = to_channels_last_layout(weight, torch.device("cuda"), torch.bfloat16, copy=True)
     assert laid.stride() == (20, 1, 10, 5)
     assert torch.equal(laid.cpu(), weight.to(torch.bfloat16))

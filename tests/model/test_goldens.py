@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import GOLDEN_SIZE, formula_weights, golden_input
+from small_models import GOLDEN_SIZE, formula_weights, golden_input
 
 from streamvggt import VGGT, StreamVGGT
-from streamvggt.layers.attention import SeePast, see_all
-from streamvggt.prediction import concatenate
+from streamvggt.layers.attention import CausalPattern, full_pattern
+from streamvggt.prediction import cat
 
 GOLDENS = Path(__file__).parent.parent / "goldens"
 INPUTS = {"model_small": (0, 1, 4, 56, 84), "model_batch": (11, 2, 3, 70, 70)}
@@ -49,10 +49,10 @@ def test_tokens_of_the_last_layer(network, file):
     name, model = network
     images, _ = golden_input(*INPUTS[file])
     aggregator = model.aggregator
-    pattern = SeePast(images.shape[1]) if name == "stream" else see_all
+    pattern = CausalPattern(images.shape[1]) if name == "stream" else full_pattern
     with torch.no_grad():
         grid = (images.shape[-2] // 14, images.shape[-1] // 14)
-        tokens = aggregator(aggregator.encode(images), grid, patterns=[pattern] * aggregator.depth)
+        tokens = aggregator(aggregator.encode_patches(images), grid, patterns=[pattern] * aggregator.depth)
     golden = np.load(GOLDENS / f"{file}.npz")[f"{name}/tokens_last"]
     np.testing.assert_allclose(tokens[aggregator.depth - 1][:, :, :8], golden, atol=1e-4, rtol=0)
 
@@ -62,13 +62,13 @@ def test_frame_by_frame_with_the_published_camera_memory():
     golden = np.load(GOLDENS / "model_small.npz")
     images, _ = golden_input(*INPUTS["model_small"])
     streams = {}
-    for camera in ("released", "exact"):
-        memory = model.new_memory(camera=camera)
-        streams[camera] = concatenate([model(image, memory=memory) for image in images.split(1, 1)]).numpy()
+    for camera in ("shared", "per_iteration"):
+        memory = model.new_memory(camera_cache=camera)
+        streams[camera] = cat([model(image, memory=memory) for image in images.split(1, 1)]).numpy()
     for field in ("points", "points_conf", "depth", "depth_conf", "pose_enc"):
         published = golden[f"stream_cached/{FIELDS[field][0]}"]
-        np.testing.assert_allclose(streams["released"][field], published, atol=1e-4, rtol=0, err_msg=field)
-    np.testing.assert_allclose(streams["exact"]["pose_enc"], golden["stream/camera_pose"], atol=1e-4, rtol=0)
+        np.testing.assert_allclose(streams["shared"][field], published, atol=1e-4, rtol=0, err_msg=field)
+    np.testing.assert_allclose(streams["per_iteration"]["pose_enc"], golden["stream/camera_pose"], atol=1e-4, rtol=0)
 
 
 # Query, (x, y) after iteration 1 and 2, visibility and confidence after iteration 2; `vggt`, stream 0, last frame.
@@ -93,7 +93,7 @@ def test_tracker_after_two_iterations(file):
     with torch.no_grad():
         ours = model(images, query_points=queries, heads=("track",))
     for query, first, second, visibility, confidence in TRACKS_SHARPLY[file]:
-        for stage, expected in zip(ours.tracks_stages, (first, second), strict=True):
+        for stage, expected in zip(ours.tracks_list, (first, second), strict=True):
             np.testing.assert_allclose(stage[0, -1, query], expected, atol=1e-3, rtol=0)
         assert ours.visibility[0, -1, query].item() == pytest.approx(visibility, abs=1e-4)
         assert ours.track_conf[0, -1, query].item() == pytest.approx(confidence, abs=1e-4)

@@ -6,12 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import GOLDEN_SIZE, assert_same, formula_weights, golden_input, images, tiny
+from small_models import GOLDEN_SIZE, assert_same, formula_weights, golden_input, images, tiny
 
-from streamvggt import KeepAll, KeyDiversity, KeyFrames, SelfSelective, StreamSession, StreamVGGT, Trajectory, Window
+from streamvggt import (
+    KeepAll,
+    Keyframes,
+    SelfSelective,
+    SlidingWindow,
+    StreamSession,
+    StreamVGGT,
+    TokenDiversity,
+    Trajectory,
+)
 from streamvggt.losses.multitask import MultiTaskLoss
 from streamvggt.losses.target import Target
-from streamvggt.prediction import concatenate
+from streamvggt.prediction import cat
 
 GOLDEN = np.load(Path(__file__).parent.parent / "goldens" / "family" / "lingbot_small.npz")
 OPTIONS = {"heads": ("camera", "depth"), "global_rotation": "time", "pose": "world_from_camera"}
@@ -40,7 +49,7 @@ def check(prediction, run, first=0):
 
 def stream(model, frames, chunks, policy=None):
     memory = model.new_memory(policy)
-    return concatenate([model(chunk, memory=memory) for chunk in frames.split(chunks, 1)])
+    return cat([model(chunk, memory=memory) for chunk in frames.split(chunks, 1)])
 
 
 @pytest.mark.parametrize("chunks", [[2] + [1] * 7, [2, 3, 4], [9]], ids=str)
@@ -50,7 +59,7 @@ def test_streams_after_the_joint_step_in_any_chunks(golden_model, chunks):
 
 def test_masks_over_the_whole_sequence(golden_model):
     with torch.no_grad():
-        check(golden_model(IMAGES, visible=POLICY.visible(9)), "stream")
+        check(golden_model(IMAGES, attended_frames=POLICY.attended_frames(9)), "stream")
 
 
 def test_single_frames_differ_only_before_the_joint_step_is_complete(golden_model):
@@ -66,7 +75,7 @@ def test_saved_and_restored_in_the_middle(golden_model, tmp_path):
         session = StreamSession(golden_model, policy=POLICY)
         session.restore(tmp_path / "state.pt")
         found.append(session.push(IMAGES[0, number]))
-    check(concatenate(found), "stream")
+    check(cat(found), "stream")
 
 
 def test_keyframes_with_the_fault_of_the_published_attention(golden_model):
@@ -81,8 +90,8 @@ def test_keyframes_with_the_fault_of_the_published_attention(golden_model):
             memory.num_stored -= 1
             for cache in of_camera:
                 cache._leaves_remnant = keyframes.stores
-                cache.drop({newest})
-    check(concatenate(found), "keyframes3_sdpa")
+                cache.evict({newest})
+    check(cat(found), "keyframes3_sdpa")
     intended = stream(golden_model, IMAGES, [2] + [1] * 7, keyframes)
     difference = np.abs(intended.numpy()["pose_enc"] - GOLDEN["keyframes3_sdpa/pose_enc"]).max((0, 2))
     assert difference[:4].max() < 1e-4 and difference[4:].min() > 1e-3
@@ -138,11 +147,11 @@ POLICIES = [
     Trajectory(3, 2, every=2),
     Trajectory(3, 1, every=3),
     Trajectory(1, 1),
-    Window(1, 2),
-    Window(3, 2, 2),
-    Window(0, 0),
-    Window(0, 0, 3),
-    KeyFrames(3, 3),
+    SlidingWindow(1, 2),
+    SlidingWindow(3, 2, 2),
+    SlidingWindow(0, 0),
+    SlidingWindow(0, 0, 3),
+    Keyframes(3, 3),
 ]
 
 
@@ -151,7 +160,7 @@ POLICIES = [
 def test_dropping_is_masking(model, policy, chunks):
     frames = images(2, 11, 14, 28)
     with torch.no_grad():
-        masked = model(frames, visible=policy.visible(11))
+        masked = model(frames, attended_frames=policy.attended_frames(11))
         assert_same(stream(model, frames, chunks, policy), masked)
 
 
@@ -170,7 +179,7 @@ def test_only_special_tokens_of_old_frames_stay(model):
     memory = model.new_memory(Trajectory(3, 2))
     for frame in images(1, 12, 14, 28).split([3] + [1] * 9, 1):
         model(frame, memory=memory)
-    assert memory.held == [0, 1, 2, 10, 11]
+    assert memory.kept_frames == [0, 1, 2, 10, 11]
     assert memory.num_tokens == [5 * 8 + 7 * 6] * 4
     assert {len(cache) for blocks in memory.camera for cache in blocks} == {12}
 
@@ -197,7 +206,7 @@ def test_poses_are_inverted_where_they_become_cameras(model):
     standard = ours.standardized()
     assert standard.pose == "camera_from_world"
     torch.testing.assert_close(standard.cameras().cam_from_world, ours_from_world, rtol=0, atol=0)
-    assert concatenate([standard, ours]).pose == "camera_from_world"
+    assert cat([standard, ours]).pose == "camera_from_world"
 
 
 def test_losses_compare_poses_of_one_direction(model):
@@ -219,15 +228,15 @@ def test_losses_compare_poses_of_one_direction(model):
 
 def test_combinations_that_cannot_be_are_refused_in_words(model):
     with pytest.raises(ValueError, match="camera='released': expected 'exact' for a network with scale_frames=3"):
-        model.new_memory(camera="released")
+        model.new_memory(camera_cache="shared")
     with pytest.raises(ValueError, match="room for more than the 3 frames of the joint first step, got room for 3"):
         model.new_memory(SelfSelective(2, 1, anchors=0))
-    model.new_memory(KeyDiversity(2, 1))
+    model.new_memory(TokenDiversity(2, 1))
     tracking = small(heads=("camera", "track"))
     with pytest.raises(ValueError, match="query_points: expected none in the stream of a network with scale_frames"):
         tracking(images(1, 1), query_points=torch.zeros(1, 2, 2), memory=tracking.new_memory())
     with pytest.raises(ValueError, match="step='compiled': expected a memory that becomes full, got Trajectory"):
-        StreamSession(model, step="compiled")
+        StreamSession(model, step_mode="compiled")
     with pytest.raises(ValueError, match="global_rotation: expected space or time, got 'both'"):
         small(global_rotation="both")
     with pytest.raises(ValueError, match="pose: expected camera_from_world or world_from_camera, got 3"):

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import golden_input, images
 from omega import GOLDEN, TINY, published_tensors, write_omega
+from small_models import golden_input, images
 
 from streamvggt import load_model
 from streamvggt.geometry.pointmap import project
@@ -141,9 +141,9 @@ def test_attention_depends_on_where_patches_lie_to_each_other():
     rotation = CenteredRotation((3, 6), 2, 16, dtype=torch.float64)
     vectors = torch.randn(2, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     query, key = (rotation(vector.expand(1, 1, 20, 16))[0, 0] for vector in vectors)
-    special, patches = query[:2], query[2:].unflatten(0, (3, 6))
+    special, patch_tokens = query[:2], query[2:].unflatten(0, (3, 6))
     assert torch.equal(special, vectors[0].expand(2, 16))
-    product = torch.einsum("rcd,ijd->rcij", patches, key[2:].unflatten(0, (3, 6)))
+    product = torch.einsum("rcd,ijd->rcij", patch_tokens, key[2:].unflatten(0, (3, 6)))
     torch.testing.assert_close(product[0, 1, 1, 4], product[1, 2, 2, 5], atol=1e-5, rtol=0)
     assert abs(product[0, 1, 1, 4] - product[0, 1, 1, 5]) > 1e-3
     torch.testing.assert_close(rotary_periods(16), torch.tensor([1.0, 100**0.25, 10.0, 100**0.75]))

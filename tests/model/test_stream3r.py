@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import GOLDEN_SIZE, formula_weights, golden_input
+from small_models import GOLDEN_SIZE, formula_weights, golden_input
 
-from streamvggt import VGGT, StreamVGGT, Window
-from streamvggt.prediction import concatenate
+from streamvggt import VGGT, SlidingWindow, StreamVGGT
+from streamvggt.prediction import cat
 
 GOLDEN = np.load(Path(__file__).parent.parent / "goldens" / "family" / "stream3r_small.npz")
 SIZE = {**GOLDEN_SIZE, "heads": ("camera", "depth", "points")}
@@ -20,7 +20,7 @@ NAMES = {
     "points_conf": "world_points_conf",
 }
 IMAGES = {"long": golden_input(5, 1, 9, 28, 42)[0], "short": golden_input(0, 1, 4, 56, 84)[0]}
-BATCH, SESSION = Window(1, 4), Window(1, 5)
+BATCH, SESSION = SlidingWindow(1, 4), SlidingWindow(1, 5)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def check(prediction, run, fields):
 
 def streamed(model, images, policy, num_together=1):
     memory = model.new_memory(policy)
-    return concatenate([model(part, memory=memory) for part in images.split(num_together, 1)])
+    return cat([model(part, memory=memory) for part in images.split(num_together, 1)])
 
 
 @torch.no_grad()
@@ -62,7 +62,7 @@ def test_both_windows_as_policies(model, run, policy, num_together):
 @pytest.mark.parametrize(("run", "policy"), [("long_batch_window", BATCH), ("long_stream_window", SESSION)])
 def test_both_windows_as_masks(model, run, policy):
     with torch.no_grad():
-        check(model(IMAGES["long"], visible=policy.visible(9)), run, NAMES)
+        check(model(IMAGES["long"], attended_frames=policy.attended_frames(9)), run, NAMES)
 
 
 def test_windows_of_a_short_stream(model):
@@ -73,4 +73,4 @@ def test_windows_of_a_short_stream(model):
 def test_frames_of_one_published_call_attend_to_their_whole_chunk(model):
     with torch.no_grad():
         whole_chunks = [[0, 1], [0, 1], [0, 1, 2, 3], [0, 1, 2, 3]]
-        check(model(IMAGES["short"], visible=whole_chunks), "chunk2_causal", ("pose_enc", "depth"))
+        check(model(IMAGES["short"], attended_frames=whole_chunks), "chunk2_causal", ("pose_enc", "depth"))

@@ -4,21 +4,21 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from networks import assert_same, images, tiny
-from waiting import Watch
+from host_sync import Watch
+from small_models import assert_same, images, tiny
 
-from streamvggt import KeepAll, MotionKeyFrames, Window
-from streamvggt.layers.attention import SeePast
-from streamvggt.layers.kv_cache import KVCache, SeeMemory
-from streamvggt.model.memory import Policy
-from streamvggt.prediction import concatenate
+from streamvggt import KeepAll, MotionKeyframes, SlidingWindow
+from streamvggt.layers.attention import CausalPattern
+from streamvggt.layers.kv_cache import CachedPattern, KVCache
+from streamvggt.model.memory import EvictionPolicy
+from streamvggt.prediction import cat
 
 WITHOUT_TRACKS = ("camera", "depth", "points")
 
 
 def stream(model, frames, chunks, policy=None, **options):
     memory = model.new_memory(policy, **options)
-    return concatenate([model(chunk, memory=memory, heads=WITHOUT_TRACKS) for chunk in frames.split(chunks, 1)])
+    return cat([model(chunk, memory=memory, heads=WITHOUT_TRACKS) for chunk in frames.split(chunks, 1)])
 
 
 @pytest.fixture(scope="module")
@@ -41,23 +41,23 @@ def test_many_frames_grow_the_slots_and_change_nothing(model):
 
 
 @dataclass(frozen=True)
-class EveryThird(Policy):
+class EveryThird(EvictionPolicy):
     """Drops two frames of three, several at once and from the middle: the holes must be filled."""
 
-    def keep(self, frames, evidence):
+    def select(self, frames, context):
         return [f for f in frames if f % 3 == 0 or (f >= frames[-1] - 1 and frames[-1] % 4)]
 
 
 POLICIES = [
     KeepAll(),
-    Window(1, 2),
-    Window(0, 1),
-    Window(2, 0),
-    Window(0, 0),
-    Window(1, 100),
+    SlidingWindow(1, 2),
+    SlidingWindow(0, 1),
+    SlidingWindow(2, 0),
+    SlidingWindow(0, 0),
+    SlidingWindow(1, 100),
     EveryThird(),
-    Window(1, 2, 3),
-    Window(0, 1, 100),
+    SlidingWindow(1, 2, 3),
+    SlidingWindow(0, 1, 100),
 ]
 
 
@@ -66,7 +66,7 @@ POLICIES = [
 def test_dropping_is_masking(model, policy, chunks):
     frames = images(2, 9)
     with torch.no_grad():
-        masked = model(frames, heads=WITHOUT_TRACKS, visible=policy.visible(9))
+        masked = model(frames, heads=WITHOUT_TRACKS, attended_frames=policy.attended_frames(9))
         assert_same(stream(model, frames, chunks, policy), masked)
 
 
@@ -75,7 +75,7 @@ def test_a_window_changes_what_is_seen(model):
     frames = images(1, 6)
     with torch.no_grad():
         full = model(frames, heads=WITHOUT_TRACKS)
-        narrow = model(frames, heads=WITHOUT_TRACKS, visible=Window(1, 1).visible(6))
+        narrow = model(frames, heads=WITHOUT_TRACKS, attended_frames=SlidingWindow(1, 1).attended_frames(6))
     assert torch.equal(full.depth[:, :3], narrow.depth[:, :3])
     assert (full.depth[:, 3:] - narrow.depth[:, 3:]).abs().max() > 1e-4
 
@@ -84,7 +84,7 @@ def test_an_infinite_window_keeps_all_to_the_bit(model):
     frames = images(1, 7)
     with torch.no_grad():
         all_kept = stream(model, frames, [1] * 7, KeepAll())
-        window = stream(model, frames, [1] * 7, Window(1, 10**9))
+        window = stream(model, frames, [1] * 7, SlidingWindow(1, 10**9))
     for name, value in all_kept.numpy().items():
         assert (value == window.numpy()[name]).all(), name
 
@@ -103,23 +103,23 @@ def test_released_camera_memory_depends_on_frames_only_through_its_order(model):
     """The published scheme goes frame by frame; a chunk must give the same as single frames."""
     frames = images(2, 5)
     with torch.no_grad():
-        single = stream(model, frames, [1] * 5, camera="released")
-        assert_same(stream(model, frames, [2, 3], camera="released"), single)
+        single = stream(model, frames, [1] * 5, camera="shared")
+        assert_same(stream(model, frames, [2, 3], camera="shared"), single)
         exact = stream(model, frames, [1] * 5)
     assert (single.pose_enc[:, 1:] - exact.pose_enc[:, 1:]).abs().max() > 1e-3
     assert torch.equal(single.depth, exact.depth)
 
 
-@pytest.mark.parametrize("camera", ["exact", "released"])
+@pytest.mark.parametrize("camera", ["per_iteration", "shared"])
 def test_a_window_bounds_every_cache(model, camera):
-    memory = model.new_memory(Window(1, 2), camera=camera)
+    memory = model.new_memory(SlidingWindow(1, 2), camera_cache=camera)
     sizes = set()
     for frame in images(1, 12).split(1, 1):
         model(frame, memory=memory)
         sizes.add(memory.num_bytes)
-    assert memory.held == [0, 10, 11]
+    assert memory.kept_frames == [0, 10, 11]
     assert memory.num_tokens == [3 * (5 + 6)] * 4
-    assert {len(cache) for blocks in memory.camera for cache in blocks} == {3 * (4 if camera == "released" else 1)}
+    assert {len(cache) for blocks in memory.camera for cache in blocks} == {3 * (4 if camera == "shared" else 1)}
     assert len(sizes) == 1, "slots are preallocated"
 
 
@@ -127,19 +127,21 @@ def test_released_window_equals_a_fresh_cache_of_the_frames_kept(model):
     """Slots written in place of dropped ones must leave no trace of what they held."""
     frames = images(1, 6)
     with torch.no_grad():
-        windowed = stream(model, frames, [1] * 6, Window(0, 1), camera="released")
+        windowed = stream(model, frames, [1] * 6, SlidingWindow(0, 1), camera="shared")
         # A frame that sees only one earlier frame: in layers, that one's keys depend on its own past, so compare the
         # camera trunk alone, on the tokens that the windowed stream saw.
-        visible = Window(0, 1).visible(6)
+        attended_frames = SlidingWindow(0, 1).attended_frames(6)
         aggregator = model.aggregator
-        tokens = aggregator(aggregator.encode(frames), (2, 3), patterns=[SeePast(6, visible)] * 4)[3][:, :, 0]
+        tokens = aggregator(
+            aggregator.encode_patches(frames), (2, 3), patterns=[CausalPattern(6, attended_frames)] * 4
+        )[3][:, :, 0]
         # Frame by frame with caches that forget by being rebuilt: all frames so far, the policy's drops applied.
         caches = [KVCache() for _ in range(2)]
         poses = []
         for t in range(6):
             gone = [t - 2] if t >= 2 else []
             for cache in caches:
-                keys, kept = cache.state(), []
+                keys, kept = cache.state_dict(), []
                 if keys["keys"]:
                     kept = [i for i, frame in enumerate(keys["frames"]) if frame not in gone]
                     keys.update(
@@ -147,20 +149,20 @@ def test_released_window_equals_a_fresh_cache_of_the_frames_kept(model):
                         keys=[plane[:, :, kept] for plane in keys["keys"]],
                         values=[plane[:, :, kept] for plane in keys["values"]],
                     )
-                    cache.restore(keys, frames.device)
-            poses.append(model.camera_head(tokens[:, t : t + 1], [[SeeMemory(c, [(t, [])]) for c in caches]])[-1])
+                    cache.load_state_dict(keys, frames.device)
+            poses.append(model.camera_head(tokens[:, t : t + 1], [[CachedPattern(c, [(t, [])]) for c in caches]])[-1])
     assert (torch.cat(poses, 1) - windowed.pose_enc).abs().max() < 1e-11
 
 
 @dataclass(frozen=True)
-class KeepNear(Policy):
+class KeepNear(EvictionPolicy):
     """Keeps a frame when its own prediction says so."""
 
-    by_number = False
-    looks_at = ("camera",)
+    is_index_based = False
+    required_heads = ("camera",)
 
-    def keep(self, frames, evidence):
-        is_key = frames[-1] == 0 or evidence.result.pose_enc[0, 0, 0].item() > self.threshold
+    def select(self, frames, context):
+        is_key = frames[-1] == 0 or context.result.pose_enc[0, 0, 0].item() > self.threshold
         return frames if is_key else frames[:-1]
 
     threshold: float = 0.0
@@ -175,37 +177,37 @@ def test_a_policy_may_look_at_the_frames_prediction(model):
         single = stream(model, frames, [1] * 8, KeepNear(middle))
     assert_same(whole, single, tolerance=0)
     kept = [f for f in range(8) if f == 0 or whole.pose_enc[0, f, 0].item() > middle]
-    assert memory.held == kept
+    assert memory.kept_frames == kept
     assert 1 < len(kept) < 8
-    visible = [[*[f for f in kept if f < t], t] for t in range(8)]
+    attended_frames = [[*[f for f in kept if f < t], t] for t in range(8)]
     with torch.no_grad():
-        assert_same(single, model(frames, heads=WITHOUT_TRACKS, visible=visible))
+        assert_same(single, model(frames, heads=WITHOUT_TRACKS, attended_frames=attended_frames))
 
 
 @dataclass(frozen=True)
-class FirstTokensOfEachFrame(Policy):
+class FirstTokensOfEachFrame(EvictionPolicy):
     """Prunes each layer to a budget that differs from layer to layer."""
 
     budget: int = 20
-    by_number = False
-    prunes_tokens = True
+    is_index_based = False
+    is_token_level = True
 
-    def prune(self, evidence):
-        for layer, cache in enumerate(evidence.layers):
+    def prune(self, context):
+        for layer, cache in enumerate(context.layers):
             held, budget = len(cache), self.budget + layer
             if held > budget:
-                keys, _ = cache.contents()
+                keys, _ = cache.keys_values()
                 best = keys.norm(dim=-1).topk(budget, dim=2).indices.sort(-1).values
-                cache.keep_tokens(best)
+                cache.select_tokens(best)
 
 
 def test_a_policy_may_prune_tokens_layer_by_layer(model):
     frames = images(2, 6)
     memory = model.new_memory(FirstTokensOfEachFrame())
     with torch.no_grad():
-        pruned = concatenate([model(frame, memory=memory, heads=WITHOUT_TRACKS) for frame in frames.split(1, 1)])
+        pruned = cat([model(frame, memory=memory, heads=WITHOUT_TRACKS) for frame in frames.split(1, 1)])
         assert memory.num_tokens == [20, 21, 22, 23]
-        unlimited = stream(model, frames, [1] * 6, FirstTokensOfEachFrame(budget=10**6))
+        unlimited = stream(model, frames, [1] * 6, FirstTokensOfEachFrame(budget_frames=10**6))
         full = model(frames, heads=WITHOUT_TRACKS)
     assert_same(unlimited, full)
     assert_same(pruned.frames(slice(0, 2)), full.frames(slice(0, 2)))
@@ -213,7 +215,7 @@ def test_a_policy_may_prune_tokens_layer_by_layer(model):
 
 
 def test_a_step_never_waits_for_the_device(model):
-    memory = model.new_memory(Window(1, 2))
+    memory = model.new_memory(SlidingWindow(1, 2))
     queries = torch.tensor([[[5.0, 5.0], [30.0, 20.0]]], dtype=torch.float64)
     with torch.no_grad(), Watch() as watch:
         for number, frame in enumerate(images(1, 5).split(1, 1)):
@@ -223,9 +225,9 @@ def test_a_step_never_waits_for_the_device(model):
 
 def test_a_step_that_failed_can_be_made_again(model, monkeypatch):
     frames = images(1, 4)
-    memory = model.new_memory(Window(1, 1))
+    memory = model.new_memory(SlidingWindow(1, 1))
     with torch.no_grad():
-        expected = stream(model, frames, [1] * 4, Window(1, 1))
+        expected = stream(model, frames, [1] * 4, SlidingWindow(1, 1))
         done = [model(frame, memory=memory, heads=WITHOUT_TRACKS) for frame in frames[:, :3].split(1, 1)]
         with monkeypatch.context() as patch:
 
@@ -236,12 +238,12 @@ def test_a_step_that_failed_can_be_made_again(model, monkeypatch):
             with pytest.raises(torch.OutOfMemoryError):
                 model(frames[:, 3:], memory=memory, heads=WITHOUT_TRACKS)
         done.append(model(frames[:, 3:], memory=memory, heads=WITHOUT_TRACKS))
-    assert_same(concatenate(done), expected)
+    assert_same(cat(done), expected)
 
 
 def test_a_chunk_that_failed_after_forgetting_can_be_made_again(model, monkeypatch):
     frames = images(1, 5)
-    memory, undisturbed = (model.new_memory(Window(1, 1)) for _ in range(2))
+    memory, undisturbed = (model.new_memory(SlidingWindow(1, 1)) for _ in range(2))
     model(frames[:, :2], memory=memory)
     model(frames[:, :2], memory=undisturbed)
     with monkeypatch.context() as patch:
@@ -258,10 +260,10 @@ def test_a_chunk_that_failed_after_forgetting_can_be_made_again(model, monkeypat
 def test_saved_and_restored_memory_goes_on_as_if_nothing_happened(model):
     frames = images(2, 6)
     queries = torch.rand(2, 3, 2, dtype=torch.float64) * 20
-    for policy in (KeepAll(), Window(1, 1)):
+    for policy in (KeepAll(), SlidingWindow(1, 1)):
         memory, other = model.new_memory(policy), model.new_memory(policy)
         model(frames[:, :3], memory=memory, query_points=queries)
-        other.restore(memory.state(), frames.device)
+        other.load_state_dict(memory.state_dict(), frames.device)
         assert_same(model(frames[:, 3:], memory=other), model(frames[:, 3:], memory=memory), tolerance=0)
 
 
@@ -273,21 +275,21 @@ def test_memory_refuses_what_does_not_fit(model):
     with pytest.raises(ValueError, match="holds 1 stream"):
         model(images(2, 1), memory=memory)
     with pytest.raises(ValueError, match="cannot stream"):
-        tiny("all").new_memory()
-    with pytest.raises(ValueError, match="'exact' or 'released'"):
-        model.new_memory(camera="fast")
-    with pytest.raises(ValueError, match="camera memory 'exact'"):
-        model.new_memory(camera="released").restore(memory.state(), torch.device("cpu"))
+        tiny(False).new_memory()
+    with pytest.raises(ValueError, match="'per_iteration' or 'shared'"):
+        model.new_memory(camera_cache="fast")
+    with pytest.raises(ValueError, match="camera_cache 'per_iteration'"):
+        model.new_memory(camera_cache="shared").load_state_dict(memory.state_dict(), torch.device("cpu"))
 
 
-@pytest.mark.parametrize("policy", [None, MotionKeyFrames(20)], ids=str)
+@pytest.mark.parametrize("policy", [None, MotionKeyframes(20)], ids=str)
 def test_a_stream_may_be_told_what_the_encoder_says(model, policy):
     """Several streams of the same images ask the encoder once."""
     frames = images(1, 4)
     with torch.no_grad():
-        patches = model.aggregator.encode(frames)
+        patch_tokens = model.aggregator.encode_patches(frames)
         memory = model.new_memory(policy)
-        told = model(frames, heads=WITHOUT_TRACKS, memory=memory, patches=patches)
+        told = model(frames, heads=WITHOUT_TRACKS, memory=memory, patch_tokens=patch_tokens)
         assert_same(told, stream(model, frames, [4], policy))
-        nothing = model(frames, heads=WITHOUT_TRACKS, memory=model.new_memory(policy), patches=0 * patches)
+        nothing = model(frames, heads=WITHOUT_TRACKS, memory=model.new_memory(policy), patch_tokens=0 * patch_tokens)
     assert (nothing.depth - told.depth).abs().max() > 1e-3

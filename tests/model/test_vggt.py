@@ -2,18 +2,18 @@
 
 import pytest
 import torch
-from networks import assert_same, images, tiny
+from small_models import assert_same, images, tiny
 
-from streamvggt import VGGT, Window
-from streamvggt.layers.attention import see_all
-from streamvggt.prediction import Prediction, concatenate
+from streamvggt import VGGT, SlidingWindow
+from streamvggt.layers.attention import full_pattern
+from streamvggt.prediction import Prediction, cat
 
 QUERIES = torch.tensor([[[5.0, 7.0], [30.0, 20.0], [41.0, 27.0]]], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("sees", ["all", "past"])
-def test_a_batch_of_two_is_two_batches_of_one(sees):
-    model = tiny(sees)
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_batch_of_two_is_two_batches_of_one(causal):
+    model = tiny(causal)
     frames, queries = images(2, 3), torch.cat([QUERIES, QUERIES / 2])
     with torch.no_grad():
         both = model(frames, query_points=queries)
@@ -23,7 +23,7 @@ def test_a_batch_of_two_is_two_batches_of_one(sees):
 
 
 def test_order_of_later_frames_does_not_matter_to_the_bidirectional_network():
-    model, frames = tiny("all"), images(1, 4)
+    model, frames = tiny(False), images(1, 4)
     order = [0, 3, 1, 2]
     with torch.no_grad():
         assert_same(model(frames[:, order]), model(frames).map(lambda x: x[:, order]))
@@ -33,7 +33,7 @@ def test_order_of_later_frames_does_not_matter_to_the_bidirectional_network():
 def test_one_frame_is_the_same_to_both_networks():
     frames = images(2, 1)
     with torch.no_grad():
-        assert_same(tiny("past")(frames), tiny("all")(frames))
+        assert_same(tiny(True)(frames), tiny(False)(frames))
 
 
 def test_frames_in_chunks_of_a_dense_head_do_not_matter():
@@ -68,17 +68,17 @@ def test_heads_that_are_not_asked_for_are_not_run(heads, monkeypatch):
 def test_dense_heads_see_no_layers_but_their_own():
     model = tiny(depth=6, dpt_layers=(0, 1, 3, 4))
     with torch.no_grad():
-        tokens = model.aggregator(model.aggregator.encode(images(1, 2)), (2, 3), layers=set(model.dpt_layers))
+        tokens = model.aggregator(model.aggregator.encode_patches(images(1, 2)), (2, 3), layers=set(model.dpt_layers))
     assert set(tokens) == {0, 1, 3, 4}
     assert tokens[0].shape == (1, 2, 5 + 6, 64)
 
 
-@pytest.mark.parametrize("sees", ["all", "past"])
-def test_activation_checkpointing_changes_no_gradient(sees):
+@pytest.mark.parametrize("causal", [False, True])
+def test_activation_checkpointing_changes_no_gradient(causal):
     frames = images(1, 3)
     gradients = []
     for activation_checkpointing in (False, True):
-        model = tiny(sees, activation_checkpointing=activation_checkpointing)
+        model = tiny(causal, activation_checkpointing=activation_checkpointing)
         said = model(frames, query_points=QUERIES)
         loss = said.pose_enc.square().sum() + said.depth.sum() + said.points.sum() + said.tracks.sum()
         loss.backward()
@@ -105,11 +105,11 @@ def test_gradients_of_the_causal_pass_never_come_from_later_frames():
 
 def test_all_stages_are_there_for_training():
     said = tiny()(images(1, 2), query_points=QUERIES)
-    assert len(said.pose_enc_stages) == 4
-    assert len(said.tracks_stages) == 4
-    assert said.pose_enc_stages[-1] is said.pose_enc
-    assert all(stage.shape == (1, 2, 9) and stage.requires_grad for stage in said.pose_enc_stages)
-    assert (said.pose_enc_stages[0] - said.pose_enc).abs().max() > 1e-3
+    assert len(said.pose_enc_list) == 4
+    assert len(said.tracks_list) == 4
+    assert said.pose_enc_list[-1] is said.pose_enc
+    assert all(stage.shape == (1, 2, 9) and stage.requires_grad for stage in said.pose_enc_list)
+    assert (said.pose_enc_list[0] - said.pose_enc).abs().max() > 1e-3
 
 
 def test_a_refinement_takes_the_last_encoding_as_given():
@@ -119,7 +119,7 @@ def test_a_refinement_takes_the_last_encoding_as_given():
     said.pose_enc.sum().backward()
     last_alone = model.camera_head.empty_pose_tokens.grad
     assert last_alone is None or (last_alone == 0).all()
-    model(images(1, 2), heads=("camera",)).pose_enc_stages[0].sum().backward()
+    model(images(1, 2), heads=("camera",)).pose_enc_list[0].sum().backward()
     assert model.camera_head.empty_pose_tokens.grad.abs().max() > 0
 
 
@@ -151,8 +151,8 @@ def test_under_autocast_the_causal_pass_and_the_stream_still_agree():
         whole = model(frames)
         tracked = model(frames, heads=("track",), query_points=QUERIES.float())
         memory = model.new_memory()
-        single = concatenate([model(frame, memory=memory) for frame in frames.split(1, 1)])
-    assert memory.layers[0].contents()[0].dtype == torch.bfloat16
+        single = cat([model(frame, memory=memory) for frame in frames.split(1, 1)])
+    assert memory.layers[0].keys_values()[0].dtype == torch.bfloat16
     assert whole.depth.dtype == tracked.tracks.dtype == tracked.visibility.dtype == torch.float32
     assert_same(single, whole, tolerance=0.02)
 
@@ -177,13 +177,13 @@ def test_bad_input_is_refused_at_the_door(given, message):
 
 
 def test_misuse_of_sees_is_refused():
-    teacher = tiny("all")
-    with pytest.raises(ValueError, match="sees='past'"):
-        teacher(images(1, 2), visible=[[0], [1]])
+    teacher = tiny(False)
+    with pytest.raises(ValueError, match="causal=True"):
+        teacher(images(1, 2), attended_frames=[[0], [1]])
     with pytest.raises(ValueError, match="cannot go on with a memory"):
-        teacher(images(1, 1), memory=tiny().new_memory(Window()))
+        teacher(images(1, 1), memory=tiny().new_memory(SlidingWindow()))
     with pytest.raises(ValueError, match=r"'all' .* or 'past'"):
-        VGGT(sees="future")
+        VGGT(causal="future")
     with pytest.raises(ValueError, match="four of the 24 layers"):
         VGGT(dpt_layers=(1, 2, 3, 24))
     with pytest.raises(ValueError, match="do not divide"):
@@ -195,10 +195,10 @@ def test_prediction_frames_cameras_and_arrays():
     last = said.frame(-1)
     assert isinstance(last, Prediction)
     assert torch.equal(last.depth, said.depth[:, 2:])
-    assert torch.equal(last.pose_enc_stages[0], said.pose_enc_stages[0][:, 2:])
+    assert torch.equal(last.pose_enc_list[0], said.pose_enc_list[0][:, 2:])
     with pytest.raises(IndexError):
         said.frame(3)
-    assert_same(concatenate([said.frames(slice(0, 2)), last]), said, tolerance=0)
+    assert_same(cat([said.frames(slice(0, 2)), last]), said, tolerance=0)
     assert said.cameras().intrinsics.shape == (2, 3, 3, 3)
     assert said.to(torch.float32).depth.dtype == torch.float32
     with pytest.raises(ValueError, match="include 'camera'"):
@@ -207,8 +207,8 @@ def test_prediction_frames_cameras_and_arrays():
 
 def test_cameras_are_exact_in_half_precision_training():
     """Camera tokens are nearly the same for all frames; little of what tells them apart is left in bfloat16."""
-    head = tiny("all").float().camera_head
+    head = tiny(False).float().camera_head
     tokens = 1 + 0.001 * torch.randn(2, 3, head.token_norm.normalized_shape[0])
     with torch.autocast("cpu", torch.bfloat16):
-        stages = head(tokens, [[see_all] * len(head.trunk)])
-    assert torch.equal(stages[-1], head(tokens, [[see_all] * len(head.trunk)])[-1])
+        stages = head(tokens, [[full_pattern] * len(head.trunk)])
+    assert torch.equal(stages[-1], head(tokens, [[full_pattern] * len(head.trunk)])[-1])

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import RepositoryNotFoundError
-from networks import GOLDEN_SIZE, TINY, assert_same, images, tiny
 from safetensors.torch import load_file, save_file
+from small_models import GOLDEN_SIZE, TINY, assert_same, images, tiny
 
 from streamvggt import VGGT, StreamVGGT, load_model
 from streamvggt.model import weights
-from streamvggt.model.weights import config_from_shapes, file_fingerprint, fingerprint, fresh_model
+from streamvggt.model.weights import file_fingerprint, fingerprint, infer_config, init_model
 
 NOT_IN_SHAPES = {"encoder_num_heads": 2, "camera_num_heads": 4, "dpt_layers": (0, 1, 2, 3)}
 
@@ -64,12 +64,12 @@ def test_the_config_beside_the_file_serves_files_without_one(model, tmp_path):
 
 
 def test_teacher_and_student_are_told_by_the_config_or_the_caller(model, tmp_path):
-    teacher = tiny("all", dtype=torch.float32)
+    teacher = tiny(False, dtype=torch.float32)
     teacher.save_pretrained(tmp_path / "teacher")
     assert type(load_model(tmp_path / "teacher")) is VGGT
-    same(load_model(tmp_path / "teacher", sees="past"), model)
-    assert VGGT.from_pretrained(tmp_path / "teacher").sees == "all"
-    assert StreamVGGT.from_pretrained(tmp_path / "teacher").sees == "past"
+    same(load_model(tmp_path / "teacher", causal=True), model)
+    assert VGGT.from_pretrained(tmp_path / "teacher").causal == "all"
+    assert StreamVGGT.from_pretrained(tmp_path / "teacher").causal == "past"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_sizes_are_read_from_the_shapes(tmp_path):
             network = VGGT(**size)
         shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
         unknown = {name: network.config[name] for name in ("encoder_num_heads", "camera_num_heads", "dpt_layers")}
-        found = {**network.config, **config_from_shapes(shapes, known=unknown | {"camera_iterations": 4})}
+        found = {**network.config, **infer_config(shapes, known=unknown | {"camera_iterations": 4})}
         assert found == network.config
 
 
@@ -372,7 +372,7 @@ def test_half_precision_keeps_the_tracker_exact(model, tmp_path):
     with torch.no_grad():
         said = half(images(1, 2, dtype=torch.float32), memory=memory, query_points=torch.ones(1, 2, 2) * 9)
     assert said.tracks.dtype == torch.float32
-    assert memory.layers[0].contents()[0].dtype == torch.bfloat16
+    assert memory.layers[0].keys_values()[0].dtype == torch.bfloat16
 
 
 def test_random_weights_are_seeded_and_leave_the_callers_seed_alone():
@@ -430,15 +430,15 @@ def test_a_fresh_network_may_start_from_a_dinov2_encoder(model, tmp_path):
     """DINOv2's own names are those of the patch encoder."""
     encoder = {name: t.clone() for name, t in model.aggregator.patch_embed.state_dict().items()}
     torch.save(encoder, tmp_path / "dinov2.pth")
-    made = fresh_model(encoder=tmp_path / "dinov2.pth", **TINY)
-    assert made.sees == "all"
+    made = init_model(encoder=tmp_path / "dinov2.pth", **TINY)
+    assert not made.causal
     for name, tensor in made.aggregator.patch_embed.state_dict().items():
         assert torch.equal(tensor, encoder[name]), name
-    assert fingerprint(fresh_model(seed=1, **TINY)) != fingerprint(fresh_model(seed=2, **TINY))
+    assert fingerprint(init_model(seed=1, **TINY)) != fingerprint(init_model(seed=2, **TINY))
     del encoder["register_tokens"]
     torch.save(encoder, tmp_path / "no_registers.pth")
     with pytest.raises(ValueError, match="no DINOv2 encoder of this size; 1 do not fit: register_tokens"):
-        fresh_model(encoder=tmp_path / "no_registers.pth", **TINY)
+        init_model(encoder=tmp_path / "no_registers.pth", **TINY)
 
 
 def test_a_file_has_one_name_whatever_is_loaded_of_it(tmp_path):
@@ -457,8 +457,8 @@ def test_every_number_counts_for_the_fingerprint_and_all_are_hashed_once(tmp_pat
     model = tiny(dtype=torch.float32)
     model.save_pretrained(tmp_path)
     hashed = []
-    real = weights._hash
-    monkeypatch.setattr(weights, "_hash", lambda *arguments: hashed.append(1) or real(*arguments))
+    real = weights._hash_tensors
+    monkeypatch.setattr(weights, "_hash_tensors", lambda *arguments: hashed.append(1) or real(*arguments))
     before = fingerprint(model)
     assert (
         fingerprint(model) == before == file_fingerprint(tmp_path) == file_fingerprint(tmp_path / "model.safetensors")
@@ -475,7 +475,7 @@ def test_every_number_counts_for_the_fingerprint_and_all_are_hashed_once(tmp_pat
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_random_weights_are_the_same_numbers_in_every_format(dtype):
-    built = weights._random_model("random:small", {"sees": "past", "heads": weights.HEADS}).state_dict()
+    built = weights._init_random_model("random:small", {"causal": True, "heads": weights.HEADS}).state_dict()
     loaded = load_model("random:small", dtype=dtype)
     for name, tensor in loaded.state_dict().items():
         wanted = torch.float32 if name.startswith(weights.FLOAT32_PREFIXES) else dtype

@@ -6,19 +6,21 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import crashing
+import killed_process
 import pytest
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 def test_a_killed_stream_goes_on_to_the_bit(tmp_path):
-    tests = Path(crashing.__file__).parent
+    tests = Path(killed_process.__file__).parent
     path = os.pathsep.join([str(tests.parent / "src"), str(tests)])
-    subprocess.run([sys.executable, crashing.__file__, tmp_path], check=True, env={**os.environ, "PYTHONPATH": path})
-    for name in crashing.POLICIES:
+    subprocess.run(
+        [sys.executable, killed_process.__file__, tmp_path], check=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    for name in killed_process.POLICIES:
         whole = (tmp_path / name / "whole" / "answers.txt").read_text(encoding="utf-8").splitlines()
         killed = (tmp_path / name / "killed" / "answers.txt").read_text(encoding="utf-8").splitlines()
-        assert len(whole) == crashing.NUM_FRAMES
+        assert len(whole) == killed_process.NUM_FRAMES
         assert set(killed) == set(whole)  # those that were computed twice, too
         times = Counter(int(line.split()[0]) for line in killed)
         # Killed after 20, saved at 14; while saving 59, saved at 44; after 60, saved at 59; twice while saving 104.

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from streamvggt.stream.frames import frame_from_array, load_frames, prepare
+from streamvggt.stream.frames import frame_from_array, load_frames, preprocess_image
 from streamvggt.stream.video import VideoSource
 
 small = partial(load_frames, size=56)
@@ -212,7 +212,7 @@ def test_pixels_of_alpha_0_are_not_valid(mode):
     image = grey(90, 99, 61)
     image.putalpha(Image.fromarray(alpha))
 
-    frame = prepare(image, size=56, mode=mode)
+    frame = preprocess_image(image, size=56, mode=mode)
 
     top, left, bottom, right = frame.content
     expected = torch.zeros(frame.image.shape[1:], dtype=torch.bool)
@@ -222,8 +222,8 @@ def test_pixels_of_alpha_0_are_not_valid(mode):
             expected[y, x] = bool(alpha[y0, x0])
     assert frame.valid.dtype == torch.bool and torch.equal(frame.valid, expected)
     image.putalpha(1)
-    assert prepare(image, size=56, mode=mode).valid is None
-    assert prepare(grey(90), size=56).valid is None
+    assert preprocess_image(image, size=56, mode=mode).valid is None
+    assert preprocess_image(grey(90), size=56).valid is None
 
 
 @pytest.mark.parametrize("size", [(1, 60_000), (3, 20_000), (60_000, 1)])
@@ -237,7 +237,7 @@ def test_memory_of_a_thin_image_is_bounded_by_the_output(size, mode, monkeypatch
         return really_resize(self, size, *arguments, **options)
 
     monkeypatch.setattr(Image.Image, "resize", resize)
-    frame = prepare(Image.new("RGB", size, "white"), size=518, mode=mode)
+    frame = preprocess_image(Image.new("RGB", size, "white"), size=518, mode=mode)
     assert frame.image.shape[1] <= 518 and frame.image.shape[2] == 518 and (frame.image == 1).all()
     assert sizes and all(width <= 518 and height <= 518 for width, height in sizes)
 
@@ -293,7 +293,7 @@ PUBLISHED = [
 
 @pytest.mark.parametrize(("width", "height", "out_height", "out_width"), PUBLISHED)
 def test_crop_has_the_published_size(width, height, out_height, out_width):
-    frame = prepare(grey(9, width, height))
+    frame = preprocess_image(grey(9, width, height))
     assert frame.image.shape == (3, out_height, out_width)
     assert frame.content == (0, 0, out_height, out_width)
 
@@ -303,7 +303,7 @@ def test_crop_has_the_published_size(width, height, out_height, out_width):
     [(640, 480, (63, 0, 455, 518)), (480, 640, (0, 63, 518, 455)), (1920, 1080, (112, 0, 406, 518))],
 )
 def test_pad_fills_a_square_with_white(width, height, content):
-    frame = prepare(grey(0, width, height), mode="pad")
+    frame = preprocess_image(grey(0, width, height), mode="pad")
     top, left, bottom, right = content
     assert frame.image.shape == (3, 518, 518) and frame.content == content
     assert (frame.image[:, top:bottom, left:right] == 0).all()
@@ -312,7 +312,7 @@ def test_pad_fills_a_square_with_white(width, height, content):
 
 @pytest.mark.parametrize("mode", ["crop", "pad"])
 def test_a_thin_strip_is_one_patch_high(mode):
-    frame = prepare(grey(0, 1000, 3), mode=mode)
+    frame = preprocess_image(grey(0, 1000, 3), mode=mode)
     top, _, bottom, _ = frame.content
     assert bottom - top == 14
 
@@ -359,7 +359,7 @@ def test_images_resume_as_if_never_stopped(tmp_path, choice, start):
     (tmp_path / "2.png").write_text("broken", encoding="utf-8")
     frames = small(tmp_path, **choice)
     rest = [f for f in frames if f.index >= start]
-    later = frames.starting_at(start)
+    later = frames.from_index(start)
     assert same(later, rest)
     assert later.num_frames == len(rest) + len(later.skipped)
     assert len(frames.skipped) == 1
@@ -371,8 +371,8 @@ def test_video_resumes_as_if_never_stopped(tmp_path, choice, start):
     frames = small(write_video(tmp_path / "a.mp4"), **choice)
     assert frames.num_frames == len(list(frames))
     rest = [f for f in frames if f.index >= start]
-    assert same(frames.starting_at(start), rest)
-    assert frames.starting_at(start).num_frames == len(rest)
+    assert same(frames.from_index(start), rest)
+    assert frames.from_index(start).num_frames == len(rest)
 
 
 # Videos
@@ -645,7 +645,7 @@ def test_missing_webcam(webcam):
     with pytest.raises(ConnectionError, match="gave no picture"):
         list(load_frames(0))
     with pytest.raises(ValueError, match="live"):
-        load_frames(0).starting_at(3)
+        load_frames(0).from_index(3)
 
 
 # At the door

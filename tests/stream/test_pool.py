@@ -5,22 +5,22 @@ from threading import Thread
 
 import pytest
 import torch
-from bounded import BOUNDED
-from networks import assert_same, images, tiny
+from bounded_policies import BOUNDED
+from small_models import assert_same, images, tiny
 
 from streamvggt import (
     KeepAll,
-    KeyDiversity,
     PoolFull,
     ProbeSaliency,
     SelfSelective,
     SessionPool,
+    SlidingWindow,
     StreamSession,
-    Window,
+    TokenDiversity,
 )
-from streamvggt.model.memories import Memories
-from streamvggt.model.memory import Policy
-from streamvggt.prediction import concatenate
+from streamvggt.model.batched_memory import BatchedMemory
+from streamvggt.model.memory import EvictionPolicy
+from streamvggt.prediction import cat
 
 POLICIES = [KeepAll(), *BOUNDED]
 
@@ -40,29 +40,31 @@ def drain(pool):
 
 def alone(model, frames, **options):
     session = StreamSession(model, **options)
-    return concatenate([session.push(frame) for frame in frames])
+    return cat([session.push(frame) for frame in frames])
 
 
-@pytest.mark.parametrize("camera", ["exact", "released"])
+@pytest.mark.parametrize("camera", ["per_iteration", "shared"])
 def test_streams_are_what_they_are_alone(model, camera):
     """Every policy at once, streams that come and go at different times, more of them than fit into a step."""
     pool = SessionPool(model, max_batch=5)
     lengths = [12, 11, 9, 12, 8, 10, 12, 11, 9]
     frames = [images(1, length, 14, 28, seed=seed)[0] for seed, length in enumerate(lengths)]
     starts = [0, 0, 1, 3, 2, 0, 1, 2, 3]
-    storages = ["plain", "int8", "plain"] * 3
+    storages = ["auto", "int8", "auto"] * 3
     streams, futures = {}, [[] for _ in POLICIES]
     for time in range(15):
         for number, start in enumerate(starts):
             if time == start:
-                streams[number] = pool.open(policy=POLICIES[number], camera=camera, storage=storages[number])
+                streams[number] = pool.open(
+                    policy=POLICIES[number], camera_cache=camera, kv_cache_dtype=storages[number]
+                )
             if 0 <= time - start < lengths[number]:
                 futures[number].append(streams[number].push(frames[number][time - start]))
             elif number in streams:
                 streams.pop(number).close()
         assert drain(pool) == -(-len(streams) // 5)
     for policy, storage, own, futures_of_one in zip(POLICIES, storages, frames, futures, strict=True):
-        found = concatenate([future.result(0) for future in futures_of_one])
+        found = cat([future.result(0) for future in futures_of_one])
         assert_same(found, alone(model, own, policy=policy, camera=camera, storage=storage))
 
 
@@ -72,14 +74,22 @@ def test_only_what_agrees_is_computed_together(model, monkeypatch):
     monkeypatch.setattr(model, "forward", lambda images, **rest: batches.append(len(images)) or forward(images, **rest))
     pool = SessionPool(model)
     small, large = images(1, 3, 14, 28)[0], images(1, 3)[0]
-    options = [{}, {}, {}, {"heads": ("camera", "depth", "points")}, {"heads": ("camera",)}, {"camera": "released"}, {}]
+    options = [
+        {},
+        {},
+        {},
+        {"heads": ("camera_cache", "depth", "points")},
+        {"heads": ("camera_cache",)},
+        {"camera_cache": "shared"},
+        {},
+    ]
     shown = [small, large, small, small, small, small, small.float()]
     streams = [pool.open(**own) for own in options]
     futures = [[stream.push(frame) for frame in frames] for stream, frames in zip(streams, shown, strict=True)]
     drain(pool)
     assert batches == [3, 1, 1, 1, 1] * 3
     for own, frames, of_one in zip(options, shown, futures, strict=True):
-        assert_same(concatenate([future.result(0) for future in of_one]), alone(model, frames, **own), 1e-6)
+        assert_same(cat([future.result(0) for future in of_one]), alone(model, frames, **own), 1e-6)
 
 
 def test_streams_that_track_go_alone(model):
@@ -107,7 +117,7 @@ def test_a_saved_stream_goes_on_to_the_bit(model, tmp_path, where):
     def pushed(pool, streams, times):
         futures = [[stream.push(own[t]) for t in times] for stream, own in zip(streams, frames, strict=True)]
         drain(pool)
-        return [concatenate([future.result(0) for future in of_one]) for of_one in futures]
+        return [cat([future.result(0) for future in of_one]) for of_one in futures]
 
     pushed(pool, streams, range(5))
     for number, stream in enumerate(streams):
@@ -122,7 +132,7 @@ def test_a_saved_stream_goes_on_to_the_bit(model, tmp_path, where):
         assert_same(found, before, tolerance=0)
     session = StreamSession(model, policy=POLICIES[1])
     session.restore(tmp_path / "1.pt")  # and a stream may leave the pool
-    assert_same(concatenate([session.push(frame) for frame in frames[1][5:]]), expected[1])
+    assert_same(cat([session.push(frame) for frame in frames[1][5:]]), expected[1])
 
 
 def test_everybody_gets_a_turn(model):
@@ -133,7 +143,11 @@ def test_everybody_gets_a_turn(model):
     def push(stream, name, size=(14, 28)):
         stream.push(images(1, 1, *size)[0, 0]).add_done_callback(lambda future: done.append(name))
 
-    eager, common, rare = pool.open(heads=("camera",)), [pool.open(heads=("camera",)) for _ in range(4)], pool.open()
+    eager, common, rare = (
+        pool.open(heads=("camera_cache",)),
+        [pool.open(heads=("camera_cache",)) for _ in range(4)],
+        pool.open(),
+    )
     for _ in range(6):
         push(eager, "eager")
     for stream in common:
@@ -148,7 +162,7 @@ def test_everybody_gets_a_turn(model):
 def test_a_bad_frame_is_its_callers_matter(model):
     frames = images(1, 6, 14, 28)[0]
     pool = SessionPool(model)
-    good, bad, blind = pool.open(policy=Window(1, 2)), pool.open(), pool.open()
+    good, bad, blind = pool.open(policy=SlidingWindow(1, 2)), pool.open(), pool.open()
     for frame in frames[:2]:
         fine = [good.push(frame), bad.push(frame), blind.push(frame)]
     drain(pool)
@@ -159,7 +173,7 @@ def test_a_bad_frame_is_its_callers_matter(model):
     for future, said in zip(wrong, ("frame 2 is 28×28", "floating point", r"\(B, S, 3, H, W\)"), strict=True):
         with pytest.raises(ValueError, match=said):
             future.result(0)
-    expected = alone(model, frames[:3], policy=Window(1, 2)).frame(-1)
+    expected = alone(model, frames[:3], policy=SlidingWindow(1, 2)).frame(-1)
     assert_same(fine[0].result(0), expected)
     assert_same(fine[1].result(0), expected)
     with pytest.raises(ValueError, match=r"a frame of a pooled stream is \(3, H, W\)"):
@@ -167,20 +181,20 @@ def test_a_bad_frame_is_its_callers_matter(model):
 
 
 @dataclass(frozen=True)
-class Broken(Policy):
+class Broken(EvictionPolicy):
     """Fails now and then, where a stream looks at its result or in the middle of a layer."""
 
     where: str = "keep"
-    by_number = False
-    watches = ("queries", "residuals")
+    is_index_based = False
+    hooks = ("queries", "mlp_output")
 
-    def keep(self, frames, evidence):
+    def select(self, frames, context):
         return self._fail("keep", frames[-1]) or frames
 
-    def watch_queries(self, layer, q, cache, notes):
+    def on_queries(self, layer, q, cache, policy_state):
         self._fail("queries", len(cache.frames) - 1)
 
-    def watch_residual(self, layer, residual, notes):
+    def on_mlp_output(self, layer, residual, policy_state):
         assert residual.shape[0] == 1
 
     def _fail(self, where, frame):
@@ -192,16 +206,22 @@ class Broken(Policy):
 def test_a_broken_policy_harms_no_other(model, where):
     frames = images(1, 5, 14, 28)[0]
     pool = SessionPool(model)
-    others = [KeyDiversity(3, 2), Broken("never"), ProbeSaliency(2, 1), SelfSelective(2, 1, anchors=0), Window(0, 1)]
+    others = [
+        TokenDiversity(3, 2),
+        Broken("never"),
+        ProbeSaliency(2, 1),
+        SelfSelective(2, 1, anchors=0),
+        SlidingWindow(0, 1),
+    ]
     streams = [pool.open(policy=policy) for policy in (*others, Broken(where))]
     futures = [[stream.push(frame) for frame in frames] for stream in streams]
     drain(pool)
     for policy, of_one in zip(others, futures, strict=False):
         expected = alone(model, frames, policy=policy)
-        assert_same(concatenate([future.result(0) for future in of_one]), expected)
+        assert_same(cat([future.result(0) for future in of_one]), expected)
     said = [future.exception(0) for future in futures[-1]]
     assert [type(error) for error in said] == [type(None)] * 2 + [ZeroDivisionError] * 3  # it stays before frame 2
-    assert streams[-1].statistics().frames_seen == 2
+    assert streams[-1].statistics().num_frames == 2
 
 
 def test_a_step_too_large_for_the_device_is_computed_stream_by_stream(model, monkeypatch):
@@ -220,13 +240,13 @@ def test_a_step_too_large_for_the_device_is_computed_stream_by_stream(model, mon
         patch.setattr(model.depth_head, "forward", with_little_memory)
         drain(pool)
     for policy, of_one in zip(POLICIES[5:], futures, strict=True):
-        assert_same(concatenate([f.result(0) for f in of_one]), alone(model, frames, policy=policy), tolerance=0)
+        assert_same(cat([f.result(0) for f in of_one]), alone(model, frames, policy=policy), tolerance=0)
 
 
 def test_limits(model):
-    pool = SessionPool(model, max_streams=2, max_waiting=3, max_stream_bytes=100_000)
+    pool = SessionPool(model, max_streams=2, max_pending=3, max_stream_bytes=100_000)
     frame = images(1, 1, 14, 28)[0, 0]
-    one, two = pool.open(), pool.open(policy=Window(0, 1))
+    one, two = pool.open(), pool.open(policy=SlidingWindow(0, 1))
     with pytest.raises(PoolFull, match="all 2 streams of this pool are taken: close one"):
         pool.open()
     futures = [two.push(frame) for _ in range(3)]
@@ -234,7 +254,7 @@ def test_limits(model):
         two.push(frame)
     futures[1].cancel()
     drain(pool)
-    assert two.statistics().frames_seen == 2
+    assert two.statistics().num_frames == 2
     one.push(frame)
     drain(pool)
     assert one.statistics().memory_bytes > 100_000 > two.statistics().memory_bytes
@@ -264,8 +284,8 @@ def test_a_thread_serves_many(model, tmp_path):
         for frame in frames[number]:
             said.append(stream.push(frame).result(60))
             stream.save(tmp_path / f"{number}.pt")
-        assert stream.statistics().frames_seen == 6
-        found[number] = concatenate(said)
+        assert stream.statistics().num_frames == 6
+        found[number] = cat(said)
         stream.close()
 
     with SessionPool(model) as pool:
@@ -300,7 +320,7 @@ def test_an_interruption_leaves_nobody_waiting(model, monkeypatch):
 def test_a_prediction_is_its_streams_alone(model):
     """Who keeps it does not keep the others'."""
     pool = SessionPool(model)
-    futures = [pool.open(heads=("camera",)).push(images(1, 1)[0, 0]) for _ in range(4)]
+    futures = [pool.open(heads=("camera_cache",)).push(images(1, 1)[0, 0]) for _ in range(4)]
     pool.step()
     pose = futures[0].result(0).pose_enc
     assert pose.untyped_storage().nbytes() == pose.nbytes
@@ -308,7 +328,7 @@ def test_a_prediction_is_its_streams_alone(model):
 
 def test_memories_of_a_kind(model):
     frames = images(2, 3)
-    memories = Memories([model.new_memory(Window(0, 1)), model.new_memory()])
+    memories = BatchedMemory([model.new_memory(SlidingWindow(0, 1)), model.new_memory()])
     with torch.no_grad():  # several frames at a time, too
         both = model(frames, memory=memories)
         assert_same(both.stream(1), model(frames[1:]))
@@ -317,4 +337,4 @@ def test_memories_of_a_kind(model):
     with pytest.raises(ValueError, match="a stream that tracks points is computed alone"):
         model(frames, memory=memories, query_points=torch.ones(2, 1, 2))
     with pytest.raises(ValueError, match="one kind of camera memory"):
-        Memories([model.new_memory(), model.new_memory(camera="released")])
+        BatchedMemory([model.new_memory(), model.new_memory(camera_cache="shared")])

@@ -2,25 +2,25 @@
 
 import pytest
 import torch
-from networks import assert_same, images, tiny
+from small_models import assert_same, images, tiny
 
 from streamvggt import (
-    FrameBlocks,
+    FrameDiversity,
     KeepAll,
-    KeyDiversity,
-    MotionKeyFrames,
+    MotionKeyframes,
     ProbeSaliency,
     SelfSelective,
     SessionPool,
+    SlidingWindow,
     StreamSession,
     SubmapOptions,
     SubmapSession,
+    TokenDiversity,
     Trajectory,
-    Window,
 )
-from streamvggt.model.memories import Memories
-from streamvggt.prediction import concatenate
-from streamvggt.stream import steady
+from streamvggt.model.batched_memory import BatchedMemory
+from streamvggt.prediction import cat
+from streamvggt.stream import static_step
 from streamvggt.stream.feed import predicted
 
 OPTIONS = {"heads": ("camera", "depth"), "scale_frames": 3, "global_rotation": "time", "pose": "world_from_camera"}
@@ -33,7 +33,7 @@ def model():
 
 
 def fed(session, frames):
-    return concatenate([prediction for _, prediction in predicted(frames, session)])
+    return cat([prediction for _, prediction in predicted(frames, session)])
 
 
 def started(model, policy, frames):
@@ -41,26 +41,26 @@ def started(model, policy, frames):
     return session, [session.start(frames[:3])]
 
 
-@pytest.mark.parametrize("policy", [FrameBlocks(3, 1), MotionKeyFrames(4.0, 3, 3)], ids=repr)
+@pytest.mark.parametrize("policy", [FrameDiversity(3, 1), MotionKeyframes(4.0, 3, 3)], ids=repr)
 def test_frames_chosen_by_evidence_are_a_mask(model, policy):
     frames = images(2, 10, 14, 28)
     session, found = started(model, policy, frames.unbind(1))
     seen = [[0], [0, 1], [0, 1, 2]]
     for number in range(3, 10):
-        seen.append([*session.memory.held, number])
+        seen.append([*session.memory.kept_frames, number])
         found.append(session.push(frames[:, number]))
     assert len(seen[-1]) == 4
     with torch.no_grad():
-        assert_same(concatenate(found), model(frames, visible=seen))
+        assert_same(cat(found), model(frames, attended_frames=seen))
 
 
-@pytest.mark.parametrize("make", [KeyDiversity, SelfSelective, ProbeSaliency])
+@pytest.mark.parametrize("make", [TokenDiversity, SelfSelective, ProbeSaliency])
 def test_with_room_for_all_tokens_all_stay(model, make):
     frames = images(1, 7, 14, 28)[0]
     assert_same(fed(StreamSession(model, policy=make(INFINITE)), frames), fed(StreamSession(model), frames), 0)
 
 
-@pytest.mark.parametrize("policy", [KeyDiversity(2, 2), SelfSelective(3, 2), ProbeSaliency(2, 2)], ids=repr)
+@pytest.mark.parametrize("policy", [TokenDiversity(2, 2), SelfSelective(3, 2), ProbeSaliency(2, 2)], ids=repr)
 def test_chosen_tokens_are_bounded_saved_and_restored(model, policy, tmp_path):
     frames = images(2, 11, 14, 28).unbind(1)
     session, _ = started(model, policy, frames)
@@ -74,22 +74,22 @@ def test_chosen_tokens_are_bounded_saved_and_restored(model, policy, tmp_path):
     assert max(session.memory.num_tokens) <= policy.capacity * 8 * 1.5
 
 
-@pytest.mark.parametrize("storage", ["plain", "int8"])
+@pytest.mark.parametrize("storage", ["auto", "int8"])
 def test_interrupted_within_the_joint_step(model, storage, tmp_path):
     frames = images(1, 5, 14, 28)[0]
-    whole, first = (StreamSession(model, storage=storage) for _ in range(2))
+    whole, first = (StreamSession(model, kv_cache_dtype=storage) for _ in range(2))
     expected = [whole.push(frame) for frame in frames]
     first.push(frames[0])
     first.push(frames[1])
     first.save(tmp_path / "state.pt")
-    second = StreamSession(model, storage=storage)
+    second = StreamSession(model, kv_cache_dtype=storage)
     second.restore(tmp_path / "state.pt")
-    assert_same(concatenate([second.push(frame) for frame in frames[2:]]), concatenate(expected[2:]), tolerance=0)
+    assert_same(cat([second.push(frame) for frame in frames[2:]]), cat(expected[2:]), tolerance=0)
 
 
 def test_streams_of_a_pool_are_streams_alone(model):
     frames = [images(1, 6, 14, 28, seed=seed)[0] for seed in range(3)]
-    policies = [Trajectory(3, 1), Trajectory(3, 1, every=2), Window(1, 2)]
+    policies = [Trajectory(3, 1), Trajectory(3, 1, every=2), SlidingWindow(1, 2)]
     pool = SessionPool(model)
     streams, futures = [pool.open(policy=policy) for policy in policies], [[], [], []]
     for time in range(8):
@@ -100,19 +100,21 @@ def test_streams_of_a_pool_are_streams_alone(model):
             pass
     for own, policy, results in zip(frames, policies, futures, strict=True):
         session = StreamSession(model, policy=policy)
-        alone = concatenate([session.push(frame) for frame in own])
-        assert_same(concatenate([future.result(0) for future in results]), alone)
+        alone = cat([session.push(frame) for frame in own])
+        assert_same(cat([future.result(0) for future in results]), alone)
     with pytest.raises(ValueError, match="computed alone until its joint first step is complete"):
-        Memories([model.new_memory()])
+        BatchedMemory([model.new_memory()])
 
 
 def test_a_recorded_step_has_the_right_time(model, monkeypatch):
-    monkeypatch.setitem(steady.PREPARE, "compiled", lambda step: step)
+    monkeypatch.setitem(static_step.STEP_BUILDERS, "compiled", lambda step: step)
     frames = images(2, 11, 14, 28).unbind(1)
-    session, eager = (StreamSession(model, policy=Window(1, 2, 2), step=step) for step in ("compiled", "eager"))
+    session, eager = (
+        StreamSession(model, policy=SlidingWindow(1, 2, 2), step_mode=step) for step in ("compiled", "eager")
+    )
     for frame in frames:
         assert_same(session.push(frame), eager.push(frame), tolerance=0)
-    assert session._steady._run is not None
+    assert session._static_step._run is not None
 
 
 def test_submaps_start_with_joint_steps_and_can_be_interrupted(model, tmp_path):
@@ -130,13 +132,13 @@ def test_submaps_start_with_joint_steps_and_can_be_interrupted(model, tmp_path):
         again = SubmapSession(model, submaps=size, policy=policy)
         again.restore(tmp_path / "state.pt")
         parts.append(again.push(frames[number]))
-    assert_same(concatenate(parts), found, tolerance=0)
+    assert_same(cat(parts), found, tolerance=0)
 
 
 def test_a_new_submap_is_the_stream_of_its_own_frames(model):
     frames = images(1, 9, 14, 28)[0]
     session = SubmapSession(model, submaps=SubmapOptions(10, 4), policy=KeepAll())
-    window = session._new_window(0)
+    window = session._new_submap(0)
     sights = [sight for frame in frames for sight in window.warm_up(frame, None)]
     alone = fed(StreamSession(model, policy=KeepAll()), frames).standardized()
     assert len(sights) == 9

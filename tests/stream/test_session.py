@@ -6,11 +6,11 @@ import weakref
 
 import pytest
 import torch
-from networks import assert_same, images, tiny
+from small_models import assert_same, images, tiny
 
-from streamvggt import KeepAll, StreamSession, Window
+from streamvggt import KeepAll, SlidingWindow, StreamSession
 from streamvggt.files import atomic_write
-from streamvggt.prediction import concatenate
+from streamvggt.prediction import cat
 from streamvggt.stream.submaps.session import SubmapSession
 
 
@@ -20,9 +20,7 @@ def model():
 
 
 def pushed(session, frames):
-    return concatenate(
-        [session.push(frame[:, 0] if frame.shape[0] > 1 else frame[0, 0]) for frame in frames.split(1, 1)]
-    )
+    return cat([session.push(frame[:, 0] if frame.shape[0] > 1 else frame[0, 0]) for frame in frames.split(1, 1)])
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -33,10 +31,10 @@ def test_a_session_is_the_full_causal_pass(model, batch):
 
 
 def test_reset_begins_a_new_stream(model):
-    session, frames = StreamSession(model, policy=Window(1, 1)), images(1, 4)
+    session, frames = StreamSession(model, policy=SlidingWindow(1, 1)), images(1, 4)
     first = pushed(session, frames)
     session.reset()
-    assert session.statistics().frames_seen == 0
+    assert session.statistics().num_frames == 0
     assert_same(pushed(session, frames), first, tolerance=0)
     session.reset()
     session.push(images(1, 1, 42, 28)[0, 0])  # another size is fine in another stream
@@ -44,11 +42,11 @@ def test_reset_begins_a_new_stream(model):
 
 def test_frames_may_come_in_and_out_of_inference_mode(model):
     frames = images(1, 4)
-    session = StreamSession(model, policy=Window(0, 1))
+    session = StreamSession(model, policy=SlidingWindow(0, 1))
     with torch.inference_mode():
         said = [session.push(frame) for frame in frames[0, :2]]
     said += [session.push(frame) for frame in frames[0, 2:]]
-    assert_same(concatenate(said), pushed(StreamSession(model, policy=Window(0, 1)), frames), tolerance=0)
+    assert_same(cat(said), pushed(StreamSession(model, policy=SlidingWindow(0, 1)), frames), tolerance=0)
 
 
 def test_heads_and_tracking(model):
@@ -59,18 +57,18 @@ def test_heads_and_tracking(model):
     assert session.push(images(1, 1, seed=1)[0, 0]).tracks.shape == (1, 1, 1, 2)
 
 
-@pytest.mark.parametrize("policy", [KeepAll(), Window(1, 2)], ids=str)
-@pytest.mark.parametrize("camera", ["exact", "released"])
+@pytest.mark.parametrize("policy", [KeepAll(), SlidingWindow(1, 2)], ids=str)
+@pytest.mark.parametrize("camera", ["per_iteration", "shared"])
 def test_a_saved_stream_goes_on_to_the_bit(model, tmp_path, policy, camera):
     frames = images(1, 7)
-    session = StreamSession(model, policy=policy, camera=camera)
+    session = StreamSession(model, policy=policy, camera_cache=camera)
     session.push(frames[0, 0], query_points=torch.tensor([[3.0, 4.0]]))
     pushed(session, frames[:, 1:4])
     session.save(tmp_path / "deep" / "state.pt")
     expected = pushed(session, frames[:, 4:])
-    other = StreamSession(model, policy=policy, camera=camera)
+    other = StreamSession(model, policy=policy, camera_cache=camera)
     other.restore(tmp_path / "deep" / "state.pt")
-    assert other.statistics().frames_seen == 4
+    assert other.statistics().num_frames == 4
     assert_same(pushed(other, frames[:, 4:]), expected, tolerance=0)
     assert list((tmp_path / "deep").iterdir()) == [tmp_path / "deep" / "state.pt"]
 
@@ -81,9 +79,9 @@ def test_restoring_what_does_not_fit_is_refused(model, tmp_path):
     session.push(images(1, 1)[0, 0])
     session.save(path)
     with pytest.raises(ValueError, match=r"policy KeepAll\(\), but this session has Window"):
-        StreamSession(model, policy=Window(1, 2)).restore(path)
-    with pytest.raises(ValueError, match="camera memory 'exact'"):
-        StreamSession(model, camera="released").restore(path)
+        StreamSession(model, policy=SlidingWindow(1, 2)).restore(path)
+    with pytest.raises(ValueError, match="camera_cache 'per_iteration'"):
+        StreamSession(model, camera_cache="shared").restore(path)
     other = tiny()
     with torch.no_grad():
         other.camera_head.embed_pose.bias += 1
@@ -115,12 +113,12 @@ def damaged_states(content):
 
 def test_a_state_without_its_entries_is_refused_and_changes_nothing(model, tmp_path):
     frames = images(1, 4)[0]
-    path, session = tmp_path / "state.pt", StreamSession(model, policy=Window(1, 1))
+    path, session = tmp_path / "state.pt", StreamSession(model, policy=SlidingWindow(1, 1))
     for frame in frames[:3]:
         session.push(frame)
     session.save(path)
     content = torch.load(path, weights_only=True)
-    other = StreamSession(model, policy=Window(1, 1))
+    other = StreamSession(model, policy=SlidingWindow(1, 1))
     other.restore(path)
     for damaged, words in damaged_states(content):
         with atomic_write(path, sealed=True) as unfinished:
@@ -178,17 +176,17 @@ def test_a_second_call_at_the_same_time_is_refused(model, tmp_path, kind, call, 
 
 
 def test_statistics(model):
-    session = StreamSession(model, policy=Window(1, 2))
+    session = StreamSession(model, policy=SlidingWindow(1, 2))
     assert session.statistics().median_ms is None
     pushed(session, images(1, 6))
     said = session.statistics()
-    assert (said.frames_seen, said.frames_held) == (6, 3)
+    assert (said.num_frames, said.num_kept_frames) == (6, 3)
     assert 0 < said.median_ms <= said.p95_ms
     assert said.memory_bytes == session.memory.num_bytes > 0
 
 
 def test_results_are_not_kept(model):
-    session = StreamSession(model, policy=Window(1, 1))
+    session = StreamSession(model, policy=SlidingWindow(1, 1))
     seen = [weakref.ref(session.push(frame[0, 0]).depth) for frame in images(1, 4).split(1, 1)]
     gc.collect()
     assert [ref() for ref in seen] == [None] * 4
@@ -196,7 +194,7 @@ def test_results_are_not_kept(model):
 
 def test_what_cannot_stream_is_refused(model):
     with pytest.raises(ValueError, match="cannot stream"):
-        StreamSession(tiny("all"))
+        StreamSession(tiny(False))
     with pytest.raises(ValueError, match="a frame is a Frame or a tensor, as from load_frames, not str"):
         StreamSession(model).push("photo.jpg")
     with pytest.raises(ValueError, match=r"a frame is \(3, H, W\)"):
@@ -205,4 +203,4 @@ def test_what_cannot_stream_is_refused(model):
     session.push(images(1, 1)[0, 0])
     with pytest.raises(ValueError, match="frame 1 is 42×28"):
         session.push(images(1, 1, 42, 28)[0, 0])
-    assert session.statistics().frames_seen == 1
+    assert session.statistics().num_frames == 1

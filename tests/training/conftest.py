@@ -3,8 +3,8 @@
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from networks import TINY
 from planes import Planes
+from small_models import TINY
 
 from streamvggt import VGGT, StreamVGGT
 
@@ -25,8 +25,8 @@ def planes():
 def fresh():
     """A tiny network with the weights it would start training from."""
 
-    def make(sees: str = "past", **options) -> VGGT:
+    def make(causal: bool = True, **options) -> VGGT:
         torch.manual_seed(0)
-        return {"past": StreamVGGT, "all": VGGT}[sees](**{**TINY, **options})
+        return (StreamVGGT if causal else VGGT)(**{**TINY, **options})
 
     return make

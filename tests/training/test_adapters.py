@@ -9,21 +9,21 @@ from torch import nn
 from streamvggt import load_model
 from streamvggt.losses.multitask import MultiTaskLoss
 from streamvggt.training.adapters import LowRank
-from streamvggt.training.optim import Optimisation
-from streamvggt.training.supervision import Measurements
+from streamvggt.training.optim import OptimConfig
+from streamvggt.training.supervision import GroundTruth
 from streamvggt.training.trainer import Trainer
 
 BLOCKS = ("aggregator.frame_blocks.*", "aggregator.global_blocks.*")
 FROZEN = ["aggregator.*"]
 
 
-def make(folder, model, data, optimisation, **options) -> Trainer:
+def make(folder, model, data, optim, **options) -> Trainer:
     return Trainer(
         model=model,
-        supervision=Measurements(),
+        supervision=GroundTruth(),
         loss=MultiTaskLoss(),
         data=data,
-        optimisation=Optimisation(**{"lr": 1e-3, "steps": 6, **optimisation}),
+        optim=OptimConfig(**{"lr": 1e-3, "steps": 6, **optim}),
         output_dir=folder,
         **options,
     )
@@ -61,7 +61,7 @@ def test_merged_weights_are_those_of_peft(fresh):
 @pytest.mark.parametrize("ema_decay", [None, 0.5])
 def test_the_final_weights_are_plain_and_compute_the_same(tmp_path, planes, fresh, ema_decay):
     adapters = LowRank(BLOCKS, rank=2)
-    options = {"adapters": adapters, "optimisation": {"freeze": FROZEN, "lr": 1e-2}, "ema_decay": ema_decay}
+    options = {"adapters": adapters, "optim": {"freeze": FROZEN, "lr": 1e-2}, "ema_decay": ema_decay}
     trainer = make(tmp_path, fresh(), planes(), **options)
     trainer.run()
     final, before = load_model(tmp_path / "final"), fresh().state_dict()
@@ -76,10 +76,10 @@ def test_the_final_weights_are_plain_and_compute_the_same(tmp_path, planes, fres
 
 
 def test_a_training_with_adapters_resumes_to_the_bit(tmp_path, planes, fresh):
-    options = {"adapters": LowRank(BLOCKS, rank=2, dropout=0.1), "optimisation": {"freeze": FROZEN}}
+    options = {"adapters": LowRank(BLOCKS, rank=2, dropout=0.1), "optim": {"freeze": FROZEN}}
     make(tmp_path / "whole", fresh(), planes(), **options).run()
     for _ in range(10):
-        trainer = make(tmp_path / "cut", fresh(), planes(), stop_after=0.0, **options)
+        trainer = make(tmp_path / "cut", fresh(), planes(), max_minutes=0.0, **options)
         trainer.run()
     assert trainer.step == 6
     whole, cut = (load_model(tmp_path / name / "final").state_dict() for name in ("whole", "cut"))
@@ -90,7 +90,7 @@ def test_a_training_with_adapters_resumes_to_the_bit(tmp_path, planes, fresh):
 
 
 def test_fewer_numbers_are_optimized(tmp_path, planes, fresh):
-    trainer = make(tmp_path, fresh(), planes(), adapters=LowRank(BLOCKS, rank=1), optimisation={"freeze": ["*"]})
+    trainer = make(tmp_path, fresh(), planes(), adapters=LowRank(BLOCKS, rank=1), optim={"freeze": ["*"]})
     learning = sum(p.numel() for p in trainer.network.parameters() if p.requires_grad)
     linear = [
         m
@@ -112,6 +112,6 @@ def test_a_pattern_without_a_linear_layer_is_an_error(fresh):
 def test_the_optimizer_is_of_what_the_caller_left_to_learn(fresh):
     model = fresh()
     LowRank(BLOCKS, rank=1).add(model)
-    optimizer = Optimisation(lr=1.0, steps=1).build(model)
+    optimizer = OptimConfig(lr=1.0, steps=1).build(model)
     ours = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert ours == {id(p) for p in model.parameters() if p.requires_grad}

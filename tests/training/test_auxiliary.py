@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from streamvggt.data.synthetic.scene import WorldStyle
-from streamvggt.data.synthetic.world import SyntheticWorld
+from streamvggt.data.synthetic.scene import SceneConfig
+from streamvggt.data.synthetic.world import SyntheticScenes
 from streamvggt.data.view import Batch
 from streamvggt.losses.distill import DistillLoss
 from streamvggt.losses.multitask import MultiTaskLoss
@@ -19,17 +19,17 @@ from streamvggt.training.auxiliary import (
     deep_error,
     feature_error,
     find_matches,
-    place_error,
+    position_error,
 )
-from streamvggt.training.optim import Optimisation
-from streamvggt.training.supervision import Measurements, Teacher
+from streamvggt.training.optim import OptimConfig
+from streamvggt.training.supervision import GroundTruth, Teacher
 from streamvggt.training.trainer import Trainer, scale_gradient
 
 
 @pytest.fixture(scope="module")
 def rooms() -> Batch:
-    style = WorldStyle(outdoor_share=0.0, moving_share=0.0)
-    return SyntheticWorld("val", style=style).batch(0, 6, 3, 70, 98, num_tracks=512)
+    style = SceneConfig(outdoor_prob=0.0, moving_prob=0.0)
+    return SyntheticScenes("val", style=style).batch(0, 6, 3, 70, 98, num_tracks=512)
 
 
 def test_matches_are_where_the_worlds_own_tracks_go(rooms):
@@ -44,8 +44,8 @@ def test_matches_are_where_the_worlds_own_tracks_go(rooms):
             inside = (start >= 0).all(-1) & (start[:, 0] < 98) & (start[:, 1] < 70)
             for k in (both & near & inside).nonzero()[:, 0].tolist():
                 patch = int(start[k, 1] // 14) * 7 + int(start[k, 0] // 14)
-                if matches.seen[sequence, 0, frame, patch]:
-                    place = matches.place[sequence, 0, frame, patch] * 98 / 2 + torch.tensor([97, 69]) / 2
+                if matches.attended_frames[sequence, 0, frame, patch]:
+                    place = matches.position[sequence, 0, frame, patch] * 98 / 2 + torch.tensor([97, 69]) / 2
                     apart.append((place - end[k]).abs().max())
     apart = torch.stack(apart)
     assert len(apart) >= 20
@@ -55,20 +55,22 @@ def test_matches_are_where_the_worlds_own_tracks_go(rooms):
 
 def test_matches_show_the_same_thing_and_mostly_exist(rooms):
     matches = find_matches(rooms, 14)
-    assert not matches.seen.diagonal(dim1=1, dim2=2).any()  # a frame does not match itself
+    assert not matches.attended_frames.diagonal(dim1=1, dim2=2).any()  # a frame does not match itself
     nearest = Targets.of(matches, (70, 98), 14)
     found = nearest.patches.gather(-1, nearest.weights.argmax(-1, keepdim=True))[..., 0]  # (B, S, S, h·w)
-    ids = rooms.object_ids[:, :, 7::14, 7::14].flatten(2)
+    ids = rooms.instance_ids[:, :, 7::14, 7::14].flatten(2)
     there = ids[:, None].expand(-1, 3, -1, -1).gather(3, found)
-    assert (ids[:, :, None] == there)[matches.seen].float().mean() > 0.8  # the patch's middle may show a neighbor
-    assert 0.3 < matches.seen[:, 1:, 0].float().mean() < 1
+    assert (ids[:, :, None] == there)[
+        matches.attended_frames
+    ].float().mean() > 0.8  # the patch's middle may show a neighbor
+    assert 0.3 < matches.attended_frames[:, 1:, 0].float().mean() < 1
 
 
 def test_what_is_hidden_or_moved_does_not_match(rooms):
     nearer = rooms.depth.clone()
     nearer[:, 0] *= 0.5  # something stands before everything in the first frame
     hidden = replace(rooms, depth=nearer)
-    before, after = (find_matches(batch, 14).seen[:, 1:, 0].float().mean() for batch in (rooms, hidden))
+    before, after = (find_matches(batch, 14).attended_frames[:, 1:, 0].float().mean() for batch in (rooms, hidden))
     assert after < before / 5
 
 
@@ -79,8 +81,8 @@ def test_bilinear_targets_average_to_the_place(rooms):
     torch.testing.assert_close(targets.weights.sum(-1), torch.ones_like(targets.weights[..., 0]))
     centers = torch.stack([targets.patches % 7, targets.patches // 7], -1) * 14 + 6.5
     mean = (centers * targets.weights[..., None]).sum(-2)
-    pixel = matches.place * 98 / 2 + torch.tensor([97, 69]) / 2
-    inner = matches.seen & ((pixel >= 6.5) & (pixel <= torch.tensor([90.5, 62.5]))).all(-1)
+    pixel = matches.position * 98 / 2 + torch.tensor([97, 69]) / 2
+    inner = matches.attended_frames & ((pixel >= 6.5) & (pixel <= torch.tensor([90.5, 62.5]))).all(-1)
     assert inner.any()
     torch.testing.assert_close(mean[inner], pixel[inner], atol=1e-3, rtol=0)
 
@@ -121,10 +123,12 @@ def test_attention_spread_evenly_costs_the_log_of_the_keys():
 
 def test_places_are_compared_where_there_are_matches(rooms):
     matches = find_matches(rooms, 14)
-    said = matches.place[:, :, 0].clone()
-    assert place_error(said, matches, causal=False) == 0
-    said += torch.where(matches.seen[:, :, 0, :, None], torch.tensor([0.1, -0.2]), 9.0)  # elsewhere anything goes
-    assert place_error(said, matches, causal=False).item() == pytest.approx(0.3, rel=1e-4)
+    said = matches.position[:, :, 0].clone()
+    assert position_error(said, matches, causal=False) == 0
+    said += torch.where(
+        matches.attended_frames[:, :, 0, :, None], torch.tensor([0.1, -0.2]), 9.0
+    )  # elsewhere anything goes
+    assert position_error(said, matches, causal=False).item() == pytest.approx(0.3, rel=1e-4)
 
 
 def test_features_that_tell_patches_apart_cost_little():
@@ -135,7 +139,7 @@ def test_features_that_tell_patches_apart_cost_little():
 
 
 def test_read_outs_that_are_the_geometry_cost_nothing(rooms):
-    known = Measurements()(rooms, ("camera", "depth", "points"), None, None)
+    known = GroundTruth()(rooms, ("camera", "depth", "points"), None, None)
     read = torch.zeros(6, 3, 35, 6)
     read[..., 2:5] = known.prediction.points[:, :, 7::14, 7::14].flatten(2, 3)
     read[..., 5] = known.prediction.depth[:, :, 7::14, 7::14, 0].flatten(2, 3).log()
@@ -146,20 +150,20 @@ def test_read_outs_that_are_the_geometry_cost_nothing(rooms):
 
 def test_training_alone_knows_of_it(tmp_path, planes, fresh):
     """The losses fall, are logged, and validation and the saved network are those of the network alone."""
-    model = fresh("all")
+    model = fresh(False)
     names = set(model.state_dict())
     trainer = Trainer(
         model=model,
-        supervision=Measurements(),
+        supervision=GroundTruth(),
         loss=MultiTaskLoss(),
         data=planes(num_tracks=0),
         validation=planes(num_tracks=0),
         num_validation_batches=1,
         validate_every=40,
-        optimisation=Optimisation(lr=3e-3, steps=40, warmup_steps=2, clip_apart=["camera_head.*"]),
+        optim=OptimConfig(lr=3e-3, steps=40, warmup_steps=2, separate_clip=["camera_head.*"]),
         output_dir=tmp_path,
         log_every=1,
-        auxiliary=GeometryLosses(attention=1.0, features=1.0, channels=16),
+        auxiliary_loss=GeometryLosses(attention=1.0, features=1.0, channels=16),
         gradient_scales={"camera_head": 0.05},
     )
     said = [{name: float(value) for name, value in step.items()} for step in trainer.steps(40)]
@@ -167,12 +171,12 @@ def test_training_alone_knows_of_it(tmp_path, planes, fresh):
     assert said[-1]["place"] < 0.97 * said[0]["place"]
     assert said[-1]["features"] < 0.8 * said[0]["features"]
     assert said[-1]["deep"] < 0.8 * said[0]["deep"]
-    total = sum(said[0][name] for name in ("camera", "depth", "points", *trainer.auxiliary.names))
+    total = sum(said[0][name] for name in ("camera", "depth", "points", *trainer.auxiliary_loss.names))
     assert said[0]["loss"] == pytest.approx(total, rel=1e-4)
     trainer._save()
     trainer._save_weights("final")
     for path in (tmp_path / "final", tmp_path / "last.pt"):
-        assert set(load_model(path, sees="all").state_dict()) == names
+        assert set(load_model(path, causal=False).state_dict()) == names
     assert any(name.startswith("auxiliary.") for name in trainer.network.state_dict())
     assert all(not block.attn._forward_pre_hooks for block in model.aggregator.global_blocks)
 
@@ -181,12 +185,12 @@ def test_a_frozen_shared_encoder_is_refused(tmp_path, planes, fresh):
     with pytest.raises(ValueError, match="auxiliary losses need an encoder that learns"):
         Trainer(
             model=fresh(),
-            supervision=Teacher(fresh("all")),
+            supervision=Teacher(fresh(False)),
             loss=DistillLoss(track=None),
             data=planes(),
-            optimisation=Optimisation(lr=1e-3, steps=1, freeze=["aggregator.patch_embed.*"]),
+            optim=OptimConfig(lr=1e-3, steps=1, freeze=["aggregator.patch_embed.*"]),
             output_dir=tmp_path,
-            auxiliary=GeometryLosses(),
+            auxiliary_loss=GeometryLosses(),
         )
 
 
@@ -194,7 +198,7 @@ def test_a_scaled_gradient_leaves_the_heads_own_alone(fresh, planes):
     images = planes()[0].images
 
     def gradients(scale):
-        model = fresh("all")
+        model = fresh(False)
         if scale is not None:
             scale_gradient(model, "camera_head", scale)
         model(images, heads=("camera",)).pose_enc.square().sum().backward()

@@ -18,7 +18,7 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from conftest import Planes
-from networks import TINY
+from small_models import TINY
 from streamvggt import StreamVGGT
 from streamvggt.losses.multitask import MultiTaskLoss
 from streamvggt.training.checkpoint import Checkpoints

@@ -7,11 +7,11 @@ import torch
 from omega import TINY, write_omega
 
 from streamvggt import VGGT, Prediction
-from streamvggt.geometry.camera import Cameras, encoding_from_cameras
+from streamvggt.geometry.camera import Cameras, pose_enc_from_cameras
 from streamvggt.geometry.pointmap import project
 from streamvggt.losses.distill import DistillLoss
 from streamvggt.training.foreign_teacher import ForeignTeacher, resized
-from streamvggt.training.optim import Optimisation
+from streamvggt.training.optim import OptimConfig
 from streamvggt.training.supervision import Teacher, mean_distance
 from streamvggt.training.teachers import load_teacher, taught_by
 from streamvggt.training.trainer import Trainer
@@ -34,7 +34,7 @@ class StandIn:
         depth = (2 + images.mean(2))[..., None] * self.unit
         return Prediction(
             (height, width),
-            pose_enc=encoding_from_cameras(Cameras(pose, intrinsics.expand(batch, frames, 3, 3)), (height, width)),
+            pose_enc=pose_enc_from_cameras(Cameras(pose, intrinsics.expand(batch, frames, 3, 3)), (height, width)),
             depth=depth,
             depth_conf=1 + depth[..., 0] / self.unit,
             tracks=torch.zeros(batch, frames, 5, 2),
@@ -126,7 +126,7 @@ def train(folder, model, supervision, planes, **options) -> Trainer:
         supervision=supervision,
         loss=DistillLoss(),
         data=Sized(planes),
-        optimisation=Optimisation(lr=2e-3, steps=10, warmup_steps=1),
+        optim=OptimConfig(lr=2e-3, steps=10, warmup_steps=1),
         output_dir=folder,
         log_every=1,
         **options,
@@ -167,6 +167,6 @@ def test_both_grids_divide_multiples_of_112(tmp_path, planes, fresh):
 
 def test_a_vggt_stays_a_teacher_that_may_share_its_encoder(teacher):
     model = load_teacher(teacher)
-    assert type(model) is VGGT and model.sees == "all"
+    assert type(model) is VGGT and not model.causal
     supervision = taught_by(model, num_queries=7)
     assert isinstance(supervision, Teacher) and supervision.num_queries == 7

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from streamvggt import StreamVGGT
-from streamvggt.training.optim import Optimisation, describe_parameters, freeze_parameters, parameter_groups
+from streamvggt.training.optim import OptimConfig, freeze_parameters, parameter_groups, summarize_parameters
 
 GOLDEN = np.load(Path(__file__).parent.parent / "goldens" / "losses.npz")
 
@@ -19,25 +19,25 @@ def test_the_schedule_is_the_published_one(tag):
     """One step per thousandth of an epoch; the schedule takes fractions of steps as well."""
     settings = json.loads(str(GOLDEN[f"lr/{tag}/args_json"]))
     per_epoch = 1000
-    optimisation = Optimisation(
+    optim = OptimConfig(
         lr=settings["lr"],
         min_lr=settings["min_lr"],
         steps=round(settings["epochs"] * per_epoch),
         warmup_steps=round(settings["warmup_epochs"] * per_epoch),
     )
-    ours = [optimisation.lr_at(epoch * per_epoch) for epoch in GOLDEN[f"lr/{tag}/epoch_f"]]
+    ours = [optim.lr_at(epoch * per_epoch) for epoch in GOLDEN[f"lr/{tag}/epoch_f"]]
     np.testing.assert_allclose(ours, GOLDEN[f"lr/{tag}/lr"][:, 0], rtol=1e-9, atol=1e-20)
 
 
 def test_a_plateau_before_the_cosine():
-    plain = Optimisation(lr=2.0, steps=100, warmup_steps=10)
-    assert plain == Optimisation(lr=2.0, steps=100, warmup_steps=10, decay_from=0.0)
-    late = Optimisation(lr=2.0, steps=100, warmup_steps=10, decay_from=0.5)
+    plain = OptimConfig(lr=2.0, steps=100, warmup_steps=10)
+    assert plain == OptimConfig(lr=2.0, steps=100, warmup_steps=10, decay_from=0.0)
+    late = OptimConfig(lr=2.0, steps=100, warmup_steps=10, decay_from=0.5)
     assert late.lr_at(5) == 1.0
     assert late.lr_at(10) == late.lr_at(50) == 2.0
     assert late.lr_at(75) == pytest.approx(1.0) and late.lr_at(100) == pytest.approx(0.0)
     with pytest.raises(ValueError, match="decay_from"):
-        Optimisation(lr=2.0, steps=100, decay_from=1.0)
+        OptimConfig(lr=2.0, steps=100, decay_from=1.0)
 
 
 def test_groups_by_hand():
@@ -73,7 +73,7 @@ def test_the_full_network_is_frozen_as_published():
     with torch.device("meta"):
         model = StreamVGGT()
     freeze_parameters(model, ["aggregator.patch_embed.*", "aggregator.camera_token", "aggregator.register_token"])
-    assert describe_parameters(model) == (
+    assert summarize_parameters(model) == (
         "1451 tensors with 952,154,540 parameters learn, 346 with 304,382,976 are frozen"
     )
     groups = parameter_groups(model, 0.05, {})
@@ -89,20 +89,20 @@ def test_patterns_that_match_nothing_are_errors():
         parameter_groups(model, 0.0, {"x": 0.5})
     with pytest.raises(ValueError, match="nothing is left to learn"):
         freeze_parameters(model, ["*"])
-        Optimisation(lr=1.0, steps=1).build(model)
+        OptimConfig(lr=1.0, steps=1).build(model)
     with pytest.raises(ValueError, match="warmup_steps=5"):
-        Optimisation(lr=1.0, steps=2, warmup_steps=5)
+        OptimConfig(lr=1.0, steps=2, warmup_steps=5)
 
 
 def test_parts_clipped_apart_are_all_parameters_once(fresh):
     model = fresh()
-    optimisation = Optimisation(lr=1e-3, steps=1, clip_apart=["camera_head.*", "*.bias"])
-    sets = optimisation.clipped_together(model)
+    optim = OptimConfig(lr=1e-3, steps=1, separate_clip=["camera_head.*", "*.bias"])
+    sets = optim.clip_groups(model)
     found = [id(p) for parameters in sets for p in parameters]
     assert sorted(found) == sorted(id(p) for p in model.parameters() if p.requires_grad)
     assert {id(p) for p in sets[1]} == {id(p) for p in model.camera_head.parameters()}
-    with pytest.raises(ValueError, match="clip_apart pattern 'heads"):
-        Optimisation(lr=1e-3, steps=1, clip_apart=["heads.*"]).clipped_together(model)
+    with pytest.raises(ValueError, match="separate_clip pattern 'heads"):
+        OptimConfig(lr=1e-3, steps=1, separate_clip=["heads.*"]).clip_groups(model)
 
 
 @pytest.mark.parametrize("wrappers", ["module", "_orig_mod", "module._orig_mod", "_fsdp_wrapped_module"])
@@ -112,10 +112,10 @@ def test_names_of_a_wrapped_network_are_those_of_the_network(wrappers):
     for wrapper in reversed(wrappers.split(".")):
         inner, wrapped = wrapped, nn.Module()
         wrapped.add_module(wrapper, inner)
-    settings = {"clip_apart": ["camera_head.*"], "lr_multipliers": {"camera_head.*": 0.5}}
-    optimisation = Optimisation(lr=1.0, steps=1, **settings)
+    settings = {"separate_clip": ["camera_head.*"], "lr_multipliers": {"camera_head.*": 0.5}}
+    optim = OptimConfig(lr=1.0, steps=1, **settings)
     freeze_parameters(wrapped, ["trunk.bias"])
-    optimisation.build(wrapped)
-    together, apart = optimisation.clipped_together(wrapped)
+    optim.build(wrapped)
+    together, apart = optim.clip_groups(wrapped)
     assert [p is q for p, q in zip(apart, model["camera_head"].parameters(), strict=True)] == [True, True]
     assert together[0] is model["trunk"].weight and len(together) == 1

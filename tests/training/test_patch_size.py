@@ -3,7 +3,7 @@
 import pytest
 
 from streamvggt.data.synthetic.__main__ import main
-from streamvggt.data.synthetic.batches import WorldBatches
+from streamvggt.data.synthetic.batches import SyntheticBatches
 from streamvggt.data.synthetic.clips import ClipBatches
 from streamvggt.training.trainer import in_patches
 
@@ -11,15 +11,17 @@ from streamvggt.training.trainer import in_patches
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rendered")
-    main(["render", str(folder / "rooms"), "--style", "rooms", "--clips", "1", "--frames", "2", "--size", "56"])
+    main(["render", str(folder / "rooms"), "--scene-type", "rooms", "--clips", "1", "--frames", "2", "--size", "56"])
     return str(folder)
 
 
 @pytest.mark.parametrize("patch_size", [8, 14, 16])
 @pytest.mark.parametrize("aspect", [1.0, 0.5625, 1.5])
 def test_synthetic_batches_follow_the_network(rendered, patch_size, aspect):
-    world = WorldBatches(size=56, aspects=(aspect,), frames=(1, 1), max_images=1)
-    clips = ClipBatches(root=rendered, shares={"rooms": 1.0}, num_frames=(2,), max_images=2, aspects=(aspect,))
+    world = SyntheticBatches(size=56, aspect_ratios=(aspect,), num_frames=(1, 1), max_images_per_process=1)
+    clips = ClipBatches(
+        root=rendered, shares={"rooms": 1.0}, num_frames=(2,), max_images_per_process=2, aspect_ratios=(aspect,)
+    )
     for data in (world, clips):
         height, width = in_patches(data, patch_size)[0].images.shape[-2:]
         assert height % patch_size == width % patch_size == 0

@@ -6,8 +6,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from streamvggt.stream.policies.key_frames import KeyFrames
-from streamvggt.stream.policies.window import Window
+from streamvggt.stream.policies.keyframes import Keyframes
+from streamvggt.stream.policies.sliding_window import SlidingWindow
 
 CONFIG = str(Path(__file__).parents[2] / "config")
 
@@ -15,8 +15,8 @@ CONFIG = str(Path(__file__).parents[2] / "config")
 @pytest.mark.parametrize(
     ("words", "policy"),
     [
-        (["policy=window", "trainer.policy.recent=4"], Window(1, 4)),
-        (["policy=keyframes"], KeyFrames(8, 24)),
+        (["policy=sliding_window", "trainer.policy.recent=4"], SlidingWindow(1, 4)),
+        (["policy=keyframes"], Keyframes(8, 24)),
     ],
 )
 def test_a_policy_comes_by_its_name(words, policy):

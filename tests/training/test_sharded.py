@@ -5,22 +5,22 @@ import json
 import pytest
 import torch
 from accelerate import Accelerator
-from networks import TINY
 from planes import Planes
 from processes import run_together
+from small_models import TINY
 
 from streamvggt import StreamVGGT
 from streamvggt.losses.multitask import MultiTaskLoss
-from streamvggt.training.optim import Optimisation
-from streamvggt.training.supervision import Measurements
+from streamvggt.training.optim import OptimConfig
+from streamvggt.training.supervision import GroundTruth
 from streamvggt.training.trainer import Trainer
 
-OPTIMISATION = {"lr": 1e-3, "steps": 2, "clip_apart": ["camera_head.*"], "clip_norm": 1e-3}
+OPTIMISATION = {"lr": 1e-3, "steps": 2, "separate_clip": ["camera_head.*"], "clip_norm": 1e-3}
 
 
 def trainer(folder, model, num_batches) -> Trainer:
     data = {"data": Planes(), "validation": Planes(), "num_validation_batches": num_batches}
-    kinds = {"supervision": Measurements(), "loss": MultiTaskLoss(), "optimisation": Optimisation(**OPTIMISATION)}
+    kinds = {"supervision": GroundTruth(), "loss": MultiTaskLoss(), "optim": OptimConfig(**OPTIMISATION)}
     return Trainer(model=model, output_dir=folder, **data, **kinds)
 
 

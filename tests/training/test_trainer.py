@@ -20,13 +20,13 @@ from streamvggt import load_model
 from streamvggt.data.view import Batch
 from streamvggt.layers.block import Block
 from streamvggt.losses.distill import DistillLoss
-from streamvggt.losses.distill_published import DistillLossPublished
+from streamvggt.losses.distill_reference import DistillLossReference
 from streamvggt.losses.multitask import MultiTaskLoss
-from streamvggt.losses.pointmap_published import PointmapLossPublished
-from streamvggt.stream.policies.key_diversity import KeyDiversity
-from streamvggt.stream.policies.window import KeepAll, Window
-from streamvggt.training.optim import Optimisation
-from streamvggt.training.supervision import Measurements, Teacher
+from streamvggt.losses.pointmap_reference import PointmapLossReference
+from streamvggt.stream.policies.sliding_window import KeepAll, SlidingWindow
+from streamvggt.stream.policies.token_diversity import TokenDiversity
+from streamvggt.training.optim import OptimConfig
+from streamvggt.training.supervision import GroundTruth, Teacher
 from streamvggt.training.trainer import Trainer
 
 
@@ -36,15 +36,15 @@ def losses(folder: Path) -> list[float]:
 
 
 def make(folder, model, data, steps=6, **options) -> Trainer:
-    optimisation = options.pop("optimisation", {})
+    optim = options.pop("optim", {})
     return Trainer(
         **{
             "model": model,
-            "supervision": Measurements(),
+            "supervision": GroundTruth(),
             "loss": MultiTaskLoss(),
             "data": data,
             "validation": None,
-            "optimisation": Optimisation(**{"lr": 1e-3, "steps": steps, "warmup_steps": 1, **optimisation}),
+            "optim": OptimConfig(**{"lr": 1e-3, "steps": steps, "warmup_steps": 1, **optim}),
             "output_dir": folder,
             "save_every": 2,
             "log_every": 1,
@@ -55,7 +55,7 @@ def make(folder, model, data, steps=6, **options) -> Trainer:
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_training_resumed_is_training_uninterrupted_to_the_bit(tmp_path, planes, fresh, accumulate):
-    options = {"ema_decay": 0.9, "accumulate": accumulate}
+    options = {"ema_decay": 0.9, "gradient_accumulation_steps": accumulate}
     make(tmp_path / "whole", fresh(), planes(), **options).run()
 
     class Killed(Exception):
@@ -88,7 +88,7 @@ def test_training_resumed_is_training_uninterrupted_to_the_bit(tmp_path, planes,
 def test_a_training_in_slices_is_a_training_in_one_go(tmp_path, planes, fresh):
     make(tmp_path / "whole", fresh(), planes(), steps=3).run()
     for slice_number in range(1, 4):  # no time at all: one step each
-        trainer = make(tmp_path / "sliced", fresh(), planes(), steps=3, stop_after=0.0)
+        trainer = make(tmp_path / "sliced", fresh(), planes(), steps=3, max_minutes=0.0)
         trainer.run()
         assert trainer.step == slice_number
         assert (tmp_path / "sliced" / "final").exists() == (slice_number == 3)
@@ -101,7 +101,7 @@ def test_a_batch_can_be_learnt_by_heart(tmp_path, planes, fresh):
         def __getitem__(self, index):
             return planes()[7]
 
-    make(tmp_path, fresh("all"), One(), steps=150, save_every=1000, optimisation={"lr": 3e-3}).run()
+    make(tmp_path, fresh(False), One(), steps=150, save_every=1000, optim={"lr": 3e-3}).run()
     said = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert said[-1]["train/camera"] < 0.1 * said[0]["train/camera"]
     model = load_model(tmp_path / "final")
@@ -116,7 +116,7 @@ def test_frozen_is_frozen_and_what_is_not_run_does_not_change(tmp_path, planes, 
     model = fresh()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     loss = MultiTaskLoss(points=None)  # the track term has weight 0
-    make(tmp_path, model, planes(), loss=loss, optimisation={"freeze": ["aggregator.patch_embed.*"]}).run()
+    make(tmp_path, model, planes(), loss=loss, optim={"freeze": ["aggregator.patch_embed.*"]}).run()
     changed = {name.split(".")[0] for name, t in model.state_dict().items() if not torch.equal(t, before[name])}
     assert changed == {"aggregator", "camera_head", "depth_head"}
     for name, tensor in model.state_dict().items():
@@ -128,19 +128,19 @@ def test_learning_rate_multipliers_slow_what_they_match(tmp_path, planes, fresh)
     model = fresh()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     settings = {"lr_multipliers": {"camera_head.*": 0.0}, "warmup_steps": 0}
-    make(tmp_path, model, planes(), steps=2, optimisation=settings).run()
+    make(tmp_path, model, planes(), steps=2, optim=settings).run()
     state = model.state_dict()
     assert all(torch.equal(state[n], before[n]) for n in state if n.startswith("camera_head"))
     assert not torch.equal(state["depth_head.norm.weight"], before["depth_head.norm.weight"])
 
 
 def test_the_teachers_encoder_runs_once_when_it_is_the_students(tmp_path, planes, fresh, monkeypatch):
-    teacher, student = fresh("all"), fresh("past")
+    teacher, student = fresh(False), fresh(True)
     ran = []
     for name, model in (("teacher", teacher), ("student", student)):
-        real = model.aggregator.encode
+        real = model.aggregator.encode_patches
         monkeypatch.setattr(
-            model.aggregator, "encode", lambda images, real=real, name=name: ran.append(name) or real(images)
+            model.aggregator, "encode_patches", lambda images, real=real, name=name: ran.append(name) or real(images)
         )
     settings = {"freeze": ["aggregator.patch_embed.*"]}
     trainer = make(
@@ -150,7 +150,7 @@ def test_the_teachers_encoder_runs_once_when_it_is_the_students(tmp_path, planes
         steps=2,
         supervision=Teacher(teacher, 4),
         loss=DistillLoss(),
-        optimisation=settings,
+        optim=settings,
     )
     assert trainer.encoder is not None
     trainer.run()
@@ -158,41 +158,41 @@ def test_the_teachers_encoder_runs_once_when_it_is_the_students(tmp_path, planes
     shared = losses(tmp_path / "a")
     apart = make(
         tmp_path / "b",
-        fresh("past"),
+        fresh(True),
         planes(),
         steps=2,
         supervision=Teacher(teacher, 4),
         loss=DistillLoss(),
-        optimisation=settings,
+        optim=settings,
     )
     apart.encoder = None
     apart.run()
     torch.testing.assert_close(torch.tensor(losses(tmp_path / "b")), torch.tensor(shared))
-    learns = make(tmp_path / "c", fresh("past"), planes(), supervision=Teacher(teacher, 4), loss=DistillLoss())
+    learns = make(tmp_path / "c", fresh(True), planes(), supervision=Teacher(teacher, 4), loss=DistillLoss())
     assert learns.encoder is None
 
 
-@pytest.mark.parametrize("criterion", ["distill", "pointmap"])
+@pytest.mark.parametrize("criterion", ["distill", "multitask"])
 def test_the_published_criteria_train_too(tmp_path, planes, fresh, criterion):
     if criterion == "distill":
-        options = {"supervision": Teacher(fresh("all"), 4), "loss": DistillLossPublished()}
+        options = {"supervision": Teacher(fresh(False), 4), "loss": DistillLossReference()}
     else:
-        options = {"supervision": Measurements(normalise=False), "loss": PointmapLossPublished()}
+        options = {"supervision": GroundTruth(normalize=False), "loss": PointmapLossReference()}
     make(tmp_path, fresh(), planes(num_sequences=2), steps=2, **options).run()
     assert all(math.isfinite(loss) for loss in losses(tmp_path))
 
 
 def test_accumulation_is_the_mean_of_its_micro_batches(tmp_path, planes, fresh):
     """Clipped once, after the last one (the published toy: 0.2929, 0.2929, 1)."""
-    first = make(tmp_path / "a", fresh(), planes(), steps=2, accumulate=2)
+    first = make(tmp_path / "a", fresh(), planes(), steps=2, gradient_accumulation_steps=2)
     first.run()
     said = losses(tmp_path / "a")
-    second = make(tmp_path / "b", fresh(), planes(), steps=1, accumulate=2, optimisation={"lr": 0.0})
+    second = make(tmp_path / "b", fresh(), planes(), steps=1, gradient_accumulation_steps=2, optim={"lr": 0.0})
     model, loss = second.network, second.loss
     expected = []
     for index in (0, 1):
         batch = planes()[index]
-        target = Measurements()(batch, loss.heads, None, None)
+        target = GroundTruth()(batch, loss.heads, None, None)
         expected.append(loss(model(batch.images, heads=loss.heads), target).total.item())
     assert said[0] == pytest.approx(sum(expected) / 2, rel=1e-5)
 
@@ -206,10 +206,10 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_at_last_fatal(tmp_pat
                 batch.images[:] = float("nan")
             return batch
 
-    trainer = make(tmp_path, fresh(), Broken(), steps=5, max_bad_steps=3, save_every=1)
+    trainer = make(tmp_path, fresh(), Broken(), steps=5, max_nonfinite_steps=3, save_every=1)
     if good_again:
         trainer.run()
-        assert trainer.num_bad == 2
+        assert trainer.num_nonfinite == 2
         assert all(torch.isfinite(p).all() for p in trainer.network.parameters())
     else:
         with pytest.raises(RuntimeError, match=r"3 steps in a row had no finite loss .*last\.pt"):
@@ -225,7 +225,7 @@ def test_data_are_described_and_their_replaced_samples_logged(tmp_path, planes, 
         def describe(self):
             return "planes, all of them"
 
-        def replaced(self):
+        def num_replaced(self):
             return {"tilted": 3, "flat": 0}
 
     make(tmp_path, fresh(), Told(), steps=1).run()
@@ -308,7 +308,9 @@ def test_equal_trainings_write_equal_weights(tmp_path, planes, fresh):
     assert {path.stat().st_mode for path in files} == {(tmp_path / "usual").stat().st_mode}
 
 
-@pytest.mark.parametrize("name", ["save_every", "validate_every", "log_every", "keep", "accumulate", "max_bad_steps"])
+@pytest.mark.parametrize(
+    "name", ["save_every", "validate_every", "log_every", "keep", "gradient_accumulation_steps", "max_nonfinite_steps"]
+)
 @pytest.mark.parametrize("value", [0, -1, 1.5, True])
 def test_numbers_are_judged_at_the_door(tmp_path, planes, fresh, name, value):
     with pytest.raises(ValueError, match=f"trainer.{name}: expected a whole number of at least 1, got"):
@@ -325,7 +327,7 @@ def test_other_numbers_are_judged_at_the_door(tmp_path, planes, fresh, name, val
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
 def test_rates_are_judged_at_the_door(name, value):
     with pytest.raises(ValueError, match=f"optimisation.{name}: expected a finite number of the right sign"):
-        Optimisation(**{"lr": 1e-3, "steps": 1, name: value})
+        OptimConfig(**{"lr": 1e-3, "steps": 1, name: value})
 
 
 def test_a_loss_that_needs_a_head_the_network_lacks(tmp_path, planes, fresh):
@@ -357,15 +359,15 @@ def test_sharding_takes_blocks_as_units(fresh):
 
 def test_steps_that_the_loss_scaler_skips_are_not_bad(tmp_path, planes, fresh):
     """Gradients beyond float16 lead the scaler to its scale; a scale below 1 or a loss that is not finite is bad."""
-    trainer = make(tmp_path, fresh(), planes(), max_bad_steps=2)
+    trainer = make(tmp_path, fresh(), planes(), max_nonfinite_steps=2)
     inf, one = torch.tensor(torch.inf), torch.tensor(1.0)
     trainer.accelerator.scaler = SimpleNamespace(get_scale=lambda: 1.0)
     trainer.optimizer.step = lambda: None
     for _ in range(20):
         trainer._update(inf, one)
-    assert trainer.num_bad == trainer.bad_steps == 0
+    assert trainer.num_nonfinite == trainer.nonfinite_steps == 0
     trainer._update(inf, inf)
-    assert trainer.num_bad == 1
+    assert trainer.num_nonfinite == 1
     trainer.accelerator.scaler = SimpleNamespace(get_scale=lambda: 0.5)
     with pytest.raises(RuntimeError, match="2 steps in a row"):
         trainer._update(inf, one)
@@ -378,12 +380,12 @@ def test_processes_share_gradients_without_a_copy_of_them(tmp_path, planes, fres
 
 def test_batches_go_up_without_what_no_loss_reads(tmp_path, planes, fresh, monkeypatch):
     trainer = make(tmp_path, fresh(), planes())
-    batch = replace(planes()[0], object_ids=torch.zeros(1, 3, 28, 42, dtype=torch.long))
+    batch = replace(planes()[0], instance_ids=torch.zeros(1, 3, 28, 42, dtype=torch.long))
     sent = []
     monkeypatch.setattr(Batch, "to", lambda self, *where, **how: sent.append((self, how)) or self)
     trainer._forward(trainer.model, batch, torch.Generator())
     ((moved, how),) = sent
-    assert moved.object_ids is None and how == {"non_blocking": True}
+    assert moved.instance_ids is None and how == {"non_blocking": True}
 
 
 def test_every_tensor_of_a_batch_is_pinned(planes, monkeypatch):
@@ -398,7 +400,7 @@ import sys
 sys.path[:0] = {paths!r}
 import torch
 from planes import Planes
-from networks import TINY
+from small_models import TINY
 from streamvggt import StreamVGGT
 from test_trainer import make
 torch.manual_seed(0)
@@ -410,7 +412,9 @@ def run_processes(folder: Path, count: int, accumulate: int, *options: str) -> d
     here = Path(__file__).parent
     script = folder.with_suffix(".py")
     script.write_text(
-        TWO_PROCESSES.format(paths=[str(here), str(here.parent)], folder=str(folder), accumulate=accumulate),
+        TWO_PROCESSES.format(
+            paths=[str(here), str(here.parent)], folder=str(folder), gradient_accumulation_steps=accumulate
+        ),
         encoding="utf-8",
     )
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(count), *options]
@@ -432,7 +436,7 @@ def test_two_processes_are_one_with_twice_the_accumulation(tmp_path):
 
 def test_training_with_a_policy_trains_what_its_stream_computes(tmp_path, planes, fresh):
     """The validation loss of a training with a memory policy is the loss of the same network, streamed with it."""
-    model, data, policy = fresh(), planes(num_frames=5), Window(1, 1)
+    model, data, policy = fresh(), planes(num_frames=5), SlidingWindow(1, 1)
     trainer = make(tmp_path / "window", model, data, policy=policy)
     batch = data[0]
     _, prediction, _ = trainer._forward(model, batch, torch.Generator().manual_seed(0))
@@ -450,7 +454,7 @@ def test_training_with_room_for_all_is_training_without_a_policy(tmp_path, plane
     assert losses(tmp_path / "without") == losses(tmp_path / "with")
 
 
-@pytest.mark.parametrize(("sees", "policy"), [("all", Window(1, 2)), ("past", KeyDiversity(4))])
-def test_a_policy_that_cannot_be_trained_with_is_refused(tmp_path, planes, fresh, sees, policy):
+@pytest.mark.parametrize(("causal", "policy"), [(False, SlidingWindow(1, 2)), (True, TokenDiversity(4))])
+def test_a_policy_that_cannot_be_trained_with_is_refused(tmp_path, planes, fresh, causal, policy):
     with pytest.raises(ValueError, match="cannot be trained with"):
-        make(tmp_path, fresh(sees), planes(), policy=policy)
+        make(tmp_path, fresh(causal), planes(), policy=policy)

@@ -2,8 +2,8 @@
 
 import sys
 
+from streamvggt.evaluation.jobs import run_main
 from streamvggt.evaluation.monodepth import MonoDepth
-from streamvggt.evaluation.work import run_program
 
 if __name__ == "__main__":
-    sys.exit(run_program(lambda: MonoDepth().main(score=False)))
+    sys.exit(run_main(lambda: MonoDepth().main(score=False)))

@@ -9,9 +9,9 @@ import argparse
 from tqdm import tqdm
 
 from streamvggt.datasets._co3d_download import MIN_QUALITY
-from streamvggt.datasets._prepare import Skip
+from streamvggt.datasets._prepare import SkipScene
 from streamvggt.datasets.co3d_annotations import SUBSETS, raw_scenes, write_category
-from streamvggt.evaluation.work import run_program
+from streamvggt.evaluation.jobs import run_main
 from streamvggt.flags import real, some_path
 
 
@@ -36,11 +36,11 @@ def main() -> int:
             continue
         try:
             write_category(arguments.co3d_v2_dir, category, arguments.output_dir, arguments.min_quality)
-        except Skip as reason:
+        except SkipScene as reason:
             tqdm.write(f"{category} is left out: {reason}")
             skipped += 1
     return int(skipped > 0)
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_program(main))
+    raise SystemExit(run_main(main))

@@ -4,7 +4,7 @@ python eval/pose_evaluation/test_co3d.py --co3d_dir ../data/co3d_v2 --co3d_anno_
 """
 
 from streamvggt.evaluation.co3d import main
-from streamvggt.evaluation.work import run_program
+from streamvggt.evaluation.jobs import run_main
 
 if __name__ == "__main__":
-    raise SystemExit(run_program(main))
+    raise SystemExit(run_main(main))

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from streamvggt.stream.frames import FrameSource, frame_from_array
-from streamvggt.stream.source import Options
+from streamvggt.stream.source import FrameOptions
 
-NO_PICTURE = 10.0  # seconds without one after which a visitor's camera counts as gone
+CAMERA_TIMEOUT = 10.0  # seconds without one after which a visitor's camera counts as gone
 FIRST_PICTURE = 30.0  # the same before the first, for which the visitor is asked
 
 
@@ -19,7 +19,7 @@ class BrowserCamera(FrameSource):
 
     kind = "live"
 
-    def __init__(self, pictures: "queue.Queue[np.ndarray]", stopped: threading.Event, options: Options):
+    def __init__(self, pictures: "queue.Queue[np.ndarray]", stopped: threading.Event, options: FrameOptions):
         super().__init__(options)
         self.num_frames = options.max_frames
         self._pictures = pictures
@@ -32,7 +32,7 @@ class BrowserCamera(FrameSource):
             try:
                 picture = self._pictures.get(timeout=0.1)
             except queue.Empty:
-                if time.monotonic() - last < (NO_PICTURE if index else FIRST_PICTURE):
+                if time.monotonic() - last < (CAMERA_TIMEOUT if index else FIRST_PICTURE):
                     continue
                 if index:
                     return
@@ -41,5 +41,5 @@ class BrowserCamera(FrameSource):
             shape = shape or picture.shape
             if picture.shape != shape:
                 raise ValueError("The camera changed its picture size, perhaps it was turned: start again.")
-            yield frame_from_array(picture, **self.options.preparation, index=index, time=last - begun)
+            yield frame_from_array(picture, **self.options.preprocess_options, index=index, time=last - begun)
             index += 1

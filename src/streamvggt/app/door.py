@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamvggt.app.bodies import JSON_ROUTES, UPLOAD, BoundedBody, check_json, most_bytes, too_large
 from streamvggt.app.hosts import Hosts
 from streamvggt.app.pressure import Pressure
-from streamvggt.app.quota import UploadQuota
-from streamvggt.app.visitors import COOKIE, new_visitor, visitor_in
+from streamvggt.app.upload_limit import UploadRateLimit
+from streamvggt.app.visitors import COOKIE, new_session_cookie, visitor_in
 
 ROUTES = {
     "GET": re.compile(
@@ -50,7 +50,7 @@ class Door:
     """
 
     def __init__(
-        self, app: ASGIApp, hosts: Hosts, quota: UploadQuota | None = None, functions: Container[int] | None = None
+        self, app: ASGIApp, hosts: Hosts, quota: UploadRateLimit | None = None, functions: Container[int] | None = None
     ):
         self.app = app
         self.hosts = hosts
@@ -147,7 +147,7 @@ def with_cookie(send: Send, is_https: bool) -> Send:
 
     async def send_with_cookie(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], (b"set-cookie", new_visitor(is_https).encode())]
+            message["headers"] = [*message["headers"], (b"set-cookie", new_session_cookie(is_https).encode())]
         await send(message)
 
     return send_with_cookie

@@ -9,10 +9,10 @@ import os
 import gradio as gr
 from gradio.data_classes import FileData, ListFiles
 
-from streamvggt.app.networks import Networks
-from streamvggt.app.page import MEMORIES, Page, PageOptions, empty
+from streamvggt.app.model_registry import ModelRegistry
+from streamvggt.app.page import POLICY_CHOICES, Page, PageOptions, empty
 from streamvggt.app.scenes import Scenes
-from streamvggt.stream.policy import DEFAULT_MEMORY
+from streamvggt.stream.policy import DEFAULT_POLICY
 
 GRADIO_EVENTS = 200  # that may wait in Gradio's queue: clicks, and pages being loaded
 QUEUE_EVERY = 0.1  # seconds between looks for what visitors have clicked
@@ -57,7 +57,7 @@ def use_own_uploads(files: gr.File) -> None:
     files.move_resource_to_block_cache = str
 
 
-def build_page(networks: Networks, scenes: Scenes, options: PageOptions) -> gr.Blocks:
+def build_page(networks: ModelRegistry, scenes: Scenes, options: PageOptions) -> gr.Blocks:
     """The page; `site.Site` serves it."""
     os.environ["GRADIO_TEMP_DIR"] = str(scenes.uploads)
     page = Page(networks, scenes, options)
@@ -86,18 +86,18 @@ def build_page(networks: Networks, scenes: Scenes, options: PageOptions) -> gr.B
                     start_camera = gr.Button("Start with the camera", variant="primary", elem_id="start-camera")
                 notice = gr.HTML("", elem_id="notice")
                 weights = gr.Dropdown(
-                    list(networks.menu),
+                    list(networks.choices),
                     value=networks.default,
                     label="Weights",
-                    info="Loaded when first used." + (" You may type a path." if networks.any_name else ""),
-                    allow_custom_value=networks.any_name,
+                    info="Loaded when first used." + (" You may type a path." if networks.allow_paths else ""),
+                    allow_custom_value=networks.allow_paths,
                     elem_id="weights",
                 )
                 with gr.Accordion("More settings", open=False):
                     memory = gr.Dropdown(
-                        list(MEMORIES),
+                        list(POLICY_CHOICES),
                         label="The network remembers",
-                        info=f"Recommended: {DEFAULT_MEMORY}. All frames: slower and larger with each.",
+                        info=f"Recommended: {DEFAULT_POLICY}. All frames: slower and larger with each.",
                         elem_id="memory",
                     )
                     fps = gr.Slider(0, 30, 5, step=1, label="Frames per second of a video", info="0: every frame")

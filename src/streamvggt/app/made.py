@@ -4,8 +4,8 @@ import threading
 from pathlib import Path
 
 from streamvggt.app.packet import Track, pack, updated_ranges
-from streamvggt.export import Result, ResultFrame, ResultWriter
-from streamvggt.export.result import Source
+from streamvggt.export import ReconstructionResult, ResultFrame, ResultWriter
+from streamvggt.export.result import PointSource
 from streamvggt.export.video import ColorRanges, color_ranges
 from streamvggt.frame import Frame
 from streamvggt.prediction import Prediction
@@ -27,38 +27,38 @@ class Made:
     def add(self, writer: ResultWriter, frame: Frame, prediction: Prediction) -> None:
         """Store the next frame."""
         stored = writer.add(frame, prediction)
-        self.tracks.append(tracks_of(stored, prediction))
+        self.tracks.append(get_tracks(stored, prediction))
         self._ranges = updated_ranges(self._ranges, stored)
         self._write_packet(stored, writer.num_frames - 1, "depth")
 
-    def has_packet(self, position: int, source: Source) -> bool:
+    def has_packet(self, position: int, source: PointSource) -> bool:
         return self._packet_path(position, source).exists()
 
-    def packet(self, position: int, source: Source) -> bytes:
+    def packet(self, position: int, source: PointSource) -> bytes:
         """What the browser gets of a frame; made when first asked for, if it is not there."""
         if not self.has_packet(position, source):
-            self._write_packet(Result(self.folder)[position], position, source)
+            self._write_packet(ReconstructionResult(self.folder)[position], position, source)
         return self._packet_path(position, source).read_bytes()
 
-    def _write_packet(self, frame: ResultFrame, position: int, source: Source) -> None:
-        ranges = self._ranges or color_ranges(Result(self.folder))
+    def _write_packet(self, frame: ResultFrame, position: int, source: PointSource) -> None:
+        ranges = self._ranges or color_ranges(ReconstructionResult(self.folder))
         path = self._packet_path(position, source)
         path.parent.mkdir(exist_ok=True)
         part = path.with_suffix(f".{threading.get_ident()}.part")
         part.write_bytes(pack(frame, position, source, ranges, self.tracks[position]))
         part.replace(path)
 
-    def _packet_path(self, position: int, source: Source) -> Path:
+    def _packet_path(self, position: int, source: PointSource) -> Path:
         return self.folder / f"packets-{source}" / f"{position:06d}.bin"
 
 
-def tracks_of(frame: ResultFrame, prediction) -> list[Track]:
+def get_tracks(frame: ResultFrame, prediction) -> list[Track]:
     """Where the followed points are in a frame, and where in the world."""
     if prediction.tracks is None:
         return []
     height, width = frame.image.shape[:2]
     points, _ = frame.world_points("depth")
-    usable = frame.usable("depth")
+    usable = frame.valid_mask("depth")
     tracks = []
     for (x, y), visible in zip(prediction.tracks[0, 0].tolist(), prediction.visibility[0, 0].tolist(), strict=True):
         column, row = round(x), round(y)

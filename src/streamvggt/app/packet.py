@@ -21,15 +21,15 @@ import cv2
 import numpy as np
 
 from streamvggt.export import PointFilter, ResultFrame
-from streamvggt.export.result import Source
+from streamvggt.export.result import PointSource
 from streamvggt.export.sky import sky_mask
 from streamvggt.export.video import ColorRanges, side_by_side
 
-MOST_POINTS = 60_000
+MAX_FRAME_POINTS = 60_000
 """Points of one frame, at most."""
 
-SCENE_POINTS = 1_200_000
-"""Points of a whole scene that the browser holds, about: the frame at position k brings SCENE_POINTS / (k + 1)."""
+MAX_SCENE_POINTS = 1_200_000
+"""Points of a whole scene that the browser holds, about: the frame at position k brings MAX_SCENE_POINTS / (k + 1)."""
 
 BYTES_PER_POINT = {"points": 12, "colors": 4, "conf": 4}
 
@@ -50,19 +50,19 @@ class Track:
 def pack(
     frame: ResultFrame,
     position: int,
-    source: Source,
+    source: PointSource,
     ranges: ColorRanges,
     tracks: list[Track],
 ) -> bytes:
     """The packet of the frame at a position of the stream."""
-    chosen = chosen_pixels(frame, position, source)
+    chosen = sample_pixels(frame, position, source)
     points, conf = frame.world_points(source)
     colors = np.dstack([frame.image, sky_mask(frame.image).astype(np.uint8)])  # (H, W, 4)
     arrays = {
         "points": points.reshape(-1, 3).take(chosen, 0).astype("<f4"),
         "colors": colors.reshape(-1, 4).take(chosen, 0),
         "conf": conf.ravel().take(chosen).astype("<f4"),
-        "picture": np.frombuffer(picture(frame, ranges), np.uint8),
+        "picture": np.frombuffer(thumbnail(frame, ranges), np.uint8),
     }
     header = {
         "position": position,
@@ -74,10 +74,10 @@ def pack(
         "image_size": frame.image.shape[:2],
         "tracks": [[t.x, t.y, t.visible, *(t.world or ())] for t in tracks],
     }
-    return assemble(header, arrays)
+    return pack_arrays(header, arrays)
 
 
-def assemble(header: dict, arrays: dict[str, np.ndarray]) -> bytes:
+def pack_arrays(header: dict, arrays: dict[str, np.ndarray]) -> bytes:
     """A packet of a header and arrays, each of which begins at a multiple of 4 bytes."""
     places, parts, offset = {}, [], 0
     for name, array in arrays.items():
@@ -91,7 +91,7 @@ def assemble(header: dict, arrays: dict[str, np.ndarray]) -> bytes:
     return b"".join([struct.pack("<I", len(text)), text, *parts])
 
 
-def disassemble(packet: bytes) -> tuple[dict, dict[str, np.ndarray]]:
+def unpack_arrays(packet: bytes) -> tuple[dict, dict[str, np.ndarray]]:
     """The header and the arrays, as bytes, of a packet."""
     (length,) = struct.unpack_from("<I", packet)
     header = json.loads(packet[4 : 4 + length])
@@ -99,23 +99,25 @@ def disassemble(packet: bytes) -> tuple[dict, dict[str, np.ndarray]]:
     return header, {name: content[start : start + size] for name, (start, size) in header.pop("arrays").items()}
 
 
-def shortened(packet: bytes, num_points: int) -> bytes:
+def truncate(packet: bytes, num_points: int) -> bytes:
     """The packet with at most so many points: a smaller sample, for a viewer that would let go the rest at once."""
-    header, arrays = disassemble(packet)
+    header, arrays = unpack_arrays(packet)
     if header["num_points"] <= num_points:
         return packet
     for name, size in BYTES_PER_POINT.items():
         arrays[name] = arrays[name][: num_points * size]
-    return assemble({**header, "num_points": num_points}, arrays)
+    return pack_arrays({**header, "num_points": num_points}, arrays)
 
 
-def chosen_pixels(frame: ResultFrame, position: int, source: Source) -> np.ndarray:
+def sample_pixels(frame: ResultFrame, position: int, source: PointSource) -> np.ndarray:
     """Numbers, row by row, of a random sample of the usable pixels, in random order; the same for the same position."""
-    usable = np.flatnonzero(PointFilter(source=source).candidates(frame))
-    return np.random.default_rng(position).permutation(usable)[: min(MOST_POINTS, SCENE_POINTS // (position + 1))]
+    usable = np.flatnonzero(PointFilter(point_source=source).candidate_mask(frame))
+    return np.random.default_rng(position).permutation(usable)[
+        : min(MAX_FRAME_POINTS, MAX_SCENE_POINTS // (position + 1))
+    ]
 
 
-def picture(frame: ResultFrame, ranges: ColorRanges) -> bytes:
+def thumbnail(frame: ResultFrame, ranges: ColorRanges) -> bytes:
     """JPEG of image, nearness (red is near) and confidence (bright is sure), side by side."""
     strip = side_by_side(frame, ranges)
     height, width = frame.image.shape[:2]
@@ -129,8 +131,8 @@ def picture(frame: ResultFrame, ranges: ColorRanges) -> bytes:
 
 def updated_ranges(before: ColorRanges | None, frame: ResultFrame) -> ColorRanges:
     """The colour ranges for the next picture: those of this frame, drawn towards those before, so nothing flickers."""
-    depth, conf = frame.measured("depth")
-    usable = frame.usable("depth")[::4, ::4]
+    depth, conf = frame.predicted("depth")
+    usable = frame.valid_mask("depth")[::4, ::4]
     values = np.stack([1 / depth[::4, ::4][usable], np.log(conf[::4, ::4][usable])])
     values.sort(axis=1)
     count = values.shape[1]

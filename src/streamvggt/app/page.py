@@ -12,24 +12,24 @@ from pathlib import Path
 
 import gradio as gr
 
-from streamvggt.app.line import Line, Place
-from streamvggt.app.networks import Networks
+from streamvggt.app.model_registry import ModelRegistry
+from streamvggt.app.run_queue import QueueTicket, RunQueue
 from streamvggt.app.scene import Scene
 from streamvggt.app.scenes import Scenes
 from streamvggt.app.status import RunSettings
 from streamvggt.app.uploads import UploadLimits, take_uploads
-from streamvggt.app.visitors import visitor_of
+from streamvggt.app.visitors import session_id
 from streamvggt.stream.frames import load_frames
-from streamvggt.stream.policy import DEFAULT_MEMORY
+from streamvggt.stream.policy import DEFAULT_POLICY
 
-MEMORIES = {
-    "recommended": DEFAULT_MEMORY,
+POLICY_CHOICES = {
+    "recommended": DEFAULT_POLICY,
     "the first and the last 8 frames": "window:1,8",
     "the first and the last 24 frames": "window:1,24",
     "all frames": "all",
 }
-TELL_EVERY = 2.0  # seconds between signs of life of a run; a page that was closed is noticed then
-TELL_WAITING_EVERY = 5.0  # the same of a visitor who waits
+STATUS_INTERVAL = 2.0  # seconds between signs of life of a run; a page that was closed is noticed then
+QUEUE_STATUS_INTERVAL = 5.0  # the same of a visitor who waits
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +52,11 @@ class PageOptions:
 class Page:
     """What the page's buttons do."""
 
-    def __init__(self, networks: Networks, scenes: Scenes, options: PageOptions):
+    def __init__(self, networks: ModelRegistry, scenes: Scenes, options: PageOptions):
         self.networks = networks
         self.scenes = scenes
         self.options = options
-        self.line = Line(options.queue_size, options.at_once)
+        self.line = RunQueue(options.queue_size, options.at_once)
 
     def take_files(self, files: list[str] | None, request: gr.Request) -> tuple[str | None, str, str]:
         """A scene of uploaded files: its id, the viewer, what to tell."""
@@ -69,21 +69,21 @@ class Page:
         except (OSError, ValueError):  # no name that a file can have
             are_uploads = False
         if not are_uploads:
-            return None, empty(), problem("These files are not here any longer: upload them again.")
+            return None, empty(), error_html("These files are not here any longer: upload them again.")
         return self._take(paths, request)
 
     def take_example(self, name: str, request: gr.Request) -> tuple[str | None, str, str]:
         """A scene of the example that a button names."""
         if name not in self.options.examples:
-            return None, empty(), problem(f"There is no example {name!r}.")
+            return None, empty(), error_html(f"There is no example {name!r}.")
         return self._take([self.options.examples[name]], request)
 
     def _take(self, paths: list[Path], request: gr.Request) -> tuple[str | None, str, str]:
         try:
-            owner = owner_of(request)
+            owner = get_owner(request)
             folder = self.scenes.new_folder()
         except ValueError as error:
-            return None, empty(), problem(str(error))
+            return None, empty(), error_html(str(error))
         try:
             upload = take_uploads(paths, folder / "input", self.options.limits)
             scene = self.scenes.new(owner, upload.kind, partial(load_frames, upload.path), folder)
@@ -93,16 +93,16 @@ class Page:
             if isinstance(error, OSError):
                 logger.warning("an upload could not be taken: %s", error)
                 error = "The files could not be stored or read; the log says why."
-            return None, empty(), problem(str(error))
+            return None, empty(), error_html(str(error))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        told = problem(f"Left out: {'; '.join(upload.left_out)}") if upload.left_out else ""
+        told = error_html(f"Left out: {'; '.join(upload.left_out)}") if upload.left_out else ""
         return scene.id, viewer(scene), told
 
     def find_again(self, request: gr.Request) -> tuple[str | None, str, str]:
         """The scene of a visitor whose page is loaded anew."""
-        scene = self.scenes.latest(visitor_of(request.cookies))
+        scene = self.scenes.latest(session_id(request.cookies))
         return (None, empty(), "") if scene is None else (scene.id, viewer(scene), "")
 
     def start(
@@ -116,21 +116,21 @@ class Page:
         request: gr.Request,
     ) -> Iterator[str]:
         """Run the network over the scene; the viewer shows what comes of it."""
-        owner = visitor_of(request.cookies)
+        owner = session_id(request.cookies)
         if not scene_id or self.scenes.get(scene_id, owner) is None:
-            yield problem("Choose photos or a video first, or click the example.")
+            yield error_html("Choose photos or a video first, or click the example.")
             return
         try:
             settings = self.settings(weights, memory, fps, max_frames, point_head)
             with self.line.join(self.networks.name_of(weights), owner) as place:
-                yield from told_to_wait(place)
+                yield from queue_updates(place)
                 scene = self.scenes.get(scene_id, owner)
                 if scene is None:
-                    yield problem("You have chosen something else meanwhile, in another window.")
+                    yield error_html("You have chosen something else meanwhile, in another window.")
                     return
                 yield from self._run(scene, settings)
         except ValueError as error:  # the line is full; or the scene runs already, from another window
-            yield problem(str(error))
+            yield error_html(str(error))
 
     def start_camera(
         self,
@@ -143,17 +143,17 @@ class Page:
     ) -> Iterator[tuple[str | None, str, str]]:
         """Run the network over what the visitor's camera sends: id, viewer, what to tell."""
         try:
-            owner = owner_of(request)
+            owner = get_owner(request)
             settings = self.settings(weights, memory, fps, max_frames, point_head)
             with self.line.join(self.networks.name_of(weights), owner) as place:
-                for told in told_to_wait(place):
+                for told in queue_updates(place):
                     yield None, empty(), told
                 scene = self.scenes.new(owner, "live")
                 show = viewer(scene, expect_run=True)
                 for told in self._run(scene, settings):
                     yield scene.id, show, told
         except ValueError as error:
-            yield None, empty(), problem(str(error))
+            yield None, empty(), error_html(str(error))
 
     def settings(self, weights: str, memory: str, fps: float, max_frames: float, point_head: bool) -> RunSettings:
         """What the form says; `fps` 0 is every frame. Numbers are held to what the page allows.
@@ -161,13 +161,15 @@ class Page:
         Raises:
             ValueError: it says what the page does not offer.
         """
-        if memory not in MEMORIES:
-            raise ValueError(f"There is no memory {str(memory)[:60]!r} to choose; there are {', '.join(MEMORIES)}.")
+        if memory not in POLICY_CHOICES:
+            raise ValueError(
+                f"There is no memory {str(memory)[:60]!r} to choose; there are {', '.join(POLICY_CHOICES)}."
+            )
         if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in (fps, max_frames)):
             raise ValueError("Frames per second and frames at most are numbers.")
         return RunSettings(
             weights=weights,
-            memory=MEMORIES[memory],
+            memory=POLICY_CHOICES[memory],
             fps=min(max(float(fps), 0.1), 60.0) if fps else None,
             max_frames=int(min(max(max_frames, 1), self.options.max_frames)),
             point_head=bool(point_head),
@@ -178,31 +180,31 @@ class Page:
         steps = scene.run(settings, self.networks)
         told = time.monotonic()
         try:
-            yield note("Loading the weights …")
+            yield info_html("Loading the weights …")
             for _ in steps:
-                if time.monotonic() - told > TELL_EVERY:
+                if time.monotonic() - told > STATUS_INTERVAL:
                     told = time.monotonic()
-                    yield note("Running: watch it grow in the viewer.")
+                    yield info_html("Running: watch it grow in the viewer.")
         finally:
             steps.close()
         status = scene.status
-        yield problem(status.message) if status.state == "failed" else ""
+        yield error_html(status.message) if status.state == "failed" else ""
 
 
-def told_to_wait(place: Place) -> Iterator[str]:
+def queue_updates(place: QueueTicket) -> Iterator[str]:
     """What to tell a visitor until it is their turn."""
-    while before := place.num_before:
-        yield note(f"{'One other visitor is' if before == 1 else f'{before} other visitors are'} before you.")
-        place.wait(TELL_WAITING_EVERY)
+    while before := place.position:
+        yield info_html(f"{'One other visitor is' if before == 1 else f'{before} other visitors are'} before you.")
+        place.wait(QUEUE_STATUS_INTERVAL)
 
 
-def owner_of(request: gr.Request) -> str:
+def get_owner(request: gr.Request) -> str:
     """Who made this request.
 
     Raises:
         ValueError: the browser keeps no cookies.
     """
-    owner = visitor_of(request.cookies)
+    owner = session_id(request.cookies)
     if owner is None:
         raise ValueError(
             "Your browser sent no cookie, by which the page keeps your photos apart from other people's: "
@@ -220,9 +222,9 @@ def empty() -> str:
     return '<div class="empty">Choose photos or a video, or click the example:<br>the scene will grow here.</div>'
 
 
-def problem(text: str) -> str:
+def error_html(text: str) -> str:
     return f'<div class="problem" role="alert">{html.escape(text)}</div>'
 
 
-def note(text: str) -> str:
+def info_html(text: str) -> str:
     return f'<div class="note">{html.escape(text)}</div>'

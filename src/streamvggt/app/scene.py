@@ -18,18 +18,18 @@ import torch
 from streamvggt.app.camera import BrowserCamera
 from streamvggt.app.folders import SharedFolder
 from streamvggt.app.made import Made
-from streamvggt.app.networks import Networks
+from streamvggt.app.model_registry import ModelRegistry
 from streamvggt.app.status import RunSettings, Status
-from streamvggt.export import EXPORTERS, PointFilter, Result, ResultWriter
-from streamvggt.export.result import Source
+from streamvggt.export import EXPORTERS, PointFilter, ReconstructionResult, ResultWriter
+from streamvggt.export.result import PointSource
 from streamvggt.stream.frames import FrameSource
 from streamvggt.stream.policy import parse_policy
 from streamvggt.stream.pool import PoolFull
-from streamvggt.stream.source import Options
+from streamvggt.stream.source import FrameOptions
 
 PREVIEW_WIDTH = 840
-SPEED_OVER = 10  # frames, of which the speed is told
-USERS_ERRORS = (ValueError, FileNotFoundError, ConnectionError)
+FPS_WINDOW = 10  # frames, of which the speed is told
+USER_ERRORS = (ValueError, FileNotFoundError, ConnectionError)
 
 logger = logging.getLogger(__name__)
 
@@ -78,14 +78,14 @@ class Scene:
                 path.write_bytes(cv2.imencode(".jpg", small[..., ::-1])[1].tobytes())
             return path.read_bytes()
 
-    def follow(self, queries: np.ndarray) -> None:
+    def set_query_points(self, queries: np.ndarray) -> None:
         """Points to follow in the next run: (x, y), 0…1 of the first picture's width and height. (K, 2)"""
         if queries.ndim != 2 or queries.shape[1] != 2 or len(queries) > 64 or not np.isfinite(queries).all():
             raise ValueError("At most 64 points can be followed.")
         self.queries = queries.clip(0, 1)
         self.status = replace(self.status, num_queries=len(queries))
 
-    def offer(self, picture: np.ndarray) -> None:
+    def push_camera_frame(self, picture: np.ndarray) -> None:
         """The newest picture of the visitor's camera; one that still waits is dropped. RGB, uint8 (H0, W0, 3)"""
         self.used = time.monotonic()
         with suppress(queue.Empty):
@@ -94,7 +94,7 @@ class Scene:
             self._offered.put_nowait(picture)
 
     @property
-    def wants_picture(self) -> bool:
+    def needs_camera_frame(self) -> bool:
         """The last picture offered has been taken."""
         return self._offered.empty()
 
@@ -112,7 +112,7 @@ class Scene:
 
     # The run
 
-    def run(self, settings: RunSettings, networks: Networks) -> Iterator[Status]:
+    def run(self, settings: RunSettings, networks: ModelRegistry) -> Iterator[Status]:
         """Run the network over the input, a status after each frame.
 
         What was there before is replaced when the first frame is done; a run that comes to none leaves it alone.
@@ -124,7 +124,7 @@ class Scene:
         try:
             self._stop.clear()
             with self._shared.use():  # whoever removes the scene stops it after this, or it is refused here
-                self._tell(state="loading", weights=settings.weights, message="")
+                self._set_status(state="loading", weights=settings.weights, message="")
                 yield self.status
                 yield from self._steps(settings, networks, before.run + 1)
                 if self.status.state == "loading":  # stopped before the first frame
@@ -132,7 +132,7 @@ class Scene:
         except GeneratorExit:
             self._over(before, "stopped")
             raise
-        except USERS_ERRORS as error:
+        except USER_ERRORS as error:
             self._over(before, "failed", str(error).replace(str(self.folder), "…"))
         except (MemoryError, torch.OutOfMemoryError, PoolFull):
             self._over(before, "failed", "There is no memory left: take fewer frames or a shorter memory.")
@@ -151,7 +151,7 @@ class Scene:
         # Either way it counts, so that the viewer that waits for this run knows.
         self.status = replace(shown, run=before.run + 1, state=state, message=message, seconds_left=None)
 
-    def _steps(self, settings: RunSettings, networks: Networks, run: int) -> Iterator[Status]:
+    def _steps(self, settings: RunSettings, networks: ModelRegistry, run: int) -> Iterator[Status]:
         policy = parse_policy(settings.memory)
         model = networks.get(settings.weights)
         heads, message = self._heads(settings, model)
@@ -167,7 +167,7 @@ class Scene:
         try:
             writer = ResultWriter(made.folder)
             begun = time.monotonic()
-            times = deque([begun], maxlen=SPEED_OVER + 1)
+            times = deque([begun], maxlen=FPS_WINDOW + 1)
             for frame in frames:
                 queries = self._queries_in(frame) if follows and writer.num_frames == 0 else None
                 # The network belongs to other visitors until the next frame is there.
@@ -195,7 +195,7 @@ class Scene:
             names = ", ".join(name for name, _ in frames.skipped[:3])
             message = f"{message} Not read: {names}{', …' if len(frames.skipped) > 3 else ''} ({frames.skipped[0][1]})."
         state = "stopped" if self._stop.is_set() and self.kind != "live" else "finished"
-        self._tell(state=state, message=message.strip(), seconds_left=None, expected=writer.num_frames)
+        self._set_status(state=state, message=message.strip(), seconds_left=None, expected=writer.num_frames)
 
     def _heads(self, settings: RunSettings, model: torch.nn.Module) -> tuple[list[str], str]:
         """The heads to run, and what the visitor should know of them."""
@@ -227,7 +227,7 @@ class Scene:
     def _tell_progress(self, frames: FrameSource, num_frames: int, times: deque[float], num_bytes: int) -> None:
         fps = (len(times) - 1) / max(times[-1] - times[0], 1e-6)
         left = None if frames.num_frames is None else max(frames.num_frames - num_frames, 0) / fps
-        self._tell(
+        self._set_status(
             num_frames=num_frames,
             expected=frames.num_frames,
             fps=fps,
@@ -235,13 +235,13 @@ class Scene:
             memory_mb=num_bytes / 1e6,
         )
 
-    def _tell(self, **changes) -> None:
+    def _set_status(self, **changes) -> None:
         self.used = time.monotonic()
         self.status = replace(self.status, **changes)
 
     def _camera(self, *, size: int, patch_size: int, max_frames: int | None, fps: float | None) -> FrameSource:
         return BrowserCamera(
-            self._offered, self._stop, Options(size=size, patch_size=patch_size, max_frames=max_frames)
+            self._offered, self._stop, FrameOptions(size=size, patch_size=patch_size, max_frames=max_frames)
         )
 
     def _queries_in(self, frame) -> torch.Tensor:
@@ -263,15 +263,15 @@ class Scene:
         told = {"kind": self.kind, "is_fed": self._open_frames == self._camera, "queries": self.queries.tolist()}
         return {**asdict(status), **told}
 
-    def packet(self, position: int, source: Source) -> bytes:
+    def packet(self, position: int, source: PointSource) -> bytes:
         """What the browser gets of a frame; of the point head's points it is made when first asked for."""
         with self._shared.use():
             return self._shown.packet(position, source)
 
     def depth(self, position: int) -> tuple[np.ndarray, np.ndarray]:
         """Depth and confidence of a frame, float32 (H, W); 0 where there is none."""
-        frame = Result(self.result_folder)[position]
-        usable = frame.usable("depth")
+        frame = ReconstructionResult(self.result_folder)[position]
+        usable = frame.valid_mask("depth")
         return np.where(usable, frame.depth, 0), np.where(usable, frame.depth_conf, 0)
 
     def export(self, kind: str, filter: PointFilter) -> Path:
@@ -287,7 +287,7 @@ class Scene:
         self.used = time.monotonic()
         with self._shared.use():
             folder = self.folder / "exports"
-            path = EXPORTERS[kind](Result(self.result_folder), folder, filter)
+            path = EXPORTERS[kind](ReconstructionResult(self.result_folder), folder, filter)
             if path.is_dir():
                 archive = shutil.make_archive(str(folder / path.name), "zip", path)
                 shutil.rmtree(path)

@@ -31,15 +31,15 @@ class Scenes:
 
     def __init__(
         self,
-        keep_seconds: float = 3600,
-        per_owner: int = 2,
-        at_most: int = 100,
-        most_bytes: int = 20_000_000_000,
+        ttl_seconds: float = 3600,
+        max_per_owner: int = 2,
+        max_scenes: int = 100,
+        max_bytes: int = 20_000_000_000,
     ):
-        self.keep_seconds = keep_seconds
-        self.per_owner = per_owner
-        self.at_most = at_most
-        self.most_bytes = most_bytes
+        self.ttl_seconds = ttl_seconds
+        self.max_per_owner = max_per_owner
+        self.max_scenes = max_scenes
+        self.max_bytes = max_bytes
         self._root = TemporaryRoot()
         self.folder = self._root.path
         self._scenes: dict[str, tuple[str | None, Scene]] = {}
@@ -62,9 +62,9 @@ class Scenes:
         """
         with self._lock:
             own = [scene for whose, scene in self._scenes.values() if whose == owner]
-            for scene in own[: max(len(own) - self.per_owner + 1, 0)]:
+            for scene in own[: max(len(own) - self.max_per_owner + 1, 0)]:
                 self._remove(scene)
-            if len(self._scenes) >= self.at_most:
+            if len(self._scenes) >= self.max_scenes:
                 raise ValueError("Too many people are here at the moment: try again in some minutes.")
             folder = folder or self.new_folder()
             scene = Scene(folder.name, folder, kind, open_frames)
@@ -77,7 +77,7 @@ class Scenes:
         Raises:
             ValueError: there is no room left.
         """
-        if self.num_bytes() > self.most_bytes:
+        if self.num_bytes() > self.max_bytes:
             raise ValueError("There is no room left for new scenes at the moment: try again later.")
         folder = self.folder / secrets.token_urlsafe(24)
         folder.mkdir(mode=0o700)
@@ -111,15 +111,15 @@ class Scenes:
             own = [scene for whose, scene in self._scenes.values() if whose == owner and owner is not NO_OWNER]
         return own[-1] if own else None
 
-    def sweep(self) -> None:
+    def remove_expired(self) -> None:
         """Remove scenes that nobody has looked at for long, and uploads that became none."""
         with self._lock:
             for _, scene in list(self._scenes.values()):
-                if time.monotonic() - scene.used > self.keep_seconds:
+                if time.monotonic() - scene.used > self.ttl_seconds:
                     self._remove(scene)
         for folder in self.uploads.glob("*"):
             with suppress(FileNotFoundError):
-                if time.time() - folder.stat().st_mtime > self.keep_seconds:
+                if time.time() - folder.stat().st_mtime > self.ttl_seconds:
                     shutil.rmtree(folder, ignore_errors=True)
 
     def remove_all(self) -> None:

@@ -29,20 +29,22 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from streamvggt.app.packet import SCENE_POINTS, assemble, shortened
+from streamvggt.app.packet import MAX_SCENE_POINTS, pack_arrays, truncate
 from streamvggt.app.scene import Scene
 from streamvggt.app.scenes import Scenes
 from streamvggt.app.status import Status
-from streamvggt.app.visitors import visitor_of
+from streamvggt.app.visitors import session_id
 from streamvggt.export import PointFilter
-from streamvggt.export.result import Source
+from streamvggt.export.result import PointSource
 
 STATIC = Path(__file__).parent / "static"
-NEWS_EVERY = 0.25  # seconds between answers while a scene runs, so that a quick network is not disturbed by each frame
-LOOK_EVERY = 0.1  # seconds between looks for news
-FIRST_LOOK_EVERY = 0.03  # the same before the first frame, for which somebody waits
-NEWS_WAIT = 10.0  # seconds until the answer is that there is nothing new
-NEWS_BYTES = 3_000_000  # of packets in one answer, about
+UPDATE_INTERVAL = (
+    0.25  # seconds between answers while a scene runs, so that a quick network is not disturbed by each frame
+)
+POLL_INTERVAL = 0.1  # seconds between looks for news
+FIRST_POLL_INTERVAL = 0.03  # the same before the first frame, for which somebody waits
+LONG_POLL_TIMEOUT = 10.0  # seconds until the answer is that there is nothing new
+UPDATES_BYTES = 3_000_000  # of packets in one answer, about
 FILE_NAMES = {"glb": "scene.glb", "ply": "points.ply", "colmap": "colmap.zip", "tum": "trajectory.txt"}
 FILE_NAMES |= {"depth": "depth.zip", "video": "preview.mp4"}
 GONE = "This scene is not there, or no longer: reload the page."
@@ -55,7 +57,7 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
     waiting: set[str] = set()  # scenes with an export in work
 
     def scene_of(request: Request) -> Scene:
-        scene = scenes.get(request.path_params["id"], visitor_of(request.cookies))
+        scene = scenes.get(request.path_params["id"], session_id(request.cookies))
         if scene is None:
             raise HTTPException(404, GONE)
         return scene
@@ -69,22 +71,22 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
         have, run = number(request, "have"), number(request, "run")
         source = request.query_params.get("source", "depth")
         known = request.query_params.get("state", "")
-        deadline = time.monotonic() + NEWS_WAIT
+        deadline = time.monotonic() + LONG_POLL_TIMEOUT
         while True:
             status = scene.status
             if run != status.run:
                 have = 0
             if status.num_frames > have or run != status.run or known != status.state or time.monotonic() > deadline:
                 break
-            await asyncio.sleep(LOOK_EVERY if have else FIRST_LOOK_EVERY)
+            await asyncio.sleep(POLL_INTERVAL if have else FIRST_POLL_INTERVAL)
         if have and status.state == "running":
-            await asyncio.sleep(NEWS_EVERY)
+            await asyncio.sleep(UPDATE_INTERVAL)
             status = scene.status if scene.status.run == status.run else status
         source = source if source in status.sources else "depth"
         try:
-            content = await run_in_threadpool(news_content, scene, status, have, source)
+            content = await run_in_threadpool(updates_payload, scene, status, have, source)
         except (OSError, ValueError, IndexError) as error:
-            if scenes.get(scene.id, visitor_of(request.cookies)) is scene:
+            if scenes.get(scene.id, session_id(request.cookies)) is scene:
                 raise
             raise HTTPException(404, GONE) from error
         return Response(content, media_type="application/octet-stream", headers=PRIVATE)
@@ -114,19 +116,19 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
         except (ValueError, TypeError, OverflowError) as error:
             raise HTTPException(400, "A list of points [x, y] was expected.") from error
         try:
-            scene.follow(points)
+            scene.set_query_points(points)
         except ValueError as error:
             raise HTTPException(400, str(error)) from error
         return JSONResponse(scene.queries.tolist(), headers=PRIVATE)
 
     async def picture(request: Request) -> Response:
         scene = scene_of(request)
-        image = await run_in_threadpool(picture_from, await request.body())
+        image = await run_in_threadpool(decode_camera_frame, await request.body())
         if image is None or scene.kind != "live":
             raise HTTPException(400, "A JPEG of at most 4 million pixels was expected, for a scene of a camera.")
-        scene.offer(image)
-        deadline = time.monotonic() + NEWS_WAIT
-        while not scene.wants_picture and time.monotonic() < deadline:
+        scene.push_camera_frame(image)
+        deadline = time.monotonic() + LONG_POLL_TIMEOUT
+        while not scene.needs_camera_frame and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
         return JSONResponse({}, headers=PRIVATE)
 
@@ -166,13 +168,13 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
     return [Mount("/scene/{id}", routes=routes), Mount("/viewer", app=StaticFiles(directory=STATIC))]
 
 
-def news_content(scene: Scene, status: Status, have: int, source: Source) -> bytes:
+def updates_payload(scene: Scene, status: Status, have: int, source: PointSource) -> bytes:
     """Packets one after another, each with its length before it: the status, and frames from position `have` on."""
-    packets = [assemble({**scene.describe(status), "source": source, "first": have}, {})]
+    packets = [pack_arrays({**scene.describe(status), "source": source, "first": have}, {})]
     try:
         for position in range(have, status.num_frames):
-            packets.append(shortened(scene.packet(position, source), SCENE_POINTS // status.num_frames))
-            if sum(map(len, packets)) > NEWS_BYTES:
+            packets.append(truncate(scene.packet(position, source), MAX_SCENE_POINTS // status.num_frames))
+            if sum(map(len, packets)) > UPDATES_BYTES:
                 break
     except (OSError, ValueError, IndexError):
         if scene.status.run == status.run:  # else the next run has removed the files; the viewer will ask again
@@ -180,7 +182,7 @@ def news_content(scene: Scene, status: Status, have: int, source: Source) -> byt
     return b"".join(piece for packet in packets for piece in (struct.pack("<I", len(packet)), packet))
 
 
-def picture_from(content: bytes) -> np.ndarray | None:
+def decode_camera_frame(content: bytes) -> np.ndarray | None:
     """The pixels of a JPEG that a browser's camera made, RGB (H, W, 3); None if it is none, or a very large one."""
     try:
         with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
@@ -216,7 +218,7 @@ def point_filter(settings: dict) -> PointFilter:
     """
     first, last = settings["frames"]
     return PointFilter(
-        source=settings["source"],
+        point_source=settings["source"],
         conf_percentile=float(settings["conf_percentile"]),
         frames=(int(first), int(last) + 1, None),
         drop_white=bool(settings["drop_white"]),

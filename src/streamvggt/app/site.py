@@ -16,13 +16,13 @@ from gradio.networking import setup_tunnel
 from streamvggt.app.door import Door
 from streamvggt.app.gradio_app import PageOptions, theme
 from streamvggt.app.hosts import Hosts
-from streamvggt.app.quota import UploadQuota
 from streamvggt.app.receiving import upload_route
 from streamvggt.app.scenes import Scenes
 from streamvggt.app.server import STATIC, scene_routes
 from streamvggt.app.serving import Server
+from streamvggt.app.upload_limit import UploadRateLimit
 
-SWEEP_EVERY = 60.0  # seconds between looks for scenes to remove
+CLEANUP_INTERVAL = 60.0  # seconds between looks for scenes to remove
 
 
 class Site:
@@ -68,13 +68,18 @@ class Site:
             ssr_mode=False,
             app_kwargs={"docs_url": None},
         )
-        door = Door(app, self._hosts, UploadQuota(scenes, limits.total_bytes, limits.hour_bytes), frozenset(blocks.fns))
+        door = Door(
+            app,
+            self._hosts,
+            UploadRateLimit(scenes, limits.total_bytes, limits.max_bytes_per_hour),
+            frozenset(blocks.fns),
+        )
         cv2.setNumThreads(1)  # small pictures gain nothing from threads that wait for each other
         self._server = Server(door, host, port)
         self.address = self._server.address
         blocks.server_port = self._server.port
         self._server.start()
-        threading.Thread(target=sweep, args=(scenes,), daemon=True).start()
+        threading.Thread(target=run_cleanup, args=(scenes,), daemon=True).start()
 
     def share(self) -> str:
         """Serve the page by a public gradio.live address as well; returns the address."""
@@ -98,7 +103,7 @@ class Site:
         self.scenes.close()
 
 
-def sweep(scenes: Scenes) -> None:
+def run_cleanup(scenes: Scenes) -> None:
     while scenes.folder.exists():
-        scenes.sweep()
-        time.sleep(SWEEP_EVERY)
+        scenes.remove_expired()
+        time.sleep(CLEANUP_INTERVAL)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from streamvggt.export.result import Source
-from streamvggt.stream.policy import DEFAULT_MEMORY
+from streamvggt.export.result import PointSource
+from streamvggt.stream.policy import DEFAULT_POLICY
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class RunSettings:
     """
 
     weights: str
-    memory: str = DEFAULT_MEMORY
+    memory: str = DEFAULT_POLICY
     fps: float | None = None
     max_frames: int | None = 100
     point_head: bool = False
@@ -45,5 +45,5 @@ class Status:
     fps: float | None = None
     seconds_left: float | None = None
     memory_mb: float = 0.0
-    sources: tuple[Source, ...] = ("depth",)
+    sources: tuple[PointSource, ...] = ("depth",)
     num_queries: int = 0

@@ -25,13 +25,13 @@ from streamvggt.stream.images import IMAGE_EXTENSIONS
 class UploadLimits:
     """num_photos: of one scene. total_bytes: of all its files, unpacked. pixels: of a photo or of a video's frames.
 
-    hour_bytes: that a visitor may upload within an hour.
+    max_bytes_per_hour: that a visitor may upload within an hour.
     """
 
     num_photos: int = 500
     total_bytes: int = 1_000_000_000
     pixels: int = 120_000_000
-    hour_bytes: int = 4_000_000_000
+    max_bytes_per_hour: int = 4_000_000_000
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def unpack(archive: Path, folder: Path, limits: UploadLimits, left_out: list[str
                     continue
                 name = PurePosixPath(member.filename).name
                 target = folder / f"{number:06d}{Path(name).suffix[:8]}"
-                left -= _copy_at_most(content, member, target, left, archive.name)
+                left -= _copy_limited(content, member, target, left, archive.name)
                 reason = unreadable_image(target)
                 if reason is None and image_format(target) is not None:
                     photos.append((member.filename, target))
@@ -149,7 +149,7 @@ def _check_member(archive: str, member: zipfile.ZipInfo) -> None:
         raise ValueError(f"{archive} holds an unsafe path ({member.filename[:60]!r}); it was not opened.")
 
 
-def _copy_at_most(content: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, most: int, archive: str) -> int:
+def _copy_limited(content: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, most: int, archive: str) -> int:
     """Unpack one file; what its header says of its size is not believed."""
     size = 0
     with content.open(member) as source, open(target, "wb") as file:

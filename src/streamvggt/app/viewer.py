@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 
 from streamvggt.app.door import Door
 from streamvggt.app.hosts import Hosts
-from streamvggt.app.networks import Networks
+from streamvggt.app.model_registry import ModelRegistry
 from streamvggt.app.scene import Scene
 from streamvggt.app.scenes import NO_OWNER, Scenes
 from streamvggt.app.server import scene_routes
@@ -21,11 +21,11 @@ from streamvggt.app.status import RunSettings
 from streamvggt.stream.frames import FrameSource
 
 
-def view(
+def serve_viewer(
     open_frames: Callable[..., FrameSource],
     kind: str,
     settings: RunSettings,
-    networks: Networks,
+    networks: ModelRegistry,
     *,
     host: str = "127.0.0.1",
     port: int = 7870,
@@ -46,7 +46,7 @@ def view(
     door = Door(Starlette(routes=scene_routes(scenes)), Hosts(host, allow_hosts))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # instead of dying at once, with the files left behind
     cv2.setNumThreads(1)  # small pictures gain nothing from threads that wait for each other
-    run = threading.Thread(target=run_through, args=(scene, settings, networks))
+    run = threading.Thread(target=run_scene, args=(scene, settings, networks))
     try:
         server = Server(door, host, port)
         server.start()
@@ -64,6 +64,6 @@ def view(
         scenes.close()
 
 
-def run_through(scene: Scene, settings: RunSettings, networks: Networks) -> None:
+def run_scene(scene: Scene, settings: RunSettings, networks: ModelRegistry) -> None:
     for _ in scene.run(settings, networks):
         pass

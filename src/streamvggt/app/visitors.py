@@ -7,7 +7,7 @@ COOKIE = "streamvggt_visitor"
 VALUE = re.compile(r"[A-Za-z0-9_-]{32}")
 
 
-def visitor_of(cookies: dict[str, str]) -> str | None:
+def session_id(cookies: dict[str, str]) -> str | None:
     """Return the visitor of parsed cookies, None without one."""
     value = cookies.get(COOKIE)
     return value if value is not None and VALUE.fullmatch(value) else None
@@ -25,7 +25,7 @@ def visitor_in(headers: list[str]) -> str | None:
     return None
 
 
-def new_visitor(is_https: bool) -> str:
+def new_session_cookie(is_https: bool) -> str:
     """Return a `Set-Cookie` value for the browser session; behind https also valid in another site's frame."""
     rules = "SameSite=None; Secure; Partitioned" if is_https else "SameSite=Lax"
     return f"{COOKIE}={secrets.token_urlsafe(24)}; Path=/; HttpOnly; {rules}"

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (torch.OutOfMemoryError, MemoryError) as error:
         print(f"\nerror: there is no memory left ({str(error).partition(chr(10))[0]})", file=sys.stderr)
         print(
-            "Take a shorter memory (--memory window:1,4) or smaller images (--size), with another --out.",
+            "Take a shorter memory (--policy window:1,4) or smaller images (--size), with another --out.",
             file=sys.stderr,
         )
         return 1

@@ -1,6 +1,6 @@
 """Make GLB, PLY, COLMAP and other files from a result folder, without running the network.
 
-streamvggt export RESULT --export glb,colmap --conf 30 --frames 0:100:2
+streamvggt export RESULT --formats glb,colmap --conf-percentile 30 --frames 0:100:2
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from streamvggt.export import EXPORTERS, NothingLeft, PointFilter, Result, check_result
+from streamvggt.export import EXPORTERS, NothingLeft, PointFilter, ReconstructionResult, check_result
 from streamvggt.flags import real, some_path, whole
 
 POINT_EXPORTS = {"glb", "ply", "colmap"}
@@ -28,21 +28,21 @@ def add_export_arguments(parser: argparse.ArgumentParser, default: str) -> None:
     """What to write and which points go into it."""
     group = parser.add_argument_group("exports")
     group.add_argument(
-        "--export",
+        "--formats",
         type=export_names,
         default=export_names(default),
         metavar="KINDS",
         help=f"any of {','.join(EXPORTERS)}, or none (default: {default})",
     )
     group.add_argument(
-        "--conf",
+        "--conf-percentile",
         type=real(0, 100),
         default=50.0,
         metavar="PERCENT",
         help="drop this share of the points, the least confident (default: 50)",
     )
     group.add_argument(
-        "--points",
+        "--point-source",
         choices=("depth", "head"),
         default="depth",
         help="points from depth and cameras, or from the point head, which needs --heads camera,depth,points",
@@ -63,45 +63,47 @@ def add_export_arguments(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
-    result = Result(arguments.result)
-    check_exports(arguments, result[0].depth is not None, result[0].points is not None)
+    result = ReconstructionResult(arguments.result)
+    validate_exports(arguments, result[0].depth is not None, result[0].points is not None)
     check_frames(arguments, len(result))
     out = arguments.out or arguments.result
-    check_writable(out)
+    validate_writable(out)
     problems = check_result(result)
     if problems:
         tqdm.write(f"!!! {len(problems)} of {len(result)} images cannot be used; the first: {problems[0]}")
     paths, failures = write_exports(result, out, arguments)
     for path in paths:
         tqdm.write(f"  {path}")
-    tell_failures(failures)
+    print_failures(failures)
     return 1 if failures else 0
 
 
-def write_exports(result: Result, folder: Path, arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:
+def write_exports(
+    result: ReconstructionResult, folder: Path, arguments: argparse.Namespace
+) -> tuple[list[Path], list[str]]:
     """Write what was asked for, as far as it can be: the paths of it, and what could not be written and why."""
     chosen = point_filter(arguments)
     paths, failures = [], []
-    for name in arguments.export:
+    for name in arguments.formats:
         try:
             paths.append(EXPORTERS[name](result, folder, chosen))
         except NothingLeft as error:
             paths += [error.path] if error.path else []
-            failures.append(f"--export {name}: {error}")
+            failures.append(f"--formats {name}: {error}")
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
-            failures.append(f"--export {name}: {str(error) or type(error).__name__}")
+            failures.append(f"--formats {name}: {str(error) or type(error).__name__}")
     return paths, failures
 
 
-def tell_failures(failures: list[str]) -> None:
+def print_failures(failures: list[str]) -> None:
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
 
 
 def point_filter(arguments: argparse.Namespace) -> PointFilter:
     return PointFilter(
-        source=arguments.points,
-        conf_percentile=arguments.conf,
+        point_source=arguments.point_source,
+        conf_percentile=arguments.conf_percentile,
         frames=arguments.frames,
         drop_white=arguments.drop_white,
         drop_black=arguments.drop_black,
@@ -110,29 +112,30 @@ def point_filter(arguments: argparse.Namespace) -> PointFilter:
     )
 
 
-def check_exports(arguments: argparse.Namespace, has_depth: bool, has_points: bool) -> None:
+def validate_exports(arguments: argparse.Namespace, has_depth: bool, has_points: bool) -> None:
     """Refuse before hours of work what could not be written after them."""
     point_filter(arguments)
-    needs_depth = [name for name in arguments.export if name in ("depth", "video")]
-    needs_points = [name for name in arguments.export if name in POINT_EXPORTS]
+    needs_depth = [name for name in arguments.formats if name in ("depth", "video")]
+    needs_points = [name for name in arguments.formats if name in POINT_EXPORTS]
     if needs_depth and not has_depth:
-        raise ValueError(f"--export {','.join(needs_depth)} needs the depth head: add depth to --heads")
-    if needs_points and arguments.points == "depth" and not has_depth:
+        raise ValueError(f"--formats {','.join(needs_depth)} needs the depth head: add depth to --heads")
+    if needs_points and arguments.point_source == "depth" and not has_depth:
         raise ValueError(
-            f"--export {','.join(needs_points)} takes points from depth: add depth to --heads, or use --points head"
+            f"--formats {','.join(needs_points)} takes points from depth: add depth to --heads, or use --point-source "
+            f"head"
         )
-    if needs_points and arguments.points == "head" and not has_points:
-        raise ValueError("--points head needs the point head: add points to --heads")
+    if needs_points and arguments.point_source == "head" and not has_points:
+        raise ValueError("--point-source head needs the point head: add points to --heads")
 
 
 def check_frames(arguments: argparse.Namespace, most: int | None) -> None:
     """Refuse a range of frames that a result of at most `most` frames cannot have."""
-    needs_points = POINT_EXPORTS & set(arguments.export)
+    needs_points = POINT_EXPORTS & set(arguments.formats)
     if needs_points and most is not None and not point_filter(arguments).selects_some(most):
         raise ValueError(f"--frames: none of the {most} frames is in the range {arguments.frames}; choose others")
 
 
-def check_writable(folder: Path) -> None:
+def validate_writable(folder: Path) -> None:
     """Refuse a folder that cannot be made or written to."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():

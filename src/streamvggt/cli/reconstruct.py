@@ -1,7 +1,7 @@
 """Turn photos, a video or a camera into cameras, depth maps and a point cloud, frame by frame.
 
 streamvggt reconstruct clip.mp4 --out results/clip --weights lch01/StreamVGGT
-streamvggt reconstruct drive.mp4 --out results/drive --weights lch01/StreamVGGT --windows 60,15
+streamvggt reconstruct drive.mp4 --out results/drive --weights lch01/StreamVGGT --submaps 60,15
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ from tqdm import tqdm
 
 from streamvggt.cli.export import (
     add_export_arguments,
-    check_exports,
     check_frames,
-    check_writable,
-    tell_failures,
+    print_failures,
+    validate_exports,
+    validate_writable,
     write_exports,
 )
 from streamvggt.cli.inputs import check_inputs, write_inputs
-from streamvggt.cli.run_record import RunRecord
+from streamvggt.cli.run_metadata import RunMetadata
 from streamvggt.export import (
     Corrections,
     DamagedResult,
     PointFilter,
-    Result,
+    ReconstructionResult,
     ResultWriter,
     check_result,
     export_tum,
-    finished_frames,
+    frame_files,
     write_corrections,
 )
-from streamvggt.files import unfinished
+from streamvggt.files import temporary_path
 from streamvggt.flags import real, some_path, whole, word
 from streamvggt.folder_lock import FolderLock
 from streamvggt.model.checkpoints import BY_ID, find_known
-from streamvggt.model.device import DTYPES, choose_device, choose_dtype
-from streamvggt.model.memory import StorageName
+from streamvggt.model.device import DTYPES, resolve_device, resolve_dtype
+from streamvggt.model.memory import KVCacheDtype
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import fingerprint, load_model
 from streamvggt.stream.feed import predicted
 from streamvggt.stream.frames import FrameSource, load_frames
+from streamvggt.stream.policies.sliding_window import KeepAll
 from streamvggt.stream.policies.trajectory import published_policy
-from streamvggt.stream.policies.window import KeepAll
-from streamvggt.stream.policy import DEFAULT_MEMORY, MEMORIES, parse_policy
+from streamvggt.stream.policy import DEFAULT_POLICY, POLICY_USAGE, parse_policy
 from streamvggt.stream.session import StreamSession
-from streamvggt.stream.steady import PREPARE, check_step
+from streamvggt.stream.static_step import STEP_BUILDERS, validate_step_mode
 from streamvggt.stream.submaps.loop_closure import parse_submaps
 from streamvggt.stream.submaps.options import USAGE
 from streamvggt.stream.submaps.session import SubmapSession, SubmapStatistics
@@ -60,14 +60,14 @@ from streamvggt.stream.video import URL
 from streamvggt.words import counted
 
 STATE_NAME = "stream_state.pt"
-DEFAULTS = {"memory": DEFAULT_MEMORY, "storage": "plain", "dtype": "auto"}
-LOW_MEMORY = {"memory": "window:1,8", "storage": "int8", "dtype": "half"}
+DEFAULTS = {"policy": DEFAULT_POLICY, "kv_cache_dtype": "auto", "dtype": "auto"}
+LOW_MEMORY_PRESET = {"policy": "window:1,8", "kv_cache_dtype": "int8", "dtype": "half"}
 TRAINED_LENGTH = 320
 """Frames of the longest streams that LingBot-Map was trained with."""
 TRAINED_WINDOWS = "320,16"
 Session = StreamSession | SubmapSession
-SAVE_EVERY = 30.0  # seconds, at least, between two saves of the stream's state
-SAVING_SHARE = 0.05  # of the time may go into them
+SAVE_INTERVAL = 30.0  # seconds, at least, between two saves of the stream's state
+MAX_SAVE_TIME_RATIO = 0.05  # of the time may go into them
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,38 +84,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     network.add_argument("--heads", default="camera,depth", help="of camera,depth,points (default: camera,depth)")
     network.add_argument(
-        "--memory",
-        help=f"which frames stay: {MEMORIES}; see docs/streaming.md (default: {DEFAULT_MEMORY}; with --windows: all; "
-        "LingBot-Map: its own)",
+        "--policy",
+        help=f"eviction policy: {POLICY_USAGE}; see docs/streaming.md (default: {DEFAULT_POLICY}; all with "
+        "--submaps; LingBot-Map: its own)",
     )
     network.add_argument(
-        "--storage", choices=get_args(StorageName), help="of the memory: int8 takes half (default: plain)"
+        "--kv-cache-dtype",
+        choices=get_args(KVCacheDtype),
+        help="number format of the KV cache; int8 halves its size (default: auto)",
     )
     network.add_argument(
         "--low-memory",
         action="store_true",
-        help=f"--memory {LOW_MEMORY['memory']} --storage {LOW_MEMORY['storage']} and half precision where the device "
-        "computes in it; what is given otherwise stays",
+        help="preset for small GPUs: {policy} {kv_cache_dtype}, and half precision if the device "
+        "supports it; other flags take precedence".format(
+            policy=f"--policy {LOW_MEMORY_PRESET['policy']}",
+            kv_cache_dtype=f"--kv-cache-dtype {LOW_MEMORY_PRESET['kv_cache_dtype']}",
+        ),
     )
     network.add_argument(
-        "--step",
-        choices=("eager", *PREPARE),
+        "--step-mode",
+        choices=("eager", *STEP_BUILDERS),
         default="eager",
         help="once the memory is full: graph (CUDA) or compiled, which takes minutes at first (default: eager)",
     )
     network.add_argument(
-        "--windows",
+        "--submaps",
         metavar=USAGE,
-        help="stitch overlapping windows of that many frames, each with a --memory of its own (default: one stream; "
+        help="stitch overlapping windows of that many frames, each with a --policy of its own (default: one stream; "
         f"LingBot-Map: {TRAINED_WINDOWS} for more than {TRAINED_LENGTH} frames)",
     )
     network.add_argument(
-        "--loops",
+        "--loop-closure",
         action="store_true",
-        help="with --windows: where the camera comes back to a place, correct all windows by it",
+        help="with --submaps: where the camera comes back to a place, correct all windows by it",
     )
     network.add_argument(
-        "--camera-memory", choices=("exact", "released"), default="exact", help="see docs/streaming.md"
+        "--camera-cache", choices=("per_iteration", "shared"), default="per_iteration", help="see docs/streaming.md"
     )
     network.add_argument("--device", default="auto", help="cuda, mps, cpu (default: the best there is)")
     network.add_argument("--dtype", choices=("auto", *DTYPES), help="default: bfloat16 on CUDA, else float32")
@@ -127,13 +132,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     frames.add_argument(
         "--size", type=whole(1, 16_384), help="width the network sees, in pixels (default: what it was made for)"
     )
-    frames.add_argument("--mode", choices=("crop", "pad"), default="crop", help="how to fit an image to --size")
+    frames.add_argument("--resize-mode", choices=("crop", "pad"), default="crop", help="how to fit an image to --size")
     frames.add_argument("--strict", action="store_true", help="an unreadable frame is an error, not skipped")
     add_export_arguments(parser, default="glb,ply,tum,depth,video")
 
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
-    check_writable(arguments.out)
+    validate_writable(arguments.out)
     with FolderLock(arguments.out) as lock:
         return reconstruct(arguments, argv, lock)
 
@@ -143,24 +148,24 @@ def reconstruct(arguments: argparse.Namespace, argv: list[str], lock: FolderLock
     heads = tuple(dict.fromkeys(head.strip() for head in arguments.heads.split(",")))
     if "camera" not in heads or not set(heads) <= {"camera", "depth", "points"}:
         raise ValueError(f"--heads {arguments.heads}: camera and any of depth, points were expected")
-    check_exports(arguments, "depth" in heads, "points" in heads)
+    validate_exports(arguments, "depth" in heads, "points" in heads)
     check_camera_memory(arguments)
-    is_default = arguments.memory is None and not arguments.low_memory
-    fill_in(arguments)
-    policy = parse_policy(arguments.memory)
-    windows, loops = parse_submaps(arguments.windows, arguments.loops)
-    device = choose_device(arguments.device)
-    dtype = choose_dtype(arguments.dtype, device)
-    if windows is None:
-        check_step(arguments.step, policy, arguments.camera_memory, device)
-    elif arguments.step != "eager":
-        raise ValueError("--windows are computed with --step eager alone")
-    check_out(arguments.out, arguments.resume)
-    check_input(arguments)
-    num_done = len(finished_frames(arguments.out))
+    is_default = arguments.policy is None and not arguments.low_memory
+    apply_defaults(arguments)
+    policy = parse_policy(arguments.policy)
+    submaps, loop_closure = parse_submaps(arguments.submaps, arguments.loop_closure)
+    device = resolve_device(arguments.device)
+    dtype = resolve_dtype(arguments.dtype, device)
+    if submaps is None:
+        validate_step_mode(arguments.step_mode, policy, arguments.camera_cache, device)
+    elif arguments.step_mode != "eager":
+        raise ValueError("--submaps are computed with --step-mode eager alone")
+    validate_output_dir(arguments.out, arguments.resume)
+    validate_input(arguments)
+    num_done = len(frame_files(arguments.out))
 
     model = load_model(
-        arguments.weights, sees="past", heads=heads, device=device, dtype=dtype, attention=arguments.attention
+        arguments.weights, causal=True, heads=heads, device=device, dtype=dtype, attention=arguments.attention
     )
     if arguments.weights.startswith("random:"):
         tqdm.write(
@@ -171,7 +176,7 @@ def reconstruct(arguments: argparse.Namespace, argv: list[str], lock: FolderLock
         arguments.input,
         size=model.config["image_size"] if arguments.size is None else arguments.size,
         patch_size=model.patch_size,
-        mode=arguments.mode,
+        mode=arguments.resize_mode,
         fps=arguments.fps,
         stride=arguments.stride,
         max_frames=arguments.max_frames,
@@ -184,24 +189,31 @@ def reconstruct(arguments: argparse.Namespace, argv: list[str], lock: FolderLock
         )
     if is_default and model.scale_frames:
         use_published_memory(arguments, model, frames)
-        policy, (windows, loops) = parse_policy(arguments.memory), parse_submaps(arguments.windows, arguments.loops)
-        if windows is None:
-            check_step(arguments.step, policy, arguments.camera_memory, device)
+        policy, (submaps, loop_closure) = (
+            parse_policy(arguments.policy),
+            parse_submaps(arguments.submaps, arguments.loop_closure),
+        )
+        if submaps is None:
+            validate_step_mode(arguments.step_mode, policy, arguments.camera_cache, device)
     session = (
         StreamSession(
-            model, policy=policy, camera=arguments.camera_memory, storage=arguments.storage, step=arguments.step
+            model,
+            policy=policy,
+            camera_cache=arguments.camera_cache,
+            kv_cache_dtype=arguments.kv_cache_dtype,
+            step_mode=arguments.step_mode,
         )
-        if windows is None
+        if submaps is None
         else SubmapSession(
             model,
-            submaps=windows,
+            submaps=submaps,
             policy=policy,
-            camera_cache=arguments.camera_memory,
-            kv_cache_dtype=arguments.storage,
-            loop_closure=loops,
+            camera_cache=arguments.camera_cache,
+            kv_cache_dtype=arguments.kv_cache_dtype,
+            loop_closure=loop_closure,
         )
     )
-    record = RunRecord(
+    record = RunMetadata(
         arguments.out,
         command=["streamvggt", *argv],
         device=device,
@@ -210,16 +222,16 @@ def reconstruct(arguments: argparse.Namespace, argv: list[str], lock: FolderLock
             "weights": arguments.weights,
             "weights_fingerprint": fingerprint(model),
             "heads": list(heads),
-            "memory": arguments.memory,
-            "windows": arguments.windows,
-            "loops": arguments.loops or None,
-            "camera_memory": arguments.camera_memory,
-            "storage": arguments.storage,
-            "step": arguments.step,
+            "policy": arguments.policy,
+            "submaps": arguments.submaps,
+            "loop_closure": arguments.loop_closure or None,
+            "camera_cache": arguments.camera_cache,
+            "kv_cache_dtype": arguments.kv_cache_dtype,
+            "step_mode": arguments.step_mode,
             "dtype": str(dtype).removeprefix("torch."),
             "attention": arguments.attention,
             "size": frames.options.size,
-            "mode": arguments.mode,
+            "resize_mode": arguments.resize_mode,
             "fps": arguments.fps,
             "stride": arguments.stride,
         },
@@ -228,11 +240,11 @@ def reconstruct(arguments: argparse.Namespace, argv: list[str], lock: FolderLock
     )
     if num_done:
         check_inputs(arguments.out, frames.files)
-    if record.has_ended and (problems := check_result(Result(arguments.out))):
+    if record.has_ended and (problems := check_result(ReconstructionResult(arguments.out))):
         raise DamagedResult(
             f"{len(problems)} of {num_done} images cannot be used; the first: {problems[0]}. Put them back"
         )
-    if not record.has_ended and not stream(frames, session, lock, record, num_done > 0):
+    if not record.has_ended and not run_stream(frames, session, lock, record, num_done > 0):
         done = record.content["frames"]["done"]
         tqdm.write(
             f"interrupted after {counted(done, 'frame')}, all kept in {arguments.out}; go on with the same command "
@@ -241,24 +253,24 @@ def reconstruct(arguments: argparse.Namespace, argv: list[str], lock: FolderLock
         return 130
     kept = f"All frames are kept in {arguments.out}; `streamvggt export {arguments.out}` makes files of them"
     try:
-        paths, failures = write_exports(Result(arguments.out), arguments.out, arguments)
+        paths, failures = write_exports(ReconstructionResult(arguments.out), arguments.out, arguments)
         lock.check()
     except BaseException:
         tqdm.write(kept)
         raise
     record.finish([str(path.relative_to(arguments.out)) for path in paths], failures)
-    tell(record, arguments.out)
+    print_summary(record, arguments.out)
     if failures:
-        tell_failures(failures)
+        print_failures(failures)
         tqdm.write(kept)
     return 1 if failures else 0
 
 
-def fill_in(arguments: argparse.Namespace) -> None:
+def apply_defaults(arguments: argparse.Namespace) -> None:
     """What was not given, in place."""
-    defaults = LOW_MEMORY if arguments.low_memory else DEFAULTS
-    if arguments.windows is not None and not arguments.low_memory:
-        defaults = {**DEFAULTS, "memory": "all"}  # a window is bounded by itself
+    defaults = LOW_MEMORY_PRESET if arguments.low_memory else DEFAULTS
+    if arguments.submaps is not None and not arguments.low_memory:
+        defaults = {**DEFAULTS, "policy": "all"}  # a window is bounded by itself
     for name, value in defaults.items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
@@ -267,9 +279,9 @@ def fill_in(arguments: argparse.Namespace) -> None:
 def check_camera_memory(arguments: argparse.Namespace) -> None:
     """Refuse, before the network is loaded, a camera memory that the published stream does not have."""
     known = find_known(arguments.weights)
-    if known is not None and known.exact_camera and arguments.camera_memory != "exact":
+    if known is not None and known.exact_camera and arguments.camera_cache != "per_iteration":
         raise ValueError(
-            f"--camera-memory {arguments.camera_memory}: expected exact for {known.id}, whose camera head has one "
+            f"--camera-cache {arguments.camera_cache}: expected exact for {known.id}, whose camera head has one "
             "cache per iteration. Leave the flag out."
         )
 
@@ -277,17 +289,17 @@ def check_camera_memory(arguments: argparse.Namespace) -> None:
 def use_published_memory(arguments: argparse.Namespace, model: VGGT, frames: FrameSource) -> None:
     """Give LingBot-Map its own memory, and submaps where a stream is longer than those it was trained with."""
     policy = published_policy(model)
-    arguments.memory = f"trajectory:{policy.anchor},{policy.recent}"
+    arguments.policy = f"trajectory:{policy.anchor},{policy.recent}"
     is_long = frames.num_frames is None or frames.num_frames > TRAINED_LENGTH
-    if arguments.windows is None and arguments.step == "eager" and is_long:
-        arguments.windows = TRAINED_WINDOWS
+    if arguments.submaps is None and arguments.step_mode == "eager" and is_long:
+        arguments.submaps = TRAINED_WINDOWS
         tqdm.write(
-            f"Using --windows {TRAINED_WINDOWS}: this network was trained with up to {TRAINED_LENGTH} frames. "
-            f"To keep one stream, give --memory {arguments.memory}."
+            f"Using --submaps {TRAINED_WINDOWS}: this network was trained with up to {TRAINED_LENGTH} frames. "
+            f"To keep one stream, give --policy {arguments.policy}."
         )
 
 
-def check_input(arguments: argparse.Namespace) -> None:
+def validate_input(arguments: argparse.Namespace) -> None:
     """Refuse, before the network is loaded, an input that is not there or has no frames to take or to export.
 
     Cameras are not touched.
@@ -302,10 +314,10 @@ def check_input(arguments: argparse.Namespace) -> None:
     check_frames(arguments, most)
 
 
-def check_out(out: Path, resume: bool) -> None:
+def validate_output_dir(out: Path, resume: bool) -> None:
     """Refuse, before the network is loaded, a folder that the run would damage or could not write to."""
-    check_writable(out)
-    if finished_frames(out):
+    validate_writable(out)
+    if frame_files(out):
         if not resume:
             raise FileExistsError(f"{out} already holds a result: go on with --resume, or choose another --out")
     elif not (out / "run.json").exists() and out.exists():
@@ -317,17 +329,17 @@ def check_out(out: Path, resume: bool) -> None:
             )
 
 
-def stream(frames: FrameSource, session: Session, lock: FolderLock, record: RunRecord, goes_on: bool) -> bool:
+def run_stream(frames: FrameSource, session: Session, lock: FolderLock, record: RunMetadata, goes_on: bool) -> bool:
     """Push all frames and write what comes; False if it was interrupted before the end."""
     out = lock.folder
-    state = SavedState(out / STATE_NAME, session)
+    state = StreamCheckpoint(out / STATE_NAME, session)
     if goes_on:
-        writer, frames = go_on(frames, session, out, state)
+        writer, frames = resume_stream(frames, session, out, state)
     else:
         writer = ResultWriter(out)
         state.discard()
     if writer.num_frames == 0:
-        warn_of_memory(session.model, session, frames)
+        warn_low_memory(session.model, session, frames)
     is_live = frames.kind == "live"
     status = "streamed"
     record.progress(writer.num_frames, frames.skipped, session.statistics)
@@ -335,7 +347,7 @@ def stream(frames: FrameSource, session: Session, lock: FolderLock, record: RunR
         write_inputs(out, frames.files)
     total = None if frames.num_frames is None else writer.num_frames + frames.num_frames
     with (
-        Interrupts() as interrupted,
+        InterruptHandler() as interrupted,
         tqdm(total=total, initial=writer.num_frames, desc="stream", unit="frame", dynamic_ncols=True) as bar,
     ):
         try:
@@ -348,7 +360,7 @@ def stream(frames: FrameSource, session: Session, lock: FolderLock, record: RunR
                     status = "interrupted"
                     break
                 record.progress(writer.num_frames, frames.skipped, session.statistics)
-                if not is_live and state.is_due():
+                if not is_live and state.should_save():
                     state.save(writer.num_frames)
         except KeyboardInterrupt:  # the second Ctrl-C
             status = "interrupted"
@@ -362,31 +374,33 @@ def stream(frames: FrameSource, session: Session, lock: FolderLock, record: RunR
     if is_live and writer.num_frames:
         status = "streamed"  # there is no other end
     if status == "streamed":
-        correct(session, out)
+        apply_loop_corrections(session, out)
     record.progress(writer.num_frames, frames.skipped, session.statistics, status)
     if status == "interrupted":
         state.save(writer.num_frames)
         return False
     state.discard()
-    tell_skipped(record)
+    print_skipped(record)
     log_submaps(session)
     return True
 
 
-def go_on(frames: FrameSource, session: Session, out: Path, state: SavedState) -> tuple[ResultWriter, FrameSource]:
+def resume_stream(
+    frames: FrameSource, session: Session, out: Path, state: StreamCheckpoint
+) -> tuple[ResultWriter, FrameSource]:
     """Where an interrupted run goes on: after the frames of its last saved state, else at the beginning."""
-    result = Result(out)
+    result = ReconstructionResult(out)
     try:
         done = state.restore(len(result))
     except (OSError, ValueError) as error:
         tqdm.write(f"!!! {error}: all frames are computed again ({counted(len(result), 'frame')})")
         session.reset()
         return ResultWriter(out, resume=0), frames
-    frames = frames.starting_at(result.camera(done - 1).index + 1)
+    frames = frames.from_index(result.camera(done - 1).index + 1)
     return ResultWriter(out, resume=done), frames
 
 
-class SavedState:
+class StreamCheckpoint:
     """The stream's state on disk, from which --resume goes on; saved so seldom that it costs little."""
 
     def __init__(self, path: Path, session: Session):
@@ -394,8 +408,8 @@ class SavedState:
         self.session = session
         self._saved, self._took = time.monotonic(), 0.0
 
-    def is_due(self) -> bool:
-        return time.monotonic() - self._saved > max(SAVE_EVERY, self._took / SAVING_SHARE)
+    def should_save(self) -> bool:
+        return time.monotonic() - self._saved > max(SAVE_INTERVAL, self._took / MAX_SAVE_TIME_RATIO)
 
     def save(self, num_written: int) -> None:
         """Save it, if the frames written are those it goes on from; not being able to is said but stops nothing."""
@@ -424,10 +438,10 @@ class SavedState:
 
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
-        unfinished(self.path).unlink(missing_ok=True)
+        temporary_path(self.path).unlink(missing_ok=True)
 
 
-class Interrupts:
+class InterruptHandler:
     """Ctrl-C, termination and the end of the terminal finish the frame in work; a second one does not wait."""
 
     def __init__(self):
@@ -435,7 +449,7 @@ class Interrupts:
         self._before = {}
         self._terminals: list[int] = []
 
-    def __enter__(self) -> Interrupts:
+    def __enter__(self) -> InterruptHandler:
         self._terminals = [number for number in (1, 2) if os.isatty(number)]
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)  # there is no SIGHUP on Windows
@@ -466,7 +480,7 @@ class Interrupts:
                 os.dup2(nowhere.fileno(), number)
 
 
-def warn_of_memory(model: VGGT, session: Session, frames: FrameSource) -> None:
+def warn_low_memory(model: VGGT, session: Session, frames: FrameSource) -> None:
     """Say beforehand if an unbounded memory will not hold the clip."""
     if not isinstance(session.policy, KeepAll) or frames.num_frames is None:
         return
@@ -482,11 +496,11 @@ def warn_of_memory(model: VGGT, session: Session, frames: FrameSource) -> None:
         tqdm.write(
             f"!!! keeping all {counted(num_frames, 'frame')} may need {needed / 1e9:.0f} GB, {free / 1e9:.0f} GB are "
             "free: "
-            f"bound the memory with --memory {DEFAULT_MEMORY}"
+            f"bound the memory with --policy {DEFAULT_POLICY}"
         )
 
 
-def tell_skipped(record: RunRecord, most: int = 10) -> None:
+def print_skipped(record: RunMetadata, most: int = 10) -> None:
     """What could not be read, and why."""
     skipped = record.content["frames"]["skipped"]
     for name, reason in skipped[:most]:
@@ -495,7 +509,7 @@ def tell_skipped(record: RunRecord, most: int = 10) -> None:
         tqdm.write(f"skipped {len(skipped) - most} more: {record.path} lists them")
 
 
-def correct(session: Session, out: Path) -> None:
+def apply_loop_corrections(session: Session, out: Path) -> None:
     """At the end of a stream, bring the frames that were written before a loop was closed to where they belong."""
     if not isinstance(session, SubmapSession):
         return
@@ -504,7 +518,7 @@ def correct(session: Session, out: Path) -> None:
     if corrections:
         moves = [correction.first_frame for correction in corrections], [move.world for move in corrections]
         write_corrections(out, Corrections(*moves))
-        export_tum(Result(out), out, PointFilter())
+        export_tum(ReconstructionResult(out), out, PointFilter())
 
 
 def log_submaps(session: Session) -> None:
@@ -522,7 +536,7 @@ def log_submaps(session: Session) -> None:
         )
 
 
-def tell(record: RunRecord, out: Path) -> None:
+def print_summary(record: RunMetadata, out: Path) -> None:
     """What a run has made, in a few lines."""
     frames, timings = record.content["frames"], record.content["timings"]
     speed = f", {timings['median_ms']:.0f} ms per frame (median)" if timings.get("median_ms") else ""

@@ -10,18 +10,18 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from streamvggt.cli.reconstruct import choose_device, choose_dtype
+from streamvggt.cli.reconstruct import resolve_device, resolve_dtype
 from streamvggt.flags import real, whole
 from streamvggt.model.weights import load_model
 from streamvggt.stream.frames import load_frames
-from streamvggt.stream.policy import DEFAULT_MEMORY, MEMORIES, parse_policy
+from streamvggt.stream.policy import DEFAULT_POLICY, POLICY_USAGE, parse_policy
 from streamvggt.stream.video import URL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", help="folder or pattern of photos, video file, webcam number, or address")
     parser.add_argument("--weights", default="tiny", help="name, file, folder or Hugging Face id (default: tiny)")
-    parser.add_argument("--memory", default=DEFAULT_MEMORY, help=f"{MEMORIES} (default: {DEFAULT_MEMORY})")
+    parser.add_argument("--policy", default=DEFAULT_POLICY, help=f"{POLICY_USAGE} (default: {DEFAULT_POLICY})")
     parser.add_argument("--point-head", action="store_true", help="run it, too: a second way to the points")
     parser.add_argument("--fps", type=real(1e-3, 1e3), help="frames per second to take from a video or camera")
     parser.add_argument("--max-frames", type=whole(), default=1000, help="take no more than this (default: 1000)")
@@ -36,31 +36,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     try:
-        from streamvggt.app.networks import Networks
+        from streamvggt.app.model_registry import ModelRegistry
         from streamvggt.app.status import RunSettings
-        from streamvggt.app.viewer import view
+        from streamvggt.app.viewer import serve_viewer
     except ImportError as error:
         raise ImportError(f"{error}: the viewer needs `pip install -r requirements_demo.txt`") from error
 
-    parse_policy(arguments.memory)
-    device = choose_device(arguments.device)
+    parse_policy(arguments.policy)
+    device = resolve_device(arguments.device)
     is_camera = bool(URL.match(arguments.input)) or arguments.input.isdecimal()
     # A folder that is not there is better known before a server starts; cameras are not touched twice.
     kind = "live" if is_camera else load_frames(arguments.input, max_frames=arguments.max_frames).kind
     if kind == "images" and arguments.fps is not None:
         raise ValueError("photos have no times for --fps to choose by")
-    load = partial(load_model, sees="past", device=device, dtype=choose_dtype("auto", device))
-    view(
+    load = partial(load_model, causal=True, device=device, dtype=resolve_dtype("auto", device))
+    serve_viewer(
         partial(load_frames, arguments.input),
         kind,
         RunSettings(
             weights=arguments.weights,
-            memory=arguments.memory,
+            memory=arguments.policy,
             fps=arguments.fps,
             max_frames=arguments.max_frames,
             point_head=arguments.point_head,
         ),
-        Networks({arguments.weights: arguments.weights}, load),
+        ModelRegistry({arguments.weights: arguments.weights}, load),
         host=arguments.host,
         port=arguments.port,
         open_browser=not arguments.no_browser,

@@ -14,11 +14,11 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
-from streamvggt.data.decode import BadData
-from streamvggt.data.picture import agreement_picture, depth_picture
+from streamvggt.data.decode import DataError
 from streamvggt.data.scene_check import SceneVerdict, judge_scene
 from streamvggt.data.transforms import image_array
 from streamvggt.data.view import View
+from streamvggt.data.visualization import consistency_image, depth_figure
 from streamvggt.words import counted
 
 MAX_DEPTH_RATIO = 300
@@ -27,7 +27,7 @@ METRIC_DEPTH = 0.03, 1000.0
 """Median depth of a frame in meters, at least and at most."""
 
 
-class Readable(Protocol):
+class ReadableDataset(Protocol):
     """What can be checked: the sources of training data, and test sets."""
 
     scenes: list[str]
@@ -38,7 +38,7 @@ class Readable(Protocol):
 
 
 @dataclass
-class Findings:
+class CheckReport:
     """Result of a check of a data set.
 
     num_scenes, num_frames: That are there.
@@ -51,9 +51,9 @@ class Findings:
 
     num_scenes: int = 0
     num_frames: int = 0
-    short: list[str] = field(default_factory=list)
+    too_short: list[str] = field(default_factory=list)
     num_read: int = 0
-    bad: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
     verdicts: list[SceneVerdict] = field(default_factory=list)
     rows: list[tuple[str, list[np.ndarray]]] = field(default_factory=list)
 
@@ -64,23 +64,23 @@ class Findings:
     @property
     def problems(self) -> list[str]:
         """Everything that is wrong, in words."""
-        return [*(f"{verdict.scene}: {verdict.problem}" for verdict in self.disagreeing), *self.bad]
+        return [*(f"{verdict.scene}: {verdict.problem}" for verdict in self.disagreeing), *self.failed]
 
     @property
-    def is_good(self) -> bool:
-        return not self.bad and not self.disagreeing and self.num_frames > 0
+    def is_valid(self) -> bool:
+        return not self.failed and not self.disagreeing and self.num_frames > 0
 
     def __str__(self) -> str:
         said = [f"{counted(self.num_scenes, 'scene')}, {counted(self.num_frames, 'frame')}"]
-        if self.short:
-            some = ", ".join(self.short[:3]) + (", …" if len(self.short) > 3 else "")
-            said.append(f"{counted(len(self.short), 'scene')} too short to train on ({some})")
+        if self.too_short:
+            some = ", ".join(self.too_short[:3]) + (", …" if len(self.too_short) > 3 else "")
+            said.append(f"{counted(len(self.too_short), 'scene')} too short to train on ({some})")
         said.append(f"{counted(self.num_read, 'frame')} read")
-        if self.bad:
-            said.append(f"{len(self.bad)} OF THEM BAD")
-        judged = [verdict for verdict in self.verdicts if verdict.agreeing or verdict.problem]
+        if self.failed:
+            said.append(f"{len(self.failed)} OF THEM BAD")
+        judged = [verdict for verdict in self.verdicts if verdict.consistent_ratio or verdict.problem]
         if judged:
-            shares = [share for verdict in judged for share in verdict.agreeing]
+            shares = [share for verdict in judged for share in verdict.consistent_ratio]
             told = f": {median(shares):.0%} (median of {counted(len(shares), 'pair')})" if shares else ""
             views = f"VIEWS DISAGREE in {len(self.disagreeing)} of" if self.disagreeing else "views agree in"
             said.append(f"{views} {counted(len(judged), 'scene')}{told}")
@@ -90,7 +90,7 @@ class Findings:
 
 
 def check(
-    readable: Readable,
+    readable: ReadableDataset,
     *,
     name: str,
     num_frames: int | None = 40,
@@ -99,7 +99,7 @@ def check(
     num_views: int = 10,
     has_cameras: bool = True,
     workers: int = 1,
-) -> Findings:
+) -> CheckReport:
     """Read frames, spread over the scenes, and judge the geometry of every scene.
 
     Args:
@@ -111,10 +111,10 @@ def check(
     """
     random = np.random.default_rng(zlib.crc32(name.encode()))  # the same every time
     frames = {scene: readable.frames(scene) for scene in readable.scenes}
-    findings = Findings(
+    findings = CheckReport(
         num_scenes=sum(bool(some) for some in frames.values()),
         num_frames=sum(map(len, frames.values())),
-        short=[scene for scene, some in frames.items() if len(some) < num_views],
+        too_short=[scene for scene, some in frames.items() if len(some) < num_views],
     )
     chosen = list(_spread(frames, num_frames, random))
     with ThreadPoolExecutor(max(workers, 1)) as pool:
@@ -127,10 +127,10 @@ def check(
         for (scene, frame), outcome in each(lambda place: _looked_at(readable, *place), chosen, "frame"):
             findings.num_read += 1
             if isinstance(outcome, str):
-                findings.bad.append(outcome)
+                findings.failed.append(outcome)
             else:
                 depths.setdefault(scene, []).append((frame, outcome))
-        findings.bad += _odd_depths(depths, getattr(readable, "is_metric", False))
+        findings.failed += _odd_depths(depths, getattr(readable, "is_metric", False))
         if has_cameras:
             scenes = [scene for scene, some in frames.items() if len(some) > 1]
 
@@ -143,17 +143,17 @@ def check(
                 _keep_worst(findings, verdict, num_rows)
         else:
             for scene, frame in chosen[:num_rows]:
-                with suppress(BadData, OSError):
+                with suppress(DataError, OSError):
                     view = readable.read(scene, frame)
-                    findings.rows.append((f"{scene}   {frame}", [image_array(view.image), depth_picture(view)]))
+                    findings.rows.append((f"{scene}   {frame}", [image_array(view.image), depth_figure(view)]))
     findings.rows = [(f"{name}   {title}", pictures) for title, pictures in findings.rows]
     return findings
 
 
-def _keep_worst(findings: Findings, verdict: SceneVerdict, num_rows: int) -> None:
+def _keep_worst(findings: CheckReport, verdict: SceneVerdict, num_rows: int) -> None:
     """Draw the worst pairs of all scenes and drop the views of the others."""
     candidates = [one for one in findings.verdicts if one.worst and one.worst.views]
-    candidates.sort(key=lambda one: (one.problem is None, one.worst.found.agreeing))
+    candidates.sort(key=lambda one: (one.problem is None, one.worst.found.consistent_ratio))
     for one in candidates[num_rows:]:
         one.worst = replace(one.worst, views=None)
     findings.rows = [_row(one) for one in candidates[:num_rows]]
@@ -161,9 +161,9 @@ def _keep_worst(findings: Findings, verdict: SceneVerdict, num_rows: int) -> Non
 
 def _row(verdict: SceneVerdict) -> tuple[str, list[np.ndarray]]:
     found, (first, second), views = verdict.worst.found, verdict.worst.frames, verdict.worst.views
-    told = f"overlap {found.overlap:.0%}, of it agreeing {found.agreeing:.0%}"
-    pictures = [picture for view in views for picture in (image_array(view.image), depth_picture(view))]
-    return f"{verdict.scene}   {first}, {second}   {told}", [*pictures, agreement_picture(*views)]
+    told = f"overlap {found.overlap:.0%}, of it agreeing {found.consistent_ratio:.0%}"
+    pictures = [picture for view in views for picture in (image_array(view.image), depth_figure(view))]
+    return f"{verdict.scene}   {first}, {second}   {told}", [*pictures, consistency_image(*views)]
 
 
 def _odd_depths(depths: dict[str, list[tuple[str, float]]], is_metric: bool) -> Iterator[str]:
@@ -190,11 +190,11 @@ def _spread(
     yield from ((scene, frames[scene][number]) for scene, number in islice(turns, count))
 
 
-def _looked_at(readable: Readable, scene: str, frame: str) -> str | float:
+def _looked_at(readable: ReadableDataset, scene: str, frame: str) -> str | float:
     """Median depth of a frame, 1 if all of it is sky; or what is wrong with it."""
     try:
         view = readable.read(scene, frame)
-    except (BadData, OSError) as error:
+    except (DataError, OSError) as error:
         return str(error)
     if not (view.valid | view.sky).any():
         return f"{scene} {frame}: no pixel has a depth"

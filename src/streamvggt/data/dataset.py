@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from streamvggt.data.decode import BadData
-from streamvggt.data.sampling import Selection
-from streamvggt.data.source import Source
-from streamvggt.data.transforms import ColourJitter, Size, fit
+from streamvggt.data.dataset_reader import DatasetReader
+from streamvggt.data.decode import DataError
+from streamvggt.data.sampling import ViewSampler
+from streamvggt.data.transforms import ColorJitter, Size, crop_and_resize
 from streamvggt.data.view import View
 
 MAX_NEIGHBOURS = 20
@@ -41,14 +41,14 @@ class MultiViewDataset:
 
     def __init__(
         self,
-        open_source: Callable[[], Source],
+        open_source: Callable[[], DatasetReader],
         root: str | Path,
         *,
-        selection: Selection | None = None,
+        view_sampler: ViewSampler | None = None,
         max_views: int = 10,
-        aug_crop: int = 0,
+        crop_augmentation_px: int = 0,
         jitter: bool = False,
-        match_portrait: bool = False,
+        match_orientation: bool = False,
     ):
         """
         Args:
@@ -56,23 +56,28 @@ class MultiViewDataset:
             root: where the data set lies, for messages.
             selection: how views are chosen; None: as the data set's source says.
             max_views: the largest number of views that will be asked for.
-            aug_crop: every view is made larger by up to this many pixels before it is cut; 0: none.
+            crop_augmentation_px: every view is made larger by up to this many pixels before it is cut; 0: none.
             jitter: colours are changed, in all views of a sample alike.
-            match_portrait: samples of upright images swap width and height of the size asked for. Otherwise they are
+            match_orientation: samples of upright images swap width and height of the size asked for. Otherwise they are
                 cut to it, as in the published training.
         """
-        self.open_source, self.root, self.selection = open_source, root, selection
-        self.max_views, self.aug_crop, self.jitter, self.match_portrait = max_views, aug_crop, jitter, match_portrait
+        self.open_source, self.root, self.view_sampler = open_source, root, view_sampler
+        self.max_views, self.crop_augmentation_px, self.jitter, self.match_orientation = (
+            max_views,
+            crop_augmentation_px,
+            jitter,
+            match_orientation,
+        )
 
     @cached_property
-    def source(self) -> Source:
+    def source(self) -> DatasetReader:
         return self.open_source()
 
     @cached_property
     def _ends(self) -> np.ndarray:
         """Number of items up to and including each scene. (scenes,)"""
         source, views = self.source, self.max_views
-        items = [self._selection(scene).num_items(source, scene, views) for scene in source.scenes]
+        items = [self._view_sampler(scene).num_items(source, scene, views) for scene in source.scenes]
         if not sum(items):
             raise ValueError(
                 f"{source.name}: nothing to train on in {self.root}: of {len(items)} scenes none has {views} frames"
@@ -96,25 +101,25 @@ class MultiViewDataset:
             random: decides all that is left open; the same numbers give the same sample.
 
         Raises:
-            BadData, OSError: what was to be read is damaged or missing.
+            DataError, OSError: what was to be read is damaged or missing.
         """
         began = time.perf_counter()
         source = self.source
         scene, within = self._scene_of(item)
-        chosen = self._selection(scene).choose(source, scene, within, num_views, self.max_views, random)
-        is_masked = random.random() < source.mask_share
+        chosen = self._view_sampler(scene).select_views(source, scene, within, num_views, self.max_views, random)
+        is_masked = random.random() < source.mask_prob
         shown, views, used = [], [], set(chosen.positions)
         for number in chosen.positions:
             view = self._read(scene, number, is_masked)
-            if self.match_portrait and not views:
-                size = _as_upright(size, view)
+            if self.match_orientation and not views:
+                size = _oriented_size(size, view)
             view = self._fit(view, scene, number, size, random)
-            if source.replaces_empty and not view.valid.any():
+            if source.replace_empty_depth and not view.valid.any():
                 number, view = self._neighbour(scene, number, is_masked, size, used, random)
             shown.append(number)
             views.append(view)
         if self.jitter:
-            change = ColourJitter.draw(random)
+            change = ColorJitter.draw(random)
             views = [replace(view, image=change(view.image)) for view in views]
         is_video = chosen.is_video and shown == sorted(shown)  # a replacement may come from before
         names = [source.frames(scene)[number] for number in shown]
@@ -125,8 +130,8 @@ class MultiViewDataset:
         position = int(np.searchsorted(self._ends, item, side="right"))
         return self.source.scenes[position], item - (int(self._ends[position - 1]) if position else 0)
 
-    def _selection(self, scene: str) -> Selection:
-        return self.selection or self.source.selection_of(scene)
+    def _view_sampler(self, scene: str) -> ViewSampler:
+        return self.view_sampler or self.source.view_sampler_for(scene)
 
     def _read(self, scene: str, number: int, is_masked: bool) -> View:
         frame = self.source.frames(scene)[number]
@@ -135,17 +140,17 @@ class MultiViewDataset:
             foreground = self.source.foreground(scene, frame)
             if foreground.shape != view.valid.shape:
                 sizes = f"{tuple(foreground.shape)} pixels, the image {tuple(view.valid.shape)}"
-                raise BadData(f"{self.root}/{scene}, frame {frame}: the mask has {sizes}")
+                raise DataError(f"{self.root}/{scene}, frame {frame}: the mask has {sizes}")
             inside = view.valid & foreground
             view = replace(view, depth=view.depth * inside, valid=inside)
         return view
 
     def _fit(self, view: View, scene: str, number: int, size: Size, random: np.random.Generator) -> View:
-        extra = int(random.integers(self.aug_crop)) if self.aug_crop > 1 else 0
+        extra = int(random.integers(self.crop_augmentation_px)) if self.crop_augmentation_px > 1 else 0
         try:
-            return fit(view, size, extra)
-        except BadData as error:
-            raise BadData(f"{self.root}/{scene}, frame {self.source.frames(scene)[number]}: {error}") from error
+            return crop_and_resize(view, size, extra)
+        except DataError as error:
+            raise DataError(f"{self.root}/{scene}, frame {self.source.frames(scene)[number]}: {error}") from error
 
     def _neighbour(
         self, scene: str, number: int, is_masked: bool, size: Size, used: set[int], random: np.random.Generator
@@ -159,10 +164,10 @@ class MultiViewDataset:
             if view.valid.any():
                 used.add(other)
                 return other, view
-        raise BadData(f"{self.root}/{scene}: frame {frames[number]} has no depth, nor have its neighbours")
+        raise DataError(f"{self.root}/{scene}: frame {frames[number]} has no depth, nor have its neighbours")
 
 
-def _as_upright(size: Size, view: View) -> Size:
+def _oriented_size(size: Size, view: View) -> Size:
     """The size turned as the view is: portrait or landscape."""
     height, width = view.depth.shape
     return (min(size), max(size)) if height > width else (max(size), min(size)) if width > height else size

@@ -22,7 +22,7 @@ import numpy as np
 import OpenEXR
 
 
-class BadData(ValueError):
+class DataError(ValueError):
     """Something is wrong with a data set's files; says which file, what was expected and what came."""
 
 
@@ -33,17 +33,17 @@ DAMAGED_ARRAY = (
 """What numpy and pickle raise for files that are none of theirs, or whose headers name absurd sizes."""
 
 
-def read_colour(path: Path) -> np.ndarray:
+def read_image(path: Path) -> np.ndarray:
     """An image of any type, told by its content and not its name; turned upright, alpha dropped. (H, W, 3) uint8 RGB"""
     return _decode(path, cv2.IMREAD_COLOR_RGB)
 
 
 def read_stored_colour(path: Path) -> np.ndarray:
-    """As `read_colour`, but in the order in which the file stores the pixels: the EXIF orientation is ignored."""
+    """As `read_image`, but in the order in which the file stores the pixels: the EXIF orientation is ignored."""
     return _decode(path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
-def write_colour(path: Path, image: np.ndarray, kind: str | None = None) -> None:
+def write_rgb(path: Path, image: np.ndarray, kind: str | None = None) -> None:
     """Write an image as its suffix, or else `kind`, says: ".png" or ".jpg", of quality 95. (H, W, 3) uint8 RGB"""
     kind = kind or path.suffix
     options = [cv2.IMWRITE_JPEG_QUALITY, 95] if kind.lower() in (".jpg", ".jpeg") else []  # OpenCV warns of others
@@ -68,10 +68,10 @@ def read_exr(path: Path) -> np.ndarray:
         with OpenEXR.File(str(path), separate_channels=True) as file:
             channels = {name: channel.pixels for name, channel in file.channels().items()}
     except (RuntimeError, ValueError, TypeError, MemoryError) as error:
-        raise BadData(f"{path}: damaged, or no EXR file ({error})") from error
+        raise DataError(f"{path}: damaged, or no EXR file ({error})") from error
     grey = [pixels for name, pixels in channels.items() if name != "A"]
     if not grey or any(not np.array_equal(pixels, grey[0], equal_nan=True) for pixels in grey[1:]):
-        raise BadData(f"{path}: one channel was expected, it has {sorted(channels)}")
+        raise DataError(f"{path}: one channel was expected, it has {sorted(channels)}")
     return np.asarray(grey[0], np.float32)
 
 
@@ -87,7 +87,7 @@ def read_npy(path: Path) -> np.ndarray:
     try:
         return np.load(io.BytesIO(_read_bytes(path)), allow_pickle=False)
     except DAMAGED_ARRAY as error:
-        raise BadData(f"{path}: damaged, or no array of numbers ({error})") from error
+        raise DataError(f"{path}: damaged, or no array of numbers ({error})") from error
 
 
 def read_npz(path: Path, *keys: str) -> dict[str, np.ndarray]:
@@ -101,12 +101,12 @@ def read_npz(path: Path, *keys: str) -> dict[str, np.ndarray]:
             there = [name.removesuffix(".npy") for name in archive.namelist()]
             missing = [key for key in keys if key not in there]
             if missing:
-                raise BadData(f"{path}: no {', '.join(missing)} in it, only {', '.join(there)}")
+                raise DataError(f"{path}: no {', '.join(missing)} in it, only {', '.join(there)}")
             return {key: _read_array(archive.read(f"{key}.npy")) for key in keys or there}
     except (*DAMAGED_ARRAY, zipfile.BadZipFile, zlib.error, NotImplementedError, KeyError, RuntimeError) as error:
-        if isinstance(error, BadData):
+        if isinstance(error, DataError):
             raise
-        raise BadData(f"{path}: damaged, or no archive of arrays ({error})") from error
+        raise DataError(f"{path}: damaged, or no archive of arrays ({error})") from error
 
 
 def read_table(path: Path, columns: int, *, rows: int = 0, skip: int = 0) -> np.ndarray:
@@ -121,18 +121,18 @@ def read_table(path: Path, columns: int, *, rows: int = 0, skip: int = 0) -> np.
         float64. (N, columns)
 
     Raises:
-        BadData: If the file contains something else.
+        DataError: If the file contains something else.
     """
     lines = f"{rows} lines" if rows else "lines"
     try:
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # of empty files
             values = np.loadtxt(path, ndmin=2, skiprows=skip)
     except (ValueError, UnicodeError) as error:
-        raise BadData(f"{path}: expected {lines} of {columns} numbers, got something else ({error}).") from error
+        raise DataError(f"{path}: expected {lines} of {columns} numbers, got something else ({error}).") from error
     if not values.size:
         values = np.zeros((0, columns))
     if values.shape[1] != columns or len(values) < rows:
-        raise BadData(f"{path}: expected {lines} of {columns} numbers, got {len(values)} of {values.shape[1]}.")
+        raise DataError(f"{path}: expected {lines} of {columns} numbers, got {len(values)} of {values.shape[1]}.")
     return values
 
 
@@ -145,7 +145,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         with h5py.File(path, "r") as file:
             yield file
     except (OSError, KeyError, MemoryError) as error:
-        raise BadData(f"{path}: damaged, or not the HDF5 file that was expected ({error})") from error
+        raise DataError(f"{path}: damaged, or not the HDF5 file that was expected ({error})") from error
 
 
 def read_hdf5(path: Path, key: str) -> np.ndarray:
@@ -163,19 +163,19 @@ def read_json(path: Path):
     try:
         return json.loads(_read_bytes(path))
     except (ValueError, RecursionError) as error:
-        raise BadData(f"{path}: damaged, or no JSON ({error})") from error
+        raise DataError(f"{path}: damaged, or no JSON ({error})") from error
 
 
 def _decode(path: Path, flags: int) -> np.ndarray:
     content = _read_bytes(path)
-    if _is_cut_off(content):
-        raise BadData(f"{path}: the image is cut off after {len(content)} bytes; fetch or prepare it again")
+    if _is_truncated(content):
+        raise DataError(f"{path}: the image is cut off after {len(content)} bytes; fetch or prepare it again")
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
     except (cv2.error, MemoryError) as error:  # of a picture with more pixels than OpenCV allows, among others
-        raise BadData(f"{path}: it cannot be decoded ({str(error).strip()})") from error
+        raise DataError(f"{path}: it cannot be decoded ({str(error).strip()})") from error
     if image is None:
-        raise BadData(f"{path}: damaged, or not an image ({len(content)} bytes)")
+        raise DataError(f"{path}: damaged, or not an image ({len(content)} bytes)")
     return image
 
 
@@ -183,11 +183,11 @@ def _one_channel(path: Path, dtype: type) -> np.ndarray:
     image = _decode(path, cv2.IMREAD_UNCHANGED)
     if image.dtype != dtype or image.ndim != 2:
         wanted = f"{np.dtype(dtype).itemsize * 8}-bit image of one channel"
-        raise BadData(f"{path}: a {wanted} was expected, it is {image.dtype} of shape {image.shape}")
+        raise DataError(f"{path}: a {wanted} was expected, it is {image.dtype} of shape {image.shape}")
     return image
 
 
-def _is_cut_off(content: bytes) -> bool:
+def _is_truncated(content: bytes) -> bool:
     """Whether a JPEG or PNG lacks its end; OpenCV would fill in what is missing and say nothing.
 
     Within a JPEG's scan no byte 0xFF is followed by one above 0, restarts excepted, so after the last start of a scan
@@ -212,13 +212,13 @@ def _read_array(content: bytes) -> np.ndarray:
     if not dtype.hasobject:
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
-    objects = _Containers(file, encoding="latin1").load()
+    objects = _SafeUnpickler(file, encoding="latin1").load()
     if not isinstance(objects, np.ndarray) or objects.shape != shape:
         raise ValueError("the pickle holds no array of that shape")
     return objects
 
 
-class _Containers(pickle.Unpickler):
+class _SafeUnpickler(pickle.Unpickler):
     """Reads numpy's arrays and numbers and Python's containers; everything else is refused."""
 
     ALLOWED = frozenset(

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 
-from streamvggt.data.decode import write_colour
+from streamvggt.data.decode import write_rgb
 from streamvggt.data.transforms import image_array
 from streamvggt.data.view import View
 from streamvggt.geometry.camera import invert_pose
@@ -20,7 +20,7 @@ from streamvggt.geometry.camera import invert_pose
 def write_image(path: Path, view: View, kind: str | None = None) -> None:
     """The colours of a view; `kind` is ".jpg" or ".png" where the name says something else."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_colour(path, image_array(view.image), kind)
+    write_rgb(path, image_array(view.image), kind)
 
 
 def write_png(path: Path, values: np.ndarray) -> None:

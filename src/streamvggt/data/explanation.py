@@ -14,7 +14,7 @@ from statistics import median
 
 import torch
 
-from streamvggt.data.agreement import agreement, is_sparse, sample_depth, spread
+from streamvggt.data.consistency import agreement, dilate_depth, is_sparse, sample_depth
 from streamvggt.data.view import View
 from streamvggt.geometry.camera import invert_pose
 from streamvggt.geometry.pointmap import project
@@ -114,14 +114,14 @@ def explain(pairs: Sequence[Views], shifted: Callable[[], Mapping[str, Sequence[
         if _explains(as_is if before is pairs else [depth_difference(*views) for views in before], left):
             counting[words] = median(left)
     for words in sorted(counting, key=counting.get):
-        if median(agreement(*views).agreeing for views in tried[words][1]) > MIN_UNDONE:
+        if median(agreement(*views).consistent_ratio for views in tried[words][1]) > MIN_UNDONE:
             return words
     return None
 
 
 def depth_difference(first: View, second: View) -> float:
     """Median relative difference of the depth of two views where both see the same; infinite if they do not."""
-    second = spread(second) if is_sparse(second) else second
+    second = dilate_depth(second) if is_sparse(second) else second
     points = first.points()[first.valid]
     pixels, depth = project(points, second.cameras)
     seen = sample_depth(second, pixels)
@@ -137,7 +137,7 @@ def small(view: View) -> View:
     if step < 2 or is_sparse(view):
         return view
     fields = {name: getattr(view, name)[..., ::step, ::step] for name in ("image", "depth", "valid", "sky")}
-    return replace(view, **fields, intrinsics=view.intrinsics / torch.tensor([[step], [step], [1]]), object_ids=None)
+    return replace(view, **fields, intrinsics=view.intrinsics / torch.tensor([[step], [step], [1]]), instance_ids=None)
 
 
 def _explains(before: Sequence[float], after: Sequence[float]) -> bool:

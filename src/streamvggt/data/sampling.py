@@ -13,39 +13,39 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from streamvggt.data.decode import BadData
+from streamvggt.data.decode import DataError
 
 if TYPE_CHECKING:
-    from streamvggt.data.source import Source
+    from streamvggt.data.dataset_reader import DatasetReader
 
 
 @dataclass(frozen=True)
-class Chosen:
+class SelectedViews:
     """positions: of the frames, in the order in which they are shown. is_video: whether that is the order of time."""
 
     positions: list[int]
     is_video: bool
 
 
-class Selection(Protocol):
-    def num_items(self, source: Source, scene: str, num_views: int) -> int:
+class ViewSampler(Protocol):
+    def num_items(self, source: DatasetReader, scene: str, num_views: int) -> int:
         """How many samples of up to `num_views` views a scene counts as."""
 
-    def choose(
-        self, source: Source, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
-    ) -> Chosen:
+    def select_views(
+        self, source: DatasetReader, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
+    ) -> SelectedViews:
         """Sample number `item` of a scene.
 
         Args:
             max_views: what `num_items` was asked with.
 
         Raises:
-            BadData: the scene has no such sample after all.
+            DataError: the scene has no such sample after all.
         """
 
 
 @dataclass(frozen=True)
-class Clips:
+class ClipSampler:
     """From a start frame onwards, at random intervals: in the order of time (a video) or shuffled (a collection).
 
     max_interval: largest step between neighbours, in frames.
@@ -57,7 +57,7 @@ class Clips:
 
     max_interval: int = 25
     video_prob: float = 0.5
-    fix_prob: float = 0.5
+    fix_interval_prob: float = 0.5
     block_shuffle: int | None = None
     allow_repeat: bool = False
 
@@ -66,23 +66,23 @@ class Clips:
         needed = max(num_views // 3, min(3, num_views)) if self.allow_repeat else num_views
         return max(num_frames - needed + 1, 0)
 
-    def num_items(self, source: Source, scene: str, num_views: int) -> int:
-        return sum(self.num_starts(len(run), num_views) for run in source.runs(scene))
+    def num_items(self, source: DatasetReader, scene: str, num_views: int) -> int:
+        return sum(self.num_starts(len(run), num_views) for run in source.segments(scene))
 
-    def choose(
-        self, source: Source, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
-    ) -> Chosen:
-        for run in source.runs(scene):
+    def select_views(
+        self, source: DatasetReader, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
+    ) -> SelectedViews:
+        for run in source.segments(scene):
             starts = self.num_starts(len(run), max_views)
             if item < starts:
                 return self.from_run(run, item, num_views, random)
             item -= starts
-        raise BadData(f"{scene} has too few frames for {max_views} views")
+        raise DataError(f"{scene} has too few frames for {max_views} views")
 
-    def from_run(self, run: Sequence[int], start: int, num_views: int, random: np.random.Generator) -> Chosen:
+    def from_run(self, run: Sequence[int], start: int, num_views: int, random: np.random.Generator) -> SelectedViews:
         """A clip of a run, that starts at its frame number `start`."""
         within, is_video = self.clip(len(run), start, num_views, random)
-        return Chosen([run[position] for position in within], is_video)
+        return SelectedViews([run[position] for position in within], is_video)
 
     def clip(self, length: int, start: int, num_views: int, random: np.random.Generator) -> tuple[list[int], bool]:
         """Numbers of frames of a run of `length`, and whether they are a video."""
@@ -96,7 +96,7 @@ class Clips:
         largest = min(self.max_interval, 2 * remaining // steps)
         gaps = random.integers(1, largest + 1, steps)
         is_video = random.random() < self.video_prob
-        if is_video and random.random() < self.fix_prob:
+        if is_video and random.random() < self.fix_interval_prob:
             gaps[:] = random.integers(1, min(largest, remaining // steps) + 1)
         positions = [start, *(start + np.cumsum(gaps)).tolist()]
         inside = [position for position in positions if position < length]
@@ -131,7 +131,7 @@ class Clips:
 
 
 @dataclass(frozen=True)
-class Covisible:
+class CovisibilitySampler:
     """Members of one of the scene's `groups`, in any order, or a clip of one of its `runs`.
 
     clips: how clips are chosen.
@@ -140,57 +140,59 @@ class Covisible:
     ordered_share: share of the groups that are shown in the order of time.
     """
 
-    clips: Clips
-    clip_share: float
+    clips: ClipSampler
+    clip_prob: float
     best_first: bool = False
-    ordered_share: float = 0.0
+    ordered_prob: float = 0.0
 
-    def num_items(self, source: Source, scene: str, num_views: int) -> int:
+    def num_items(self, source: DatasetReader, scene: str, num_views: int) -> int:
         """Its frames; the groups are not read for this, of which there are gigabytes."""
         num_frames = len(source.frames(scene))
         return num_frames if num_frames >= num_views else 0
 
-    def choose(
-        self, source: Source, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
-    ) -> Chosen:
+    def select_views(
+        self, source: DatasetReader, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
+    ) -> SelectedViews:
         groups = source.groups(scene)
         large = [number for number, group in enumerate(groups) if len(group) >= num_views]
         group = groups[large[np.searchsorted(large, item) % len(large)]] if large else None
-        runs = [run for run in source.runs(scene) if self.clips.num_starts(len(run), num_views)]
-        if runs and (group is None or random.random() < self.clip_share):
+        runs = [run for run in source.segments(scene) if self.clips.num_starts(len(run), num_views)]
+        if runs and (group is None or random.random() < self.clip_prob):
             first = item if group is None else group[0]
             run = next((run for run in runs if first in run), runs[0])
             start = int(random.integers(self.clips.num_starts(len(run), num_views)))
             return self.clips.from_run(run, start, num_views, random)
         if group is None:
-            raise BadData(f"{scene} has no group of {num_views} frames that see the same, and no clip of as many")
+            raise DataError(f"{scene} has no group of {num_views} frames that see the same, and no clip of as many")
         if self.best_first:
             group = group[: min(len(group), int(num_views * (2 + 2 * random.random())))]
         members = random.permutation(np.asarray(group))[:num_views]
-        if random.random() < self.ordered_share:
+        if random.random() < self.ordered_prob:
             members.sort()
-            return Chosen(members.tolist(), any(set(members.tolist()) <= set(run) for run in source.runs(scene)))
-        return Chosen(members.tolist(), False)
+            return SelectedViews(
+                members.tolist(), any(set(members.tolist()) <= set(run) for run in source.segments(scene))
+            )
+        return SelectedViews(members.tolist(), False)
 
 
 @dataclass(frozen=True)
-class Sets:
+class GroupSampler:
     """Any members of one of the scene's `groups`, in any order."""
 
-    def num_items(self, source: Source, scene: str, num_views: int) -> int:
+    def num_items(self, source: DatasetReader, scene: str, num_views: int) -> int:
         return len(source.groups(scene))
 
-    def choose(
-        self, source: Source, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
-    ) -> Chosen:
+    def select_views(
+        self, source: DatasetReader, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
+    ) -> SelectedViews:
         members = np.unique(source.groups(scene)[item])
         if len(members) < num_views:
-            raise BadData(f"set {item} of {scene} has {len(members)} different images, {num_views} are wanted")
-        return Chosen(random.choice(members, num_views, replace=False).tolist(), False)
+            raise DataError(f"set {item} of {scene} has {len(members)} different images, {num_views} are wanted")
+        return SelectedViews(random.choice(members, num_views, replace=False).tolist(), False)
 
 
 @dataclass(frozen=True)
-class GraphWalk:
+class GraphWalkSampler:
     """A random walk over frames that share enough, as `overlap` says; the more they share, the likelier the step.
 
     min_overlap: what a pair must share more than.
@@ -198,13 +200,13 @@ class GraphWalk:
 
     min_overlap: float = 0.2
 
-    def num_items(self, source: Source, scene: str, num_views: int) -> int:
+    def num_items(self, source: DatasetReader, scene: str, num_views: int) -> int:
         num_frames = len(source.frames(scene))
         return num_frames if num_frames >= num_views else 0
 
-    def choose(
-        self, source: Source, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
-    ) -> Chosen:
+    def select_views(
+        self, source: DatasetReader, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
+    ) -> SelectedViews:
         """From the frame or, where too few can be reached from it, from its neighbours nearest in number."""
         num_frames = len(source.frames(scene))
         (first, second), shared = source.overlap(scene)
@@ -217,8 +219,8 @@ class GraphWalk:
         for distance in range(num_frames // 2 + 1):
             for start in dict.fromkeys(((item + distance) % num_frames, (item - distance) % num_frames)):
                 if len(walk := self._walk(edges, start, num_views, random)) == num_views:
-                    return Chosen(walk, False)
-        raise BadData(f"{scene}: no {num_views} frames are connected by an overlap above {self.min_overlap}")
+                    return SelectedViews(walk, False)
+        raise DataError(f"{scene}: no {num_views} frames are connected by an overlap above {self.min_overlap}")
 
     @staticmethod
     def _walk(edges: list, start: int, num_views: int, random: np.random.Generator) -> list[int]:

@@ -10,11 +10,11 @@ from statistics import median
 import numpy as np
 import torch
 
-from streamvggt.data.agreement import Agreement, agreement, is_sparse
-from streamvggt.data.decode import BadData
+from streamvggt.data.consistency import GeometricConsistency, agreement, is_sparse
+from streamvggt.data.dataset_reader import DatasetReader
+from streamvggt.data.decode import DataError
 from streamvggt.data.explanation import Views, explain
-from streamvggt.data.sampling import Covisible, GraphWalk, Sets
-from streamvggt.data.source import Source
+from streamvggt.data.sampling import CovisibilitySampler, GraphWalkSampler, GroupSampler
 from streamvggt.data.view import View
 
 MIN_OVERLAP, MIN_SPARSE_OVERLAP = 0.2, 0.04
@@ -48,7 +48,7 @@ class ComparedPair:
     views: None once they are drawn or not needed.
     """
 
-    found: Agreement
+    found: GeometricConsistency
     frames: Pair
     views: tuple[View, View] | None
 
@@ -71,7 +71,7 @@ class SceneVerdict:
     """
 
     scene: str
-    agreeing: list[float] = field(default_factory=list)
+    consistent_ratio: list[float] = field(default_factory=list)
     worst: ComparedPair | None = None
     problem: str | None = None
 
@@ -94,8 +94,8 @@ def judge_scene(
         if views := _read_pair(readable, scene, frames_of_pair):
             compared.append(ComparedPair(agreement(*views), frames_of_pair, views))
     judged = judged_pairs(compared)
-    verdict.agreeing = [pair.found.agreeing for pair in judged]
-    verdict.worst = min(judged or compared, key=lambda pair: pair.found.agreeing, default=None)
+    verdict.consistent_ratio = [pair.found.consistent_ratio for pair in judged]
+    verdict.worst = min(judged or compared, key=lambda pair: pair.found.consistent_ratio, default=None)
     verdict.problem = _problem(compared, judged, Neighbors(readable, scene, frames))
     return verdict
 
@@ -112,8 +112,8 @@ class Neighbors:
     def __init__(self, readable, scene: str, frames: Sequence[str]):
         self._readable, self._scene, self._frames = readable, scene, frames
         self._position = {frame: number for number, frame in enumerate(frames)}
-        selection = getattr(readable, "selection", None)
-        self.are_in_order = not isinstance(selection, GraphWalk | Sets)
+        selection = getattr(readable, "view_sampler", None)
+        self.are_in_order = not isinstance(selection, GraphWalkSampler | GroupSampler)
 
     def shifted(self, pairs: Sequence[ComparedPair]) -> dict[str, list[tuple[Views, Views]]]:
         """Return, by explanation, pairs as they are and with the depth of the frames before or after."""
@@ -157,7 +157,7 @@ def _problem(compared: Sequence[ComparedPair], judged: Sequence[ComparedPair], b
     """What is wrong with a scene, in words; None: nothing that shows."""
     if unlike := unlike_frames(compared):
         return unlike
-    share = median(pair.found.agreeing for pair in judged) if judged else 0.0
+    share = median(pair.found.consistent_ratio for pair in judged) if judged else 0.0
     wanted = MIN_AGREEMENT if sum(pair.is_close for pair in judged) >= NUM_CLOSE else MIN_FAR_AGREEMENT
     tried = compared[:NUM_EXPLAINED]
     explanation = explain([pair.views for pair in tried], lambda: beside.shifted(tried))
@@ -202,11 +202,11 @@ def distant_cameras(pairs: Sequence[ComparedPair]) -> str | None:
 
 def pairs_of(readable, scene: str, frames: Sequence[str], count: int | None, random: np.random.Generator) -> list[Pair]:
     """Return pairs of frames that should see the same: neighbors in time, or of the set's own lists."""
-    selection = getattr(readable, "selection", None)
-    if isinstance(readable, Source) and isinstance(selection, GraphWalk | Sets):
+    selection = getattr(readable, "view_sampler", None)
+    if isinstance(readable, DatasetReader) and isinstance(selection, GraphWalkSampler | GroupSampler):
         positions = _listed_pairs(readable, scene, selection, random)
         return [(frames[i], frames[j]) for i, j in positions[: count and MAX_PAIRS_FACTOR * count]]
-    runs = readable.runs(scene) if isinstance(selection, Covisible) else [range(len(frames))]
+    runs = readable.segments(scene) if isinstance(selection, CovisibilitySampler) else [range(len(frames))]
     runs = [run for run in runs if len(run) > 1]
     if count is None:
         return [(frames[i], frames[j]) for run in runs for i, j in pairwise(run)]
@@ -225,9 +225,9 @@ def pairs_of(readable, scene: str, frames: Sequence[str], count: int | None, ran
     return list(dict.fromkeys(pairs))
 
 
-def _listed_pairs(source: Source, scene: str, selection, random: np.random.Generator) -> list[tuple[int, int]]:
+def _listed_pairs(source: DatasetReader, scene: str, selection, random: np.random.Generator) -> list[tuple[int, int]]:
     """Pairs by position, in random order."""
-    if isinstance(selection, GraphWalk):
+    if isinstance(selection, GraphWalkSampler):
         pairs, shares = source.overlap(scene)
         pairs = pairs[:, shares > selection.min_overlap].T
     else:
@@ -238,6 +238,6 @@ def _listed_pairs(source: Source, scene: str, selection, random: np.random.Gener
 def _read_pair(readable, scene: str, pair: Pair) -> tuple[View, View] | None:
     try:
         first, second = (readable.read(scene, frame) for frame in pair)
-    except (BadData, OSError):
+    except (DataError, OSError):
         return None  # told where frames are read one by one
     return first, second

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from streamvggt.bounds import check_real
-from streamvggt.data.decode import BadData
+from streamvggt.data.decode import DataError
 from streamvggt.data.view import View
 
 Size = tuple[int, int]
@@ -30,7 +30,7 @@ def check_aspects(aspects: Sequence[float]) -> None:
         ValueError: There are none, or one is no ratio of sides from 1:100 to 100:1.
     """
     if not aspects:
-        raise ValueError("aspects: expected at least one, got none")
+        raise ValueError("aspect_ratios: expected at least one, got none")
     for aspect in aspects:
         check_real(0.01, 100, aspects=aspect)
 
@@ -40,7 +40,7 @@ def whole_patches(side: float, patch_size: int) -> int:
     return max(round(side / patch_size), 1) * patch_size
 
 
-def fit(view: View, size: Size, extra: int = 0) -> View:
+def crop_and_resize(view: View, size: Size, extra: int = 0) -> View:
     """A view of a given size: centred on its principal point, as much of it as the size can hold.
 
     Args:
@@ -48,7 +48,7 @@ def fit(view: View, size: Size, extra: int = 0) -> View:
         extra: the view is first made larger than `size` by that many pixels, then cut; another number is another zoom.
 
     Raises:
-        BadData: the principal point is too near to a border.
+        DataError: the principal point is too near to a border.
     """
     width, height = size
     view = crop_around_principal_point(view)
@@ -60,7 +60,7 @@ def crop_around_principal_point(view: View) -> View:
     height, width = view.depth.shape
     cx, cy = view.intrinsics[0, 2].item(), view.intrinsics[1, 2].item()
     if min(cx, width - cx) <= width / 5 or min(cy, height - cy) <= height / 5:
-        raise BadData(f"the principal point ({cx:.1f}, {cy:.1f}) is too near to a border of {width}×{height} pixels")
+        raise DataError(f"the principal point ({cx:.1f}, {cy:.1f}) is too near to a border of {width}×{height} pixels")
     x, y = round(cx), round(cy)
     half_width, half_height = min(x, width - x), min(y, height - y)
     return crop(view, x - half_width, y - half_height, (2 * half_width, 2 * half_height))
@@ -86,7 +86,7 @@ def crop(view: View, left: int, top: int, size: Size) -> View:
     intrinsics = view.intrinsics.clone()
     intrinsics[0, 2] -= left
     intrinsics[1, 2] -= top
-    return _with_pixels(view, view.image[:, rows, columns], lambda pixels: pixels[rows, columns], intrinsics)
+    return _with_image(view, view.image[:, rows, columns], lambda pixels: pixels[rows, columns], intrinsics)
 
 
 def resize(view: View, size: Size) -> View:
@@ -97,8 +97,8 @@ def resize(view: View, size: Size) -> View:
     scale_x, scale_y = size[0] / width, size[1] / height
     pixels = Image.fromarray(image_array(view.image))
     kernel = Image.Resampling.LANCZOS if min(scale_x, scale_y) < 1 else Image.Resampling.BICUBIC
-    rows, columns = nearest(height, size[1]), nearest(width, size[0])
-    return _with_pixels(
+    rows, columns = nearest_indices(height, size[1]), nearest_indices(width, size[0])
+    return _with_image(
         view,
         image_tensor(np.asarray(pixels.resize(size, kernel))),
         lambda pixels: pixels.index_select(0, rows).index_select(1, columns),
@@ -115,7 +115,7 @@ def scale_intrinsics(intrinsics: Tensor, scale_x: float, scale_y: float) -> Tens
     return intrinsics
 
 
-def nearest(before: int, after: int) -> Tensor:
+def nearest_indices(before: int, after: int) -> Tensor:
     """Which of `before` pixels is nearest to each of `after` pixels. (after,) int64"""
     return ((torch.arange(after, dtype=torch.float64) + 0.5) * before / after).long().clamp(max=before - 1)
 
@@ -130,9 +130,9 @@ def image_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32)).div_(255)
 
 
-def _with_pixels(view: View, image: Tensor, taken: Callable[[Tensor], Tensor], intrinsics: Tensor) -> View:
+def _with_image(view: View, image: Tensor, taken: Callable[[Tensor], Tensor], intrinsics: Tensor) -> View:
     """A view of another image, and of everything else what is taken of it."""
-    ids = view.object_ids
+    ids = view.instance_ids
     return replace(
         view,
         image=image,
@@ -140,12 +140,12 @@ def _with_pixels(view: View, image: Tensor, taken: Callable[[Tensor], Tensor], i
         valid=taken(view.valid),
         sky=taken(view.sky),
         intrinsics=intrinsics,
-        object_ids=None if ids is None else taken(ids),
+        instance_ids=None if ids is None else taken(ids),
     )
 
 
 @dataclass(frozen=True)
-class ColourJitter:
+class ColorJitter:
     """One change of colours, the same for all frames of a sequence.
 
     brightness, contrast, saturation: factors; 1 changes nothing. hue: shift, in turns.
@@ -159,19 +159,19 @@ class ColourJitter:
     order: Sequence[int] = (0, 1, 2, 3)
 
     @staticmethod
-    def draw(random: np.random.Generator) -> ColourJitter:
+    def draw(random: np.random.Generator) -> ColorJitter:
         factors = random.uniform(0.5, 1.5, 3)
-        return ColourJitter(*factors, random.uniform(-0.1, 0.1), tuple(random.permutation(4)))
+        return ColorJitter(*factors, random.uniform(-0.1, 0.1), tuple(random.permutation(4)))
 
     def __call__(self, image: Tensor) -> Tensor:
         """(3, H, W) in [0, 1] → (3, H, W) in [0, 1]"""
         pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-        changes = (self._brighten, self._contrast, self._saturate, self._turn)
+        changes = (self._adjust_brightness, self._contrast, self._saturate, self._adjust_hue)
         for number in self.order:
             pixels = changes[number](pixels)
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
-    def _brighten(self, pixels: np.ndarray) -> np.ndarray:
+    def _adjust_brightness(self, pixels: np.ndarray) -> np.ndarray:
         return (pixels * np.float32(self.brightness)).clip(0, 1)
 
     def _contrast(self, pixels: np.ndarray) -> np.ndarray:
@@ -180,7 +180,7 @@ class ColourJitter:
     def _saturate(self, pixels: np.ndarray) -> np.ndarray:
         return _blend(pixels, cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None], self.saturation)
 
-    def _turn(self, pixels: np.ndarray) -> np.ndarray:
+    def _adjust_hue(self, pixels: np.ndarray) -> np.ndarray:
         hsv = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)
         hsv[..., 0] = (hsv[..., 0] + np.float32(360 * self.hue)) % 360
         return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).clip(0, 1)

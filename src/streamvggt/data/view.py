@@ -26,7 +26,7 @@ class View:
     intrinsics: in pixels of `image`. (3, 3)
     cam_from_world: [R | t]. (3, 4)
     is_metric: whether the unit is the metre.
-    object_ids: what is seen, numbers of the scene's own; 0 is the sky. (H, W) int64, or None.
+    instance_ids: what is seen, numbers of the scene's own; 0 is the sky. (H, W) int64, or None.
     """
 
     image: Tensor
@@ -36,7 +36,7 @@ class View:
     intrinsics: Tensor
     cam_from_world: Tensor
     is_metric: bool = False
-    object_ids: Tensor | None = None
+    instance_ids: Tensor | None = None
 
     @property
     def cameras(self) -> Cameras:
@@ -64,7 +64,7 @@ class Batch:
     is_metric: whether the unit is the metre. (B,) bool
     tracks: where K points of the first frame are in each frame, (x, y) in pixels. (B, S, K, 2)
     visibility: whether they are seen there; a point never seen is none. (B, S, K) bool
-    object_ids: 0 is the sky. (B, S, H, W) int64
+    instance_ids: 0 is the sky. (B, S, H, W) int64
     """
 
     images: Tensor
@@ -76,7 +76,7 @@ class Batch:
     is_metric: Tensor
     tracks: Tensor | None = None
     visibility: Tensor | None = None
-    object_ids: Tensor | None = None
+    instance_ids: Tensor | None = None
 
     @property
     def num_sequences(self) -> int:
@@ -104,7 +104,7 @@ class Batch:
 
     def view(self, sequence: int, frame: int) -> View:
         """One frame of one sequence, without the tracks."""
-        ids = self.object_ids
+        ids = self.instance_ids
         return View(
             self.images[sequence, frame],
             self.depth[sequence, frame],
@@ -136,7 +136,7 @@ def stack(sequences: Sequence[Sequence[View]]) -> Batch:
     def stacked(name: str) -> Tensor:
         return torch.stack([torch.stack([getattr(view, name) for view in views]) for views in sequences])
 
-    has_ids = all(view.object_ids is not None for views in sequences for view in views)
+    has_ids = all(view.instance_ids is not None for views in sequences for view in views)
     return Batch(
         images=stacked("image"),
         depth=stacked("depth"),
@@ -145,7 +145,7 @@ def stack(sequences: Sequence[Sequence[View]]) -> Batch:
         intrinsics=stacked("intrinsics"),
         cam_from_world=stacked("cam_from_world"),
         is_metric=torch.tensor([views[0].is_metric for views in sequences], device=sequences[0][0].image.device),
-        object_ids=stacked("object_ids") if has_ids else None,
+        instance_ids=stacked("instance_ids") if has_ids else None,
     )
 
 

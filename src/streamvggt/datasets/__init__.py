@@ -10,7 +10,7 @@ A module contains:
     FOLDER                         folder of the set under ROOT, the root of all data sets
     FILES = FrameFiles(…)          files of one frame in the folder of its scene, for sets that have one; `_files.py`
     class …(Source)                training reader: scenes, frames in temporal order, views with depth and camera;
-                                   `streamvggt/data/source.py`. Or one of the evaluation readers:
+                                   `streamvggt/data/dataset_reader.py`. Or one of the evaluation readers:
     class …(DepthSet)              images and ground-truth depth; `_depth_set.py`
     class …(TrajectorySet)         images and ground-truth poses; `_trajectory_set.py`
     write(out, clips)              fixture: write views in the layout of the set, one scene per clip; returns a
@@ -31,6 +31,6 @@ example in about 80 lines.
 """
 
 from streamvggt.datasets._prepare import prepare
-from streamvggt.datasets._registry import find, names, readers, source_class, training_set
+from streamvggt.datasets._registry import get_module, list_modules, readers, source_class, training_set
 
-__all__ = ["find", "names", "prepare", "readers", "source_class", "training_set"]
+__all__ = ["get_module", "list_modules", "prepare", "readers", "source_class", "training_set"]

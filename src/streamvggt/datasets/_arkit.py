@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation, Slerp
 
-from streamvggt.data.decode import BadData, read_colour, read_table
-from streamvggt.data.source import Source, checked_view
-from streamvggt.data.transforms import nearest
+from streamvggt.data.dataset_reader import DatasetReader, make_view
+from streamvggt.data.decode import DataError, read_image, read_table
+from streamvggt.data.transforms import nearest_indices
 from streamvggt.data.view import View
 from streamvggt.datasets._files import FrameFiles
-from streamvggt.datasets._fixtures import Clip, Written
-from streamvggt.datasets._prepare import Skip
+from streamvggt.datasets._fixtures import Clip, WrittenScene
+from streamvggt.datasets._prepare import SkipScene
 from streamvggt.datasets._scene_table import SceneTable, scene_cameras
 
-SAME_TIME = 0.009  # seconds; the depth sensor's frames are 1/60 apart
-LOST = 0.5  # seconds without a pose, after which the way between two is a guess
+TIME_TOLERANCE = 0.009  # seconds; the depth sensor's frames are 1/60 apart
+MAX_POSE_GAP = 0.5  # seconds without a pose, after which the way between two is a guess
 QUARTER_TURN = torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])  # a picture turned to the left, from as it was
 UP = np.array([0.0, 0, 1])  # of the world
 
@@ -30,7 +30,7 @@ UP = np.array([0.0, 0, 1])  # of the world
 FIRST_SECOND = 999.8  # of fixtures: as text, what is before the 1000th second comes after it
 
 
-class ARKitFrames(Source):
+class ARKitFrames(DatasetReader):
     """Reader of a set whose cameras are in one table per scene.
 
     files: Of a frame.
@@ -54,7 +54,7 @@ class ARKitFrames(Source):
         stored = self.files.read(folder, frame, (camera.intrinsics, camera.world_from_cam))
         if stored.image.shape[:2] != camera.size:
             sizes = f"{stored.image.shape[:2]} pixels, its camera in {self.table} {camera.size}"
-            raise BadData(f"{stored.path}: the image has {sizes}")
+            raise DataError(f"{stored.path}: the image has {sizes}")
         return stored.view(self.is_metric)
 
 
@@ -63,7 +63,7 @@ def seconds(frame: str) -> float:
     try:
         return float(frame.rpartition("_")[2])
     except ValueError as error:
-        raise BadData(f"the frame {frame!r} of ARKitScenes is not called <scene>_<seconds>") from error
+        raise DataError(f"the frame {frame!r} of ARKitScenes is not called <scene>_<seconds>") from error
 
 
 def raw_scenes(raw: Path, splits: Mapping[str, Sequence[str]], needed: str) -> list[str]:
@@ -105,7 +105,7 @@ class Recording:
         return by_time(self.folder / "vga_wide_intrinsics", ".pincam")
 
     @cached_property
-    def _way(self) -> tuple[np.ndarray, Rotation, np.ndarray]:
+    def _trajectory(self) -> tuple[np.ndarray, Rotation, np.ndarray]:
         """Times, orientations and places: world-from-camera."""
         rows = read_table(self.folder / "lowres_wide.traj", 7, rows=2)
         rows = rows[np.unique(rows[:, 0], return_index=True)[1]]
@@ -115,14 +115,14 @@ class Recording:
 
     @cached_property
     def _orientation_at(self) -> Slerp:
-        times, orientations, _ = self._way
+        times, orientations, _ = self._trajectory
         return Slerp(times, orientations)
 
     def pose(self, time: float) -> np.ndarray | None:
         """World-from-camera between the poses before and after; None where there are none near. (4, 4)"""
-        times, _, places = self._way
+        times, _, places = self._trajectory
         after = np.searchsorted(times, time)
-        if not times[0] <= time <= times[-1] or (after and times[after] - times[after - 1] > LOST):
+        if not times[0] <= time <= times[-1] or (after and times[after] - times[after - 1] > MAX_POSE_GAP):
             return None
         pose = np.eye(4)
         pose[:3, :3] = self._orientation_at(time).as_matrix()
@@ -139,12 +139,12 @@ class Recording:
         if pose is None or pincam is None:
             return None
         path = self.images[time]
-        image = read_colour(path)
+        image = read_image(path)
         width, height, fx, fy, cx, cy = read_table(self.pincams[pincam], 6, rows=1)[0]
         if image.shape[:2] != (height, width):
-            raise BadData(f"{path} has {image.shape[:2]} pixels, its .pincam says {(int(height), int(width))}")
-        rows, columns = (nearest(a, b) for a, b in zip(millimetres.shape, image.shape[:2], strict=True))
-        return checked_view(
+            raise DataError(f"{path} has {image.shape[:2]} pixels, its .pincam says {(int(height), int(width))}")
+        rows, columns = (nearest_indices(a, b) for a, b in zip(millimetres.shape, image.shape[:2], strict=True))
+        return make_view(
             path,
             image=image,
             depth=millimetres[rows[:, None], columns] / 1000,
@@ -156,7 +156,7 @@ class Recording:
     @cached_property
     def quarter_turns(self) -> int:
         """To the left, after which most frames are upright; the download's own word on it is often wrong."""
-        _, orientations, _ = self._way
+        _, orientations, _ = self._trajectory
         up = orientations.inv().apply(UP).sum(0)  # in the cameras
         turned = [np.linalg.matrix_power(QUARTER_TURN.numpy(), turns) @ up for turns in range(4)]
         return int(np.argmin([y for _, y, _ in turned]))
@@ -170,10 +170,10 @@ def by_time(folder: Path, suffix: str) -> dict[float, Path]:
 def at_time(files: Mapping[float, Path], time: float) -> float | None:
     """The time nearest to another, if they are the same but for the clock's rounding."""
     closest = min(files, key=lambda other: abs(other - time), default=None)
-    return closest if closest is not None and abs(closest - time) <= SAME_TIME else None
+    return closest if closest is not None and abs(closest - time) <= TIME_TOLERANCE else None
 
 
-def turn(view: View, quarter_turns: int) -> View:
+def rotate_view(view: View, quarter_turns: int) -> View:
     """The picture turned to the left, with the camera that would have taken it so."""
     for _ in range(quarter_turns):
         _, width = view.depth.shape
@@ -213,14 +213,14 @@ def write_scene(
         table.add(f"{name}.png", view)
         names.append(name)
     if not names:
-        raise Skip("no frame has colours, depth, intrinsics and a pose")
+        raise SkipScene("no frame has colours, depth, intrinsics and a pose")
     table.write(folder / source.table)
     return names
 
 
 def write_clips(
     source: type[ARKitFrames], out: Path, clips: Sequence[Clip], first_scene: int, groups: Callable | None
-) -> list[Written]:
+) -> list[WrittenScene]:
     """Write fixtures into the training split, ten frames a second."""
     written = []
     for number, clip in enumerate(clips):
@@ -228,5 +228,5 @@ def write_clips(
         times = [FIRST_SECOND + 0.1 * frame for frame in range(len(clip))]
         frames = ((f"{scene}_{time:.3f}", view) for time, view in zip(times, clip, strict=True))
         folder = out / source.folder / source.split_folders["train"] / scene
-        written.append(Written(scene, write_scene(source, folder, frames, groups)))
+        written.append(WrittenScene(scene, write_scene(source, folder, frames, groups)))
     return written

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamvggt.data.decode import BadData
+from streamvggt.data.decode import DataError
 from streamvggt.data.view import View
 
 FRAMES, SEQUENCES = "frame_annotations.jgz", "sequence_annotations.jgz"
@@ -34,12 +34,12 @@ def read_jgz(path: Path) -> Any:
     """Read gzipped JSON.
 
     Raises:
-        BadData: If the file is damaged.
+        DataError: If the file is damaged.
     """
     try:
         return json.loads(gzip.decompress(path.read_bytes()))
     except (EOFError, zlib.error, ValueError, gzip.BadGzipFile, RecursionError) as error:
-        raise BadData(f"{path} is damaged ({error}); download it again") from error
+        raise DataError(f"{path} is damaged ({error}); download it again") from error
 
 
 def write_jgz(path: Path, content: Any) -> None:
@@ -67,7 +67,7 @@ def opencv_from_pytorch3d(R: Tensor, T: Tensor) -> Tensor:
     return torch.cat([(R * flip).mT, (T * flip)[..., None]], -1)
 
 
-def cameras_of(frames: Sequence[Mapping[str, Any]]) -> Tensor:
+def get_cameras(frames: Sequence[Mapping[str, Any]]) -> Tensor:
     """Return camera-from-world poses of annotations with R and T, float64. (S, 3, 4)"""
     R, T = (torch.tensor([frame[name] for frame in frames], dtype=torch.float64) for name in "RT")
     return opencv_from_pytorch3d(R, T)
@@ -77,12 +77,12 @@ def half_units(image_format: str, width: int, height: int) -> np.ndarray:
     """Return the pixels per unit of a camera's numbers along x and y. (2,)
 
     Raises:
-        BadData: If the format is unknown.
+        DataError: If the format is unknown.
     """
     half = np.array([width, height]) / 2
     units = {"ndc_norm_image_bounds": half, "ndc_isotropic": np.full(2, half.min())}
     if image_format not in units:
-        raise BadData(f"cameras in the format {image_format!r} are not known")
+        raise DataError(f"cameras in the format {image_format!r} are not known")
     return units[image_format]
 
 
@@ -106,7 +106,7 @@ def camera(viewpoint: Mapping[str, Any], size: tuple[int, int]) -> tuple[np.ndar
     centre = np.array([width, height]) / 2 - np.array(viewpoint["principal_point"]) * half - 0.5
     intrinsics = np.array([[focal[0], 0, centre[0]], [0, focal[1], centre[1]], [0, 0, 1]])
     cam_from_world = np.eye(4)
-    cam_from_world[:3] = cameras_of([viewpoint])[0].numpy()
+    cam_from_world[:3] = get_cameras([viewpoint])[0].numpy()
     return intrinsics, cam_from_world
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from streamvggt.data.decode import BadData
+from streamvggt.data.decode import DataError
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def read_colmap(folder: Path) -> list[ColmapImage]:
     """Images with their cameras and poses, by name.
 
     Raises:
-        BadData: a line is not as COLMAP writes it.
+        DataError: a line is not as COLMAP writes it.
     """
     cameras = {}
     line = ""
@@ -52,7 +52,7 @@ def read_colmap(folder: Path) -> list[ColmapImage]:
             cam_from_world[:3, 3] = translation
             images.append(ColmapImage(name, cameras[camera], np.linalg.inv(cam_from_world)))
     except (ValueError, KeyError) as error:
-        raise BadData(f"{folder}: not as COLMAP writes text: {line[:60]!r} ({error})") from error
+        raise DataError(f"{folder}: not as COLMAP writes text: {line[:60]!r} ({error})") from error
     return sorted(images, key=lambda image: image.name)
 
 

@@ -9,13 +9,13 @@ import numpy as np
 
 DEPTH_SIZE = 48, 64  # of the depth maps that are compared
 EVERY = 4  # pixels of them from point to point
-SAME_DEPTH = 0.1  # relative difference up to which two depths are of one thing
-LEAST_OVERLAP = 0.2
-MOST_NEIGHBOURS = 100
+DEPTH_TOLERANCE = 0.1  # relative difference up to which two depths are of one thing
+MIN_OVERLAP = 0.2
+MAX_NEIGHBORS = 100
 
 
 @dataclass(frozen=True)
-class Small:
+class LowResFrame:
     """A frame's depth and camera, small. depth: (h, w); intrinsics: (3, 3) of it; world_from_cam: (4, 4)"""
 
     depth: np.ndarray
@@ -23,7 +23,7 @@ class Small:
     world_from_cam: np.ndarray
 
     @classmethod
-    def of(cls, depth: np.ndarray, intrinsics: np.ndarray, world_from_cam: np.ndarray) -> Small:
+    def of(cls, depth: np.ndarray, intrinsics: np.ndarray, world_from_cam: np.ndarray) -> LowResFrame:
         """From a depth map of any size, 0 where unknown. (H, W), (3, 3), (4, 4)"""
         size = np.array(DEPTH_SIZE)
         rows, columns = (
@@ -36,7 +36,7 @@ class Small:
         return cls(depth[np.ix_(rows, columns)].astype(np.float32), small, np.array(world_from_cam, np.float64))
 
 
-def overlaps(frames: Iterable[Small]) -> np.ndarray:
+def overlaps(frames: Iterable[LowResFrame]) -> np.ndarray:
     """How much of frame i is seen by frame j, as a share of what i sees. (N, N)"""
     frames = list(frames)
     depth = np.stack([frame.depth for frame in frames]).astype(np.float32)  # (N, h, w)
@@ -62,12 +62,12 @@ def overlaps(frames: Iterable[Small]) -> np.ndarray:
         inside = (z > 0) & (u >= 0) & (v >= 0) & (u < width) & (v < height)
         u, v = (np.where(inside, a, 0).astype(np.int32) for a in (u, v))
         there = depth.ravel()[first_pixel + v * width + u]
-        same = inside & (there > 0) & (np.abs(there - z) < SAME_DEPTH * z)
+        same = inside & (there > 0) & (np.abs(there - z) < DEPTH_TOLERANCE * z)
         shares[i] = same.mean(1)
     return shares
 
 
-def covisible(frames: Iterable[Small]) -> dict[int, list[tuple[int, float]]]:
+def covisible(frames: Iterable[LowResFrame]) -> dict[int, list[tuple[int, float]]]:
     """For each frame the others that see what it sees and not much else, best first, with the overlap.
 
     A frame without any is left out. The overlap is the smaller of the two shares: a close look at a corner and a view
@@ -78,8 +78,8 @@ def covisible(frames: Iterable[Small]) -> dict[int, list[tuple[int, float]]]:
     np.fill_diagonal(both, 0)
     groups = {}
     for i, row in enumerate(both):
-        best = np.argsort(-row, kind="stable")[:MOST_NEIGHBOURS]
-        neighbours = [(int(j), float(row[j])) for j in best if row[j] >= LEAST_OVERLAP]
+        best = np.argsort(-row, kind="stable")[:MAX_NEIGHBORS]
+        neighbours = [(int(j), float(row[j])) for j in best if row[j] >= MIN_OVERLAP]
         if neighbours:
             groups[i] = neighbours
     return groups

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamvggt.data.decode import BadData, read_png16
+from streamvggt.data.decode import DataError, read_png16
 
 Pair = tuple[Path, Path]
 """The files of a frame's image and depth."""
@@ -36,7 +36,7 @@ class DepthSet:
 
         Raises:
             FileNotFoundError: the set is not there.
-            BadData: images and depth do not belong together.
+            DataError: images and depth do not belong together.
         """
         there = [Path(root) / folder for folder in self.folders if (Path(root) / folder).is_dir()]
         if not there:
@@ -63,7 +63,7 @@ class DepthSet:
         """True depth in metres, unknown where ≤ 0, in the type that the published evaluation computes in. (H, W)
 
         Raises:
-            BadData, OSError: the file is damaged or missing.
+            DataError, OSError: the file is damaged or missing.
         """
         return torch.from_numpy(self.read_depth(self._pairs[scene][frame][1]))
 
@@ -95,13 +95,13 @@ def pair_by_name(images: Sequence[Path], depths: Sequence[Path]) -> list[Pair]:
     """Images and depth of the same name.
 
     Raises:
-        BadData: one of them lacks its partner.
+        DataError: one of them lacks its partner.
     """
     by_name = {path.stem: path for path in depths}
     alone = sorted({path.stem for path in images} ^ set(by_name))
     if alone:
         where = images[0].parent if images else depths[0].parent
-        raise BadData(
+        raise DataError(
             f"{where}: {len(images)} images but {len(depths)} depth files; without partner: {', '.join(alone[:5])}"
             f"{', …' if len(alone) > 5 else ''}. Remove them or prepare the data set again"
         )
@@ -112,11 +112,11 @@ def pair_by_order(images: Sequence[Path], depths: Sequence[Path]) -> list[Pair]:
     """Images and depth of the same place in their sorted lists.
 
     Raises:
-        BadData: the lists differ in length.
+        DataError: the lists differ in length.
     """
     if len(images) != len(depths):
         where = (images or depths)[0].parent
-        raise BadData(f"{where}: {len(images)} images but {len(depths)} depth files; prepare the data set again")
+        raise DataError(f"{where}: {len(images)} images but {len(depths)} depth files; prepare the data set again")
     return list(zip(images, depths, strict=True))
 
 
@@ -124,5 +124,5 @@ def read_fixed_point(path: Path, steps_per_metre: int) -> np.ndarray:
     """Depth in metres of a 16-bit image, -1 where unknown. (H, W) float64"""
     steps = read_png16(path)
     if steps.max() <= 255:
-        raise BadData(f"{path}: no value is above 255, so these are 8-bit values in a 16-bit file; get it again")
+        raise DataError(f"{path}: no value is above 255, so these are 8-bit values in a 16-bit file; get it again")
     return np.where(steps > 0, steps.astype(np.float64) / steps_per_metre, -1.0)

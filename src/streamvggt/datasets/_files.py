@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from streamvggt.data.decode import read_colour, read_exr, read_mask, read_npy, read_npz, read_png16, write_exr
+from streamvggt.data.dataset_reader import make_view
+from streamvggt.data.decode import read_exr, read_image, read_mask, read_npy, read_npz, read_png16, write_exr
 from streamvggt.data.encode import depth_array, world_from_cam, write_image, write_png
-from streamvggt.data.listing import Listing
-from streamvggt.data.source import checked_view
+from streamvggt.data.file_index import FileIndex
 from streamvggt.data.view import View
 
 
@@ -42,9 +42,9 @@ class StoredFrame:
         """Check the frame and convert it.
 
         Raises:
-            BadData: If sizes differ, the camera is skewed or the pose is not a rigid motion.
+            DataError: If sizes differ, the camera is skewed or the pose is not a rigid motion.
         """
-        return checked_view(
+        return make_view(
             self.path,
             image=self.image,
             depth=self.depth,
@@ -112,11 +112,11 @@ class FrameFiles:
     steps: float = 1000
     image_kind: str | None = None
 
-    def scenes(self, listing: Listing, root: Path) -> dict[str, list[str]]:
+    def scenes(self, listing: FileIndex, root: Path) -> dict[str, list[str]]:
         """Return the frames of every folder in `root`."""
         return {scene: self.names(listing, root / scene) for scene in listing.folders(root)}
 
-    def names(self, listing: Listing, folder: Path) -> list[str]:
+    def names(self, listing: FileIndex, folder: Path) -> list[str]:
         """Return the names of the frames that have an image, sorted."""
         inside, _, name = self.image.rpartition("/")
         return listing.files(folder / inside, name.removeprefix("{}"))
@@ -134,11 +134,11 @@ class FrameFiles:
             camera: Intrinsics and world-from-camera pose, for sets without camera files.
 
         Raises:
-            BadData, OSError: If a file is damaged or missing.
+            DataError, OSError: If a file is damaged or missing.
         """
         path = self.image_path(folder, frame)
         intrinsics, pose, more = (*camera, {}) if camera else self.camera.read(folder, frame)
-        return StoredFrame(path, read_colour(path), self.read_depth(folder, frame), intrinsics, pose, more=more)
+        return StoredFrame(path, read_image(path), self.read_depth(folder, frame), intrinsics, pose, more=more)
 
     def read_depth(self, folder: Path, frame: str) -> np.ndarray:
         """Read the depth in the unit of the set. (H, W)"""
@@ -161,7 +161,7 @@ class FrameFiles:
         write_image(self.image_path(folder, frame), view, self.image_kind)
         self.write_depth(folder, frame, depth_array(view) if depth is None else depth)
         if self.mask:
-            write_png(folder / self.mask.format(frame), view.object_ids.numpy().astype(np.uint8))
+            write_png(folder / self.mask.format(frame), view.instance_ids.numpy().astype(np.uint8))
         if self.camera:
             self.camera.write(folder, frame, view.intrinsics.numpy(), world_from_cam(view), **more)
 

@@ -20,7 +20,7 @@ Clip = Sequence[View]
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenScene:
     """Place of a clip: the scene and its frames, by the names that the reader of the set uses."""
 
     scene: str
@@ -36,7 +36,7 @@ def write_clips(
     *,
     first: int = 0,
     depth: Callable[[View], np.ndarray] | None = None,
-) -> list[Written]:
+) -> list[WrittenScene]:
     """Write clips as scenes of a set that stores each frame in files of its own.
 
     Args:
@@ -51,13 +51,15 @@ def write_clips(
         names = [frame.format(first + number) for number in range(len(clip))]
         for name, view in zip(names, clip, strict=True):
             files.write(root / scene, name, view, None if depth is None else depth(view))
-        written.append(Written(scene, names))
+        written.append(WrittenScene(scene, names))
     return written
 
 
 def mark(folder: Path) -> None:
     """Mark everything below a folder as fixtures."""
-    (folder / MARK).write_text("Written by `streamvggt data fixtures`: not the published data.\n", encoding="utf-8")
+    (folder / MARK).write_text(
+        "Written by `streamvggt data make-fixtures`: not the published data.\n", encoding="utf-8"
+    )
 
 
 def are_fixtures(folder: Path) -> bool:

@@ -16,27 +16,27 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from streamvggt.datasets._registry import find
+from streamvggt.datasets._registry import get_module
 from streamvggt.words import counted
 
 
-class Skip(Exception):
+class SkipScene(Exception):
     """Raised when a scene is left out on purpose. The message gives the reason."""
 
 
 @dataclass
-class Report:
+class PrepareReport:
     """What became of the scenes: names, with the reason where there is one."""
 
     prepared: list[str] = field(default_factory=list)
-    there_before: list[str] = field(default_factory=list)
+    already_prepared: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         said = f"{counted(len(self.prepared), 'scene')} prepared"
         for count, what in [
-            (len(self.there_before), "were there before"),
+            (len(self.already_prepared), "were there before"),
             (len(self.skipped), "left out"),
             (len(self.failed), "FAILED"),
         ]:
@@ -44,7 +44,7 @@ class Report:
         return said
 
 
-def prepare(name: str, raw: Path, root: Path, *, workers: int = 1, only: str = "*") -> Report:
+def prepare(name: str, raw: Path, root: Path, *, workers: int = 1, only: str = "*") -> PrepareReport:
     """Make a data set's folder of its download.
 
     Args:
@@ -56,7 +56,7 @@ def prepare(name: str, raw: Path, root: Path, *, workers: int = 1, only: str = "
     Raises:
         FileNotFoundError, ValueError: there is no such download, or nothing in it that can be prepared.
     """
-    module = find(name)
+    module = get_module(name)
     if not hasattr(module, "prepare"):
         raise ValueError(f"{name}: it is read as downloaded, so put the download into {root}:\n{module.__doc__}")
     if not raw.is_dir():
@@ -67,9 +67,11 @@ def prepare(name: str, raw: Path, root: Path, *, workers: int = 1, only: str = "
         raise ValueError(f"none of {len(scenes)} scenes matches {only!r}; the first is {scenes[0]!r}")
     out = root / module.FOLDER
     out.mkdir(parents=True, exist_ok=True)
-    report = Report(there_before=[scene for scene in chosen if (out / scene).is_dir()])
+    report = PrepareReport(already_prepared=[scene for scene in chosen if (out / scene).is_dir()])
     todo = [scene for scene in chosen if not (out / scene).is_dir()]
-    with tqdm(total=len(chosen), initial=len(report.there_before), desc=name, unit="scene", dynamic_ncols=True) as bar:
+    with tqdm(
+        total=len(chosen), initial=len(report.already_prepared), desc=name, unit="scene", dynamic_ncols=True
+    ) as bar:
         for scene, skipped, failed in _outcomes(name, raw, out, todo, workers):
             if skipped is not None:
                 report.skipped[scene] = skipped
@@ -79,7 +81,7 @@ def prepare(name: str, raw: Path, root: Path, *, workers: int = 1, only: str = "
             else:
                 report.prepared.append(scene)
             bar.update()
-    if hasattr(module, "finish") and (report.prepared or report.there_before):
+    if hasattr(module, "finish") and (report.prepared or report.already_prepared):
         module.finish(raw, out)
     return report
 
@@ -94,7 +96,7 @@ def _outcomes(
         return
     # Not forked: threads of torch and OpenCV would be cut off in the middle of their work.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(scenes)), context, initializer=_follow_parent) as pool:
+    with ProcessPoolExecutor(min(workers, len(scenes)), context, initializer=_exit_with_parent) as pool:
         jobs = {pool.submit(_prepare_one, name, raw, scene, out): scene for scene in scenes}
         try:
             for job in as_completed(jobs):
@@ -108,7 +110,7 @@ def _outcomes(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _follow_parent() -> None:
+def _exit_with_parent() -> None:
     """Leave Ctrl-C to the parent, and end when it has ended, however that was: nobody else would tell."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -126,9 +128,9 @@ def _prepare_one(name: str, raw: Path, scene: str, out: Path) -> tuple[str | Non
     shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
     unfinished.mkdir(parents=True)
     try:
-        find(name).prepare(raw, scene, unfinished)
+        get_module(name).prepare(raw, scene, unfinished)
         unfinished.rename(place)
-    except Skip as reason:
+    except SkipScene as reason:
         return str(reason), None
     except Exception as error:  # one scene's damage must not end days of work for the others
         return None, f"{type(error).__name__}: {error}"

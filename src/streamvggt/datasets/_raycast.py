@@ -8,7 +8,7 @@ import numpy as np
 import trimesh
 
 
-class Raycaster:
+class MeshDepthRenderer:
     """A mesh that answers how far it is, pixel by pixel; exact at every pixel's centre.
 
     Raises:
@@ -26,7 +26,7 @@ class Raycaster:
         TriangleMesh(self._scene, np.ascontiguousarray(np.asarray(vertices, np.float32)[np.asarray(faces)]))
 
     @classmethod
-    def load(cls, path: Path) -> Raycaster:
+    def load(cls, path: Path) -> MeshDepthRenderer:
         mesh = trimesh.load_mesh(path, process=False)
         return cls(mesh.vertices, mesh.faces)
 

@@ -10,33 +10,33 @@ from types import ModuleType
 from typing import TypeVar
 
 from streamvggt.data.dataset import MultiViewDataset
-from streamvggt.data.source import Source
+from streamvggt.data.dataset_reader import DatasetReader
 
 PACKAGE = __name__.rpartition(".")[0]
 
 T = TypeVar("T")
 
 
-def names() -> list[str]:
+def list_modules() -> list[str]:
     """Return the names of all data sets, sorted."""
     path = importlib.import_module(PACKAGE).__path__
     return sorted(module.name for module in pkgutil.iter_modules(path) if not module.name.startswith("_"))
 
 
-def find(name: str) -> ModuleType:
+def get_module(name: str) -> ModuleType:
     """Import the module of a data set.
 
     Raises:
         ValueError: If there is no data set of that name.
     """
-    if name not in names():
-        raise ValueError(f"data set: expected one of {', '.join(names())}, got {name!r}.")
+    if name not in list_modules():
+        raise ValueError(f"data set: expected one of {', '.join(list_modules())}, got {name!r}.")
     return importlib.import_module(f"{PACKAGE}.{name}")
 
 
 def readers(name: str, base: type[T]) -> list[type[T]]:
     """Return the classes on top of `base` that the module of a data set defines."""
-    module = find(name)
+    module = get_module(name)
     return [
         value
         for value in vars(module).values()
@@ -44,23 +44,25 @@ def readers(name: str, base: type[T]) -> list[type[T]]:
     ]
 
 
-def source_class(name: str) -> type[Source]:
+def source_class(name: str) -> type[DatasetReader]:
     """Return the reader of a data set with views.
 
     Raises:
         ValueError: If the data set has none.
     """
-    if not (own := readers(name, Source)):
+    if not (own := readers(name, DatasetReader)):
         raise ValueError(f"{name}: expected a data set with depth and cameras, got one for evaluation only.")
     return own[0]
 
 
 def training_sets() -> list[str]:
     """Return the names of the data sets to train on: those whose reader selects the views of a sample."""
-    return [name for name in names() if any(hasattr(reader, "selection") for reader in readers(name, Source))]
+    return [
+        name for name in list_modules() if any(hasattr(reader, "selection") for reader in readers(name, DatasetReader))
+    ]
 
 
-def training_set(source: str, *, data_root: str | Path, split: str | None = None, **options) -> MultiViewDataset:
+def training_set(reader: str, *, data_root: str | Path, split: str | None = None, **options) -> MultiViewDataset:
     """Build the training samples of a data set.
 
     Args:
@@ -69,6 +71,6 @@ def training_set(source: str, *, data_root: str | Path, split: str | None = None
         split: None: The one to train on.
         options: See `MultiViewDataset`.
     """
-    reader = source_class(source)
+    reader = source_class(reader)
     root = Path(data_root) / reader.folder
     return MultiViewDataset(partial(reader, root, split), root, **options)

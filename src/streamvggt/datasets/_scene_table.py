@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from streamvggt.data.decode import BadData, read_npz
+from streamvggt.data.decode import DataError, read_npz
 from streamvggt.data.encode import depth_array, world_from_cam
-from streamvggt.data.listing import Listing
+from streamvggt.data.file_index import FileIndex
 from streamvggt.data.view import View
-from streamvggt.datasets._covisibility import Small
+from streamvggt.datasets._covisibility import LowResFrame
 from streamvggt.files import atomic_write
 
 
@@ -32,7 +32,7 @@ class Camera:
     size: tuple[int, int] | None
 
 
-def scene_frames(listing: Listing, path: Path) -> list[str]:
+def scene_frames(listing: FileIndex, path: Path) -> list[str]:
     """Names of the frames without suffix, in the order of the file."""
     return [str(name).removesuffix(".png") for name in listing.npz(path, "images")["images"]]
 
@@ -43,7 +43,7 @@ def scene_cameras(path: Path) -> Mapping[str, Camera]:
     table = read_npz(path, "images", "intrinsics", "trajectories")
     names, intrinsics, poses = table["images"], table["intrinsics"], table["trajectories"]
     if not len(names) == len(intrinsics) == len(poses):
-        raise BadData(f"{path}: {len(names)} images, {len(intrinsics)} intrinsics and {len(poses)} trajectories")
+        raise DataError(f"{path}: {len(names)} images, {len(intrinsics)} intrinsics and {len(poses)} trajectories")
     cameras = {}
     for name, numbers, pose in zip(names, intrinsics, poses, strict=True):
         size = None
@@ -72,7 +72,7 @@ def scene_groups(path: Path, frames: tuple[str, ...]) -> Sequence[Sequence[int]]
             if members[0] in position:
                 groups.append([position[name] for name in members if name in position])
     except (AttributeError, ValueError, TypeError, IndexError) as error:
-        raise BadData(
+        raise DataError(
             f"{path}: image_collection is no {{frame: [(frame, share), …]}} of its images ({error})"
         ) from error
     return groups
@@ -88,14 +88,14 @@ class SceneTable:
     def __init__(
         self,
         intrinsics_of: Callable[[str, View], np.ndarray],
-        groups: Callable[[Sequence[Small]], Mapping[int, Sequence[tuple[int, float]]]] | None,
+        groups: Callable[[Sequence[LowResFrame]], Mapping[int, Sequence[tuple[int, float]]]] | None,
     ):
         self._intrinsics_of = intrinsics_of
         self._groups = groups
         self._names: list[str] = []
         self._intrinsics: list[np.ndarray] = []
         self._poses: list[np.ndarray] = []
-        self._smalls: list[Small] = []
+        self._smalls: list[LowResFrame] = []
 
     def __len__(self) -> int:
         return len(self._names)
@@ -105,7 +105,7 @@ class SceneTable:
         self._intrinsics.append(self._intrinsics_of(name, view))
         self._poses.append(world_from_cam(view))
         if self._groups is not None:
-            self._smalls.append(Small.of(depth_array(view), view.intrinsics.numpy(), self._poses[-1]))
+            self._smalls.append(LowResFrame.of(depth_array(view), view.intrinsics.numpy(), self._poses[-1]))
 
     def write(self, path: Path) -> None:
         more = {}

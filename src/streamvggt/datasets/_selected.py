@@ -10,19 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from streamvggt.data.decode import BadData
-from streamvggt.data.listing import Listing
+from streamvggt.data.decode import DataError
+from streamvggt.data.file_index import FileIndex
 from streamvggt.files import atomic_write
 
 
-def selected_sequences(listing: Listing, path: Path, frame_name: str) -> dict[str, list[str]]:
+def selected_sequences(listing: FileIndex, path: Path, frame_name: str) -> dict[str, list[str]]:
     """Scenes "category/sequence" and their frames in the order of time, whatever the order in the file.
 
     Args:
         frame_name: how a number makes a name, as "{:05d}".
 
     Raises:
-        BadData: the file says something else.
+        DataError: the file says something else.
     """
     selected = listing.json(path)
     scenes = {}
@@ -31,7 +31,7 @@ def selected_sequences(listing: Listing, path: Path, frame_name: str) -> dict[st
             for sequence, numbers in sequences.items():
                 scenes[f"{category}/{sequence}"] = [frame_name.format(number) for number in sorted(set(numbers))]
     except (AttributeError, TypeError, ValueError) as error:
-        raise BadData(f"{path}: {{category: {{sequence: [frame numbers]}}}} was expected ({error})") from error
+        raise DataError(f"{path}: {{category: {{sequence: [frame numbers]}}}} was expected ({error})") from error
     return scenes
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from streamvggt.data.decode import BadData
+from streamvggt.data.decode import DataError
 
 MESSAGES = {
     "Transform": {"transform": (1, "double*")},
@@ -79,7 +79,7 @@ def records(path: Path) -> Iterator[bytes]:
             length = struct.unpack("<Q", head[:8])[0] if len(head) == 12 else 0
             content, end = file.read(length), file.read(4)
             if len(head) < 12 or len(content) < length or len(end) < 4:
-                raise BadData(f"{path}: cut off; fetch it again")
+                raise DataError(f"{path}: cut off; fetch it again")
             yield content
 
 
@@ -90,7 +90,7 @@ def frames(path: Path) -> Iterator:
         try:
             frame.ParseFromString(content)
         except Exception as error:  # protobuf's own class of errors depends on its build
-            raise BadData(f"{path}: a record is no frame of the perception data set ({error})") from error
+            raise DataError(f"{path}: a record is no frame of the perception data set ({error})") from error
         yield frame
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamvggt.data.decode import BadData
+from streamvggt.data.decode import DataError
 from streamvggt.geometry.camera import invert_pose
 
 
@@ -58,12 +58,12 @@ class TrajectorySet:
     def read(self, sequence: str) -> Trajectory:
         """
         Raises:
-            BadData: there are not as many poses as images, or they cannot be read.
+            DataError: there are not as many poses as images, or they cannot be read.
         """
         images = self.images(sequence)
         poses = self.poses(sequence)
         if len(images) != len(poses):
-            raise BadData(
+            raise DataError(
                 f"{self.name}, {sequence}: {len(images)} images but {len(poses)} poses; prepare the data set again"
             )
         return Trajectory(images, poses)

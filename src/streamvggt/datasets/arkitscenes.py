@@ -22,13 +22,13 @@ from pathlib import Path
 import numpy as np
 
 from streamvggt.data.decode import read_png16
-from streamvggt.data.listing import Listing
-from streamvggt.data.sampling import Clips, Covisible
+from streamvggt.data.file_index import FileIndex
+from streamvggt.data.sampling import ClipSampler, CovisibilitySampler
 from streamvggt.data.view import View
 from streamvggt.datasets import _arkit
 from streamvggt.datasets._covisibility import covisible
 from streamvggt.datasets._files import FrameFiles
-from streamvggt.datasets._fixtures import Clip, Written, neighbours_in_time
+from streamvggt.datasets._fixtures import Clip, WrittenScene, neighbours_in_time
 from streamvggt.datasets._scene_table import scene_frames, scene_groups, write_scene_list
 from streamvggt.datasets.arkitscenes_highres import ARKitScenesHighRes
 
@@ -44,11 +44,13 @@ class ARKitScenes(_arkit.ARKitFrames):
 
     name, folder = "ARKitScenes", FOLDER
     files = FrameFiles("vga_wide/{}.jpg", "lowres_depth/{}.png")
-    selection = Covisible(Clips(max_interval=8, video_prob=0.8, fix_prob=0.5, block_shuffle=16), clip_share=0.5)
+    view_sampler = CovisibilitySampler(
+        ClipSampler(max_interval=8, video_prob=0.8, fix_interval_prob=0.5, block_shuffle=16), clip_prob=0.5
+    )
     table = "new_scene_metadata.npz"
     split_folders = {"train": "Training", "test": "Test"}  # noqa: RUF012
 
-    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+    def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         scenes = {str(scene) for scene in listing.npz(self.split_folder / SCENES, "scenes")["scenes"]}
         better = self.root.parent / ARKitScenesHighRes.folder / ARKitScenesHighRes.split_folders[self.split]
         if listing.exists(better):
@@ -80,7 +82,7 @@ def sampled_frames(recording: _arkit.Recording) -> Iterator[tuple[str, View]]:
             continue
         view = recording.view(time, read_png16(depths[depth]))
         if view is not None:
-            yield image.stem, _arkit.turn(view, recording.quarter_turns)
+            yield image.stem, _arkit.rotate_view(view, recording.quarter_turns)
             last = time
 
 
@@ -90,7 +92,7 @@ def finish(raw: Path, out: Path) -> None:
             write_scene_list(out / split / SCENES, ARKitScenes.table)
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     written = _arkit.write_clips(ARKitScenes, out, clips, 40000001, neighbours_in_time)
     write_scene_list(out / FOLDER / ARKitScenes.split_folders["train"] / SCENES, ARKitScenes.table)
     return written

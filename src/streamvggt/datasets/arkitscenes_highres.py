@@ -18,12 +18,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from streamvggt.data.decode import read_png16
-from streamvggt.data.listing import Listing
-from streamvggt.data.sampling import Clips
+from streamvggt.data.file_index import FileIndex
+from streamvggt.data.sampling import ClipSampler
 from streamvggt.data.view import View
 from streamvggt.datasets import _arkit
 from streamvggt.datasets._files import FrameFiles
-from streamvggt.datasets._fixtures import Clip, Written
+from streamvggt.datasets._fixtures import Clip, WrittenScene
 from streamvggt.datasets._scene_table import scene_frames
 
 FOLDER = "processed_arkitscenes_highres"
@@ -36,11 +36,11 @@ class ARKitScenesHighRes(_arkit.ARKitFrames):
 
     name, folder = "ARKitScenes-HighRes", FOLDER
     files = FrameFiles("vga_wide/{}.jpg", "highres_depth/{}.png")
-    selection = Clips(max_interval=8, video_prob=0.5, fix_prob=0.5, block_shuffle=16)
+    view_sampler = ClipSampler(max_interval=8, video_prob=0.5, fix_interval_prob=0.5, block_shuffle=16)
     table = "scene_metadata.npz"
     split_folders = {"train": "Training", "test": "Validation"}  # noqa: RUF012
 
-    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+    def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         scenes = {}
         for scene in listing.folders(self.split_folder):
             folder = self.split_folder / scene
@@ -65,8 +65,8 @@ def measured_frames(recording: _arkit.Recording) -> Iterator[tuple[str, View]]:
         image = _arkit.at_time(recording.images, time)
         view = None if image is None else recording.view(image, read_png16(depth))
         if view is not None:
-            yield recording.images[image].stem, _arkit.turn(view, recording.quarter_turns)
+            yield recording.images[image].stem, _arkit.rotate_view(view, recording.quarter_turns)
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     return _arkit.write_clips(ARKitScenesHighRes, out, clips, 41000001, groups=None)

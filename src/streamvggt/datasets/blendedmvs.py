@@ -26,15 +26,15 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from streamvggt.data.decode import BadData, open_hdf5, read_colour, strings
-from streamvggt.data.listing import Listing
-from streamvggt.data.sampling import GraphWalk
-from streamvggt.data.source import Source, checked_view
+from streamvggt.data.dataset_reader import DatasetReader, make_view
+from streamvggt.data.decode import DataError, open_hdf5, read_image, strings
+from streamvggt.data.file_index import FileIndex
+from streamvggt.data.sampling import GraphWalkSampler
 from streamvggt.data.transforms import resize
 from streamvggt.data.view import View
-from streamvggt.datasets._covisibility import Small, overlaps
+from streamvggt.datasets._covisibility import LowResFrame, overlaps
 from streamvggt.datasets._files import CameraFile, FrameFiles
-from streamvggt.datasets._fixtures import Clip, Written, write_clips
+from streamvggt.datasets._fixtures import Clip, WrittenScene, write_clips
 from streamvggt.files import atomic_write
 
 FOLDER = "processed_blendedmvs"
@@ -45,13 +45,13 @@ OURS = "made_by"
 """Attribute of lists of overlaps that were made here, and may be added to."""
 
 
-class BlendedMVS(Source):
+class BlendedMVS(DatasetReader):
     """The scenes of the overlap file whose folders are there, and of them the images that are there."""
 
     name, folder, is_metric = "BlendedMVS", FOLDER, False
-    selection = GraphWalk(min_overlap=0.2)
+    view_sampler = GraphWalkSampler(min_overlap=0.2)
 
-    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+    def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         if not listing.exists(self.root / OVERLAP):
             raise FileNotFoundError(
                 f"BlendedMVS: {self.root / OVERLAP} is missing. It says which images overlap; docs/data.md says where "
@@ -85,14 +85,14 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
     source = next(cams.parent for depth in ("", "*/") for cams in raw.glob(f"{depth}{scene}/cams"))
     files = sorted((source / "cams").glob("*_cam.txt"))
     if not files:
-        raise BadData(f"{source / 'cams'}: no %08d_cam.txt in it")
+        raise DataError(f"{source / 'cams'}: no %08d_cam.txt in it")
     for file in files:
         name = file.stem.removesuffix("_cam")
         intrinsics, cam_from_world = read_camera(file)
         image = source / "blended_images" / f"{name}.jpg"
-        view = checked_view(
+        view = make_view(
             image,
-            image=read_colour(image),
+            image=read_image(image),
             depth=read_pfm(source / "rendered_depth_maps" / f"{name}.pfm"),
             intrinsics=intrinsics,
             world_from_cam=np.linalg.inv(cam_from_world),
@@ -135,9 +135,9 @@ def write_overlaps(root: Path, path: Path) -> None:
                 group["values"] = shares[shares.nonzero()].astype(np.float32)
 
 
-def read_small(folder: Path, name: str) -> Small:
+def read_small(folder: Path, name: str) -> LowResFrame:
     stored = FILES.read(folder, name)
-    return Small.of(np.nan_to_num(stored.depth), stored.intrinsics, stored.world_from_cam)
+    return LowResFrame.of(np.nan_to_num(stored.depth), stored.intrinsics, stored.world_from_cam)
 
 
 def read_camera(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -148,7 +148,7 @@ def read_camera(path: Path) -> tuple[np.ndarray, np.ndarray]:
         extrinsic = np.array(words[first : first + 16], float).reshape(4, 4)
         return np.array(words[second : second + 9], float).reshape(3, 3), extrinsic
     except ValueError as error:
-        raise BadData(f"{path}: an extrinsic of 16 and an intrinsic of 9 numbers were expected ({error})") from error
+        raise DataError(f"{path}: an extrinsic of 16 and an intrinsic of 9 numbers were expected ({error})") from error
 
 
 PFM_HEADER = re.compile(rb"Pf\s+(\d+)\s+(\d+)\s+([-+.\deE]+)[ \t]*\r?\n")
@@ -164,22 +164,22 @@ def read_pfm(path: Path) -> np.ndarray:
         (H, W) float32
 
     Raises:
-        BadData: If the file is something else, or is cut off.
+        DataError: If the file is something else, or is cut off.
     """
     content = path.read_bytes()
     header = PFM_HEADER.match(content)
     if header is None:
-        raise BadData(f"{path}: damaged, or no PFM file of one channel")
+        raise DataError(f"{path}: damaged, or no PFM file of one channel")
     width, height, scale = int(header[1]), int(header[2]), float(header[3])
     if len(content) - header.end() != 4 * width * height or not scale:
-        raise BadData(
+        raise DataError(
             f"{path}: damaged: {4 * width * height} bytes were expected, it has {len(content) - header.end()}"
         )
     values = np.frombuffer(content, "<f4" if scale < 0 else ">f4", offset=header.end())
     return values.reshape(height, width)[::-1].astype(np.float32) * np.float32(abs(scale))
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     """How much images share is found from what they see."""
     root = out / FOLDER
     written = write_clips(FILES, root, clips, map("5{:023x}".format, range(len(clips))), "{:08d}")

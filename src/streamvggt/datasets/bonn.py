@@ -20,15 +20,15 @@ import numpy as np
 from streamvggt.data.encode import depth_array, write_image, write_png
 from streamvggt.datasets._depth_set import DepthSet, Pair, files, pair_by_order, read_fixed_point
 from streamvggt.datasets._files import fixed_point
-from streamvggt.datasets._fixtures import Clip, Written
-from streamvggt.datasets._prepare import Skip
+from streamvggt.datasets._fixtures import Clip, WrittenScene
+from streamvggt.datasets._prepare import SkipScene
 from streamvggt.files import link_or_copy
 
 FOLDER = "bonn/rgbd_bonn_dataset"
 SEQUENCES = ("balloon2", "crowd2", "crowd3", "person_tracking2", "synchronous")
 PREFIX = "rgbd_bonn_"
 STEPS_PER_METER = 5000
-TAKEN = slice(30, 140)
+FRAME_RANGE = slice(30, 140)
 
 
 class Bonn(DepthSet):
@@ -55,10 +55,10 @@ def raw_scenes(raw: Path) -> list[str]:
 
 def prepare(raw: Path, scene: str, folder: Path) -> None:
     source = _dataset(raw) / scene
-    taken = {kind: sorted((source / kind).glob("*.png"))[TAKEN] for kind in ("rgb", "depth")}
+    taken = {kind: sorted((source / kind).glob("*.png"))[FRAME_RANGE] for kind in ("rgb", "depth")}
     numbers = {kind: len(paths) for kind, paths in taken.items()}
     if not min(numbers.values()):
-        raise Skip(f"it has no frames after the first {TAKEN.start}")
+        raise SkipScene(f"it has no frames after the first {FRAME_RANGE.start}")
     if numbers["rgb"] != numbers["depth"]:
         raise ValueError(f"{source}: {numbers['rgb']} images but {numbers['depth']} depth maps: unpack it again")
     for kind, paths in taken.items():
@@ -67,7 +67,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
             link_or_copy(path, folder / f"{kind}_110" / path.name)
     lines = (source / "groundtruth.txt").read_text(encoding="utf-8").splitlines()
     poses = [line for line in lines if not line.startswith("#")]
-    (folder / "groundtruth_110.txt").write_text("\n".join(poses[TAKEN]) + "\n", encoding="utf-8")
+    (folder / "groundtruth_110.txt").write_text("\n".join(poses[FRAME_RANGE]) + "\n", encoding="utf-8")
 
 
 def _dataset(raw: Path) -> Path:
@@ -75,7 +75,7 @@ def _dataset(raw: Path) -> Path:
     return inner if inner.is_dir() else raw
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     """At most five scenes. Images and depth have different times, as in the original."""
     written = []
     for scene, clip in zip(SEQUENCES, clips, strict=False):
@@ -84,5 +84,5 @@ def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
         for time, view in zip(times, clip, strict=True):
             write_image(folder / f"rgb_110/{time:.5f}.png", view)
             write_png(folder / f"depth_110/{time + 0.01:.5f}.png", fixed_point(depth_array(view), STEPS_PER_METER))
-        written.append(Written(scene, [f"{time:.5f}" for time in times]))
+        written.append(WrittenScene(scene, [f"{time:.5f}" for time in times]))
     return written

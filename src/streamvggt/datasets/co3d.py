@@ -25,16 +25,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamvggt.data.decode import read_colour, read_json, read_mask, read_png16
-from streamvggt.data.listing import Listing
-from streamvggt.data.sampling import Clips
-from streamvggt.data.source import Source, checked_view
-from streamvggt.data.transforms import crop_around_principal_point, nearest, resize
+from streamvggt.data.dataset_reader import DatasetReader, make_view
+from streamvggt.data.decode import read_image, read_json, read_mask, read_png16
+from streamvggt.data.file_index import FileIndex
+from streamvggt.data.sampling import ClipSampler
+from streamvggt.data.transforms import crop_around_principal_point, nearest_indices, resize
 from streamvggt.data.view import View
 from streamvggt.datasets._co3d_download import FEW_VIEW_LIST, FRAMES, SEQUENCES, camera, good_sequences, read_jgz
 from streamvggt.datasets._files import CameraFile, FrameFiles
-from streamvggt.datasets._fixtures import Clip, Written, near_mask
-from streamvggt.datasets._prepare import Skip
+from streamvggt.datasets._fixtures import Clip, WrittenScene, near_mask
+from streamvggt.datasets._prepare import SkipScene
 from streamvggt.datasets._selected import draw, selected_sequences, write_selected
 
 FOLDER = "processed_co3d"
@@ -46,16 +46,16 @@ NUM_SEQUENCES = 50  # of a category
 SHORT_SIDE, LONG_SIDE = 384, 512
 
 
-class CO3D(Source):
+class CO3D(DatasetReader):
     """A sequence of a category is a scene."""
 
     name, folder, is_metric = "CO3Dv2", FOLDER, False
-    selection = Clips(max_interval=25, video_prob=0.5, fix_prob=0.5)
+    view_sampler = ClipSampler(max_interval=25, video_prob=0.5, fix_interval_prob=0.5)
     splits = ("train", "test")
-    mask_share = 0.1
-    replaces_empty = True
+    mask_prob = 0.1
+    replace_empty_depth = True
 
-    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+    def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         return selected_sequences(listing, self.root / f"selected_seqs_{self.split}.json", "frame{:06d}")
 
     def read(self, scene: str, frame: str) -> View:
@@ -84,7 +84,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
             write_frame(folder, Path(path).stem, _small(view))
             written += 1
     if not written:
-        raise Skip("no frame has depth")
+        raise SkipScene("no frame has depth")
 
 
 def finish(raw: Path, out: Path) -> None:
@@ -101,13 +101,13 @@ def write_frame(folder: Path, name: str, view: View) -> None:
 def _read(raw: Path, annotation: Mapping) -> View:
     """A frame as it was taken."""
     path = raw / annotation["image"]["path"]
-    image = read_colour(path)
+    image = read_image(path)
     depth = _of_size(_read_depth(raw, annotation["depth"]), image)
     mask = np.zeros(image.shape[:2], np.uint8)
     if annotation["mask"] is not None:
         mask = _of_size(read_mask(raw / annotation["mask"]["path"]), image)
     intrinsics, cam_from_world = camera(annotation["viewpoint"], image.shape[:2])
-    view = checked_view(
+    view = make_view(
         path,
         image=image,
         depth=depth,
@@ -115,7 +115,7 @@ def _read(raw: Path, annotation: Mapping) -> View:
         world_from_cam=np.linalg.inv(cam_from_world),
         is_metric=False,
     )
-    return replace(view, object_ids=torch.from_numpy(mask.astype(np.int64)))
+    return replace(view, instance_ids=torch.from_numpy(mask.astype(np.int64)))
 
 
 def _read_depth(raw: Path, annotation: Mapping) -> np.ndarray:
@@ -136,7 +136,9 @@ def _small(view: View) -> View:
 
 def _of_size(values: np.ndarray, image: np.ndarray) -> np.ndarray:
     """At the size of the image, by the nearest pixel."""
-    rows, columns = (nearest(before, after) for before, after in zip(values.shape, image.shape[:2], strict=True))
+    rows, columns = (
+        nearest_indices(before, after) for before, after in zip(values.shape, image.shape[:2], strict=True)
+    )
     return values[rows[:, None], columns]
 
 
@@ -183,7 +185,7 @@ def _annotations(category: Path) -> dict[str, dict[str, Mapping]]:
     return found
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     """The object of a frame is what is nearer than the median."""
     root = out / FOLDER
     scenes = [f"apple/110_13051_{23361 + number}" for number in range(len(clips))]
@@ -191,7 +193,7 @@ def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
     for scene, clip in zip(scenes, clips, strict=True):
         frames = [f"frame{frame:06d}" for frame in range(1, len(clip) + 1)]
         for name, view in zip(frames, clip, strict=True):
-            write_frame(root / scene, name, replace(view, object_ids=near_mask(view)))
-        written.append(Written(scene, frames))
+            write_frame(root / scene, name, replace(view, instance_ids=near_mask(view)))
+        written.append(WrittenScene(scene, frames))
     write_selected(root, dict.fromkeys(CO3D.splits, scenes), FILES.image.format("*"))
     return written

@@ -21,21 +21,21 @@ from typing import Any
 
 from torch import Tensor
 
-from streamvggt.data.decode import BadData, read_json
+from streamvggt.data.decode import DataError, read_json
 from streamvggt.data.encode import write_image
 from streamvggt.datasets._co3d_download import (
     FEW_VIEW_LIST,
     FRAMES,
     MIN_QUALITY,
     SEQUENCES,
-    cameras_of,
+    get_cameras,
     good_sequences,
     read_jgz,
     viewpoint_of,
     write_jgz,
 )
-from streamvggt.datasets._fixtures import Clip, Written
-from streamvggt.datasets._prepare import Skip
+from streamvggt.datasets._fixtures import Clip, WrittenScene
+from streamvggt.datasets._prepare import SkipScene
 from streamvggt.datasets._trajectory_set import TrajectorySet
 from streamvggt.files import atomic_write, link_or_copy
 
@@ -62,7 +62,7 @@ def read_annotations(folder: Path, category: str) -> dict[str, list[Frame]] | No
     """Sequences of a category's test split; None: there is no such file.
 
     Raises:
-        BadData: it is damaged.
+        DataError: it is damaged.
     """
     path = folder / f"{category}_test.jgz"
     if not path.exists():
@@ -73,7 +73,7 @@ def read_annotations(folder: Path, category: str) -> dict[str, list[Frame]] | No
             raise ValueError("a frame has no filepath, R or T")
         return sequences
     except (OSError, EOFError, zlib.error, ValueError, AttributeError, TypeError) as error:
-        raise BadData(
+        raise DataError(
             f"{path} is damaged, or not as `streamvggt data prepare co3d_annotations` writes it ({error})"
         ) from error
 
@@ -104,7 +104,7 @@ class Co3dPoses(TrajectorySet):
         return [self.root / frame["filepath"] for frame in self._frames[sequence]]
 
     def poses(self, sequence: str) -> Tensor:
-        return cameras_of(self._frames[sequence])
+        return get_cameras(self._frames[sequence])
 
 
 def has_far_camera(frames: list[Frame]) -> bool:
@@ -132,11 +132,11 @@ def write_category(raw: Path, category: str, folder: Path, min_quality: float) -
     """
     Raises:
         Skip: the category has no few-view lists.
-        BadData: a file is damaged.
+        DataError: a file is damaged.
     """
     lists = raw / category / SET_LIST
     if not lists.exists():
-        raise Skip(f"there is no {lists}; the single-sequence subset of CO3Dv2 has none, the full download does")
+        raise SkipScene(f"there is no {lists}; the single-sequence subset of CO3Dv2 has none, the full download does")
     annotations = select(
         read_jgz(raw / category / FRAMES),
         read_jgz(raw / category / SEQUENCES),
@@ -164,23 +164,23 @@ def select(
         subset → sequence → frames with filepath, R, T, focal_length, principal_point.
     """
     good = good_sequences(sequences, min_quality)
-    by_number = {(frame["sequence_name"], frame["frame_number"]): frame for frame in frames}
+    is_index_based = {(frame["sequence_name"], frame["frame_number"]): frame for frame in frames}
     chosen: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for subset in SUBSETS:
         chosen[subset] = {}
         for sequence, number, path in set_lists[subset]:
             if sequence not in good:
                 continue
-            frame = by_number.get((sequence, number))
+            frame = is_index_based.get((sequence, number))
             if frame is None or frame["image"]["path"] != path:
-                raise BadData(f"the {subset} list has {path}, of which frame_annotations.jgz has no frame {number}")
+                raise DataError(f"the {subset} list has {path}, of which frame_annotations.jgz has no frame {number}")
             view = frame["viewpoint"]
             camera = {name: view[name] for name in ("R", "T", "focal_length", "principal_point")}
             chosen[subset].setdefault(sequence, []).append({"filepath": path, **camera})
     return chosen
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     """The clips in turn to two categories, all frames in the test set; one more sequence is of too low quality."""
     root = out / IMAGES
     written = []
@@ -202,7 +202,7 @@ def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
                     }
                 )
                 test.append([sequence, frame, path])
-            written.append(Written(f"{category}/{sequence}", names))
+            written.append(WrittenScene(f"{category}/{sequence}", names))
         if not sequences:
             continue
         bad = {"sequence_name": "12_100_593", "category": category, "viewpoint_quality_score": 0.5}

@@ -28,15 +28,15 @@ from pathlib import Path
 import numpy as np
 from scipy.linalg import rq
 
-from streamvggt.data.decode import BadData, read_hdf5, write_colour
+from streamvggt.data.dataset_reader import DatasetReader
+from streamvggt.data.decode import DataError, read_hdf5, write_rgb
 from streamvggt.data.encode import depth_array
-from streamvggt.data.listing import Listing
-from streamvggt.data.sampling import Clips
-from streamvggt.data.source import Source
+from streamvggt.data.file_index import FileIndex
+from streamvggt.data.sampling import ClipSampler
 from streamvggt.data.view import View
 from streamvggt.datasets._files import CameraFile, FrameFiles
-from streamvggt.datasets._fixtures import Clip, Written, write_clips
-from streamvggt.datasets._prepare import Skip
+from streamvggt.datasets._fixtures import Clip, WrittenScene, write_clips
+from streamvggt.datasets._prepare import SkipScene
 
 FOLDER = "hypersim"
 FILES = FrameFiles("{}_rgb.png", "{}_depth.npy", CameraFile("{}_cam.npz"))
@@ -45,18 +45,18 @@ OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0])
 MAX_SKEW_ERROR = 0.5
 """Pixels, anywhere in the image, by which a skew may be ignored."""
 GAMMA = 2.2
-BRIGHT = 0.8
+TARGET_BRIGHTNESS = 0.8
 """What the 90th percentile of brightness becomes."""
 OUTDOORS = True
 
 
-class Hypersim(Source):
+class Hypersim(DatasetReader):
     """Each camera's way through a scene is a scene. Empty folders stand for what was left out on purpose."""
 
     name, folder, is_metric = "Hypersim", FOLDER, True
-    selection = Clips(max_interval=4, video_prob=0.5, fix_prob=0.5, block_shuffle=16)
+    view_sampler = ClipSampler(max_interval=4, video_prob=0.5, fix_interval_prob=0.5, block_shuffle=16)
 
-    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+    def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         return {
             f"{scene}/{camera}": FILES.names(listing, self.root / scene / camera)
             for scene in listing.folders(self.root)
@@ -112,7 +112,7 @@ class PinholeCamera:
             Skip: If other pixels move too far.
         """
         if self.skew_error >= MAX_SKEW_ERROR:
-            raise Skip(f"its camera is skewed: pixels are off by up to {self.skew_error:.1f} without the skew")
+            raise SkipScene(f"its camera is skewed: pixels are off by up to {self.skew_error:.1f} without the skew")
         return self.intrinsics * [[1, 0, 1], [0, 1, 1], [0, 0, 1]]
 
 
@@ -123,7 +123,7 @@ def raw_scenes(raw: Path) -> list[str]:
 
 def prepare(raw: Path, scene: str, folder: Path) -> None:
     name, camera_name = scene.split("/")
-    camera = camera_of(raw / CAMERAS, name)
+    camera = get_camera(raw / CAMERAS, name)
     intrinsics = camera.without_skew()
     meters = meters_per_unit(raw / name / "_detail" / "metadata_scene.csv")
     detail = raw / name / "_detail" / camera_name
@@ -135,11 +135,13 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
         geometry = images / f"scene_{camera_name}_geometry_hdf5" / f"frame.{number}"
         distance = read_hdf5(Path(f"{geometry}.depth_meters.hdf5"), "dataset").astype(np.float64)
         if distance.shape != camera.size:
-            raise BadData(f"{geometry}.depth_meters.hdf5: {camera.size} pixels were expected, it has {distance.shape}")
+            raise DataError(
+                f"{geometry}.depth_meters.hdf5: {camera.size} pixels were expected, it has {distance.shape}"
+            )
         entities = Path(f"{geometry}.render_entity_id.hdf5")
-        something = read_hdf5(entities, "dataset") != -1 if entities.exists() else np.isfinite(distance)
+        valid = read_hdf5(entities, "dataset") != -1 if entities.exists() else np.isfinite(distance)
         frame = f"{int(number):06d}"
-        write_colour(FILES.image_path(folder, frame), tone_map(read_hdf5(path, "dataset"), something))
+        write_rgb(FILES.image_path(folder, frame), tone_map(read_hdf5(path, "dataset"), valid))
         FILES.write_depth(folder, frame, planar_depth(distance, camera.intrinsics))
         pose = np.eye(4)
         pose[:3, :3] = rotations[int(number)] @ OPENCV_FROM_OPENGL @ camera.rotation
@@ -147,7 +149,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
         FILES.camera.write(folder, frame, intrinsics, pose)
 
 
-def tone_map(colour: np.ndarray, something: np.ndarray) -> np.ndarray:
+def tone_map(colour: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Light as an image: as bright as `BRIGHT` says, where there is something.
 
     Args:
@@ -159,8 +161,8 @@ def tone_map(colour: np.ndarray, something: np.ndarray) -> np.ndarray:
     """
     colour = np.nan_to_num(colour.astype(np.float64), posinf=np.finfo(np.float16).max).clip(min=0)
     brightness = colour @ [0.3, 0.59, 0.11]
-    bright = np.percentile(brightness[something], 90) if something.any() else 0
-    exposure = BRIGHT**GAMMA / bright if bright > 1e-4 else 1  # a picture without light stays as it is
+    bright = np.percentile(brightness[valid], 90) if valid.any() else 0
+    exposure = TARGET_BRIGHTNESS**GAMMA / bright if bright > 1e-4 else 1  # a picture without light stays as it is
     return (255 * (exposure * colour).clip(max=1) ** (1 / GAMMA)).round().astype(np.uint8)
 
 
@@ -172,15 +174,15 @@ def planar_depth(distance: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
     return distance / np.linalg.norm(rays, axis=-1)
 
 
-def camera_of(path: Path, scene: str) -> PinholeCamera:
+def get_camera(path: Path, scene: str) -> PinholeCamera:
     """Read the camera of a scene from the table.
 
     Raises:
-        BadData: If the table has no such scene.
+        DataError: If the table has no such scene.
     """
     row = _rows(path).get(scene)
     if row is None:
-        raise BadData(f"{path}: no row for {scene}")
+        raise DataError(f"{path}: no row for {scene}")
     return PinholeCamera.of(row)
 
 
@@ -195,10 +197,10 @@ def meters_per_unit(path: Path) -> float:
         for row in csv.reader(file):
             if row and row[0] == "meters_per_asset_unit":
                 return float(row[1])
-    raise BadData(f"{path}: no meters_per_asset_unit in it")
+    raise DataError(f"{path}: no meters_per_asset_unit in it")
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     """Through windows there is nothing: NaN."""
     scenes = (f"ai_001_{number:03d}/cam_00" for number in count(1))
     return write_clips(FILES, out / FOLDER, clips, scenes, "{:06d}", depth=with_holes)

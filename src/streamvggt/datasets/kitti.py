@@ -21,8 +21,8 @@ import numpy as np
 from streamvggt.data.encode import depth_array, write_image, write_png
 from streamvggt.datasets._depth_set import DepthSet, Pair, files, pair_by_name, read_fixed_point, subfolders
 from streamvggt.datasets._files import fixed_point
-from streamvggt.datasets._fixtures import Clip, Written
-from streamvggt.datasets._prepare import Skip
+from streamvggt.datasets._fixtures import Clip, WrittenScene
+from streamvggt.datasets._prepare import SkipScene
 from streamvggt.files import link_or_copy
 
 FOLDER = "kitti/depth_selection/val_selection_cropped"
@@ -65,7 +65,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
     images = _drive(raw, drive) / "image_02" / "data"
     pairs = [(images / depth.name, depth) for depth in depths if (images / depth.name).exists()]
     if not pairs:
-        raise Skip(f"of {len(depths)} depth maps none has an image in {images}: download the raw drive")
+        raise SkipScene(f"of {len(depths)} depth maps none has an image in {images}: download the raw drive")
     for pair in pairs:
         path = pair[PARTS.index(part)]
         link_or_copy(path, folder / path.name)
@@ -76,7 +76,7 @@ def _drive(raw: Path, drive: str) -> Path:
     return in_date if in_date.is_dir() else raw / drive
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     """As many as there are names. The scanner sees every other line and column, up to 80 m."""
     written = []
     for scene, clip in zip(DRIVES, clips, strict=False):
@@ -87,5 +87,5 @@ def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
             scanned[::2, ::2] = np.where(depth < 80, depth, 0)[::2, ::2]
             write_image(out / FOLDER / IMAGES / scene / f"{frame}.png", view)
             write_png(out / FOLDER / DEPTHS / scene / f"{frame}.png", fixed_point(scanned, STEPS_PER_METER))
-        written.append(Written(scene, frames))
+        written.append(WrittenScene(scene, frames))
     return written

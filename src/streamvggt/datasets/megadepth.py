@@ -25,16 +25,16 @@ import numpy as np
 import pycolmap
 from tqdm import tqdm
 
-from streamvggt.data.decode import BadData, read_colour, read_hdf5, read_npz
+from streamvggt.data.dataset_reader import DatasetReader, make_view
+from streamvggt.data.decode import DataError, read_hdf5, read_image, read_npz
 from streamvggt.data.encode import depth_array
-from streamvggt.data.listing import Listing
-from streamvggt.data.sampling import Sets
-from streamvggt.data.source import Source, checked_view
+from streamvggt.data.file_index import FileIndex
+from streamvggt.data.sampling import GroupSampler
 from streamvggt.data.transforms import resize
 from streamvggt.data.view import View
-from streamvggt.datasets._covisibility import Small, overlaps
+from streamvggt.datasets._covisibility import LowResFrame, overlaps
 from streamvggt.datasets._files import CameraFile, FrameFiles
-from streamvggt.datasets._fixtures import Clip, Written, write_clips
+from streamvggt.datasets._fixtures import Clip, WrittenScene, write_clips
 from streamvggt.files import atomic_write
 from streamvggt.image_files import open_image
 
@@ -42,11 +42,11 @@ FOLDER = "processed_megadepth"
 FILES = FrameFiles("{}.jpg", "{}.exr", CameraFile("{}.npz", pose="cam2world", dtype=np.float64))
 SETS = "megadepth_sets_64.npz"
 HELD_OUT = ("0015", "0022")
-LARGEST = 800, 600
+MAX_SIZE = 800, 600
 SET_SIZE = 64
-LEAST_MEMBERS = 10
+MIN_MEMBERS = 10
 """Different images of a set; smaller ones serve no training sample."""
-LEAST_OVERLAP = 0.1
+MIN_OVERLAP = 0.1
 OURS = "made_by"
 """Key of lists of sets that were made here, and may be added to."""
 CANDIDATES = 128
@@ -54,14 +54,14 @@ CANDIDATES = 128
 OUTDOORS = True
 
 
-class MegaDepth(Source):
+class MegaDepth(DatasetReader):
     """The scenes of the list of sets whose folders are there. Frames have no order of time."""
 
     name, folder, is_metric = "MegaDepth", FOLDER, False
-    selection = Sets()
+    view_sampler = GroupSampler()
     splits = ("train", "val", "all")
 
-    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+    def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         if not listing.exists(self.root / SETS):
             raise FileNotFoundError(
                 f"MegaDepth: {self.root / SETS} is missing. It says which photographs go together; docs/data.md says "
@@ -98,10 +98,10 @@ class MegaDepth(Source):
         table = read_npz(self.root / SETS, "scenes", "images", "sets")
         sets = table["sets"]
         if sets.ndim != 2 or sets.shape[1] < 2:
-            raise BadData(f"{self.root / SETS}: sets of shape (M, 65) were expected, they are {sets.shape}")
+            raise DataError(f"{self.root / SETS}: sets of shape (M, 65) were expected, they are {sets.shape}")
         listed = (sets[:, 0] < len(table["scenes"])) & (sets[:, 1:] < len(table["images"])).all(1) & (sets >= 0).all(1)
         if not listed.all():
-            raise BadData(f"{self.root / SETS}: its set {np.argmin(listed)} names what it does not list")
+            raise DataError(f"{self.root / SETS}: its set {np.argmin(listed)} names what it does not list")
         return table
 
 
@@ -131,14 +131,14 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
         if depth.min() < 0:
             continue  # it only says what is before what
         camera = pycolmap.undistort_camera(options, model.cameras[image.camera_id])
-        pixels = read_colour(picture)
+        pixels = read_image(picture)
         if np.abs(np.subtract(pixels.shape[:2], (camera.height, camera.width))).max() > 1:
             continue
         intrinsics = camera.calibration_matrix()
         intrinsics[:2, 2] -= 0.5  # COLMAP's first pixel has its centre at (½, ½)
         pose = np.eye(4)
         pose[:3] = image.cam_from_world().inverse().matrix()
-        view = checked_view(
+        view = make_view(
             picture,
             image=pixels,
             depth=depth,
@@ -147,10 +147,10 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
             is_metric=MegaDepth.is_metric,
         )
         height, width = view.depth.shape
-        scale = min(LARGEST[0] / width, LARGEST[1] / height, 1)
+        scale = min(MAX_SIZE[0] / width, MAX_SIZE[1] / height, 1)
         FILES.write(folder, image.name, resize(view, (round(scale * width), round(scale * height))))
     if not any(folder.iterdir()):
-        raise BadData(f"{dense}: no image of the model has a picture of the size that was expected, and depth")
+        raise DataError(f"{dense}: no image of the model has a picture of the size that was expected, and depth")
 
 
 def largest_side(folder: Path) -> int:
@@ -205,19 +205,19 @@ def covisible_sets(shares: np.ndarray) -> list[np.ndarray]:
     sets = []
     for number, row in enumerate(both):
         best = np.argsort(-row, kind="stable")[:CANDIDATES]
-        best = best[row[best] > LEAST_OVERLAP]
-        if len(best) >= LEAST_MEMBERS - 1:
+        best = best[row[best] > MIN_OVERLAP]
+        if len(best) >= MIN_MEMBERS - 1:
             others = random.choice(best, min(len(best), SET_SIZE - 1), replace=False)
             sets.append(np.concatenate([[number], others]))
     return sets
 
 
-def read_small(folder: Path, name: str) -> Small:
+def read_small(folder: Path, name: str) -> LowResFrame:
     stored = FILES.read(folder, name)
-    return Small.of(np.nan_to_num(stored.depth).clip(min=0), stored.intrinsics, stored.world_from_cam)
+    return LowResFrame.of(np.nan_to_num(stored.depth).clip(min=0), stored.intrinsics, stored.world_from_cam)
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     """Every second scene is one that training does not see. In a set images come again until it is full."""
     scenes = [f"{HELD_OUT[0]}/{n // 2}" if n % 2 else f"{n // 2 + 1:04d}/0" for n in range(len(clips))]
     written, images, sets = [], [], []

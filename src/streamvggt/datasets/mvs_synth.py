@@ -22,13 +22,13 @@ from pathlib import Path
 
 import numpy as np
 
-from streamvggt.data.decode import BadData, read_exr, read_json
-from streamvggt.data.listing import Listing
-from streamvggt.data.sampling import Clips
-from streamvggt.data.source import Source
+from streamvggt.data.dataset_reader import DatasetReader
+from streamvggt.data.decode import DataError, read_exr, read_json
+from streamvggt.data.file_index import FileIndex
+from streamvggt.data.sampling import ClipSampler
 from streamvggt.data.view import View
 from streamvggt.datasets._files import CameraFile, FrameFiles
-from streamvggt.datasets._fixtures import Clip, Written, write_clips
+from streamvggt.datasets._fixtures import Clip, WrittenScene, write_clips
 
 FOLDER = "mvs_synth"
 FILES = FrameFiles("rgb/{}.jpg", "depth/{}.npy", CameraFile("cam/{}.npz", dtype=np.float64), image_kind=".png")
@@ -39,13 +39,13 @@ SWAPPED = np.array([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
 OUTDOORS = True
 
 
-class MvsSynth(Source):
+class MvsSynth(DatasetReader):
     """The farthest 2 % of each frame count as unknown: there the game's depth is coarse, or that of a backdrop."""
 
     name, folder, is_metric = "MVS-Synth", FOLDER, False
-    selection = Clips(max_interval=4, video_prob=1.0, fix_prob=1.0)
+    view_sampler = ClipSampler(max_interval=4, video_prob=1.0, fix_interval_prob=1.0)
 
-    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+    def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         return FILES.scenes(listing, self.root)
 
     def read(self, scene: str, frame: str) -> View:
@@ -74,12 +74,12 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
             intrinsics = [[camera["f_x"], 0, camera["c_x"]], [0, camera["f_y"], camera["c_y"]], [0, 0, 1]]
             extrinsic = np.asarray(camera["extrinsic"], np.float64).reshape(4, 4)
         except (KeyError, ValueError, TypeError) as error:
-            raise BadData(f"{path}: f_x, f_y, c_x, c_y and a 4×4 extrinsic were expected ({error})") from error
+            raise DataError(f"{path}: f_x, f_y, c_x, c_y and a 4×4 extrinsic were expected ({error})") from error
         depth = read_exr(raw / scene / f"depths/{image.stem}.exr")
         shutil.copyfile(image, FILES.image_path(folder, image.stem))
         FILES.write_depth(folder, image.stem, np.where(np.isfinite(depth), depth, 0))
         FILES.camera.write(folder, image.stem, intrinsics, SWAPPED @ np.linalg.inv(extrinsic))
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     return write_clips(FILES, out / FOLDER, clips, map("{:04d}".format, count()), "{:04d}")

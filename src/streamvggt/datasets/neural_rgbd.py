@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from streamvggt.data.decode import BadData, read_colour, read_table
+from streamvggt.data.dataset_reader import DatasetReader
+from streamvggt.data.decode import DataError, read_image, read_table
 from streamvggt.data.encode import world_from_cam
-from streamvggt.data.listing import Listing
-from streamvggt.data.source import Source
+from streamvggt.data.file_index import FileIndex
 from streamvggt.data.view import View
 from streamvggt.datasets._files import FrameFiles
-from streamvggt.datasets._fixtures import Clip, Written, write_clips
+from streamvggt.datasets._fixtures import Clip, WrittenScene, write_clips
 from streamvggt.datasets.seven_scenes import FARTHEST, NEAREST, pinhole, resized
 
 FOLDER = "neural_rgbd"
@@ -33,21 +33,21 @@ SCENES = ("breakfast_room", "complete_kitchen", "green_room", "grey_white_room",
 FOV = 2 * math.atan(WIDTH / 2 / FOCAL)
 
 
-class NeuralRGBD(Source):
+class NeuralRGBD(DatasetReader):
     """Frames whose pose is unknown are left out. (The published reader takes them, at the origin.)"""
 
     name, folder, is_metric = "Neural RGB-D", FOLDER, True
     splits = ("test",)
-    page = "docs/evaluation.md"
+    docs_page = "docs/evaluation.md"
 
-    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+    def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         scenes = {}
         for scene in listing.folders(self.root):
             numbers = listing.files(self.root / scene / "images", ".png")
             poses = read_poses(listing.file(self.root / scene / POSES))
             in_time = sorted(int(name.removeprefix("img")) for name in numbers)
             if in_time and in_time[-1] >= len(poses):
-                raise BadData(f"{self.root / scene}: img{in_time[-1]}.png, but {POSES} has only {len(poses)} poses")
+                raise DataError(f"{self.root / scene}: img{in_time[-1]}.png, but {POSES} has only {len(poses)} poses")
             scenes[scene] = [str(number) for number in in_time if np.isfinite(poses[number]).all()]
         return scenes
 
@@ -58,7 +58,7 @@ class NeuralRGBD(Source):
         height, width = depth.shape
         return self.view(
             path,
-            image=resized(read_colour(path), (width, height)),
+            image=resized(read_image(path), (width, height)),
             depth=np.where((depth >= NEAREST) & (depth <= FARTHEST), depth, 0),
             intrinsics=pinhole(FOCAL * width / WIDTH, width, height),
             world_from_cam=read_poses(folder / POSES)[int(frame)] @ OPENCV_FROM_OPENGL,
@@ -69,11 +69,11 @@ def read_poses(path: Path) -> np.ndarray:
     """World-from-camera, OpenGL axes; NaN where unknown. (S, 4, 4)"""
     rows = read_table(path, 4)
     if len(rows) % 4:
-        raise BadData(f"{path}: expected four lines of four numbers a frame, got {len(rows)} lines.")
+        raise DataError(f"{path}: expected four lines of four numbers a frame, got {len(rows)} lines.")
     return rows.reshape(-1, 4, 4)
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     """As many as there are names."""
     written = write_clips(FILES, out / FOLDER, clips, SCENES, "{}")
     for place, clip in zip(written, clips, strict=False):

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from streamvggt.data.decode import BadData, read_hdf5, read_npy, write_colour
+from streamvggt.data.decode import DataError, read_hdf5, read_npy, write_rgb
 from streamvggt.data.encode import depth_array, write_image
 from streamvggt.datasets._depth_set import DepthSet, Pair, files, pair_by_name
-from streamvggt.datasets._fixtures import Clip, Written
+from streamvggt.datasets._fixtures import Clip, WrittenScene
 
 FOLDER = "nyu_v2/val"
 IMAGES, DEPTHS = "nyu_images", "nyu_depths"
@@ -37,7 +37,7 @@ class Nyu(DepthSet):
     def read_depth(self, path: Path) -> np.ndarray:
         depth = read_npy(path)
         if depth.ndim != 2 or not np.issubdtype(depth.dtype, np.floating):
-            raise BadData(f"{path}: floating-point depth (H, W) was expected, it is {depth.dtype} {depth.shape}")
+            raise DataError(f"{path}: floating-point depth (H, W) was expected, it is {depth.dtype} {depth.shape}")
         return depth.astype(np.float32)
 
 
@@ -51,8 +51,8 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
         if scene == IMAGES:
             pixels = read_hdf5(path, "rgb")
             if pixels.ndim != 3 or len(pixels) != 3 or pixels.dtype != np.uint8:
-                raise BadData(f"{path}: rgb (3, H, W) uint8 was expected, it is {pixels.dtype} {pixels.shape}")
-            write_colour(folder / f"{path.stem}.png", pixels.transpose(1, 2, 0))
+                raise DataError(f"{path}: rgb (3, H, W) uint8 was expected, it is {pixels.dtype} {pixels.shape}")
+            write_rgb(folder / f"{path.stem}.png", pixels.transpose(1, 2, 0))
         else:
             np.save(folder / f"{path.stem}.npy", read_hdf5(path, "depth"))
 
@@ -61,7 +61,7 @@ def _files(raw: Path) -> list[Path]:
     return sorted(raw.rglob("*.h5"))
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     """All frames of all clips in one folder."""
     val = out / FOLDER
     (val / DEPTHS).mkdir(parents=True, exist_ok=True)
@@ -70,4 +70,4 @@ def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
     for frame, view in zip(frames, views, strict=True):
         write_image(val / IMAGES / f"{frame}.png", view)
         np.save(val / DEPTHS / f"{frame}.npy", depth_array(view))
-    return [Written("val", frames)]
+    return [WrittenScene("val", frames)]

@@ -26,13 +26,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from streamvggt.data.decode import BadData, read_exr, read_json, write_colour
-from streamvggt.data.listing import Listing
-from streamvggt.data.sampling import Clips
-from streamvggt.data.source import Source
+from streamvggt.data.dataset_reader import DatasetReader
+from streamvggt.data.decode import DataError, read_exr, read_json, write_rgb
+from streamvggt.data.file_index import FileIndex
+from streamvggt.data.sampling import ClipSampler
 from streamvggt.data.view import View
 from streamvggt.datasets._files import CameraFile, FrameFiles
-from streamvggt.datasets._fixtures import Clip, Written, write_clips
+from streamvggt.datasets._fixtures import Clip, WrittenScene, write_clips
 from streamvggt.image_files import open_image
 
 FOLDER = "omniobject3d"
@@ -42,13 +42,13 @@ NOTHING = 65504  # the largest number of 16 bits, which renderers write where th
 OPENCV_FROM_BLENDER = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
-class OmniObject3D(Source):
+class OmniObject3D(DatasetReader):
     """Brought to meters by `scale.json`, but as published not trained on as metric."""
 
     name, folder, is_metric = "OmniObject3D", FOLDER, False
-    selection = Clips(max_interval=100, video_prob=0.0)
+    view_sampler = ClipSampler(max_interval=100, video_prob=0.0)
 
-    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+    def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         if not listing.exists(self.root / SCALES):
             raise FileNotFoundError(
                 f"OmniObject3D: {self.root / SCALES} is missing. It holds the scale of every object and is no part of "
@@ -68,11 +68,11 @@ class OmniObject3D(Source):
         """Return the units per millimeter of an object.
 
         Raises:
-            BadData: If the scale is not known.
+            DataError: If the scale is not known.
         """
         scale = self._scales.get(thing)
         if not isinstance(scale, float | int) or not scale > 0:
-            raise BadData(f"{self.root / SCALES}: a positive scale of {thing!r} was expected, it is {scale}")
+            raise DataError(f"{self.root / SCALES}: a positive scale of {thing!r} was expected, it is {scale}")
         return scale
 
     @cached_property
@@ -96,11 +96,11 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
     angle, poses = read_cameras(render / "transforms.json")
     depths = sorted((render / "depths").glob("*.exr"))
     for name, pose in poses.items():
-        image = on_white(render / "images" / f"{name}.png")
+        image = composite_on_white(render / "images" / f"{name}.png")
         depth = read_exr(depth_file(name, depths, render))
         if depth.shape != image.shape[:2]:
-            raise BadData(f"{render}: image {name} has {image.shape[:2]} pixels, its depth {depth.shape}")
-        write_colour(FILES.image_path(folder, name), image)
+            raise DataError(f"{render}: image {name} has {image.shape[:2]} pixels, its depth {depth.shape}")
+        write_rgb(FILES.image_path(folder, name), image)
         FILES.write_depth(folder, name, np.where(depth < NOTHING, depth, 0))
         FILES.camera.write(folder, name, intrinsics_from_angle(angle, *depth.shape), pose @ OPENCV_FROM_BLENDER)
 
@@ -115,12 +115,12 @@ def read_cameras(path: Path) -> tuple[float, dict[str, np.ndarray]]:
         }
         return float(content["camera_angle_x"]), poses
     except (KeyError, TypeError, ValueError) as error:
-        raise BadData(
+        raise DataError(
             f"{path}: expected camera_angle_x and frames with file_path and transform_matrix, got {error!r}."
         ) from error
 
 
-def on_white(path: Path) -> np.ndarray:
+def composite_on_white(path: Path) -> np.ndarray:
     """(H, W, 3) uint8"""
     with open_image(path) as image:
         image = image.convert("RGBA")
@@ -132,7 +132,7 @@ def depth_file(name: str, depths: list[Path], render: Path) -> Path:
     for path in depths:
         if re.fullmatch(rf"{re.escape(name)}(\D.*)?", path.stem):
             return path
-    raise BadData(f"{render / 'depths'}: no {name}*.exr in it")
+    raise DataError(f"{render / 'depths'}: no {name}*.exr in it")
 
 
 def intrinsics_from_angle(angle: float, height: int, width: int) -> np.ndarray:
@@ -141,7 +141,7 @@ def intrinsics_from_angle(angle: float, height: int, width: int) -> np.ndarray:
     return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     """Every scene has another unit: 0.004, 0.008, … of it are a millimeter."""
     things = {f"anise_{number:03d}": 0.004 * number for number in range(1, len(clips) + 1)}
     clips = [[scaled(view, 1000 * scale) for view in clip] for clip, scale in zip(clips, things.values(), strict=True)]

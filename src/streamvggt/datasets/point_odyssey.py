@@ -20,14 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
-from streamvggt.data.decode import BadData, read_npz, read_png16
+from streamvggt.data.dataset_reader import DatasetReader
+from streamvggt.data.decode import DataError, read_npz, read_png16
 from streamvggt.data.encode import depth_array
-from streamvggt.data.listing import Listing
-from streamvggt.data.sampling import Clips
-from streamvggt.data.source import Source
+from streamvggt.data.file_index import FileIndex
+from streamvggt.data.sampling import ClipSampler
 from streamvggt.data.view import View
 from streamvggt.datasets._files import CameraFile, FrameFiles
-from streamvggt.datasets._fixtures import Clip, Written, write_clips
+from streamvggt.datasets._fixtures import Clip, WrittenScene, write_clips
 from streamvggt.files import link_or_copy
 
 FOLDER = "point_odyssey"
@@ -59,13 +59,13 @@ UNLISTED = "ani10_new_f"
 OUTDOORS = True
 
 
-class PointOdyssey(Source):
+class PointOdyssey(DatasetReader):
     """Only scenes of `SCENES`. There is no other split: the ground truth of val and test is known to be wrong."""
 
     name, folder, is_metric = "PointOdyssey", FOLDER, True
-    selection = Clips(max_interval=4, video_prob=1.0, fix_prob=1.0)
+    view_sampler = ClipSampler(max_interval=4, video_prob=1.0, fix_interval_prob=1.0)
 
-    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+    def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         there = SCENES & set(listing.folders(self.root / self.split))
         return {scene: FILES.names(listing, self.root / self.split / scene) for scene in sorted(there)}
 
@@ -84,10 +84,10 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
     cameras = read_npz(raw / scene / "anno.npz", "intrinsics", "extrinsics")
     images = sorted((raw / scene / "rgbs").glob("rgb_*.jpg"))
     if not images:
-        raise BadData(f"{raw / scene / 'rgbs'}: no images rgb_%05d.jpg in it")
+        raise DataError(f"{raw / scene / 'rgbs'}: no images rgb_%05d.jpg in it")
     last, num_cameras = images[-1].stem.removeprefix("rgb_"), len(cameras["extrinsics"])
     if int(last) >= num_cameras:
-        raise BadData(f"{raw / scene}: image {last} has no camera in anno.npz, which has {num_cameras}")
+        raise DataError(f"{raw / scene}: image {last} has no camera in anno.npz, which has {num_cameras}")
     for image in images:
         frame = image.stem.removeprefix("rgb_")
         depth = read_png16(raw / scene / "depths" / f"depth_{frame}.png")
@@ -97,7 +97,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
         FILES.camera.write(folder, frame, cameras["intrinsics"][int(frame)], pose)
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     """The sky is a kilometer away, as in the published preparation. One more scene is in no list: the first again."""
     root = out / FOLDER / "train"
     write_clips(FILES, root, clips[:1], [UNLISTED], "{:05d}")

@@ -23,14 +23,14 @@ import cv2
 import numpy as np
 from natsort import natsorted
 
-from streamvggt.data.decode import BadData, read_colour, read_png16, read_table
-from streamvggt.data.listing import Listing
-from streamvggt.data.sampling import Clips
-from streamvggt.data.source import Source, checked_view
+from streamvggt.data.dataset_reader import DatasetReader, make_view
+from streamvggt.data.decode import DataError, read_image, read_png16, read_table
+from streamvggt.data.file_index import FileIndex
+from streamvggt.data.sampling import ClipSampler
 from streamvggt.data.view import View
 from streamvggt.datasets._files import CameraFile, FrameFiles
-from streamvggt.datasets._fixtures import Clip, Written, write_clips
-from streamvggt.datasets._prepare import Skip
+from streamvggt.datasets._fixtures import Clip, WrittenScene, write_clips
+from streamvggt.datasets._prepare import SkipScene
 from streamvggt.datasets._scene_table import scene_frames
 from streamvggt.datasets._sens import SensFile
 
@@ -40,18 +40,18 @@ TABLE = "new_scene_metadata.npz"
 RAW_FOLDERS = {"scans_train": ("scans_train", "scans"), "scans_test": ("scans_test",)}
 
 
-class ScanNet(Source):
+class ScanNet(DatasetReader):
     """A recording of a room is a scene."""
 
     name, folder, is_metric = "ScanNet", FOLDER, True
-    selection = Clips(max_interval=30, video_prob=0.6, fix_prob=0.6, block_shuffle=16)
+    view_sampler = ClipSampler(max_interval=30, video_prob=0.6, fix_interval_prob=0.6, block_shuffle=16)
     splits = ("train", "test")
 
     @property
     def split_folder(self) -> Path:
         return self.root / f"scans_{self.split}"
 
-    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+    def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         scenes = [scene for scene in listing.folders(self.split_folder) if scene.startswith("scene")]
         return {scene: sorted(scene_frames(listing, self.split_folder / scene / TABLE)) for scene in scenes}
 
@@ -80,7 +80,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
         frames.append(f"{number:05d}")
         FILES.write(folder, frames[-1], view)
     if not frames:
-        raise Skip("no frame has a pose")
+        raise SkipScene("no frame has a pose")
     write_table(folder, frames)
 
 
@@ -94,7 +94,7 @@ def _frames_of_sens(path: Path) -> Iterator[tuple[int, View]]:
             if np.isfinite(frame.world_from_cam).all():
                 image = cv2.imdecode(np.frombuffer(frame.colour, np.uint8), cv2.IMREAD_COLOR_RGB)
                 if image is None:
-                    raise BadData(f"{path}: the image of frame {number} is damaged")
+                    raise DataError(f"{path}: the image of frame {number} is damaged")
                 yield number, _view(path, image, frame.depth, recording.header.depth_intrinsics, frame.world_from_cam)
 
 
@@ -103,16 +103,16 @@ def _frames_of_export(folder: Path) -> Iterator[tuple[int, View]]:
     for pose in natsorted((folder / "pose").glob("*.txt")):
         image, depth = folder / f"color/{pose.stem}.jpg", folder / f"depth/{pose.stem}.png"
         if np.isfinite(matrix := read_table(pose, 4, rows=4)).all():
-            yield int(pose.stem), _view(image, read_colour(image), read_png16(depth) / 1000, intrinsics, matrix)
+            yield int(pose.stem), _view(image, read_image(image), read_png16(depth) / 1000, intrinsics, matrix)
 
 
 def _view(path: Path, image: np.ndarray, depth: np.ndarray, intrinsics: np.ndarray, pose: np.ndarray) -> View:
     """The colours at the size of the depth."""
     image = cv2.resize(image, depth.shape[::-1], interpolation=cv2.INTER_AREA)
-    return checked_view(path, image=image, depth=depth, intrinsics=intrinsics, world_from_cam=pose, is_metric=True)
+    return make_view(path, image=image, depth=depth, intrinsics=intrinsics, world_from_cam=pose, is_metric=True)
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     """All in the training split."""
     root = out / FOLDER / "scans_train"
     written = write_clips(FILES, root, clips, map("scene{:04d}_00".format, range(len(clips))), "{:05d}")

@@ -27,18 +27,18 @@ import cv2
 import numpy as np
 import torch
 
-from streamvggt.data.decode import BadData, read_colour, read_mask
-from streamvggt.data.listing import Listing
-from streamvggt.data.sampling import Clips, Covisible
-from streamvggt.data.source import Source, checked_view
+from streamvggt.data.dataset_reader import DatasetReader, make_view
+from streamvggt.data.decode import DataError, read_image, read_mask
+from streamvggt.data.file_index import FileIndex
+from streamvggt.data.sampling import ClipSampler, CovisibilitySampler
 from streamvggt.data.transforms import resize
 from streamvggt.data.view import View
 from streamvggt.datasets._colmap import ColmapCamera, ColmapImage, read_colmap
 from streamvggt.datasets._covisibility import covisible
 from streamvggt.datasets._files import FrameFiles
-from streamvggt.datasets._fixtures import Clip, Written, neighbours_in_time
-from streamvggt.datasets._prepare import Skip
-from streamvggt.datasets._raycast import Raycaster
+from streamvggt.datasets._fixtures import Clip, WrittenScene, neighbours_in_time
+from streamvggt.datasets._prepare import SkipScene
+from streamvggt.datasets._raycast import MeshDepthRenderer
 from streamvggt.datasets._scene_table import SceneTable, scene_cameras, scene_frames, scene_groups, write_scene_list
 
 FOLDER = "processed_scannetpp"
@@ -51,22 +51,22 @@ NEAREST, FARTHEST = 0.05, 20  # metres
 ORIGIN = np.zeros(3), np.zeros(3)  # rotation and translation of a camera in its own coordinates
 
 
-class ScanNetpp(Source):
+class ScanNetpp(DatasetReader):
     """Clips stay with one camera; groups mix both."""
 
     name, folder, is_metric = "ScanNet++", FOLDER, True
-    selection = Covisible(
-        Clips(max_interval=3, video_prob=0.8, fix_prob=0.5, block_shuffle=16),
-        clip_share=0.7,
+    view_sampler = CovisibilitySampler(
+        ClipSampler(max_interval=3, video_prob=0.8, fix_interval_prob=0.5, block_shuffle=16),
+        clip_prob=0.7,
         best_first=True,
-        ordered_share=0.05 / 0.3,
+        ordered_prob=0.05 / 0.3,
     )
 
-    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+    def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         scenes = listing.npz(self.root / SCENES, "scenes")["scenes"]
         return {str(scene): sorted(scene_frames(listing, self.root / str(scene) / TABLE)) for scene in scenes}
 
-    def runs(self, scene: str) -> list[Sequence[int]]:
+    def segments(self, scene: str) -> list[Sequence[int]]:
         frames = self.frames(scene)
         runs = [[i for i, frame in enumerate(frames) if frame.startswith(camera)] for camera in CAMERAS]
         return [run for run in runs if run]
@@ -91,7 +91,7 @@ def principal_point_excess(frame: str, height: int) -> float:
     for camera, original_height in CAMERAS.items():
         if frame.startswith(camera):
             return 0.5 * height / original_height
-    raise BadData(f"the frame {frame!r} of ScanNet++ is neither DSC##### nor frame_######")
+    raise DataError(f"the frame {frame!r} of ScanNet++ is neither DSC##### nor frame_######")
 
 
 def raw_scenes(raw: Path) -> list[str]:
@@ -100,7 +100,7 @@ def raw_scenes(raw: Path) -> list[str]:
 
 def prepare(raw: Path, scene: str, folder: Path) -> None:
     source = next(path for root in (raw, raw / "data") if ((path := root / scene) / MESH).exists())
-    mesh = Raycaster.load(source / MESH)
+    mesh = MeshDepthRenderer.load(source / MESH)
     frames = SceneTable(stored_intrinsics, covisible)
     for image, picture, mask in _pictures(source):
         name = Path(image.name).stem
@@ -108,7 +108,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
         FILES.write(folder, name, view)
         frames.add(name, view)
     if not len(frames):
-        raise Skip("it has no images with poses")
+        raise SkipScene("it has no images with poses")
     frames.write(folder / TABLE)
 
 
@@ -139,14 +139,14 @@ def _pictures(source: Path) -> Iterator[tuple[ColmapImage, Path, Path]]:
             yield image, folder / pictures / image.name, (folder / masks / image.name).with_suffix(".png")
 
 
-def _view(image: ColmapImage, picture: Path, mask: Path, mesh: Raycaster) -> View:
-    colours = read_colour(picture)
+def _view(image: ColmapImage, picture: Path, mask: Path, mesh: MeshDepthRenderer) -> View:
+    colours = read_image(picture)
     height, width = image.camera.height, image.camera.width
     if colours.shape[:2] != (height, width):
-        raise BadData(f"{picture} has {colours.shape[:2]} pixels, cameras.txt says {(height, width)}")
+        raise DataError(f"{picture} has {colours.shape[:2]} pixels, cameras.txt says {(height, width)}")
     intrinsics, x, y = undistortion(image.camera)
     seen = cv2.remap(read_mask(mask), x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-    view = checked_view(
+    view = make_view(
         picture,
         image=cv2.remap(colours, x, y, cv2.INTER_CUBIC),
         depth=seen == 255,
@@ -169,7 +169,7 @@ def undistortion(camera: ColmapCamera) -> tuple[np.ndarray, np.ndarray, np.ndarr
         x, y: where in the other's picture each of its pixels is; the first pixel's centre is (0, 0). (H, W) float32
     """
     if camera.model not in ("OPENCV_FISHEYE", "OPENCV"):
-        raise BadData(f"cameras of the model {camera.model} are not known; OPENCV_FISHEYE and OPENCV are")
+        raise DataError(f"cameras of the model {camera.model} are not known; OPENCV_FISHEYE and OPENCV are")
     is_fisheye = camera.model == "OPENCV_FISHEYE"
     fx, fy, cx, cy, *bend = camera.parameters
     K = np.array([[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]])
@@ -199,7 +199,7 @@ def undistortion(camera: ColmapCamera) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return straight, *maps(K, bend, np.eye(3), straight, (width, height), cv2.CV_32FC1)
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     """The first half of a clip is the still camera's, the rest the phone's."""
     root = out / FOLDER
     written = []
@@ -213,6 +213,6 @@ def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
             FILES.write(root / scene, name, view)
             table.add(name, view)
         table.write(root / scene / TABLE)
-        written.append(Written(scene, frames))
+        written.append(WrittenScene(scene, frames))
     write_scene_list(root / SCENES, TABLE)
     return written

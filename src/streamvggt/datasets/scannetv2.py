@@ -21,12 +21,12 @@ import numpy as np
 from natsort import natsorted
 from torch import Tensor
 
-from streamvggt.data.decode import BadData, read_table
+from streamvggt.data.decode import DataError, read_table
 from streamvggt.data.encode import world_from_cam, write_png
 from streamvggt.datasets._depth_set import DepthSet, Pair, files, pair_by_name, read_fixed_point, subfolders
 from streamvggt.datasets._files import FrameFiles
-from streamvggt.datasets._fixtures import Clip, Written, write_clips
-from streamvggt.datasets._prepare import Skip
+from streamvggt.datasets._fixtures import Clip, WrittenScene, write_clips
+from streamvggt.datasets._prepare import SkipScene
 from streamvggt.datasets._sens import SensFile
 from streamvggt.datasets._trajectory_set import TrajectorySet, from_world_from_cam
 from streamvggt.files import link_or_copy
@@ -35,7 +35,7 @@ FOLDER = "scannetv2"
 IMAGES, DEPTHS, POSES = "color_90", "depth_90", "pose_90.txt"
 FILES = FrameFiles(f"{IMAGES}/{{}}.jpg", f"{DEPTHS}/{{}}.png")
 NAME = "frame_{:04d}"
-TAKEN = slice(None, 270, 3)
+FRAME_RANGE = slice(None, 270, 3)
 
 
 class ScanNetDepth(DepthSet):
@@ -82,7 +82,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
     sens = recording / f"{scene}.sens"
     poses = list(_from_sens(sens, folder) if sens.exists() else _from_export(recording, folder))
     if not poses:
-        raise Skip("it has no frames")
+        raise SkipScene("it has no frames")
     np.savetxt(folder / POSES, [pose.flatten() for pose in poses], fmt="%.9f")
 
 
@@ -90,21 +90,21 @@ def _from_sens(path: Path, folder: Path) -> Iterator[np.ndarray]:
     """World-from-camera of each frame, whose files are written."""
     with SensFile(path) as recording:
         if recording.header.colour_suffix != ".jpg":
-            raise BadData(f"{path}: JPEG images were expected, they are {recording.header.colour_suffix}")
-        for number, frame in enumerate(islice(recording, TAKEN.start, TAKEN.stop, TAKEN.step)):
+            raise DataError(f"{path}: JPEG images were expected, they are {recording.header.colour_suffix}")
+        for number, frame in enumerate(islice(recording, FRAME_RANGE.start, FRAME_RANGE.stop, FRAME_RANGE.step)):
             FILES.image_path(folder, NAME.format(number)).write_bytes(frame.colour)
             write_png(FILES.depth_path(folder, NAME.format(number)), np.rint(frame.depth * 1000).astype(np.uint16))
             yield frame.world_from_cam
 
 
 def _from_export(recording: Path, folder: Path) -> Iterator[np.ndarray]:
-    for number, path in enumerate(natsorted(recording.glob("pose/*.txt"))[TAKEN]):
+    for number, path in enumerate(natsorted(recording.glob("pose/*.txt"))[FRAME_RANGE]):
         link_or_copy(recording / f"color/{path.stem}.jpg", FILES.image_path(folder, NAME.format(number)))
         link_or_copy(recording / f"depth/{path.stem}.png", FILES.depth_path(folder, NAME.format(number)))
         yield read_table(path, 4, rows=4)
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     written = write_clips(FILES, out / FOLDER, clips, map("scene{:04d}_00".format, range(707, 807)), NAME)
     for place, clip in zip(written, clips, strict=True):
         poses = [world_from_cam(view).flatten() for view in clip]

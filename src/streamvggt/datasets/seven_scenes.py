@@ -19,13 +19,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from streamvggt.data.decode import BadData, read_colour, read_png16, read_table
+from streamvggt.data.dataset_reader import DatasetReader
+from streamvggt.data.decode import DataError, read_image, read_png16, read_table
 from streamvggt.data.encode import millimetres, world_from_cam, write_image, write_png
-from streamvggt.data.listing import Listing
-from streamvggt.data.source import Source
+from streamvggt.data.file_index import FileIndex
 from streamvggt.data.view import View
-from streamvggt.datasets._fixtures import Clip, Written
-from streamvggt.datasets._prepare import Skip
+from streamvggt.datasets._fixtures import Clip, WrittenScene
+from streamvggt.datasets._prepare import SkipScene
 from streamvggt.files import link_or_copy
 
 FOLDER = "7scenes"
@@ -52,14 +52,14 @@ MAX_MEASURED = 100.0  # meters
 FOV = 2 * math.atan(WIDTH / 2 / COLOUR_FOCAL)
 
 
-class SevenScenes(Source):
+class SevenScenes(DatasetReader):
     """A sequence is a scene: "chess/seq-03"."""
 
     name, folder, is_metric = "7-Scenes", FOLDER, True
-    page = "docs/evaluation.md"
+    docs_page = "docs/evaluation.md"
     splits = tuple(SPLITS)
 
-    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+    def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         scenes = {}
         for room in listing.folders(self.root):
             split = listing.file(self.root / room / SPLITS[self.split])
@@ -68,7 +68,7 @@ class SevenScenes(Source):
             for number in re.findall(r"\d+", split.read_text(encoding="utf-8")):
                 scene = f"{room}/seq-{int(number):02d}"
                 if not listing.exists(self.root / scene):
-                    raise BadData(f"{split} lists sequence {number}, but there is no folder {self.root / scene}")
+                    raise DataError(f"{split} lists sequence {number}, but there is no folder {self.root / scene}")
                 scenes[scene] = listing.files(self.root / scene, IMAGE.format(""))
         return scenes
 
@@ -79,7 +79,7 @@ class SevenScenes(Source):
         height, width = depth.shape
         return self.view(
             path,
-            image=resized(read_colour(path), (width, height)),
+            image=resized(read_image(path), (width, height)),
             depth=np.where((depth >= NEAREST) & (depth <= FARTHEST), depth, 0),
             intrinsics=pinhole(COLOUR_FOCAL * width / WIDTH, width, height),
             world_from_cam=read_table(folder / POSE.format(frame), 4, rows=4),
@@ -113,7 +113,7 @@ def raw_scenes(raw: Path) -> list[str]:
 def prepare(raw: Path, scene: str, folder: Path) -> None:
     depths = sorted((raw / scene).glob(RAW_DEPTH.format("frame-*")))
     if not depths:
-        raise Skip("it has no frame-*.depth.png; is its zip file unpacked?")
+        raise SkipScene("it has no frame-*.depth.png; is its zip file unpacked?")
     for path in depths:
         frame = path.name.removesuffix(RAW_DEPTH.format(""))
         for name in (IMAGE.format(frame), POSE.format(frame)):
@@ -156,7 +156,7 @@ def register(depth: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(seen), seen * 1000, 0).astype(np.uint16)
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     """A room per clip, all in the test split; the depth is that of the color camera."""
     written = []
     for number, clip in enumerate(clips):
@@ -167,7 +167,7 @@ def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
             write_image(folder / IMAGE.format(frame), view)
             write_png(folder / DEPTH.format(frame), millimetres(view))
             np.savetxt(folder / POSE.format(frame), world_from_cam(view), fmt="%.9f", delimiter="\t")
-        written.append(Written(scene, frames))
+        written.append(WrittenScene(scene, frames))
     for room in ROOMS[: len(clips)]:
         numbers = range(ROOMS.index(room) + 1, len(clips) + 1, len(ROOMS))
         lines = "".join(f"sequence{number}\n" for number in numbers)

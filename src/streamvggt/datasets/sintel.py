@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamvggt.data.decode import BadData
+from streamvggt.data.decode import DataError
 from streamvggt.data.encode import depth_array, write_image
 from streamvggt.datasets._depth_set import DepthSet, Pair, files, pair_by_name, subfolders
-from streamvggt.datasets._fixtures import Clip, Written
+from streamvggt.datasets._fixtures import Clip, WrittenScene
 from streamvggt.datasets._trajectory_set import TrajectorySet
 
 FOLDER = "sintel"
@@ -26,7 +26,7 @@ IMAGES, DEPTHS, CAMERAS = (f"training/{part}" for part in ("final", "depth", "ca
 TAG = 202021.25
 """The first number of .dpt and .cam files; another one means that the bytes are in another order."""
 
-FOURTEEN = (
+TRAJECTORY_SEQUENCES = (
     *("alley_2", "ambush_4", "ambush_5", "ambush_6", "cave_2", "cave_4", "market_2"),
     *("market_5", "market_6", "shaman_3", "sleeping_1", "sleeping_2", "temple_2", "temple_3"),
 )
@@ -59,7 +59,7 @@ class SintelTrajectories(TrajectorySet):
     name, folder = "Sintel", FOLDER
 
     def list_scenes(self) -> list[str]:
-        return [name for name in FOURTEEN if (self.root / CAMERAS / name).is_dir()]
+        return [name for name in TRAJECTORY_SEQUENCES if (self.root / CAMERAS / name).is_dir()]
 
     def images(self, sequence: str) -> list[Path]:
         return files(self.root / IMAGES / sequence, ".png")
@@ -74,7 +74,7 @@ def read_cam(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Intrinsics (3, 3) and camera-from-world pose (3, 4), float64."""
     content = path.read_bytes()
     if len(content) != 4 + 8 * (9 + 12) or np.frombuffer(content[:4], "<f4")[0] != TAG:
-        raise BadData(f"{path} is not a .cam file, or is damaged: {TAG} and 21 numbers were expected")
+        raise DataError(f"{path} is not a .cam file, or is damaged: {TAG} and 21 numbers were expected")
     numbers = np.frombuffer(content, "<f8", offset=4).astype(np.float64)
     return numbers[:9].reshape(3, 3), numbers[9:].reshape(3, 4)
 
@@ -85,16 +85,16 @@ def read_dpt(path: Path) -> np.ndarray:
     tag = np.frombuffer(content[:4], "<f4")
     size = np.frombuffer(content[4:12], "<i4")
     if not len(tag) or tag[0] != TAG or len(size) != 2 or not 1 < int(size[0]) * int(size[1]) < 1e8:
-        raise BadData(f"{path} is not a .dpt file, or is damaged: it does not begin with {TAG}, width and height")
+        raise DataError(f"{path} is not a .dpt file, or is damaged: it does not begin with {TAG}, width and height")
     width, height = size.tolist()
     if len(content) != 12 + 4 * width * height:
-        raise BadData(
+        raise DataError(
             f"{path} is cut off: {width}×{height} numbers were expected, {(len(content) - 12) // 4} are there"
         )
     return np.frombuffer(content, "<f4", offset=12).reshape(height, width).astype(np.float32)
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     """As many as there are names."""
     images, depths, cameras = (out / FOLDER / part for part in (IMAGES, DEPTHS, CAMERAS))
     written = []
@@ -106,7 +106,7 @@ def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
             write_image(images / scene / f"{frame}.png", view)
             write_dpt(depths / scene / f"{frame}.dpt", np.where(view.sky.numpy(), SKY, depth_array(view)))
             write_cam(cameras / scene / f"{frame}.cam", view.intrinsics.numpy(), view.cam_from_world.numpy())
-        written.append(Written(scene, frames))
+        written.append(WrittenScene(scene, frames))
     return written
 
 

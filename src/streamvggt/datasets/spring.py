@@ -21,14 +21,14 @@ from pathlib import Path
 
 import numpy as np
 
-from streamvggt.data.decode import read_colour, read_hdf5, read_table
-from streamvggt.data.listing import Listing
-from streamvggt.data.sampling import Clips
-from streamvggt.data.source import Source, checked_view
+from streamvggt.data.dataset_reader import DatasetReader, make_view
+from streamvggt.data.decode import read_hdf5, read_image, read_table
+from streamvggt.data.file_index import FileIndex
+from streamvggt.data.sampling import ClipSampler
 from streamvggt.data.transforms import resize
 from streamvggt.data.view import View
 from streamvggt.datasets._files import CameraFile, FrameFiles
-from streamvggt.datasets._fixtures import Clip, Written, write_clips
+from streamvggt.datasets._fixtures import Clip, WrittenScene, write_clips
 
 FOLDER = "spring"
 FILES = FrameFiles("rgb/{}.png", "depth/{}.npy", CameraFile("cam/{}.npz"))
@@ -36,13 +36,13 @@ BASELINE = 0.065  # meters
 OUTDOORS = True
 
 
-class Spring(Source):
+class Spring(DatasetReader):
     """Every folder with images is a scene."""
 
     name, folder, is_metric = "Spring", FOLDER, True
-    selection = Clips(max_interval=16, video_prob=1.0, fix_prob=1.0)
+    view_sampler = ClipSampler(max_interval=16, video_prob=1.0, fix_interval_prob=1.0)
 
-    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+    def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         return FILES.scenes(listing, self.root)
 
     def read(self, scene: str, frame: str) -> View:
@@ -64,9 +64,9 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
         disparity_file = sequence / "disp1_left" / f"{image.stem.replace('frame', 'disp1')}.dsp5"
         disparity = read_hdf5(disparity_file, "disparity")[::2, ::2]
         known = np.isfinite(disparity) & (disparity > 0)
-        view = checked_view(
+        view = make_view(
             image,
-            image=read_colour(image),
+            image=read_image(image),
             depth=np.divide(fx * BASELINE, disparity, where=known, out=np.zeros_like(disparity)),
             intrinsics=np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]),
             world_from_cam=np.linalg.inv(extrinsics[number]),
@@ -80,5 +80,5 @@ def sequences(raw: Path) -> Path:
     return raw / "train" if (raw / "train").is_dir() else raw
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     return write_clips(FILES, out / FOLDER, clips, map("{:04d}".format, count(1)), "{:04d}")

@@ -20,8 +20,8 @@ from torch import Tensor
 from streamvggt.data.decode import read_table
 from streamvggt.data.encode import world_from_cam, write_image
 from streamvggt.data.own.tum import associate
-from streamvggt.datasets._fixtures import Clip, Written
-from streamvggt.datasets._prepare import Skip
+from streamvggt.datasets._fixtures import Clip, WrittenScene
+from streamvggt.datasets._prepare import SkipScene
 from streamvggt.datasets._trajectory_set import TrajectorySet
 from streamvggt.files import link_or_copy
 from streamvggt.geometry.camera import invert_pose
@@ -29,7 +29,7 @@ from streamvggt.geometry.rotation import matrix_from_quaternion, quaternion_from
 
 FOLDER = "tum"
 IMAGES, POSES = "rgb_90", "groundtruth_90.txt"
-TAKEN = slice(None, 270, 3)
+FRAME_RANGE = slice(None, 270, 3)
 PREFIX = "rgbd_dataset_"
 SEQUENCES = tuple(f"{who}_{how}" for who in ("sitting", "walking") for how in ("halfsphere", "rpy", "static", "xyz"))
 START = 1341845688.5
@@ -59,9 +59,9 @@ def raw_scenes(raw: Path) -> list[str]:
 def prepare(raw: Path, scene: str, folder: Path) -> None:
     images = read_list(raw / scene / "rgb.txt")
     poses = read_list(raw / scene / "groundtruth.txt")
-    pairs = associate([time for time, _ in images], [time for time, _ in poses])[TAKEN]
+    pairs = associate([time for time, _ in images], [time for time, _ in poses])[FRAME_RANGE]
     if len(pairs) < 2:
-        raise Skip("fewer than two images have a pose")
+        raise SkipScene("fewer than two images have a pose")
     (folder / IMAGES).mkdir()
     for image, _ in pairs:
         source = raw / scene / images[image][1]
@@ -80,7 +80,7 @@ def read_list(path: Path) -> list[tuple[float, str]]:
     return sorted((float(time), rest.strip()) for time, rest in lines)
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     """As many as there are names."""
     written = []
     for sequence, clip in zip(SEQUENCES, clips, strict=False):
@@ -90,7 +90,7 @@ def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
             write_image(folder / f"{IMAGES}/{time:.6f}.png", view)
         lines = [f"{time:.4f} {_pose(world_from_cam(view))}\n" for time, view in zip(times, clip, strict=True)]
         (folder / POSES).write_text("".join(lines), encoding="utf-8")
-        written.append(Written(folder.name, [f"{time:.6f}" for time in times]))
+        written.append(WrittenScene(folder.name, [f"{time:.6f}" for time in times]))
     return written
 
 

@@ -22,14 +22,14 @@ from pathlib import Path
 
 import numpy as np
 
-from streamvggt.data.decode import BadData, read_table
+from streamvggt.data.dataset_reader import DatasetReader
+from streamvggt.data.decode import DataError, read_table
 from streamvggt.data.encode import depth_array
-from streamvggt.data.listing import Listing
-from streamvggt.data.sampling import Clips
-from streamvggt.data.source import Source
+from streamvggt.data.file_index import FileIndex
+from streamvggt.data.sampling import ClipSampler
 from streamvggt.data.view import View
 from streamvggt.datasets._files import CameraFile, FrameFiles
-from streamvggt.datasets._fixtures import Clip, Written, write_clips
+from streamvggt.datasets._fixtures import Clip, WrittenScene, write_clips
 
 FOLDER = "processed_vkitti"
 CAMERA = CameraFile("{}_cam.npz", "camera_intrinsics", "camera_pose")
@@ -39,14 +39,14 @@ FARTHEST = 655.35  # meters that the file can hold
 OUTDOORS = True
 
 
-class VirtualKitti2(Source):
+class VirtualKitti2(DatasetReader):
     """Each camera of each variation is a scene. Split: "train" is all but the last town, "test" the last."""
 
     name, folder, is_metric = "Virtual KITTI 2", FOLDER, True
-    selection = Clips(max_interval=5, video_prob=1.0, fix_prob=0.9)
+    view_sampler = ClipSampler(max_interval=5, video_prob=1.0, fix_interval_prob=0.9)
     splits = ("all", "train", "test")
 
-    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+    def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         towns = listing.folders(self.root)
         towns = {"all": towns, "train": towns[:-1], "test": towns[-1:]}[self.split]
         scenes = [
@@ -75,7 +75,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
         frame = image.stem.removeprefix("rgb_")
         key = int(frame), number
         if key not in intrinsics or key not in extrinsics:
-            raise BadData(f"{place}: intrinsic.txt or extrinsic.txt has no line of frame {key[0]}, camera {number}")
+            raise DataError(f"{place}: intrinsic.txt or extrinsic.txt has no line of frame {key[0]}, camera {number}")
         fx, fy, cx, cy = intrinsics[key]
         shutil.copyfile(image, FILES.image_path(folder, frame))
         shutil.copyfile(place / "frames/depth" / camera / f"depth_{frame}.png", FILES.depth_path(folder, frame))
@@ -90,7 +90,7 @@ def table(path: Path, num_values: int) -> dict[tuple[int, int], np.ndarray]:
     return {(int(row[0]), int(row[1])): row[2:] for row in rows}
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     """Two clips make a town, one per camera. Both cameras see the last clip if it has no partner."""
     clips = [*clips, *clips[-1:]] if len(clips) % 2 else list(clips)
     scenes = [f"Scene{number // 2 + 1:02d}/clone/Camera_{number % 2}" for number in range(len(clips))]

@@ -23,25 +23,27 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from streamvggt.data.decode import BadData, open_hdf5, strings, write_colour
+from streamvggt.data.dataset_reader import DatasetReader
+from streamvggt.data.decode import DataError, open_hdf5, strings, write_rgb
 from streamvggt.data.encode import depth_array
-from streamvggt.data.listing import Listing
-from streamvggt.data.sampling import Clips
-from streamvggt.data.source import Source
+from streamvggt.data.file_index import FileIndex
+from streamvggt.data.sampling import ClipSampler
 from streamvggt.data.transforms import scale_intrinsics
 from streamvggt.data.view import View
 from streamvggt.datasets._files import CameraFile, FrameFiles
-from streamvggt.datasets._fixtures import Clip, Written
+from streamvggt.datasets._fixtures import Clip, WrittenScene
 from streamvggt.datasets._tfrecord import frames, matrix, transform
 from streamvggt.files import atomic_write
 
 FOLDER = "waymo"
 FILES = FrameFiles("{}.jpg", "{}.exr", CameraFile("{}.npz", pose="cam2world", dtype=np.float64))
 CAMERAS = {
-    1: Clips(max_interval=8, video_prob=0.9, fix_prob=0.9, block_shuffle=16),  # front
-    2: Clips(max_interval=8, video_prob=0.9, fix_prob=0.9, block_shuffle=16),  # front left
-    3: Clips(max_interval=8, video_prob=0.9, fix_prob=0.9, block_shuffle=16),  # front right
-    4: Clips(max_interval=4, video_prob=0.9, fix_prob=0.9, block_shuffle=16),  # left: what it sees passes fast
+    1: ClipSampler(max_interval=8, video_prob=0.9, fix_interval_prob=0.9, block_shuffle=16),  # front
+    2: ClipSampler(max_interval=8, video_prob=0.9, fix_interval_prob=0.9, block_shuffle=16),  # front left
+    3: ClipSampler(max_interval=8, video_prob=0.9, fix_interval_prob=0.9, block_shuffle=16),  # front right
+    4: ClipSampler(
+        max_interval=4, video_prob=0.9, fix_interval_prob=0.9, block_shuffle=16
+    ),  # left: what it sees passes fast
 }
 """The cameras in use. The fifth looks to the right; the published training leaves it out."""
 INVALID = "invalid_files.h5"
@@ -53,13 +55,13 @@ OPENCV_FROM_WAYMO = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 
 OUTDOORS = True
 
 
-class Waymo(Source):
+class Waymo(DatasetReader):
     """Each camera of a segment is a scene: "<segment>/<camera>"."""
 
     name, folder, is_metric = "Waymo", FOLDER, True
-    selection = CAMERAS[1]
+    view_sampler = CAMERAS[1]
 
-    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+    def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         if not listing.exists(self.root / INVALID):
             raise FileNotFoundError(
                 f"Waymo: {self.root / INVALID} is missing. It says which frames not to use; docs/data.md says where "
@@ -78,7 +80,7 @@ class Waymo(Source):
                         scenes[f"{segment}/{camera}"] = frames
         return scenes
 
-    def selection_of(self, scene: str) -> Clips:
+    def view_sampler_for(self, scene: str) -> ClipSampler:
         return CAMERAS[int(scene.rpartition("/")[2])]
 
     def read(self, scene: str, frame: str) -> View:
@@ -102,17 +104,17 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
             calibration = calibration_of(frame.context.camera_calibrations, image.name, f"{where}, camera")
             pixels = cv2.imdecode(np.frombuffer(image.image, np.uint8), cv2.IMREAD_COLOR_RGB)
             if pixels is None or pixels.shape[:2] != (calibration.height, calibration.width):
-                raise BadData(f"{where}: image {image.name} is damaged")
-            pixels, intrinsics = straightened(pixels, np.array(calibration.intrinsic))
+                raise DataError(f"{where}: image {image.name} is damaged")
+            pixels, intrinsics = undistort_image(pixels, np.array(calibration.intrinsic))
             waymo_from_cam = transform(image.pose) @ transform(calibration.extrinsic) @ OPENCV_FROM_WAYMO.T
             world_from_cam = world_from_waymo @ waymo_from_cam
             height, width = pixels.shape[:2]
             name = f"{number:05d}_{image.name}"
-            write_colour(FILES.image_path(folder, name), pixels)
+            write_rgb(FILES.image_path(folder, name), pixels)
             FILES.write_depth(folder, name, depth_of_points(points, world_from_cam, intrinsics, height, width))
             FILES.camera.write(folder, name, intrinsics, world_from_cam)
     if world_from_waymo is None:
-        raise BadData(f"{raw / scene}: no frames in it")
+        raise DataError(f"{raw / scene}: no frames in it")
 
 
 def finish(raw: Path, out: Path) -> None:
@@ -121,7 +123,7 @@ def finish(raw: Path, out: Path) -> None:
             pass
 
 
-def straightened(pixels: np.ndarray, calibration: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def undistort_image(pixels: np.ndarray, calibration: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """An image without its lens's distortion, `WIDTH` wide, and its intrinsics.
 
     Args:
@@ -155,11 +157,11 @@ def calibration_of(calibrations: Iterable, name: int, what: str):
     """Return the calibration of a camera or laser.
 
     Raises:
-        BadData: If the frame has none.
+        DataError: If the frame has none.
     """
     by_name = {calibration.name: calibration for calibration in calibrations}
     if name not in by_name:
-        raise BadData(f"{what} {name}: expected a calibration, got those of {sorted(by_name)}. Download it again.")
+        raise DataError(f"{what} {name}: expected a calibration, got those of {sorted(by_name)}. Download it again.")
     return by_name[name]
 
 
@@ -170,11 +172,13 @@ def laser_points(frame, where: str) -> np.ndarray:
         where: File and frame, for error messages.
 
     Raises:
-        BadData: If the frame has no range images.
+        DataError: If the frame has no range images.
     """
     lasers = [laser for laser in frame.lasers if laser.ri_return1.range_image_compressed]
     if not lasers:
-        raise BadData(f"{where}: expected range images of lasers, got none. Download Perception 1.4.2 with its lidar.")
+        raise DataError(
+            f"{where}: expected range images of lasers, got none. Download Perception 1.4.2 with its lidar."
+        )
     points = []
     for laser in lasers:
         calibration = calibration_of(frame.context.laser_calibrations, laser.name, f"{where}, laser")
@@ -211,7 +215,7 @@ def laser_rays(calibration, vehicle_from_laser: np.ndarray, height: int, width: 
     return np.stack([flat * np.cos(around), flat * np.sin(around), np.sin(beams) + 0 * around], -1)
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     """Four clips make a segment, one for each of the cameras 1 to 4.
 
     The first camera's last frame is there once more, and marked as invalid; the fifth camera sees as the first does.
@@ -227,7 +231,7 @@ def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
             invalid[segment] = [f"1_{len(clip):05d}"]
         for name, view in views.items():
             FILES.write(root / segment, name, view, laser_lines(view), distortion=np.zeros(5))
-        written.append(Written(f"{segment}/{camera}", [name[:-2] for name in names]))
+        written.append(WrittenScene(f"{segment}/{camera}", [name[:-2] for name in names]))
     with h5py.File(root / INVALID, "w") as file:
         for segment, pairs in invalid.items():
             file[f"{segment}/invalid_pairs"] = np.array(pairs, "S")

@@ -28,15 +28,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamvggt.data.decode import BadData, read_colour, read_json, read_mask, read_png16, read_table
-from streamvggt.data.listing import Listing
-from streamvggt.data.sampling import Clips
-from streamvggt.data.source import Source, checked_view
-from streamvggt.data.transforms import fit
+from streamvggt.data.dataset_reader import DatasetReader, make_view
+from streamvggt.data.decode import DataError, read_image, read_json, read_mask, read_png16, read_table
+from streamvggt.data.file_index import FileIndex
+from streamvggt.data.sampling import ClipSampler
+from streamvggt.data.transforms import crop_and_resize
 from streamvggt.data.view import View
 from streamvggt.datasets._files import CameraFile, FrameFiles
-from streamvggt.datasets._fixtures import Clip, Written, near_mask, write_clips
-from streamvggt.datasets._prepare import Skip
+from streamvggt.datasets._fixtures import Clip, WrittenScene, near_mask, write_clips
+from streamvggt.datasets._prepare import SkipScene
 from streamvggt.datasets._selected import draw, selected_sequences, write_selected
 
 FOLDER = "wildrgbd"
@@ -50,16 +50,16 @@ NUM_FRAMES = 100
 SIZE = 512, 384
 
 
-class WildRGBD(Source):
+class WildRGBD(DatasetReader):
     """A sequence of a category is a scene."""
 
     name, folder, is_metric = "WildRGB-D", FOLDER, True
-    selection = Clips(max_interval=25, video_prob=0.5, fix_prob=0.5)
+    view_sampler = ClipSampler(max_interval=25, video_prob=0.5, fix_interval_prob=0.5)
     splits = tuple(NUM_SCENES)
-    mask_share = 0.1
-    replaces_empty = True
+    mask_prob = 0.1
+    replace_empty_depth = True
 
-    def list_scenes(self, listing: Listing) -> dict[str, list[str]]:
+    def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         scenes = selected_sequences(listing, self.root / f"selected_seqs_{self.split}.json", "{:05d}")
         scenes.pop(BROKEN, None)
         return scenes
@@ -81,15 +81,15 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
     size, intrinsics = read_camera(source / "metadata")
     numbers_and_poses = read_table(source / "cam_poses.txt", 17)
     if not len(numbers_and_poses):
-        raise Skip("it has no poses")
+        raise SkipScene("it has no poses")
     poses = {int(row[0]): row[1:].reshape(4, 4) for row in numbers_and_poses}
     for number in evenly(sorted(poses), NUM_FRAMES):
         name = f"{number:05d}"
         path = source / f"rgb/{name}.png"
-        image = read_colour(path)
+        image = read_image(path)
         if image.shape[:2] != size:
-            raise BadData(f"{path} has {image.shape[:2]} pixels, metadata says {size}")
-        view = checked_view(
+            raise DataError(f"{path} has {image.shape[:2]} pixels, metadata says {size}")
+        view = make_view(
             path,
             image=image,
             depth=read_png16(source / f"depth/{name}.png") / 1000,
@@ -98,9 +98,9 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
             is_metric=True,
         )
         mask = read_mask(source / f"masks/{name}.png")
-        view = replace(view, object_ids=torch.from_numpy(mask.astype(np.int64)))
+        view = replace(view, instance_ids=torch.from_numpy(mask.astype(np.int64)))
         height, width = view.depth.shape
-        FILES.write(folder, name, fit(view, SIZE if width >= height else SIZE[::-1]))
+        FILES.write(folder, name, crop_and_resize(view, SIZE if width >= height else SIZE[::-1]))
 
 
 def read_camera(path: Path) -> tuple[tuple[int, int], np.ndarray]:
@@ -110,7 +110,7 @@ def read_camera(path: Path) -> tuple[tuple[int, int], np.ndarray]:
         # Column by column: the third column is the last three numbers.
         return (camera["h"], camera["w"]), np.array(camera["K"], np.float64).reshape(3, 3).T
     except (KeyError, TypeError, ValueError) as error:
-        raise BadData(f"{path}: expected w, h and nine numbers K, got something else ({error!r}).") from error
+        raise DataError(f"{path}: expected w, h and nine numbers K, got something else ({error!r}).") from error
 
 
 def finish(raw: Path, out: Path) -> None:
@@ -140,20 +140,20 @@ def _trained_on(path: Path) -> set[str]:
     """Scenes that a list trains on.
 
     Raises:
-        BadData: If the file is no such list.
+        DataError: If the file is no such list.
     """
     lists = read_json(path)
     try:
         return {Path(name).name for name in lists["train"]}
     except (KeyError, TypeError) as error:
-        raise BadData(f'{path}: {{"train": [scene, …], "val": [scene, …]}} was expected ({error})') from error
+        raise DataError(f'{path}: {{"train": [scene, …], "val": [scene, …]}} was expected ({error})') from error
 
 
-def write(out: Path, clips: Sequence[Clip]) -> list[Written]:
+def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
     """The object of a frame is what is nearer than the median."""
     root = out / FOLDER
     scenes = [f"apple/scenes/scene_{number + 1:03d}" for number in range(len(clips))]
-    clips = [[replace(view, object_ids=near_mask(view)) for view in clip] for clip in clips]
+    clips = [[replace(view, instance_ids=near_mask(view)) for view in clip] for clip in clips]
     written = write_clips(FILES, root, clips, scenes, "{:05d}")
     write_selected(root, dict.fromkeys(WildRGBD.splits, scenes), FILES.image.format("*"))
     return written

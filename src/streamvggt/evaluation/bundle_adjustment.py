@@ -26,7 +26,7 @@ MIN_ANGLE = 1.0
 """Degrees between the rays of a point, below which its distance is not known."""
 
 
-class NotAdjusted(Exception):
+class BundleAdjustmentError(Exception):
     """There is too little to go by, or the result is no better; says why."""
 
 
@@ -57,36 +57,43 @@ def adjust(cameras: Cameras, tracks: Tracks, image_size: tuple[int, int], depth:
         Camera-from-world poses, float64. (S, 3, 4)
 
     Raises:
-        NotAdjusted: the start is better kept.
+        BundleAdjustmentError: the start is better kept.
     """
     cameras = Cameras(cameras.cam_from_world.double(), cameras.intrinsics.double())
-    positions, seen = tracks.positions.double().nan_to_num(0), tracks.seen.clone()
+    positions, observed = tracks.positions.double().nan_to_num(0), tracks.seen.clone()
     height, width = image_size
     if not (cameras.cam_from_world.isfinite().all() and cameras.intrinsics.isfinite().all()):
-        raise NotAdjusted("the cameras to start from are not finite")
-    points = _starting_points(cameras, positions, seen, depth)
+        raise BundleAdjustmentError("the cameras to start from are not finite")
+    points = _initial_points(cameras, positions, observed, depth)
     focal = cameras.intrinsics.diagonal(dim1=-2, dim2=-1)[:, :2].mean().item()
     centre = cameras.intrinsics[0, :2, 2]
     start_error = None
     for limit in ROUNDS:
         error = _reprojection_error(cameras, points, positions)
-        seen &= error < limit * width / 518
-        seen &= (seen.sum(0) >= 2) & (_ray_angle(cameras, points, seen) > MIN_ANGLE)
-        fewest = seen.sum(1).min().item()
+        observed &= error < limit * width / 518
+        observed &= (observed.sum(0) >= 2) & (_ray_angle(cameras, points, observed) > MIN_ANGLE)
+        fewest = observed.sum(1).min().item()
         if fewest < MIN_OBSERVATIONS:
-            raise NotAdjusted(f"a frame sees only {fewest} points that agree, {MIN_OBSERVATIONS} are needed")
+            raise BundleAdjustmentError(f"a frame sees only {fewest} points that agree, {MIN_OBSERVATIONS} are needed")
         if start_error is None:
-            start_error = error[seen].median().item()
+            start_error = error[observed].median().item()
         poses, points, focal = _solve(
-            cameras.cam_from_world, focal, centre, points, positions, seen, image_size, LOSS_SCALE * limit * width / 518
+            cameras.cam_from_world,
+            focal,
+            centre,
+            points,
+            positions,
+            observed,
+            image_size,
+            LOSS_SCALE * limit * width / 518,
         )
         intrinsics = torch.tensor([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]], dtype=torch.float64)
         cameras = Cameras(poses, intrinsics.expand(len(poses), 3, 3))
     if not poses.isfinite().all() or not 0.1 < focal / max(height, width) < 20:
-        raise NotAdjusted(f"it came to no sensible cameras (focal length {focal:.0f} pixels)")
-    end_error = _reprojection_error(cameras, points, positions)[seen].median().item()
+        raise BundleAdjustmentError(f"it came to no sensible cameras (focal length {focal:.0f} pixels)")
+    end_error = _reprojection_error(cameras, points, positions)[observed].median().item()
     if end_error > start_error:
-        raise NotAdjusted("points are farther from where they should be than before it")
+        raise BundleAdjustmentError("points are farther from where they should be than before it")
     return poses
 
 
@@ -96,7 +103,7 @@ def _solve(
     centre: Tensor,
     points: Tensor,
     positions: Tensor,
-    seen: Tensor,
+    observed: Tensor,
     image_size: tuple[int, int],
     loss_scale: float,
 ) -> tuple[Tensor, Tensor, float]:
@@ -110,7 +117,7 @@ def _solve(
     )
     elements: list[list[pycolmap.TrackElement]] = [[] for _ in range(len(points))]
     for frame, pose in enumerate(poses):
-        visible = seen[frame].nonzero()[:, 0].tolist()
+        visible = observed[frame].nonzero()[:, 0].tolist()
         keypoints = (positions[frame, visible] + 0.5).numpy()
         image = pycolmap.Image(name=str(frame), keypoints=keypoints, camera_id=1, image_id=frame + 1)
         model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(pose.numpy()))
@@ -141,20 +148,20 @@ def _solve(
     return torch.from_numpy(adjusted), points, float(model.cameras[1].params[0])
 
 
-def _starting_points(cameras: Cameras, positions: Tensor, seen: Tensor, depth: Tensor | None) -> Tensor:
+def _initial_points(cameras: Cameras, positions: Tensor, observed: Tensor, depth: Tensor | None) -> Tensor:
     """Where the points are in the world, of all that is known to start from. (K, 3)"""
-    candidates = [triangulate(cameras, positions, seen)]
+    candidates = [triangulate(cameras, positions, observed)]
     if depth is not None:
-        candidates.append(_looked_up(cameras, positions, seen, depth.double()))
+        candidates.append(_depth_points(cameras, positions, observed, depth.double()))
     errors = []
     for points in candidates:
-        error = _reprojection_error(cameras, points, positions).masked_fill(~seen, torch.nan)
+        error = _reprojection_error(cameras, points, positions).masked_fill(~observed, torch.nan)
         errors.append(error.nanmedian(0).values.nan_to_num(torch.inf))
     best = torch.stack(errors).argmin(0)  # (K,)
     return torch.stack(candidates)[best, torch.arange(len(best))]
 
 
-def triangulate(cameras: Cameras, positions: Tensor, seen: Tensor) -> Tensor:
+def triangulate(cameras: Cameras, positions: Tensor, observed: Tensor) -> Tensor:
     """The points that are nearest to their rays, in the linear sense (Hartley and Zisserman, 12.2).
 
     Args:
@@ -168,11 +175,11 @@ def triangulate(cameras: Cameras, positions: Tensor, seen: Tensor) -> Tensor:
     rays = rays_in_camera(cameras, positions)  # (S, K, 3)
     pose = cameras.cam_from_world[:, None]  # (S, 1, 3, 4)
     rows = torch.stack([rays[..., i, None] * pose[..., 2, :] - pose[..., i, :] for i in range(2)], -2)  # (S, K, 2, 4)
-    rows = rows * seen[..., None, None]
+    rows = rows * observed[..., None, None]
     _, _, axes = torch.linalg.svd(rows.transpose(0, 1).flatten(1, 2), full_matrices=True)  # (K, 4, 4)
     homogeneous = axes[:, -1]
     points = homogeneous[:, :3] / homogeneous[:, 3:]
-    return points.masked_fill((seen.sum(0) < 2)[:, None], torch.nan)
+    return points.masked_fill((observed.sum(0) < 2)[:, None], torch.nan)
 
 
 def rays_in_camera(cameras: Cameras, positions: Tensor) -> Tensor:
@@ -182,7 +189,7 @@ def rays_in_camera(cameras: Cameras, positions: Tensor) -> Tensor:
     return torch.cat([flat, torch.ones_like(flat[..., :1])], -1)
 
 
-def _looked_up(cameras: Cameras, positions: Tensor, seen: Tensor, depth: Tensor) -> Tensor:
+def _depth_points(cameras: Cameras, positions: Tensor, observed: Tensor, depth: Tensor) -> Tensor:
     """The middle of where the depth maps of the frames put each point. (K, 3)"""
     height, width = depth.shape[-2:]
     nearest = positions.round().long()
@@ -191,7 +198,7 @@ def _looked_up(cameras: Cameras, positions: Tensor, seen: Tensor, depth: Tensor)
     world_from_cam = invert_pose(cameras.cam_from_world)[:, None]
     in_camera = rays_in_camera(cameras, positions) * z[..., None]
     points = (world_from_cam[..., :3] @ in_camera[..., None])[..., 0] + world_from_cam[..., 3]
-    return points.masked_fill(~seen[..., None], torch.nan).nanmedian(0).values
+    return points.masked_fill(~observed[..., None], torch.nan).nanmedian(0).values
 
 
 def _reprojection_error(cameras: Cameras, points: Tensor, positions: Tensor) -> Tensor:
@@ -201,11 +208,11 @@ def _reprojection_error(cameras: Cameras, points: Tensor, positions: Tensor) -> 
     return error.masked_fill(~(depth > 0), torch.inf).nan_to_num(torch.inf)
 
 
-def _ray_angle(cameras: Cameras, points: Tensor, seen: Tensor) -> Tensor:
+def _ray_angle(cameras: Cameras, points: Tensor, observed: Tensor) -> Tensor:
     """The widest angle, in degrees, at which two frames that see a point look at it. (K,)"""
     centres = invert_pose(cameras.cam_from_world)[:, None, :, 3]
     rays = torch.nn.functional.normalize(points - centres, dim=-1).nan_to_num(0)  # (S, K, 3)
     cosine = torch.einsum("skc,tkc->stk", rays, rays)
-    both = seen[:, None] & seen[None]
+    both = observed[:, None] & observed[None]
     smallest = cosine.masked_fill(~both, 1).flatten(0, 1).min(0).values
     return torch.rad2deg(torch.arccos(smallest.clamp(-1, 1)))

@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from streamvggt.datasets._co3d_download import cameras_of
+from streamvggt.datasets._co3d_download import get_cameras
 from streamvggt.datasets.co3d_annotations import CATEGORIES, Frame, read_annotations
 from streamvggt.evaluation.co3d_scores import PairErrors, PoseScore, print_refinement, print_summary, summarize_poses
 from streamvggt.evaluation.frame_samples import FrameSample, sample_frames
 from streamvggt.evaluation.images import load_images
-from streamvggt.evaluation.network import Evaluated, weights_name
+from streamvggt.evaluation.jobs import FailureLog, Job, load_prediction, save_arrays
 from streamvggt.evaluation.protocol import Protocol, Run, Task
-from streamvggt.evaluation.record import write_json, write_scores
-from streamvggt.evaluation.work import Job, Outcome, load_prediction, save_arrays
+from streamvggt.evaluation.run_metadata import write_json, write_scores
+from streamvggt.evaluation.runner import ModelRunner, weights_name
 from streamvggt.flags import some_path, whole
 
 SQUARE_SIZE = 224
@@ -67,14 +67,14 @@ class RelativePoses(Protocol):
         )
         frames.add_argument("--fast_eval", action="store_true", help="ten random sequences of a category")
         frames.add_argument(
-            "--draw",
-            choices=("published", "per_sequence"),
-            default="published",
+            "--frame_sampling",
+            choices=("global", "per_sequence"),
+            default="global",
             help="one generator for all, or one for each sequence: the same frames whatever else is evaluated",
         )
         frames.add_argument(
             "--image_loader",
-            choices=("crop", "square"),
+            choices=("crop", "squash"),
             default="crop",
             help="crop: width --size, height cut to it (default); square: 224×224, squeezed, as the published program "
             "does",
@@ -114,16 +114,16 @@ class RelativePoses(Protocol):
             num_frames=arguments.num_frames,
             min_num_images=arguments.min_num_images,
             fast=arguments.fast_eval,
-            per_sequence=arguments.draw == "per_sequence",
+            per_sequence=arguments.frame_sampling == "per_sequence",
         )
         if not samples:
             raise ValueError(f"no sequence has {arguments.min_num_images} images (--min_num_images)")
         if run.processes.is_main:
             if missing:
-                run.outcome.note(f"{len(missing)} categories", f"there are no annotations of {', '.join(missing)}")
+                run.outcome.record(f"{len(missing)} categories", f"there are no annotations of {', '.join(missing)}")
             for sample in samples:
-                if not cameras_of(sample.frames).isfinite().all():
-                    run.outcome.note(sample.name, "a true camera is not finite; its pairs count as wrong")
+                if not get_cameras(sample.frames).isfinite().all():
+                    run.outcome.record(sample.name, "a true camera is not finite; its pairs count as wrong")
         by_name = {sample.name: sample for sample in samples}
         return [Co3dTask("co3d", None, list(by_name), self.folder("co3d", arguments), by_name, missing)]
 
@@ -132,29 +132,29 @@ class RelativePoses(Protocol):
             return arguments.output_dir
         parts = [arguments.model_name, weights_name(arguments)]
         parts += [name for name in ("debug", "fast_eval", "use_ba") if getattr(arguments, name)]
-        parts += ["square"] if arguments.image_loader == "square" else []
+        parts += ["squash"] if arguments.image_loader == "squash" else []
         return Path("../eval_results/co3d") / "_".join(parts)
 
-    def load_network(self, arguments: argparse.Namespace) -> Evaluated:
+    def load_network(self, arguments: argparse.Namespace) -> ModelRunner:
         """With the heads that poses and, if asked for, bundle adjustment need."""
         if not arguments.use_ba:
-            return Evaluated.load(arguments, heads=("camera",))
+            return ModelRunner.load(arguments, heads=("camera",))
         heads = ("camera", "depth")
         if arguments.tracks in ("auto", "head"):
             try:
-                return replace(Evaluated.load(arguments, heads=(*heads, "track")), heads=heads)
+                return replace(ModelRunner.load(arguments, heads=(*heads, "track")), heads=heads)
             except ValueError:
                 if arguments.tracks == "head":
                     raise
-        return Evaluated.load(arguments, heads=heads)
+        return ModelRunner.load(arguments, heads=heads)
 
-    def settings(self, task: Co3dTask, network: Evaluated, arguments: argparse.Namespace) -> dict[str, Any]:
+    def settings(self, task: Co3dTask, network: ModelRunner, arguments: argparse.Namespace) -> dict[str, Any]:
         samples = [(sample.name, sample.ids) for sample in task.samples.values()]
         return {
             "image_loader": arguments.image_loader,
             "size": image_size(network, arguments),
             "seed": arguments.seed,
-            "draw": arguments.draw,
+            "frame_sampling": arguments.frame_sampling,
             "num_frames": arguments.num_frames,
             "min_num_images": arguments.min_num_images,
             "fast_eval": arguments.fast_eval,
@@ -166,7 +166,7 @@ class RelativePoses(Protocol):
             "draws": f"{len(samples)} sequences, {zlib.crc32(repr(samples).encode()):08x}",
         }
 
-    def predictor(self, task: Co3dTask, network: Evaluated, arguments: argparse.Namespace) -> Callable[[Job], None]:
+    def predictor(self, task: Co3dTask, network: ModelRunner, arguments: argparse.Namespace) -> Callable[[Job], None]:
         refine = None
         if arguments.use_ba:
             # Not at the top: without the flag nothing needs pycolmap.
@@ -187,7 +187,7 @@ class RelativePoses(Protocol):
             save_arrays(
                 job.paths[0],
                 intrinsics=cameras.intrinsics[0].float().numpy(),
-                true_cam_from_world=cameras_of(frames).numpy(),
+                gt_cam_from_world=get_cameras(frames).numpy(),
                 ids=np.array(task.samples[job.name].ids),
                 files=np.array([frame["filepath"] for frame in frames]),
                 **arrays,
@@ -227,7 +227,7 @@ class RelativePoses(Protocol):
 main = RelativePoses().main
 
 
-def read_all(arguments: argparse.Namespace, outcome: Outcome) -> tuple[dict[str, dict[str, list[Frame]]], list[str]]:
+def read_all(arguments: argparse.Namespace, outcome: FailureLog) -> tuple[dict[str, dict[str, list[Frame]]], list[str]]:
     """Annotations by category, and the categories that have none."""
     wanted = ["apple"] if arguments.debug else arguments.category or CATEGORIES
     annotations, missing = {}, []
@@ -235,7 +235,7 @@ def read_all(arguments: argparse.Namespace, outcome: Outcome) -> tuple[dict[str,
         if category not in wanted:
             continue
         found = None
-        with outcome.of(category, everywhere=True):
+        with outcome.guard(category, everywhere=True):
             found = read_annotations(arguments.co3d_anno_dir, category)
         if found is None:
             missing.append(category)
@@ -246,8 +246,8 @@ def read_all(arguments: argparse.Namespace, outcome: Outcome) -> tuple[dict[str,
     return annotations, missing
 
 
-def image_size(network: Evaluated, arguments: argparse.Namespace) -> int:
+def image_size(network: ModelRunner, arguments: argparse.Namespace) -> int:
     """Of the image loader."""
     if arguments.size is not None:
         return arguments.size
-    return SQUARE_SIZE if arguments.image_loader == "square" else network.size
+    return SQUARE_SIZE if arguments.image_loader == "squash" else network.size

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamvggt.datasets._co3d_download import cameras_of
+from streamvggt.datasets._co3d_download import get_cameras
 from streamvggt.evaluation.frame_samples import FrameSample
-from streamvggt.evaluation.pose_metrics import accuracy, auc_scores, relative_pose_errors
+from streamvggt.evaluation.pose_metrics import auc_scores, pose_accuracy, relative_pose_errors
 
 THRESHOLDS = (30, 15, 5, 3)
 BOLD, BLUE, PLAIN = "\033[1m", "\033[94m", "\033[0m"
@@ -28,7 +28,7 @@ class PairErrors:
 
     @classmethod
     def of(cls, poses: np.ndarray, sample: FrameSample) -> PairErrors:
-        return cls(*relative_pose_errors(torch.from_numpy(poses), cameras_of(sample.frames)))
+        return cls(*relative_pose_errors(torch.from_numpy(poses), get_cameras(sample.frames)))
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,11 @@ def summarize_poses(
     names = [f"AUC@{threshold}" for threshold in THRESHOLDS]
     mean = {name: float(np.mean([numbers[name] for numbers in by_category.values()])) for name in names}
     by_sequence = {
-        name: {"R_ACC@5": accuracy(one.rotation, 5), "T_ACC@5": accuracy(one.translation, 5), **pooled_auc([one])}
+        name: {
+            "R_ACC@5": pose_accuracy(one.rotation, 5),
+            "T_ACC@5": pose_accuracy(one.translation, 5),
+            **pooled_auc([one]),
+        }
         for sequences in errors.values()
         for name, one in sequences.items()
     }

@@ -16,8 +16,8 @@ from torch import Tensor
 METRICS = ("Abs Rel", "Sq Rel", "RMSE", "Log RMSE", "δ < 1.", "δ < 1.25", "δ < 1.25^2", "δ < 1.25^3")
 RATIOS = (1.0, 1.25, 1.25**2, 1.25**3)
 """The first is published, too: nothing is ever below a ratio of 1."""
-SMALLEST_DEPTH = 1e-5  # of an aligned estimate, in logarithms and ratios
-SMALLEST_SCALE = 1e-3
+MIN_DEPTH = 1e-5  # of an aligned estimate, in logarithms and ratios
+MIN_SCALE = 1e-3
 CHUNK = 1 << 20
 """Values at a time: many enough for all processors, few enough to stay near them."""
 
@@ -25,11 +25,11 @@ Affine = tuple[Tensor, Tensor]
 """Scale and shift, 0-d."""
 Alignment = Callable[[Tensor, Tensor], Affine]
 """From estimated and true values of N valid pixels, (N,) each."""
-Clip = tuple[float | None, float | None]
+Range = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
-class Rules:
+class DepthOptions:
     """What of a data set counts.
 
     max_depth: true depth counts between 0 and this, both excluded; None: all above 0.
@@ -38,12 +38,12 @@ class Rules:
     """
 
     max_depth: float | None = None
-    clip_before: Clip = (None, None)
-    clip_after: Clip = (None, None)
+    clip_prediction: Range = (None, None)
+    clip_aligned: Range = (None, None)
     is_disparity: bool = False
 
-    def valid(self, true: Tensor) -> Tensor:
-        return (true > 0) if self.max_depth is None else (true > 0) & (true < self.max_depth)
+    def valid(self, gt: Tensor) -> Tensor:
+        return (gt > 0) if self.max_depth is None else (gt > 0) & (gt < self.max_depth)
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class DepthScore:
 
 def score_depth(
     estimated: Tensor,
-    true: Tensor,
+    gt: Tensor,
     alignment: Alignment,
-    rules: Rules = Rules(),
+    rules: DepthOptions = DepthOptions(),
     mask: Tensor | None = None,
 ) -> DepthScore:
     """Align an estimate with the truth and compare them.
@@ -80,32 +80,32 @@ def score_depth(
         alignment: one of `ALIGNMENTS`, or another function.
         mask: of the valid pixels those to compare; all are aligned. (..., H, W) bool
     """
-    valid = rules.valid(true)
-    wanted = true[valid]
-    given = _clipped(estimated[valid], rules.clip_before)
+    valid = rules.valid(gt)
+    wanted = gt[valid]
+    given = _clipped(estimated[valid], rules.clip_prediction)
     target = 1 / (wanted + 1e-8) if rules.is_disparity else wanted
     scale, shift = alignment(given, target) if len(given) else (torch.tensor(1.0), torch.tensor(0.0))
-    given = _clipped(_apply(given, scale, shift, rules.is_disparity), rules.clip_after)
+    given = _clipped(_apply(given, scale, shift, rules.is_disparity), rules.clip_aligned)
     if mask is not None:
         given, wanted = given[mask[valid]], wanted[mask[valid]]
-    return DepthScore(depth_numbers(given, wanted), len(given), scale, shift, rules.is_disparity)
+    return DepthScore(compute_metrics(given, wanted), len(given), scale, shift, rules.is_disparity)
 
 
-def depth_numbers(estimated: Tensor, true: Tensor) -> dict[str, float]:
+def compute_metrics(estimated: Tensor, gt: Tensor) -> dict[str, float]:
     """The eight numbers of aligned values; an estimate below 0 counts as it is in the first three. (N,) each"""
-    if not len(true):
+    if not len(gt):
         return dict.fromkeys(METRICS, 0.0)
 
-    def terms(estimated: Tensor, true: Tensor) -> list[Tensor]:
-        error = estimated - true
+    def terms(estimated: Tensor, gt: Tensor) -> list[Tensor]:
+        error = estimated - gt
         square = error.square()
-        positive = estimated.clamp(min=SMALLEST_DEPTH)
-        ratio = torch.maximum(positive / true, true / positive)
-        return [error.abs() / true, square / true, square, (positive / true).log().square()] + [
+        positive = estimated.clamp(min=MIN_DEPTH)
+        ratio = torch.maximum(positive / gt, gt / positive)
+        return [error.abs() / gt, square / gt, square, (positive / gt).log().square()] + [
             ratio < most for most in RATIOS
         ]
 
-    means = [total / len(true) for total in sums(terms, estimated, true)]
+    means = [total / len(gt) for total in sums(terms, estimated, gt)]
     means[2], means[3] = means[2] ** 0.5, means[3] ** 0.5
     return dict(zip(METRICS, means, strict=True))
 
@@ -120,9 +120,9 @@ def sums(terms: Callable[..., Sequence[Tensor]], *values: Tensor) -> list[float]
     return torch.stack([torch.stack([term.sum().double() for term in terms(*part)]) for part in parts]).sum(0).tolist()
 
 
-def error_map(aligned: Tensor, true: Tensor, rules: Rules) -> Tensor:
+def error_map(aligned: Tensor, gt: Tensor, rules: DepthOptions) -> Tensor:
     """|aligned - true| / true where it counts, else 0. Shape of `true`."""
-    return torch.where(rules.valid(true), (aligned - true).abs() / true, 0)
+    return torch.where(rules.valid(gt), (aligned - gt).abs() / gt, 0)
 
 
 def weighted_mean(scores: Sequence[tuple[Mapping[str, float], int]]) -> dict[str, float]:
@@ -137,7 +137,7 @@ def weighted_mean(scores: Sequence[tuple[Mapping[str, float], int]]) -> dict[str
     return {name: sum(numbers[name] * n for numbers, n in scores) / total for name in METRICS}
 
 
-def _clipped(values: Tensor, clip: Clip) -> Tensor:
+def _clipped(values: Tensor, clip: Range) -> Tensor:
     return values if clip == (None, None) else values.clamp(*clip)
 
 
@@ -149,45 +149,45 @@ def _apply(values: Tensor, scale: Tensor, shift: Tensor, is_disparity: bool) -> 
 # Alignments. The published ones first, faults included; then those that do what the name says.
 
 
-def by_median(estimated: Tensor, true: Tensor) -> Affine:
+def align_median(estimated: Tensor, gt: Tensor) -> Affine:
     """Brings the median to the truth's; the lower one of an even number."""
-    return true.median() / estimated.median(), torch.zeros((), dtype=true.dtype)
+    return gt.median() / estimated.median(), torch.zeros((), dtype=gt.dtype)
 
 
-def by_scale(estimated: Tensor, true: Tensor, num_steps: int = 10) -> Affine:
+def align_scale(estimated: Tensor, gt: Tensor, num_steps: int = 10) -> Affine:
     """The published "scale": ten steps towards the least sum of absolute errors, which they do not reach.
 
     Weights go up to 1e8, so types and the order of the sum show in the third or fourth digit.
     """
 
-    def terms(estimated: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-        weight = 1 / ((scale * estimated - true).abs() + 1e-8)
-        return weight * estimated * true, weight * estimated**2
+    def terms(estimated: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
+        weight = 1 / ((scale * estimated - gt).abs() + 1e-8)
+        return weight * estimated * gt, weight * estimated**2
 
-    scale = true.mean() / estimated.mean()
+    scale = gt.mean() / estimated.mean()
     for _ in range(num_steps):
-        above, below = sums(terms, estimated, true)
-        scale = torch.tensor(above / below, dtype=true.dtype)
-    return scale.clamp(min=SMALLEST_SCALE), torch.zeros_like(scale)
+        above, below = sums(terms, estimated, gt)
+        scale = torch.tensor(above / below, dtype=gt.dtype)
+    return scale.clamp(min=MIN_SCALE), torch.zeros_like(scale)
 
 
-def by_scale_and_shift(estimated: Tensor, true: Tensor, learning_rate: float = 1e-4, num_steps: int = 1000) -> Affine:
+def align_scale_shift(estimated: Tensor, gt: Tensor, learning_rate: float = 1e-4, num_steps: int = 1000) -> Affine:
     """The published "scale&shift": Adam on the sum of absolute errors, from the median ratio.
 
     Neither number gets further than about learning_rate · num_steps = 0.1 from its start.
     """
 
-    def terms(estimated: Tensor, true: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        error = scale * estimated + shift - true
+    def terms(estimated: Tensor, gt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        error = scale * estimated + shift - gt
         sign = error.sign().to(estimated.dtype)
         return error.abs(), sign * estimated, sign
 
-    scale = (true.median() / estimated.median()).float()
+    scale = (gt.median() / estimated.median()).float()
     shift = torch.zeros_like(scale)
     optimizer = torch.optim.Adam([scale, shift], lr=learning_rate)
     before = None
     for _ in range(num_steps):
-        loss, slope, offset = sums(terms, estimated, true)
+        loss, slope, offset = sums(terms, estimated, gt)
         scale.grad, shift.grad = torch.tensor(slope), torch.tensor(offset)
         optimizer.step()
         if before is not None and abs(before - loss) < 1e-6:
@@ -196,32 +196,32 @@ def by_scale_and_shift(estimated: Tensor, true: Tensor, learning_rate: float = 1
     return scale, shift
 
 
-def by_nothing(estimated: Tensor, true: Tensor) -> Affine:
+def align_none(estimated: Tensor, gt: Tensor) -> Affine:
     """For estimates in metres."""
-    return torch.ones((), dtype=true.dtype), torch.zeros((), dtype=true.dtype)
+    return torch.ones((), dtype=gt.dtype), torch.zeros((), dtype=gt.dtype)
 
 
-def by_least_squares(estimated: Tensor, true: Tensor) -> Affine:
+def align_least_squares(estimated: Tensor, gt: Tensor) -> Affine:
     """Scale and shift of the least sum of squares."""
-    p, g = estimated.double(), true.double()
+    p, g = estimated.double(), gt.double()
     p_mean, g_mean = p.mean(), g.mean()
     scale = ((p - p_mean) * (g - g_mean)).sum() / (p - p_mean).square().sum()
     return scale, g_mean - scale * p_mean
 
 
-def by_bfgs(estimated: Tensor, true: Tensor) -> Affine:
+def align_bfgs(estimated: Tensor, gt: Tensor) -> Affine:
     """The published least sum of absolute errors with shift: SciPy's BFGS from the median ratio."""
     from scipy.optimize import minimize
 
-    p, g = estimated.double().cpu().numpy(), true.double().cpu().numpy()
-    start = by_median(estimated, true)[0].item()
+    p, g = estimated.double().cpu().numpy(), gt.double().cpu().numpy()
+    start = align_median(estimated, gt)[0].item()
     found = minimize(lambda x: abs(x[0] * p + x[1] - g).sum(), [start, 0.0], method="BFGS").x
     return torch.tensor(found[0]), torch.tensor(found[1])
 
 
-def by_exact_scale(estimated: Tensor, true: Tensor) -> Affine:
+def align_scale_exact(estimated: Tensor, gt: Tensor) -> Affine:
     """The scale of the least sum of absolute errors: the median of the ratios, weighted by the estimates."""
-    p, g = estimated.double(), true.double()
+    p, g = estimated.double(), gt.double()
     p, g = p[p != 0], g[p != 0]
     return weighted_median(g / p, p.abs()), torch.zeros((), dtype=p.dtype)
 
@@ -242,19 +242,19 @@ def weighted_median(values: Tensor, weights: Tensor) -> Tensor:
     return values[torch.searchsorted(weights[order].cumsum(0), left).clamp(max=len(values) - 1)]
 
 
-def by_exact_scale_and_shift(estimated: Tensor, true: Tensor) -> Affine:
+def align_scale_shift_exact(estimated: Tensor, gt: Tensor) -> Affine:
     """Scale and shift of the least sum of absolute errors, to about 1e-9 of the scale.
 
     For any scale the best shift is the median of what is left, and the error is convex in the scale: its slope changes
     sign at the best one, which halving finds. The best one of some of the values tells where to look.
     """
-    p, g = estimated.double(), true.double()
+    p, g = estimated.double(), gt.double()
     if len(p) > 2 * CHUNK:
         step = len(p) // (CHUNK // 4)
-        centre = by_exact_scale_and_shift(p[::step], g[::step])[0]
+        centre = align_scale_shift_exact(p[::step], g[::step])[0]
         reach = centre.abs() * 1e-3
     else:
-        centre = by_least_squares(p, g)[0]
+        centre = align_least_squares(p, g)[0]
         reach = centre.abs() / 2
     reach = reach.clamp(min=1e-6)
 
@@ -275,14 +275,14 @@ def by_exact_scale_and_shift(estimated: Tensor, true: Tensor) -> Affine:
 
 
 ALIGNMENTS: dict[str, Alignment] = {
-    "median": by_median,
-    "scale": by_scale,
-    "scale&shift": by_scale_and_shift,
-    "metric": by_nothing,
-    "lstsq": by_least_squares,
-    "lad": by_bfgs,
-    "scale_exact": by_exact_scale,
-    "scale&shift_exact": by_exact_scale_and_shift,
+    "median": align_median,
+    "scale": align_scale,
+    "scale&shift": align_scale_shift,
+    "metric": align_none,
+    "lstsq": align_least_squares,
+    "lad": align_bfgs,
+    "scale_exact": align_scale_exact,
+    "scale&shift_exact": align_scale_shift_exact,
 }
 """By the names on the command line and in file names; those that end in "exact" are not published."""
 
@@ -290,17 +290,17 @@ ALIGNMENTS: dict[str, Alignment] = {
 # For the held-out table of the procedural world.
 
 
-def scaled_by_median(estimated: Tensor, true: Tensor, valid: Tensor) -> Tensor:
+def median_scale(estimated: Tensor, gt: Tensor, valid: Tensor) -> Tensor:
     """The estimate times one factor that brings its median to the truth's; any shape, one factor for all."""
-    return estimated * (true[valid].median() / estimated[valid].median().clamp(min=1e-9))
+    return estimated * (gt[valid].median() / estimated[valid].median().clamp(min=1e-9))
 
 
-def absolute_relative_error(estimated: Tensor, true: Tensor, valid: Tensor) -> float:
+def absolute_relative_error(estimated: Tensor, gt: Tensor, valid: Tensor) -> float:
     """Mean of |estimated - true| / true over valid pixels (AbsRel)."""
-    return ((estimated - true).abs() / true)[valid].mean().item()
+    return ((estimated - gt).abs() / gt)[valid].mean().item()
 
 
-def share_within(estimated: Tensor, true: Tensor, valid: Tensor, ratio: float = 1.25) -> float:
+def delta_accuracy(estimated: Tensor, gt: Tensor, valid: Tensor, ratio: float = 1.25) -> float:
     """Share of valid pixels with max(estimated/true, true/estimated) below `ratio` (δ < ratio)."""
-    e, t = estimated[valid].clamp(min=1e-9), true[valid]
+    e, t = estimated[valid].clamp(min=1e-9), gt[valid]
     return ((e / t).maximum(t / e) < ratio).float().mean().item()

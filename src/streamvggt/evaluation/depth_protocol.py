@@ -20,25 +20,25 @@ import torch
 from torch import Tensor
 
 from streamvggt.datasets._depth_set import DepthSet
-from streamvggt.datasets.sintel import FOURTEEN, Sintel
+from streamvggt.datasets.sintel import TRAJECTORY_SEQUENCES, Sintel
 from streamvggt.evaluation.depth_metrics import METRICS, weighted_mean
 from streamvggt.evaluation.depth_sets import DEPTH_SETS, published
 from streamvggt.evaluation.images import load_image
-from streamvggt.evaluation.network import Evaluated
-from streamvggt.evaluation.parallel import in_threads
+from streamvggt.evaluation.jobs import Job, load_prediction, save_array
+from streamvggt.evaluation.parallel import thread_map
 from streamvggt.evaluation.protocol import Protocol, Run, Task, select_scenes
-from streamvggt.evaluation.record import read_run, write_scores
-from streamvggt.evaluation.work import Job, load_prediction, save_array
+from streamvggt.evaluation.run_metadata import read_run, write_scores
+from streamvggt.evaluation.runner import ModelRunner
 from streamvggt.files import atomic_write
 from streamvggt.flags import some_path, whole
 from streamvggt.words import counted
 
-Scored = tuple[Mapping[str, float], int]
+Scores = tuple[Mapping[str, float], int]
 """Numbers, and how many pixels they are of."""
 
 
 @dataclass(frozen=True)
-class Clip(Job):
+class EvalSequence(Job):
     """Frames that the network processes together, and the files of their predictions."""
 
     scene: str
@@ -55,13 +55,13 @@ class DepthProtocol(Protocol):
     alignments: ClassVar[tuple[str, ...]]
 
     @abstractmethod
-    def clips(self, reader: DepthSet, scene: str, folder: Path, stride: int) -> list[Clip]:
+    def clips(self, reader: DepthSet, scene: str, folder: Path, stride: int) -> list[EvalSequence]:
         """What the network processes of a scene."""
 
     @abstractmethod
     def score_clips(
-        self, reader: DepthSet, clips: Sequence[Clip], alignments: Sequence[str]
-    ) -> dict[str, list[Scored]]:
+        self, reader: DepthSet, clips: Sequence[EvalSequence], alignments: Sequence[str]
+    ) -> dict[str, list[Scores]]:
         """Alignment → the numbers of what was aligned as one."""
 
     @abstractmethod
@@ -78,7 +78,7 @@ class DepthProtocol(Protocol):
                 "--crop", action="store_true", help="crop to whole patches instead of resizing once more"
             )
             parser.add_argument(
-                "--ready", type=some_path, metavar="FILE", help="write here which test sets can be scored"
+                "--status-file", type=some_path, metavar="FILE", help="write here which test sets can be scored"
             )
         elif len(self.alignments) > 1:
             parser.add_argument(
@@ -92,28 +92,30 @@ class DepthProtocol(Protocol):
 
     def predict_all(self, tasks: Sequence[Task], run: Run) -> list[Task]:
         opened = super().predict_all(tasks, run)
-        if run.arguments.ready and run.processes.is_main:
-            run.arguments.ready.write_text(" ".join(task.dataset for task in opened) + "\n", encoding="utf-8")
+        if run.arguments.status_file and run.processes.is_main:
+            run.arguments.status_file.write_text(" ".join(task.dataset for task in opened) + "\n", encoding="utf-8")
         return opened
 
-    def load_network(self, arguments: argparse.Namespace) -> Evaluated:
-        return Evaluated.load(arguments, heads=("depth",))
+    def load_network(self, arguments: argparse.Namespace) -> ModelRunner:
+        return ModelRunner.load(arguments, heads=("depth",))
 
-    def settings(self, task: Task, network: Evaluated, arguments: argparse.Namespace) -> dict[str, Any]:
+    def settings(self, task: Task, network: ModelRunner, arguments: argparse.Namespace) -> dict[str, Any]:
         return {"stride": arguments.stride, "crop": arguments.crop, "data": str(task.reader.root.resolve())}
 
     def more_metadata(self, arguments: argparse.Namespace) -> dict[str, Any]:
         return {"data_root": str(arguments.data_root.resolve())}
 
-    def jobs(self, task: Task, arguments: argparse.Namespace) -> list[Clip]:
+    def jobs(self, task: Task, arguments: argparse.Namespace) -> list[EvalSequence]:
         scenes = [self.clips(task.reader, scene, task.folder, arguments.stride) for scene in task.scenes]
         return [clip for clips in scenes for clip in clips]
 
-    def predictor(self, task: Task, network: Evaluated, arguments: argparse.Namespace) -> Callable[[Clip], None]:
+    def predictor(
+        self, task: Task, network: ModelRunner, arguments: argparse.Namespace
+    ) -> Callable[[EvalSequence], None]:
         read = partial(load_image, size=network.size, patch_size=network.model.patch_size, crop=arguments.crop)
 
-        def predict(clip: Clip) -> None:
-            images = in_threads(read, [task.reader.image_path(clip.scene, frame) for frame in clip.frames], 2)
+        def predict(clip: EvalSequence) -> None:
+            images = thread_map(read, [task.reader.image_path(clip.scene, frame) for frame in clip.frames], 2)
             for path, prediction in zip(clip.paths, network.predict(images), strict=True):
                 save_array(path, prediction.depth[0, 0, ..., 0].float().numpy())
 
@@ -135,7 +137,7 @@ class DepthProtocol(Protocol):
         if arguments.seq_list is None and isinstance(reader, Sintel) and read_run(folder) is None:
             num_there = sum(path.exists() for parts in paths.values() for path in parts)
             if num_there <= 643:
-                scenes = [scene for scene in scenes if scene in FOURTEEN]
+                scenes = [scene for scene in scenes if scene in TRAJECTORY_SEQUENCES]
                 print(
                     f"{folder} has {num_there} predictions and no run.json: scored as the fourteen sequences of Sintel"
                 )
@@ -148,11 +150,11 @@ class DepthProtocol(Protocol):
             )
         return replace(task, scenes=scenes)
 
-    def score(self, task: Task, scene: str, arguments: argparse.Namespace) -> dict[str, list[Scored]]:
+    def score(self, task: Task, scene: str, arguments: argparse.Namespace) -> dict[str, list[Scores]]:
         return self.score_clips(task.reader, self._recorded_clips(task, scene), arguments.align)
 
     def summarize(
-        self, task: Task, scores: Mapping[str, dict[str, list[Scored]]], arguments: argparse.Namespace
+        self, task: Task, scores: Mapping[str, dict[str, list[Scores]]], arguments: argparse.Namespace
     ) -> None:
         num_frames = sum(len(clip.frames) for scene in scores for clip in self._recorded_clips(task, scene))
         whole_set = published(task.reader)
@@ -172,15 +174,15 @@ class DepthProtocol(Protocol):
                 num_published=[whole_set.num_scenes, whole_set.num_frames],
                 data=task.reader.root,
             )
-            tell(task.dataset, path, numbers, len(scores), num_frames, task.reader)
+            print_scores(task.dataset, path, numbers, len(scores), num_frames, task.reader)
 
-    def _recorded_clips(self, task: Task, scene: str) -> list[Clip]:
+    def _recorded_clips(self, task: Task, scene: str) -> list[EvalSequence]:
         """A scene's, with the stride of the predictions."""
         run = read_run(task.folder)
         return self.clips(task.reader, scene, task.folder, run["settings"].get("stride", 1) if run else 1)
 
 
-def predicted_and_true(reader: DepthSet, scene: str, frame: str, path: Path) -> tuple[Tensor, Tensor]:
+def load_pair(reader: DepthSet, scene: str, frame: str, path: Path) -> tuple[Tensor, Tensor]:
     """A prediction, resized as published to the size of the true depth, and the true depth. (H, W) each"""
     true = reader.depth(scene, frame)
     predicted = load_prediction(path)
@@ -191,7 +193,7 @@ def predicted_and_true(reader: DepthSet, scene: str, frame: str, path: Path) -> 
     return torch.from_numpy(resized), true
 
 
-def tell(
+def print_scores(
     dataset: str, path: Path, numbers: Mapping[str, float], num_scenes: int, num_frames: int, reader: DepthSet
 ) -> None:
     """One line of numbers, and one more if they are not of the whole published test set."""

@@ -10,7 +10,7 @@ from streamvggt.datasets.kitti import Kitti
 from streamvggt.datasets.nyu import Nyu
 from streamvggt.datasets.scannetv2 import ScanNetDepth
 from streamvggt.datasets.sintel import Sintel
-from streamvggt.evaluation.depth_metrics import Rules
+from streamvggt.evaluation.depth_metrics import DepthOptions
 
 DEPTH_SETS: dict[str, type[DepthSet]] = {
     "sintel": Sintel,
@@ -29,17 +29,17 @@ class Published:
     num_scenes, num_frames: Number of scenes and frames of published results; None if it is not published.
     """
 
-    rules: Rules
+    rules: DepthOptions
     num_scenes: int
     num_frames: int | None
 
 
 PUBLISHED: dict[type[DepthSet], Published] = {
-    Sintel: Published(Rules(max_depth=70, clip_after=(None, 70)), 23, 1064),
-    Bonn: Published(Rules(max_depth=70), 5, 550),
-    Kitti: Published(Rules(), 13, 1269),
-    Nyu: Published(Rules(), 1, 654),
-    ScanNetDepth: Published(Rules(), 100, None),
+    Sintel: Published(DepthOptions(max_depth=70, clip_aligned=(None, 70)), 23, 1064),
+    Bonn: Published(DepthOptions(max_depth=70), 5, 550),
+    Kitti: Published(DepthOptions(), 13, 1269),
+    Nyu: Published(DepthOptions(), 1, 654),
+    ScanNetDepth: Published(DepthOptions(), 100, None),
 }
 
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from streamvggt.image_files import open_image, upright_rgb
+from streamvggt.image_files import exif_rgb, open_image
 from streamvggt.stream.frames import load_frames
 
 
@@ -26,7 +26,7 @@ def load_image(path: Path, size: int = 518, *, patch_size: int = 14, crop: bool 
     """
     try:
         with open_image(path) as file:
-            image = upright_rgb(file)
+            image = exif_rgb(file)
     except FileNotFoundError:
         raise
     except Exception as error:  # Pillow's readers raise anything
@@ -74,6 +74,6 @@ def load_images(paths: Sequence[Path], loader: str, size: int, patch_size: int) 
     pixels = []
     for path in paths:
         with open_image(path) as file:
-            squeezed = upright_rgb(file).resize((size, size), Image.Resampling.BICUBIC)
+            squeezed = exif_rgb(file).resize((size, size), Image.Resampling.BICUBIC)
         pixels.append(torch.from_numpy(np.array(squeezed)).movedim(-1, 0).float() / 255)
     return torch.stack(pixels)

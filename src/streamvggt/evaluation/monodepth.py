@@ -11,9 +11,9 @@ from pathlib import Path
 
 from streamvggt.datasets._depth_set import DepthSet
 from streamvggt.evaluation.depth_metrics import ALIGNMENTS, score_depth
-from streamvggt.evaluation.depth_protocol import Clip, DepthProtocol, Scored, predicted_and_true
+from streamvggt.evaluation.depth_protocol import DepthProtocol, EvalSequence, Scores, load_pair
 from streamvggt.evaluation.depth_sets import published
-from streamvggt.evaluation.parallel import in_threads, one_thread_each
+from streamvggt.evaluation.parallel import single_threaded_torch, thread_map
 
 
 class MonoDepth(DepthProtocol):
@@ -24,25 +24,25 @@ class MonoDepth(DepthProtocol):
     datasets = ("sintel", "bonn", "kitti", "nyu")
     alignments = ("median",)
 
-    def clips(self, reader: DepthSet, scene: str, folder: Path, stride: int) -> list[Clip]:
+    def clips(self, reader: DepthSet, scene: str, folder: Path, stride: int) -> list[EvalSequence]:
         place = folder if reader.is_flat else folder / scene
         return [
-            Clip(f"{scene}/{frame}", [place / f"{frame}depth.npy"], scene, [frame])
+            EvalSequence(f"{scene}/{frame}", [place / f"{frame}depth.npy"], scene, [frame])
             for frame in reader.frames(scene)[::stride]
         ]
 
     def score_clips(
-        self, reader: DepthSet, clips: Sequence[Clip], alignments: Sequence[str]
-    ) -> dict[str, list[Scored]]:
+        self, reader: DepthSet, clips: Sequence[EvalSequence], alignments: Sequence[str]
+    ) -> dict[str, list[Scores]]:
         (alignment,) = alignments
 
-        def score_image(clip: Clip) -> Scored:
-            predicted, true = predicted_and_true(reader, clip.scene, clip.frames[0], clip.paths[0])
+        def score_image(clip: EvalSequence) -> Scores:
+            predicted, true = load_pair(reader, clip.scene, clip.frames[0], clip.paths[0])
             result = score_depth(predicted, true, ALIGNMENTS[alignment], published(reader).rules)
             return result.numbers, result.num_valid
 
-        with one_thread_each():
-            return {alignment: list(in_threads(score_image, clips))}
+        with single_threaded_torch():
+            return {alignment: list(thread_map(score_image, clips))}
 
     def result_name(self, alignment: str) -> str:
         return "metric.json"

@@ -22,19 +22,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from streamvggt.data.source import Source
+from streamvggt.data.dataset_reader import DatasetReader
 from streamvggt.data.transforms import image_array
 from streamvggt.data.view import View
 from streamvggt.datasets.neural_rgbd import NeuralRGBD
 from streamvggt.datasets.seven_scenes import SevenScenes
-from streamvggt.evaluation.clouds import estimate_normals, register
-from streamvggt.evaluation.network import Evaluated, weights_name
+from streamvggt.evaluation.jobs import Job, load_prediction, save_arrays
+from streamvggt.evaluation.point_clouds import estimate_normals, icp
 from streamvggt.evaluation.protocol import Protocol, Run, Task
 from streamvggt.evaluation.recon_clouds import evaluation_clouds, save_clouds
 from streamvggt.evaluation.recon_metrics import ReconstructionScore, compare_clouds, mean_line, mean_score, scene_line
-from streamvggt.evaluation.recon_views import prepare_view, view_size
-from streamvggt.evaluation.record import write_json, write_scores
-from streamvggt.evaluation.work import Job, load_prediction, save_arrays
+from streamvggt.evaluation.recon_views import preprocess_view, view_size
+from streamvggt.evaluation.run_metadata import write_json, write_scores
+from streamvggt.evaluation.runner import ModelRunner, weights_name
 from streamvggt.files import atomic_write
 from streamvggt.flags import real, whole
 from streamvggt.words import counted
@@ -44,26 +44,26 @@ MAX_DISTANCE = 0.1
 
 
 @dataclass(frozen=True)
-class ReconSet:
+class ReconDataset:
     """A test set and which of its frames are evaluated.
 
     stride: of the frames of a scene; a scene with few frames has a smaller one, so that there are two.
     num_published: scenes that published numbers are of.
     """
 
-    reader: type[Source]
+    reader: type[DatasetReader]
     stride: int
     has_smaller_stride: bool
     num_published: int
 
-    def frames(self, reader: Source, scene: str, stride: int | None) -> list[str]:
+    def frames(self, reader: DatasetReader, scene: str, stride: int | None) -> list[str]:
         names = reader.frames(scene)
         if stride is None:
             stride = max(min(self.stride, len(names) // 2), 1) if self.has_smaller_stride else self.stride
         return names[::stride]
 
 
-SETS = {"7scenes": ReconSet(SevenScenes, 200, False, 18), "NRGBD": ReconSet(NeuralRGBD, 500, True, 9)}
+SETS = {"7scenes": ReconDataset(SevenScenes, 200, False, 18), "NRGBD": ReconDataset(NeuralRGBD, 500, True, 9)}
 
 
 class MultiViewReconstruction(Protocol):
@@ -87,10 +87,10 @@ class MultiViewReconstruction(Protocol):
     def validate(self, arguments: argparse.Namespace) -> None:
         """Every test set has a folder of its own in the output folder, so nothing can be wrong."""
 
-    def open_reader(self, dataset: str, data_root: Path) -> Source:
+    def open_reader(self, dataset: str, data_root: Path) -> DatasetReader:
         return SETS[dataset].reader(data_root / SETS[dataset].reader.folder)
 
-    def scenes(self, reader: Source, arguments: argparse.Namespace) -> Sequence[str]:
+    def scenes(self, reader: DatasetReader, arguments: argparse.Namespace) -> Sequence[str]:
         scenes = super().scenes(reader, arguments)
         empty = [scene for scene in scenes if not reader.frames(scene)]
         if empty or not scenes:
@@ -103,10 +103,10 @@ class MultiViewReconstruction(Protocol):
     def folder(self, dataset: str, arguments: argparse.Namespace) -> Path:
         return output_folder(arguments) / dataset
 
-    def load_network(self, arguments: argparse.Namespace) -> Evaluated:
-        return Evaluated.load(arguments, heads=("camera", "depth") if arguments.use_proj else ("points",))
+    def load_network(self, arguments: argparse.Namespace) -> ModelRunner:
+        return ModelRunner.load(arguments, heads=("camera", "depth") if arguments.use_proj else ("points",))
 
-    def settings(self, task: Task, network: Evaluated, arguments: argparse.Namespace) -> dict[str, Any]:
+    def settings(self, task: Task, network: ModelRunner, arguments: argparse.Namespace) -> dict[str, Any]:
         return {
             "view_size": list(view_size(network.size, network.model.patch_size)),
             "kf_every": arguments.kf_every,
@@ -117,7 +117,7 @@ class MultiViewReconstruction(Protocol):
     def prediction_path(self, task: Task, scene: str) -> Path:
         return path_of(task, scene, ".npz")
 
-    def predictor(self, task: Task, network: Evaluated, arguments: argparse.Namespace) -> Callable[[Job], None]:
+    def predictor(self, task: Task, network: ModelRunner, arguments: argparse.Namespace) -> Callable[[Job], None]:
         size = view_size(network.size, network.model.patch_size)
 
         def predict(job: Job) -> None:
@@ -154,7 +154,7 @@ class MultiViewReconstruction(Protocol):
             raise ValueError("its prediction is of other frames; give the flags that it was made with")
         views = read_views(task, scene, frames, prediction["images"].shape[2:0:-1])
         clouds = evaluation_clouds(views, prediction, arguments.use_proj, arguments.conf_thresh)
-        registration = register(clouds.estimated, clouds.true, MAX_DISTANCE)
+        registration = icp(clouds.estimated, clouds.true, MAX_DISTANCE)
         moved = registration.apply(clouds.estimated)
         result = compare_clouds(moved, clouds.true, estimate_normals(moved), estimate_normals(clouds.true))
         save_clouds(clouds, moved, lambda suffix: path_of(task, scene, suffix))
@@ -199,4 +199,4 @@ def frames_of(task: Task, scene: str, arguments: argparse.Namespace) -> list[str
 
 
 def read_views(task: Task, scene: str, frames: Sequence[str], size: tuple[int, int]) -> list[View]:
-    return [prepare_view(task.reader.read(scene, frame), size) for frame in frames]
+    return [preprocess_view(task.reader.read(scene, frame), size) for frame in frames]

@@ -20,14 +20,14 @@ from torch import Tensor
 
 from streamvggt.data.own.frame import Frame, read_frame
 from streamvggt.data.own.scene import labels_of, read_scene, scenes_under
-from streamvggt.data.transforms import fit, whole_patches
+from streamvggt.data.transforms import crop_and_resize, whole_patches
 from streamvggt.data.view import View
 from streamvggt.evaluation.depth_metrics import ALIGNMENTS, score_depth
-from streamvggt.evaluation.network import Evaluated, add_network_arguments
+from streamvggt.evaluation.jobs import FailureLog, run_main
 from streamvggt.evaluation.pose_metrics import auc, relative_pose_errors, trajectory_errors
-from streamvggt.evaluation.processes import Processes
-from streamvggt.evaluation.record import write_json
-from streamvggt.evaluation.work import Outcome, run_program
+from streamvggt.evaluation.processes import ProcessGroup
+from streamvggt.evaluation.run_metadata import write_json
+from streamvggt.evaluation.runner import ModelRunner, add_network_arguments
 from streamvggt.flags import real, some_path, whole
 
 COLUMNS = ("Abs Rel", "δ < 1.25", "ATE", "RPE trans", "RPE rot", "AUC@30")
@@ -51,12 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("stride", "max_frames"):
         if (value := getattr(arguments, name)) is not None and value < 1:
             parser.error(f"--{name}: expected at least 1, got {value}.")
-    outcome = Outcome(Processes())
+    outcome = FailureLog(ProcessGroup())
     scenes = scenes_under(arguments.path)
-    network = Evaluated.load(arguments, heads=("camera", "depth"))
+    network = ModelRunner.load(arguments, heads=("camera", "depth"))
     numbers = {}
     for name, path in scenes.items():
-        with outcome.of(name):
+        with outcome.guard(name):
             frames = read_scene(path, arguments.depth_unit)[:: arguments.stride][: arguments.max_frames]
             numbers[name] = evaluate(network, frames, path, arguments.align)
     if numbers:
@@ -64,13 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = {**network.settings, "align": arguments.align, "stride": arguments.stride}
         settings["max_frames"] = arguments.max_frames
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        content = {"settings": settings, "about": network.about, "mean": means, "scenes": numbers}
+        content = {"settings": settings, "about": network.metadata, "mean": means, "scenes": numbers}
         write_json(arguments.json, content)
         print(table({**numbers, f"mean of {len(numbers)}": means}))
     return outcome.finish()
 
 
-def evaluate(network: Evaluated, frames: Sequence[Frame], path: Path, align: str) -> dict[str, float]:
+def evaluate(network: ModelRunner, frames: Sequence[Frame], path: Path, align: str) -> dict[str, float]:
     """Numbers of one scene by the names of `COLUMNS`, without those of depth if the scene has none.
 
     Raises:
@@ -112,7 +112,7 @@ def table(rows: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def _images(frames: Sequence[Frame], network: Evaluated, views: list[View]) -> Iterator[Tensor]:
+def _images(frames: Sequence[Frame], network: ModelRunner, views: list[View]) -> Iterator[Tensor]:
     """Images for the network, all of the size of the first one. (3, H, W) each. The views go to `views`."""
     size = None
     for frame in frames:
@@ -121,9 +121,9 @@ def _images(frames: Sequence[Frame], network: Evaluated, views: list[View]) -> I
             height, width = view.depth.shape
             scale = network.size / max(width, height)
             size = tuple(whole_patches(side * scale, network.model.patch_size) for side in (width, height))
-        views.append(fit(view, size))
+        views.append(crop_and_resize(view, size))
         yield views[-1].image
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_program(main))
+    raise SystemExit(run_main(main))

@@ -13,7 +13,7 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 
-def in_threads(
+def thread_map(
     function: Callable[[Given], Made], items: Iterable[Given], num_threads: int | None = None
 ) -> Iterator[Made]:
     """As `map`, a few items ahead of whoever iterates; results come in the order of the items.
@@ -21,7 +21,7 @@ def in_threads(
     Args:
         num_threads: None: the processors this process may use.
     """
-    num_threads = num_threads or num_processors()
+    num_threads = num_threads or num_cpus()
     with ThreadPoolExecutor(num_threads) as pool:
         ahead: deque = deque()
         try:
@@ -37,7 +37,7 @@ def in_threads(
 
 
 @contextmanager
-def one_thread_each() -> Iterator[None]:
+def single_threaded_torch() -> Iterator[None]:
     """PyTorch does not divide its work further, where many threads have some of their own."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -47,6 +47,6 @@ def one_thread_each() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def num_processors() -> int:
+def num_cpus() -> int:
     """Those this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -39,7 +39,7 @@ def relative_pose_errors(estimated: Tensor, true: Tensor) -> tuple[Tensor, Tenso
     return rotation.nan_to_num(180.0), translation.nan_to_num(90.0)
 
 
-def accuracy(errors: Tensor, threshold: float) -> float:
+def pose_accuracy(errors: Tensor, threshold: float) -> float:
     """Share of errors below `threshold` degrees: RRA of rotations, RTA of translations. (N,)"""
     return (errors < threshold).double().mean().item()
 
@@ -55,7 +55,7 @@ def auc_scores(errors: Tensor, thresholds: Sequence[int]) -> dict[str, float]:
     return {f"AUC@{threshold}": auc(errors, threshold) for threshold in thresholds}
 
 
-def trajectory_error(estimated: Tensor, true: Tensor) -> float:
+def ate(estimated: Tensor, true: Tensor) -> float:
     """Root mean square distance of camera centres after the best similarity (ATE), over the true path's length.
 
     Args:
@@ -79,7 +79,7 @@ class TrajectoryErrors:
     rpe_rotation: float
 
 
-def trajectory_errors(estimated: Tensor, true: Tensor, gap: int = 1) -> TrajectoryErrors:
+def trajectory_errors(estimated: Tensor, true: Tensor, frame_delta: int = 1) -> TrajectoryErrors:
     """ATE and RPE (Sturm et al. 2012), with all frames and all steps of `gap` frames.
 
     The numbers are those of evo's `ape` and `rpe` with alignment and scale correction; evo itself refuses straight
@@ -91,15 +91,18 @@ def trajectory_errors(estimated: Tensor, true: Tensor, gap: int = 1) -> Trajecto
     Raises:
         ValueError: the trajectories are not of the same length, or not longer than the gap.
     """
-    if len(estimated) != len(true) or len(true) <= gap:
+    if len(estimated) != len(true) or len(true) <= frame_delta:
         raise ValueError(
-            f"two trajectories of the same {gap + 1} or more frames were expected, not {len(estimated)} and {len(true)}"
+            f"two trajectories of the same {frame_delta + 1} or more frames were expected, not {len(estimated)} and "
+            f"{len(true)}"
         )
     if not estimated.isfinite().all():
         return TrajectoryErrors(float("inf"), float("inf"), 180.0)
     ours, theirs = align_trajectory(estimated, true)
     distance = (ours - theirs)[..., 3].norm(dim=-1)
-    our_steps, their_steps = (compose_poses(invert_pose(pose[:-gap]), pose[gap:]) for pose in (ours, theirs))
+    our_steps, their_steps = (
+        compose_poses(invert_pose(pose[:-frame_delta]), pose[frame_delta:]) for pose in (ours, theirs)
+    )
     difference = compose_poses(invert_pose(their_steps), our_steps)
     return TrajectoryErrors(
         ate=_root_mean_square(distance),

@@ -14,10 +14,10 @@ import torch
 from streamvggt.folder_lock import FolderLock
 
 Item = TypeVar("Item")
-PATIENCE = timedelta(days=30)  # a process may finish long before the others
+BARRIER_TIMEOUT = timedelta(days=30)  # a process may finish long before the others
 
 
-class Processes:
+class ProcessGroup:
     """Which part of the work is this process's. Processes meet only in files, and at `claim`, `gather` and `wait`.
 
     Within `with`, at the end of which the folders that were claimed are free again.
@@ -32,13 +32,13 @@ class Processes:
             if torch.cuda.is_available():
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
             if not torch.distributed.is_initialized():
-                torch.distributed.init_process_group("gloo", timeout=PATIENCE)
+                torch.distributed.init_process_group("gloo", timeout=BARRIER_TIMEOUT)
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+    def shard(self, items: Sequence[Item]) -> Sequence[Item]:
         """Every `count`-th item; together the processes have each of them once."""
         return items[self.rank :: self.count]
 
@@ -81,14 +81,14 @@ class Processes:
                     "Start again, or move it back and go on."
                 )
 
-    def __enter__(self) -> Processes:
+    def __enter__(self) -> ProcessGroup:
         return self
 
     def __exit__(self, *_) -> None:
         self._locks.close()
         self._claimed.clear()
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until all processes have come here."""
         if self.count > 1:
             torch.distributed.barrier()

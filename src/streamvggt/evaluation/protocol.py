@@ -18,10 +18,10 @@ from typing import Any, ClassVar
 
 from tqdm import tqdm
 
-from streamvggt.evaluation.network import Evaluated, add_network_arguments
-from streamvggt.evaluation.processes import Processes
-from streamvggt.evaluation.record import open_run
-from streamvggt.evaluation.work import Job, Outcome, work_through
+from streamvggt.evaluation.jobs import FailureLog, Job, run_jobs
+from streamvggt.evaluation.processes import ProcessGroup
+from streamvggt.evaluation.run_metadata import open_run
+from streamvggt.evaluation.runner import ModelRunner, add_network_arguments
 from streamvggt.flags import some_path
 
 
@@ -45,8 +45,8 @@ class Run:
     """One call of a program: its flags, its processes and what failed so far."""
 
     arguments: argparse.Namespace
-    processes: Processes
-    outcome: Outcome
+    processes: ProcessGroup
+    outcome: FailureLog
 
 
 class Protocol(ABC):
@@ -87,12 +87,12 @@ class Protocol(ABC):
         parser.set_defaults(score_only=False)
         arguments = parser.parse_args(argv)
         self.validate(arguments)
-        with Processes() as processes:
-            run = Run(arguments, processes, Outcome(processes))
+        with ProcessGroup() as processes:
+            run = Run(arguments, processes, FailureLog(processes))
             tasks = self.tasks(run)
             if predict and not arguments.score_only:
                 tasks = self.predict_all(tasks, run)
-            processes.wait()
+            processes.barrier()
             if score:
                 self.score_all(tasks, run)
             return run.outcome.finish()
@@ -104,18 +104,18 @@ class Protocol(ABC):
         arguments, opened = run.arguments, []
         network = self.load_network(arguments)
         for task in tasks:
-            with run.outcome.of(task.dataset, everywhere=True):
+            with run.outcome.guard(task.dataset, everywhere=True):
                 open_run(
                     task.folder,
                     protocol=self.name,
                     dataset=task.dataset,
                     settings={**network.settings, **self.settings(task, network, arguments)},
-                    about={**network.about, **self.more_metadata(arguments)},
+                    metadata={**network.metadata, **self.more_metadata(arguments)},
                     processes=run.processes,
                 )
                 predict = self.predictor(task, network, arguments)
                 jobs = self.jobs(task, arguments)
-                work_through(jobs, predict, run.processes, run.outcome, title=task.dataset, unit=self.unit)
+                run_jobs(jobs, predict, run.processes, run.outcome, title=task.dataset, unit=self.unit)
                 opened.append(task)
         return opened
 
@@ -126,14 +126,14 @@ class Protocol(ABC):
         """
         summaries = []
         for task in tasks:
-            with run.outcome.of(task.dataset, everywhere=True):
+            with run.outcome.guard(task.dataset, everywhere=True):
                 if task.folder.is_dir():
                     run.processes.claim(task.folder)
                 task = self.to_score(task, run.arguments)
                 scores = {}
-                mine = run.processes.share(task.scenes)
+                mine = run.processes.shard(task.scenes)
                 for scene in tqdm(mine, desc=f"{task.dataset} scores", unit="scene", leave=False, disable=None):
-                    with run.outcome.of(f"{task.dataset}, {scene}"):
+                    with run.outcome.guard(f"{task.dataset}, {scene}"):
                         scores[scene] = self.score(task, scene, run.arguments)
                 scores = run.processes.gather(scores)
                 if not run.processes.is_main:
@@ -172,7 +172,7 @@ class Protocol(ABC):
         """The test sets that are there; the others are reported."""
         arguments, tasks = run.arguments, []
         for dataset in arguments.eval_dataset:
-            with run.outcome.of(f"{dataset} is skipped", everywhere=True):
+            with run.outcome.guard(f"{dataset} is skipped", everywhere=True):
                 reader = self.open_reader(dataset, arguments.data_root)
                 scenes = self.scenes(reader, arguments)
                 tasks.append(Task(dataset, reader, scenes, self.folder(dataset, arguments)))
@@ -191,11 +191,11 @@ class Protocol(ABC):
         return Path(arguments.output_dir.format(data=dataset, model_name=arguments.model_name))
 
     @abstractmethod
-    def load_network(self, arguments: argparse.Namespace) -> Evaluated:
+    def load_network(self, arguments: argparse.Namespace) -> ModelRunner:
         """The network with the heads that the protocol needs."""
 
     @abstractmethod
-    def settings(self, task: Task, network: Evaluated, arguments: argparse.Namespace) -> dict[str, Any]:
+    def settings(self, task: Task, network: ModelRunner, arguments: argparse.Namespace) -> dict[str, Any]:
         """What decides the predictions besides the network; must not change within a result."""
 
     def more_metadata(self, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -211,7 +211,7 @@ class Protocol(ABC):
         return task.folder / f"{scene}.npz"
 
     @abstractmethod
-    def predictor(self, task: Task, network: Evaluated, arguments: argparse.Namespace) -> Any:
+    def predictor(self, task: Task, network: ModelRunner, arguments: argparse.Namespace) -> Any:
         """A function that writes the files of a job of the task."""
 
     def to_score(self, task: Task, arguments: argparse.Namespace) -> Task:

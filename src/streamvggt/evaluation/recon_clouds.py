@@ -15,12 +15,12 @@ import trimesh
 from torch import Tensor
 
 from streamvggt.data.view import View
-from streamvggt.evaluation.recon_metrics import nearest, normalise_point_maps
-from streamvggt.evaluation.recon_views import compared_part
-from streamvggt.evaluation.work import save_arrays
+from streamvggt.evaluation.jobs import save_arrays
+from streamvggt.evaluation.recon_metrics import nearest_indices, normalise_point_maps
+from streamvggt.evaluation.recon_views import center_crop_slices
 from streamvggt.files import atomic_write
 from streamvggt.geometry.alignment import align_points
-from streamvggt.geometry.camera import cameras_from_encoding
+from streamvggt.geometry.camera import cameras_from_pose_enc
 from streamvggt.geometry.pointmap import unproject
 
 MAX_PLOT_POINTS = 20_000
@@ -34,7 +34,7 @@ class Clouds:
     estimated: np.ndarray
     true: np.ndarray
     estimated_colours: np.ndarray
-    true_colours: np.ndarray
+    gt_colors: np.ndarray
 
 
 def evaluation_clouds(
@@ -56,7 +56,7 @@ def evaluation_clouds(
     if use_proj:
         depth = torch.from_numpy(prediction["depth"][..., 0])
         estimated = unproject(
-            depth, cameras_from_encoding(torch.from_numpy(prediction["pose_enc"]), tuple(depth.shape[-2:]))
+            depth, cameras_from_pose_enc(torch.from_numpy(prediction["pose_enc"]), tuple(depth.shape[-2:]))
         )
         confidence = torch.from_numpy(prediction["depth_conf"])
     else:
@@ -66,7 +66,7 @@ def evaluation_clouds(
     if not use_proj:
         maps = normalise_point_maps(true, estimated, valid, views[0].cam_from_world)
         true, estimated = maps.true, maps.estimated
-    rows, columns = compared_part(tuple(valid.shape[:0:-1]))
+    rows, columns = center_crop_slices(tuple(valid.shape[:0:-1]))
     valid, confidence, true, estimated = (x[:, rows, columns] for x in (valid, confidence, true, estimated))
     colours = torch.from_numpy(prediction["images"])[:, rows, columns]
     sure = valid & (confidence >= conf_thresh)
@@ -85,7 +85,7 @@ def save_clouds(clouds: Clouds, moved: np.ndarray, path_of: Callable[[str], Path
         path_of: the path of a file, by the end of its name.
     """
     for name, points, colours in (
-        ("-gt.ply", clouds.true, clouds.true_colours),
+        ("-gt.ply", clouds.true, clouds.gt_colors),
         ("-mask.ply", clouds.estimated, clouds.estimated_colours),
         ("-mask_align.ply", moved, clouds.estimated_colours),
     ):
@@ -93,16 +93,16 @@ def save_clouds(clouds: Clouds, moved: np.ndarray, path_of: Callable[[str], Path
             trimesh.PointCloud(points, colours).export(path)
     random = np.random.default_rng(0)
     shown, true_shown = (random.permutation(len(points))[:MAX_PLOT_POINTS] for points in (moved, clouds.true))
-    distance, _ = nearest(moved[shown], clouds.true, moved[shown], clouds.true)
-    true_distance, _ = nearest(clouds.true[true_shown], moved, clouds.true[true_shown], moved)
+    distance, _ = nearest_indices(moved[shown], clouds.true, moved[shown], clouds.true)
+    gt_distance, _ = nearest_indices(clouds.true[true_shown], moved, clouds.true[true_shown], moved)
     save_arrays(
         path_of("-errors.npz"),
         points=moved[shown].astype(np.float32),
         colours=clouds.estimated_colours[shown],
         distance=distance.astype(np.float32),
-        true_points=clouds.true[true_shown].astype(np.float32),
-        true_colours=clouds.true_colours[true_shown],
-        true_distance=true_distance.astype(np.float32),
+        gt_points=clouds.true[true_shown].astype(np.float32),
+        gt_colors=clouds.gt_colors[true_shown],
+        gt_distance=gt_distance.astype(np.float32),
     )
 
 

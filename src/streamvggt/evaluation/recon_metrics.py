@@ -13,7 +13,7 @@ import torch
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from streamvggt.evaluation.clouds import WORKERS
+from streamvggt.evaluation.point_clouds import WORKERS
 
 
 @dataclass(frozen=True)
@@ -105,28 +105,28 @@ class ReconstructionScore:
 
 
 def compare_clouds(
-    estimated: np.ndarray, true: np.ndarray, estimated_normals: np.ndarray, true_normals: np.ndarray
+    estimated: np.ndarray, true: np.ndarray, estimated_normals: np.ndarray, gt_normals: np.ndarray
 ) -> ReconstructionScore:
     """The score of a cloud against the true one.
 
     Args:
         estimated, estimated_normals: (N, 3)
-        true, true_normals: (M, 3)
+        true, gt_normals: (M, 3)
 
     Raises:
         ValueError: one of the clouds is empty.
     """
     if not len(estimated) or not len(true):
         raise ValueError(f"compare_clouds: {len(estimated)} estimated and {len(true)} true points; neither may be none")
-    distance, consistency = nearest(estimated, true, estimated_normals, true_normals)
-    distance_back, consistency_back = nearest(true, estimated, true_normals, estimated_normals)
+    distance, consistency = nearest_indices(estimated, true, estimated_normals, gt_normals)
+    distance_back, consistency_back = nearest_indices(true, estimated, gt_normals, estimated_normals)
     each = (distance, distance_back, consistency, consistency_back)
     return ReconstructionScore(
         *(np.mean(values).item() for values in each), *(np.median(values).item() for values in each)
     )
 
 
-def nearest(
+def nearest_indices(
     points: np.ndarray, others: np.ndarray, normals: np.ndarray, other_normals: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distance from each point to the nearest of the others, and |cosine| between their normals. (N,) each"""

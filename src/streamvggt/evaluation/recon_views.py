@@ -31,14 +31,14 @@ def view_size(size: int, patch_size: int = 14) -> Size:
     return width, height
 
 
-def prepare_view(view: View, size: Size) -> View:
+def preprocess_view(view: View, size: Size) -> View:
     """A view of a given size."""
     if size == (224, 224):
-        return centre_crop(prepare_view(view, (512, 384)), size)
+        return centre_crop(preprocess_view(view, (512, 384)), size)
     return centre_crop(_rescale_to_cover(crop_around_principal_point(view), size), size)
 
 
-def compared_part(size: Size) -> tuple[slice, slice]:
+def center_crop_slices(size: Size) -> tuple[slice, slice]:
     """Rows and columns in the middle of a view that are compared: 224×224, fewer of small views in proportion."""
     width, height = size
     side = CROP if min(size) >= CROP else round(min(size) * CROP / 392)

@@ -20,15 +20,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from streamvggt.evaluation.record import SCORES_NAME, read_run, read_scores
-from streamvggt.evaluation.report_pictures import Picture, pictures_of
-from streamvggt.evaluation.work import run_program
+from streamvggt.evaluation.jobs import run_main
+from streamvggt.evaluation.report_figures import ResultFigure, make_figures
+from streamvggt.evaluation.run_metadata import SCORES_NAME, read_run, read_scores
 from streamvggt.files import atomic_write
 from streamvggt.flags import some_path, whole
-from streamvggt.provenance import now
+from streamvggt.provenance import timestamp
 from streamvggt.words import counted
 
-UNUSUAL = {
+NON_DEFAULT_LABELS = {
     "use_ba": "bundle adjustment",
     "fast_eval": "fast evaluation",
     "crop": "cropped images",
@@ -36,18 +36,19 @@ UNUSUAL = {
     "stride": "every {}th frame",
     "kf_every": "every {}th frame",
     "image_loader": "{} images",
-    "draw": "draws {}",
+    "frame_sampling": "draws {}",
 }
-USUAL = {"revisit": 1, "stride": 1, "image_loader": "crop", "draw": "published"}
+DEFAULTS = {"revisit": 1, "stride": 1, "image_loader": "crop", "frame_sampling": "global"}
 """Settings of a protocol that a row must tell if they are not as usual; if none is said here: off."""
 FIXTURES = (
-    "<h2>Results on fixtures</h2><p class=warning>Their data were written by <b>streamvggt data fixtures</b>: scenes "
+    "<h2>Results on fixtures</h2><p class=warning>Their data were written by <b>streamvggt data make-fixtures</b>: "
+    "scenes "
     "of the procedural world, and not the test sets whose names they have. They show that the programs work.</p>"
 )
 
 
 @dataclass(frozen=True)
-class Result:
+class EvaluationResult:
     """A folder with predictions of one test set, and what it says of itself.
 
     run: the content of run.json; what is not known of predictions by another program is empty.
@@ -75,12 +76,12 @@ class Result:
             return f"predictions of another program ({self.folder.name})"
         settings = self.settings
         words = [f"{settings['model']} ({Path(self.about['weights']).stem}, {settings['weights_fingerprint'][:8]})"]
-        words.append({"stream": "streamed", "whole": "whole sequences"}[settings["inference"]])
-        words += [f"memory {settings['memory']}"] if settings.get("memory") not in (None, "all") else []
-        words += ["released camera memory"] if settings.get("camera_memory") == "released" else []
+        words.append({"stream": "streamed", "full": "whole sequences"}[settings["inference"]])
+        words += [f"memory {settings['policy']}"] if settings.get("policy") not in (None, "all") else []
+        words += ["released camera memory"] if settings.get("camera_cache") == "shared" else []
         words += [settings["dtype"]] if settings["dtype"] != "float32" else []
-        for name, said in UNUSUAL.items():
-            if settings.get(name) and settings[name] != USUAL.get(name):
+        for name, said in NON_DEFAULT_LABELS.items():
+            if settings.get(name) and settings[name] != DEFAULTS.get(name):
                 words.append(said.format(settings[name]))
         words += [f"size {settings['size']}"] if settings["size"] != 518 else []
         return ", ".join(words)
@@ -94,7 +95,7 @@ class Result:
         return str(self.about.get("weights", "")).startswith("random:")
 
 
-def find_results(root: Path) -> list[Result]:
+def find_results(root: Path) -> list[EvaluationResult]:
     """All results under a folder that have numbers.
 
     Raises:
@@ -107,7 +108,7 @@ def find_results(root: Path) -> list[Result]:
         # Without a record the folder's place tells: <protocol>/<dataset>_<model>.
         protocol = run.get("protocol", folder.parent.name)
         results.append(
-            Result(folder, protocol, run.get("dataset", folder.name.split("_")[0]), run, read_scores(folder))
+            EvaluationResult(folder, protocol, run.get("dataset", folder.name.split("_")[0]), run, read_scores(folder))
         )
     if not results:
         raise FileNotFoundError(
@@ -125,15 +126,16 @@ def packaged_text(name: str) -> str:
     return files("streamvggt.evaluation").joinpath(name).read_text(encoding="utf-8")
 
 
-def page(results: Sequence[Result], pictures: Mapping[Path, Sequence[Picture]], root: Path) -> str:
+def page(results: Sequence[EvaluationResult], pictures: Mapping[Path, Sequence[ResultFigure]], root: Path) -> str:
     """The HTML."""
     known = published()
     made_up = [result for result in results if result.is_of_fixtures]
     real = [result for result in results if not result.is_of_fixtures]
-    shown = [table for table in known["tables"] if any(rows_of(table, real))]
+    shown = [table for table in known["tables"] if any(table_rows(table, real))]
     parts = [
         "<h1>StreamVGGT: evaluations</h1>",
-        f"<p>Of {escape(str(root))}, {now()}. Our rows are bold; the others are published numbers, and the letters say "
+        f"<p>Of {escape(str(root))}, {timestamp()}. Our rows are bold; the others are published numbers, and the "
+        f"letters say "
         "where.</p>",
     ]
     if any(result.is_random for result in results):
@@ -149,7 +151,7 @@ def page(results: Sequence[Result], pictures: Mapping[Path, Sequence[Picture]], 
                 parts.append("</div>")
     if made_up:
         parts.append(FIXTURES)
-        parts += [fixtures_html(table, made_up) for table in known["tables"] if any(rows_of(table, made_up))]
+        parts += [fixtures_html(table, made_up) for table in known["tables"] if any(table_rows(table, made_up))]
     parts.append(runs_html(results))
     parts.append("<h2>Sources</h2><dl>")
     parts += [f"<dt>{escape(mark)}</dt><dd>{escape(text)}</dd>" for mark, text in known["sources"].items()]
@@ -159,7 +161,7 @@ def page(results: Sequence[Result], pictures: Mapping[Path, Sequence[Picture]], 
     return "\n".join([head, style, *parts, "</html>\n"])
 
 
-def fixtures_html(table: Mapping[str, Any], results: Sequence[Result]) -> str:
+def fixtures_html(table: Mapping[str, Any], results: Sequence[EvaluationResult]) -> str:
     """The table of results on fixtures, without published rows."""
     return table_html({**table, "title": f"Fixtures: {table['title']}", "note": "", "rows": []}, results)
 
@@ -168,7 +170,9 @@ def _first_title(tables: Sequence[Mapping], protocol: str) -> str:
     return next(table["title"] for table in tables if table["protocol"] == protocol)
 
 
-def rows_of(table: Mapping[str, Any], results: Sequence[Result]) -> dict[str, dict[str, tuple[Mapping, bool]]]:
+def table_rows(
+    table: Mapping[str, Any], results: Sequence[EvaluationResult]
+) -> dict[str, dict[str, tuple[Mapping, bool]]]:
     """Our rows of a table: label → test set → its numbers, and whether they are of the whole published set."""
     rows: dict[str, dict[str, tuple[Mapping, bool]]] = {}
     for result in results:
@@ -181,11 +185,11 @@ def rows_of(table: Mapping[str, Any], results: Sequence[Result]) -> dict[str, di
             label = result.network if name == usual else f"{result.network}, {name}"
             if result.dataset in rows.get(label, {}):
                 label += f" [{result.folder.name}]"  # a second run of the same
-            rows.setdefault(label, {})[result.dataset] = (score["numbers"], is_whole_set(score))
+            rows.setdefault(label, {})[result.dataset] = (score["numbers"], is_full_set(score))
     return rows
 
 
-def is_whole_set(score: Mapping[str, Any]) -> bool:
+def is_full_set(score: Mapping[str, Any]) -> bool:
     """Whether the numbers are of as many sequences and frames as the published ones."""
     sequences, frames = score.get("num_published", (None, None))
     there = score.get("num_sequences"), score.get("num_frames")
@@ -193,8 +197,8 @@ def is_whole_set(score: Mapping[str, Any]) -> bool:
     return whole and not score.get("missing_categories")
 
 
-def table_html(table: Mapping[str, Any], results: Sequence[Result]) -> str:
-    rows = rows_of(table, results)
+def table_html(table: Mapping[str, Any], results: Sequence[EvaluationResult]) -> str:
+    rows = table_rows(table, results)
     there = {dataset for cells in rows.values() for dataset in cells}
     datasets = {
         name: title
@@ -243,7 +247,7 @@ def cell(value: float | None, column: Mapping[str, Any], mark: str = "") -> str:
     return "<td></td>" if value is None else f"<td>{value:.{column['digits']}f}{mark}</td>"
 
 
-def picture_html(picture: Picture) -> str:
+def picture_html(picture: ResultFigure) -> str:
     kind = "png" if picture.content.startswith(b"\x89PNG") else "jpeg"
     data = base64.b64encode(picture.content).decode()
     caption = escape(picture.caption)
@@ -251,14 +255,14 @@ def picture_html(picture: Picture) -> str:
     return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 
-def runs_html(results: Sequence[Result]) -> str:
+def runs_html(results: Sequence[EvaluationResult]) -> str:
     """How each result was made, and its sequences one by one."""
     lines = ["<h2>How these were made</h2>"]
     for result in results:
         title = f"{result.protocol} · {result.dataset} · {result.network}"
         facts: dict[str, Any] = {"folder": result.folder}
         if result.run:
-            facts |= {**result.settings, **result.about, "predicted": result.run.get("started")}
+            facts |= {**result.settings, **result.metadata, "predicted": result.run.get("started")}
             facts["versions"] = ", ".join(f"{name} {number}" for name, number in result.run.get("versions", {}).items())
         rows = "".join(f"<tr><td>{escape(str(k))}</td><td>{escape(_text(v))}</td></tr>" for k, v in facts.items())
         lines.append(f"<details><summary>{escape(title)}</summary><table class=facts>{rows}</table>")
@@ -296,7 +300,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = find_results(arguments.results)
     pictures = {}
     for result in tqdm(results, desc="pictures", unit="result", disable=None):
-        pictures[result.folder] = pictures_of(result.protocol, result.folder, result.run, arguments.pictures)
+        pictures[result.folder] = make_figures(result.protocol, result.folder, result.run, arguments.pictures)
     out = arguments.out or arguments.results / "report.html"
     with atomic_write(out) as path:
         path.write_text(page(results, pictures, arguments.results), encoding="utf-8")
@@ -305,4 +309,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_program(main))
+    raise SystemExit(run_main(main))

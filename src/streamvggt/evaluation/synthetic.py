@@ -1,6 +1,6 @@
 """The held-out table: how good a checkpoint is on scenes of the procedural world that no training has seen.
 
-    python -m streamvggt.evaluation.synthetic ckpt/tiny-vggt --style rooms --frames 8 --sequences 64
+    python -m streamvggt.evaluation.synthetic ckpt/tiny-vggt --scene-type rooms --frames 8 --sequences 64
 
 Beside it stand baselines that anyone can compute: one depth for all pixels, and a camera that never moves. The cameras
 are judged twice: those of the camera head, and those that the network's points and depth imply.
@@ -20,18 +20,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from streamvggt.data.synthetic.scene import STYLES
-from streamvggt.data.synthetic.world import SyntheticWorld
+from streamvggt.data.synthetic.world import SyntheticScenes
 from streamvggt.data.view import Batch
-from streamvggt.evaluation.depth_metrics import absolute_relative_error, scaled_by_median, share_within
-from streamvggt.evaluation.pose_metrics import auc, relative_pose_errors, trajectory_error
+from streamvggt.evaluation.depth_metrics import absolute_relative_error, delta_accuracy, median_scale
+from streamvggt.evaluation.pose_metrics import ate, auc, relative_pose_errors
 from streamvggt.flags import some_path, whole
 from streamvggt.geometry.alignment import align_points
-from streamvggt.geometry.camera import Cameras, cameras_from_encoding
+from streamvggt.geometry.camera import Cameras, cameras_from_pose_enc
 from streamvggt.geometry.pointmap import unproject
-from streamvggt.model.memory import CameraMemory, Policy
+from streamvggt.model.memory import CameraCacheMode, EvictionPolicy
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import fingerprint, load_model
-from streamvggt.stream.policy import MEMORIES, parse_policy
+from streamvggt.stream.policy import POLICY_USAGE, parse_policy
 from streamvggt.stream.session import StreamSession
 
 COLUMNS = ("AbsRel", "δ<1.25", "AUC@30", "AUC@15", "AUC@5", "AUC@30 points", "ATE", "points", "ms")
@@ -48,7 +48,7 @@ class Estimate:
     cam_from_world: Tensor
     depth: Tensor
     points: Tensor
-    implied: Tensor | None = None
+    pose_from_points: Tensor | None = None
 
 
 Estimator = Callable[[Batch], Estimate]
@@ -64,44 +64,46 @@ def evaluate(estimators: dict[str, Estimator], batches: Iterator[Batch]) -> dict
     """
     sums = {name: {column: [] for column in COLUMNS if not column.startswith("AUC")} for name in estimators}
     angles: dict[str, list[Tensor]] = {name: [] for name in estimators}
-    implied: dict[str, list[Tensor]] = {name: [] for name in estimators}
+    pose_from_points: dict[str, list[Tensor]] = {name: [] for name in estimators}
     for batch in batches:
         valid, depth, pose = batch.valid[0], batch.depth[0], batch.cam_from_world[0]
         if not valid.any():
             continue
-        true_points = batch.points()[0][valid].double()
-        spread = (true_points - true_points.mean(0)).norm(dim=-1).mean()
+        gt_points = batch.points()[0][valid].double()
+        spread = (gt_points - gt_points.mean(0)).norm(dim=-1).mean()
         for name, estimator in estimators.items():
             began = time.perf_counter()
             estimate = estimator(batch)
             seconds = time.perf_counter() - began
-            scaled = scaled_by_median(estimate.depth, depth, valid)
+            scaled = median_scale(estimate.depth, depth, valid)
             points = estimate.points[valid].double()
-            points = align_points(points, true_points).apply(points)
+            points = align_points(points, gt_points).apply(points)
             numbers = {
                 "AbsRel": absolute_relative_error(scaled, depth, valid),
-                "δ<1.25": share_within(scaled, depth, valid),
-                "ATE": trajectory_error(estimate.cam_from_world, pose),
-                "points": ((points - true_points).norm(dim=-1).mean() / spread).item(),
+                "δ<1.25": delta_accuracy(scaled, depth, valid),
+                "ATE": ate(estimate.cam_from_world, pose),
+                "points": ((points - gt_points).norm(dim=-1).mean() / spread).item(),
                 "ms": 1000 * seconds / len(pose),
             }
             for column, value in numbers.items():
                 sums[name][column].append(value)
             angles[name].append(torch.maximum(*relative_pose_errors(estimate.cam_from_world, pose)))
-            if estimate.implied is not None:
-                implied[name].append(torch.maximum(*relative_pose_errors(estimate.implied, pose)))
+            if estimate.pose_from_points is not None:
+                pose_from_points[name].append(torch.maximum(*relative_pose_errors(estimate.pose_from_points, pose)))
     table = {}
     for name, columns in sums.items():
         means = {column: sum(values) / len(values) for column, values in columns.items()}
         means["ms"] = statistics.median(columns["ms"])
-        means["AUC@30 points"] = auc(torch.cat(implied[name]), 30) if implied[name] else float("nan")
+        means["AUC@30 points"] = auc(torch.cat(pose_from_points[name]), 30) if pose_from_points[name] else float("nan")
         errors = torch.cat(angles[name])
         means |= {f"AUC@{threshold}": auc(errors, threshold) for threshold in (30, 15, 5)}
         table[name] = {column: means[column] for column in COLUMNS}
     return table
 
 
-def network(model: VGGT, policy: Policy | None = None, camera_memory: CameraMemory = "exact") -> Estimator:
+def model_estimator(
+    model: VGGT, policy: EvictionPolicy | None = None, camera_cache: CameraCacheMode = "per_iteration"
+) -> Estimator:
     """The network's depth, camera head and points (the point head's, or unprojected depth).
 
     Args:
@@ -114,7 +116,7 @@ def network(model: VGGT, policy: Policy | None = None, camera_memory: CameraMemo
         images = batch.images.to(next(model.parameters()).device)
         heads = tuple(head for head in model.heads if head != "track")
         if policy is not None:
-            session = StreamSession(model, policy=policy, heads=heads, camera=camera_memory)
+            session = StreamSession(model, policy=policy, heads=heads, camera_cache=camera_cache)
             said = [session.push(image).without_stages().to("cpu") for image in images[0]]
             depth = torch.cat([p.depth for p in said], 1)
             pose_enc = torch.cat([p.cam_from_world_enc for p in said], 1)
@@ -122,17 +124,17 @@ def network(model: VGGT, policy: Policy | None = None, camera_memory: CameraMemo
         else:
             whole = model(images, heads=heads).without_stages().to("cpu")
             depth, pose_enc, points = whole.depth, whole.cam_from_world_enc, whole.points
-        cameras = cameras_from_encoding(pose_enc[0], tuple(images.shape[-2:]))
+        cameras = cameras_from_pose_enc(pose_enc[0], tuple(images.shape[-2:]))
         depth = depth[0, ..., 0]
         if points is None:
             return Estimate(cameras.cam_from_world, depth, unproject(depth, cameras))
-        implied = implied_poses(depth, cameras.intrinsics, points[0])
-        return Estimate(cameras.cam_from_world, depth, points[0], implied)
+        pose_from_points = poses_from_points(depth, cameras.intrinsics, points[0])
+        return Estimate(cameras.cam_from_world, depth, points[0], pose_from_points)
 
     return estimate
 
 
-def implied_poses(depth: Tensor, intrinsics: Tensor, points: Tensor) -> Tensor:
+def poses_from_points(depth: Tensor, intrinsics: Tensor, points: Tensor) -> Tensor:
     """Where cameras must stand for their depth to show these world points: each frame's best similarity.
 
     Args:
@@ -150,18 +152,18 @@ def implied_poses(depth: Tensor, intrinsics: Tensor, points: Tensor) -> Tensor:
     return torch.cat([fitted.rotation, translation[..., None]], -1).to(depth.dtype)
 
 
-def still_camera(batch: Batch) -> Estimate:
+def static_camera_baseline(batch: Batch) -> Estimate:
     """One depth everywhere, a camera that never moves and has the true field of view."""
     depth = torch.ones_like(batch.depth[0])
     pose = torch.eye(4)[:3].expand(len(depth), 3, 4)
     return Estimate(pose, depth, unproject(depth, Cameras(pose, batch.intrinsics[0])))
 
 
-def held_out(
-    split: str, num_sequences: int, num_frames: int, height: int, width: int, style: str = "world"
+def held_out_sequences(
+    split: str, num_sequences: int, num_frames: int, height: int, width: int, style: str = "all"
 ) -> Iterator[Batch]:
     """Sequences that no training has seen, of one of the `STYLES`."""
-    world = SyntheticWorld(split, style=STYLES[style])
+    world = SyntheticScenes(split, style=STYLES[style])
     for index in tqdm(range(num_sequences), desc="held out", unit="sequence", disable=None):
         yield world.batch(index, 1, num_frames, height, width)
 
@@ -179,30 +181,38 @@ def main() -> None:
     parser.add_argument("weights", nargs="+", help="files or folders, see load_model")
     parser.add_argument("--frames", type=whole(), default=8)
     parser.add_argument("--sequences", type=whole(), default=64)
-    parser.add_argument("--image", type=whole(1, 16_384), nargs=2, metavar=("H", "W"), default=(112, 112))
+    parser.add_argument("--image-size", type=whole(1, 16_384), nargs=2, metavar=("H", "W"), default=(112, 112))
     parser.add_argument("--split", choices=("val", "test"), default="test")
-    parser.add_argument("--style", choices=STYLES, default="world", help="rooms: what the shipped networks learnt in")
-    parser.add_argument("--sees", choices=("all", "past"), help="load all weights as this (default: as they say)")
-    parser.add_argument("--memory", help=f"frame by frame, with one of {MEMORIES}")
+    parser.add_argument(
+        "--scene-type", choices=STYLES, default="all", help="rooms: what the shipped networks learnt in"
+    )
+    parser.add_argument(
+        "--causal", action=argparse.BooleanOptionalAction, help="load all weights as this (default: by their config)"
+    )
+    parser.add_argument("--policy", help=f"frame by frame, with one of {POLICY_USAGE}")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=some_path, help="write the numbers here, too")
     arguments = parser.parse_args()
     try:
-        policy = parse_policy(arguments.memory) if arguments.memory else None
+        policy = parse_policy(arguments.policy) if arguments.policy else None
     except ValueError as error:
         parser.error(str(error))
     estimators: dict[str, Estimator] = {}
     for weights in arguments.weights:
-        model = load_model(weights, sees=arguments.sees, device=arguments.device)
-        estimators[f"{weights} ({model.sees}, {fingerprint(model)})"] = network(model, policy)
-    estimators["one depth, still camera"] = still_camera
-    batches = held_out(arguments.split, arguments.sequences, arguments.frames, *arguments.image, arguments.style)
+        model = load_model(weights, causal=arguments.causal, device=arguments.device)
+        estimators[f"{weights} ({'causal' if model.causal else 'bidirectional'}, {fingerprint(model)})"] = (
+            model_estimator(model, policy)
+        )
+    estimators["one depth, still camera"] = static_camera_baseline
+    batches = held_out_sequences(
+        arguments.split, arguments.sequences, arguments.frames, *arguments.image_size, arguments.scene_type
+    )
     table = evaluate(estimators, batches)
     print(
-        f"\n{arguments.sequences} {arguments.split} sequences ({arguments.style}) of {arguments.frames} frames, ",
+        f"\n{arguments.sequences} {arguments.split} sequences ({arguments.scene_type}) of {arguments.frames} frames, ",
         end="",
     )
-    print("{1}×{0}\n".format(*arguments.image))
+    print("{1}×{0}\n".format(*arguments.image_size))
     print(markdown(table))
     if arguments.json:
         arguments.json.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -43,7 +43,7 @@ class PoseRefinement:
         Raises:
             ValueError: there are no such tracks.
         """
-        self._provider = choose_provider(tracks, model)
+        self._provider = get_track_provider(tracks, model)
 
     def __call__(self, images: Tensor, prediction: Prediction) -> dict[str, np.ndarray]:
         """Poses that count, (S, 3, 4), and why they are not refined ("" if they are)."""
@@ -58,7 +58,7 @@ class PoseRefinement:
             return {"refined_cam_from_world": kept, "not_refined": np.array(str(reason) or type(reason).__name__)}
 
 
-def choose_provider(name: str, model: VGGT) -> TrackProvider:
+def get_track_provider(name: str, model: VGGT) -> TrackProvider:
     """The provider called "head", "lightglue", "sift"; "auto": the first of them that there is.
 
     Raises:
@@ -125,7 +125,7 @@ class LightGlueTracks:
                 .numpy()
                 for first, second in combinations(range(len(images)), 2)
             }
-        return join_matches([feature["keypoints"][0].cpu().numpy() for feature in features], matches)
+        return merge_matches([feature["keypoints"][0].cpu().numpy() for feature in features], matches)
 
 
 def sift_tracks(images: Tensor, cameras: Cameras) -> Tracks:
@@ -135,7 +135,7 @@ def sift_tracks(images: Tensor, cameras: Cameras) -> Tracks:
         (first, second): match_descriptors(found[first], found[second])
         for first, second in combinations(range(len(images)), 2)
     }
-    return join_matches([keypoints for keypoints, _ in found], matches)
+    return merge_matches([keypoints for keypoints, _ in found], matches)
 
 
 def sift_keypoints(image: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -178,7 +178,7 @@ def match_descriptors(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarra
     return none if mask is None else pairs[mask[:, 0].astype(bool)]
 
 
-def join_matches(keypoints: list[np.ndarray], matches: Mapping[tuple[int, int], np.ndarray]) -> Tracks:
+def merge_matches(keypoints: list[np.ndarray], matches: Mapping[tuple[int, int], np.ndarray]) -> Tracks:
     """Tracks of matches between pairs of frames; one that comes to two places in a frame is dropped.
 
     Args:

@@ -21,20 +21,20 @@ import torch
 
 from streamvggt.datasets._trajectory_set import TrajectorySet
 from streamvggt.datasets.scannetv2 import ScanNetTrajectories
-from streamvggt.datasets.sintel import FOURTEEN, SintelTrajectories
+from streamvggt.datasets.sintel import TRAJECTORY_SEQUENCES, SintelTrajectories
 from streamvggt.datasets.tum import Tum
 from streamvggt.evaluation.images import load_image
-from streamvggt.evaluation.network import Evaluated
-from streamvggt.evaluation.parallel import in_threads
+from streamvggt.evaluation.jobs import Job, load_prediction, save_arrays
+from streamvggt.evaluation.parallel import thread_map
 from streamvggt.evaluation.pose_metrics import align_trajectory, trajectory_errors
 from streamvggt.evaluation.protocol import Protocol, Task
-from streamvggt.evaluation.record import read_run, write_json, write_scores
-from streamvggt.evaluation.work import Job, load_prediction, save_arrays
+from streamvggt.evaluation.run_metadata import read_run, write_json, write_scores
+from streamvggt.evaluation.runner import ModelRunner
 from streamvggt.flags import whole
 from streamvggt.words import counted
 
 SETS: dict[str, type[TrajectorySet]] = {"sintel": SintelTrajectories, "tum": Tum, "scannet": ScanNetTrajectories}
-NUM_PUBLISHED = {"sintel": len(FOURTEEN), "tum": 8, "scannet": 100}
+NUM_PUBLISHED = {"sintel": len(TRAJECTORY_SEQUENCES), "tum": 8, "scannet": 100}
 """Sequences of published results."""
 
 
@@ -60,19 +60,19 @@ class Trajectories(Protocol):
     def open_reader(self, dataset: str, data_root: Path) -> TrajectorySet:
         return SETS[dataset](data_root)
 
-    def load_network(self, arguments: argparse.Namespace) -> Evaluated:
-        return Evaluated.load(arguments, heads=("camera",))
+    def load_network(self, arguments: argparse.Namespace) -> ModelRunner:
+        return ModelRunner.load(arguments, heads=("camera",))
 
-    def settings(self, task: Task, network: Evaluated, arguments: argparse.Namespace) -> dict[str, Any]:
+    def settings(self, task: Task, network: ModelRunner, arguments: argparse.Namespace) -> dict[str, Any]:
         data = str(task.reader.root.resolve())
         return {"stride": arguments.pose_eval_stride, "crop": arguments.crop, "data": data}
 
-    def predictor(self, task: Task, network: Evaluated, arguments: argparse.Namespace) -> Callable[[Job], None]:
+    def predictor(self, task: Task, network: ModelRunner, arguments: argparse.Namespace) -> Callable[[Job], None]:
         read = partial(load_image, size=network.size, patch_size=network.model.patch_size, crop=arguments.crop)
 
         def predict(job: Job) -> None:
             paths = task.reader.read(job.name).images[:: arguments.pose_eval_stride]
-            cameras = network.predict_sequence(in_threads(read, paths, num_threads=2)).cameras()
+            cameras = network.predict_sequence(thread_map(read, paths, num_threads=2)).cameras()
             save_arrays(
                 job.paths[0],
                 cam_from_world=cameras.cam_from_world[0].float().numpy(),

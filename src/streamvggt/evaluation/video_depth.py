@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from streamvggt.datasets._depth_set import DepthSet
 from streamvggt.evaluation.depth_metrics import ALIGNMENTS, score_depth
-from streamvggt.evaluation.depth_protocol import Clip, DepthProtocol, Scored, predicted_and_true
+from streamvggt.evaluation.depth_protocol import DepthProtocol, EvalSequence, Scores, load_pair
 from streamvggt.evaluation.depth_sets import published
-from streamvggt.evaluation.parallel import in_threads
+from streamvggt.evaluation.parallel import thread_map
 
 
 class VideoDepth(DepthProtocol):
@@ -26,14 +26,14 @@ class VideoDepth(DepthProtocol):
     datasets = ("sintel", "bonn", "kitti")
     alignments = ("scale", "scale&shift", "metric", "scale_exact", "scale&shift_exact")
 
-    def clips(self, reader: DepthSet, scene: str, folder: Path, stride: int) -> list[Clip]:
+    def clips(self, reader: DepthSet, scene: str, folder: Path, stride: int) -> list[EvalSequence]:
         frames = reader.frames(scene)[::stride]
-        return [Clip(scene, [folder / scene / f"frame_{i:04d}.npy" for i in range(len(frames))], scene, frames)]
+        return [EvalSequence(scene, [folder / scene / f"frame_{i:04d}.npy" for i in range(len(frames))], scene, frames)]
 
     def score_clips(
-        self, reader: DepthSet, clips: Sequence[Clip], alignments: Sequence[str]
-    ) -> dict[str, list[Scored]]:
-        scored: dict[str, list[Scored]] = {alignment: [] for alignment in alignments}
+        self, reader: DepthSet, clips: Sequence[EvalSequence], alignments: Sequence[str]
+    ) -> dict[str, list[Scores]]:
+        scored: dict[str, list[Scores]] = {alignment: [] for alignment in alignments}
         for clip in clips:
             predicted, true = self._read(reader, clip)
             for alignment in alignments:
@@ -45,14 +45,14 @@ class VideoDepth(DepthProtocol):
         return f"result_{alignment}.json"
 
     @staticmethod
-    def _read(reader: DepthSet, clip: Clip) -> tuple[torch.Tensor, torch.Tensor]:
+    def _read(reader: DepthSet, clip: EvalSequence) -> tuple[torch.Tensor, torch.Tensor]:
         """All predictions and all true depth of a video. (T, H, W) each"""
 
         def read(item: tuple[str, Path]) -> tuple[torch.Tensor, torch.Tensor]:
-            return predicted_and_true(reader, clip.scene, *item)
+            return load_pair(reader, clip.scene, *item)
 
         frames = list(zip(clip.frames, clip.paths, strict=True))
-        bar = tqdm(in_threads(read, frames), clip.scene, len(frames), leave=False, unit="frame", disable=None)
+        bar = tqdm(thread_map(read, frames), clip.scene, len(frames), leave=False, unit="frame", disable=None)
         pairs = list(bar)
         predicted, true = zip(*pairs, strict=True)
         if len({tuple(depth.shape) for depth in true}) > 1:

@@ -18,12 +18,12 @@ from streamvggt.export.frame_file import DamagedResult
 from streamvggt.export.glb import export_glb
 from streamvggt.export.ply import export_ply
 from streamvggt.export.points import NothingLeft, PointCloud, PointFilter, merged_points
-from streamvggt.export.result import FrameCamera, Result, ResultFrame, finished_frames
+from streamvggt.export.result import FrameCamera, ReconstructionResult, ResultFrame, frame_files
 from streamvggt.export.tum import export_tum
 from streamvggt.export.video import export_video
 from streamvggt.export.writer import ResultWriter
 
-EXPORTERS: dict[str, Callable[[Result, Path, PointFilter], Path]] = {
+EXPORTERS: dict[str, Callable[[ReconstructionResult, Path, PointFilter], Path]] = {
     "glb": export_glb,
     "ply": export_ply,
     "colmap": export_colmap,
@@ -41,7 +41,7 @@ __all__ = [
     "NothingLeft",
     "PointCloud",
     "PointFilter",
-    "Result",
+    "ReconstructionResult",
     "ResultFrame",
     "ResultWriter",
     "check_result",
@@ -51,7 +51,7 @@ __all__ = [
     "export_ply",
     "export_tum",
     "export_video",
-    "finished_frames",
+    "frame_files",
     "merged_points",
     "write_corrections",
 ]

@@ -8,13 +8,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from streamvggt.export.frame_file import DamagedResult, load_frame
-from streamvggt.export.result import FrameCamera, Result, ResultFrame
+from streamvggt.export.result import FrameCamera, ReconstructionResult, ResultFrame
 
 HEADS = ("depth", "depth_conf", "points", "points_conf")
 END_OF_JPEG = b"\xff\xd9"
 
 
-def check_result(result: Result) -> list[str]:
+def check_result(result: ReconstructionResult) -> list[str]:
     """Read all of every frame.
 
     Returns:

@@ -18,26 +18,28 @@ import torch
 
 from streamvggt.export.check import image_problem
 from streamvggt.export.points import NothingLeft, PointCloud, PointFilter, merged_points
-from streamvggt.export.result import FrameCamera, Result, ResultFrame, Source
-from streamvggt.files import atomic_folder, link_or_copy
+from streamvggt.export.result import FrameCamera, PointSource, ReconstructionResult, ResultFrame
+from streamvggt.files import atomic_directory, link_or_copy
 from streamvggt.geometry.pointmap import project
 
-NEIGHBOURS = 2
+NUM_NEIGHBORS = 2
 """How many frames before and after its own are asked whether they see a point, too."""
 
 DEPTH_TOLERANCE = 0.03
 """A frame sees a point if its depth map says the same depth there, up to this fraction."""
 
-LEAST_OBSERVATIONS = 2
+MIN_OBSERVATIONS = 2
 """Points that fewer frames see are left out: bundle adjustment refuses them."""
 
 READABLE = re.compile(r"[!-~]+")
 """Image names that readers can take byte by byte or word by word: ASCII without spaces."""
 
-OBSERVATION = np.dtype([("point", np.int64), ("position", np.int64), ("pixel", np.float64, 2), ("point2D", np.int64)])
+OBSERVATION_DTYPE = np.dtype(
+    [("point", np.int64), ("position", np.int64), ("pixel", np.float64, 2), ("point2D", np.int64)]
+)
 
 
-def export_colmap(result: Result, folder: Path, filter: PointFilter, num_points: int = 100_000) -> Path:
+def export_colmap(result: ReconstructionResult, folder: Path, filter: PointFilter, num_points: int = 100_000) -> Path:
     """`colmap/` with `sparse/0` and `images`: one PINHOLE camera per image, in pixels of the originals.
 
     Each point is observed where it was measured, and where frames next to its own agree that they see it. Images are
@@ -53,7 +55,7 @@ def export_colmap(result: Result, folder: Path, filter: PointFilter, num_points:
         raise FileNotFoundError(f"{len(problems)} of {len(cameras)} images cannot be used; the first: {problems[0]}")
     names = dict(zip(cameras, readable_names([camera.name for camera in cameras.values()]), strict=True))
     cloud = merged_points(result, filter)
-    with atomic_folder(folder / "colmap", mark="sparse/0") as temporary:
+    with atomic_directory(folder / "colmap", marker="sparse/0") as temporary:
         model = reconstruction(result, cloud.sample(num_points), filter, names)
         (temporary / "sparse" / "0").mkdir(parents=True)
         model.write(temporary / "sparse" / "0")
@@ -85,16 +87,16 @@ def readable_names(stems: Sequence[str]) -> list[str]:
 
 
 def reconstruction(
-    result: Result, cloud: PointCloud, filter: PointFilter, names: dict[int, str]
+    result: ReconstructionResult, cloud: PointCloud, filter: PointFilter, names: dict[int, str]
 ) -> pycolmap.Reconstruction:
     """The model of the frames that the filter selects; camera and image ids are stream positions + 1.
 
     Args:
-        cloud: its points; those with less than `LEAST_OBSERVATIONS` are left out.
+        cloud: its points; those with less than `MIN_OBSERVATIONS` are left out.
         names: of the images, by stream position.
     """
     seen = observations(result, cloud, filter)
-    is_kept = np.bincount(seen["point"], minlength=len(cloud)) >= LEAST_OBSERVATIONS
+    is_kept = np.bincount(seen["point"], minlength=len(cloud)) >= MIN_OBSERVATIONS
     seen = seen[is_kept[seen["point"]]]
     seen["point"] = (np.cumsum(is_kept) - 1)[seen["point"]]
     model = pycolmap.Reconstruction()
@@ -106,26 +108,26 @@ def reconstruction(
     return model
 
 
-def observations(result: Result, cloud: PointCloud, filter: PointFilter) -> np.ndarray:
+def observations(result: ReconstructionResult, cloud: PointCloud, filter: PointFilter) -> np.ndarray:
     """Which frames see which points where, as `OBSERVATION`s without their `point2D`, frame by frame. (M,)"""
     positions = filter.positions(result)
-    first = np.searchsorted(cloud.frame_id, positions)  # the points of a frame follow each other
-    last = np.searchsorted(cloud.frame_id, positions, side="right")
+    first = np.searchsorted(cloud.frame_index, positions)  # the points of a frame follow each other
+    last = np.searchsorted(cloud.frame_index, positions, side="right")
     found = []
     for order, (position, frame) in enumerate(result.frames("colmap", positions)):
-        near = slice(first[max(order - NEIGHBOURS, 0)], last[min(order + NEIGHBOURS, len(positions) - 1)])
-        own = cloud.frame_id[near] == position
-        pixels, seen = observe(frame, cloud.points[near], filter.source)
+        near = slice(first[max(order - NUM_NEIGHBORS, 0)], last[min(order + NUM_NEIGHBORS, len(positions) - 1)])
+        own = cloud.frame_index[near] == position
+        pixels, seen = find_observations(frame, cloud.points[near], filter.point_source)
         pixels[own] = cloud.pixel[near][own]  # where it was measured: not moved by rounding or by another head
         seen |= own
-        rows = np.empty(seen.sum(), OBSERVATION)
+        rows = np.empty(seen.sum(), OBSERVATION_DTYPE)
         rows["point"], rows["position"] = np.flatnonzero(seen) + near.start, position
         rows["pixel"] = colmap_pixels(pixels[seen], frame)
         found.append(rows)
     return np.concatenate(found)
 
 
-def observe(frame: ResultFrame, points: np.ndarray, source: Source) -> tuple[np.ndarray, np.ndarray]:
+def find_observations(frame: ResultFrame, points: np.ndarray, source: PointSource) -> tuple[np.ndarray, np.ndarray]:
     """Where a frame sees points, and whether it does.
 
     Args:
@@ -144,7 +146,7 @@ def observe(frame: ResultFrame, points: np.ndarray, source: Source) -> tuple[np.
     x, y = np.where(seen, x, 0), np.where(seen, y, 0)
     measured = frame.camera_depth(source)[y, x]
     agrees = np.abs(measured - depth) < DEPTH_TOLERANCE * np.abs(depth)
-    return pixels, seen & frame.usable(source)[y, x] & agrees
+    return pixels, seen & frame.valid_mask(source)[y, x] & agrees
 
 
 def colmap_pixels(pixels: np.ndarray, frame: FrameCamera) -> np.ndarray:

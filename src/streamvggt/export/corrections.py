@@ -2,8 +2,8 @@
 
     corrections.json      [{"first_frame": 0, "scale": 1.0, "rotation": [[…], …], "translation": […]}, …]
 
-The frame files stay as they were answered; whoever reads them through `Result` gets them corrected. So the file is what
-makes a correction happen, at once for all frames, and taking it away undoes it.
+The frame files stay as they were answered; whoever reads them through `ReconstructionResult` gets them corrected. So
+the file is what makes a correction happen, at once for all frames, and taking it away undoes it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 
 from streamvggt.export.frame_file import DamagedResult
 from streamvggt.files import atomic_write
-from streamvggt.geometry.similarity import Similarity
+from streamvggt.geometry.similarity import Sim3
 
-NAME = "corrections.json"
+FILE_NAME = "corrections.json"
 SHAPES = {"scale": (), "rotation": (3, 3), "translation": (3,)}
 
 
@@ -32,9 +32,9 @@ class Corrections:
     """
 
     first_frames: Sequence[int] = ()
-    worlds: Sequence[Similarity] = ()
+    worlds: Sequence[Sim3] = ()
 
-    def of(self, position: int) -> Similarity | None:
+    def at(self, position: int) -> Sim3 | None:
         """How the frame at this position of the stream is moved; None: not at all."""
         return self.worlds[bisect_right(self.first_frames, position) - 1] if self.first_frames else None
 
@@ -49,7 +49,7 @@ def write_corrections(folder: Path, corrections: Corrections) -> None:
         }
         for first_frame, world in zip(corrections.first_frames, corrections.worlds, strict=True)
     ]
-    with atomic_write(folder / NAME) as path:
+    with atomic_write(folder / FILE_NAME) as path:
         path.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
 
 
@@ -59,13 +59,13 @@ def read_corrections(folder: Path) -> Corrections:
     Raises:
         DamagedResult: the file is damaged.
     """
-    path = folder / NAME
+    path = folder / FILE_NAME
     if not path.exists():
         return Corrections()
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         first_frames = [entry["first_frame"] for entry in entries]
-        worlds = [Similarity(*(_numbers(entry[name], shape) for name, shape in SHAPES.items())) for entry in entries]
+        worlds = [Sim3(*(_numbers(entry[name], shape) for name, shape in SHAPES.items())) for entry in entries]
         is_rising = all(type(first) is int for first in first_frames) and first_frames == sorted({0, *first_frames})
         if first_frames and not is_rising:
             raise ValueError(f"first_frame: expected numbers of frames that rise from 0, got {first_frames}")

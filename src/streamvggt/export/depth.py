@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 
 from streamvggt.export.points import NothingLeft, PointFilter
-from streamvggt.export.result import Result, ResultFrame
-from streamvggt.files import atomic_folder
+from streamvggt.export.result import ReconstructionResult, ResultFrame
+from streamvggt.files import atomic_directory
 
 
-def export_depth(result: Result, folder: Path, filter: PointFilter) -> Path:
+def export_depth(result: ReconstructionResult, folder: Path, filter: PointFilter) -> Path:
     """`depth/` with three things, of all frames; the filter is about points and has no say here.
 
     scale.json: {"scale": s}; value·s is the depth in the scene's unit, the same s for all frames.
@@ -25,7 +25,7 @@ def export_depth(result: Result, folder: Path, filter: PointFilter) -> Path:
     if largest == 0:
         raise NothingLeft("no frame has a depth that is positive and finite. depth/ is not written")
     scale = largest / 65535
-    with atomic_folder(folder / "depth", mark="scale.json") as temporary:
+    with atomic_directory(folder / "depth", marker="scale.json") as temporary:
         (temporary / "scale.json").write_text(json.dumps({"scale": scale}) + "\n", encoding="utf-8")
         for _, frame in result.frames("depth"):
             depth = usable_depth(frame)
@@ -43,8 +43,8 @@ def export_depth(result: Result, folder: Path, filter: PointFilter) -> Path:
 
 def usable_depth(frame: ResultFrame) -> np.ndarray:
     """The depth, 0 where there is none. (H, W)"""
-    depth, _ = frame.measured("depth")
-    return np.where(frame.usable("depth"), depth, 0)
+    depth, _ = frame.predicted("depth")
+    return np.where(frame.valid_mask("depth"), depth, 0)
 
 
 def quantize(depth: np.ndarray, scale: float) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from streamvggt.export.result import FrameCamera, ResultFrame
 
-Stored = TypeVar("Stored", bound="FrameCamera")
+FrameT = TypeVar("Stored", bound="FrameCamera")
 
 
 class DamagedResult(ValueError):
@@ -54,7 +54,7 @@ def save_frame(path: Path, frame: ResultFrame) -> None:
     np.savez(path, **arrays)
 
 
-def load_frame(path: Path, kind: type[Stored]) -> Stored:
+def load_frame(path: Path, kind: type[FrameT]) -> FrameT:
     """The fields of `kind` of a frame file; others are not read from disk, and damage to them is not noticed.
 
     Raises:

@@ -8,7 +8,7 @@ import trimesh
 
 from streamvggt.export.gltf import Shape, glb_bytes
 from streamvggt.export.points import NothingLeft, PointFilter, merged_points
-from streamvggt.export.result import FrameCamera, Result
+from streamvggt.export.result import FrameCamera, ReconstructionResult
 from streamvggt.files import atomic_write
 
 GLTF_FROM_OPENCV = np.array([1, -1, -1], np.float32)
@@ -18,7 +18,7 @@ FRUSTUM_SIZE = 0.03
 """Depth of a drawn camera over the diagonal of the scene."""
 
 
-def export_glb(result: Result, folder: Path, filter: PointFilter) -> Path:
+def export_glb(result: ReconstructionResult, folder: Path, filter: PointFilter) -> Path:
     """`scene.glb`: the points and one frustum per frame, coloured along time from blue to red.
 
     Raises:
@@ -27,7 +27,7 @@ def export_glb(result: Result, folder: Path, filter: PointFilter) -> Path:
     cloud = merged_points(result, filter)
     cameras = [result.camera(position) for position in filter.positions(result)]
     size = FRUSTUM_SIZE * scene_extent(cloud.points, cameras)
-    shapes = [frusta(cameras, size)]
+    shapes = [camera_frusta(cameras, size)]
     if len(cloud):
         shapes.append(Shape("points", cloud.points * GLTF_FROM_OPENCV, cloud.colors))
     path = folder / "scene.glb"
@@ -46,14 +46,14 @@ def scene_extent(points: np.ndarray, cameras: list[FrameCamera]) -> float:
     return float(np.linalg.norm(np.ptp(corners, axis=0))) or 1.0
 
 
-def frusta(cameras: list[FrameCamera], size: float) -> Shape:
+def camera_frusta(cameras: list[FrameCamera], size: float) -> Shape:
     """Wire pyramids of `size` from each camera's centre to its image, one mesh for all, in glTF axes.
 
     The bars are thin prisms because viewers draw lines one pixel wide. The vertices of a camera follow each other, in
     the order of `cameras`.
     """
     wire = unit_frustum()
-    vertices = [wire.vertices @ size_in_camera(camera, size).T for camera in cameras]
+    vertices = [wire.vertices @ frustum_matrix(camera, size).T for camera in cameras]
     vertices = np.stack(
         [
             (v - c.cam_from_world[:, 3]) @ c.cam_from_world[:, :3]  # Rᵀ(v - t), in rows
@@ -78,7 +78,7 @@ def unit_frustum() -> trimesh.Trimesh:
     return trimesh.util.concatenate([trimesh.creation.cylinder(0.02, segment=edge, sections=4) for edge in edges])
 
 
-def size_in_camera(camera: FrameCamera, size: float) -> np.ndarray:
+def frustum_matrix(camera: FrameCamera, size: float) -> np.ndarray:
     """The matrix that takes the unit frustum to the camera's view of its original image, `size` deep. (3, 3)"""
     height, width = camera.original_size
     pixels = np.array([[width / 2, 0, width / 2 - 0.5], [0, height / 2, height / 2 - 0.5], [0, 0, 1]])

@@ -5,11 +5,11 @@ from pathlib import Path
 import trimesh
 
 from streamvggt.export.points import NothingLeft, PointFilter, merged_points
-from streamvggt.export.result import Result
+from streamvggt.export.result import ReconstructionResult
 from streamvggt.files import atomic_write
 
 
-def export_ply(result: Result, folder: Path, filter: PointFilter) -> Path:
+def export_ply(result: ReconstructionResult, folder: Path, filter: PointFilter) -> Path:
     """`points.ply`: binary little endian, in the world of the result (OpenCV axes of the first camera).
 
     Raises:

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
-from streamvggt.export.result import Result, ResultFrame, Source
+from streamvggt.export.result import PointSource, ReconstructionResult, ResultFrame
 from streamvggt.export.sky import sky_mask
 
-CONFIDENCE_SAMPLE = 4_000_000
+MAX_CONF_SAMPLES = 4_000_000
 """How many confidences the percentile is taken from; of fewer points it is exact."""
 
-ROW = np.dtype(
+POINT_DTYPE = np.dtype(
     [
         ("point", np.float32, 3),
         ("color", np.uint8, 3),
         ("conf", np.float32),
-        ("frame_id", np.int32),
+        ("frame_index", np.int32),
         ("pixel", np.int32, 2),
     ]
 )
@@ -50,7 +50,7 @@ class PointFilter:
     max_points: at most this many points, drawn uniformly.
     """
 
-    source: Source = "depth"
+    point_source: PointSource = "depth"
     conf_percentile: float = 50.0
     frames: tuple[int | None, int | None, int | None] = (None, None, None)
     drop_white: bool = False
@@ -59,8 +59,8 @@ class PointFilter:
     max_points: int = 1_000_000
 
     def __post_init__(self):
-        if self.source not in ("depth", "head"):
-            raise ValueError(f"points come from 'depth' or 'head', not {self.source!r}")
+        if self.point_source not in ("depth", "head"):
+            raise ValueError(f"points come from 'depth' or 'head', not {self.point_source!r}")
         if not 0 <= self.conf_percentile < 100:
             raise ValueError(f"the confidence percentile is at least 0 and below 100, not {self.conf_percentile}")
         if self.frames[2] is not None and self.frames[2] < 1:
@@ -78,16 +78,16 @@ class PointFilter:
         lengths = (1, before_start + after_stop + 1)  # the shortest result with such a frame has one of these
         return any(range(length)[slice(*self.frames)] for length in lengths if most is None or length <= most)
 
-    def positions(self, result: Result) -> range:
+    def positions(self, result: ReconstructionResult) -> range:
         """The stream positions to use."""
         positions = range(len(result))[slice(*self.frames)]
         if not positions:
             raise ValueError(f"none of the {len(result)} frames is in the range {self.frames}")
         return positions
 
-    def candidates(self, frame: ResultFrame) -> np.ndarray:
+    def candidate_mask(self, frame: ResultFrame) -> np.ndarray:
         """Where a frame has a point that may be exported, before its confidence is asked. Bool. (H, W)"""
-        mask = frame.usable(self.source)
+        mask = frame.valid_mask(self.point_source)
         if self.drop_white:
             mask &= (frame.image <= 240).any(-1)
         if self.drop_black:
@@ -111,7 +111,7 @@ class PointCloud:
     points: np.ndarray
     colors: np.ndarray
     conf: np.ndarray
-    frame_id: np.ndarray
+    frame_index: np.ndarray
     pixel: np.ndarray
 
     def __len__(self) -> int:
@@ -161,29 +161,29 @@ class Reservoir:
         self._rows, self._keys = [rows], [keys]
 
 
-def confidence_threshold(result: Result, filter: PointFilter, seed: int = 0) -> float:
+def confidence_threshold(result: ReconstructionResult, filter: PointFilter, seed: int = 0) -> float:
     """The confidence at `filter.conf_percentile` of all candidates."""
     if filter.conf_percentile == 0:
         return -np.inf
-    reservoir = Reservoir(CONFIDENCE_SAMPLE, seed)
+    reservoir = Reservoir(MAX_CONF_SAMPLES, seed)
     for _, frame in result.frames("confidence", filter.positions(result)):
-        _, conf = frame.measured(filter.source)
-        reservoir.add(conf[filter.candidates(frame)])
+        _, conf = frame.predicted(filter.point_source)
+        reservoir.add(conf[filter.candidate_mask(frame)])
     conf = reservoir.sample()
     return float(np.percentile(conf, filter.conf_percentile)) if len(conf) else -np.inf
 
 
 @lru_cache(maxsize=1)  # the exporters of one run ask for the same cloud
-def merged_points(result: Result, filter: PointFilter, seed: int = 0) -> PointCloud:
+def merged_points(result: ReconstructionResult, filter: PointFilter, seed: int = 0) -> PointCloud:
     """The points of all frames that pass the filter; the same seed gives the same points."""
     threshold = confidence_threshold(result, filter, seed)
     reservoir = Reservoir(filter.max_points, seed)
     for position, frame in result.frames("points", filter.positions(result)):
-        points, conf = frame.world_points(filter.source)
-        y, x = np.nonzero(filter.candidates(frame) & (conf >= threshold))
-        rows = np.empty(len(x), ROW)
+        points, conf = frame.world_points(filter.point_source)
+        y, x = np.nonzero(filter.candidate_mask(frame) & (conf >= threshold))
+        rows = np.empty(len(x), POINT_DTYPE)
         rows["point"], rows["color"], rows["conf"] = points[y, x], frame.image[y, x], conf[y, x]
-        rows["frame_id"], rows["pixel"] = position, np.stack([x, y], -1)
+        rows["frame_index"], rows["pixel"] = position, np.stack([x, y], -1)
         reservoir.add(rows)
     rows = reservoir.sample()
-    return PointCloud(*(np.ascontiguousarray(rows[name]) for name in ROW.names))
+    return PointCloud(*(np.ascontiguousarray(rows[name]) for name in POINT_DTYPE.names))

@@ -3,7 +3,7 @@
     frames/000000.npz     a `ResultFrame`; the number is the position in the stream, 0 .. n-1, without gaps
     images/<name>.jpg     the original image
     trajectory.txt        TUM lines, one per frame
-    corrections.json      only where loops were closed: how frames have to be moved; `Result` does it
+    corrections.json      only where loops were closed: how frames have to be moved; `ReconstructionResult` does it
 
 A frame counts as finished when its .npz is there. Each file appears whole or not at all, so the folder can be read at
 any time, also while the run goes on and after it was killed. H×W are pixels of the image as the network saw it.
@@ -22,15 +22,15 @@ import torch
 from tqdm import tqdm
 
 from streamvggt.export.corrections import read_corrections
-from streamvggt.export.frame_file import Stored, load_frame
+from streamvggt.export.frame_file import FrameT, load_frame
 from streamvggt.frame import Frame
-from streamvggt.geometry.camera import Cameras, cameras_from_encoding
+from streamvggt.geometry.camera import Cameras, cameras_from_pose_enc
 from streamvggt.geometry.pointmap import project, unproject
-from streamvggt.geometry.similarity import Similarity
+from streamvggt.geometry.similarity import Sim3
 from streamvggt.names import is_plain
 from streamvggt.prediction import Prediction
 
-Source = Literal["depth", "head"]
+PointSource = Literal["depth", "head"]
 FRAME_FILE = re.compile(r"([0-9]{6}|[1-9][0-9]{6,17})\.npz")
 
 
@@ -71,13 +71,13 @@ class FrameCamera:
         """The same camera for `streamvggt.geometry`, float64, without leading dimensions."""
         return Cameras(torch.from_numpy(self.cam_from_world), torch.from_numpy(self.intrinsics))
 
-    def moved(self, world: Similarity) -> FrameCamera:
+    def moved(self, world: Sim3) -> FrameCamera:
         """The same in another world.
 
         Args:
             world: from this frame's world to the other one, float64.
         """
-        return replace(self, cam_from_world=world.move_poses(torch.from_numpy(self.cam_from_world)).numpy())
+        return replace(self, cam_from_world=world.transform_poses(torch.from_numpy(self.cam_from_world)).numpy())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +98,8 @@ class ResultFrame(FrameCamera):
     points: np.ndarray | None = None
     points_conf: np.ndarray | None = None
 
-    def moved(self, world: Similarity) -> ResultFrame:
-        changed = super().moved(world)
+    def transform(self, world: Sim3) -> ResultFrame:
+        changed = super().transform(world)
         if self.depth is not None:
             changed = replace(changed, depth=(self.depth * world.scale.item()).astype(self.depth.dtype))
         if self.points is not None:
@@ -120,7 +120,7 @@ class ResultFrame(FrameCamera):
         if leading != (1, 1):
             raise ValueError(f"a result is written frame by frame, B = S = 1; this prediction has B, S = {leading}")
         # From float64, so that the stored rotation is orthonormal to the last digit.
-        cameras = cameras_from_encoding(prediction.cam_from_world_enc[0, 0].cpu().double(), prediction.image_size)
+        cameras = cameras_from_pose_enc(prediction.cam_from_world_enc[0, 0].cpu().double(), prediction.image_size)
         arrays = {name: value[0, 0] for name, value in prediction.numpy().items()}
         # Single pixels may be anything, an infinite depth far away in half precision for one: exports leave them out.
         broken = [name for name, value in arrays.items() if np.isnan(value).all()]
@@ -147,7 +147,7 @@ class ResultFrame(FrameCamera):
             points_conf=arrays.get("points_conf"),
         )
 
-    def measured(self, source: Source) -> tuple[np.ndarray, np.ndarray]:
+    def predicted(self, source: PointSource) -> tuple[np.ndarray, np.ndarray]:
         """What a head said: depth (H, W) or points (H, W, 3), and how sure it is, (H, W).
 
         Raises:
@@ -159,24 +159,24 @@ class ResultFrame(FrameCamera):
             raise ValueError(f"the {name} head was not run on frame {self.name}: add {heads} to --heads")
         return value, conf
 
-    def world_points(self, source: Source) -> tuple[np.ndarray, np.ndarray]:
+    def world_points(self, source: PointSource) -> tuple[np.ndarray, np.ndarray]:
         """World coordinates of every pixel, float32 (H, W, 3), and their confidence (H, W)."""
-        value, conf = self.measured(source)
+        value, conf = self.predicted(source)
         if source == "depth":
             value = unproject(torch.from_numpy(value).double(), self.camera).float().numpy()
         return value, conf
 
-    def camera_depth(self, source: Source) -> np.ndarray:
+    def camera_depth(self, source: PointSource) -> np.ndarray:
         """Distance of every pixel's point along the optical axis. (H, W)"""
-        value, _ = self.measured(source)
+        value, _ = self.predicted(source)
         if source == "head":
             points = torch.from_numpy(value).double().flatten(0, 1)
             value = project(points, self.camera)[1].float().numpy().reshape(self.image.shape[:2])
         return value
 
-    def usable(self, source: Source) -> np.ndarray:
+    def valid_mask(self, source: PointSource) -> np.ndarray:
         """Where a head has something to say: content, finite depth > 0 and confidence > 0. Bool. (H, W)"""
-        _, conf = self.measured(source)
+        _, conf = self.predicted(source)
         depth = self.camera_depth(source)
         top, left, bottom, right = self.content
         content = np.zeros(conf.shape, bool)
@@ -186,13 +186,13 @@ class ResultFrame(FrameCamera):
         return content & np.isfinite(conf) & (conf > 0) & np.isfinite(depth) & (depth > 0)
 
 
-def finished_frames(folder: Path | str) -> list[Path]:
+def frame_files(folder: Path | str) -> list[Path]:
     """The frame files of a result, in stream order; none if the folder is not there (yet)."""
     paths = [path for path in (Path(folder) / "frames").glob("*.npz") if FRAME_FILE.fullmatch(path.name)]
     return sorted(paths, key=lambda path: int(path.stem))
 
 
-class Result(Sequence[ResultFrame]):
+class ReconstructionResult(Sequence[ResultFrame]):
     """Reads a result, one frame in memory at a time: `len(result)`, `result[3]`, `for frame in result`.
 
     The number of frames is that of the moment when it was opened.
@@ -204,7 +204,7 @@ class Result(Sequence[ResultFrame]):
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
-        self.paths = finished_frames(self.folder)
+        self.paths = frame_files(self.folder)
         self._corrections = read_corrections(self.folder)
         if not self.paths:
             raise FileNotFoundError(f"{self.folder} is not a result: there is no finished frame in {folder}/frames")
@@ -225,10 +225,10 @@ class Result(Sequence[ResultFrame]):
         """The camera of a frame; its images stay on disk."""
         return self._load(position, FrameCamera)
 
-    def _load(self, position: int, kind: type[Stored]) -> Stored:
+    def _load(self, position: int, kind: type[FrameT]) -> FrameT:
         position = range(len(self))[position]
-        frame, world = load_frame(self.paths[position], kind), self._corrections.of(position)
-        return frame if world is None else frame.moved(world)
+        frame, world = load_frame(self.paths[position], kind), self._corrections.at(position)
+        return frame if world is None else frame.transform(world)
 
     def cameras(self) -> list[FrameCamera]:
         """The cameras of all frames."""

@@ -15,10 +15,10 @@ WIDTH = 64
 
 NUM_THRESHOLDS = 16
 SKY_WEIGHT = 2.0  # how much more the sky's uniformity counts than the ground's (the paper's γ)
-LEAST_HEIGHT = 1 / 30  # of the image; less than this on average is no sky
-MOST_JAGGED = 1 / 10  # of the image, from column to column on average; more is no horizon
+MIN_HEIGHT = 1 / 30  # of the image; less than this on average is no sky
+MAX_JAGGEDNESS = 1 / 10  # of the image, from column to column on average; more is no horizon
 UPPER = np.triu_indices(3)
-LOWEST_SKY_LIGHT = 90  # mean of red, green and blue; the paper has daylight in mind
+MIN_SKY_BRIGHTNESS = 90  # mean of red, green and blue; the paper has daylight in mind
 
 
 def sky_mask(image: np.ndarray) -> np.ndarray:
@@ -34,11 +34,11 @@ def sky_mask(image: np.ndarray) -> np.ndarray:
     small_size = (min(WIDTH, width), max(round(height * min(WIDTH, width) / width), 2))
     small = cv2.resize(image, small_size, interpolation=cv2.INTER_AREA)
     border = sky_border(small)
-    if border.mean() < LEAST_HEIGHT * len(small) or np.abs(np.diff(border)).mean() > MOST_JAGGED * len(small):
+    if border.mean() < MIN_HEIGHT * len(small) or np.abs(np.diff(border)).mean() > MAX_JAGGEDNESS * len(small):
         return np.zeros((height, width), bool)
     sky = np.arange(len(small))[:, None] < border
     light = small[sky].mean(0)
-    if light.mean() < LOWEST_SKY_LIGHT or light[0] > light[2] + 20:  # dark, or redder than blue: a ceiling or a wall
+    if light.mean() < MIN_SKY_BRIGHTNESS or light[0] > light[2] + 20:  # dark, or redder than blue: a ceiling or a wall
         return np.zeros((height, width), bool)
     return cv2.resize(sky.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
 
@@ -62,11 +62,11 @@ def sky_border(image: np.ndarray) -> np.ndarray:
     is_split = (sizes >= width) & (num_pixels - sizes >= width)  # a part of less than a row has no spread to speak of
     if not is_split.any():
         return np.zeros(width, int)
-    spread = spreads(np.stack([sky, total - sky])[:, is_split])  # (2, T)
+    spread = color_spread(np.stack([sky, total - sky])[:, is_split])  # (2, T)
     return borders[is_split][(SKY_WEIGHT * spread[0] + spread[1]).argmin()]
 
 
-def spreads(sums: np.ndarray) -> np.ndarray:
+def color_spread(sums: np.ndarray) -> np.ndarray:
     """Determinant plus largest eigenvalue of colours' covariances, from sums of 1, colour and products.
 
     The paper's measure of how far from uniform a part is. (..., 10) to (...)

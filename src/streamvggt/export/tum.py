@@ -7,7 +7,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from streamvggt.export.points import PointFilter
-from streamvggt.export.result import Result
+from streamvggt.export.result import ReconstructionResult
 from streamvggt.files import atomic_write
 
 
@@ -35,7 +35,7 @@ def write_tum(path: Path, times: Sequence[float | None], cam_from_world: Sequenc
         temporary.write_text("".join(lines), encoding="utf-8")
 
 
-def export_tum(result: Result, folder: Path, filter: PointFilter) -> Path:
+def export_tum(result: ReconstructionResult, folder: Path, filter: PointFilter) -> Path:
     """`trajectory.txt` of all frames; the filter is about points and has no say here."""
     cameras = result.cameras()
     path = folder / "trajectory.txt"

@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 
 from streamvggt.export.points import NothingLeft, PointFilter, Reservoir
-from streamvggt.export.result import Result, ResultFrame
+from streamvggt.export.result import ReconstructionResult, ResultFrame
 from streamvggt.files import atomic_write
 
 RANGE_SAMPLE = 1_000_000
 """How many pixels of the clip the colour ranges are taken from."""
 
 
-def export_video(result: Result, folder: Path, filter: PointFilter) -> Path:
+def export_video(result: ReconstructionResult, folder: Path, filter: PointFilter) -> Path:
     """`preview.mp4` of all frames, H.264 that browsers play; the filter is about points and has no say here.
 
     Raises:
@@ -33,7 +33,7 @@ def export_video(result: Result, folder: Path, filter: PointFilter) -> Path:
         stream.height, stream.width = height // 2 * 2, 3 * width // 2 * 2  # yuv420p halves the colours
         stream.pix_fmt = "yuv420p"
         for _, frame in result.frames("video"):
-            has_depth |= bool(frame.usable("depth").any())
+            has_depth |= bool(frame.valid_mask("depth").any())
             picture = side_by_side(frame, ranges)[: stream.height, : stream.width]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
         container.mux(stream.encode())
@@ -54,12 +54,12 @@ class ColorRanges:
     conf: tuple[float, float]
 
 
-def color_ranges(result: Result) -> ColorRanges:
+def color_ranges(result: ReconstructionResult) -> ColorRanges:
     """The range between the 2nd and the 98th percentile of the clip."""
     reservoir = Reservoir(RANGE_SAMPLE)
     for _, frame in result.frames("colour range"):
-        depth, conf = frame.measured("depth")
-        usable = frame.usable("depth")
+        depth, conf = frame.predicted("depth")
+        usable = frame.valid_mask("depth")
         reservoir.add(np.stack([1 / depth[usable], np.log(conf[usable])], -1))
     values = reservoir.sample()
     low, high = np.percentile(values, [2, 98], axis=0) if len(values) else np.array([[0, 0], [1, 1]])
@@ -68,23 +68,23 @@ def color_ranges(result: Result) -> ColorRanges:
 
 def side_by_side(frame: ResultFrame, ranges: ColorRanges) -> np.ndarray:
     """Image, depth (red is near) and confidence (bright is sure) in a row, RGB, uint8. (H, 3W, 3)"""
-    depth, conf = frame.measured("depth")
-    usable = frame.usable("depth")
-    nearness = np.divide(1, depth, where=usable, out=np.zeros_like(depth))
+    depth, conf = frame.predicted("depth")
+    usable = frame.valid_mask("depth")
+    inverse_depth = np.divide(1, depth, where=usable, out=np.zeros_like(depth))
     certainty = np.log(conf, where=usable, out=np.zeros_like(conf))
     return np.concatenate(
         [
             frame.image,
-            colorize(nearness, ranges.nearness, usable, cv2.COLORMAP_TURBO),
+            colorize(inverse_depth, ranges.inverse_depth, usable, cv2.COLORMAP_TURBO),
             colorize(certainty, ranges.conf, usable, cv2.COLORMAP_INFERNO),
         ],
         axis=1,
     )
 
 
-def colorize(values: np.ndarray, ends: tuple[float, float], usable: np.ndarray, colormap: int) -> np.ndarray:
+def colorize(values: np.ndarray, value_range: tuple[float, float], usable: np.ndarray, colormap: int) -> np.ndarray:
     """RGB of values between two ends, black where not usable or where an end is no number. (H, W) to (H, W, 3)"""
-    low, high = ends
+    low, high = value_range
     level = ((values - low) * (255 / max(high - low, 1e-12))).clip(0, 255)
     return color_table(colormap).take(np.where(usable & np.isfinite(level), level, 256).astype(np.intp), 0)
 
@@ -96,7 +96,7 @@ def color_table(colormap: int) -> np.ndarray:
     return np.concatenate([levels, np.zeros((1, 3), np.uint8)])
 
 
-def frame_rate(result: Result) -> Fraction:
+def frame_rate(result: ReconstructionResult) -> Fraction:
     """Frames per second that play the clip in its own time, between 1 and 60; 10 for photos."""
     times = [camera.time for camera in result.cameras()]
     if len(times) < 2 or None in times:

@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Image
 
 from streamvggt.export.check import checked_frames, image_problem
-from streamvggt.export.corrections import NAME as CORRECTIONS
+from streamvggt.export.corrections import FILE_NAME as CORRECTIONS
 from streamvggt.export.frame_file import DamagedResult, load_frame, save_frame
-from streamvggt.export.result import FrameCamera, ResultFrame, finished_frames
+from streamvggt.export.result import FrameCamera, ResultFrame, frame_files
 from streamvggt.export.tum import tum_line, write_tum
 from streamvggt.files import atomic_write
 from streamvggt.frame import Frame
@@ -31,7 +31,7 @@ class ResultWriter:
 
     def __init__(self, folder: Path | str, resume: int | None = None):
         self.folder = Path(folder)
-        finished = finished_frames(self.folder)
+        finished = frame_files(self.folder)
         if finished and resume is None:
             raise FileExistsError(
                 f"{self.folder} already holds {counted(len(finished), 'frame')}: go on with --resume or choose "

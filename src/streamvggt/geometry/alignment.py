@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from streamvggt.geometry.similarity import Similarity
+from streamvggt.geometry.similarity import Sim3
 
-MAD_TO_DEVIATION = 1.4826  # from the median of absolute errors to the standard deviation, of a normal distribution
+MAD_TO_STD = 1.4826  # from the median of absolute errors to the standard deviation, of a normal distribution
 
 
 def align_points(
@@ -19,7 +19,7 @@ def align_points(
     *,
     with_scale: bool = True,
     symmetric: bool = False,
-) -> Similarity:
+) -> Sim3:
     """The least-squares similarity from source to target points.
 
     Args:
@@ -50,7 +50,7 @@ def align_points(
     if not with_scale:
         scale = torch.ones_like(scale)
     translation = target_mean.squeeze(-2) - scale[..., None] * (rotation @ source_mean.mT).squeeze(-1)
-    return Similarity(scale, rotation, translation)
+    return Sim3(scale, rotation, translation)
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class RobustAlignment:
     weight: of each point in the last step, at most the weight that it was given. (N,)
     """
 
-    similarity: Similarity
+    similarity: Sim3
     error: Tensor
     weight: Tensor
 
 
-def align_robustly(
+def align_points_robust(
     source: Tensor, target: Tensor, weight: Tensor, tolerance: Tensor, num_steps: int = 60
 ) -> RobustAlignment:
     """The similarity from source to target points of which many may be wrong.
@@ -87,7 +87,7 @@ def align_robustly(
     for _ in range(num_steps):
         similarity = align_points(source, target, trusted / tolerance.square(), symmetric=True)
         error = (similarity.apply(source) - target).norm(dim=-1) / tolerance
-        noise = MAD_TO_DEVIATION * weighted_median(error, weight)
+        noise = MAD_TO_STD * weighted_median(error, weight)
         least = torch.maximum(torch.ones_like(noise), noise)
         settled = bound is not None and bound <= least
         bound = 2 * error.max() if bound is None else bound / 1.4

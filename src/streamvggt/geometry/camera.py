@@ -11,7 +11,7 @@ from torch import Tensor
 
 from streamvggt.geometry.rotation import matrix_from_quaternion, quaternion_from_matrix
 
-SMALLEST_FOV = 0.01  # radians; a telescope's
+MIN_FOV = 0.01  # radians; a telescope's
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def compose_poses(second: Tensor, first: Tensor) -> Tensor:
     return torch.cat([rotation, second[..., :3] @ first[..., 3:] + second[..., 3:]], -1)
 
 
-def cameras_from_encoding(pose_enc: Tensor, image_size: tuple[int, int]) -> Cameras:
+def cameras_from_pose_enc(pose_enc: Tensor, image_size: tuple[int, int]) -> Cameras:
     """Cameras from the network's "absT_quaR_FoV" encoding.
 
     Args:
@@ -67,14 +67,14 @@ def cameras_from_encoding(pose_enc: Tensor, image_size: tuple[int, int]) -> Came
         image_size: H, W of the image in pixels; the principal point is (W/2, H/2).
 
     Returns:
-        Cameras with leading dimensions (...), at least in float32. A field of view below `SMALLEST_FOV` is taken as
+        Cameras with leading dimensions (...), at least in float32. A field of view below `MIN_FOV` is taken as
         that: the network's ReLU can say 0, of which there is no finite camera.
     """
     if pose_enc.dtype in (torch.float16, torch.bfloat16):
         pose_enc = pose_enc.float()
     height, width = image_size
     translation, quaternion, fov = pose_enc.split([3, 4, 2], -1)
-    fov_h, fov_w = fov.clamp(min=SMALLEST_FOV).unbind(-1)
+    fov_h, fov_w = fov.clamp(min=MIN_FOV).unbind(-1)
     cam_from_world = torch.cat([matrix_from_quaternion(quaternion), translation[..., None]], -1)
     fy = height / 2 / torch.tan(fov_h / 2)
     fx = width / 2 / torch.tan(fov_w / 2)
@@ -98,8 +98,8 @@ def inverted_encoding(pose_enc: Tensor) -> Tensor:
     return torch.cat([inverse, conjugate, fov], -1)
 
 
-def encoding_from_cameras(cameras: Cameras, image_size: tuple[int, int]) -> Tensor:
-    """The network's nine numbers of cameras; the inverse of `cameras_from_encoding`.
+def pose_enc_from_cameras(cameras: Cameras, image_size: tuple[int, int]) -> Tensor:
+    """The network's nine numbers of cameras; the inverse of `cameras_from_pose_enc`.
 
     Args:
         cameras: of images of `image_size`; the principal point is taken to be the image centre.

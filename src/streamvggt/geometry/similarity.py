@@ -11,7 +11,7 @@ from streamvggt.geometry.rotation import quaternion_from_matrix
 
 
 @dataclass(frozen=True)
-class Similarity:
+class Sim3:
     """y = scale·R·x + t; a name says where it leads: world_from_window.
 
     scale: > 0. (...)    rotation: (..., 3, 3)    translation: (..., 3)
@@ -22,24 +22,24 @@ class Similarity:
     translation: Tensor
 
     @classmethod
-    def identity(cls, dtype: torch.dtype = torch.float64) -> Similarity:
+    def identity(cls, dtype: torch.dtype = torch.float64) -> Sim3:
         return cls(torch.ones((), dtype=dtype), torch.eye(3, dtype=dtype), torch.zeros(3, dtype=dtype))
 
     def apply(self, points: Tensor) -> Tensor:
         """(..., N, 3) → (..., N, 3)"""
         return self.scale[..., None, None] * points @ self.rotation.mT + self.translation[..., None, :]
 
-    def __matmul__(self, first: Similarity) -> Similarity:
+    def __matmul__(self, first: Sim3) -> Sim3:
         """The similarity that does `first`, then this: c_from_a = c_from_b @ b_from_a."""
         translation = self.apply(first.translation[..., None, :]).squeeze(-2)
-        return Similarity(self.scale * first.scale, self.rotation @ first.rotation, translation)
+        return Sim3(self.scale * first.scale, self.rotation @ first.rotation, translation)
 
-    def inverse(self) -> Similarity:
+    def inverse(self) -> Sim3:
         scale, rotation = 1 / self.scale, self.rotation.mT
         translation = -scale[..., None] * (rotation @ self.translation[..., None]).squeeze(-1)
-        return Similarity(scale, rotation, translation)
+        return Sim3(scale, rotation, translation)
 
-    def move_poses(self, cam_from_world: Tensor) -> Tensor:
+    def transform_poses(self, cam_from_world: Tensor) -> Tensor:
         """The same cameras in the world that this leads to; what they see is `scale` times as far away.
 
         Args:
@@ -53,20 +53,20 @@ class Similarity:
         translation = self.scale[..., None] * cam_from_world[..., 3] - shift
         return torch.cat([rotation, translation[..., None]], -1)
 
-    def to(self, *args, **kwargs) -> Similarity:
+    def to(self, *args, **kwargs) -> Sim3:
         """As `Tensor.to`."""
-        return Similarity(*(part.to(*args, **kwargs) for part in (self.scale, self.rotation, self.translation)))
+        return Sim3(*(part.to(*args, **kwargs) for part in (self.scale, self.rotation, self.translation)))
 
-    def __getitem__(self, index) -> Similarity:
+    def __getitem__(self, index) -> Sim3:
         """Of several similarities some, by their leading dimensions."""
-        return Similarity(self.scale[index], self.rotation[index], self.translation[index])
+        return Sim3(self.scale[index], self.rotation[index], self.translation[index])
 
-    def flat(self) -> Tensor:
+    def to_vector(self) -> Tensor:
         """All numbers in a row: scale, rotation row by row, translation. (..., 13)"""
         return torch.cat([self.scale[..., None], self.rotation.flatten(-2), self.translation], -1)
 
     @classmethod
-    def from_flat(cls, numbers: Tensor) -> Similarity:
+    def from_vector(cls, numbers: Tensor) -> Sim3:
         """What `flat` has written. (..., 13)"""
         return cls(numbers[..., 0], numbers[..., 1:10].unflatten(-1, (3, 3)), numbers[..., 10:])
 
@@ -75,34 +75,34 @@ class Similarity:
 
         The turn is at most half a circle. (..., 7)
         """
-        turn = rotation_vector(self.rotation)
+        turn = so3_log(self.rotation)
         growth = self.scale.log()[..., None]
-        mean = _mean_of_motion(turn, growth)
+        mean = _left_jacobian(turn, growth)
         shift = torch.linalg.solve(mean, self.translation[..., None]).squeeze(-1)
         return torch.cat([shift, turn, growth], -1)
 
     @classmethod
-    def exp(cls, tangent: Tensor) -> Similarity:
+    def exp(cls, tangent: Tensor) -> Sim3:
         """Where the steady motion of a logarithm ends; the inverse of `log`. (..., 7)"""
         shift, turn, growth = tangent.split([3, 3, 1], -1)
-        rotation = torch.linalg.matrix_exp(cross_matrix(turn))
-        translation = (_mean_of_motion(turn, growth) @ shift[..., None]).squeeze(-1)
+        rotation = torch.linalg.matrix_exp(skew_matrix(turn))
+        translation = (_left_jacobian(turn, growth) @ shift[..., None]).squeeze(-1)
         return cls(growth.squeeze(-1).exp(), rotation, translation)
 
 
-def stack(similarities: list[Similarity]) -> Similarity:
+def stack(similarities: list[Sim3]) -> Sim3:
     """Several similarities as one with a leading dimension."""
-    return Similarity.from_flat(torch.stack([similarity.flat() for similarity in similarities]))
+    return Sim3.from_vector(torch.stack([similarity.to_vector() for similarity in similarities]))
 
 
-def cross_matrix(vector: Tensor) -> Tensor:
+def skew_matrix(vector: Tensor) -> Tensor:
     """[v]ₓ, for which [v]ₓ·x = v × x. (..., 3) → (..., 3, 3)"""
     x, y, z = vector.unbind(-1)
     zero = torch.zeros_like(x)
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
 
 
-def rotation_vector(rotation: Tensor) -> Tensor:
+def so3_log(rotation: Tensor) -> Tensor:
     """Axis times angle, the angle at most π. (..., 3, 3) → (..., 3)"""
     quaternion = quaternion_from_matrix(rotation)
     sine, cosine = quaternion[..., :3].norm(dim=-1, keepdim=True), quaternion[..., 3:]
@@ -110,7 +110,7 @@ def rotation_vector(rotation: Tensor) -> Tensor:
     return quaternion[..., :3] * torch.where(sine > 1e-9, angle / sine.clamp(min=1e-9), 2.0)
 
 
-def _mean_of_motion(turn: Tensor, growth: Tensor) -> Tensor:
+def _left_jacobian(turn: Tensor, growth: Tensor) -> Tensor:
     """∫₀¹ exp(u·M) du with M = [turn]ₓ + growth·1: how a steady shift adds up while space turns and grows.
 
     It stands in the corner of exp([[M, 1], [0, 0]]), which has no special cases near zero.
@@ -123,6 +123,6 @@ def _mean_of_motion(turn: Tensor, growth: Tensor) -> Tensor:
         (..., 3, 3)
     """
     eye = torch.eye(3, dtype=turn.dtype, device=turn.device)
-    motion = cross_matrix(turn) + growth[..., None] * eye
+    motion = skew_matrix(turn) + growth[..., None] * eye
     upper = torch.cat([motion, eye.expand_as(motion)], -1)  # (..., 3, 6)
     return torch.linalg.matrix_exp(torch.cat([upper, torch.zeros_like(upper)], -2))[..., :3, 3:]

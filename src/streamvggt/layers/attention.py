@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from streamvggt.layers.rope import Rotation
+from streamvggt.layers.rope import RoPE2D
 
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
-Pattern = Callable[[Tensor, Tensor, Tensor, Kernel], Tensor]
+AttentionPattern = Callable[[Tensor, Tensor, Tensor, Kernel], Tensor]
 
 
 def sdpa_kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def flash_kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return flash_attn_func(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
 
 
-def explicit_kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def math_kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The formula as it stands, scores kept: few tokens in bfloat16 on a CPU train fastest so (benchmarks/training.md).
 
     (B, N, T, D), keys and values of any length.
@@ -78,10 +78,10 @@ class _WithoutCudnn:
 without_cudnn = _WithoutCudnn()
 """Context for attention whose number of keys changes from call to call; it may be entered again within."""
 
-KERNELS: dict[str, Kernel] = {"sdpa": sdpa_kernel, "flash": flash_kernel, "explicit": explicit_kernel}
+KERNELS: dict[str, Kernel] = {"sdpa": sdpa_kernel, "flash": flash_kernel, "math": math_kernel}
 
 
-def find_kernel(name: str) -> Kernel:
+def get_kernel(name: str) -> Kernel:
     """The kernel called `name`.
 
     Raises:
@@ -107,19 +107,19 @@ def check_kernel(name: str, device: torch.device, dtype: torch.dtype) -> None:
         )
 
 
-def see_all(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
+def full_pattern(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
     """Every query meets every key."""
     return kernel(q, k, v)
 
 
-class Remnant(NamedTuple):
+class RetainedTokens(NamedTuple):
     """The first tokens of a frame, where the others are not seen."""
 
     frame: int
-    tokens: int
+    num_tokens: int
 
 
-class SeePast:
+class CausalPattern:
     """Every frame meets itself and earlier frames: all of them, or those a policy would have kept.
 
     One kernel call per frame over the frames it sees, so no (S·P)² mask exists and nothing invisible is computed:
@@ -127,21 +127,23 @@ class SeePast:
         keys    f0 f1 f2 f3
         f0      ■                call 1
         f1      ■  ■             call 2
-        f2      ■  ·  ■          call 3, visible[2] = [0, 2]
+        f2      ■  ·  ■          call 3, attended_frames[2] = [0, 2]
         f3      ■  ·  ■  ■       call 4
     """
 
-    def __init__(self, num_frames: int, visible: Sequence[Sequence[int | Remnant]] | None = None, joint: int = 0):
+    def __init__(
+        self, num_frames: int, attended_frames: Sequence[Sequence[int | RetainedTokens]] | None = None, joint: int = 0
+    ):
         """
         Args:
             num_frames: S of the sequence.
-            visible: for each frame the frames, or remnants of frames, it sees, its own among them; None: all up to
-                its own. A frame of fewer tokens than a remnant (the camera trunk's have one) is seen whole.
-            joint: number of first frames that all attend to each other, whatever `visible` is.
+            attended_frames: for each frame the frames, or remnants of frames, it sees, its own among them; None: all up
+                to its own. A frame of fewer tokens than a remnant (the camera trunk's have one) is seen whole.
+            joint: number of first frames that all attend to each other, whatever `attended_frames` is.
         """
         self.num_frames = num_frames
         self.joint = joint
-        self.visible = visible
+        self.attended_frames = attended_frames
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
         if self.num_frames == 1:
@@ -149,25 +151,27 @@ class SeePast:
         tokens = q.shape[2] // self.num_frames
         seen = []
         for frame, q_frame in enumerate(q.split(tokens, 2)):
-            if self.visible is None or frame < self.joint:
+            if self.attended_frames is None or frame < self.joint:
                 end = max(frame + 1, self.joint) * tokens
                 k_seen, v_seen = k[:, :, :end], v[:, :, :end]
             else:
-                k_seen, v_seen = (torch.cat([part(x, what, tokens) for what in self.visible[frame]], 2) for x in (k, v))
+                k_seen, v_seen = (
+                    torch.cat([frame_slice(x, what, tokens) for what in self.attended_frames[frame]], 2) for x in (k, v)
+                )
             seen.append(kernel(q_frame, k_seen, v_seen))
         return torch.cat(seen, 2)
 
 
-def part(x: Tensor, what: int | Remnant, tokens: int) -> Tensor:
+def frame_slice(x: Tensor, frame: int | RetainedTokens, tokens_per_frame: int) -> Tensor:
     """The keys or values of a frame of a sequence, or of its remnant. (B, N, S·P, D) → (B, N, P or fewer, D)"""
-    frame, size = what if isinstance(what, Remnant) else (what, tokens)
-    return x[:, :, frame * tokens : frame * tokens + min(size, tokens)]
+    frame, size = frame if isinstance(frame, RetainedTokens) else (frame, tokens_per_frame)
+    return x[:, :, frame * tokens_per_frame : frame * tokens_per_frame + min(size, tokens_per_frame)]
 
 
-class SeeApart:
+class PerStreamPattern:
     """Streams that share nothing but the weights: each entry of the batch has a pattern of its own."""
 
-    def __init__(self, patterns: Sequence[Pattern]):
+    def __init__(self, patterns: Sequence[AttentionPattern]):
         self.patterns = patterns
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
@@ -191,9 +195,9 @@ class Attention(nn.Module):
         self.q_norm = nn.LayerNorm(dim // num_heads) if qk_norm else nn.Identity()
         self.k_norm = nn.LayerNorm(dim // num_heads) if qk_norm else nn.Identity()
         self.proj = nn.Linear(dim, dim)
-        self.kernel = find_kernel(attention)
+        self.kernel = get_kernel(attention)
 
-    def forward(self, x: Tensor, rotation: Rotation | None = None, pattern: Pattern = see_all) -> Tensor:
+    def forward(self, x: Tensor, rotation: RoPE2D | None = None, pattern: AttentionPattern = full_pattern) -> Tensor:
         """(B, T, C) → (B, T, C)"""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).transpose(1, 3).unbind(2)  # (B, N, T, D)
         q, k = self.q_norm(q), self.k_norm(k)

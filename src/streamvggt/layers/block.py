@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from streamvggt.layers.attention import Attention, Pattern, see_all
-from streamvggt.layers.rope import Rotation
+from streamvggt.layers.attention import Attention, AttentionPattern, full_pattern
+from streamvggt.layers.rope import RoPE2D
 
 
 class Mlp(nn.Module):
@@ -65,20 +65,20 @@ class Block(nn.Module):
     def forward(
         self,
         x: Tensor,
-        rotation: Rotation | None = None,
-        pattern: Pattern = see_all,
-        watch: Callable[[Tensor], None] | None = None,
+        rotation: RoPE2D | None = None,
+        pattern: AttentionPattern = full_pattern,
+        mlp_hook: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
         """(B, T, C) → (B, T, C). `watch` is shown what the MLP adds, (B, T, C)."""
         if self.activation_checkpointing and torch.is_grad_enabled():
-            return checkpoint(self._forward, x, rotation, pattern, watch, use_reentrant=False)
-        return self._forward(x, rotation, pattern, watch)
+            return checkpoint(self._forward, x, rotation, pattern, mlp_hook, use_reentrant=False)
+        return self._forward(x, rotation, pattern, mlp_hook)
 
     def _forward(
-        self, x: Tensor, rotation: Rotation | None, pattern: Pattern, watch: Callable[[Tensor], None] | None
+        self, x: Tensor, rotation: RoPE2D | None, pattern: AttentionPattern, mlp_hook: Callable[[Tensor], None] | None
     ) -> Tensor:
         x = x + self.ls1(self.attn(self.norm1(x), rotation, pattern))
         added = self.ls2(self.mlp(self.norm2(x)))
-        if watch is not None:
-            watch(added)
+        if mlp_hook is not None:
+            mlp_hook(added)
         return x + added

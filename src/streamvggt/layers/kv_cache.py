@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from streamvggt.layers.attention import Kernel
-from streamvggt.layers.storage import StorageName, find_storage
+from streamvggt.layers.kv_quantization import KVCacheDtype, get_quantizer
 
-FIRST_SLOTS = 8  # where the number of frames is not known beforehand
-MOST_SLOTS_AT_ONCE = 64  # a larger known capacity is reached by doubling
+INITIAL_SLOTS = 8  # where the number of frames is not known beforehand
+MAX_INITIAL_SLOTS = 64  # a larger known capacity is reached by doubling
 MOST_REMNANTS_AT_ONCE = 256  # as well
 UNBOUNDED = sys.maxsize
 """Number of remnants of a cache that keeps all."""
@@ -27,9 +27,9 @@ class KVCache:
 
         slot          0    1    2    3    4        P tokens each
         frames        0    5    6    7   free
-        drop([5])     0    –    6    7   free      nothing moves
+        evict([5])     0    –    6    7   free      nothing moves
         append(8)     0    8    6    7   free      written in place
-        drop([0, 6])  –    8    –    7   free
+        evict([0, 6])  –    8    –    7   free
         append(9)     9    8    –    7   free
         contents()    9    8    7   free free      the last slot fills the hole that is left
 
@@ -39,14 +39,14 @@ class KVCache:
     that is held stays in one piece; where there is no room for another, the oldest is overwritten:
 
                       room for 3 remnants │ slots
-        drop([1])               –   –   1 │ 0  –  2  3
-        drop([2])               –   2   1 │ 0  –  –  3
-        drop([3])               3   2   1 │ 0  –  –  –
-        drop([4])               3   2   4 │ …
+        evict([1])               –   –   1 │ 0  –  2  3
+        evict([2])               –   2   1 │ 0  –  –  3
+        evict([3])               3   2   1 │ 0  –  –  –
+        evict([4])               3   2   4 │ …
 
     The room for many remnants doubles when it is full, up to their number.
 
-    A layer may also be pruned token by token (`keep_tokens`); from then on it only grows at the end.
+    A layer may also be pruned token by token (`select_tokens`); from then on it only grows at the end.
 
     How keys and values are stored is a matter of its own (`storage`).
 
@@ -59,53 +59,55 @@ class KVCache:
         self,
         capacity: int | None = None,
         *,
-        remnants: int = 0,
-        remnant_tokens: int = 1,
-        storage: StorageName = "plain",
-        num_special: int = 5,
+        num_retained_frames: int = 0,
+        tokens_per_retained: int = 1,
+        dtype: KVCacheDtype = "auto",
+        num_special_tokens: int = 5,
         leaves_remnant: Callable[[int], bool] | None = None,
     ):
         """
         Args:
             capacity: the most slots that will be needed, if known.
-            remnants: slots dropped, the latest so many, of which the first `remnant_tokens` tokens stay.
+            remnants: slots dropped, the latest so many, of which the first `tokens_per_retained` tokens stay.
             num_special: Tokens of a frame before its patches, for policies that treat them differently.
             leaves_remnant: False for the numbers of frames that leave nothing; None: all frames leave a remnant.
         """
         self.capacity = capacity
-        self.storage = find_storage(storage)
-        self.remnant_tokens = remnant_tokens
-        self.num_dropped = 0  # slots that have left a remnant, overwritten ones too
-        self.num_special = num_special
+        self.quantizer = get_quantizer(dtype)
+        self.tokens_per_retained = tokens_per_retained
+        self.num_evicted = 0  # slots that have left a remnant, overwritten ones too
+        self.num_special_tokens = num_special_tokens
         self._leaves_remnant = leaves_remnant or (lambda frame: True)
-        self._most_front = remnants * remnant_tokens  # tokens of remnants, at most
-        self._front = min(remnants, MOST_REMNANTS_AT_ONCE) * remnant_tokens  # where the first slot begins
+        self._most_front = num_retained_frames * tokens_per_retained  # tokens of remnants, at most
+        self._retained_size = (
+            min(num_retained_frames, MOST_REMNANTS_AT_ONCE) * tokens_per_retained
+        )  # where the first slot begins
         self.frames: list[int | None] = []  # the frame in each used slot, None: free to overwrite
-        self.frame_tokens = 0  # P, from the first frame on
-        self.pruned = False
+        self.tokens_per_frame = 0  # P, from the first frame on
+        self.is_pruned = False
         self._free: set[int] = set()  # slots whose frame was dropped
         self._length = 0  # tokens in use, from the first slot on
         self._keys: list[Tensor] = []  # planes of the storage, (B, N, front + room, any) each
         self._values: list[Tensor] = []
-        self._before: _Before | None = None
+        self._snapshot: _Snapshot | None = None
 
     @torch.no_grad()
     def append(self, frame: int, keys: Tensor, values: Tensor) -> None:
         """Remember one frame's keys and values. (B, N, P, D), P the same for every frame unless pruned"""
-        tokens = self.frame_tokens = keys.shape[2]
-        planes = self.storage.encode(keys) + self.storage.encode(values)
+        tokens = self.tokens_per_frame = keys.shape[2]
+        planes = self.quantizer.encode(keys) + self.quantizer.encode(values)
         if self._free:
-            start = self.claim(frame) * tokens
+            start = self.reserve_slot(frame) * tokens
         else:
-            if not self.pruned:
+            if not self.is_pruned:
                 self.frames.append(frame)
             start = self._length
-            if start + tokens > self._room:
-                self._resize(self._wanted(start + tokens), planes)
+            if start + tokens > self._allocated_tokens:
+                self._resize(self._next_size(start + tokens), planes)
             self._length = start + tokens
-        self._write(self._front + start, planes)
+        self._write(self._retained_size + start, planes)
 
-    def claim(self, frame: int) -> int:
+    def reserve_slot(self, frame: int) -> int:
         """Give a free slot, of which there must be one, to a frame whose keys and values are about to be written."""
         slot = min(self._free)
         self._free.remove(slot)
@@ -113,162 +115,168 @@ class KVCache:
         return slot
 
     @property
-    def is_steady(self) -> bool:
+    def is_static(self) -> bool:
         """Full but for one slot, and all remnants there: the next frame takes that slot, and no shape changes."""
         is_full = self.capacity is not None and len(self.frames) == self.capacity and len(self._free) == 1
-        return is_full and self._remnant_length == self._most_front
+        return is_full and self._retained_length == self._most_front
 
-    def drop(self, frames: Collection[int]) -> None:
+    def evict(self, frames: Collection[int]) -> None:
         """Forget frames, but for their remnants; those that are not held are ignored. No other data moves."""
         for slot in sorted(self._slots(frames), key=self.frames.__getitem__):
-            if self._front and self._leaves_remnant(self.frames[slot]):
-                self._leave_remnant(slot)
+            if self._retained_size and self._leaves_remnant(self.frames[slot]):
+                self._retain_tokens(slot)
             self._clear(slot)
 
     def clear(self) -> None:
         """Forget everything; the room stays."""
         self.frames, self._free, self._length = [], set(), 0
-        self.num_dropped, self.pruned = 0, False
+        self.num_evicted, self.is_pruned = 0, False
 
     def begin(self) -> None:
-        """From here on keep what is overwritten, so that `retract` can come back to here, until `end`."""
-        self._before = _Before(
+        """From here on keep what is overwritten, so that `rollback` can come back to here, until `commit`."""
+        self._snapshot = _Snapshot(
             list(self.frames),
             set(self._free),
             self._length,
-            self.frame_tokens,
-            self.num_dropped,
-            self.pruned,
+            self.tokens_per_frame,
+            self.num_evicted,
+            self.is_pruned,
             bool(self._keys),
         )
 
-    def end(self) -> None:
+    def commit(self) -> None:
         """What was overwritten since `begin` is not needed any more."""
-        self._before = None
+        self._snapshot = None
 
     @torch.no_grad()
-    def retract(self) -> None:
+    def rollback(self) -> None:
         """Be as at `begin`, to the bit: what is held, and where it lies."""
-        before = self._before
+        before = self._snapshot
         assert before is not None, "begin first"
-        if self._room < before.length:
+        if self._allocated_tokens < before.length:
             self._resize(before.length, self._planes)
         while before.overwritten:
             start, planes = before.overwritten.pop()
-            self._put(self._front + start, planes)
+            self._put(self._retained_size + start, planes)
         self.frames, self._free, self._length = list(before.frames), set(before.free), before.length
-        self.frame_tokens, self.num_dropped, self.pruned = before.frame_tokens, before.num_dropped, before.pruned
+        self.tokens_per_frame, self.num_evicted, self.is_pruned = (
+            before.tokens_per_frame,
+            before.num_evicted,
+            before.is_pruned,
+        )
         if not before.had_planes:
             self._keys, self._values = [], []
 
     @torch.no_grad()
-    def keep_tokens(self, index: Tensor) -> None:
+    def select_tokens(self, index: Tensor) -> None:
         """Keep these tokens of each stream and head and forget the others.
 
         Args:
-            index: into the tokens of `contents()`. (B, N, T_kept)
+            index: into the tokens of `keys_values()`. (B, N, T_kept)
         """
-        assert not self._front, "a layer of remnants is not pruned by tokens"
-        self._fill_holes()
+        assert not self._retained_size, "a layer of remnants is not pruned by tokens"
+        self._compact()
         expanded = index[..., None].expand
         self._write(0, [plane.gather(2, expanded(-1, -1, -1, plane.shape[-1])) for plane in self._planes])
         self._length = index.shape[2]
-        self.frames, self.pruned = [], True
+        self.frames, self.is_pruned = [], True
 
-    def make_room(self, tokens: int) -> None:
+    def reserve(self, tokens: int) -> None:
         """Have room for exactly so many tokens, as many as are held at least, so that they can come without a copy."""
         assert tokens >= self._length
-        if tokens != self._room:
+        if tokens != self._allocated_tokens:
             self._resize(tokens, self._planes)
 
-    def contents(self) -> tuple[Tensor, Tensor]:
+    def keys_values(self) -> tuple[Tensor, Tensor]:
         """All keys and values held: views of the remnants and the slots in use, if they are stored as they are.
 
         (B, N, T, D) each
         """
-        self._fill_holes()
-        return self._decoded(self._keys, self._held), self._decoded(self._values, self._held)
+        self._compact()
+        return self._decoded(self._keys, self._allocated_frames), self._decoded(self._values, self._allocated_frames)
 
-    def planes(self) -> tuple[list[Tensor], list[Tensor]]:
+    def buffers(self) -> tuple[list[Tensor], list[Tensor]]:
         """What keys and values are stored in, as views of the remnants and all slots, free ones too."""
-        return [plane[:, :, self._held] for plane in self._keys], [plane[:, :, self._held] for plane in self._values]
+        return [plane[:, :, self._allocated_frames] for plane in self._keys], [
+            plane[:, :, self._allocated_frames] for plane in self._values
+        ]
 
-    def place(self, slot: int) -> int:
-        """Where a slot begins, in tokens of `planes()`."""
-        return self._remnant_length + slot * self.frame_tokens
+    def slot_offset(self, slot: int) -> int:
+        """Where a slot begins, in tokens of `buffers()`."""
+        return self._retained_length + slot * self.tokens_per_frame
 
-    def keys_of(self, frame: int) -> Tensor:
+    def frame_keys(self, frame: int) -> Tensor:
         """One frame's keys, a view of its slot if they are stored as they are. (B, N, P, D)"""
-        start = self._front + self.frames.index(frame) * self.frame_tokens
-        return self._decoded(self._keys, slice(start, start + self.frame_tokens))
+        start = self._retained_size + self.frames.index(frame) * self.tokens_per_frame
+        return self._decoded(self._keys, slice(start, start + self.tokens_per_frame))
 
     def __len__(self) -> int:
         """Tokens held."""
         if not self._free:
-            return self._remnant_length + self._length
-        return self._remnant_length + self.frame_tokens * (len(self.frames) - len(self._free))
+            return self._retained_length + self._length
+        return self._retained_length + self.tokens_per_frame * (len(self.frames) - len(self._free))
 
     @property
     def num_bytes(self) -> int:
         """Memory taken, free slots included."""
         return sum(plane.nbytes for plane in self._planes)
 
-    def state(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, object]:
         """What is held, slot by slot, free ones too: a cache restored from it goes on to the bit.
 
         On the host, plane by plane, so that the device needs no room for it.
 
-        {"frames": list of int or None, "frame_tokens": int, "pruned": bool, "num_dropped": int,
+        {"frames": list of int or None, "tokens_per_frame": int, "pruned": bool, "num_evicted": int,
         "keys", "values": list of planes, (B, N, T, any) each, empty where nothing came yet}
         """
-        keys, values = self.planes()
+        keys, values = self.buffers()
         return {
             "frames": list(self.frames),
-            "frame_tokens": self.frame_tokens,
-            "pruned": self.pruned,
-            "num_dropped": self.num_dropped,
+            "tokens_per_frame": self.tokens_per_frame,
+            "is_pruned": self.is_pruned,
+            "num_evicted": self.num_evicted,
             "keys": [plane.to("cpu", copy=True) for plane in keys],
             "values": [plane.to("cpu", copy=True) for plane in values],
         }
 
     @torch.no_grad()
-    def restore(self, state: dict[str, object], device: torch.device) -> None:
+    def load_state_dict(self, state: dict[str, object], device: torch.device) -> None:
         """Hold what `state` says, and nothing else."""
-        self.frames, self.pruned = list(state["frames"]), state["pruned"]
-        self.frame_tokens, self.num_dropped = state["frame_tokens"], state["num_dropped"]
+        self.frames, self.is_pruned = list(state["frames"]), state["is_pruned"]
+        self.tokens_per_frame, self.num_evicted = state["tokens_per_frame"], state["num_evicted"]
         self._free = {slot for slot, frame in enumerate(self.frames) if frame is None}
         self._keys, self._values = [], []
         self._length = 0
-        self._front = self._wanted_front(self.num_dropped)
+        self._retained_size = self._wanted_front(self.num_evicted)
         planes = [plane.to(device) for plane in (*state["keys"], *state["values"])]
         if planes:
-            length = planes[0].shape[2] - self._remnant_length
-            self._resize(self._wanted(length), planes)
+            length = planes[0].shape[2] - self._retained_length
+            self._resize(self._next_size(length), planes)
             self._length = length
-            self._write(self._front - self._remnant_length, planes)
+            self._write(self._retained_size - self._retained_length, planes)
 
     @property
     def _planes(self) -> list[Tensor]:
         return [*self._keys, *self._values]
 
     @property
-    def _held(self) -> slice:
+    def _allocated_frames(self) -> slice:
         """Remnants and slots, free ones too."""
-        return slice(self._front - self._remnant_length, self._front + self._length)
+        return slice(self._retained_size - self._retained_length, self._retained_size + self._length)
 
     def _decoded(self, planes: list[Tensor], where: slice) -> Tensor:
-        return self.storage.decode([plane[:, :, where] for plane in planes])
+        return self.quantizer.decode([plane[:, :, where] for plane in planes])
 
     def _write(self, start: int, planes: list[Tensor]) -> None:
         end = start + planes[0].shape[2]
-        if self._before is not None and self._was_held(start, end):
+        if self._snapshot is not None and self._was_held(start, end):
             self._keep(start, end)
         self._put(start, planes)
 
     def _keep(self, start: int, end: int) -> None:
         """Have something to come back to where these tokens are about to be lost."""
-        self._before.overwritten.append(
-            (start - self._front, [plane[:, :, start:end].clone() for plane in self._planes])
+        self._snapshot.overwritten.append(
+            (start - self._retained_size, [plane[:, :, start:end].clone() for plane in self._planes])
         )
 
     def _put(self, start: int, planes: list[Tensor]) -> None:
@@ -280,26 +288,27 @@ class KVCache:
 
     def _was_held(self, start: int, end: int) -> bool:
         """Whether any of these tokens held something at `begin`."""
-        before = self._before
-        remnants = min(self._front, before.num_dropped * self.remnant_tokens)
-        if start < self._front:
-            return end > self._front - remnants
-        start, end = start - self._front, min(end - self._front, before.length)
-        if before.pruned or not before.frame_tokens:
+        before = self._snapshot
+        remnants = min(self._retained_size, before.num_evicted * self.tokens_per_retained)
+        if start < self._retained_size:
+            return end > self._retained_size - remnants
+        start, end = start - self._retained_size, min(end - self._retained_size, before.length)
+        if before.is_pruned or not before.tokens_per_frame:
             return start < end
         return any(
-            slot not in before.free for slot in range(start // before.frame_tokens, -(-end // before.frame_tokens))
+            slot not in before.free
+            for slot in range(start // before.tokens_per_frame, -(-end // before.tokens_per_frame))
         )
 
     @property
-    def _remnant_length(self) -> int:
-        return min(self._front, self.num_dropped * self.remnant_tokens)
+    def _retained_length(self) -> int:
+        return min(self._retained_size, self.num_evicted * self.tokens_per_retained)
 
     def _slots(self, frames: Collection[int]) -> list[int]:
         """The slots that hold any of these frames."""
         if not frames:
             return []
-        assert not self.pruned, "a layer pruned by tokens has no frames"
+        assert not self.is_pruned, "a layer pruned by tokens has no frames"
         return [slot for slot, frame in enumerate(self.frames) if frame is not None and frame in frames]
 
     def _clear(self, slot: int) -> None:
@@ -307,52 +316,52 @@ class KVCache:
         self._free.add(slot)
 
     @torch.no_grad()
-    def _leave_remnant(self, slot: int) -> None:
+    def _retain_tokens(self, slot: int) -> None:
         """Copy the first tokens of a slot before the newest remnant, or over the oldest."""
-        tokens, size = self.frame_tokens, self.remnant_tokens
-        if self._remnant_length == self._front < self._most_front:
-            self._resize(self._room, self._planes, self._wanted_front(self.num_dropped + 1))
-        start = self._front + slot * tokens
-        place = self._front - (self.num_dropped * size) % self._front - size
+        tokens, size = self.tokens_per_frame, self.tokens_per_retained
+        if self._retained_length == self._retained_size < self._most_front:
+            self._resize(self._allocated_tokens, self._planes, self._wanted_front(self.num_evicted + 1))
+        start = self._retained_size + slot * tokens
+        place = self._retained_size - (self.num_evicted * size) % self._retained_size - size
         self._move(start, place, size)
-        self.num_dropped += 1
+        self.num_evicted += 1
 
-    def _fill_holes(self) -> None:
+    def _compact(self) -> None:
         """Move the last frames into free slots, so that the slots in use are the first ones."""
         if not self._free:
             return
-        tokens = self.frame_tokens
+        tokens = self.tokens_per_frame
         for slot in sorted(self._free):
             while self.frames and self.frames[-1] is None:
                 self.frames.pop()
             last = len(self.frames) - 1
             if slot > last:
                 break
-            start, end = self._front + slot * tokens, self._front + last * tokens
+            start, end = self._retained_size + slot * tokens, self._retained_size + last * tokens
             self._move(end, start, tokens)
             self.frames[slot] = self.frames.pop()
         self._free.clear()
         self._length = len(self.frames) * tokens
 
     @property
-    def _room(self) -> int:
+    def _allocated_tokens(self) -> int:
         """Tokens that fit in without growing."""
-        return self._keys[0].shape[2] - self._front if self._keys else 0
+        return self._keys[0].shape[2] - self._retained_size if self._keys else 0
 
-    def _wanted(self, length: int) -> int:
+    def _next_size(self, length: int) -> int:
         """Tokens to make room for where `length` are needed: more, since others will follow."""
-        first = FIRST_SLOTS if self.capacity is None else min(self.capacity, MOST_SLOTS_AT_ONCE)
-        wanted = max(2 * self._room, first * self.frame_tokens)
+        first = INITIAL_SLOTS if self.capacity is None else min(self.capacity, MAX_INITIAL_SLOTS)
+        wanted = max(2 * self._allocated_tokens, first * self.tokens_per_frame)
         if self.capacity is not None:
-            wanted = min(wanted, self.capacity * self.frame_tokens)
+            wanted = min(wanted, self.capacity * self.tokens_per_frame)
         return max(length, wanted)
 
-    def _wanted_front(self, num_dropped: int) -> int:
+    def _wanted_front(self, num_evicted: int) -> int:
         """Tokens to make room for before the slots where so many remnants have been left: more, as others follow."""
         wanted = MOST_REMNANTS_AT_ONCE
-        while wanted < num_dropped:
+        while wanted < num_evicted:
             wanted *= 2
-        return min(wanted * self.remnant_tokens, self._most_front)
+        return min(wanted * self.tokens_per_retained, self._most_front)
 
     def _resize(self, room: int, like: list[Tensor], front: int | None = None) -> None:
         """Move what is held to where there is room for so many tokens of planes like these, (B, N, any, any) each.
@@ -360,20 +369,20 @@ class KVCache:
         Args:
             front: tokens of remnants to make room for; None: as many as now.
         """
-        used = self._front + self._length
-        if self._before is not None and self._length < self._before.length:
-            self._keep(used, self._front + self._before.length)
-        front = self._front if front is None else front
+        used = self._retained_size + self._length
+        if self._snapshot is not None and self._length < self._snapshot.length:
+            self._keep(used, self._retained_size + self._snapshot.length)
+        front = self._retained_size if front is None else front
         resized = [new.new_empty(*new.shape[:2], front + room, new.shape[3]) for new in like]
         for old, new in zip(self._planes, resized, strict=False):
-            new[:, :, front - self._front : front + self._length] = old[:, :, :used]
-        self._front = front
+            new[:, :, front - self._retained_size : front + self._length] = old[:, :, :used]
+        self._retained_size = front
         half = len(resized) // 2
         self._keys, self._values = resized[:half], resized[half:]
 
 
 @dataclass
-class _Before:
+class _Snapshot:
     """A cache at `begin`.
 
     had_planes: something had been stored.
@@ -383,21 +392,21 @@ class _Before:
     frames: list[int | None]
     free: set[int]
     length: int
-    frame_tokens: int
-    num_dropped: int
-    pruned: bool
+    tokens_per_frame: int
+    num_evicted: int
+    is_pruned: bool
     had_planes: bool
     overwritten: list[tuple[int, list[Tensor]]] = field(default_factory=list)
 
 
-class SeeMemory:
+class CachedPattern:
     """Attention pattern of a stream: each new frame joins a cache, then meets all that the cache holds."""
 
     def __init__(
         self,
         cache: KVCache,
-        arrivals: list[tuple[int, Collection[int]]],
-        watch: Callable[[Tensor, KVCache], None] | None = None,
+        schedule: list[tuple[int, Collection[int]]],
+        query_hook: Callable[[Tensor, KVCache], None] | None = None,
         is_joint: bool = False,
     ):
         """
@@ -407,36 +416,37 @@ class SeeMemory:
             is_joint: All new frames join the cache before the first one attends to it; none is forgotten before.
         """
         self.cache = cache
-        self.arrivals = arrivals
-        self.watch = watch
+        self.schedule = schedule
+        self.query_hook = query_hook
         self.is_joint = is_joint
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
-        tokens = q.shape[2] // len(self.arrivals)
+        tokens = q.shape[2] // len(self.schedule)
         seen = []
-        new = zip(self.arrivals, q.split(tokens, 2), k.split(tokens, 2), v.split(tokens, 2), strict=True)
+        new = zip(self.schedule, q.split(tokens, 2), k.split(tokens, 2), v.split(tokens, 2), strict=True)
         if self.is_joint:
             return self._joint(q, list(new), kernel)
         for (frame, dropped), q_frame, k_frame, v_frame in new:
-            self.cache.drop(dropped)
+            self.cache.evict(dropped)
             self.cache.append(frame, k_frame, v_frame)
-            if self.watch is not None:
-                self.watch(q_frame, self.cache)
-            seen.append(kernel(q_frame, *self.cache.contents()))
+            if self.query_hook is not None:
+                self.query_hook(q_frame, self.cache)
+            seen.append(kernel(q_frame, *self.cache.keys_values()))
         return torch.cat(seen, 2) if len(seen) > 1 else seen[0]
 
     def _joint(self, q: Tensor, new: list, kernel: Kernel) -> Tensor:
         for (frame, _), _, k_frame, v_frame in new:
             self.cache.append(frame, k_frame, v_frame)
-        for _, q_frame, _, _ in new if self.watch is not None else ():
-            self.watch(q_frame, self.cache)
-        return kernel(q, *self.cache.contents())
+        for _, q_frame, _, _ in new if self.query_hook is not None else ():
+            self.query_hook(q_frame, self.cache)
+        return kernel(q, *self.cache.keys_values())
 
 
-class SeeSlots:
+class StaticCachePattern:
     """Attention pattern of a stream whose memory is full: what differs between frames is told to the device alone.
 
-    The new frame is written where `index` says, then meets all there is: as `SeeMemory` for one frame, but no shape and
+    The new frame is written where `index` says, then meets all there is: as `CachedPattern` for one frame, but no shape
+        and
     no address changes, so that a step can be recorded and played again.
     """
 
@@ -446,14 +456,14 @@ class SeeSlots:
             cache: full, but for one slot.
             index: which of the tokens of its planes the new frame's take the place of, on the device. (P)
         """
-        self.storage = cache.storage
-        self.keys, self.values = cache.planes()
+        self.quantizer = cache.quantizer
+        self.keys, self.values = cache.buffers()
         self.index = index
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
         return kernel(q, self._extended(self.keys, k), self._extended(self.values, v))
 
     def _extended(self, planes: list[Tensor], new: Tensor) -> Tensor:
-        for plane, part in zip(planes, self.storage.encode(new), strict=True):
+        for plane, part in zip(planes, self.quantizer.encode(new), strict=True):
             plane.index_copy_(2, self.index, part)
-        return self.storage.decode(planes)
+        return self.quantizer.decode(planes)

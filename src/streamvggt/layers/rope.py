@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from streamvggt.layers.tables import table
+from streamvggt.layers.tables import cached_table
 
 
-class Rotation:
+class RoPE2D:
     """The rotation of one frame's queries and keys by where their patches lie in the image.
 
     The head width is cut in two halves, the first turned by the row, the second by the column. There is no frame in
@@ -18,7 +18,7 @@ class Rotation:
     def __init__(
         self,
         grid: tuple[int, int],
-        num_special: int,
+        num_special_tokens: int,
         head_width: int,
         *,
         base: float = 100.0,
@@ -34,7 +34,7 @@ class Rotation:
         """
         if head_width % 4:
             raise ValueError(f"rotary positions need a head width that is a multiple of 4, not {head_width}")
-        self.cos, self.signed_sin = cosines_and_sines(grid, num_special, head_width, base, device, dtype)
+        self.cos, self.signed_sin = cos_sin_tables(grid, num_special_tokens, head_width, base, device, dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Turned tokens of one or several frames. (B, N, S·P, D) → same, at least float32"""
@@ -43,9 +43,14 @@ class Rotation:
         return torch.addcmul(x * self.cos, torch.cat([b, a, d, c], -1), self.signed_sin).flatten(2, 3)
 
 
-@table(most=32)  # a stream has images of one size, training of a few
-def cosines_and_sines(
-    grid: tuple[int, int], num_special: int, head_width: int, base: float, device: torch.device, dtype: torch.dtype
+@cached_table(maxsize=32)  # a stream has images of one size, training of a few
+def cos_sin_tables(
+    grid: tuple[int, int],
+    num_special_tokens: int,
+    head_width: int,
+    base: float,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Tensor:
     """Cosines of all angles, and sines with the signs that a rotation gives them. (2, P, D)"""
     height, width = grid
@@ -55,7 +60,7 @@ def cosines_and_sines(
     row = torch.arange(1, height + 1, device=device).float()[:, None].expand(height, width)
     column = torch.arange(1, width + 1, device=device).float()[None, :].expand(height, width)
     position = torch.stack([row, column], -1).flatten(0, 1)  # (h·w, 2)
-    position = torch.cat([position.new_zeros(num_special, 2), position])  # (P, 2)
+    position = torch.cat([position.new_zeros(num_special_tokens, 2), position])  # (P, 2)
     angle = position[..., None] * frequency  # (P, 2, D/4)
     angle = torch.cat([angle, angle], -1).flatten(1)  # (P, D)
     a, b, c, d = angle.sin().to(dtype).chunk(4, -1)

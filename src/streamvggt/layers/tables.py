@@ -10,17 +10,17 @@ from functools import lru_cache, wraps
 import torch
 from torch import Tensor
 
-_handed_out: ContextVar[list[Tensor] | None] = ContextVar("handed_out", default=None)
+_recorded: ContextVar[list[Tensor] | None] = ContextVar("handed_out", default=None)
 
 
-def table(most: int) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+def cached_table(maxsize: int) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Makes of a function of sizes, device and dtype one that answers from memory, the latest `most` tables.
 
     Tables are no part of a network's state, and to a compiler they are constants. Nobody may write into one.
     """
 
     def decorate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        @lru_cache(maxsize=most)
+        @lru_cache(maxsize=maxsize)
         @torch.inference_mode(False)  # a table may meet a gradient later
         @torch.no_grad()
         def made(*arguments) -> Tensor:
@@ -30,7 +30,7 @@ def table(most: int) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
         @wraps(function)
         def found(*arguments) -> Tensor:
             answer = made(*arguments)
-            handed_out = _handed_out.get()
+            handed_out = _recorded.get()
             if handed_out is not None:
                 handed_out.append(answer)
             return answer
@@ -42,10 +42,10 @@ def table(most: int) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
 
 
 @contextmanager
-def tables_handed_out() -> Iterator[list[Tensor]]:
+def record_tables() -> Iterator[list[Tensor]]:
     """All tables that anybody asks for meanwhile: whoever records addresses must keep what lies there."""
-    token = _handed_out.set([])
+    token = _recorded.set([])
     try:
-        yield _handed_out.get()
+        yield _recorded.get()
     finally:
-        _handed_out.reset(token)
+        _recorded.reset(token)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from streamvggt.layers.tables import table
+from streamvggt.layers.tables import cached_table
 
 
 class TimeRotation:
@@ -23,7 +23,7 @@ class TimeRotation:
         self,
         times: Tensor,
         grid: tuple[int, int],
-        num_special: int,
+        num_special_tokens: int,
         head_width: int,
         *,
         base: float = 10000.0,
@@ -44,7 +44,7 @@ class TimeRotation:
             raise ValueError(f"global_rotation='time': expected an even head width of 6 or more, got {head_width}.")
         in_space = head_width * 11 // 64 * 2
         angle = times.double()[..., None] * frequencies(head_width - 2 * in_space, base, times.device)  # (B, S, D_t/2)
-        tables = place_table(grid, num_special, in_space, base, torch.device(device), dtype)  # (2, P, D_s)
+        tables = place_table(grid, num_special_tokens, in_space, base, torch.device(device), dtype)  # (2, P, D_s)
         batch, num_frames = times.shape
         self.cos, self.sin = (
             torch.cat(
@@ -68,14 +68,14 @@ def frequencies(width: int, base: float, device: torch.device) -> Tensor:
     return base ** -(torch.arange(0, width, 2, device=device, dtype=torch.float64) / width)
 
 
-@table(most=32)
+@cached_table(maxsize=32)
 def place_table(
-    grid: tuple[int, int], num_special: int, width: int, base: float, device: torch.device, dtype: torch.dtype
+    grid: tuple[int, int], num_special_tokens: int, width: int, base: float, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
     """Cosines and sines of the angles of rows and columns. (2, P, width)"""
     height, columns = grid
-    special = torch.arange(num_special, dtype=torch.float64)[:, None].expand(-1, 2)
-    patches = torch.cartesian_prod(torch.arange(height), torch.arange(columns)).double() + num_special
+    special = torch.arange(num_special_tokens, dtype=torch.float64)[:, None].expand(-1, 2)
+    patches = torch.cartesian_prod(torch.arange(height), torch.arange(columns)).double() + num_special_tokens
     position = torch.cat([special, patches.view(-1, 2)])  # (P, 2)
     angle = (position[..., None] * frequencies(width, base, position.device)).flatten(1)  # (P, width)
     return torch.stack([angle.cos(), angle.sin()]).to(device=device, dtype=dtype)

@@ -1,2 +1,2 @@
 """What a prediction is worth: distillation from a teacher, supervision by measurements. Every criterion is called
-`criterion(prediction, target) -> LossResult`."""
+`criterion(prediction, target) -> LossOutput`."""

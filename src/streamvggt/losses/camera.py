@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from streamvggt.geometry.rotation import matrix_from_quaternion
 from streamvggt.losses.target import Target
-from streamvggt.losses.terms import Robust, masked_mean, robust_error, stage_mean
+from streamvggt.losses.terms import RobustLoss, iteration_mean, masked_mean, robust_error
 from streamvggt.prediction import Prediction
 
 
@@ -21,22 +21,22 @@ class CameraTerm:
     weight: of this term in the total; 0: the head is not run.
     error, delta: see `robust_error`.
     translation, rotation, field_of_view: their weights within this term.
-    stage_decay: every refinement step is supervised, each with this times the weight of the next, and the mean is
+    iteration_decay: every refinement step is supervised, each with this times the weight of the next, and the mean is
         taken (VGGT: 0.6). None: only the last step counts (then `empty_pose_tokens` is never trained).
-    fewest_valid: sequences whose first frame has fewer valid pixels are left out: the scale of a measured scene is
+    min_valid_pixels: sequences whose first frame has fewer valid pixels are left out: the scale of a measured scene is
         not well known then.
     pair_rotation, pair_translation, pair_direction: weights of the relative poses of all pairs of frames, of the last
         refinement step; see `pair_errors`. They count beside the rest, whose weight is 1.
     """
 
     weight: float
-    error: Robust = "huber"
+    error: RobustLoss = "huber"
     delta: float = 0.1
     translation: float = 1.0
     rotation: float = 1.0
     field_of_view: float = 0.5
-    stage_decay: float | None = 0.6
-    fewest_valid: int = 0
+    iteration_decay: float | None = 0.6
+    min_valid_pixels: int = 0
     pair_rotation: float = 0.0
     pair_translation: float = 0.0
     pair_direction: float = 0.0
@@ -46,12 +46,14 @@ class CameraTerm:
         known = target.prediction.pose_enc
         counted = torch.ones_like(known[:, 0, 0], dtype=torch.bool)  # (B,)
         if target.valid is not None:
-            counted = target.valid[:, 0].flatten(1).sum(1) >= self.fewest_valid
-        stages = prediction.pose_enc_stages
-        if self.stage_decay is None or not stages:
-            error = self._stage(prediction.pose_enc, known, counted)
+            counted = target.valid[:, 0].flatten(1).sum(1) >= self.min_valid_pixels
+        stages = prediction.pose_enc_list
+        if self.iteration_decay is None or not stages:
+            error = self._iteration_loss(prediction.pose_enc, known, counted)
         else:
-            error = stage_mean([self._stage(stage, known, counted) for stage in stages], self.stage_decay)
+            error = iteration_mean(
+                [self._iteration_loss(stage, known, counted) for stage in stages], self.iteration_decay
+            )
         weights = (self.pair_rotation, self.pair_translation, self.pair_direction)
         if any(weights) and known.shape[1] > 1:
             known = torch.where(counted[:, None, None], known, prediction.pose_enc.detach())
@@ -59,7 +61,7 @@ class CameraTerm:
             error = error + sum(weight * of for weight, of in zip(weights, errors, strict=True))
         return error
 
-    def _stage(self, pose_enc: Tensor, known: Tensor, counted: Tensor) -> Tensor:
+    def _iteration_loss(self, pose_enc: Tensor, known: Tensor, counted: Tensor) -> Tensor:
         translation, quaternion, fov = pose_enc.split([3, 4, 2], -1)
         known_translation, known_quaternion, known_fov = known.split([3, 4, 2], -1)
         # q and -q are one rotation: be compared with the nearer.

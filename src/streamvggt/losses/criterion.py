@@ -12,11 +12,11 @@ from streamvggt.losses.target import Target
 from streamvggt.prediction import Prediction, of_frames
 
 # The field of a prediction by which one sees that a head has spoken.
-FIELD = {"camera": "pose_enc", "depth": "depth", "points": "points", "track": "tracks"}
+HEAD_FIELDS = {"camera": "pose_enc", "depth": "depth", "points": "points", "track": "tracks"}
 
 
 @dataclass(frozen=True)
-class LossResult:
+class LossOutput:
     """A loss and what it is made of.
 
     total: scalar; backward starts here.
@@ -28,7 +28,7 @@ class LossResult:
     terms: dict[str, Tensor]
     details: dict[str, Tensor] = field(default_factory=dict)
 
-    def plus(self, terms: dict[str, Tensor]) -> LossResult:
+    def with_terms(self, terms: dict[str, Tensor]) -> LossOutput:
         """With further weighted scalars."""
         detached = {name: value.detach() for name, value in terms.items()}
         return replace(self, total=sum(terms.values(), start=self.total), terms={**self.terms, **detached})
@@ -46,7 +46,7 @@ class Criterion(ABC):
     def terms(self, prediction: Prediction, target: Target) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Weighted contributions by head's name, and details for the log."""
 
-    def __call__(self, prediction: Prediction, target: Target) -> LossResult:
+    def __call__(self, prediction: Prediction, target: Target) -> LossOutput:
         device = _tensors(prediction)[0].device
         with torch.autocast(device.type, enabled=False):
             prediction = prediction.map(_at_least_float32).standardized()
@@ -54,16 +54,16 @@ class Criterion(ABC):
             target = replace(target, prediction=known)
             terms, details = self.terms(prediction, target)
             # Every output gets a gradient, if only of zeros: processes that train together must agree on this.
-            start = sum(nothing(tensor) for tensor in _tensors(prediction))
+            start = sum(zero_loss(tensor) for tensor in _tensors(prediction))
             total = sum(terms.values(), start=start)
-        return LossResult(
+        return LossOutput(
             total,
             {name: value.detach() for name, value in terms.items()},
             {name: value.detach() for name, value in details.items()},
         )
 
 
-def nothing(tensor: Tensor) -> Tensor:
+def zero_loss(tensor: Tensor) -> Tensor:
     """A zero that hangs on `tensor`: backward gives it gradients of exactly zero, even if it holds NaN."""
     return tensor[:0].sum()
 
@@ -85,10 +85,10 @@ class SumOfTerms(Criterion):
     def terms(self, prediction: Prediction, target: Target) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         losses, details = {}, {}
         for head, term in self.by_head.items():
-            if not comparable(FIELD[head], prediction, target):
+            if not has_target(HEAD_FIELDS[head], prediction, target):
                 continue
             if head in ("depth", "points"):
-                parts = term(Maps.of(head, prediction, target))
+                parts = term(MapPair.of(head, prediction, target))
                 details |= {f"{head}_{name}": part for name, part in parts.items()}
                 loss = sum(parts.values())
             else:
@@ -98,7 +98,7 @@ class SumOfTerms(Criterion):
 
 
 @dataclass(frozen=True)
-class Maps:
+class MapPair:
     """Depth or points of both sides.
 
     prediction, target: (B, S, H, W, C)
@@ -113,7 +113,7 @@ class Maps:
     valid: Tensor
 
     @classmethod
-    def of(cls, head: str, prediction: Prediction, target: Target) -> Maps:
+    def of(cls, head: str, prediction: Prediction, target: Target) -> MapPair:
         frames = prediction.dense_frames
         known, known_conf = getattr(target.prediction, head), getattr(target.prediction, f"{head}_conf")
         return cls(
@@ -125,7 +125,7 @@ class Maps:
         )
 
 
-def comparable(name: str, prediction: Prediction, target: Target) -> bool:
+def has_target(name: str, prediction: Prediction, target: Target) -> bool:
     """Whether a field can be compared: the target knows it.
 
     Raises:

@@ -10,38 +10,38 @@ import torch
 from torch import Tensor
 
 from streamvggt.losses.camera import CameraTerm
-from streamvggt.losses.criterion import Maps, SumOfTerms
+from streamvggt.losses.criterion import MapPair, SumOfTerms
 from streamvggt.losses.terms import (
-    confident_error,
-    differences,
+    confidence_weighted_error,
+    finite_differences,
     masked_mean,
     normal_errors,
     normals_valid,
-    pinned,
     robust_error,
+    zero_invalid,
 )
 from streamvggt.losses.track import TrackTerm
 
-LARGEST_ERROR = 100.0  # in units of the scene; what is beyond is a broken measurement and is not learnt from
-FEWEST_PIXELS = 100  # of a batch, for its depth or points to count
-FEWEST_NORMALS = 10  # of a batch
+MAX_ERROR = 100.0  # in units of the scene; what is beyond is a broken measurement and is not learnt from
+MIN_PIXELS = 100  # of a batch, for its depth or points to count
+MIN_NORMALS = 10  # of a batch
 SMALLEST_DEPTH = 1e-4  # in units of the scene, for the logarithm
-QUANTILE_FROM = 1000  # pixels on; fewer are all kept
+MIN_QUANTILE_PIXELS = 1000  # pixels on; fewer are all kept
 
 
 @dataclass(frozen=True)
-class MeasuredMap:
+class SupervisedMapTerm:
     """Error of a depth or point map against measurements: confident error, plain error, error of slopes or normals.
 
     All pixels of a batch weigh the same.
 
     weight: of this term in the total; 0: the head is not run.
-    gamma, alpha: see `confident_error`.
+    gamma, alpha: see `confidence_weighted_error`.
     gradient: error of the "slope" (differences of neighbours), of the surface "normal", or "none".
     strides: pixels between the neighbours; the mean over the strides is taken.
-    gradient_by_conf: make the slopes' and normals' a `confident_error` too, by the confidence of the right or lower
-        pixel, or of the normal's pixel.
-    keep_quantile: errors above this quantile of the batch are taken for outliers of the measurement; None keeps all.
+    weight_gradient_by_conf: make the slopes' and normals' a `confidence_weighted_error` too, by the confidence of the
+        right or lower pixel, or of the normal's pixel.
+    error_quantile: errors above this quantile of the batch are taken for outliers of the measurement; None keeps all.
     log: compare logarithms, so that errors are relative; for depth.
     """
 
@@ -50,28 +50,28 @@ class MeasuredMap:
     alpha: float = 0.2
     gradient: Literal["slope", "normal", "none"] = "none"
     strides: Sequence[int] = (1,)
-    gradient_by_conf: bool = False
-    keep_quantile: float | None = 0.98
+    weight_gradient_by_conf: bool = False
+    error_quantile: float | None = 0.98
     log: bool = False
 
     def __post_init__(self):
         if self.gradient not in ("slope", "normal", "none"):
             raise ValueError(f"gradient is {self.gradient!r}: expected 'slope', 'normal' or 'none'")
 
-    def __call__(self, maps: Maps) -> dict[str, Tensor]:
-        """The scalars "conf", "plain" and, if wanted, "gradient", without the term's weight."""
+    def __call__(self, maps: MapPair) -> dict[str, Tensor]:
+        """The scalars "conf", "regression" and, if wanted, "gradient", without the term's weight."""
         # Masks, no selections: the shape of a selection depends on values, for which a GPU would have to be waited for.
-        valid = maps.valid & (maps.valid.sum() >= FEWEST_PIXELS)
+        valid = maps.valid & (maps.valid.sum() >= MIN_PIXELS)
         conf = torch.where(valid, maps.conf, 1)
         values = maps.prediction, maps.target
         if self.log:
             values = tuple(torch.where(valid[..., None], value, 1).clamp(min=SMALLEST_DEPTH).log() for value in values)
-        prediction, target = (pinned(value, valid) for value in values)
+        prediction, target = (zero_invalid(value, valid) for value in values)
         error = robust_error(prediction, target, "l2")
-        confident = confident_error(error, conf, self.alpha, self.gamma)
+        confident = confidence_weighted_error(error, conf, self.alpha, self.gamma)
         losses = {
-            "conf": trimmed_mean(confident, valid, self.keep_quantile),
-            "plain": trimmed_mean(error, valid, self.keep_quantile),
+            "conf": trimmed_mean(confident, valid, self.error_quantile),
+            "regression": trimmed_mean(error, valid, self.error_quantile),
         }
         if self.gradient != "none":
             at_stride = self._slope_error if self.gradient == "slope" else self._normal_error
@@ -80,27 +80,27 @@ class MeasuredMap:
         return losses
 
     def _slope_error(self, prediction: Tensor, conf: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        (along_x, pairs_x), (along_y, pairs_y) = differences(prediction - target, valid)
-        error_x, error_y = (along.abs().mean(-1).clamp(max=LARGEST_ERROR) for along in (along_x, along_y))
-        if self.gradient_by_conf:
-            error_x = confident_error(error_x, conf[..., :, 1:], self.alpha, self.gamma)
-            error_y = confident_error(error_y, conf[..., 1:, :], self.alpha, self.gamma)
+        (along_x, pairs_x), (along_y, pairs_y) = finite_differences(prediction - target, valid)
+        error_x, error_y = (along.abs().mean(-1).clamp(max=MAX_ERROR) for along in (along_x, along_y))
+        if self.weight_gradient_by_conf:
+            error_x = confidence_weighted_error(error_x, conf[..., :, 1:], self.alpha, self.gamma)
+            error_y = confidence_weighted_error(error_y, conf[..., 1:, :], self.alpha, self.gamma)
         total = torch.where(pairs_x, error_x, 0).sum() + torch.where(pairs_y, error_y, 0).sum()
         return total / valid.sum().clamp(min=1)
 
     def _normal_error(self, prediction: Tensor, conf: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         entries = normals_valid(valid)  # (B, S, 4, H, W)
-        entries = entries & (entries.sum() >= FEWEST_NORMALS)
+        entries = entries & (entries.sum() >= MIN_NORMALS)
         error = normal_errors(prediction, target)
-        if self.gradient_by_conf:
-            error = confident_error(error, conf[:, :, None], self.alpha, self.gamma)
+        if self.weight_gradient_by_conf:
+            error = confidence_weighted_error(error, conf[:, :, None], self.alpha, self.gamma)
         return masked_mean(error, entries)
 
 
-CAMERA = CameraTerm(weight=5.0, error="l1", fewest_valid=101)
-DEPTH = MeasuredMap(weight=1.0, gradient="slope", strides=(1, 2, 4, 8))
-POINTS = MeasuredMap(weight=1.0, gradient="normal", strides=(1, 2, 4))
-TRACK = TrackTerm(weight=0.0, distance="l1", by_teacher_conf=False, only_visible=True, stage_decay=0.8)
+CAMERA = CameraTerm(weight=5.0, error="l1", min_valid_pixels=101)
+DEPTH = SupervisedMapTerm(weight=1.0, gradient="slope", strides=(1, 2, 4, 8))
+POINTS = SupervisedMapTerm(weight=1.0, gradient="normal", strides=(1, 2, 4))
+TRACK = TrackTerm(weight=0.0, distance="l1", weight_by_teacher_conf=False, visible_only=True, iteration_decay=0.8)
 
 
 class MultiTaskLoss(SumOfTerms):
@@ -114,29 +114,29 @@ class MultiTaskLoss(SumOfTerms):
         self,
         *,
         camera: CameraTerm | None = CAMERA,
-        depth: MeasuredMap | None = DEPTH,
-        points: MeasuredMap | None = POINTS,
+        depth: SupervisedMapTerm | None = DEPTH,
+        points: SupervisedMapTerm | None = POINTS,
         track: TrackTerm | None = TRACK,
     ):
         super().__init__(camera=camera, depth=depth, points=points, track=track)
 
 
-def trimmed_mean(values: Tensor, counts: Tensor, keep_quantile: float | None) -> Tensor:
-    """Compute the mean of the values below their quantile, each clamped to `LARGEST_ERROR`; 0 if none counts.
+def trimmed_mean(values: Tensor, counts: Tensor, error_quantile: float | None) -> Tensor:
+    """Compute the mean of the values below their quantile, each clamped to `MAX_ERROR`; 0 if none counts.
 
-    Up to `QUANTILE_FROM` values all are kept.
+    Up to `MIN_QUANTILE_PIXELS` values all are kept.
 
     Args:
         values: (...)
         counts: Which values count. (...) bool
     """
-    values = values.clamp(max=LARGEST_ERROR)
-    if keep_quantile is None:
+    values = values.clamp(max=MAX_ERROR)
+    if error_quantile is None:
         return masked_mean(values, counts)
     number = counts.sum()
     exact = torch.float32 if values.device.type == "mps" else torch.float64  # MPS has no float64
-    rank = (keep_quantile * (number - 1).to(exact)).round().long().clamp(min=0)
+    rank = (error_quantile * (number - 1).to(exact)).round().long().clamp(min=0)
     in_order = torch.where(counts, values.detach(), torch.inf).flatten().sort().values
     below = counts & (values < in_order.gather(0, rank[None]))
-    is_trimmed = (number > QUANTILE_FROM) & below.any()
+    is_trimmed = (number > MIN_QUANTILE_PIXELS) & below.any()
     return masked_mean(values, torch.where(is_trimmed, below, counts))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, smooth_l1_loss
 
-Robust = Literal["huber", "l1", "l2"]
+RobustLoss = Literal["huber", "l1", "l2"]
 
 
 # ----------------------------------------------------------------------------------------------------------- means
@@ -43,7 +43,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, values, 0).sum() / mask.sum().clamp(min=1)
 
 
-def stage_mean(errors: list[Tensor], decay: float) -> Tensor:
+def iteration_mean(errors: list[Tensor], decay: float) -> Tensor:
     """Mean of the refinement steps' errors, the last with weight 1, each earlier one with `decay` times the next's."""
     return sum(decay ** (len(errors) - 1 - i) * error for i, error in enumerate(errors)) / len(errors)
 
@@ -51,7 +51,7 @@ def stage_mean(errors: list[Tensor], decay: float) -> Tensor:
 # ---------------------------------------------------------------------------------------------------------- errors
 
 
-def robust_error(prediction: Tensor, target: Tensor, kind: Robust, delta: float = 0.1) -> Tensor:
+def robust_error(prediction: Tensor, target: Tensor, kind: RobustLoss, delta: float = 0.1) -> Tensor:
     """Error of vectors (..., C) → (...).
 
     kind: "l1" mean of |e| over the components; "l2" Euclidean length; "huber" mean over the components of
@@ -66,13 +66,13 @@ def robust_error(prediction: Tensor, target: Tensor, kind: Robust, delta: float 
     raise ValueError(f"unknown error {kind!r}: expected 'huber', 'l1' or 'l2'")
 
 
-def confident_error(error: Tensor, conf: Tensor, alpha: float, gamma: float = 1.0) -> Tensor:
+def confidence_weighted_error(error: Tensor, conf: Tensor, alpha: float, gamma: float = 1.0) -> Tensor:
     """γ·c·e - α·log c: being sure costs where one errs and pays where one does not. Least at c = α/(γ·e)."""
     conf = conf.clamp(min=1e-6)
     return gamma * conf * error - alpha * conf.log()
 
 
-def pinned(values: Tensor, valid: Tensor) -> Tensor:
+def zero_invalid(values: Tensor, valid: Tensor) -> Tensor:
     """A map (B, S, H, W, C) with zeros where it is not valid, so that nothing there can spread."""
     return torch.where(valid[..., None], values, 0)
 
@@ -96,7 +96,7 @@ def mean_distance(values: Tensor, valid: Tensor, dims: tuple[int, ...]) -> Tenso
     return mean.clamp(min=1e-3)[..., None]
 
 
-def fitted_scale(values: Tensor, target: Tensor, valid: Tensor, dims: tuple[int, ...]) -> Tensor:
+def least_squares_scale(values: Tensor, target: Tensor, valid: Tensor, dims: tuple[int, ...]) -> Tensor:
     """The s ≥ 0.001 that brings s·values closest to the target in least squares; a constant (no gradient).
 
     Shapes as in `mean_distance`.
@@ -110,7 +110,7 @@ def fitted_scale(values: Tensor, target: Tensor, valid: Tensor, dims: tuple[int,
 # ------------------------------------------------------------------------------------------- slopes and surfaces
 
 
-def differences(values: Tensor, valid: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def finite_differences(values: Tensor, valid: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Each pixel's right and lower neighbour minus the pixel.
 
     Args:

@@ -11,9 +11,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from streamvggt.layers.attention import Pattern, see_all
+from streamvggt.layers.attention import AttentionPattern, full_pattern
 from streamvggt.layers.block import Block
-from streamvggt.layers.rope import Rotation
+from streamvggt.layers.rope import RoPE2D
 from streamvggt.layers.time_rotation import TimeRotation
 from streamvggt.layers.vision_transformer import VisionTransformer
 from streamvggt.layers.xfeat import XFeat, fine_maps
@@ -32,7 +32,7 @@ class Aggregator(nn.Module):
     """
 
     num_registers = 4
-    num_special = 1 + num_registers  # of a network without scale frames
+    num_special_tokens = 1 + num_registers  # of a network without scale frames
 
     def __init__(
         self,
@@ -84,14 +84,14 @@ class Aggregator(nn.Module):
         self.camera_token = nn.Parameter(torch.randn(1, 2, 1, embed_dim) * 1e-6)
         self.register_token = nn.Parameter(torch.randn(1, 2, self.num_registers, embed_dim) * 1e-6)
         if scale_frames:  # entry 0 is for the first `scale_frames` frames of a stream
-            self.num_special = Aggregator.num_special + 1
+            self.num_special_tokens = Aggregator.num_special_tokens + 1
             self.scale_token = nn.Parameter(torch.randn(1, 2, 1, embed_dim) * 1e-6)
 
     @property
     def depth(self) -> int:
         return len(self.global_blocks)
 
-    def encode(self, images: Tensor) -> Tensor:
+    def encode_patches(self, images: Tensor) -> Tensor:
         """Patch features of each image on its own. (B, S, 3, H, W) in [0, 1] → (B, S, h·w, C + M)
 
         M: channels for the dense heads alone, if the encoder has an XFeat embedding.
@@ -115,19 +115,19 @@ class Aggregator(nn.Module):
 
     def forward(
         self,
-        patches: Tensor,
+        patch_tokens: Tensor,
         grid: tuple[int, int],
         *,
-        patterns: Sequence[Pattern] | None = None,
+        patterns: Sequence[AttentionPattern] | None = None,
         layers: Collection[int] | None = None,
-        is_start: bool | Sequence[bool] = True,
-        watch: Callable[[int, Tensor], None] | None = None,
+        is_first_frame: bool | Sequence[bool] = True,
+        mlp_hook: Callable[[int, Tensor], None] | None = None,
         times: Tensor | None = None,
     ) -> dict[int, Tensor]:
         """Tokens of the frames after some of the layers.
 
         Args:
-            patches: what `encode` returns. (B, S, h·w, C + M)
+            patch_tokens: what `encode` returns. (B, S, h·w, C + M)
             grid: h, w.
             patterns: whom each global block lets see whom; None: all see all.
             layers: which layers' tokens are wanted; None: the last one's.
@@ -138,32 +138,32 @@ class Aggregator(nn.Module):
         Returns:
             By layer: after its frame block and after its global block, side by side. (B, S, P, 2C)
         """
-        num_frames = patches.shape[1]
-        patterns = patterns or [see_all] * self.depth
+        num_frames = patch_tokens.shape[1]
+        patterns = patterns or [full_pattern] * self.depth
         layers = {self.depth - 1} if layers is None else layers
-        patches = patches[..., : self.embed_dim]
-        x = torch.cat([self._special_tokens(patches, is_start), patches], 2)  # (B, S, P, C)
-        sizes = grid, self.num_special, self.head_width
+        patch_tokens = patch_tokens[..., : self.embed_dim]
+        x = torch.cat([self._special_tokens(patch_tokens, is_first_frame), patch_tokens], 2)  # (B, S, P, C)
+        sizes = grid, self.num_special_tokens, self.head_width
         options = {"device": x.device, "dtype": torch.promote_types(x.dtype, torch.float32)}
-        rotation = rotation_across = Rotation(*sizes, **options)
+        rotation = rotation_across = RoPE2D(*sizes, **options)
         if self.global_rotation == "time":
             rotation_across = TimeRotation(
                 torch.arange(num_frames)[None] if times is None else times, *sizes, **options
             )
         tokens = {}
         for layer, (frame_block, global_block) in enumerate(zip(self.frame_blocks, self.global_blocks, strict=True)):
-            shown = partial(watch, layer) if watch is not None else None
-            within = frame_block(x.flatten(0, 1), rotation, watch=shown).unflatten(0, (-1, num_frames))
+            shown = partial(mlp_hook, layer) if mlp_hook is not None else None
+            within = frame_block(x.flatten(0, 1), rotation, mlp_hook=shown).unflatten(0, (-1, num_frames))
             across = global_block(within.flatten(1, 2), rotation_across, patterns[layer])
             x = across.unflatten(1, (num_frames, -1))  # (B, S, P, C)
             if layer in layers:
                 tokens[layer] = torch.cat([within, x], -1)
         return tokens
 
-    def _special_tokens(self, patches: Tensor, is_start: bool | Sequence[bool]) -> Tensor:
+    def _special_tokens(self, patch_tokens: Tensor, is_first_frame: bool | Sequence[bool]) -> Tensor:
         """Camera, register and scale tokens of each frame. (B, S, 5 or 6, C)"""
-        batch, num_frames = patches.shape[:2]
-        both = torch.cat([self.camera_token, self.register_token], 2).to(patches.dtype)  # (1, 2, 5, C)
+        batch, num_frames = patch_tokens.shape[:2]
+        both = torch.cat([self.camera_token, self.register_token], 2).to(patch_tokens.dtype)  # (1, 2, 5, C)
 
         def of_sequences(starts: bool, number: int) -> Tensor:
             first = both[:, :1].expand(number, int(starts), -1, -1)
@@ -172,11 +172,11 @@ class Aggregator(nn.Module):
             if not self.scale_frames:
                 return tokens
             num_first = min(self.scale_frames, num_frames) if starts else 0
-            scale = self.scale_token.to(patches.dtype)
+            scale = self.scale_token.to(patch_tokens.dtype)
             first = scale[:, :1].expand(number, num_first, -1, -1)
             later = scale[:, 1:].expand(number, num_frames - num_first, -1, -1)
             return torch.cat([tokens, torch.cat([first, later], 1)], 2)
 
-        if isinstance(is_start, bool):
-            return of_sequences(is_start, batch)
-        return torch.cat([of_sequences(starts, 1) for starts in is_start])
+        if isinstance(is_first_frame, bool):
+            return of_sequences(is_first_frame, batch)
+        return torch.cat([of_sequences(starts, 1) for starts in is_first_frame])

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from streamvggt.layers.attention import Pattern
+from streamvggt.layers.attention import AttentionPattern
 from streamvggt.layers.block import Block, Mlp
 
-ENCODING_WIDTH = 9  # translation, quaternion, two fields of view
+POSE_ENC_DIM = 9  # translation, quaternion, two fields of view
 
 
 class CameraHead(nn.Module):
@@ -39,17 +39,17 @@ class CameraHead(nn.Module):
             for _ in range(trunk_depth)
         )
         self.trunk_norm = nn.LayerNorm(dim)
-        self.empty_pose_tokens = nn.Parameter(torch.zeros(1, 1, ENCODING_WIDTH))
-        self.embed_pose = nn.Linear(ENCODING_WIDTH, dim)
+        self.empty_pose_tokens = nn.Parameter(torch.zeros(1, 1, POSE_ENC_DIM))
+        self.embed_pose = nn.Linear(POSE_ENC_DIM, dim)
         self.poseLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 3 * dim))
         self.adaln_norm = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
-        self.pose_branch = Mlp(dim, dim // 2, ENCODING_WIDTH)
+        self.pose_branch = Mlp(dim, dim // 2, POSE_ENC_DIM)
         # A fresh network says "the world's own camera, one radian wide", so that its cameras are cameras.
         with torch.no_grad():
             self.pose_branch.fc2.weight.mul_(0.1)
             self.pose_branch.fc2.bias.copy_(torch.tensor([0.0, 0, 0, 0, 0, 0, 1, 1, 1]) / num_iterations)
 
-    def forward(self, camera_tokens: Tensor, patterns: Sequence[Sequence[Pattern]]) -> list[Tensor]:
+    def forward(self, camera_tokens: Tensor, patterns: Sequence[Sequence[AttentionPattern]]) -> list[Tensor]:
         """The encodings after each refinement, the last one the best.
 
         Args:
@@ -63,7 +63,7 @@ class CameraHead(nn.Module):
         with torch.autocast(camera_tokens.device.type, enabled=False):
             return self._refinements(camera_tokens.to(self.token_norm.weight.dtype), patterns)
 
-    def _refinements(self, camera_tokens: Tensor, patterns: Sequence[Sequence[Pattern]]) -> list[Tensor]:
+    def _refinements(self, camera_tokens: Tensor, patterns: Sequence[Sequence[AttentionPattern]]) -> list[Tensor]:
         """`forward` of tokens in the weights' own precision."""
         tokens = self.token_norm(camera_tokens)
         # The sum of refinements stays in float32 whatever the weights are: angles and positions need its digits.
@@ -71,15 +71,15 @@ class CameraHead(nn.Module):
         stages: list[Tensor] = []
         raw = None
         for iteration in range(self.num_iterations):
-            said = self.empty_pose_tokens.expand(*tokens.shape[:2], -1) if raw is None else raw.detach()
-            delta = self._refine(tokens, said, patterns[iteration % len(patterns)]).to(exact)
+            pred_pose_enc = self.empty_pose_tokens.expand(*tokens.shape[:2], -1) if raw is None else raw.detach()
+            delta = self._refine(tokens, pred_pose_enc, patterns[iteration % len(patterns)]).to(exact)
             raw = delta if raw is None else raw.detach() + delta  # each refinement answers for itself alone
             stages.append(torch.cat([raw[..., :7], F.relu(raw[..., 7:])], -1))
         return stages
 
-    def _refine(self, tokens: Tensor, said: Tensor, patterns: Sequence[Pattern]) -> Tensor:
+    def _refine(self, tokens: Tensor, pred_pose_enc: Tensor, patterns: Sequence[AttentionPattern]) -> Tensor:
         """What to add to the encodings said so far. (B, S, C), (B, S, 9) → (B, S, 9)"""
-        embedded = self.embed_pose(said.to(self.embed_pose.weight.dtype))
+        embedded = self.embed_pose(pred_pose_enc.to(self.embed_pose.weight.dtype))
         shift, scale, gate = self.poseLN_modulation(embedded).chunk(3, -1)
         x = gate * (self.adaln_norm(tokens) * (1 + scale) + shift) + tokens
         for block, pattern in zip(self.trunk, patterns, strict=True):

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from streamvggt.model.config import HEADS, Sees
+from streamvggt.model.config import HEADS
 
 DENSE = ("camera", "depth", "points")
 NOT_RUN = "names and shapes; outputs of its class with random weights at small size; not the released file"
@@ -21,19 +21,19 @@ class KnownCheckpoint:
     Args:
         id: Name on the Hugging Face Hub. If a repository has several files, the others are "id:variant".
         file: File in that repository.
-        sees: Frames that a frame attends to in training: "past" (causal) or "all".
+        causal: Whether a frame attended to itself and earlier frames only in training.
         heads: Heads in the file.
         parameters: Number of parameters in the file.
         license: License of the weights, as far as it is stated.
         verified: What was compared with the published class.
         options: Arguments of the network that the shapes do not determine.
         model: "vggt": `load_model` loads it. "omega": a teacher that `load_omega` loads.
-        exact_camera: True: the published stream has one cache per camera iteration, so camera="released" is wrong.
+        exact_camera: True: the published stream has one cache per camera iteration, so camera="shared" is wrong.
     """
 
     id: str
     file: str
-    sees: Sees
+    causal: bool
     heads: tuple[str, ...]
     parameters: int
     license: str
@@ -57,21 +57,21 @@ C2W = MappingProxyType({"pose": "world_from_camera"})
 UNSTATED = "not stated for the weights (code: Apache-2.0)"
 
 CHECKPOINTS: tuple[KnownCheckpoint, ...] = (
-    KnownCheckpoint("facebook/VGGT-1B", "model.safetensors", "all", HEADS, 1_256_537_516, "non-commercial"),
+    KnownCheckpoint("facebook/VGGT-1B", "model.safetensors", False, HEADS, 1_256_537_516, "non-commercial"),
     KnownCheckpoint(
-        "facebook/VGGT-1B-Commercial", "vggt_1B_commercial.pt", "all", HEADS, 1_256_537_516, "VGGT commercial license"
+        "facebook/VGGT-1B-Commercial", "vggt_1B_commercial.pt", False, HEADS, 1_256_537_516, "VGGT commercial license"
     ),
     KnownCheckpoint(
-        "facebook/VGGT_tracker_fixed", "model_tracker_fixed_e20.pt", "all", HEADS, 1_256_537_516, "non-commercial"
+        "facebook/VGGT_tracker_fixed", "model_tracker_fixed_e20.pt", False, HEADS, 1_256_537_516, "non-commercial"
     ),
-    KnownCheckpoint("lch01/StreamVGGT", "checkpoints.pth", "past", HEADS, 1_256_537_516, "see its page; from VGGT-1B"),
+    KnownCheckpoint("lch01/StreamVGGT", "checkpoints.pth", True, HEADS, 1_256_537_516, "see its page; from VGGT-1B"),
     KnownCheckpoint(
-        "yslan/STream3R", "model.safetensors", "past", DENSE, 1_190_596_120, "non-commercial", exact_camera=True
+        "yslan/STream3R", "model.safetensors", True, DENSE, 1_190_596_120, "non-commercial", exact_camera=True
     ),
     KnownCheckpoint(
         "robbyant/lingbot-map",
         "lingbot-map-long.pt",
-        "past",
+        True,
         ("camera", "depth"),
         1_157_943_540,
         UNSTATED,
@@ -81,7 +81,7 @@ CHECKPOINTS: tuple[KnownCheckpoint, ...] = (
     KnownCheckpoint(
         "robbyant/lingbot-map:base",
         "lingbot-map.pt",
-        "past",
+        True,
         ("camera", "depth"),
         1_157_943_540,
         UNSTATED,
@@ -89,12 +89,12 @@ CHECKPOINTS: tuple[KnownCheckpoint, ...] = (
         exact_camera=True,
     ),
     KnownCheckpoint(
-        "robbyant/lingbot-map:stage1", "lingbot-map-stage1.pt", "all", DENSE, 1_190_596_120, UNSTATED, options=C2W
+        "robbyant/lingbot-map:stage1", "lingbot-map-stage1.pt", False, DENSE, 1_190_596_120, UNSTATED, options=C2W
     ),
     KnownCheckpoint(
         "facebook/VGGT-Omega",
         "vggt_omega_1b_512.pt",
-        "all",
+        False,
         ("camera", "depth"),
         1_144_059_977,
         "FAIR Noncommercial Research License (also for outputs)",

@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args
 from streamvggt.prediction import PoseDirection
 
 HEADS = ("camera", "depth", "points", "track")
-Sees = Literal["all", "past"]
 GlobalRotation = Literal["space", "time"]
 
 
@@ -27,7 +26,7 @@ class VGGTConfig:
     """The sizes of a VGGT; the defaults are those of the released 1.26 B network.
 
     Args:
-        sees: "all" (VGGT) or "past" (StreamVGGT): the frames that a frame attends to.
+        causal: frames attend to themselves and earlier ones only (StreamVGGT); False: to all frames (VGGT).
         heads: Heads to build; weights of other heads in a file are not read.
         image_size: Side in pixels of the square image whose patch grid the encoder's positions were learned on. Any
             other size that is a multiple of `patch_size` can be computed.
@@ -46,7 +45,7 @@ class VGGTConfig:
         ValueError: If a value has the wrong type, is out of bounds or contradicts another.
     """
 
-    sees: Sees = "all"
+    causal: bool = False
     heads: Sequence[str] = HEADS
     image_size: int = _within(518, 1, 16384)
     patch_size: int = _within(14, 1, 256)
@@ -77,11 +76,11 @@ class VGGTConfig:
     stem_width: int = _within(0, 0, 1024)
 
     def __post_init__(self):
-        if self.sees not in ("all", "past"):
-            raise ValueError(f"sees={self.sees!r} is unknown; choose 'all' (VGGT) or 'past' (StreamVGGT)")
+        if not isinstance(self.causal, bool):
+            raise ValueError(f"causal: expected False (VGGT) or True (StreamVGGT), got {self.causal!r}")
         if not isinstance(self.heads, (list, tuple)) or not all(isinstance(head, str) for head in self.heads):
             raise ValueError(f"heads: expected a list of {', '.join(HEADS)}, got {self.heads!r}.")
-        check_heads(self.heads, HEADS, "the network can have")
+        validate_heads(self.heads, HEADS, "the network can have")
         if len(set(self.heads)) < len(self.heads):
             raise ValueError(f"heads: expected different heads, got {', '.join(self.heads)}. Name each head once.")
         object.__setattr__(self, "heads", tuple(self.heads))
@@ -134,7 +133,7 @@ def _number(name: str, value: Any, kind: type, low: float, high: float, step: in
     return kind(value)
 
 
-def check_heads(asked: Collection[str], possible: Collection[str], whose: str) -> None:
+def validate_heads(asked: Collection[str], possible: Collection[str], whose: str) -> None:
     """Raises ValueError where a head is asked for that is not there."""
     unknown = [head for head in asked if head not in possible]
     if unknown or not asked:

@@ -10,7 +10,7 @@ from torch import Tensor
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def choose_device(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """The device called `name`; "auto": the best there is.
 
     Raises:
@@ -30,7 +30,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     """The format called `name`; "auto": half precision on CUDA; "half": wherever the device computes in it.
 
     Half precision is bfloat16 if it can be.
@@ -52,7 +52,7 @@ def exact_convolutions() -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
-def laid_out(weight: Tensor, device: torch.device, dtype: torch.dtype, *, copy: bool) -> Tensor:
+def to_channels_last_layout(weight: Tensor, device: torch.device, dtype: torch.dtype, *, copy: bool) -> Tensor:
     """A weight on its device, its entries in the order in which kernels read them fastest (benchmarks/step.md).
 
     Channels last for convolutions on CPU and CUDA, as the maps come, so that cuDNN does not lay the weights out for
@@ -75,12 +75,12 @@ def limit_threads(cgroup: Path = Path("/sys/fs/cgroup")) -> None:
     Args:
         cgroup: where Linux says what this process may use.
     """
-    usable = usable_cores(cgroup)
+    usable = available_cpus(cgroup)
     if usable < torch.get_num_threads():
         torch.set_num_threads(usable)
 
 
-def usable_cores(cgroup: Path) -> int:
+def available_cpus(cgroup: Path) -> int:
     """Cores that this process may use, by its affinity and the quota of its container (cgroup version 2 or 1)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:

@@ -12,19 +12,19 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from streamvggt.layers.attention import Remnant
-from streamvggt.layers.kv_cache import KVCache, SeeMemory
-from streamvggt.layers.storage import StorageName
+from streamvggt.layers.attention import RetainedTokens
+from streamvggt.layers.kv_cache import CachedPattern, KVCache
+from streamvggt.layers.kv_quantization import KVCacheDtype
 from streamvggt.model.aggregator import Aggregator
 from streamvggt.model.tracking.stream import TrackMemory
 from streamvggt.prediction import Prediction
 
-CameraMemory = Literal["exact", "released"]
-Note = Tensor | list[Tensor] | list[int]
+CameraCacheMode = Literal["per_iteration", "shared"]
+PolicyState = Tensor | list[Tensor] | list[int]
 
 
 @dataclass(frozen=True)
-class Evidence:
+class PolicyContext:
     """What a policy that does not go by numbers alone may look at after each frame.
 
     result: the frame's prediction, S = 1.
@@ -35,41 +35,41 @@ class Evidence:
 
     result: Prediction
     layers: Sequence[KVCache]
-    notes: dict[str, Note]
+    policy_state: dict[str, PolicyState]
 
 
-class Policy:
+class EvictionPolicy:
     """Which of the past stays; this one keeps everything. Others (`streamvggt.stream.policy`) override a method.
 
     Attention knows no policy: it meets what the memory holds. The same policy over a whole sequence is a list of
-    visible frames (`visible`), so that dropping can be tested against masking, and trained with.
+    visible frames (`attended_frames`), so that dropping can be tested against masking, and trained with.
     """
 
     capacity: int | None = None
     """The most frames ever held, the new one included; None: no bound."""
 
-    remnants: int = 0
+    retained: int = 0
     """Frames dropped, the latest so many, whose special tokens stay: camera and registers, in the camera trunk the one
     token there is."""
 
-    by_number = True
-    """`keep` goes by the frames' numbers alone. False: it needs evidence, so frames are taken one by one."""
+    is_index_based = True
+    """`select` goes by the frames' numbers alone. False: it needs evidence, so frames are taken one by one."""
 
-    looks_at: tuple[str, ...] = ()
+    required_heads: tuple[str, ...] = ()
     """Heads of whose answers the evidence must have some."""
 
-    watches: tuple[str, ...] = ()
-    """What is shown to it while a frame is computed: "residuals", "queries"."""
+    hooks: tuple[str, ...] = ()
+    """What is shown to it while a frame is computed: "mlp_output", "queries"."""
 
-    prunes_tokens = False
-    """True: `prune` shortens the global layers' caches token by token; `keep` then rules the camera memory only."""
+    is_token_level = False
+    """True: `prune` shortens the global layers' caches token by token; `select` then rules the camera memory only."""
 
-    def keep(self, frames: Sequence[int], evidence: Evidence | None) -> Sequence[int]:
+    def select(self, frames: Sequence[int], context: PolicyContext | None) -> Sequence[int]:
         """The frames that the next frame may see.
 
         Args:
             frames: numbers of the frames held, oldest first; the last one has just been computed.
-            evidence: what is known of it and the past; None if the policy goes `by_number`.
+            evidence: what is known of it and the past; None if the policy goes `is_index_based`.
 
         Returns:
             Some of `frames`, oldest first.
@@ -77,44 +77,47 @@ class Policy:
         return frames
 
     def stores(self, frame: int) -> bool:
-        """False for a frame that `keep` never keeps and that leaves no remnant either."""
+        """False for a frame that `select` never keeps and that leaves no remnant either."""
         return True
 
-    def watch_residual(self, layer: int, residual: Tensor, notes: dict[str, Note]) -> None:
+    def on_mlp_output(self, layer: int, residual: Tensor, policy_state: dict[str, PolicyState]) -> None:
         """See what the MLP before a global layer (its frame block's) adds to the new frame's tokens. (B, P, C)"""
 
-    def watch_queries(self, layer: int, q: Tensor, cache: KVCache, notes: dict[str, Note]) -> None:
+    def on_queries(self, layer: int, q: Tensor, cache: KVCache, policy_state: dict[str, PolicyState]) -> None:
         """See a global layer's queries of the new frame, (B, N, P, D), and the cache that they are about to meet."""
 
-    def prune(self, evidence: Evidence) -> None:
-        """Shorten some of the global layers' caches by `keep_tokens`; called after every frame if `prunes_tokens`."""
+    def prune(self, context: PolicyContext) -> None:
+        """Shorten some of the global layers' caches by `select_tokens`; called after every frame if
+        `is_token_level`."""
 
-    def check_heads(self, heads: Collection[str]) -> None:
+    def validate_heads(self, heads: Collection[str]) -> None:
         """Raises ValueError if a head that the policy looks at is not among those that run."""
-        if missing := sorted(set(self.looks_at) - set(heads)):
+        if missing := sorted(set(self.required_heads) - set(heads)):
             raise ValueError(
                 f"{self} decides by what the {' and '.join(missing)} head says, which is not to run: "
                 f"add it to the heads ({', '.join(heads)}), or choose another memory"
             )
 
-    def visible(self, num_frames: int) -> list[list[int | Remnant]]:
+    def attended_frames(self, num_frames: int) -> list[list[int | RetainedTokens]]:
         """For each of `num_frames` frames what it sees, its own frame last; for policies that go by number alone."""
-        assert self.by_number, f"{type(self).__name__} decides by more than frame numbers"
-        held: list[int] = []
+        assert self.is_index_based, f"{type(self).__name__} decides by more than frame numbers"
+        kept: list[int] = []
         dropped: list[int] = []
         seen = []
         for frame in range(num_frames):
             remnants = (
-                [Remnant(old, Aggregator.num_special) for old in dropped[-self.remnants :]] if self.remnants else []
+                [RetainedTokens(old, Aggregator.num_special_tokens) for old in dropped[-self.retained :]]
+                if self.retained
+                else []
             )
-            seen.append([*remnants, *held, frame])
-            frames = [*held, frame]
-            held = list(self.keep(frames, None))
-            dropped += [old for old in frames if old not in held and self.stores(old)]
+            seen.append([*remnants, *kept, frame])
+            frames = [*kept, frame]
+            kept = list(self.select(frames, None))
+            dropped += [old for old in frames if old not in kept and self.stores(old)]
         return seen
 
 
-class Memory:
+class StreamMemory:
     """The past of one stream, or of a batch of streams that advance together. Made by `VGGT.new_memory`.
 
     num_frames: frames seen so far.
@@ -130,45 +133,45 @@ class Memory:
         num_layers: int,
         camera_blocks: int,
         camera_iterations: int,
-        policy: Policy | None = None,
-        camera: CameraMemory = "exact",
+        policy: EvictionPolicy | None = None,
+        camera_cache: CameraCacheMode = "per_iteration",
         track_window: int = 8,
-        storage: StorageName = "plain",
+        kv_cache_dtype: KVCacheDtype = "auto",
         scale_frames: int = 0,
-        num_special: int = Aggregator.num_special,
+        num_special_tokens: int = Aggregator.num_special_tokens,
     ):
         """
         Args:
-            camera: "exact": one cache per refinement of the camera head, so that streamed poses equal those of the
-                full causal pass that training uses. "released": one cache for all refinements, as in the published
+            camera: "per_iteration": one cache per refinement of the camera head, so that streamed poses equal those of
+                the full causal pass that training uses. "shared": one cache for all refinements, as in the published
                 streaming code, whose numbers were made with it.
             track_window: later frames kept for tracking, besides the query frame.
-            storage: of keys and values: "plain", as they come; "int8": in a byte each.
+            kv_cache_dtype: of keys and values, "auto": as computed; "int8": one byte per value.
             scale_frames: Number of first frames that are computed in one joint step.
             num_special: Special tokens of a frame.
 
         Raises:
             ValueError: If the network cannot have such a memory.
         """
-        if camera not in ("exact", "released"):
-            raise ValueError(f"camera memory {camera!r} is unknown; choose 'exact' or 'released'")
-        self.policy = policy or Policy()
+        if camera_cache not in ("per_iteration", "shared"):
+            raise ValueError(f"camera_cache: expected 'per_iteration' or 'shared', got {camera_cache!r}")
+        self.policy = policy or EvictionPolicy()
         if scale_frames:
-            check_joint_step(self.policy, camera, scale_frames)
-        self.camera_mode = camera
-        self.storage = storage
+            check_joint_step(self.policy, camera_cache, scale_frames)
+        self.camera_cache = camera_cache
+        self.kv_cache_dtype = kv_cache_dtype
         capacity = self.policy.capacity
-        refinements = camera_iterations if camera == "exact" else 1
-        slots_per_frame = 1 if camera == "exact" else camera_iterations
+        refinements = camera_iterations if camera_cache == "per_iteration" else 1
+        slots_per_frame = 1 if camera_cache == "per_iteration" else camera_iterations
         camera_capacity = None if capacity is None else capacity * slots_per_frame
-        remnants = self.policy.remnants
+        remnants = self.policy.retained
         self.layers = [
             KVCache(
                 capacity,
-                remnants=remnants,
-                remnant_tokens=num_special,
-                storage=storage,
-                num_special=num_special,
+                num_retained_frames=remnants,
+                tokens_per_retained=num_special_tokens,
+                dtype=kv_cache_dtype,
+                num_special_tokens=num_special_tokens,
                 leaves_remnant=self.policy.stores,
             )
             for _ in range(num_layers)
@@ -177,8 +180,8 @@ class Memory:
             [
                 KVCache(
                     camera_capacity,
-                    remnants=remnants * slots_per_frame,
-                    storage=storage,
+                    num_retained_frames=remnants * slots_per_frame,
+                    dtype=kv_cache_dtype,
                     leaves_remnant=self.policy.stores,
                 )
                 for _ in range(camera_blocks)
@@ -186,22 +189,22 @@ class Memory:
             for _ in range(refinements)
         ]
         self.tracks = TrackMemory(track_window)
-        self.notes: dict[str, Note] = {}
+        self.policy_state: dict[str, PolicyState] = {}
         self.scale_frames = scale_frames
         self.num_frames = 0
         self.num_stored = 0
-        self.held: list[int] = []
+        self.kept_frames: list[int] = []
         self.opening: Tensor | None = None
-        self._frame_notes: list[dict[str, Note]] = []
+        self._frame_notes: list[dict[str, PolicyState]] = []
         self.image_size: tuple[int, int] | None = None
         self.batch_size: int | None = None
-        self._before: _Before | None = None
+        self._snapshot: _Snapshot | None = None
         self._num_marks = 0
 
     @property
-    def by_number(self) -> bool:
+    def is_index_based(self) -> bool:
         """Several frames can be computed in one step: which of them see which is known beforehand."""
-        return self.policy.by_number
+        return self.policy.is_index_based
 
     @property
     def is_tracking(self) -> bool:
@@ -209,7 +212,7 @@ class Memory:
         return self.tracks.queries is not None
 
     @property
-    def is_start(self) -> bool:
+    def is_empty(self) -> bool:
         """The next frame is the first of its stream."""
         return self.num_frames == 0
 
@@ -218,7 +221,7 @@ class Memory:
         """The joint first step misses frames."""
         return self.num_frames < self.scale_frames
 
-    def reopen(self, patches: Tensor) -> Tensor:
+    def reopen(self, patch_tokens: Tensor) -> Tensor:
         """Begin the joint first step again with the frames so far and the next ones.
 
         So the memory after the joint step does not depend on how many frames came per call.
@@ -230,20 +233,20 @@ class Memory:
             Of all frames of the joint step. (B, num_frames + S, h·w, C)
         """
         if self.opening is not None:
-            patches = torch.cat([self.opening, patches], 1)
-        self.opening = patches if patches.shape[1] < self.scale_frames else None
-        self.num_frames, self.num_stored, self.held, self.notes = 0, 0, [], {}
+            patch_tokens = torch.cat([self.opening, patch_tokens], 1)
+        self.opening = patch_tokens if patch_tokens.shape[1] < self.scale_frames else None
+        self.num_frames, self.num_stored, self.kept_frames, self.policy_state = 0, 0, [], {}
         for cache in self._caches:
             cache.clear()
-        return patches
+        return patch_tokens
 
-    def admit(self, batch_size: int, image_size: tuple[int, int], heads: Collection[str]) -> None:
+    def validate_inputs(self, batch_size: int, image_size: tuple[int, int], heads: Collection[str]) -> None:
         """Check that what is to be computed fits to what was seen before and to the policy. Nothing changes.
 
         Raises:
             ValueError: another number of streams or another image size, or a head that the policy looks at is missing.
         """
-        self.policy.check_heads(heads)
+        self.policy.validate_heads(heads)
         if self.image_size is None:
             return
         if batch_size != self.batch_size:
@@ -258,7 +261,7 @@ class Memory:
             )
 
     def begin(self, batch_size: int, image_size: tuple[int, int]) -> None:
-        """A call of the model begins; `retract` goes back to here, `end` ends it."""
+        """A call of the model begins; `rollback` goes back to here, `commit` ends it."""
         self.mark()
         self.batch_size, self.image_size = batch_size, image_size
 
@@ -269,142 +272,154 @@ class Memory:
         try:
             yield
         except BaseException:
-            self.retract()
+            self.rollback()
             raise
-        self.end()
+        self.commit()
 
     def mark(self) -> None:
-        """`retract` goes back to here, until as many `end` as there were `mark`; an inner one to the outermost mark."""
+        """`rollback` goes back to here, until as many `commit` as there were `mark`; an inner one to the outermost
+        mark."""
         self._num_marks += 1
         if self._num_marks > 1:
             return
-        self._before = _Before(
+        self._snapshot = _Snapshot(
             self.num_frames,
             self.num_stored,
-            list(self.held),
+            list(self.kept_frames),
             self.opening,
             self.image_size,
             self.batch_size,
-            {name: list(note) if isinstance(note, list) else note for name, note in self.notes.items()},
+            {name: list(note) if isinstance(note, list) else note for name, note in self.policy_state.items()},
             replace(self.tracks, maps=list(self.tracks.maps)),
         )
         for cache in self._caches:
             cache.begin()
 
-    def arrivals(self, num_new: int) -> list[tuple[int, set[int]]]:
+    def eviction_schedule(self, num_new: int) -> list[tuple[int, set[int]]]:
         """For each of the next frames its number and the frames to forget just before it comes."""
         if self.is_opening:
             return [(frame, set()) for frame in range(self.num_frames, self.num_frames + num_new)]
-        assert num_new == 1 or self.policy.by_number
+        assert num_new == 1 or self.policy.is_index_based
         plan: list[tuple[int, set[int]]] = []
-        held: list[int] = self.held
+        kept: list[int] = self.kept_frames
         dropped: set[int] = set()
         for frame in range(self.num_frames, self.num_frames + num_new):
             plan.append((frame, dropped))
             if len(plan) < num_new:
-                seen = [*held, frame]
-                held = list(self.policy.keep(seen, None))
-                dropped = set(seen) - set(held)
+                seen = [*kept, frame]
+                kept = list(self.policy.select(seen, None))
+                dropped = set(seen) - set(kept)
         return plan
 
-    def layer_patterns(self, num_new: int) -> list[SeeMemory]:
+    def layer_patterns(self, num_new: int) -> list[CachedPattern]:
         """Attention patterns of the global layers for the next frames."""
-        arrivals = self.arrivals(num_new)
-        if self.policy.prunes_tokens:
-            arrivals = [(frame, set()) for frame, _ in arrivals]
+        schedule = self.eviction_schedule(num_new)
+        if self.policy.is_token_level:
+            schedule = [(frame, set()) for frame, _ in schedule]
         watches = [
-            partial(self.policy.watch_queries, layer, notes=self.notes) if "queries" in self.policy.watches else None
+            partial(self.policy.on_queries, layer, policy_state=self.policy_state)
+            if "queries" in self.policy.hooks
+            else None
             for layer in range(len(self.layers))
         ]
         return [
-            SeeMemory(cache, arrivals, watch, self.is_opening)
+            CachedPattern(cache, schedule, watch, self.is_opening)
             for cache, watch in zip(self.layers, watches, strict=True)
         ]
 
-    def camera_patterns(self, num_new: int) -> list[list[SeeMemory]]:
-        """Attention patterns of the camera trunk: per refinement (one for all if "released") and block."""
-        arrivals = self.arrivals(num_new)
-        return [[SeeMemory(cache, arrivals, None, self.is_opening) for cache in blocks] for blocks in self.camera]
+    def camera_patterns(self, num_new: int) -> list[list[CachedPattern]]:
+        """Attention patterns of the camera trunk: per refinement (one for all if "shared") and block."""
+        schedule = self.eviction_schedule(num_new)
+        return [[CachedPattern(cache, schedule, None, self.is_opening) for cache in blocks] for blocks in self.camera]
 
     def times(self, num_new: int) -> Tensor:
         """Number of earlier stored frames of each of the next frames. (1, num_new)"""
         if self.is_opening:
             return torch.arange(num_new)[None]
         times = [self.num_stored]
-        for (frame, _), (_, dropped) in pairwise(self.arrivals(num_new)):
+        for (frame, _), (_, dropped) in pairwise(self.eviction_schedule(num_new)):
             times.append(times[-1] + self._is_stored(frame, dropped))
         return torch.tensor([times])
 
     def _is_stored(self, frame: int, dropped: Collection[int]) -> bool:
         """Whether anything of a new frame stays, given what is dropped right after it."""
-        return frame not in dropped or (self.policy.remnants > 0 and self.policy.stores(frame))
+        return frame not in dropped or (self.policy.retained > 0 and self.policy.stores(frame))
 
-    def released_patterns(self, num_new: int) -> list[list[SeeMemory]]:
-        """Attention patterns of the "released" camera trunk, frame by frame: per frame and block."""
-        return [[SeeMemory(cache, [arrival]) for cache in self.camera[0]] for arrival in self.arrivals(num_new)]
+    def shared_camera_patterns(self, num_new: int) -> list[list[CachedPattern]]:
+        """Attention patterns of the "shared" camera trunk, frame by frame: per frame and block."""
+        return [
+            [CachedPattern(cache, [arrival]) for cache in self.camera[0]] for arrival in self.eviction_schedule(num_new)
+        ]
 
-    def residual_watch(self, num_new: int = 1) -> Callable[[int, Tensor], None] | None:
+    def mlp_hook(self, num_new: int = 1) -> Callable[[int, Tensor], None] | None:
         """What the aggregator shows its frame blocks' residuals to, if the policy wants to see them."""
-        if "residuals" not in self.policy.watches:
+        if "mlp_output" not in self.policy.hooks:
             return None
         if num_new == 1:
-            return partial(self.policy.watch_residual, notes=self.notes)
+            return partial(self.policy.on_mlp_output, policy_state=self.policy_state)
         self._frame_notes = [{} for _ in range(num_new)]  # of a joint step: taken over frame by frame
 
         def watch(layer: int, residual: Tensor) -> None:
-            for part, notes in zip(residual.unflatten(0, (-1, num_new)).unbind(1), self._frame_notes, strict=True):
-                self.policy.watch_residual(layer, part, notes)
+            for part, policy_state in zip(
+                residual.unflatten(0, (-1, num_new)).unbind(1), self._frame_notes, strict=True
+            ):
+                self.policy.on_mlp_output(layer, part, policy_state)
 
         return watch
 
-    def advance(self, num_new: int, result: Prediction) -> None:
+    def update(self, num_new: int, result: Prediction) -> None:
         """Count the frames just computed and forget what the policy does not keep."""
         is_joint = self.is_opening
-        for number, (frame, _) in enumerate(self.arrivals(num_new)):
+        for number, (frame, _) in enumerate(self.eviction_schedule(num_new)):
             if self._frame_notes:
-                self.notes.update(self._frame_notes.pop(0))
-            evidence = None
-            if not self.policy.by_number:
-                evidence = Evidence(result if num_new == 1 else result.frame(number), self.layers, self.notes)
-            seen = [*self.held, frame]
-            held = list(self.policy.keep(seen, evidence))
-            dropped = set(seen) - set(held)
-            self._drop(dropped)
-            self.held = held
+                self.policy_state.update(self._frame_notes.pop(0))
+            context = None
+            if not self.policy.is_index_based:
+                context = PolicyContext(
+                    result if num_new == 1 else result.frame(number), self.layers, self.policy_state
+                )
+            seen = [*self.kept_frames, frame]
+            kept = list(self.policy.select(seen, context))
+            dropped = set(seen) - set(kept)
+            self._evict(dropped)
+            self.kept_frames = kept
             self.num_frames += 1
             self.num_stored += is_joint or self._is_stored(frame, dropped)
-            if self.policy.prunes_tokens:
-                self.policy.prune(evidence)
+            if self.policy.is_token_level:
+                self.policy.prune(context)
 
-    def end(self) -> None:
+    def commit(self) -> None:
         """What began with `mark` or `begin` has ended well."""
         self._num_marks -= 1
         if self._num_marks == 0:
             self._close()
 
-    def retract(self) -> None:
+    def rollback(self) -> None:
         """Be as at the outermost mark, to the bit, so that what failed half-way can be done again."""
-        before = self._before
+        before = self._snapshot
         assert before is not None, "mark or begin first"
-        self.num_frames, self.held = before.num_frames, list(before.held)
+        self.num_frames, self.kept_frames = before.num_frames, list(before.kept_frames)
         self.num_stored, self.opening, self._frame_notes = before.num_stored, before.opening, []
         self.image_size, self.batch_size = before.image_size, before.batch_size
-        self.notes, self.tracks = dict(before.notes), replace(before.tracks, maps=list(before.tracks.maps))
+        self.policy_state, self.tracks = (
+            dict(before.policy_state),
+            replace(before.tracks, maps=list(before.tracks.maps)),
+        )
         for cache in self._caches:
-            cache.retract()
-        self.end()
+            cache.rollback()
+        self.commit()
 
     def _close(self) -> None:
-        self._before = None
+        self._snapshot = None
         for cache in self._caches:
-            cache.end()
+            cache.commit()
 
-    def _drop(self, frames: set[int]) -> None:
+    def _evict(self, frames: set[int]) -> None:
         for cache in self._frame_caches():
-            cache.drop(frames)
+            cache.evict(frames)
 
     def _frame_caches(self) -> list[KVCache]:
-        return self._camera_caches if self.policy.prunes_tokens else [*self.layers, *self._camera_caches]
+        return self._camera_caches if self.policy.is_token_level else [*self.layers, *self._camera_caches]
 
     @property
     def _camera_caches(self) -> list[KVCache]:
@@ -422,82 +437,86 @@ class Memory:
     @property
     def num_bytes(self) -> int:
         """Memory taken by keys, values, track features and the policy's notes, free slots included."""
-        of_policy = sum(note.nbytes for note in flat(self.notes) if isinstance(note, Tensor))
+        of_policy = sum(note.nbytes for note in flatten_state(self.policy_state) if isinstance(note, Tensor))
         return sum(cache.num_bytes for cache in self._caches) + self.tracks.num_bytes + of_policy
 
-    def state(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, object]:
         """All that is remembered, as tensors, numbers and lists; the policy is not part of it."""
         return {
             "num_frames": self.num_frames,
-            "held": list(self.held),
+            "kept_frames": list(self.kept_frames),
             "image_size": list(self.image_size) if self.image_size else None,
             "batch_size": self.batch_size,
-            "camera_mode": self.camera_mode,
-            "storage": self.storage,
-            "layers": [cache.state() for cache in self.layers],
-            "camera": [[cache.state() for cache in blocks] for blocks in self.camera],
-            "tracks": self.tracks.state(),
+            "camera_cache": self.camera_cache,
+            "kv_cache_dtype": self.kv_cache_dtype,
+            "layers": [cache.state_dict() for cache in self.layers],
+            "camera": [[cache.state_dict() for cache in blocks] for blocks in self.camera],
+            "tracks": self.tracks.state_dict(),
             "num_stored": self.num_stored,
             "opening": self.opening,
-            "notes": {name: list(note) if isinstance(note, list) else note for name, note in self.notes.items()},
+            "policy_state": {
+                name: list(note) if isinstance(note, list) else note for name, note in self.policy_state.items()
+            },
         }
 
-    def restore(self, state: dict[str, object], device: torch.device) -> None:
-        """Become the memory that `state()` was taken of."""
-        if state["camera_mode"] != self.camera_mode:
+    def load_state_dict(self, state: dict[str, object], device: torch.device) -> None:
+        """Become the memory that `state_dict()` was taken of."""
+        if state["camera_cache"] != self.camera_cache:
             raise ValueError(
-                f"the saved stream has camera memory {state['camera_mode']!r}, this one has {self.camera_mode!r}"
+                f"the saved stream has camera_cache {state['camera_cache']!r}, this one has {self.camera_cache!r}"
             )
-        if state["storage"] != self.storage:
-            raise ValueError(f"the saved stream has storage {state['storage']!r}, this one has {self.storage!r}")
-        self.num_frames, self.held = state["num_frames"], list(state["held"])
+        if state["kv_cache_dtype"] != self.kv_cache_dtype:
+            raise ValueError(
+                f"the saved stream has kv_cache_dtype {state['kv_cache_dtype']!r}, this one has {self.kv_cache_dtype!r}"
+            )
+        self.num_frames, self.kept_frames = state["num_frames"], list(state["kept_frames"])
         self.image_size = tuple(state["image_size"]) if state["image_size"] else None
         self.batch_size = state["batch_size"]
         self.num_stored = state["num_stored"]
         self.opening = None if state["opening"] is None else state["opening"].to(device)
         for cache, saved in zip(self.layers, state["layers"], strict=True):
-            cache.restore(saved, device)
+            cache.load_state_dict(saved, device)
         for blocks, saved_blocks in zip(self.camera, state["camera"], strict=True):
             for cache, saved in zip(blocks, saved_blocks, strict=True):
-                cache.restore(saved, device)
-        self.tracks.restore(state["tracks"], device)
-        self.notes = {
-            name: [on_device(entry, device) for entry in note] if isinstance(note, list) else on_device(note, device)
-            for name, note in state["notes"].items()
+                cache.load_state_dict(saved, device)
+        self.tracks.load_state_dict(state["tracks"], device)
+        self.policy_state = {
+            name: [to_device(entry, device) for entry in note] if isinstance(note, list) else to_device(note, device)
+            for name, note in state["policy_state"].items()
         }
 
 
-class _Before(NamedTuple):
+class _Snapshot(NamedTuple):
     """What a memory was at a mark, but for what its caches hold; tensors are not copied."""
 
     num_frames: int
     num_stored: int
-    held: list[int]
+    kept_frames: list[int]
     opening: Tensor | None
     image_size: tuple[int, int] | None
     batch_size: int | None
-    notes: dict[str, Note]
+    policy_state: dict[str, PolicyState]
     tracks: TrackMemory
 
 
-def check_joint_step(policy: Policy, camera: CameraMemory, scale_frames: int) -> None:
+def check_joint_step(policy: EvictionPolicy, camera: CameraCacheMode, scale_frames: int) -> None:
     """Raises ValueError where a stream that begins with a joint step cannot have such a memory."""
-    if camera != "exact":
+    if camera != "per_iteration":
         raise ValueError(
             f"camera={camera!r}: expected 'exact' for a network with scale_frames={scale_frames}, whose camera head "
             "has one cache per iteration. Leave camera out."
         )
-    if policy.prunes_tokens and "residuals" in policy.watches and policy.capacity <= scale_frames:
+    if policy.is_token_level and "mlp_output" in policy.hooks and policy.capacity <= scale_frames:
         raise ValueError(
             f"{policy}: expected room for more than the {scale_frames} frames of the joint first step, got room for "
             f"{policy.capacity}. Choose a larger budget."
         )
 
 
-def flat(notes: dict[str, Note]) -> list[Tensor | int]:
+def flatten_state(policy_state: dict[str, PolicyState]) -> list[Tensor | int]:
     """All entries of all notes."""
-    return [entry for note in notes.values() for entry in (note if isinstance(note, list) else [note])]
+    return [entry for note in policy_state.values() for entry in (note if isinstance(note, list) else [note])]
 
 
-def on_device(entry: Tensor | int, device: torch.device) -> Tensor | int:
+def to_device(entry: Tensor | int, device: torch.device) -> Tensor | int:
     return entry.to(device) if isinstance(entry, Tensor) else entry

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from streamvggt.model.dense_head import DenseHead
+from streamvggt.model.dpt_head import DPTHead
 from streamvggt.model.tracking.stream import TrackMemory
 from streamvggt.model.tracking.tracker import Tracker
 
@@ -30,7 +30,7 @@ class TrackHead(nn.Module):
         **tracker,
     ):
         super().__init__()
-        self.feature_extractor = DenseHead(
+        self.feature_extractor = DPTHead(
             dim, patch_size=patch_size, features=features, channels=dpt_channels, downscale=MAP_STRIDE
         )
         self.tracker = Tracker(channels=features, **tracker)
@@ -50,9 +50,9 @@ class TrackHead(nn.Module):
         """
         # Under autocast too, the tracker computes in the dtype of its weights: it turns pixels into up to 1000 radians.
         with torch.autocast(maps.device.type, enabled=False):
-            return self._track(self.tracker.normalise(maps), queries, memory)
+            return self._run_tracker(self.tracker.normalize(maps), queries, memory)
 
-    def _track(
+    def _run_tracker(
         self, maps: Tensor, queries: Tensor | None, memory: TrackMemory | None
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         if memory is None:

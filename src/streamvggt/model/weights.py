@@ -29,11 +29,11 @@ from streamvggt.layers.stem import LEVELS
 from streamvggt.layers.vision_transformer import start_from_sines
 from streamvggt.model.building import build_converted
 from streamvggt.model.checkpoints import BY_ID, KnownCheckpoint, find_known
-from streamvggt.model.config import HEADS, Sees
-from streamvggt.model.device import exact_convolutions, laid_out
+from streamvggt.model.config import HEADS
+from streamvggt.model.device import exact_convolutions, to_channels_last_layout
 from streamvggt.model.vggt import VGGT, StreamVGGT
 from streamvggt.model.weights_file import (
-    CONFIG_MARK,
+    CONFIG_MODEL_TYPE,
     CONFIG_NAME,
     INDEX_SUFFIX,
     SUFFIXES,
@@ -48,11 +48,11 @@ logger = logging.getLogger(__name__)
 HUB_TIMEOUT = 10.0
 """Seconds in which the Hub must answer a request for a file that is not cached."""
 
-SHIPPED = {"tiny": "tiny-streamvggt", "tiny-vggt": "tiny-vggt"}
+BUNDLED_MODELS = {"tiny": "tiny-streamvggt", "tiny-vggt": "tiny-vggt"}
 """Small networks of this project's own, by name: folders in ckpt/, which lies beside src/."""
-SHIPPED_FOLDER = Path(__file__).parents[3] / "ckpt"
+BUNDLED_DIR = Path(__file__).parents[3] / "ckpt"
 
-RANDOM: dict[str, dict[str, Any]] = {
+RANDOM_CONFIGS: dict[str, dict[str, Any]] = {
     "random:small": {
         "image_size": 224,
         "embed_dim": 192,
@@ -86,7 +86,7 @@ FLOAT32_PREFIXES = ("track_head.tracker.",)
 def load_model(
     name_or_path: str | os.PathLike,
     *,
-    sees: Sees | None = None,
+    causal: bool | None = None,
     heads: Sequence[str] | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -105,7 +105,7 @@ def load_model(
             model.safetensors, whole or sharded; a Hugging Face id, e.g. "lch01/StreamVGGT"; "tiny"
             and "tiny-vggt": the small student and teacher that come with this project; or "random:small",
             "random:full": seeded random weights, to measure speed with.
-        sees: "past" (StreamVGGT) or "all" (VGGT); None: what the file's config or its Hub id says, else "past".
+        causal: True (StreamVGGT) or False (VGGT); None: as in the file's config or by its Hub id, else True.
         heads: those to build and read; None: those of the config, else those whose tensors the file has.
         dtype: of the weights, half precision for speed; the tracker stays float32. On CUDA, float32 also keeps
             convolutions of this process from TF32.
@@ -124,24 +124,24 @@ def load_model(
 
     def placed(tensor_name: str, tensor: Tensor, copy: bool = False) -> Tensor:
         wanted = torch.float32 if tensor_name.startswith(FLOAT32_PREFIXES) else dtype
-        return laid_out(tensor, torch.device(device), wanted, copy=copy)
+        return to_channels_last_layout(tensor, torch.device(device), wanted, copy=copy)
 
     if name.startswith("random:"):
-        arguments = {"sees": sees or "past", "heads": heads or HEADS, **config, **options}
-        return build_converted(lambda: _random_model(name, arguments), placed).eval()
-    path, known = _find(name)
+        arguments = {"causal": True if causal is None else causal, "heads": heads or HEADS, **config, **options}
+        return build_converted(lambda: _init_random_model(name, arguments), placed).eval()
+    path, known = _resolve_path(name)
     checkpoint = open_checkpoint(path)
-    found = checkpoint.config or config_from_shapes(checkpoint.shapes, checkpoint.source, config)
-    published = {"sees": known.sees, **known.options} if known else {"sees": "past"}
+    found = checkpoint.config or infer_config(checkpoint.shapes, checkpoint.source, config)
+    published = {"causal": known.causal, **known.options} if known else {"causal": True}
     found = {**published, **found, **config}
-    if sees is not None:
-        found["sees"] = sees
+    if causal is not None:
+        found["causal"] = causal
     if heads is not None:
         found["heads"] = heads
     elif "heads" not in found:
         found["heads"] = _heads_in(checkpoint)
     with torch.device("meta"):
-        model = _build({**found, **options}, checkpoint.source)
+        model = _build_model({**found, **options}, checkpoint.source)
     _check_tensors(model, checkpoint)
     # What is mapped from a file is copied, so that the network does not depend on the file any longer.
     loaded = {name: placed(name, checkpoint.read(name), copy=True) for name in model.state_dict()}
@@ -149,7 +149,7 @@ def load_model(
     return model.eval()
 
 
-def fresh_model(
+def init_model(
     *,
     seed: int = 0,
     encoder: str | os.PathLike | None = None,
@@ -167,7 +167,7 @@ def fresh_model(
             single out one patch among hundreds.
         arguments: of `VGGT`.
     """
-    model = _seeded({"sees": "all", **arguments}, "fresh_model", seed)
+    model = _init_seeded({"causal": False, **arguments}, "init_model", seed)
     start_from_sines(model.aggregator.patch_embed)
     with torch.no_grad():
         for block in model.aggregator.global_blocks:
@@ -190,7 +190,7 @@ def save_model(model: VGGT, folder: str | os.PathLike, state: Mapping[str, Tenso
         state: the tensors, where the model itself does not hold them all (shared among processes); None: its own.
     """
     folder = Path(folder)
-    config = json.dumps({"model_type": CONFIG_MARK, **model.config}, indent=2)
+    config = json.dumps({"model_type": CONFIG_MODEL_TYPE, **model.config}, indent=2)
     state = model.state_dict() if state is None else state
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with atomic_write(folder / WEIGHTS_NAME) as path:
@@ -221,7 +221,7 @@ def fingerprint(model: VGGT) -> str:
     tensors = model.state_dict()
     versions = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors.values())
     if model not in _MODEL_HASHES or _MODEL_HASHES[model][0] != versions:
-        _MODEL_HASHES[model] = versions, _hash(tensors, tensors.__getitem__)
+        _MODEL_HASHES[model] = versions, _hash_tensors(tensors, tensors.__getitem__)
     return _MODEL_HASHES[model][1]
 
 
@@ -233,11 +233,11 @@ def file_fingerprint(name_or_path: str | os.PathLike) -> str:
     """
     name = os.fspath(name_or_path)
     if name.startswith("random:"):
-        return fingerprint(_random_model(name, {"sees": "past", "heads": HEADS}))
-    checkpoint = open_checkpoint(_find(name)[0])
+        return fingerprint(_init_random_model(name, {"causal": True, "heads": HEADS}))
+    checkpoint = open_checkpoint(_resolve_path(name)[0])
     stamps = tuple((file.resolve(), file.stat().st_size, file.stat().st_mtime_ns) for file in checkpoint.files)
     if stamps not in _FILE_HASHES:
-        _FILE_HASHES[stamps] = _hash(checkpoint.shapes, checkpoint.read)
+        _FILE_HASHES[stamps] = _hash_tensors(checkpoint.shapes, checkpoint.read)
     return _FILE_HASHES[stamps]
 
 
@@ -245,7 +245,7 @@ _MODEL_HASHES: WeakKeyDictionary[VGGT, tuple[tuple, str]] = WeakKeyDictionary()
 _FILE_HASHES: dict[tuple, str] = {}
 
 
-def _hash(names: Iterable[str], read: Callable[[str], Tensor]) -> str:
+def _hash_tensors(names: Iterable[str], read: Callable[[str], Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(names):
         tensor = read(name)
@@ -254,7 +254,7 @@ def _hash(names: Iterable[str], read: Callable[[str], Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def config_from_shapes(
+def infer_config(
     shapes: Mapping[str, tuple[int, ...]], source: str = "the file", known: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The network's arguments as far as its tensors tell; the rest as in the released networks.
@@ -343,25 +343,25 @@ def config_from_shapes(
     return {**assumed, **found}
 
 
-def _build(arguments: dict[str, Any], source: str) -> VGGT:
+def _build_model(arguments: dict[str, Any], source: str) -> VGGT:
     arguments = dict(arguments)
-    sees = arguments.pop("sees")
+    causal = arguments.pop("causal")
     try:
-        return StreamVGGT(**arguments) if sees == "past" else VGGT(sees=sees, **arguments)
+        return StreamVGGT(**arguments) if causal else VGGT(causal=causal, **arguments)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
 
 
-def _random_model(name: str, arguments: dict[str, Any]) -> VGGT:
-    if name not in RANDOM:
-        raise ValueError(f"there are no weights {name!r}; random ones are {', '.join(RANDOM)}")
-    return _seeded({**RANDOM[name], **arguments}, name, seed=0)
+def _init_random_model(name: str, arguments: dict[str, Any]) -> VGGT:
+    if name not in RANDOM_CONFIGS:
+        raise ValueError(f"there are no weights {name!r}; random ones are {', '.join(RANDOM_CONFIGS)}")
+    return _init_seeded({**RANDOM_CONFIGS[name], **arguments}, name, seed=0)
 
 
-def _seeded(arguments: dict[str, Any], source: str, seed: int) -> VGGT:
+def _init_seeded(arguments: dict[str, Any], source: str, seed: int) -> VGGT:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _build(arguments, source)
+        return _build_model(arguments, source)
 
 
 def _heads_in(checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -376,10 +376,10 @@ def _heads_in(checkpoint: Checkpoint) -> tuple[str, ...]:
     return present or HEADS
 
 
-def _find(name: str) -> tuple[Path, KnownCheckpoint | None]:
+def _resolve_path(name: str) -> tuple[Path, KnownCheckpoint | None]:
     """The file of the weights called `name`, and its row in the table of published checkpoints."""
-    if name in SHIPPED:
-        path = SHIPPED_FOLDER / SHIPPED[name] / WEIGHTS_NAME
+    if name in BUNDLED_MODELS:
+        path = BUNDLED_DIR / BUNDLED_MODELS[name] / WEIGHTS_NAME
         if not path.exists():
             raise FileNotFoundError(f"{name!r} comes with the project's repository, in {path.parent}; it is not there")
         return path, None
@@ -398,7 +398,7 @@ def _find(name: str) -> tuple[Path, KnownCheckpoint | None]:
         return _download(name), BY_ID.get(name)
     raise FileNotFoundError(
         f"no weights at {name!r}: expected a file ({', '.join(SUFFIXES)}), a folder with "
-        f"{WEIGHTS_NAME}, a Hugging Face id ({', '.join(BY_ID)}), or {' or '.join([*SHIPPED, *RANDOM])}"
+        f"{WEIGHTS_NAME}, a Hugging Face id ({', '.join(BY_ID)}), or {' or '.join([*BUNDLED_MODELS, *RANDOM_CONFIGS])}"
     )
 
 

@@ -23,7 +23,7 @@ from streamvggt.model.config import VGGTConfig
 from streamvggt.model.names import original_name
 
 CONFIG_NAME, WEIGHTS_NAME, INDEX_SUFFIX = "config.json", "model.safetensors", ".index.json"
-CONFIG_MARK = "streamvggt"  # our config.json has this as its model_type
+CONFIG_MODEL_TYPE = "streamvggt"  # our config.json has this as its model_type
 PICKLED = (".pt", ".pth", ".ckpt", ".bin")
 SUFFIXES = (".safetensors", *PICKLED)
 ENTRIES = ("model", "state_dict", "model_state_dict", "module")
@@ -214,7 +214,7 @@ def own_config(config: bytes | str | dict[str, Any] | None, source: str) -> dict
             raise ValueError(f"{source}: expected JSON, got broken text ({error}). Write the file again.") from error
         if not isinstance(config, dict):
             raise ValueError(f"{source}: expected a JSON object, got {json.dumps(config)[:40]}. Write the file again.")
-    if not isinstance(config, dict) or config.get("model_type") != CONFIG_MARK:
+    if not isinstance(config, dict) or config.get("model_type") != CONFIG_MODEL_TYPE:
         return None
     try:
         return VGGTConfig.of({name: value for name, value in config.items() if name != "model_type"}).as_dict()

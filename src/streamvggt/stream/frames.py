@@ -20,16 +20,16 @@ from streamvggt.stream.containers import video_suffix
 from streamvggt.stream.images import (
     ImageList,
     ImageSource,
+    find_images,
     further_in,
     images_in_folder,
     images_matching,
-    listed_images,
 )
-from streamvggt.stream.preprocess import frame_from_array, prepare
-from streamvggt.stream.source import FrameSource, Options
+from streamvggt.stream.preprocess import frame_from_array, preprocess_image
+from streamvggt.stream.source import FrameOptions, FrameSource
 from streamvggt.stream.video import URL, VideoSource, WebcamSource
 
-__all__ = ["FrameSource", "frame_from_array", "load_frames", "prepare"]
+__all__ = ["FrameSource", "frame_from_array", "load_frames", "preprocess_image"]
 
 
 def load_frames(
@@ -50,7 +50,7 @@ def load_frames(
             list of images (in the order given), one image, a video file, an address (rtsp, rtmp, http, https, udp,
             tcp, file) or the number of a webcam. Images and videos are known by their content. All pictures of an
             animation or of a file with several pages are frames.
-        size, patch_size, mode: see `preprocess.place`.
+        size, patch_size, mode: see `preprocess.compute_placement`.
         fps: of a video or live source, the first frame at or after each tick of this clock, which starts with the
             first frame.
         stride: every n-th image or decoded frame.
@@ -63,11 +63,11 @@ def load_frames(
             read, or with `strict` something cannot.
         ConnectionError: a webcam or address does not answer.
     """
-    options = Options(size, patch_size, mode, fps, stride, max_frames, strict)
+    options = FrameOptions(size, patch_size, mode, fps, stride, max_frames, strict)
     if isinstance(source, Integral):
         return WebcamSource(int(source), options)
     if not isinstance(source, str | Path):
-        return ImageSource(listed_images(source), options)
+        return ImageSource(find_images(source), options)
 
     if URL.match(str(source)):
         return VideoSource(str(source), options)
@@ -89,7 +89,7 @@ def _without_file_scheme(source: str) -> str:
     return url2pathname(address.path) if address and address.netloc in ("", "localhost") else source
 
 
-def _one_file(path: Path, options: Options) -> FrameSource:
+def _one_file(path: Path, options: FrameOptions) -> FrameSource:
     """An image or video by its content."""
     if reason := unreadable_image(path):
         raise ValueError(f"{printable(path)}: {reason}")

@@ -25,8 +25,8 @@ from streamvggt.image_files import (
 )
 from streamvggt.names import storable
 from streamvggt.natural_order import natural_key, stem
-from streamvggt.stream.preprocess import place, prepare
-from streamvggt.stream.source import FrameSource, Options
+from streamvggt.stream.preprocess import compute_placement, preprocess_image
+from streamvggt.stream.source import FrameOptions, FrameSource
 
 IMAGE_TYPES = (
     "avif, bmp, gif, heic, heif, hif, j2k, jfif, jp2, jpe, jpeg, jpg, mpo, pbm, pgm, png, pnm, ppm, tga, tif, "
@@ -68,7 +68,7 @@ class ImageSource(FrameSource):
 
     kind = "images"
 
-    def __init__(self, images: ImageList, options: Options) -> None:
+    def __init__(self, images: ImageList, options: FrameOptions) -> None:
         super().__init__(options)
         if options.fps is not None:
             raise ValueError("photos have no times for fps to choose by; use stride to take every n-th")
@@ -96,7 +96,7 @@ class ImageSource(FrameSource):
     def _canvas_size(self) -> tuple[int, int] | None:
         """The largest width and height of the chosen pictures."""
         sizes = {picture.size for picture in self._pictures.values() if picture.size}
-        canvases = [place(size, **self.options.preparation).canvas_size for size in sizes]
+        canvases = [compute_placement(size, **self.options.preprocess_options).canvas_size for size in sizes]
         return tuple(map(max, zip(*canvases, strict=True))) if canvases else None
 
     @cached_property
@@ -141,9 +141,9 @@ class ImageSource(FrameSource):
                         raise failure
                     if picture.page:
                         file.seek(picture.page)
-                    frame = prepare(
+                    frame = preprocess_image(
                         file,
-                        **self.options.preparation,
+                        **self.options.preprocess_options,
                         canvas_size=self._canvas_size,
                         white=self._white,
                         index=index,
@@ -204,14 +204,14 @@ def _is_visible(path: Path, extensions: frozenset[str]) -> bool:
     return path.suffix.lower() in extensions and not path.name.startswith(".") and path.is_file()
 
 
-def _natural(paths: Sequence[Path]) -> list[Path]:
+def _natural_sorted(paths: Sequence[Path]) -> list[Path]:
     return sorted(paths, key=natural_key)
 
 
 def _sorted_out(paths: Sequence[Path]) -> ImageList:
     """The images among files, by suffix or content, and what is left out of the other images and videos."""
     images, left_out = [], []
-    for path in _natural(paths):
+    for path in _natural_sorted(paths):
         suffix = path.suffix.lower()
         if path.name.startswith("."):
             continue
@@ -251,14 +251,16 @@ def images_in_folder(folder: Path) -> ImageList:
         return found
 
     message = f"No images ({IMAGE_TYPES}) in folder {folder}"
-    videos = _natural([path for path in folder.iterdir() if _is_visible(path, VIDEO_EXTENSIONS)])
+    videos = _natural_sorted([path for path in folder.iterdir() if _is_visible(path, VIDEO_EXTENSIONS)])
     subfolders = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    subfolders = [sub for sub in _natural(subfolders) if any(_is_visible(p, IMAGE_EXTENSIONS) for p in sub.iterdir())]
+    subfolders = [
+        sub for sub in _natural_sorted(subfolders) if any(_is_visible(p, IMAGE_EXTENSIONS) for p in sub.iterdir())
+    ]
     others = Counter(path.suffix.lower() for path in folder.iterdir() if path.is_file() and path.suffix)
     if subfolders:
-        message += f"; its subfolders have some, name one of them: {_few(subfolders)}"
+        message += f"; its subfolders have some, name one of them: {_summarize(subfolders)}"
     if videos:
-        message += f"; it holds videos, name one of them: {_few(videos)}"
+        message += f"; it holds videos, name one of them: {_summarize(videos)}"
     elif found.left_out:
         message += "; {} is {}".format(*found.left_out[0]) + _more(len(found.left_out) - 1, "files")
     elif others:
@@ -273,7 +275,7 @@ def images_matching(pattern: str) -> ImageList:
     if not paths:
         raise FileNotFoundError(f"No file matches {pattern}")
     if not found.paths:
-        raise ValueError(f"No image ({IMAGE_TYPES}) matches {pattern}; it matches {_few(_natural(paths))}")
+        raise ValueError(f"No image ({IMAGE_TYPES}) matches {pattern}; it matches {_summarize(_natural_sorted(paths))}")
     return found
 
 
@@ -285,20 +287,20 @@ def _with_plain_folders(pattern: str) -> str:
     return str(escaped)
 
 
-def listed_images(source: Sequence[str | Path]) -> ImageList:
+def find_images(source: Sequence[str | Path]) -> ImageList:
     paths = [Path(path).expanduser() for path in source]
     if not paths:
         raise ValueError("the list of images is empty")
     missing = [path for path in paths if not path.exists()]
     if missing:
-        raise FileNotFoundError(f"{len(missing)} of {len(paths)} listed images do not exist: {_few(missing)}")
+        raise FileNotFoundError(f"{len(missing)} of {len(paths)} listed images do not exist: {_summarize(missing)}")
     for path in paths:
         if not path.is_file() or path.suffix.lower() in VIDEO_EXTENSIONS:
             raise ValueError(f"a list must hold image files only; give {path} as the source itself")
     return ImageList(paths, further_in(paths))
 
 
-def _few(paths: Sequence[Path]) -> str:
+def _summarize(paths: Sequence[Path]) -> str:
     return ", ".join(printable(path) for path in paths[:3]) + (", …" if len(paths) > 3 else "")
 
 

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from streamvggt.frame import Frame
 from streamvggt.layers.attention import without_cudnn
-from streamvggt.layers.storage import StorageName
-from streamvggt.model.memories import Memories
-from streamvggt.model.memory import CameraMemory, Policy
+from streamvggt.layers.kv_quantization import KVCacheDtype
+from streamvggt.model.batched_memory import BatchedMemory
+from streamvggt.model.memory import CameraCacheMode, EvictionPolicy
 from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction
-from streamvggt.stream.session import StreamSession, StreamStatistics, Timer, image_of
+from streamvggt.stream.session import StreamSession, StreamStatistics, Timer, to_image_tensor
 from streamvggt.transfer import current, uploaded
 
 
@@ -32,7 +32,7 @@ class SessionPool:
     """Serves several cameras or users with one model, as many frames at a time as are waiting.
 
         with SessionPool(model, max_batch=8) as pool:  # a thread computes
-            door, yard = pool.open(policy=Window(1, 8)), pool.open(policy=KeyFrames())
+            door, yard = pool.open(policy=SlidingWindow(1, 8)), pool.open(policy=Keyframes())
             futures = [door.push(frame), yard.push(other)]  # from any thread; returns at once
             prediction = futures[0].result()
 
@@ -56,24 +56,24 @@ class SessionPool:
         *,
         max_batch: int = 8,
         max_streams: int = 64,
-        max_waiting: int = 16,
+        max_pending: int = 16,
         max_stream_bytes: int | None = None,
     ):
         """
         Args:
-            model: with sees="past".
+            model: with causal=True.
             max_batch: frames in one step at most.
             max_streams: streams open at a time at most.
-            max_waiting: frames of one stream that may wait; a camera faster than the network has to leave some out.
+            max_pending: frames of one stream that may wait; a camera faster than the network has to leave some out.
             max_stream_bytes: a stream whose memory takes this much or more gets no further frame; None: no bound.
         """
-        for name, value in (("max_batch", max_batch), ("max_streams", max_streams), ("max_waiting", max_waiting)):
+        for name, value in (("max_batch", max_batch), ("max_streams", max_streams), ("max_pending", max_pending)):
             if value < 1:
                 raise ValueError(f"{name} must be 1 or more, not {value}")
         self.model = model
         self.max_batch = max_batch
         self.max_streams = max_streams
-        self.max_waiting = max_waiting
+        self.max_pending = max_pending
         self.max_stream_bytes = max_stream_bytes
         self._device = next(model.parameters()).device
         self._streams: set[PooledStream] = set()
@@ -86,11 +86,11 @@ class SessionPool:
     def open(
         self,
         *,
-        policy: Policy | None = None,
-        camera: CameraMemory = "exact",
+        policy: EvictionPolicy | None = None,
+        camera_cache: CameraCacheMode = "per_iteration",
         heads: Collection[str] | None = None,
         track_window: int = 8,
-        storage: StorageName = "plain",
+        kv_cache_dtype: KVCacheDtype = "auto",
     ) -> PooledStream:
         """A new stream, to be closed when it is over. Arguments as for `StreamSession`.
 
@@ -99,7 +99,12 @@ class SessionPool:
             ValueError: as of `StreamSession`.
         """
         session = StreamSession(
-            self.model, policy=policy, camera=camera, heads=heads, track_window=track_window, storage=storage
+            self.model,
+            policy=policy,
+            camera_cache=camera_cache,
+            heads=heads,
+            track_window=track_window,
+            kv_cache_dtype=kv_cache_dtype,
         )
         stream = PooledStream(self, session)
         with self._queues:
@@ -115,18 +120,18 @@ class SessionPool:
 
     def step(self) -> int:
         """Compute the next frame of up to `max_batch` streams. Answers how many frames that settled; 0: none waits."""
-        batch: list[_Turn] = []
-        refused: list[tuple[_Turn, Exception]] = []
+        batch: list[_Request] = []
+        refused: list[tuple[_Request, Exception]] = []
         outcomes: list[Prediction | Exception] = []
         try:
             with self._memories:
                 batch, refused = self._next_batch()
-                outcomes = self._compute(batch)
+                outcomes = self._run_batch(batch)
         finally:
             # No lock is held: what waits for a future may push, save or close. And Ctrl-C leaves nobody waiting.
             interrupted = RuntimeError("the pool was interrupted while it computed this frame")
             for turn, outcome in [*refused, *zip_longest(batch, outcomes, fillvalue=interrupted)]:
-                settle(turn.future, outcome)
+                resolve_future(turn.future, outcome)
         return len(batch) + len(refused)
 
     def close(self) -> None:
@@ -140,14 +145,14 @@ class SessionPool:
             stream.close()
 
     def __enter__(self) -> SessionPool:
-        self._thread = Thread(target=self._serve, name="SessionPool", daemon=True)
+        self._thread = Thread(target=self._run_loop, name="SessionPool", daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *_) -> None:
         self.close()
 
-    def _serve(self) -> None:
+    def _run_loop(self) -> None:
         while True:
             with self._queues:
                 self._queues.wait_for(lambda: self._turns or self._is_closed)
@@ -155,21 +160,21 @@ class SessionPool:
                     return
             self.step()
 
-    def _next_batch(self) -> tuple[list[_Turn], list[tuple[_Turn, Exception]]]:
+    def _next_batch(self) -> tuple[list[_Request], list[tuple[_Request, Exception]]]:
         """A frame of each of some streams, beginning with the one whose turn it is, and those that are refused."""
-        batch: list[_Turn] = []
-        refused: list[tuple[_Turn, Exception]] = []
+        batch: list[_Request] = []
+        refused: list[tuple[_Request, Exception]] = []
         kind = None
         with self._queues:
             for stream in list(self._turns):
                 if len(batch) == self.max_batch:
                     break
-                while stream.waiting and (kind is None or stream.next_kind() == kind):
-                    of_this, turn = stream.next_kind(), stream.waiting.popleft()
+                while stream.waiting and (kind is None or stream.next_batch_key() == kind):
+                    of_this, turn = stream.next_batch_key(), stream.waiting.popleft()
                     if not turn.future.set_running_or_notify_cancel():
                         continue
                     try:
-                        self._admit(turn)
+                        self._validate(turn)
                     except Exception as error:  # its caller's matter; the stream's next frame gets the turn
                         refused.append((turn, error))
                     else:
@@ -182,21 +187,21 @@ class SessionPool:
                     del self._turns[stream]
         return batch, refused
 
-    def _admit(self, turn: _Turn) -> None:
+    def _validate(self, turn: _Request) -> None:
         session = turn.stream.session
-        self.model.check(turn.images, session.heads, turn.query_points, session.memory)
+        self.model.validate_inputs(turn.images, session.heads, turn.query_points, session.memory)
         if self.max_stream_bytes is not None and session.memory.num_bytes >= self.max_stream_bytes:
             raise PoolFull(
                 f"this stream's memory takes {session.memory.num_bytes / 1e6:.1f} MB and may take "
-                f"{self.max_stream_bytes / 1e6:.1f} MB: choose a bounded policy such as Window(1, 8) instead of "
+                f"{self.max_stream_bytes / 1e6:.1f} MB: choose a bounded policy such as SlidingWindow(1, 8) instead of "
                 f"{session.policy}, or make a pool with a larger max_stream_bytes"
             )
 
-    def _compute(self, batch: list[_Turn]) -> list[Prediction | Exception]:
+    def _run_batch(self, batch: list[_Request]) -> list[Prediction | Exception]:
         if len(batch) < 2:
-            return [self._alone(turn) for turn in batch]
+            return [self._run_single(turn) for turn in batch]
         sessions = [turn.stream.session for turn in batch]
-        memories = Memories([session.memory for session in sessions])
+        memories = BatchedMemory([session.memory for session in sessions])
         timer = Timer(self._device)
         try:
             images = uploaded(torch.cat([turn.images for turn in batch]), self._device)
@@ -205,13 +210,15 @@ class SessionPool:
         except Exception:  # no stream has advanced, and which of them is to blame is not known
             together = None
         if together is None:
-            return [self._alone(turn) for turn in batch]
+            return [self._run_single(turn) for turn in batch]
         timer.stop()
         for session in sessions:
             session.times.append(timer)
-        return [failure or own(together.stream(number)) for number, failure in enumerate(memories.failures)]
+        return [
+            failure or clone_prediction(together.stream(number)) for number, failure in enumerate(memories.failures)
+        ]
 
-    def _alone(self, turn: _Turn) -> Prediction | Exception:
+    def _run_single(self, turn: _Request) -> Prediction | Exception:
         try:
             return turn.stream.session.push(turn.images[0], query_points=turn.query_points)
         except Exception as error:
@@ -224,7 +231,7 @@ class PooledStream:
     def __init__(self, pool: SessionPool, session: StreamSession):
         self.pool = pool
         self.session = session
-        self.waiting: deque[_Turn] = deque()
+        self.waiting: deque[_Request] = deque()
 
     def push(self, frame: Frame | Tensor, *, query_points: Tensor | None = None) -> Future[Prediction]:
         """Put the next frame into the queue.
@@ -241,18 +248,18 @@ class PooledStream:
             PoolFull: as many frames of this stream wait as may wait.
             ValueError: it is no image. Whether it fits the stream says the future.
         """
-        image = image_of(frame)
+        image = to_image_tensor(frame)
         if image.ndim != 3:
             raise ValueError(f"a frame of a pooled stream is (3, H, W), not {tuple(image.shape)}")
-        turn = _Turn(self, image[None, None], None if query_points is None else query_points[None], Future())
+        turn = _Request(self, image[None, None], None if query_points is None else query_points[None], Future())
         pool = self.pool
         with pool._queues:
             if self not in pool._streams:
                 raise RuntimeError("this stream is closed")
-            if len(self.waiting) == pool.max_waiting:
+            if len(self.waiting) == pool.max_pending:
                 raise PoolFull(
-                    f"{pool.max_waiting} frames of this stream wait already: wait for results, leave frames out, or "
-                    "make a pool with a larger max_waiting"
+                    f"{pool.max_pending} frames of this stream wait already: wait for results, leave frames out, or "
+                    "make a pool with a larger max_pending"
                 )
             self.waiting.append(turn)
             pool._turns.setdefault(self)
@@ -286,18 +293,18 @@ class PooledStream:
         with self.pool._memories:
             self.session.reset()
 
-    def next_kind(self) -> object:
+    def next_batch_key(self) -> object:
         """What the first frame that waits must share with others to be computed with them."""
         turn, session = self.waiting[0], self.session
         if turn.query_points is not None or session.memory.is_tracking or session.memory.is_opening:
             return self
         heads = self.pool.model.heads if session.heads is None else session.heads
         images = turn.images
-        return images.shape, images.dtype, images.device, frozenset(heads) - {"track"}, session.memory.camera_mode
+        return images.shape, images.dtype, images.device, frozenset(heads) - {"track"}, session.memory.camera_cache
 
 
 @dataclass(frozen=True, eq=False)
-class _Turn:
+class _Request:
     """A frame that waits. images: (1, 1, 3, H, W); query_points: (1, K, 2)"""
 
     stream: PooledStream
@@ -306,7 +313,7 @@ class _Turn:
     future: Future
 
 
-def own(prediction: Prediction) -> Prediction | Exception:
+def clone_prediction(prediction: Prediction) -> Prediction | Exception:
     """A copy, so that who keeps one stream's prediction does not keep the whole batch's."""
     try:
         return prediction.map(torch.clone)
@@ -314,7 +321,7 @@ def own(prediction: Prediction) -> Prediction | Exception:
         return error
 
 
-def settle(future: Future, outcome: Prediction | Exception) -> None:
+def resolve_future(future: Future, outcome: Prediction | Exception) -> None:
     if isinstance(outcome, Exception):
         future.set_exception(outcome)
     else:

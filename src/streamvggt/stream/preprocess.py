@@ -36,7 +36,7 @@ class Placement:
     top: int
     canvas_size: tuple[int, int]  # W, H
 
-    def on_canvas(self, canvas_size: tuple[int, int]) -> "Placement":
+    def with_canvas(self, canvas_size: tuple[int, int]) -> "Placement":
         """The same picture in the middle of another canvas (width, height)."""
         left = self.left + (canvas_size[0] - self.canvas_size[0]) // 2
         top = self.top + (canvas_size[1] - self.canvas_size[1]) // 2
@@ -91,7 +91,9 @@ class Placement:
         return pixels
 
 
-def place(original_size: tuple[int, int], *, size: int = 518, patch_size: int = 14, mode: str = "crop") -> Placement:
+def compute_placement(
+    original_size: tuple[int, int], *, size: int = 518, patch_size: int = 14, mode: str = "crop"
+) -> Placement:
     """The published preparation of a picture of W0×H0 pixels.
 
     "crop": the width becomes `size`; what is then higher than `size` loses rows above and below.
@@ -100,7 +102,7 @@ def place(original_size: tuple[int, int], *, size: int = 518, patch_size: int = 
     Raises:
         ValueError: unknown mode, or a size that is no multiple of the patch size.
     """
-    check_preparation(size, patch_size, mode)
+    validate_options(size, patch_size, mode)
     scale = size / (original_size[0] if mode == "crop" else max(original_size))
     # Scale first, then divide: the published order, which decides ties of the rounding.
     width, height = (max(round(side * scale / patch_size), 1) * patch_size for side in original_size)
@@ -114,7 +116,7 @@ def _centred(side: int, room: int) -> int:
     return (room - side) // 2 if side <= room else -((side - room) // 2)
 
 
-def check_preparation(size: int, patch_size: int, mode: str) -> None:
+def validate_options(size: int, patch_size: int, mode: str) -> None:
     if mode not in MODES:
         raise ValueError(f'mode must be one of "crop", "pad"; got {mode!r}')
     if patch_size < 1:
@@ -126,7 +128,7 @@ def check_preparation(size: int, patch_size: int, mode: str) -> None:
         )
 
 
-def prepare(
+def preprocess_image(
     image: Image.Image,
     *,
     size: int = 518,
@@ -146,9 +148,9 @@ def prepare(
         index, name, time: as in `Frame`; the name defaults to "frame_000000" with the index.
     """
     image, valid = upright(image, white)
-    placement = place(image.size, size=size, patch_size=patch_size, mode=mode)
+    placement = compute_placement(image.size, size=size, patch_size=patch_size, mode=mode)
     if canvas_size is not None:
-        placement = placement.on_canvas(canvas_size)
+        placement = placement.with_canvas(canvas_size)
     return Frame(
         image=placement.render(image),
         index=index,
@@ -187,7 +189,7 @@ def frame_from_array(
     if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
         raise ValueError(f"an image must have shape (height, width, 3), RGB; got {array.shape}")
     image = Image.fromarray(np.ascontiguousarray(array))
-    return prepare(
+    return preprocess_image(
         image,
         size=size,
         patch_size=patch_size,

@@ -17,17 +17,17 @@ from torch import Tensor
 
 from streamvggt.frame import Frame
 from streamvggt.layers.attention import without_cudnn
-from streamvggt.layers.storage import StorageName
-from streamvggt.model.memory import CameraMemory, Memory, Policy
+from streamvggt.layers.kv_quantization import KVCacheDtype
+from streamvggt.model.memory import CameraCacheMode, EvictionPolicy, StreamMemory
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import fingerprint
 from streamvggt.prediction import Prediction
 from streamvggt.stream.policies.trajectory import published_policy
 from streamvggt.stream.state_file import loaded_state, save_state
-from streamvggt.stream.steady import PREPARE, SteadyStep, Step, check_step
+from streamvggt.stream.static_step import STEP_BUILDERS, StaticStep, StepMode, validate_step_mode
 from streamvggt.transfer import current, uploaded
 
-TIMES_KEPT = 1000  # of the latest frames, for the statistics
+MAX_TIMINGS = 1000  # of the latest frames, for the statistics
 Result = TypeVar("Result")
 
 
@@ -35,14 +35,14 @@ Result = TypeVar("Result")
 class StreamStatistics:
     """How a stream is doing.
 
-    frames_seen, frames_held: frames pushed, and those the next frame will see; where a policy keeps tokens, those that
-        the camera trunk will see.
+    num_frames, num_kept_frames: frames pushed, and those the next frame will see; where a policy keeps tokens, those
+        that the camera trunk will see.
     memory_bytes: keys, values, track features and the policy's notes, preallocated slots included.
     median_ms, p95_ms: of the latest frames, input to result on the device; None before the first.
     """
 
-    frames_seen: int
-    frames_held: int
+    num_frames: int
+    num_kept_frames: int
     memory_bytes: int
     median_ms: float | None
     p95_ms: float | None
@@ -69,7 +69,7 @@ def one_at_a_time(method: Callable[..., Result]) -> Callable[..., Result]:
 class StreamSession:
     """Turns frames into predictions one by one, without looking at the past again.
 
-        session = StreamSession(model, policy=Window(1, 8))
+        session = StreamSession(model, policy=SlidingWindow(1, 8))
         for frame in load_frames("clip.mp4"):
             prediction = session.push(frame)
 
@@ -81,26 +81,27 @@ class StreamSession:
         self,
         model: VGGT,
         *,
-        policy: Policy | None = None,
-        camera: CameraMemory = "exact",
+        policy: EvictionPolicy | None = None,
+        camera_cache: CameraCacheMode = "per_iteration",
         heads: Collection[str] | None = None,
         track_window: int = 8,
-        storage: StorageName = "plain",
-        step: Step = "eager",
+        kv_cache_dtype: KVCacheDtype = "auto",
+        step_mode: StepMode = "eager",
     ):
         """
         Args:
-            model: with sees="past".
+            model: with causal=True.
             policy: which frames stay; None: those of the published stream of the network: all, so that it grows with
                 every frame, or LingBot-Map's own memory for a network with scale frames. Command lines have a bounded
-                default (`streamvggt.stream.policy.DEFAULT_MEMORY`).
-            camera: "exact" poses equal the full causal pass; "released" ones equal the published streaming code.
+                default (`streamvggt.stream.policy.DEFAULT_POLICY`).
+            camera: "per_iteration" poses equal the full causal pass; "shared" ones equal the published streaming code.
             heads: those to run; None: all the model has.
             track_window: frames kept for tracking, besides the query frame.
-            storage: of keys and values: "plain", as they come; "int8": in a byte each, half of bfloat16's memory.
-            step: how a frame is computed once a memory of whole frames is full. "eager": as before; "graph": by
-                replaying a CUDA graph, to the same bit; "compiled": by torch.compile, to rounding; the first such frame
-                takes a minute and more. Points are followed by "eager" alone.
+            kv_cache_dtype: of keys and values, "auto": as computed; "int8": one byte per value, half of bfloat16's
+                memory.
+            step_mode: how a frame is computed once a memory of whole frames is full. "eager": as before; "cuda_graph":
+                by replaying a CUDA graph, to the same bit; "compile": by torch.compile, to rounding; the first such
+                frame takes a minute and more. Points are followed by "eager" alone.
 
         Raises:
             ValueError: the model cannot stream, the policy looks at a head that is not to run, or the step does not
@@ -108,15 +109,15 @@ class StreamSession:
         """
         self.model = model
         self.policy = policy or published_policy(model)
-        self.policy.check_heads(model.heads if heads is None else heads)
+        self.policy.validate_heads(model.heads if heads is None else heads)
         self.heads = heads
-        self._camera: CameraMemory = camera
+        self._camera_cache: CameraCacheMode = camera_cache
         self._track_window = track_window
-        self._storage: StorageName = storage
-        self._step: Step = step
+        self._kv_cache_dtype: KVCacheDtype = kv_cache_dtype
+        self._step_mode: StepMode = step_mode
         self._device = next(model.parameters()).device
         self._in_use = Lock()
-        check_step(step, self.policy, camera, self._device)
+        validate_step_mode(step_mode, self.policy, camera_cache, self._device)
         self._forget()
 
     @one_at_a_time
@@ -125,14 +126,17 @@ class StreamSession:
         self._forget()
 
     def _forget(self) -> None:
-        self.memory: Memory = self.model.new_memory(
-            self.policy, camera=self._camera, track_window=self._track_window, storage=self._storage
+        self.memory: StreamMemory = self.model.new_memory(
+            self.policy,
+            camera_cache=self._camera_cache,
+            track_window=self._track_window,
+            kv_cache_dtype=self._kv_cache_dtype,
         )
-        self._steady = None
-        if self._step != "eager":
+        self._static_step = None
+        if self._step_mode != "eager":
             heads = [head for head in self.model.heads if head != "track"] if self.heads is None else self.heads
-            self._steady = SteadyStep(self.model, self.memory, heads, PREPARE[self._step])
-        self.times: deque[Timer] = deque(maxlen=TIMES_KEPT)
+            self._static_step = StaticStep(self.model, self.memory, heads, STEP_BUILDERS[self._step_mode])
+        self.times: deque[Timer] = deque(maxlen=MAX_TIMINGS)
 
     @property
     def num_frames(self) -> int:
@@ -146,14 +150,15 @@ class StreamSession:
 
     @one_at_a_time
     def push(
-        self, frame: Frame | Tensor, *, query_points: Tensor | None = None, patches: Tensor | None = None
+        self, frame: Frame | Tensor, *, query_points: Tensor | None = None, patch_tokens: Tensor | None = None
     ) -> Prediction:
         """What the network says of the next frame.
 
         Args:
             frame: a Frame; or RGB in [0, 1], (3, H, W), or of several streams that advance together, (B, 3, H, W).
             query_points: (x, y) in pixels of this frame, to be followed from here on. (K, 2) or (B, K, 2)
-            patches: what the model's `aggregator.encode` says of this frame, if it is known already. (B, 1, h·w, C)
+            patch_tokens: what the model's `aggregator.encode_patches` says of this frame, if it is known already. (B,
+                1, h·w, C)
 
         Returns:
             The prediction of this frame, S = 1, on the model's device.
@@ -162,7 +167,7 @@ class StreamSession:
             ValueError: the frame does not fit the stream, for instance its size has changed.
             RuntimeError: another call of this session is at work.
         """
-        return self._compute(self._images([frame]), query_points, patches)
+        return self._compute(self._images([frame]), query_points, patch_tokens)
 
     @one_at_a_time
     def start(self, frames: Sequence[Frame | Tensor]) -> Prediction:
@@ -188,7 +193,7 @@ class StreamSession:
 
     def _images(self, frames: Sequence[Frame | Tensor]) -> Tensor:
         """On the device. (B, S, 3, H, W)"""
-        images = [image_of(frame) for frame in frames]
+        images = [to_image_tensor(frame) for frame in frames]
         for image in images:
             if image.ndim not in (3, 4):
                 raise ValueError(f"a frame is (3, H, W), or (B, 3, H, W) of several streams, not {tuple(image.shape)}")
@@ -200,19 +205,23 @@ class StreamSession:
         joined = torch.cat(together, 1) if len(together) > 1 else together[0]
         return uploaded(joined, self._device)
 
-    def _compute(self, images: Tensor, query_points: Tensor | None, patches: Tensor | None) -> Prediction:
+    def _compute(self, images: Tensor, query_points: Tensor | None, patch_tokens: Tensor | None) -> Prediction:
         if query_points is not None:
-            if self._steady is not None:
-                raise ValueError(f"step={self._step!r} cannot follow points: choose step='eager'")
+            if self._static_step is not None:
+                raise ValueError(f"step_mode={self._step_mode!r} cannot follow points: choose step_mode='eager'")
             query_points = uploaded(query_points.reshape(-1, *query_points.shape[-2:]), self._device)
         with current(self._device), without_cudnn, self.memory.all_or_nothing():
             timer = Timer(self._device)
-            if self._steady is not None and patches is None and self._steady.is_ready:
-                prediction = self._steady(images)
+            if self._static_step is not None and patch_tokens is None and self._static_step.is_ready:
+                prediction = self._static_step(images)
             else:
                 with torch.no_grad():
                     prediction = self.model(
-                        images, heads=self.heads, query_points=query_points, memory=self.memory, patches=patches
+                        images,
+                        heads=self.heads,
+                        query_points=query_points,
+                        memory=self.memory,
+                        patch_tokens=patch_tokens,
                     )
             timer.stop()
         self.times.append(timer)
@@ -220,12 +229,14 @@ class StreamSession:
 
     def statistics(self) -> StreamStatistics:
         """Frames, memory and speed so far. Waits for the device."""
-        return StreamStatistics(self.num_frames, len(self.memory.held), self.num_bytes, *median_and_p95(self.times))
+        return StreamStatistics(
+            self.num_frames, len(self.memory.kept_frames), self.num_bytes, *timing_percentiles(self.times)
+        )
 
     @one_at_a_time
     def save(self, path: str | os.PathLike) -> None:
         """Write the stream's state, whole or not at all, so that `restore` can go on after an interruption."""
-        save_state(path, self._identity, self.memory.state())
+        save_state(path, self._identity, self.memory.state_dict())
 
     @one_at_a_time
     def restore(self, path: str | os.PathLike) -> None:
@@ -238,8 +249,8 @@ class StreamSession:
         before = dict(vars(self))
         self._forget()
         try:
-            with loaded_state(path, self._identity, self.memory.state()) as state:
-                self.memory.restore(state, self._device)
+            with loaded_state(path, self._identity, self.memory.state_dict()) as state:
+                self.memory.load_state_dict(state, self._device)
         except BaseException:
             vars(self).update(before)
             raise
@@ -249,7 +260,7 @@ class StreamSession:
         return {"weights": fingerprint(self.model), "policy": repr(self.policy)}
 
 
-def image_of(frame: Frame | Tensor) -> Tensor:
+def to_image_tensor(frame: Frame | Tensor) -> Tensor:
     """The image that a frame is, or holds."""
     image = frame.image if isinstance(frame, Frame) else frame
     if not isinstance(image, Tensor):
@@ -257,7 +268,7 @@ def image_of(frame: Frame | Tensor) -> Tensor:
     return image
 
 
-def median_and_p95(times: Collection[Timer]) -> tuple[float | None, float | None]:
+def timing_percentiles(times: Collection[Timer]) -> tuple[float | None, float | None]:
     """Of the latest steps, in milliseconds; None before the first. Waits for the device."""
     milliseconds = [timer.milliseconds() for timer in times]
     return tuple(np.percentile(milliseconds, [50, 95]).tolist()) if milliseconds else (None, None)

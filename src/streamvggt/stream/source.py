@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamvggt.frame import Frame
-from streamvggt.stream.preprocess import check_preparation
+from streamvggt.stream.preprocess import validate_options
 
 
 @dataclass(frozen=True)
-class Options:
+class FrameOptions:
     """How the frames are chosen and prepared; see `load_frames`."""
 
     size: int = 518
@@ -23,7 +23,7 @@ class Options:
     strict: bool = False
 
     def __post_init__(self) -> None:
-        check_preparation(**self.preparation)
+        validate_options(**self.preprocess_options)
         if self.stride < 1:
             raise ValueError(f"stride must be at least 1; got {self.stride}")
         if self.max_frames is not None and self.max_frames < 1:
@@ -34,7 +34,7 @@ class Options:
             raise ValueError("fps and stride both choose frames; give only one of them")
 
     @property
-    def preparation(self) -> dict:
+    def preprocess_options(self) -> dict:
         return {"size": self.size, "patch_size": self.patch_size, "mode": self.mode}
 
 
@@ -51,7 +51,7 @@ class FrameSource(ABC):
     num_frames: int | None
     files: Sequence[Path] = ()
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: FrameOptions) -> None:
         self.options = options
         self.start = 0
         self.skipped: list[tuple[str, str]] = []
@@ -59,7 +59,7 @@ class FrameSource(ABC):
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]: ...
 
-    def starting_at(self, index: int) -> "FrameSource":
+    def from_index(self, index: int) -> "FrameSource":
         """The same frames from `Frame.index` ≥ index on, to go on where a run has stopped."""
         if self.kind == "live" and index > 0:
             raise ValueError("a live source cannot start in its past: starting_at needs images or a video file")

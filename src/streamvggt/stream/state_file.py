@@ -12,7 +12,7 @@ import torch
 
 from streamvggt.files import atomic_write, check_seal
 
-FORMAT = 5
+FORMAT_VERSION = 5
 
 
 def save_state(path: str | os.PathLike, identity: dict[str, str], state: dict[str, Any]) -> None:
@@ -22,7 +22,7 @@ def save_state(path: str | os.PathLike, identity: dict[str, str], state: dict[st
         OSError, RuntimeError: it cannot be written, for example because the disk is full.
     """
     with atomic_write(Path(path), sealed=True) as unfinished:
-        torch.save({"format": FORMAT, "identity": identity, "state": state}, unfinished)
+        torch.save({"format": FORMAT_VERSION, "identity": identity, "state": state}, unfinished)
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def loaded_state(path: str | os.PathLike, identity: dict[str, str], like: dict[s
     except Exception as error:  # the readers of zip archives and pickles raise anything
         raise ValueError(f"{path} is not a saved stream") from error
     version = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(version, int) or version != FORMAT:
+    if not isinstance(version, int) or version != FORMAT_VERSION:
         raise ValueError(f"{path} is not a saved stream of this version")
     theirs = content.get("identity")
     if not isinstance(theirs, dict) or not isinstance(content.get("state"), dict):

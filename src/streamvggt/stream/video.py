@@ -16,8 +16,8 @@ from av.sidedata.sidedata import Type as SideData
 
 from streamvggt.frame import Frame
 from streamvggt.stream.containers import FFMPEG_FORMATS
-from streamvggt.stream.preprocess import frame_from_array, place
-from streamvggt.stream.source import FrameSource, Options
+from streamvggt.stream.preprocess import compute_placement, frame_from_array
+from streamvggt.stream.source import FrameOptions, FrameSource
 
 URL = re.compile(r"(rtsp|rtmp|https?|udp|tcp)://", re.IGNORECASE)
 TIMEOUT = 10.0  # seconds to wait for a network stream
@@ -25,11 +25,11 @@ PIXEL_ASPECTS = Fraction(1, 4), Fraction(4)  # of real cameras and discs; others
 CLOCK_STEP = Fraction(1, 1000)  # Matroska and FLV round times to milliseconds; a frame may seem this much early
 
 
-class MovingSource(FrameSource):
+class TimedFrameSource(FrameSource):
     """What videos and cameras share: frames chosen by time or number, on the canvas of the first."""
 
     @abstractmethod
-    def _pictures(self) -> Iterator[tuple[Fraction | float, object]]:
+    def _decode_frames(self) -> Iterator[tuple[Fraction | float, object]]:
         """Seconds since the first picture, and the picture, for each one decoded."""
 
     @abstractmethod
@@ -42,7 +42,7 @@ class MovingSource(FrameSource):
         canvas_size = None
         last_tick = -1
         num_chosen = 0
-        with closing(self._pictures()) as pictures:
+        with closing(self._decode_frames()) as pictures:
             for index, (seconds, picture) in enumerate(pictures):
                 tick = index // self.options.stride if fps is None else math.floor((seconds + CLOCK_STEP) * fps)
                 if tick <= last_tick:
@@ -52,11 +52,13 @@ class MovingSource(FrameSource):
                 if canvas_size is None or index >= self.start:
                     array = self._rgb(picture)
                     if canvas_size is None:
-                        canvas_size = place(array.shape[1::-1], **self.options.preparation).canvas_size
+                        canvas_size = compute_placement(
+                            array.shape[1::-1], **self.options.preprocess_options
+                        ).canvas_size
                 if index >= self.start:
                     yield frame_from_array(
                         array,
-                        **self.options.preparation,
+                        **self.options.preprocess_options,
                         canvas_size=canvas_size,
                         index=index,
                         time=float(seconds),
@@ -65,12 +67,12 @@ class MovingSource(FrameSource):
                     return
 
 
-class WebcamSource(MovingSource):
+class WebcamSource(TimedFrameSource):
     """A camera of this machine, by its number."""
 
     kind = "live"
 
-    def __init__(self, number: int, options: Options) -> None:
+    def __init__(self, number: int, options: FrameOptions) -> None:
         super().__init__(options)
         if not 0 <= number < 100:  # OpenCV takes larger numbers for other ways to reach a camera
             raise ValueError(f"webcam: expected a number from 0 to 99, got {number}.")
@@ -85,7 +87,7 @@ class WebcamSource(MovingSource):
             raise ConnectionError(f"No webcam {self.number}; is it plugged in, permitted and not in use elsewhere?")
         return capture
 
-    def _pictures(self) -> Iterator[tuple[float, np.ndarray]]:
+    def _decode_frames(self) -> Iterator[tuple[float, np.ndarray]]:
         capture = self._open()
         try:
             first = None
@@ -105,13 +107,13 @@ class WebcamSource(MovingSource):
         return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
-class VideoSource(MovingSource):
+class VideoSource(TimedFrameSource):
     """A video file, or the address of a file or stream, through FFmpeg.
 
     Damaged pictures are left out; where the file says how much it should hold, a missing end is noticed too.
     """
 
-    def __init__(self, location: str, options: Options) -> None:
+    def __init__(self, location: str, options: FrameOptions) -> None:
         super().__init__(options)
         self.location = location
         if not URL.match(location):
@@ -172,7 +174,7 @@ class VideoSource(MovingSource):
                 return stream
         raise ValueError(f"{self.name} holds no video")
 
-    def _pictures(self) -> Iterator[tuple[Fraction, av.VideoFrame]]:
+    def _decode_frames(self) -> Iterator[tuple[Fraction, av.VideoFrame]]:
         with self._open() as container:
             stream = self._stream(container)
             self._pixel_aspect = stream.sample_aspect_ratio
@@ -182,7 +184,7 @@ class VideoSource(MovingSource):
                 if picture is None:
                     num_lost += 1
                     total = f" of {stream.frames}" if stream.frames else ""
-                    self._note(f"damaged or cut short: {num_lost}{total} frames could not be decoded")
+                    self._record_damage(f"damaged or cut short: {num_lost}{total} frames could not be decoded")
                     continue
                 clock = _time_of(picture, stream, after=clock)
                 first = clock if first is None else first
@@ -195,7 +197,7 @@ class VideoSource(MovingSource):
             if announced is None:
                 seconds, announced = clock - first + interval, _stream_seconds(stream)
             if announced and not stream.frames and seconds < announced - max(2 * interval, 0.25):
-                self._note(
+                self._record_damage(
                     f"damaged or cut short: it ends after {float(seconds):.2f} of {float(announced):.2f} seconds"
                 )
 
@@ -225,10 +227,10 @@ class VideoSource(MovingSource):
                 if packet.size:
                     yield packet
         except av.FFmpegError as error:
-            self._note(f"broke off: {_reason(error)}")
+            self._record_damage(f"broke off: {_reason(error)}")
         yield None
 
-    def _note(self, reason: str) -> None:
+    def _record_damage(self, reason: str) -> None:
         """One entry for all damage of a video, kept up to date."""
         if self.options.strict:
             raise ValueError(f"{self.name}: {reason}")
@@ -238,7 +240,7 @@ class VideoSource(MovingSource):
         matrix = picture.side_data.get(SideData.DISPLAYMATRIX)
         width, height = _shown_size(picture, self._pixel_aspect)
         pixels = picture.to_ndarray(format="rgb24", width=width, height=height)
-        return pixels if matrix is None else turned(pixels, np.frombuffer(matrix, np.int32).reshape(3, 3))
+        return pixels if matrix is None else apply_display_matrix(pixels, np.frombuffer(matrix, np.int32).reshape(3, 3))
 
 
 def _shown_size(picture: av.VideoFrame, aspect: Fraction | None) -> tuple[int, int]:
@@ -281,7 +283,7 @@ def _tagged_end(stream: av.VideoStream) -> Fraction | None:
     return int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3]) if tag else None
 
 
-def turned(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def apply_display_matrix(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Pixels turned and mirrored by a display matrix, FFmpeg's and MP4's note of how the camera was held.
 
     Args:

@@ -25,7 +25,7 @@ from streamvggt.losses.target import Target
 from streamvggt.losses.terms import masked_mean
 from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction
-from streamvggt.training.supervision import Measurements
+from streamvggt.training.supervision import GroundTruth
 
 REST_POSE = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.1, 1.1)
 """Pose encoding that is read out of any token at first: no motion, a common field of view."""
@@ -45,12 +45,12 @@ class Matches:
     seen: Whether the place is in the image and not hidden there; false for i = j. (B, S, S, h·w) bool
     """
 
-    place: Tensor
-    seen: Tensor
+    position: Tensor
+    visible: Tensor
 
 
 @dataclass
-class Seen:
+class Activations:
     """What was recorded in one forward pass.
 
     queries, keys: of the supervised global blocks. (B, N, S·P, D)
@@ -118,9 +118,9 @@ class GeometryLosses(nn.Module):
         return ("attention", "place", "features", "deep", "deep_camera")
 
     @contextmanager
-    def watch(self, network: VGGT) -> Iterator[Seen]:
+    def watch(self, network: VGGT) -> Iterator[Activations]:
         """Record what the losses need of forward passes within the context."""
-        seen = Seen()
+        seen = Activations()
 
         def note_features(module, inputs, output):
             seen.features = output
@@ -153,11 +153,11 @@ class GeometryLosses(nn.Module):
             for handle in handles:
                 handle.remove()
 
-    def forward(self, batch: Batch, seen: Seen, network: VGGT) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, seen: Activations, network: VGGT) -> dict[str, Tensor]:
         """The weighted scalars by name; those of matches are 0 where the batch has one frame or nothing matches."""
         with torch.autocast(batch.images.device.type, enabled=False):
             grid = tuple(side // network.patch_size for side in batch.images.shape[-2:])
-            causal, special = network.sees == "past", network.aggregator.num_special
+            causal, special = network.causal, network.aggregator.num_special_tokens
             matches = find_matches(batch, network.patch_size, self.tolerance)
             targets = Targets.of(matches, batch.images.shape[-2:], network.patch_size)
             features = seen.features[..., : network.aggregator.embed_dim].float().unflatten(0, (-1, batch.num_frames))
@@ -166,13 +166,13 @@ class GeometryLosses(nn.Module):
                 attention_error(seen.queries[layer].float(), seen.keys[layer].float(), targets, special, causal)
                 for layer in self.layers
             ]
-            known = Measurements()(batch, ("camera", "depth", "points"), None, None)
+            known = GroundTruth()(batch, ("camera", "depth", "points"), None, None)
             places, deep, cameras = [], [], []
             for layer, norm in enumerate(self.norms):
                 tokens = norm(seen.tokens[layer].float().unflatten(1, (batch.num_frames, -1)))
                 patches = self.of_patches[layer](tokens[:, :, special:])
                 if layer in self.layers or layer == len(self.norms) - 1:
-                    places.append(place_error(patches[..., PLACE], matches, causal))
+                    places.append(position_error(patches[..., PLACE], matches, causal))
                 deep.append(deep_error(patches, known, network.patch_size))
                 read = Prediction(known.prediction.image_size, pose_enc=self.of_cameras[layer](tokens[:, :, 0]))
                 cameras.append(CameraTerm(weight=1.0, error="l1")(read, known))
@@ -245,7 +245,7 @@ class Targets:
     def of(cls, matches: Matches, image_size: Sequence[int], patch_size: int) -> Targets:
         height, width = image_size
         h, w = height // patch_size, width // patch_size
-        x, y = (matches.place * max(height, width) / 2).unbind(-1)
+        x, y = (matches.position * max(height, width) / 2).unbind(-1)
         x, y = ((at + (side - 1) / 2 + 0.5) / patch_size - 0.5 for at, side in ((x, width), (y, height)))
         x, y = x.clamp(0, w - 1), y.clamp(0, h - 1)  # in patches, from the center of the first
         left, top = x.floor().long(), y.floor().long()
@@ -253,7 +253,7 @@ class Targets:
         along, down = x - left, y - top
         patches = torch.stack([top * w + left, top * w + right, below * w + left, below * w + right], -1)
         weights = torch.stack([(1 - along) * (1 - down), along * (1 - down), (1 - along) * down, along * down], -1)
-        return cls(patches, weights, matches.seen)
+        return cls(patches, weights, matches.visible)
 
     def cross_entropy(self, scores: Tensor, counts: Tensor) -> Tensor:
         """Mean cross entropy of the scores against the bilinear targets.
@@ -266,7 +266,7 @@ class Targets:
         return masked_mean(errors, counts)
 
 
-def attention_error(q: Tensor, k: Tensor, targets: Targets, num_special: int, causal: bool) -> Tensor:
+def attention_error(q: Tensor, k: Tensor, targets: Targets, num_special_tokens: int, causal: bool) -> Tensor:
     """Cross entropy of the attention of heads 0 and 1 from patches to their matches, see `GeometryLosses`.
 
     Args:
@@ -274,28 +274,30 @@ def attention_error(q: Tensor, k: Tensor, targets: Targets, num_special: int, ca
         num_special: Tokens of a frame before its patches.
         causal: Frames see no later frames, so later matches do not count.
     """
-    num_frames = targets.seen.shape[1]
+    num_frames = targets.visible.shape[1]
     q, k = (x[:, :2].unflatten(2, (num_frames, -1)) for x in (q, k))  # (B, 2, S, P, D)
-    q = q[:, :, :, num_special:] * q.shape[-1] ** -0.5
-    in_sight = _in_sight(num_frames, causal, q.device)
-    counts = targets.seen & in_sight[..., None]
+    q = q[:, :, :, num_special_tokens:] * q.shape[-1] ** -0.5
+    in_sight = _attendable(num_frames, causal, q.device)
+    counts = targets.visible & in_sight[..., None]
 
     scores = torch.einsum("bipd,bjkd->bipjk", q[:, 0], k[:, 0])  # (B, S, h·w, S, P)
     scores = scores.masked_fill(~in_sight[:, None, :, None], -torch.inf)
-    log_weights = scores.flatten(3).log_softmax(-1)[..., num_special : k.shape[3]]  # of patches of the first frame
+    log_weights = scores.flatten(3).log_softmax(-1)[
+        ..., num_special_tokens : k.shape[3]
+    ]  # of patches of the first frame
     to_first = -(log_weights.gather(-1, targets.patches[:, :, 0]) * targets.weights[:, :, 0]).sum(-1)
-    within = torch.einsum("bipd,bjkd->bijpk", q[:, 1], k[:, 1, :, num_special:])
+    within = torch.einsum("bipd,bjkd->bijpk", q[:, 1], k[:, 1, :, num_special_tokens:])
     return masked_mean(to_first, counts[:, :, 0]) + targets.cross_entropy(within, counts)
 
 
-def place_error(said: Tensor, matches: Matches, causal: bool) -> Tensor:
+def position_error(said: Tensor, matches: Matches, causal: bool) -> Tensor:
     """Mean distance |Δx| + |Δy| of predicted places in the first frame from true ones.
 
     Args:
         said: (B, S, h·w, 2)
     """
-    counts = (matches.seen & _in_sight(said.shape[1], causal, said.device)[..., None])[:, :, 0]
-    errors = (said - torch.where(counts[..., None], matches.place[:, :, 0], 0)).abs().sum(-1)
+    counts = (matches.visible & _attendable(said.shape[1], causal, said.device)[..., None])[:, :, 0]
+    errors = (said - torch.where(counts[..., None], matches.position[:, :, 0], 0)).abs().sum(-1)
     return masked_mean(errors, counts)
 
 
@@ -306,7 +308,7 @@ def feature_error(features: Tensor, targets: Targets, temperature: float) -> Ten
         features: (B, S, h·w, C)
     """
     unit = F.normalize(features, dim=-1)
-    return targets.cross_entropy(torch.einsum("bipc,bjkc->bijpk", unit, unit) / temperature, targets.seen)
+    return targets.cross_entropy(torch.einsum("bipc,bjkc->bijpk", unit, unit) / temperature, targets.visible)
 
 
 def deep_error(read: Tensor, known: Target, patch_size: int) -> Tensor:
@@ -324,7 +326,7 @@ def deep_error(read: Tensor, known: Target, patch_size: int) -> Tensor:
     return masked_mean(torch.where(valid, point_error + depth_error, 0), valid)
 
 
-def _in_sight(num_frames: int, causal: bool, device: torch.device) -> Tensor:
+def _attendable(num_frames: int, causal: bool, device: torch.device) -> Tensor:
     """Whether frame i sees frame j. (S, S) bool"""
     everything = torch.ones(num_frames, num_frames, dtype=torch.bool, device=device)
     return everything.tril() if causal else everything

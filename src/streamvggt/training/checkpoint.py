@@ -19,10 +19,10 @@ from torch.optim import Optimizer
 from streamvggt.files import atomic_write, check_seal, link_or_copy
 from streamvggt.training.state_check import check_state
 
-FORMAT = 2
+FORMAT_VERSION = 3
 
 
-class Checkpoints:
+class CheckpointManager:
     """Files of one training.
 
         step-00001000.pt   the whole state after 1,000 steps; the newest `keep` stay
@@ -57,7 +57,7 @@ class Checkpoints:
         """
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         state = {
-            "format": FORMAT,
+            "format": FORMAT_VERSION,
             "step": step,
             "model": get_model_state_dict(model, options=options),
             "optimizer": get_optimizer_state_dict(model, optimizer, options=options),
@@ -86,7 +86,7 @@ class Checkpoints:
         except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
             raise ValueError(f"{path} is not a training state, or is cut off: {error}") from error
         version = state.get("format") if isinstance(state, dict) else None
-        if not isinstance(version, int) or version != FORMAT:
+        if not isinstance(version, int) or version != FORMAT_VERSION:
             raise ValueError(f"{path} is not a training state of this version; to start from weights use load_model")
         options = StateDictOptions(full_state_dict=True)
         try:

@@ -27,7 +27,7 @@ class ForeignTeacher:
     Sequences without any measurement are supervised at every pixel.
     """
 
-    always_has_queries = False
+    requires_queries = False
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class ForeignTeacher:
                 16), so that no map is resized. False: Use the image sizes of the student. The teacher runs at the
                 nearest multiples of its patch size, and its maps are resized.
             normalize: Divide lengths by the mean distance of the supervised points of a sequence from the first
-                camera, like `Measurements`. False: Keep the unit of the teacher.
+                camera, like `GroundTruth`. False: Keep the unit of the teacher.
         """
         self.model = model.eval().requires_grad_(False) if isinstance(model, nn.Module) else model
         self.patch_size = patch_size or getattr(model, "patch_size", 1)
@@ -89,7 +89,7 @@ class ForeignTeacher:
         predicted = self.model(images if own_size == image_size else resized_images(images, own_size))
         with torch.autocast(images.device.type, enabled=False):
             predicted = predicted.map(lambda tensor: tensor.to(torch.promote_types(tensor.dtype, torch.float32)))
-            predicted = replace(predicted, tracks=None, visibility=None, track_conf=None, tracks_stages=())
+            predicted = replace(predicted, tracks=None, visibility=None, track_conf=None, tracks_list=())
             check_frames(predicted, images.shape[:2], own_size)
             if own_size != image_size:
                 predicted = resized(predicted, image_size)
@@ -145,7 +145,7 @@ def in_unit(prediction: Prediction, unit: Tensor) -> Prediction:
     return replace(
         prediction,
         pose_enc=None if prediction.pose_enc is None else moved(prediction.pose_enc),
-        pose_enc_stages=tuple(moved(stage) for stage in prediction.pose_enc_stages),
+        pose_enc_list=tuple(moved(stage) for stage in prediction.pose_enc_list),
         depth=divided(prediction.depth),
         points=divided(prediction.points),
     )

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from streamvggt.losses.criterion import LossResult
+from streamvggt.losses.criterion import LossOutput
 
 
-class Log:
+class TrainingLogger:
     """Scalars and pictures of one training, by step; only the first process writes.
 
     log.jsonl: {"step": int, name: number, …} per line. A training that is resumed goes on after its last state:
@@ -47,7 +47,7 @@ class Log:
         with open(self._lines, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **named}) + "\n")
 
-    def picture(self, step: int, name: str, picture: np.ndarray) -> None:
+    def image(self, step: int, name: str, picture: np.ndarray) -> None:
         """RGB, uint8. (H, W, 3)"""
         if self.is_main:
             self._board.add_image(name, picture, step, dataformats="HWC")
@@ -57,7 +57,7 @@ class Log:
             self._bar.set_postfix_str(shown, refresh=False)
             self._bar.update()
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         if self.is_main:
             tqdm.write(text)
 
@@ -67,14 +67,14 @@ class Log:
             self._bar.close()
 
 
-class Tally:
+class LossAverager:
     """Means of a loss and of its terms over batches and processes, whichever of the terms each of them had."""
 
     def __init__(self, names: Sequence[str], device: torch.device):
         self.names = ("loss", *names)
         self._sums = torch.zeros(len(self.names), 2, device=device)  # of values, and how many
 
-    def add(self, result: LossResult) -> None:
+    def add(self, result: LossOutput) -> None:
         values = {"loss": result.total.detach(), **result.terms}
         for row, name in enumerate(self.names):
             if name in values:
@@ -95,7 +95,7 @@ def is_before(line: str, step: int) -> bool:
         return False
 
 
-def depth_picture(images: Tensor, target: Tensor, predicted: Tensor, valid: Tensor | None) -> np.ndarray:
+def depth_figure(images: Tensor, target: Tensor, predicted: Tensor, valid: Tensor | None) -> np.ndarray:
     """Image | target depth | predicted depth of some frames below each other; both depths share their colours.
 
     Args:

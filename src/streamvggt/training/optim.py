@@ -14,7 +14,7 @@ from streamvggt.model.names import original_name
 
 
 @dataclass(frozen=True)
-class Optimisation:
+class OptimConfig:
     """AdamW (arXiv 1711.05101) with warm-up, plateau and cosine.
 
     Patterns such as "aggregator.patch_embed.*" match whole names of parameters in the network itself: a wrapper of DDP,
@@ -26,7 +26,7 @@ class Optimisation:
     freeze: patterns of parameters that do not learn.
     lr_multipliers: pattern → factor on the learning rate; the first that matches counts.
     clip_norm: of the gradients of all parameters together.
-    clip_apart: patterns of parameters whose gradients are clipped by themselves, each pattern's together: where one
+    separate_clip: patterns of parameters whose gradients are clipped by themselves, each pattern's together: where one
         part's gradients are much larger, it would decide the step of all others.
     """
 
@@ -38,7 +38,7 @@ class Optimisation:
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: float = 1.0
-    clip_apart: Sequence[str] = ()
+    separate_clip: Sequence[str] = ()
     freeze: Sequence[str] = ()
     lr_multipliers: Mapping[str, float] = field(default_factory=dict)
 
@@ -71,13 +71,13 @@ class Optimisation:
         groups = parameter_groups(model, self.weight_decay, self.lr_multipliers)
         return AdamW(groups, lr=self.lr, betas=tuple(self.betas), fused=fused)
 
-    def clipped_together(self, model: nn.Module) -> list[list[nn.Parameter]]:
-        """The trainable parameters, first those clipped with all others, then those of each pattern of `clip_apart`.
+    def clip_groups(self, model: nn.Module) -> list[list[nn.Parameter]]:
+        """The trainable parameters, first those clipped with all others, then those of each pattern of `separate_clip`.
 
         Raises:
             ValueError: a pattern matches no trainable parameter.
         """
-        patterns = list(self.clip_apart)
+        patterns = list(self.separate_clip)
         sets: list[list[nn.Parameter]] = [[] for _ in range(1 + len(patterns))]
         for name, parameter in named_parameters(model):
             if parameter.requires_grad:
@@ -85,7 +85,7 @@ class Optimisation:
                 sets[of].append(parameter)
         for pattern, found in zip(patterns, sets[1:], strict=True):
             if not found:
-                raise ValueError(f"clip_apart pattern {pattern!r} matches no trainable parameter of the network")
+                raise ValueError(f"separate_clip pattern {pattern!r} matches no trainable parameter of the network")
         return [parameters for parameters in sets if parameters]
 
     def set_lr(self, optimizer, step: int) -> float:
@@ -128,7 +128,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, lr_multipliers: Mapp
     return list(groups.values())
 
 
-def describe_parameters(model: nn.Module) -> str:
+def summarize_parameters(model: nn.Module) -> str:
     """How many tensors and numbers learn and how many are frozen, for the log."""
     learning = [p for p in model.parameters() if p.requires_grad]
     frozen = [p for p in model.parameters() if not p.requires_grad]

@@ -43,7 +43,7 @@ def check_extra(extra: Mapping[str, object]) -> None:
     Raises:
         ValueError: What a training keeps beside its network and optimizer is not what it has written.
     """
-    for name in ("bad_steps", "num_bad"):
+    for name in ("nonfinite_steps", "num_nonfinite"):
         check_whole(0, MAX_STEP, **{f"extra.{name}": extra.get(name)})
     best = extra.get("best")
     _expect(isinstance(best, int | float) and not math.isnan(best), "extra.best", "a number", best)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from streamvggt.data.view import Batch
-from streamvggt.geometry.camera import Cameras, compose_poses, encoding_from_cameras, invert_pose
+from streamvggt.geometry.camera import Cameras, compose_poses, invert_pose, pose_enc_from_cameras
 from streamvggt.geometry.pointmap import unproject
 from streamvggt.losses.target import Target
 from streamvggt.model.vggt import VGGT
@@ -22,7 +22,7 @@ from streamvggt.prediction import Prediction
 class Supervision(Protocol):
     """Where targets come from."""
 
-    always_has_queries: bool
+    requires_queries: bool
     """Whether every batch has points to track."""
 
     def query_points(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
@@ -43,7 +43,7 @@ class Teacher:
     Sequences without any measurement, such as videos, are supervised at every pixel.
     """
 
-    always_has_queries = True
+    requires_queries = True
 
     def __init__(self, model: VGGT, num_queries: int = 64):
         """
@@ -54,7 +54,7 @@ class Teacher:
         self.num_queries = num_queries
 
     def query_points(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        return draw_queries(batch.valid[:, 0], self.num_queries, generator)
+        return sample_queries(batch.valid[:, 0], self.num_queries, generator)
 
     @torch.no_grad()
     def __call__(
@@ -64,18 +64,18 @@ class Teacher:
         return Target(prediction, valid=supervised(batch), sky=batch.sky, is_metric=batch.is_metric)
 
 
-class Measurements:
+class GroundTruth:
     """What the data set knows, in the network's own form: the first camera is the world."""
 
-    always_has_queries = False
+    requires_queries = False
 
-    def __init__(self, *, normalise: bool = True):
+    def __init__(self, *, normalize: bool = True):
         """
         Args:
             normalise: the unit is the mean distance of a sequence's valid points from the first camera (VGGT,
                 arXiv 2503.11651, §3.4), since images alone do not tell the scale. False keeps the data's unit.
         """
-        self.normalise = normalise
+        self.normalize = normalize
 
     def query_points(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
         return None if batch.tracks is None else batch.tracks[:, 0]
@@ -90,14 +90,14 @@ class Measurements:
         image_size = tuple(batch.images.shape[-2:])
         cameras = Cameras(relative_to_first(batch.cam_from_world), batch.intrinsics)
         depth, points = batch.depth, unproject(batch.depth, cameras)
-        if self.normalise:
+        if self.normalize:
             unit = mean_distance(points, batch.valid)[:, None, None, None]
             rotation, translation = cameras.cam_from_world.split([3, 1], -1)
             cameras = Cameras(torch.cat([rotation, translation / unit], -1), batch.intrinsics)
             depth, points = depth / unit, points / unit[..., None]
         prediction = Prediction(
             image_size,
-            pose_enc=encoding_from_cameras(cameras, image_size),
+            pose_enc=pose_enc_from_cameras(cameras, image_size),
             depth=depth[..., None],
             points=points,
             tracks=batch.tracks,
@@ -131,7 +131,7 @@ def mean_distance(points: Tensor, valid: Tensor) -> Tensor:
     return torch.where(count > 0, distance / (count + 1e-3), 1).clamp(1e-6, 1e6)
 
 
-def draw_queries(valid: Tensor, num_queries: int, generator: torch.Generator) -> Tensor:
+def sample_queries(valid: Tensor, num_queries: int, generator: torch.Generator) -> Tensor:
     """Random valid pixels of one frame, drawn with replacement; of all its pixels where too few are valid.
 
     Args:

@@ -29,7 +29,7 @@ def load_teacher(name_or_path: str | os.PathLike, **options) -> VGGT | VGGTOmega
     """
     if is_omega(name_or_path):
         return load_omega(name_or_path, **options)
-    return load_model(name_or_path, sees="all", **options)
+    return load_model(name_or_path, causal=False, **options)
 
 
 def taught_by(

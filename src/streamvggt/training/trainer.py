@@ -28,20 +28,20 @@ from streamvggt.bounds import check_real, check_whole
 from streamvggt.data.view import Batch
 from streamvggt.losses.criterion import Criterion
 from streamvggt.losses.target import Target
-from streamvggt.model.memory import Policy
+from streamvggt.model.memory import EvictionPolicy
 from streamvggt.model.names import original_name
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import AUXILIARY_PREFIX, HEAD_PREFIXES, save_model
 from streamvggt.training.adapters import LowRank
-from streamvggt.training.checkpoint import Checkpoints
-from streamvggt.training.log import Log, Tally, depth_picture
-from streamvggt.training.optim import Optimisation, describe_parameters, freeze_parameters
+from streamvggt.training.checkpoint import CheckpointManager
+from streamvggt.training.log import LossAverager, TrainingLogger, depth_figure
+from streamvggt.training.optim import OptimConfig, freeze_parameters, summarize_parameters
 from streamvggt.training.state_check import check_extra
 from streamvggt.training.supervision import Supervision, Teacher
 from streamvggt.transfer import uploaded
 
 
-class Auxiliary(Protocol):
+class AuxiliaryLoss(Protocol):
     """Losses beside the criterion, of what passes through the network in training: a module with its own parameters.
 
     It becomes the network's submodule `auxiliary` for the training and is left out of the weights that are saved.
@@ -88,26 +88,26 @@ class Trainer:
         supervision: Supervision,
         loss: Criterion,
         data: TrainingData,
-        optimisation: Optimisation,
+        optim: OptimConfig,
         output_dir: str | Path,
         validation: TrainingData | None = None,
         num_validation_batches: int = 8,
         validate_every: int = 1000,
-        accumulate: int = 1,
+        gradient_accumulation_steps: int = 1,
         precision: str = "no",
         seed: int = 0,
         num_workers: int = 0,
         save_every: int = 1000,
-        keep: int = 2,
+        max_checkpoints: int = 2,
         log_every: int = 10,
         ema_decay: float | None = None,
-        max_bad_steps: int = 10,
-        auxiliary: Auxiliary | None = None,
+        max_nonfinite_steps: int = 10,
+        auxiliary_loss: AuxiliaryLoss | None = None,
         gradient_scales: Mapping[str, float] | None = None,
         dense_share: float = 1.0,
-        policy: Policy | None = None,
+        policy: EvictionPolicy | None = None,
         adapters: LowRank | None = None,
-        stop_after: float | None = None,
+        max_minutes: float | None = None,
         resume: bool = True,
     ):
         """
@@ -118,15 +118,15 @@ class Trainer:
             save_every, validate_every, log_every: in steps.
             keep: states to keep.
             ema_decay: of the moving average of the weights that is validated and saved; None: none.
-            max_bad_steps: stop after this many steps in a row without a finite loss and gradient.
+            max_nonfinite_steps: stop after this many steps in a row without a finite loss and gradient.
             auxiliary: further losses of training, not of validation, e.g. `GeometryLosses`; None: none.
             gradient_scales: module → factor on the gradient that it sends back through its first input, e.g.
                 {"camera_head": 0.05}: how much a head may have its way with the trunk.
             dense_share: share of a sequence's frames, drawn at random, whose depth and points are trained; the heads
                 take most of a small network's time. Validation takes all frames.
-            policy: frames see only what this memory policy would hold of the past (`Policy.visible`), so that the
-                network learns with the memory that it is to stream with; it must go by numbers alone. None: all the
-                past, or all frames, as the network does.
+            policy: frames see only what this memory policy would hold of the past (`EvictionPolicy.attended_frames`),
+                so that the network learns with the memory that it is to stream with; it must go by numbers alone. None:
+                all the past, or all frames, as the network does.
             adapters: Low-rank adapters that learn in place of the layers that they name; `best` and `final` hold plain
                 weights. None: All weights learn that `optimisation` does not freeze.
             stop_after: minutes after which `run` saves the state and ends, to be started again; None: at the last step.
@@ -136,24 +136,24 @@ class Trainer:
         counts = {
             "num_validation_batches": num_validation_batches,
             "validate_every": validate_every,
-            "accumulate": accumulate,
+            "accumulate": gradient_accumulation_steps,
             "save_every": save_every,
-            "keep": keep,
+            "keep": max_checkpoints,
             "log_every": log_every,
-            "max_bad_steps": max_bad_steps,
+            "max_nonfinite_steps": max_nonfinite_steps,
         }
         check_whole(1, **{f"trainer.{name}": count for name, count in counts.items()})
         check_whole(0, **{"trainer.seed": seed, "trainer.num_workers": num_workers})
         if ema_decay is not None:
             check_real(0, 1, **{"trainer.ema_decay": ema_decay})
-        if stop_after is not None and not 0 <= stop_after < float("inf"):
-            raise ValueError(f"trainer.stop_after: expected minutes, 0 or more, or null, got {stop_after!r}")
+        if max_minutes is not None and not 0 <= max_minutes < float("inf"):
+            raise ValueError(f"trainer.max_minutes: expected minutes, 0 or more, or null, got {max_minutes!r}")
         # A batch without measured tracks leaves the track head out.
-        can_leave_out = "track" in loss.heads and not supervision.always_has_queries
+        can_leave_out = "track" in loss.heads and not supervision.requires_queries
         self.accelerator = Accelerator(
             cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
             mixed_precision=precision,
-            gradient_accumulation_steps=accumulate,
+            gradient_accumulation_steps=gradient_accumulation_steps,
             kwargs_handlers=[
                 # Gradients as views of the buckets: no second copy of all gradients.
                 DistributedDataParallelKwargs(find_unused_parameters=can_leave_out, gradient_as_bucket_view=True)
@@ -173,10 +173,10 @@ class Trainer:
         patch_size = math.lcm(model.patch_size, getattr(supervision, "image_multiple", 1))
         self.data, self.validation = (in_patches(given, patch_size) for given in (data, validation))
         self.num_validation_batches, self.validate_every = num_validation_batches, validate_every
-        self.optimisation = optimisation
-        self.accumulate, self.seed, self.num_workers = accumulate, seed, num_workers
-        self.save_every, self.log_every, self.max_bad_steps = save_every, log_every, max_bad_steps
-        self.stop_after = stop_after
+        self.optim = optim
+        self.gradient_accumulation_steps, self.seed, self.num_workers = gradient_accumulation_steps, seed, num_workers
+        self.save_every, self.log_every, self.max_nonfinite_steps = save_every, log_every, max_nonfinite_steps
+        self.max_minutes = max_minutes
         self.output_dir = Path(output_dir)
         missing = [head for head in loss.heads if head not in model.heads]
         if missing:
@@ -184,30 +184,31 @@ class Trainer:
         self.heads = tuple(loss.heads)
 
         is_main = self.accelerator.is_main_process
-        if auxiliary is not None:
-            auxiliary.attach(model)
-            model.add_module("auxiliary", auxiliary)
+        if auxiliary_loss is not None:
+            auxiliary_loss.attach(model)
+            model.add_module("auxiliary_loss", auxiliary_loss)
         self.network = model.to(self.device)  # as it is, not wrapped
         unused = [f"{HEAD_PREFIXES[head]}*" for head in model.heads if head not in self.heads]
-        freeze_parameters(model, [*unused, *optimisation.freeze])
+        freeze_parameters(model, [*unused, *optim.freeze])
         self.adapters = adapters
         if adapters is not None:
             adapters.add(model)
-        optimizer = optimisation.build(model, fused=self.device.type in ("cpu", "cuda"))
+        optimizer = optim.build(model, fused=self.device.type in ("cpu", "cuda"))
         if isinstance(getattr(supervision, "model", None), nn.Module):
             supervision.model.to(self.device)
         self.encoder = shared_encoder(model, supervision)
         self.ema = None
         if ema_decay is not None:
             self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
-        if policy is not None and (model.sees != "past" or not policy.by_number):
+        if policy is not None and (not model.causal or not policy.is_index_based):
             raise ValueError(
-                f"{policy} cannot be trained with: it takes a network with sees='past' (this one: {model.sees!r}) "
-                "and a policy that goes by frame numbers alone, such as Window or KeyFrames"
+                f"{policy} cannot be trained with: it takes a network with causal=True (this one: "
+                f"causal={model.causal}) "
+                "and a policy that goes by frame numbers alone, such as Window or Keyframes"
             )
         self.policy = policy
-        self.auxiliary = auxiliary
-        if auxiliary is not None and self.encoder is not None:
+        self.auxiliary_loss = auxiliary_loss
+        if auxiliary_loss is not None and self.encoder is not None:
             raise ValueError(
                 "auxiliary losses need an encoder that learns; here a frozen one serves teacher and student"
             )
@@ -217,9 +218,9 @@ class Trainer:
         for name, scale in (gradient_scales or {}).items():
             scale_gradient(model, name, scale)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.clipped_together = optimisation.clipped_together(self.model)
-        self.checkpoints = Checkpoints(self.output_dir, keep=keep, is_main=is_main)
-        self.step, self.best, self.bad_steps, self.num_bad = 0, float("inf"), 0, 0
+        self.clip_groups = optim.clip_groups(self.model)
+        self.checkpoints = CheckpointManager(self.output_dir, keep=max_checkpoints, is_main=is_main)
+        self.step, self.best, self.nonfinite_steps, self.num_nonfinite = 0, float("inf"), 0, 0
         newest = self.checkpoints.newest
         if newest is not None:
             if not resume:
@@ -228,47 +229,47 @@ class Trainer:
                     "or choose another output_dir"
                 )
             self._resume(newest)
-        self.log = Log(self.output_dir, first_step=self.step, total_steps=optimisation.steps, is_main=is_main)
-        self.log.say(describe_parameters(self.network))
+        self.log = TrainingLogger(self.output_dir, first_step=self.step, total_steps=optim.steps, is_main=is_main)
+        self.log.info(summarize_parameters(self.network))
         if self.encoder is not None:
-            self.log.say("teacher and student share the patch encoder: it runs once per batch")
+            self.log.info("teacher and student share the patch encoder: it runs once per batch")
         if patch_size != model.patch_size:
-            self.log.say(
+            self.log.info(
                 f"Using image sides that are multiples of {patch_size} pixels, for the patches of teacher and student."
             )
         for described in (supervision, data):
             if hasattr(described, "describe"):
-                self.log.say(described.describe())
+                self.log.info(described.describe())
         if self.step:
-            self.log.say(f"resumed after step {self.step}, from {newest.name}")
+            self.log.info(f"resumed after step {self.step}, from {newest.name}")
 
-    def keep_config(self, text: str) -> None:
+    def save_config(self, text: str) -> None:
         """Write the resolved configuration beside the checkpoints; say loudly what an earlier run had otherwise."""
         if not self.accelerator.is_main_process:
             return
         path = self.output_dir / "config.yaml"
         before = path.read_text(encoding="utf-8") if self.step and path.exists() else text
         for line in difflib.unified_diff(before.splitlines(), text.splitlines(), "before", "now", n=0, lineterm=""):
-            self.log.say(f"!!! resumed with another configuration: {line}")
+            self.log.info(f"!!! resumed with another configuration: {line}")
         path.write_text(text, encoding="utf-8")
 
     def run(self) -> None:
         """Train to the end, go on to it, or on for as long as one run may take."""
         try:
             began = started = time.perf_counter()
-            for said in self.steps(self.optimisation.steps - self.step):
-                is_last = self.step == self.optimisation.steps
+            for said in self.steps(self.optim.steps - self.step):
+                is_last = self.step == self.optim.steps
                 is_over = not is_last and self._is_over(time.perf_counter() - began)
                 if self.step % self.log_every == 0 or is_last:
-                    self.log.scalars(self.step, self._numbers(said, time.perf_counter() - started))
-                self.log.advance(self._shown(said, time.perf_counter() - started))
+                    self.log.scalars(self.step, self._metrics(said, time.perf_counter() - started))
+                self.log.advance(self._postfix(said, time.perf_counter() - started))
                 if self.validation is not None and (self.step % self.validate_every == 0 or is_last):
                     self._validate()
                 if self.step % self.save_every == 0 or is_last or is_over:
                     self._save()
                 if is_over:
-                    self.log.say(
-                        f"stopped after {self.stop_after:g} minutes and {self.step} steps: start again to go on"
+                    self.log.info(
+                        f"stopped after {self.max_minutes:g} minutes and {self.step} steps: start again to go on"
                     )
                     return
                 started = time.perf_counter()
@@ -278,9 +279,9 @@ class Trainer:
 
     def _is_over(self, seconds: float) -> bool:
         """Whether the time of this run is over, for all processes alike."""
-        if self.stop_after is None:
+        if self.max_minutes is None:
             return False
-        if seconds > 60 * self.stop_after:
+        if seconds > 60 * self.max_minutes:
             self.accelerator.set_trigger()
         return self.accelerator.check_trigger()
 
@@ -294,17 +295,17 @@ class Trainer:
 
     def _one_step(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
         # For whatever draws from the global random state, in this project or not.
-        set_seed((self.seed * 1_000_003 + self._number()) % 2**32)
-        lr = self.optimisation.set_lr(self.optimizer, self.step)
-        tally = Tally((*self.heads, *(self.auxiliary.names if self.auxiliary else ())), self.device)
+        set_seed((self.seed * 1_000_003 + self._batch_index()) % 2**32)
+        lr = self.optim.set_lr(self.optimizer, self.step)
+        tally = LossAverager((*self.heads, *(self.auxiliary_loss.names if self.auxiliary_loss else ())), self.device)
         num_frames = 0
-        for position in range(self.accumulate):
+        for position in range(self.gradient_accumulation_steps):
             batch = next(batches)
             num_frames += batch.num_sequences * batch.num_frames
-            with self.accelerator.accumulate(self.model):
+            with self.accelerator.gradient_accumulation_steps(self.model):
                 generator = self._generator(position)
                 frames = dense_frames(batch.num_frames, self.dense_share, generator)
-                result, _, _ = self._forward(self.model, batch, generator, self.auxiliary, frames)
+                result, _, _ = self._forward(self.model, batch, generator, self.auxiliary_loss, frames)
                 self.accelerator.backward(result.total)
                 tally.add(result)
         norm = self._clip()
@@ -314,9 +315,9 @@ class Trainer:
 
     def _clip(self) -> Tensor:
         """Clip the gradients; answer their norm before, of all together."""
-        first, *apart = self.clipped_together
-        norms = [self.accelerator.clip_grad_norm_(first, self.optimisation.clip_norm)]  # undoes the loss scale, too
-        norms += [nn.utils.clip_grad_norm_(parameters, self.optimisation.clip_norm) for parameters in apart]
+        first, *apart = self.clip_groups
+        norms = [self.accelerator.clip_grad_norm_(first, self.optim.clip_norm)]  # undoes the loss scale, too
+        norms += [nn.utils.clip_grad_norm_(parameters, self.optim.clip_norm) for parameters in apart]
         norms = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
         return torch.stack([norm.to(self.device) for norm in norms]).norm()
 
@@ -328,17 +329,18 @@ class Trainer:
             self.optimizer.step()
         self.optimizer.zero_grad()
         if is_finite:
-            self.bad_steps = 0
+            self.nonfinite_steps = 0
             if self.ema is not None:
                 self.ema.update_parameters(self.network)
             return
         if loss_is_finite and scaler is not None and scaler.get_scale() >= 1:
             return  # gradients beyond float16: the scaler looks for its scale
-        self.bad_steps += 1
-        self.num_bad += 1
-        if self.bad_steps >= self.max_bad_steps:
+        self.nonfinite_steps += 1
+        self.num_nonfinite += 1
+        if self.nonfinite_steps >= self.max_nonfinite_steps:
             raise Diverged(
-                f"stopped at step {self.step}: {self.bad_steps} steps in a row had no finite loss and gradient. The "
+                f"stopped at step {self.step}: {self.nonfinite_steps} steps in a row had no finite loss and gradient. "
+                f"The "
                 f"last good state is {self.checkpoints.last}; try a lower learning rate or a longer warm-up"
             )
 
@@ -347,39 +349,39 @@ class Trainer:
         model: nn.Module,
         batch: Batch,
         generator: torch.Generator,
-        auxiliary: Auxiliary | None = None,
+        auxiliary_loss: AuxiliaryLoss | None = None,
         dense_frames: Sequence[int] | None = None,
     ):
         queries = self.supervision.query_points(batch, generator) if "track" in self.heads else None  # on the host
         queries = None if queries is None else uploaded(queries, self.device)
-        batch = replace(batch, object_ids=None).to(self.device, non_blocking=True)
+        batch = replace(batch, instance_ids=None).to(self.device, non_blocking=True)
         heads = [head for head in self.heads if head != "track" or queries is not None]
         patches = None
-        watching = nullcontext() if auxiliary is None else auxiliary.watch(self.network)
+        watching = nullcontext() if auxiliary_loss is None else auxiliary_loss.watch(self.network)
         with self.accelerator.autocast(), watching as seen:
             if self.encoder is not None:
                 with torch.no_grad():
                     patches = self.encoder(batch.images)
             target = self.supervision(batch, heads, queries, patches)
-            visible = None if self.policy is None else self.policy.visible(batch.num_frames)
+            attended_frames = None if self.policy is None else self.policy.attended_frames(batch.num_frames)
             prediction = model(
                 batch.images,
                 heads=heads,
                 query_points=queries,
-                visible=visible,
+                attended_frames=attended_frames,
                 patches=patches,
                 dense_frames=dense_frames,
             )
         result = self.loss(prediction, target)
-        if auxiliary is not None:
-            result = result.plus(auxiliary(batch, seen, self.network))
+        if auxiliary_loss is not None:
+            result = result.with_terms(auxiliary_loss(batch, seen, self.network))
         return result, prediction, target
 
     @torch.no_grad()
     def _validate(self) -> None:
         model = self.model if self.ema is None else self.ema.module
         accelerator = self.accelerator
-        tally = Tally(self.heads, self.device)
+        tally = LossAverager(self.heads, self.device)
         # A sharded network is gathered in each forward pass, so all processes must do the same number of them.
         for first in range(0, self.num_validation_batches, accelerator.num_processes):
             position = first + accelerator.process_index
@@ -391,24 +393,24 @@ class Trainer:
             if is_counted:
                 tally.add(result)
             if position == 0 and prediction.depth is not None:
-                self.log.picture(self.step, "depth", self._picture(batch, prediction, target))
+                self.log.image(self.step, "depth", self._log_figure(batch, prediction, target))
         said = {name: value.item() for name, value in tally.means(accelerator).items()}
         self.log.scalars(self.step, said, "validation")
-        self.log.say(f"step {self.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in said.items()))
+        self.log.info(f"step {self.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in said.items()))
         if said["loss"] < self.best:
             self.best = said["loss"]
             self._save_weights("best")
 
-    def _picture(self, batch: Batch, prediction, target: Target):
+    def _log_figure(self, batch: Batch, prediction, target: Target):
         known = target.prediction.depth
         shown = known if known is not None else prediction.depth
         valid = None if target.valid is None else target.valid[0]
-        return depth_picture(batch.images[0], shown[0, ..., 0], prediction.depth[0, ..., 0], valid)
+        return depth_figure(batch.images[0], shown[0, ..., 0], prediction.depth[0, ..., 0], valid)
 
     def _batches(self) -> Iterator[Batch]:
-        numbers = _From(self._number(), self.accelerator.num_processes)
+        numbers = _StridedSampler(self._batch_index(), self.accelerator.num_processes)
         loader = DataLoader(
-            _ByNumber(self.data),
+            _IndexedBatches(self.data),
             batch_size=None,
             sampler=numbers,
             num_workers=self.num_workers,
@@ -416,31 +418,33 @@ class Trainer:
         )
         return iter(loader)
 
-    def _number(self, position: int = 0) -> int:
+    def _batch_index(self, position: int = 0) -> int:
         """The number of this process's micro-batch at a position of the current step."""
         accelerator = self.accelerator
-        return (self.step * self.accumulate + position) * accelerator.num_processes + accelerator.process_index
+        return (
+            self.step * self.gradient_accumulation_steps + position
+        ) * accelerator.num_processes + accelerator.process_index
 
     def _generator(self, position: int) -> torch.Generator:
-        return torch.Generator().manual_seed(self.seed * 1_000_003 + self._number(position))
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + self._batch_index(position))
 
-    def _numbers(self, said: dict, seconds: float) -> dict[str, float]:
+    def _metrics(self, said: dict, seconds: float) -> dict[str, float]:
         numbers = {name: float(value) for name, value in said.items() if name != "frames"}
         numbers["images_per_second"] = said["frames"] / seconds
         numbers["memory_gb"] = self._memory() / 1e9
-        numbers["bad_steps"] = self.num_bad
+        numbers["nonfinite_steps"] = self.num_nonfinite
         return {**numbers, **self._replaced()}
 
     def _replaced(self) -> dict[str, float]:
         """Bad samples that all processes have replaced since the start, by data set; all processes must ask."""
-        if not hasattr(self.data, "replaced"):
+        if not hasattr(self.data, "num_replaced"):
             return {}
-        counts = self.data.replaced()
+        counts = self.data.num_replaced()
         total = self.accelerator.reduce(torch.tensor(list(counts.values()), device=self.device), "sum")
         return {f"replaced/{name}": count for name, count in zip(counts, total.tolist(), strict=True) if count}
 
-    def _shown(self, said: dict, seconds: float) -> str:
-        bad = f", {self.num_bad} bad" if self.num_bad else ""
+    def _postfix(self, said: dict, seconds: float) -> str:
+        bad = f", {self.num_nonfinite} bad" if self.num_nonfinite else ""
         speed = f"{said['frames'] / seconds:.1f} images/s"
         return f"loss {float(said['loss']):.4g}, {speed}, {self._memory() / 1e9:.1f} GB{bad}"
 
@@ -452,8 +456,8 @@ class Trainer:
     def _save(self) -> None:
         extra = {
             "best": self.best,
-            "bad_steps": self.bad_steps,
-            "num_bad": self.num_bad,
+            "nonfinite_steps": self.nonfinite_steps,
+            "num_nonfinite": self.num_nonfinite,
             "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
         }
@@ -470,7 +474,11 @@ class Trainer:
                 self.ema.load_state_dict(extra["ema"])
         except (ValueError, TypeError, KeyError, RuntimeError) as error:
             raise ValueError(f"{path} cannot be gone on with: {error}") from error
-        self.best, self.bad_steps, self.num_bad = extra["best"], extra["bad_steps"], extra["num_bad"]
+        self.best, self.nonfinite_steps, self.num_nonfinite = (
+            extra["best"],
+            extra["nonfinite_steps"],
+            extra["num_nonfinite"],
+        )
 
     def _save_weights(self, name: str) -> None:
         """The weights that are worth using, for `load_model`."""
@@ -547,7 +555,7 @@ def shared_encoder(model: VGGT, supervision: Supervision) -> Callable[[Tensor], 
     return teacher.encode if same else None
 
 
-class _ByNumber(Dataset):
+class _IndexedBatches(Dataset):
     def __init__(self, data: TrainingData):
         self.data = data
 
@@ -555,7 +563,7 @@ class _ByNumber(Dataset):
         return self.data[index]
 
 
-class _From(Sampler):
+class _StridedSampler(Sampler):
     """first, first + every, first + 2·every, … without end."""
 
     def __init__(self, first: int, every: int):

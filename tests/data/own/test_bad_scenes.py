@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from own_scenes import save_transforms, world_clips, write_colmap, write_transforms, write_tum
 
-from streamvggt.data.decode import BadData
+from streamvggt.data.decode import DataError
 from streamvggt.data.own.frame import read_frame
 from streamvggt.data.own.scene import read_scene
 
@@ -63,14 +63,14 @@ SCALED_POSE[:3, :3] *= 2
 )
 def test_bad_transforms_are_named(clip, tmp_path, spoil, said):
     spoil(tmp_path, write_transforms(tmp_path, clip[:3]))
-    with pytest.raises(BadData, match=said) as caught:
+    with pytest.raises(DataError, match=said) as caught:
         read(tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_no_frames_at_all_are_named(tmp_path):
     (tmp_path / "transforms.json").write_text(json.dumps({"frames": 3}), encoding="utf-8")
-    with pytest.raises(BadData, match="frames: expected a list of frames, got 3"):
+    with pytest.raises(DataError, match="frames: expected a list of frames, got 3"):
         read(tmp_path)
 
 
@@ -112,7 +112,7 @@ def damage(path, change):
 def test_bad_models_of_colmap_are_named(clip, tmp_path, kind, spoil, said):
     write_colmap(tmp_path, clip[:3], kind)
     spoil(tmp_path)
-    with pytest.raises(BadData, match=said) as caught:
+    with pytest.raises(DataError, match=said) as caught:
         read(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -140,12 +140,12 @@ def write(path, text):
 def test_bad_tum_folders_are_named(clip, tmp_path, spoil, said):
     write_tum(tmp_path, clip[:3])
     spoil(tmp_path)
-    with pytest.raises(BadData, match=said) as caught:
+    with pytest.raises(DataError, match=said) as caught:
         read(tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_no_video_is_named(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"nothing")
-    with pytest.raises(BadData, match=r"a\.mp4: expected a video, got a file without frames"):
+    with pytest.raises(DataError, match=r"a\.mp4: expected a video, got a file without frames"):
         read_scene(tmp_path / "a.mp4")

@@ -12,7 +12,7 @@ from own_scenes import (
     write_video,
 )
 
-from streamvggt.data.decode import BadData
+from streamvggt.data.decode import DataError
 from streamvggt.data.mixture import Mixture
 from streamvggt.data.own.dataset import OwnScenes, own_data
 
@@ -36,7 +36,7 @@ def test_scenes_with_their_labels(root):
 
 
 def test_a_scene_without_the_labels_needed_is_refused(root):
-    with pytest.raises(BadData, match="photos: expected cameras and depth for every frame, got no cameras and depth"):
+    with pytest.raises(DataError, match="photos: expected cameras and depth for every frame, got no cameras and depth"):
         OwnScenes(root, needs=("cameras", "depth"))
     with pytest.raises(ValueError, match="needs: expected cameras, depth, got poses"):
         OwnScenes(root, needs=("poses",))
@@ -44,11 +44,11 @@ def test_a_scene_without_the_labels_needed_is_refused(root):
 
 def test_samples_of_all_scenes_in_one_mixture(root):
     data = Mixture(
-        datasets={"own": own_data(path=root, aug_crop=4, jitter=True)},
-        samples={"own": 20},
+        datasets={"own": own_data(path=root, crop_augmentation_px=4, jitter=True)},
+        samples_per_epoch={"own": 20},
         resolutions=[(56, 42)],
-        frames=(2, 4),
-        max_images=4,
+        num_frames=(2, 4),
+        max_images_per_process=4,
     )
     seen = set()
     for number in range(20):
@@ -58,7 +58,7 @@ def test_samples_of_all_scenes_in_one_mixture(root):
         assert any(view.valid.any() for view in sample.views) == sample.scene.startswith("labeled")
         again = data[number]
         assert (again.images[0, 0] == sample.views[0].image).all()
-    assert len(seen) == 5 and data.replaced() == {"own": 0}
+    assert len(seen) == 5 and data.num_replaced() == {"own": 0}
 
 
 def test_metric_where_the_layout_says_so(root):
@@ -82,7 +82,7 @@ def test_the_cameras_of_a_rig_are_not_mixed(tmp_path):
         entry["file_path"] = name
     save_transforms(tmp_path, content)
     scenes = OwnScenes(tmp_path)
-    assert scenes.runs(*scenes.scenes) == [[0, 1, 2, 3], [4, 5]]
+    assert scenes.segments(*scenes.scenes) == [[0, 1, 2, 3], [4, 5]]
     assert len(own_data(path=tmp_path, max_views=3)) == 2
 
 

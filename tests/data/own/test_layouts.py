@@ -18,8 +18,8 @@ from own_scenes import (
 from PIL import Image
 from real_files import REAL, real
 
-from streamvggt.data.agreement import agreement
-from streamvggt.data.decode import BadData
+from streamvggt.data.consistency import agreement
+from streamvggt.data.decode import DataError
 from streamvggt.data.own.frame import read_colmap_depth, read_frame
 from streamvggt.data.own.lens import Lens, checked_lens, undistortion
 from streamvggt.data.own.scene import labels_of, read_scene, scenes_under
@@ -60,7 +60,7 @@ def test_neighboring_views_agree(clip, tmp_path, layout):
     WRITERS[layout](tmp_path, clip)
     first, second, *_ = read(tmp_path)
     found = agreement(first, second)
-    assert found.overlap > 0.5 and found.agreeing > 0.8
+    assert found.overlap > 0.5 and found.consistent_ratio > 0.8
 
 
 def test_images_and_videos_have_no_labels(clip, tmp_path):
@@ -91,7 +91,7 @@ def test_scenes_are_found_below_a_folder_but_not_within_a_scene(clip, tmp_path):
     write_colmap(tmp_path / "garden", clip[:1])
     assert list(scenes_under(tmp_path)) == ["garden", "rooms/kitchen"]
     assert list(scenes_under(tmp_path / "garden")) == ["garden"]
-    with pytest.raises(BadData, match=r"expected transforms\.json, a COLMAP model in sparse/0, rgb\.txt, images"):
+    with pytest.raises(DataError, match=r"expected transforms\.json, a COLMAP model in sparse/0, rgb\.txt, images"):
         scenes_under(tmp_path / "garden/sparse")
 
 

@@ -3,20 +3,20 @@
 import pytest
 import torch
 
-from streamvggt.data.synthetic.batches import WorldBatches
+from streamvggt.data.synthetic.batches import SyntheticBatches
 
 
 def test_a_batch_is_its_number():
-    data = WorldBatches(size=42, frames=(2, 3), max_images=4)
-    a, b = data[5], WorldBatches(size=42, frames=(2, 3), max_images=4)[5]
+    data = SyntheticBatches(size=42, num_frames=(2, 3), max_images_per_process=4)
+    a, b = data[5], SyntheticBatches(size=42, num_frames=(2, 3), max_images_per_process=4)[5]
     assert torch.equal(a.images, b.images)
     assert data[6].images.shape != a.images.shape or not torch.equal(data[6].images, a.images)
-    other = WorldBatches(split="val", size=42, frames=(2, 3), max_images=4)[5]
+    other = SyntheticBatches(split="val", size=42, num_frames=(2, 3), max_images_per_process=4)[5]
     assert not torch.equal(other.depth, a.depth)
 
 
 def test_lengths_and_shapes_vary_within_their_bounds():
-    data = WorldBatches(size=28, aspects=(1.0, 0.5, 2.0), frames=(1, 4), max_images=4)
+    data = SyntheticBatches(size=28, aspect_ratios=(1.0, 0.5, 2.0), num_frames=(1, 4), max_images_per_process=4)
     seen = [data[index].images.shape for index in range(24)]
     assert {shape[1] for shape in seen} == {1, 2, 3, 4}
     assert all(shape[0] == 4 // shape[1] for shape in seen)
@@ -24,5 +24,5 @@ def test_lengths_and_shapes_vary_within_their_bounds():
 
 
 def test_bounds_that_make_no_batch_are_refused():
-    with pytest.raises(ValueError, match=r"frames=\(3, 9\) must be"):
-        WorldBatches(frames=(3, 9), max_images=8)
+    with pytest.raises(ValueError, match=r"num_frames=\(3, 9\) must be"):
+        SyntheticBatches(num_frames=(3, 9), max_images_per_process=8)

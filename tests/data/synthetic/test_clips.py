@@ -6,12 +6,12 @@ import torch
 
 from streamvggt.data.synthetic.clips import ClipBatches, mirrored, render_clips
 from streamvggt.data.synthetic.scene import STYLES
-from streamvggt.data.synthetic.world import SyntheticWorld
+from streamvggt.data.synthetic.world import SyntheticScenes
 from streamvggt.geometry.camera import Cameras
 from streamvggt.geometry.pointmap import unproject
 from streamvggt.training.auxiliary import find_matches
 
-WORLD = SyntheticWorld("train", 1, STYLES["rooms"])
+WORLD = SyntheticScenes("train", 1, STYLES["rooms"])
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
 
 
 def batches(folder, **options) -> ClipBatches:
-    return ClipBatches(str(folder), {"rooms": 1.0}, **{"num_frames": (2, 4), "max_images": 8, **options})
+    return ClipBatches(str(folder), {"rooms": 1.0}, **{"num_frames": (2, 4), "max_images_per_process": 8, **options})
 
 
 def test_stored_clips_are_those_of_the_world(folder):
@@ -56,7 +56,7 @@ def test_cut_varied_and_cropped_the_views_agree(folder, aspect):
     """Most patches are seen in a neighboring view, at the depth that is measured there."""
     seen = []
     for k in range(8):
-        batch = batches(folder, aspects=(aspect,), num_frames=(2,))[k]
+        batch = batches(folder, aspect_ratios=(aspect,), num_frames=(2,))[k]
         sides = batch.images.shape[-2:]
         assert max(sides) == 56 and min(sides) == (56 if aspect == 1 else 42)
         assert batch.images.min() >= 0 and batch.images.max() <= 1
@@ -78,7 +78,7 @@ def test_mirroring_keeps_the_geometry():
 
 
 def test_sequences_grow(folder):
-    lengths = {k: batches(folder, growth=100)[k].num_frames for k in range(0, 200, 5)}
+    lengths = {k: batches(folder, length_warmup=100)[k].num_frames for k in range(0, 200, 5)}
     assert all(length == 2 for k, length in lengths.items() if k < 100)
     assert {length for k, length in lengths.items() if k >= 100} == {2, 4}
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from streamvggt.data.synthetic.clip import clip_times, sample_fov
-from streamvggt.data.synthetic.dice import Dice
+from streamvggt.data.synthetic.clip import sample_clip_times, sample_fov
+from streamvggt.data.synthetic.environment import NUM_FACES
 from streamvggt.data.synthetic.render import render, select
-from streamvggt.data.synthetic.scene import WorldStyle, sample_stage
-from streamvggt.data.synthetic.shell import NUM_FACES
-from streamvggt.data.synthetic.tracks import follow
-from streamvggt.data.synthetic.world import SyntheticWorld, intrinsics_from_fov
+from streamvggt.data.synthetic.rng import SceneRNG
+from streamvggt.data.synthetic.scene import SceneConfig, sample_setup
+from streamvggt.data.synthetic.tracks import sample_tracks
+from streamvggt.data.synthetic.world import SyntheticScenes, intrinsics_from_fov
 from streamvggt.geometry.camera import Cameras
 from streamvggt.geometry.pointmap import pixel_grid, project, unproject
 
@@ -20,14 +20,14 @@ H, W = 56, 70
 
 
 def stage_of(count, index=0, **style):
-    return sample_stage(SyntheticWorld("test").scene_seeds(index, count), WorldStyle(**style))
+    return sample_setup(SyntheticScenes("test").scene_seeds(index, count), SceneConfig(**style))
 
 
 def filmed(stage, num_frames, size=(H, W), times=None):
-    dice = Dice(stage.scenes.seeds, "clip")
-    fov = sample_fov(dice, WorldStyle())
+    dice = SceneRNG(stage.scenes.seeds, "clip")
+    fov = sample_fov(dice, SceneConfig())
     if times is None:
-        times = clip_times(stage, WorldStyle(), dice, fov, num_frames)
+        times = sample_clip_times(stage, SceneConfig(), dice, fov, num_frames)
     intrinsics = intrinsics_from_fov(fov, size)[:, None].expand(-1, times.shape[1], -1, -1)
     cameras = Cameras(stage.trajectories.cam_from_world(times), intrinsics)
     return times, cameras, render(stage.scenes, cameras, times, size)
@@ -46,7 +46,7 @@ def plain(scenes):
 
 def by_hand():
     """A room of 8 × 6 metres, 3 high, and in it a ball of radius 0.5 at (0, -1, 2) and nothing else."""
-    scenes = stage_of(1, outdoor_share=0.0, moving_share=0.0).scenes
+    scenes = stage_of(1, outdoor_prob=0.0, moving_prob=0.0).scenes
     boxes = scenes.num_boxes
     part_half = torch.zeros_like(scenes.part_half)
     part_half[:, boxes] = 0.5
@@ -92,7 +92,7 @@ def test_a_ball_in_a_room_against_the_formulas(rays):
     ball = torch.where(inside > 0, (b - inside.clamp(min=0).sqrt()) / a, inf)
     expected = torch.minimum(expected, ball)
     rim = inside.abs() < 1e-4  # where a float cannot say on which side it is
-    depth, ids = pictures.depth.flatten().double(), pictures.object_ids.flatten()
+    depth, ids = pictures.depth.flatten().double(), pictures.instance_ids.flatten()
     torch.testing.assert_close(depth[~rim], expected[~rim], rtol=2e-6, atol=1e-5)
     assert torch.equal(ids[~rim] == 1 + NUM_FACES, ball[~rim] < torch.inf)
     assert (ball < torch.inf).sum() > 50
@@ -114,7 +114,7 @@ def test_a_cylinder_and_a_turned_box_against_their_surfaces(rays):
         local = (points - scenes.centre[0, 0]) @ item_rotation[0, 0]
         x, y, z = (local / torch.tensor([0.4, 0.7, 0.4])).abs().unbind(-1)
         out = torch.maximum(torch.hypot(x, z), y) if kind == "cylinder" else torch.maximum(torch.maximum(x, y), z)
-        seen = pictures.object_ids[0, 0] == 1 + NUM_FACES
+        seen = pictures.instance_ids[0, 0] == 1 + NUM_FACES
         assert seen.sum() > 80
         torch.testing.assert_close(out[seen], torch.ones_like(out[seen]), rtol=0, atol=2e-5)
         # Walk along every other ray: never inside.
@@ -130,7 +130,7 @@ def test_a_cylinder_and_a_turned_box_against_their_surfaces(rays):
 
 def test_frames_agree_on_the_surfaces_they_share():
     """Points of frame i, where frame j's camera sees them: cast a ray exactly there, and it ends at the point."""
-    stage = stage_of(6, moving_share=0.0)
+    stage = stage_of(6, moving_prob=0.0)
     times, cameras, pictures = filmed(stage, 3)
     points = unproject(pictures.depth, cameras)
     agree, total = 0, 0
@@ -152,9 +152,9 @@ def test_frames_agree_on_the_surfaces_they_share():
             clear = there > 0
             # What is seen there is the point, or something before it; never something behind it.
             assert (there[clear] < expected[clear] * (1 + 2e-3) + 1e-4).all()
-            ids = pictures.object_ids[scene, i].flatten()[some]
+            ids = pictures.instance_ids[scene, i].flatten()[some]
             hit = clear & ((there - expected).abs() < 1e-4 * expected + 1e-5)
-            same = picture.object_ids[0, :, 0, 0] == ids
+            same = picture.instance_ids[0, :, 0, 0] == ids
             assert same[hit].float().mean() > 0.98 if hit.any() else True
             agree, total = agree + int(hit.sum()), total + len(some)
     assert total > 300 and agree / total > 0.6
@@ -162,7 +162,7 @@ def test_frames_agree_on_the_surfaces_they_share():
 
 def test_texture_sticks_to_surfaces():
     """The same point has the same colour from two places near each other, with all that depends on the look off."""
-    stage = stage_of(8, moving_share=0.0)
+    stage = stage_of(8, moving_prob=0.0)
     stage = replace(stage, scenes=plain(stage.scenes))
     _, cameras, pictures = filmed(stage, 2, (84, 84), times=torch.tensor([[1.0, 1.4]]).expand(8, -1))
     points = unproject(pictures.depth, cameras)
@@ -190,7 +190,7 @@ def test_there_is_detail_on_the_surfaces():
     stage = stage_of(16)
     stage = replace(stage, scenes=plain(stage.scenes))
     _, _, pictures = filmed(stage, 1)
-    ids, images = pictures.object_ids[:, 0], pictures.images[:, 0]
+    ids, images = pictures.instance_ids[:, 0], pictures.images[:, 0]
     same = (ids[:, :, 4:] == ids[:, :, :-4]) & (ids[:, :, 4:] > 0)
     step = (images[..., 4:] - images[..., :-4]).abs().mean(1)
     assert step[same].mean() > 0.03
@@ -199,9 +199,9 @@ def test_there_is_detail_on_the_surfaces():
 
 @pytest.fixture(scope="module")
 def moving():
-    stage = stage_of(12, moving_share=1.0)
+    stage = stage_of(12, moving_prob=1.0)
     times, cameras, pictures = filmed(stage, 4)
-    tracks = follow(stage.scenes, cameras, times, pictures, 64, Dice(stage.scenes.seeds, "tracks"))
+    tracks = sample_tracks(stage.scenes, cameras, times, pictures, 64, SceneRNG(stage.scenes.seeds, "tracks"))
     return stage, times, cameras, pictures, tracks
 
 
@@ -223,12 +223,12 @@ def test_a_visible_track_is_where_the_depth_map_has_its_point(moving):
     around = torch.nn.functional.unfold(around, 3).unflatten(0, pictures.depth.shape[:2])  # (B, S, 9, HW)
     around = around.gather(-1, (y * W + x)[:, :, None].expand(-1, -1, 9, -1))
     low, high = around.amin(2), around.amax(2)
-    visible = tracks.visibility
+    attended_frames = tracks.visibility
     agrees = (depth > 0.97 * low) & (depth < 1.03 * high)
-    assert agrees[visible].float().mean() > 0.97
+    assert agrees[attended_frames].float().mean() > 0.97
     # A point in the image that is not visible has something before it, mostly by more than a pixel's difference.
     inside = ((positions >= 0) & (positions <= torch.tensor([W - 1.0, H - 1.0]))).all(-1) & (depth > 0.1)
-    hidden = inside & ~visible
+    hidden = inside & ~attended_frames
     assert hidden.sum() > 20
     before = low[hidden] < depth[hidden] * 0.999
     assert before.float().mean() > 0.9
@@ -236,7 +236,7 @@ def test_a_visible_track_is_where_the_depth_map_has_its_point(moving):
 
 def test_tracks_follow_moving_things(moving):
     stage, times, _, pictures, tracks = moving
-    ids = pictures.object_ids[:, 0].flatten(1)
+    ids = pictures.instance_ids[:, 0].flatten(1)
     pixel = tracks.positions[:, 0].round().long()
     item = ids.gather(1, pixel[..., 1] * W + pixel[..., 0]) - 1 - NUM_FACES
     moves = stage.scenes.moves.gather(1, item.clamp(min=0)) & (item >= 0)
@@ -256,12 +256,12 @@ def test_texture_moves_with_its_thing(rays):
     """A camera that stands still, a ball that moves and turns: its points keep their colours."""
     cameras, _ = rays
     scenes = plain(by_hand())
-    ambient = torch.ones_like(scenes.lights.from_above)
+    ambient = torch.ones_like(scenes.lights.sky_ambient)
     sway = torch.zeros_like(scenes.sway)
     sway[:, 0, 1, 0] = 0.8
     moving = replace(
         scenes,
-        lights=replace(scenes.lights, from_above=ambient, from_below=ambient),
+        lights=replace(scenes.lights, sky_ambient=ambient, ground_ambient=ambient),
         sway=sway,
         spin=torch.full_like(scenes.spin, 0.02),
         rate=torch.full_like(scenes.rate, 0.1),
@@ -270,13 +270,13 @@ def test_texture_moves_with_its_thing(rays):
     times = torch.tensor([[0.0, 1.2]])
     both = Cameras(cameras.cam_from_world.expand(1, 2, 3, 4), cameras.intrinsics.expand(1, 2, 3, 3))
     pictures = render(moving, both, times, (H, W))
-    tracks = follow(moving, both, times, pictures, 3000, Dice(scenes.seeds, "tracks"))
+    tracks = sample_tracks(moving, both, times, pictures, 3000, SceneRNG(scenes.seeds, "tracks"))
     grid = tracks.positions[0] / torch.tensor([W - 1, H - 1]) * 2 - 1
 
     def there(values):
         return torch.nn.functional.grid_sample(values[0], grid[:, None], align_corners=True)[:, :, 0]
 
-    on_ball = (there(pictures.object_ids.float()[:, :, None])[:, 0] - 1 - NUM_FACES).abs().amax(0) < 1e-3
+    on_ball = (there(pictures.instance_ids.float()[:, :, None])[:, 0] - 1 - NUM_FACES).abs().amax(0) < 1e-3
     on_ball &= tracks.visibility[0].all(0)
     first, second = there(pictures.images)
     assert on_ball.sum() > 60
@@ -289,7 +289,7 @@ def test_things_that_move_are_rendered_where_they_are(moving):
     stage, times, cameras, pictures, _ = moving
     points = unproject(pictures.depth, cameras)
     poses = stage.scenes.item_poses(times)
-    item = pictures.object_ids - 1 - NUM_FACES
+    item = pictures.instance_ids - 1 - NUM_FACES
     for scene, frame, y, x in (item >= 0).nonzero()[::501].tolist():
         which = item[scene, frame, y, x]
         pose = poses[scene, frame, which]
@@ -298,15 +298,15 @@ def test_things_that_move_are_rendered_where_they_are(moving):
 
 
 def test_rendering_in_chunks_changes_nothing(monkeypatch):
-    from streamvggt.data.synthetic import cast
+    from streamvggt.data.synthetic import raycast
     from streamvggt.data.synthetic import render as renderer
 
     stage = stage_of(2)
     _, _, whole = filmed(stage, 3)
     monkeypatch.setitem(renderer.CHUNK_PIXELS, "cpu", 1)
-    monkeypatch.setitem(cast.CHUNK_NUMBERS, "cpu", 1)
+    monkeypatch.setitem(raycast.CHUNK_ELEMENTS, "cpu", 1)
     _, _, pieces = filmed(stage, 3)
-    assert torch.equal(whole.depth, pieces.depth) and torch.equal(whole.object_ids, pieces.object_ids)
+    assert torch.equal(whole.depth, pieces.depth) and torch.equal(whole.instance_ids, pieces.instance_ids)
     # Powers and exponentials of a last digit's difference: the processor's wide and narrow ones.
     torch.testing.assert_close(whole.images, pieces.images, atol=1e-5, rtol=0)
 
@@ -314,7 +314,7 @@ def test_rendering_in_chunks_changes_nothing(monkeypatch):
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_shows_the_same_world():
-    world = SyntheticWorld("test")
+    world = SyntheticScenes("test")
     here, there = (world.batch(0, 4, 3, H, W, 8, device).to("cpu") for device in ("cpu", "cuda"))
     close = (here.depth - there.depth).abs() < 1e-3 * here.depth + 1e-4
     assert close.float().mean() > 0.99

@@ -6,23 +6,23 @@ import tracemalloc
 import pytest
 import torch
 
-from streamvggt.data.synthetic import SyntheticSource, SyntheticWorld
+from streamvggt.data.synthetic import SyntheticScenes, SyntheticSource
 from streamvggt.data.synthetic.clip import sample_fov
-from streamvggt.data.synthetic.dice import Dice
-from streamvggt.data.synthetic.scene import WorldStyle, sample_stage
+from streamvggt.data.synthetic.rng import SceneRNG
+from streamvggt.data.synthetic.scene import SceneConfig, sample_setup
 from streamvggt.data.synthetic.trajectory import FRAMES_PER_SECOND
-from streamvggt.data.synthetic.world import SPLITS, film
+from streamvggt.data.synthetic.world import SPLITS, render_frames
 from streamvggt.data.view import stack
 from streamvggt.geometry.camera import Cameras
 from streamvggt.geometry.pointmap import project
 
 SIZE = (42, 56)
-STILL = WorldStyle(moving_share=0.0)
+STILL = SceneConfig(moving_prob=0.0)
 
 
 @pytest.fixture(scope="module")
 def batch():
-    return SyntheticWorld("train").batch(0, 6, 4, *SIZE, num_tracks=16)
+    return SyntheticScenes("train").batch(0, 6, 4, *SIZE, num_tracks=16)
 
 
 def same(a, b, sequences=slice(None)):
@@ -40,29 +40,29 @@ def close(a, b):
 
 
 def test_the_same_index_gives_the_same_batch_and_another_another(batch):
-    world = SyntheticWorld("train")
+    world = SyntheticScenes("train")
     again = world.batch(0, 6, 4, *SIZE, num_tracks=16)
     same(again, batch)
     assert torch.equal(again.images, batch.images)
     assert not torch.equal(world.batch(1, 6, 4, *SIZE).depth, batch.depth)
-    assert not torch.equal(SyntheticWorld("train", seed=1).batch(0, 6, 4, *SIZE).depth, batch.depth)
+    assert not torch.equal(SyntheticScenes("train", seed=1).batch(0, 6, 4, *SIZE).depth, batch.depth)
 
 
 def test_a_sequence_does_not_depend_on_its_neighbours(batch):
-    same(SyntheticWorld("train").batch(0, 2, 4, *SIZE, num_tracks=16), batch, slice(0, 2))
+    same(SyntheticScenes("train").batch(0, 2, 4, *SIZE, num_tracks=16), batch, slice(0, 2))
 
 
 def test_shapes_ranges_and_validity(batch):
     B, S, H, W, K = 6, 4, *SIZE, 16
     assert batch.images.shape == (B, S, 3, H, W) and batch.images.dtype == torch.float32
-    assert batch.depth.shape == batch.valid.shape == batch.sky.shape == batch.object_ids.shape == (B, S, H, W)
+    assert batch.depth.shape == batch.valid.shape == batch.sky.shape == batch.instance_ids.shape == (B, S, H, W)
     assert batch.intrinsics.shape == (B, S, 3, 3) and batch.cam_from_world.shape == (B, S, 3, 4)
     assert batch.tracks.shape == (B, S, K, 2) and batch.visibility.shape == (B, S, K)
     assert batch.images.min() >= 0 and batch.images.max() <= 1
     for value in (batch.images, batch.depth, batch.cam_from_world, batch.tracks):
         assert value.isfinite().all()
     assert torch.equal(batch.valid, batch.depth > 0)
-    assert torch.equal(batch.sky, batch.object_ids == 0) and torch.equal(batch.sky, ~batch.valid)
+    assert torch.equal(batch.sky, batch.instance_ids == 0) and torch.equal(batch.sky, ~batch.valid)
     assert batch.is_metric.all()
     R = batch.cam_from_world[..., :3]
     torch.testing.assert_close(R @ R.mT, torch.eye(3).expand_as(R), atol=1e-5, rtol=0)
@@ -71,8 +71,8 @@ def test_shapes_ranges_and_validity(batch):
 
 
 def test_sky_is_seen_in_the_open_only():
-    indoors = SyntheticWorld("val", style=WorldStyle(outdoor_share=0.0)).batch(0, 12, 2, 28, 28)
-    outdoors = SyntheticWorld("val", style=WorldStyle(outdoor_share=1.0)).batch(0, 12, 2, 28, 28)
+    indoors = SyntheticScenes("val", style=SceneConfig(outdoor_prob=0.0)).batch(0, 12, 2, 28, 28)
+    outdoors = SyntheticScenes("val", style=SceneConfig(outdoor_prob=1.0)).batch(0, 12, 2, 28, 28)
     assert not indoors.sky.any()
     share = outdoors.sky.float().mean()
     assert 0.03 < share < 0.6
@@ -83,7 +83,7 @@ def test_sky_is_seen_in_the_open_only():
 
 @pytest.mark.parametrize("size", [(70, 28), (28, 70), (30, 45)])
 def test_any_size_and_portrait(size):
-    batch = SyntheticWorld("train").batch(0, 2, 2, *size, num_tracks=4)
+    batch = SyntheticScenes("train").batch(0, 2, 2, *size, num_tracks=4)
     assert batch.images.shape[-2:] == size
     focal = batch.intrinsics[..., 0, 0]
     assert torch.equal(focal, batch.intrinsics[..., 1, 1])
@@ -93,7 +93,7 @@ def test_any_size_and_portrait(size):
 
 def test_no_scene_is_in_two_splits_or_worlds_or_batches():
     seeds = [
-        SyntheticWorld(split, seed).scene_seeds(index, 7)
+        SyntheticScenes(split, seed).scene_seeds(index, 7)
         for split in SPLITS
         for seed in (0, 1, (1 << 20) - 1)
         for index in (0, 1, (1 << 24) - 1)
@@ -104,19 +104,19 @@ def test_no_scene_is_in_two_splits_or_worlds_or_batches():
 
 def test_wrong_numbers_are_refused():
     with pytest.raises(ValueError, match="split"):
-        SyntheticWorld("training")
+        SyntheticScenes("training")
     with pytest.raises(ValueError, match="seed"):
-        SyntheticWorld(seed=-1)
+        SyntheticScenes(seed=-1)
     with pytest.raises(ValueError, match="index"):
-        SyntheticWorld().scene_seeds(1 << 24, 1)
+        SyntheticScenes().scene_seeds(1 << 24, 1)
 
 
 def test_a_sequence_is_the_same_however_it_is_cut():
-    world = SyntheticWorld("test", style=WorldStyle(moving_share=1.0))
+    world = SyntheticScenes("test", style=SceneConfig(moving_prob=1.0))
     whole = next(world.sequence(0, 11, 28, 42, chunk=11))
     cut = list(world.sequence(0, 11, 28, 42, chunk=4))
     assert [part.num_frames for part in cut] == [4, 4, 3]
-    for name in ("depth", "object_ids", "cam_from_world"):
+    for name in ("depth", "instance_ids", "cam_from_world"):
         assert torch.equal(torch.cat([getattr(part, name) for part in cut], 1), getattr(whole, name)), name
     close(torch.cat([part.images for part in cut], 1), whole.images)
     late = next(world.sequence(0, 11, 28, 42, start=7, chunk=4))
@@ -124,10 +124,10 @@ def test_a_sequence_is_the_same_however_it_is_cut():
 
 
 def test_one_lap_ends_where_it_began_and_two_come_by_twice():
-    world = SyntheticWorld("test", style=STILL)
+    world = SyntheticScenes("test", style=STILL)
     position = {}
     for laps in (0, 1, 2):
-        parts = world.sequence(3, 401, 14, 14, laps=laps, chunk=401, start=0)
+        parts = world.sequence(3, 401, 14, 14, num_laps=laps, chunk=401, start=0)
         position[laps] = next(parts).cameras.world_from_cam[0, :, :, 3]
     shake = 0.05
     assert (position[0] - position[0][0]).norm(dim=-1).max() < shake
@@ -137,7 +137,7 @@ def test_one_lap_ends_where_it_began_and_two_come_by_twice():
 
 
 def test_long_sequences_need_no_more_memory_than_short_ones():
-    world = SyntheticWorld("test")
+    world = SyntheticScenes("test")
 
     def peak(num_frames):
         tracemalloc.start()
@@ -155,7 +155,7 @@ def test_long_sequences_need_no_more_memory_than_short_ones():
 
 
 def test_the_source_reads_what_the_sequence_shows():
-    world = SyntheticWorld("val")
+    world = SyntheticScenes("val")
     source = SyntheticSource(world, num_scenes=3, num_frames=100, height=28, width=42)
     assert source.scenes == ["scene_000000", "scene_000001", "scene_000002"]
     assert list(source.frames("scene_000001")) == list(range(100))
@@ -170,9 +170,9 @@ def test_the_source_reads_what_the_sequence_shows():
 
 def test_neighbouring_frames_share_much_but_not_all_and_cameras_keep_their_distance():
     """Over 60 scenes, measured on pixels: the share of a frame's surface points that the next camera has in view."""
-    style = WorldStyle(moving_share=0.0)
-    seeds = SyntheticWorld("val").scene_seeds(5, 60)
-    batch = SyntheticWorld("val", style=style).batch(5, 60, 5, 28, 28)
+    style = SceneConfig(moving_prob=0.0)
+    seeds = SyntheticScenes("val").scene_seeds(5, 60)
+    batch = SyntheticScenes("val", style=style).batch(5, 60, 5, 28, 28)
     shared = overlap(batch)
     assert shared.quantile(0.1) > 0.4
     assert shared.median() < 0.95
@@ -184,7 +184,7 @@ def test_neighbouring_frames_share_much_but_not_all_and_cameras_keep_their_dista
     assert batch.depth.max() < 120
 
     # Outside of everything that stands there: with a fair margin from every thing's own cuboid.
-    stage = sample_stage(seeds, style)
+    stage = sample_setup(seeds, style)
     poses = stage.scenes.item_poses(torch.zeros(60, 1))[:, 0]
     away = batch.cameras.world_from_cam[..., 3][:, :, None] - poses[:, None, ..., 3]
     local = (poses[:, None, ..., :3].mT @ away[..., None])[..., 0].abs()
@@ -207,13 +207,13 @@ def overlap(batch):
 
 
 def test_ways_are_smooth_as_a_hand_holds_a_camera():
-    world = SyntheticWorld("train")
-    stage = sample_stage(world.scene_seeds(0, 40), world.style)
+    world = SyntheticScenes("train")
+    stage = sample_setup(world.scene_seeds(0, 40), world.style)
     times = (torch.arange(300) / FRAMES_PER_SECOND).expand(40, -1)
     poses = stage.trajectories.cam_from_world(times)
     turned = torch.arccos((((poses[:, 1:, :, :3] * poses[:, :-1, :, :3]).sum((-1, -2)) - 1) / 2).clamp(-1, 1))
     assert turned.max() < 0.2  # radians per 30th of a second
-    fov = sample_fov(Dice(stage.scenes.seeds, "clip"), WorldStyle())
-    slow = film(stage, times[:, :2], fov, (14, 14))
+    fov = sample_fov(SceneRNG(stage.scenes.seeds, "clip"), SceneConfig())
+    slow = render_frames(stage, times[:, :2], fov, (14, 14))
     moved = slow.cameras.world_from_cam[..., 3].diff(dim=1).norm(dim=-1)
     assert moved.max() < 0.3

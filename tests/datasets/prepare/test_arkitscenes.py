@@ -11,7 +11,7 @@ from streamvggt.data.encode import millimetres, write_image, write_png
 from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.data.transforms import crop
 from streamvggt.datasets import prepare
-from streamvggt.datasets._arkit import Recording, turn
+from streamvggt.datasets._arkit import Recording, rotate_view
 from streamvggt.datasets.arkitscenes import ARKitScenes
 from streamvggt.datasets.arkitscenes_highres import ARKitScenesHighRes
 
@@ -73,7 +73,7 @@ def check(view, truth):
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_recordings_become_the_upright_world(turns, tmp_path):
     """However the tablet was held."""
-    write_raw(tmp_path / "raw", [turn(view, turns) for view in CLIP])
+    write_raw(tmp_path / "raw", [rotate_view(view, turns) for view in CLIP])
     report = prepare("arkitscenes", tmp_path / "raw", tmp_path)
     assert report.prepared == [f"Training/{SCENE}"] and not report.failed
     source = ARKitScenes(tmp_path / ARKitScenes.folder)
@@ -83,7 +83,7 @@ def test_recordings_become_the_upright_world(turns, tmp_path):
         view = source.read(SCENE, frame)
         check(view, truth)
         # Depth of half the pixels, each of them four times.
-        low = turn(truth, turns).depth[1::2, 1::2]
+        low = rotate_view(truth, turns).depth[1::2, 1::2]
         doubled = torch.rot90(low.repeat_interleave(2, 0).repeat_interleave(2, 1), -turns)
         assert ((view.depth - doubled).abs() <= 0.00051)[view.valid].all()
 
@@ -91,7 +91,9 @@ def test_recordings_become_the_upright_world(turns, tmp_path):
 @pytest.mark.parametrize("turns", [0, 3])
 def test_laser_depth_becomes_the_upright_world(turns, tmp_path):
     """Colours may be a millisecond off; frames are called after them."""
-    write_raw(tmp_path / "raw/raw", [turn(view, turns) for view in CLIP], split="Validation", colour_delay=-0.001)
+    write_raw(
+        tmp_path / "raw/raw", [rotate_view(view, turns) for view in CLIP], split="Validation", colour_delay=-0.001
+    )
     report = prepare("arkitscenes_highres", tmp_path / "raw", tmp_path)
     assert report.prepared == [f"Validation/{SCENE}"] and not report.failed
     source = ARKitScenesHighRes(tmp_path / ARKitScenesHighRes.folder, "test")
@@ -138,7 +140,7 @@ def test_turning_a_picture_moves_no_point():
     view = CLIP[0]
     points = view.points()
     for turns in range(5):
-        turned = turn(view, turns)
+        turned = rotate_view(view, turns)
         torch.testing.assert_close(turned.points(), torch.rot90(points, turns), rtol=0, atol=1e-4)
         assert turned.image.shape[1:] == turned.depth.shape
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from streamvggt.datasets._covisibility import Small, covisible, overlaps
-from streamvggt.datasets._raycast import Raycaster
+from streamvggt.datasets._covisibility import LowResFrame, covisible, overlaps
+from streamvggt.datasets._raycast import MeshDepthRenderer
 
 K = np.array([[40.0, 0, 31.5], [0, 40, 23.5], [0, 0, 1]])
 WALL = np.array([[-50, -50, 4], [50, -50, 4], [50, 50, 4], [-50, 50, 4]], float), np.array([[0, 1, 2], [0, 2, 3]])
@@ -18,8 +18,8 @@ def camera(x=0.0, turn=0.0, forward=0.0):
 
 
 def frame(pose, mesh=None, size=(48, 64)):
-    mesh = mesh or Raycaster(*WALL)
-    return Small.of(mesh.depth(K, pose, size), K, pose)
+    mesh = mesh or MeshDepthRenderer(*WALL)
+    return LowResFrame.of(mesh.depth(K, pose, size), K, pose)
 
 
 def test_overlap_is_the_share_of_the_picture_that_the_other_sees():
@@ -40,7 +40,7 @@ def test_a_close_look_and_the_whole_view_overlap_little():
 def test_what_is_hidden_is_not_seen():
     """A board before the wall hides it from one camera and not from the other, which stands before the board."""
     board = np.array([[-50, -50, 2], [50, -50, 2], [50, 50, 2], [-50, 50, 2]], float)
-    mesh = Raycaster(np.concatenate([WALL[0], board]), np.concatenate([WALL[1], WALL[1] + 4]))
+    mesh = MeshDepthRenderer(np.concatenate([WALL[0], board]), np.concatenate([WALL[1], WALL[1] + 4]))
     behind, before = frame(camera(), mesh), frame(camera(forward=2.5), mesh)
     assert np.array_equal(overlaps([behind, before]), np.eye(2))
 
@@ -56,15 +56,15 @@ def test_small_cameras_project_where_large_ones_do():
     """Pixel centres stay put: a pixel of the small depth is a true point of the wall."""
     pose = camera(turn=0.4)
     large = np.diag([10, 10, 1.0]) @ K + np.array([[0, 0, 4.5], [0, 0, 4.5], [0, 0, 0]])
-    small = Small.of(Raycaster(*WALL).depth(large, pose, (480, 640)), large, pose)
+    small = LowResFrame.of(MeshDepthRenderer(*WALL).depth(large, pose, (480, 640)), large, pose)
     np.testing.assert_allclose(small.intrinsics, K, atol=1e-9)
-    again = Raycaster(*WALL).depth(small.intrinsics, pose, small.depth.shape)
+    again = MeshDepthRenderer(*WALL).depth(small.intrinsics, pose, small.depth.shape)
     np.testing.assert_allclose(small.depth, again, rtol=2e-3)  # of the nearest large pixel
 
 
 def test_mesh_depth_is_along_the_axis_and_zero_beside_it():
     square = np.array([[-1, -1, 4], [1, -1, 4], [1, 1, 4], [-1, 1, 4]], float)
-    depth = Raycaster(square, WALL[1]).depth(K, np.eye(4), (48, 64))
+    depth = MeshDepthRenderer(square, WALL[1]).depth(K, np.eye(4), (48, 64))
     assert np.unique(depth).tolist() == [0, pytest.approx(4)]
     seen = np.argwhere(depth > 0)  # ±1 m at 4 m is ±10 pixels about (31.5, 23.5)
     assert seen.min(0).tolist() == [14, 22] and seen.max(0).tolist() == [33, 41]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamvggt.data.decode import write_colour, write_exr
+from streamvggt.data.decode import write_exr, write_rgb
 from streamvggt.data.encode import depth_array, world_from_cam, write_image, write_png
 from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.data.transforms import image_array, resize
@@ -29,7 +29,7 @@ def write_spring(raw, clip):
         (folder / part).mkdir(parents=True)
     cameras, poses = [], []
     for number, view in enumerate(clip):
-        write_colour(folder / f"frame_left/frame_left_{number + 1:04d}.png", image_array(view.image))
+        write_rgb(folder / f"frame_left/frame_left_{number + 1:04d}.png", image_array(view.image))
         K = view.intrinsics.double().numpy()
         disparity = np.full((60, 80), np.nan)
         known = view.valid.numpy()
@@ -62,7 +62,7 @@ def test_spring_says_which_table_is_short(tmp_path):
     (folder / "disp1_left").mkdir()
     (folder / "cam_data").mkdir()
     for number in (1, 2):
-        write_colour(folder / f"frame_left/frame_left_{number:04d}.png", np.zeros((4, 4, 3), np.uint8))
+        write_rgb(folder / f"frame_left/frame_left_{number:04d}.png", np.zeros((4, 4, 3), np.uint8))
     np.savetxt(folder / "cam_data/intrinsics.txt", [[1, 1, 2, 2]])
     report = prepare("spring", tmp_path / "raw", tmp_path)
     assert "intrinsics.txt: expected 2 lines of 4 numbers, got 1 of 4" in report.failed["0001"]
@@ -73,7 +73,7 @@ def write_mvs_synth(raw, clip):
     for part in ("images", "depths", "poses"):
         (folder / part).mkdir(parents=True)
     for number, view in enumerate(clip):
-        write_colour(folder / f"images/{number:04d}.png", image_array(view.image))
+        write_rgb(folder / f"images/{number:04d}.png", image_array(view.image))
         write_exr(folder / f"depths/{number:04d}.exr", np.where(view.valid, depth_array(view), np.inf))
         K = view.intrinsics.double().numpy()
         left_handed = mvs_synth.SWAPPED @ world_from_cam(view)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from streamvggt.data.agreement import agreement
+from streamvggt.data.consistency import agreement
 from streamvggt.data.encode import depth_array, millimetres, world_from_cam, write_image, write_png
 from streamvggt.data.synthetic.fixture_clips import world_clips
-from streamvggt.data.transforms import crop, crop_around_principal_point, fit, resize
+from streamvggt.data.transforms import crop, crop_and_resize, crop_around_principal_point, resize
 from streamvggt.datasets import co3d, co3d_annotations, prepare, wildrgbd
 from streamvggt.datasets._fixtures import near_mask
 from streamvggt.datasets._selected import draw
@@ -26,7 +26,7 @@ def off_centre_clip(num_frames, height=60, width=80):
     """With the principal point away from the middle, and the object's mask as ids."""
     (clip,) = world_clips(1, num_frames, height + 5, width + 6)
     clip = [crop(view, 6, 0, (width, height)) for view in clip]
-    return [replace(view, object_ids=near_mask(view)) for view in clip]
+    return [replace(view, instance_ids=near_mask(view)) for view in clip]
 
 
 def check(view, truth, depth_step):
@@ -49,7 +49,7 @@ def write_wildrgbd(raw, clip, category="apple", scene="scene_001", numbers=None)
     for number, view in zip(numbers, clip, strict=True):
         write_image(folder / f"rgb/{number:05d}.png", view)
         write_png(folder / f"depth/{number:05d}.png", millimetres(view))
-        write_png(folder / f"masks/{number:05d}.png", view.object_ids.numpy().astype(np.uint8))
+        write_png(folder / f"masks/{number:05d}.png", view.instance_ids.numpy().astype(np.uint8))
         rows.append([number, *world_from_cam(view).ravel()])
     np.savetxt(folder / "cam_poses.txt", rows)
     (fx, _, cx), (_, fy, cy), _ = clip[0].intrinsics.tolist()
@@ -79,10 +79,10 @@ def test_wildrgbd_becomes_the_world(tmp_path):
     frames = source.frames("apple/scenes/scene_001")
     assert frames == ["00000", "00003", "00004", "00009"]
     for frame, truth in zip(frames, clip, strict=True):
-        truth = fit(truth, (512, 384))
+        truth = crop_and_resize(truth, (512, 384))
         check(source.read("apple/scenes/scene_001", frame), truth, 0.00051)
         mask = source.foreground("apple/scenes/scene_001", frame)
-        assert torch.equal(mask, truth.object_ids > 0)
+        assert torch.equal(mask, truth.instance_ids > 0)
 
 
 def test_wildrgbd_keeps_upright_videos_upright_and_no_more_frames_than_asked_for(tmp_path, monkeypatch):
@@ -171,7 +171,7 @@ def write_co3d(raw, clips, category="apple", quality=0.9, scale=0.5):
             depth_mask[:2] = 0
             write_png(raw / paths["depth"], half.view(np.uint16))
             write_png(raw / paths["depth_mask"], depth_mask)
-            write_png(raw / paths["mask"], view.object_ids.numpy().astype(np.uint8))
+            write_png(raw / paths["mask"], view.instance_ids.numpy().astype(np.uint8))
             form = ("ndc_isotropic", "ndc_norm_image_bounds")[number % 2]
             frames.append(
                 {
@@ -224,8 +224,8 @@ def test_co3d_becomes_the_world(tmp_path, monkeypatch):
         smaller.append(resize(whole, (round(scale * width), round(scale * height))))
         # Half precision has 11 bits.
         check(view, smaller[-1], smaller[-1].depth / 2**11 + smaller[-1].depth.max() / 2**16)
-        assert torch.equal(source.foreground("apple/1_a", name), smaller[-1].object_ids > 0)
-    assert agreement(views[0], views[1]).agreeing >= agreement(smaller[0], smaller[1]).agreeing - 0.05
+        assert torch.equal(source.foreground("apple/1_a", name), smaller[-1].instance_ids > 0)
+    assert agreement(views[0], views[1]).consistent_ratio >= agreement(smaller[0], smaller[1]).consistent_ratio - 0.05
 
 
 def test_co3d_cameras_are_what_pytorch3d_documents():

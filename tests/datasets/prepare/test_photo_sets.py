@@ -132,7 +132,7 @@ def write_megadepth(raw, clip, scene="0001", sub="0", larger=1):
 @pytest.mark.parametrize("larger", [1, 2])
 def test_megadepth(tmp_path, clip, monkeypatch, larger):
     """Pictures were undistorted, and those of the model made smaller where they were too large."""
-    monkeypatch.setattr(megadepth, "LARGEST", (64, 999))
+    monkeypatch.setattr(megadepth, "MAX_SIZE", (64, 999))
     dense = write_megadepth(tmp_path, [*clip, clip[0]], larger=larger)
     cv2.imwrite(str(dense / "imgs/011_o.jpg"), np.zeros((H - 8, W, 3), np.uint8))  # not what undistorting gives
     (dense / "depths/010_o.h5").unlink()

@@ -13,8 +13,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from streamvggt.data.agreement import agreement
-from streamvggt.data.decode import write_colour
+from streamvggt.data.consistency import agreement
+from streamvggt.data.decode import write_rgb
 from streamvggt.data.encode import depth_array, world_from_cam, write_image, write_png
 from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.data.transforms import image_array
@@ -91,7 +91,7 @@ def exposed(view):
     """Linear light, as bright as the tone mapping wants it. (H, W, 3)"""
     light = image_array(view.image).astype(float) ** hypersim.GAMMA
     brightness = (light @ [0.3, 0.59, 0.11])[view.valid.numpy()]
-    return light * hypersim.BRIGHT**hypersim.GAMMA / np.percentile(brightness, 90)
+    return light * hypersim.TARGET_BRIGHTNESS**hypersim.GAMMA / np.percentile(brightness, 90)
 
 
 def test_hypersim(tmp_path, clip):
@@ -120,7 +120,7 @@ def test_hypersim_undoes_a_tilted_lens(tmp_path, clip, turn):
     views = [source.read(source.scenes[0], frame) for frame in source.frames(source.scenes[0])]
     for view, truth in zip(views, clip, strict=True):
         assert_same(view, truth)
-    assert agreement(views[0], views[1]).agreeing >= agreement(clip[0], clip[1]).agreeing - 0.01
+    assert agreement(views[0], views[1]).consistent_ratio >= agreement(clip[0], clip[1]).consistent_ratio - 0.01
 
 
 def test_hypersim_leaves_out_skewed_cameras_only_if_it_shows(tmp_path, clip):
@@ -140,7 +140,7 @@ def test_tone_mapping_bears_bad_light():
     light[0, 0], light[0, 1], light[0, 2] = np.nan, np.inf, -1
     image = hypersim.tone_map(light, np.ones((4, 4), bool))
     assert image[0, 0].max() == 0 and image[0, 1].min() == 255 and image[0, 2].max() == 0
-    assert (image[1:] == round(255 * hypersim.BRIGHT)).all(), "what is there everywhere is 0.8 bright"
+    assert (image[1:] == round(255 * hypersim.TARGET_BRIGHTNESS)).all(), "what is there everywhere is 0.8 bright"
     assert not hypersim.tone_map(0 * light[1:], np.ones((3, 4), bool)).any()
 
 
@@ -206,6 +206,6 @@ def test_point_odyssey(tmp_path, clip):
 
 def test_point_odyssey_counts_its_cameras(tmp_path, clip):
     write_point_odyssey(tmp_path, clip)
-    write_colour(tmp_path / "train/dancing/rgbs/rgb_00003.jpg", image_array(clip[0].image))
+    write_rgb(tmp_path / "train/dancing/rgbs/rgb_00003.jpg", image_array(clip[0].image))
     report = prepare("point_odyssey", tmp_path, tmp_path)
     assert "image 00003 has no camera in anno.npz, which has 3" in report.failed["train/dancing"]

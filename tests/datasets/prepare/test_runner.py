@@ -22,7 +22,7 @@ def counting(monkeypatch):
         if text == "bad":
             raise ValueError("this one is bad")
         if text == "skip":
-            raise runner.Skip("not wanted")
+            raise runner.SkipScene("not wanted")
         module.done.append(scene)
 
     def finish(raw: Path, out: Path) -> None:
@@ -30,7 +30,7 @@ def counting(monkeypatch):
 
     module.prepare, module.finish = prepare, finish
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(runner, "find", lambda name: module)
+    monkeypatch.setattr(runner, "get_module", lambda name: module)
     return module
 
 
@@ -50,7 +50,7 @@ def test_what_is_there_is_not_done_again(tmp_path, counting):
     assert counting.finished == 1, "one bad scene does not keep the others from being used"
     raw_folder(raw, b="", d="")
     second = runner.prepare("counting", raw, tmp_path)
-    assert second.prepared == ["part/b", "part/d"] and second.there_before == ["part/a"]
+    assert second.prepared == ["part/b", "part/d"] and second.already_prepared == ["part/a"]
     assert counting.done == ["part/a", "part/b", "part/d"] and counting.finished == 2
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamvggt.data.agreement import agreement
+from streamvggt.data.consistency import agreement
 from streamvggt.data.encode import millimetres, write_png
 from streamvggt.data.encode import world_from_cam as pose_of
 from streamvggt.data.synthetic.fixture_clips import world_clips
@@ -89,7 +89,7 @@ def test_a_recording_becomes_the_world(write, split, tmp_path):
         torch.testing.assert_close(view.cam_from_world, truth.cam_from_world, rtol=0, atol=1e-4)
         assert (view.depth - truth.depth)[view.valid].abs().max() <= 0.00051
         assert (view.image - truth.image).abs().mean() < 0.03
-    assert agreement(views[0], views[1]).agreeing >= agreement(CLIP[0], CLIP[1]).agreeing - 0.03
+    assert agreement(views[0], views[1]).consistent_ratio >= agreement(CLIP[0], CLIP[1]).consistent_ratio - 0.03
 
 
 def test_raw_depth_is_read_too_and_what_cannot_be_is_said(tmp_path):

@@ -6,8 +6,8 @@ import pytest
 import torch
 import trimesh
 
-from streamvggt.data.agreement import agreement
-from streamvggt.data.decode import write_colour
+from streamvggt.data.consistency import agreement
+from streamvggt.data.decode import write_rgb
 from streamvggt.data.encode import write_png
 from streamvggt.datasets import prepare, scannetpp
 from streamvggt.datasets._colmap import read_colmap
@@ -69,7 +69,7 @@ def write_device(folder, model, camera, names, pictures, masks):
         lines += [f"{number + 1} {' '.join(map(str, numbers))} 1 {name}", "" if number % 2 else "10.5 20.5 -1"]
         path = folder / pictures / name
         path.parent.mkdir(exist_ok=True)
-        write_colour(path, photograph(camera, world_from_cam, model == "OPENCV_FISHEYE"), ".png")
+        write_rgb(path, photograph(camera, world_from_cam, model == "OPENCV_FISHEYE"), ".png")
         mask = np.full((height, width), 255, np.uint8)
         mask[:, : width // 4] = 0
         write_png((folder / masks / name).with_suffix(".png"), mask)
@@ -131,7 +131,7 @@ def test_bent_pictures_become_straight_ones_of_the_box(raw, tmp_path):
         for shift in [(0.5, 0), (-0.5, 0), (0, 0.5), (0, -0.5)]:
             assert right < 0.75 * paint_error(shift), f"{frame}: colours are {shift} pixels off"
     assert agreement(views[2], views[3]).overlap > 0.3
-    assert agreement(views[2], views[3]).agreeing > 0.9
+    assert agreement(views[2], views[3]).consistent_ratio > 0.9
 
 
 def test_groups_mix_the_cameras_and_runs_do_not(raw, tmp_path):
@@ -139,7 +139,7 @@ def test_groups_mix_the_cameras_and_runs_do_not(raw, tmp_path):
     source = ScanNetpp(tmp_path / ScanNetpp.folder)
     groups = {group[0]: group[1:] for group in source.groups(SCENE)}
     assert 0 in groups[3] or 3 in groups[0], "a still picture and the phone's of the same pose"
-    assert [list(run) for run in source.runs(SCENE)] == [[0, 1], [2, 3, 4]]
+    assert [list(run) for run in source.segments(SCENE)] == [[0, 1], [2, 3, 4]]
 
 
 def test_a_scene_may_lack_a_device_but_not_its_pictures(raw, tmp_path):

@@ -181,7 +181,7 @@ def test_images_are_straightened():
     pixels = np.stack(np.meshgrid(np.arange(W), np.arange(H)), -1).reshape(-1, 1, 2).astype(float)
     rays = cv2.undistortPoints(pixels, K, calibration[4:]).reshape(H, W, 2)
     image = np.dstack([(rays * 100 + 128).round(), np.zeros((H, W))]).clip(0, 255).astype(np.uint8)
-    small, small_K = waymo.straightened(image, calibration)
+    small, small_K = waymo.undistort_image(image, calibration)
     height, width = small.shape[:2]
     assert (height, width) == (waymo.WIDTH * H // W, waymo.WIDTH)
     x, y = np.meshgrid(

@@ -8,9 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from streamvggt.data.decode import BadData, read_exr, read_npy, write_colour, write_exr
+from streamvggt.data.decode import DataError, read_exr, read_npy, write_exr, write_rgb
 from streamvggt.data.synthetic.fixture_clips import world_clips
-from streamvggt.datasets import blendedmvs, find, hypersim, megadepth, omniobject3d, point_odyssey, source_class, waymo
+from streamvggt.datasets import (
+    blendedmvs,
+    get_module,
+    hypersim,
+    megadepth,
+    omniobject3d,
+    point_odyssey,
+    source_class,
+    waymo,
+)
 from streamvggt.datasets.blendedmvs import OVERLAP, BlendedMVS
 from streamvggt.datasets.hypersim import Hypersim
 from streamvggt.datasets.megadepth import SETS, MegaDepth
@@ -41,7 +50,7 @@ POSES = {"pose", "cam2world", "R_cam2world"}
 def whole(request, tmp_path_factory):
     """A source, a scene and frame of it, and the frame's files: image, depth, camera."""
     out = tmp_path_factory.mktemp(request.param)
-    (place, *_) = find(request.param).write(out, CLIPS)
+    (place, *_) = get_module(request.param).write(out, CLIPS)
     made = source_class(request.param)
     source = made(out / made.folder)
     segment, _, camera = place.scene.rpartition("/")
@@ -77,7 +86,7 @@ def test_a_damaged_file_is_named(damaged, which, harm):
     file = files[which]
     content = file.read_bytes()
     file.unlink() if harm == "missing" else file.write_bytes(content[: 0 if harm == "empty" else len(content) // 2])
-    with pytest.raises((BadData, OSError)) as error:
+    with pytest.raises((DataError, OSError)) as error:
         source.read(scene, frame)
     assert str(file) in str(error.value)
 
@@ -85,7 +94,7 @@ def test_a_damaged_file_is_named(damaged, which, harm):
 def test_a_camera_without_a_key_says_which(damaged):
     source, scene, frame, (_, _, camera) = damaged
     change_camera(camera, lambda arrays: arrays.pop("intrinsics"))
-    with pytest.raises(BadData, match="no intrinsics in it"):
+    with pytest.raises(DataError, match="no intrinsics in it"):
         source.read(scene, frame)
 
 
@@ -106,15 +115,15 @@ def test_a_camera_that_is_none_is_refused(damaged, key, place, value, said):
         arrays[name][place] = value
 
     change_camera(camera, change)
-    with pytest.raises(BadData, match=said) as error:
+    with pytest.raises(DataError, match=said) as error:
         source.read(scene, frame)
     assert image.stem in str(error.value)
 
 
 def test_images_and_depth_of_different_sizes_are_refused(damaged):
     source, scene, frame, (image, _, _) = damaged
-    write_colour(image, np.zeros((32, 40, 3), np.uint8))
-    with pytest.raises(BadData, match=r"the image has \(32, 40\) pixels, its depth \(30, 40\)"):
+    write_rgb(image, np.zeros((32, 40, 3), np.uint8))
+    with pytest.raises(DataError, match=r"the image has \(32, 40\) pixels, its depth \(30, 40\)"):
         source.read(scene, frame)
 
 
@@ -192,7 +201,7 @@ def test_waymo_without_its_list_says_where_to_get_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"invalid_files\.h5 is missing.*docs/data\.md"):
         Waymo(tmp_path / Waymo.folder)
     (tmp_path / Waymo.folder / INVALID).write_bytes(b"no such file")
-    with pytest.raises(BadData, match=r"invalid_files\.h5: damaged"):
+    with pytest.raises(DataError, match=r"invalid_files\.h5: damaged"):
         Waymo(tmp_path / Waymo.folder)
     with h5py.File(tmp_path / Waymo.folder / INVALID, "w"):
         pass  # nothing is invalid
@@ -202,7 +211,7 @@ def test_waymo_without_its_list_says_where_to_get_it(tmp_path):
 def test_waymo_takes_smaller_steps_to_the_side(tmp_path):
     places = waymo.write(tmp_path, [CLIP] * 4)
     source = Waymo(tmp_path / Waymo.folder)
-    assert [source.selection_of(place.scene).max_interval for place in places] == [8, 8, 8, 4]
+    assert [source.view_sampler_for(place.scene).max_interval for place in places] == [8, 8, 8, 4]
 
 
 def test_omniobject3d_divides_by_its_scales(tmp_path):
@@ -224,7 +233,7 @@ def test_omniobject3d_wants_the_scale_of_every_object(tmp_path, scales):
     omniobject3d.write(tmp_path, [CLIP])
     (tmp_path / OmniObject3D.folder / "scale.json").write_text(scales, encoding="utf-8")
     source = OmniObject3D(tmp_path / OmniObject3D.folder)
-    with pytest.raises(BadData, match=r"scale\.json: a positive scale of 'anise_001' was expected"):
+    with pytest.raises(DataError, match=r"scale\.json: a positive scale of 'anise_001' was expected"):
         source.read("anise_001", "r_0")
 
 
@@ -238,7 +247,7 @@ def test_omniobject3d_without_scales_says_so(tmp_path):
 @pytest.mark.parametrize(("layout", "made"), [(omniobject3d, OmniObject3D), (point_odyssey, PointOdyssey)])
 def test_a_folder_that_is_no_scene_keeps_no_other_from_being_used(tmp_path, layout, made):
     (place,) = layout.write(tmp_path, [CLIP])
-    stray = tmp_path / made.folder / ("train/girl" if made is PointOdyssey else "notes")
+    stray = tmp_path / made.folder / ("train/girl" if made is PointOdyssey else "policy_state")
     stray.mkdir()
     source = made(tmp_path / made.folder)
     assert len(source.frames(place.scene)) == 4 and source.frames(stray.name) == []
@@ -275,7 +284,7 @@ def test_lists_that_are_missing_or_damaged_are_named(tmp_path, layout, made, fil
     layout.write(tmp_path, [CLIP])
     path = tmp_path / made.folder / file
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(BadData, match=f"{file}: damaged"):
+    with pytest.raises(DataError, match=f"{file}: damaged"):
         made(tmp_path / made.folder)
     path.unlink()
     with pytest.raises(FileNotFoundError, match=f"{file} is missing.*or how to make one"):
@@ -300,7 +309,7 @@ def test_megadepth_sets_are_of_one_scene(tmp_path):
     for place in places:
         assert np.unique(source.groups(place.scene)[0]).tolist() == [0, 1, 2, 3]
         assert source.frames(place.scene) == place.frames
-        chosen = source.selection.choose(source, place.scene, 0, 4, 4, np.random.default_rng(0))
+        chosen = source.view_sampler.select_views(source, place.scene, 0, 4, 4, np.random.default_rng(0))
         assert sorted(chosen.positions) == [0, 1, 2, 3] and not chosen.is_video
 
 
@@ -311,5 +320,5 @@ def test_megadepth_sets_must_be_of_what_is_listed(tmp_path):
         arrays = dict(file)
     arrays["sets"][1, 7] = 8  # there are images 0 to 7
     np.savez(path, **arrays)
-    with pytest.raises(BadData, match="its set 1 names what it does not list"):
+    with pytest.raises(DataError, match="its set 1 names what it does not list"):
         MegaDepth(tmp_path / MegaDepth.folder)

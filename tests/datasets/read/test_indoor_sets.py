@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamvggt.data.decode import BadData
+from streamvggt.data.decode import DataError
 from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.datasets import arkitscenes, arkitscenes_highres, scannet, scannetpp
 from streamvggt.datasets.arkitscenes import ARKitScenes
@@ -110,7 +110,7 @@ def test_an_image_of_another_size_than_its_camera_is_an_error(tmp_path):
     with np.load(table) as archive:
         turned = archive["intrinsics"][:, [1, 0, 3, 2, 5, 4]]
     change(table, intrinsics=turned)
-    with pytest.raises(BadData, match=r"the image has \(30, 40\) pixels, its camera .* \(40, 30\)"):
+    with pytest.raises(DataError, match=r"the image has \(30, 40\) pixels, its camera .* \(40, 30\)"):
         ARKitScenes(root).read(place.scene, place.frames[0])
 
 
@@ -119,7 +119,7 @@ def test_nothing_in_a_table_is_executed(tmp_path, monkeypatch):
     (place, _) = arkitscenes.write(tmp_path, CLIPS)
     root = tmp_path / ARKitScenes.folder
     change(root / "Training" / place.scene / "new_scene_metadata.npz", image_collection=np.array(Trap(), dtype=object))
-    with pytest.raises(BadData, match="no number, array or container"):
+    with pytest.raises(DataError, match="no number, array or container"):
         ARKitScenes(root).groups(place.scene)
     assert not (tmp_path / "executed").exists()
 
@@ -130,7 +130,7 @@ def test_groups_of_another_form_are_said(wrong, tmp_path):
     root = tmp_path / ARKitScenes.folder
     table = root / "Training" / place.scene / "new_scene_metadata.npz"
     change(table, image_collection=np.array(wrong, dtype=object) if isinstance(wrong, dict) else np.array(wrong))
-    with pytest.raises(BadData, match=r"new_scene_metadata.npz: image_collection"):
+    with pytest.raises(DataError, match=r"new_scene_metadata.npz: image_collection"):
         ARKitScenes(root).groups(place.scene)
 
 
@@ -142,11 +142,11 @@ def test_a_clip_stays_with_one_camera(tmp_path):
     (place, _) = scannetpp.write(tmp_path, CLIPS)
     read = ScanNetpp(tmp_path / ScanNetpp.folder)
     frames = read.frames(place.scene)
-    stills, phone = ([frames[number] for number in run] for run in read.runs(place.scene))
+    stills, phone = ([frames[number] for number in run] for run in read.segments(place.scene))
     assert stills == ["DSC00001", "DSC00002"] and phone == ["frame_000000", "frame_000010"]
     only_phone = {"images": np.array(["frame_000000", "frame_000010", "frame_000020", "frame_000030"])}
     change(read.root / place.scene / "new_scene_metadata.npz", **only_phone)
-    runs = ScanNetpp(read.root).runs(place.scene)
+    runs = ScanNetpp(read.root).segments(place.scene)
     assert [list(run) for run in runs] == [[0, 1, 2, 3]], "a scene of one camera has one run"
 
 
@@ -156,7 +156,7 @@ def test_groups_mix_cameras_best_first(tmp_path):
     shares = {3: [(0, 0.3), (2, 0.8), (1, 0.5)]}
     change(read.root / place.scene / "new_scene_metadata.npz", image_collection=np.array(shares, dtype=object))
     assert [list(group) for group in read.groups(place.scene)] == [[3, 2, 1, 0]]
-    assert read.selection.best_first
+    assert read.view_sampler.best_first
 
 
 def test_half_a_pixel_of_the_original_picture_is_taken_off():
@@ -165,7 +165,7 @@ def test_half_a_pixel_of_the_original_picture_is_taken_off():
     stored = (1752 / 2 + 0.5) * scale - 0.5  # W/2, scaled as if the first pixel's centre were (0, 0)
     width = 1752 * scale
     assert stored - principal_point_excess("DSC00001", 690) == pytest.approx((width - 1) / 2)
-    with pytest.raises(BadData, match="neither DSC##### nor frame_######"):
+    with pytest.raises(DataError, match="neither DSC##### nor frame_######"):
         principal_point_excess("IMG_1", 690)
 
 
@@ -192,11 +192,11 @@ def test_damage_names_the_file(tmp_path):
     read = ScanNet(root)
     pose = np.load(folder / "cam/00000.npz")["pose"]
     change(folder / "cam/00000.npz", pose=pose * np.nan)
-    with pytest.raises(BadData, match=r"color/00000.jpg: a finite 4×4 pose"):
+    with pytest.raises(DataError, match=r"color/00000.jpg: a finite 4×4 pose"):
         read.read(place.scene, "00000")
     shutil.copy(folder / "depth/00001.png", folder / "color/00001.jpg")  # another kind of image, read by its content
     (folder / "depth/00001.png").write_bytes(b"")
-    with pytest.raises(BadData, match=r"depth/00001.png: damaged"):
+    with pytest.raises(DataError, match=r"depth/00001.png: damaged"):
         read.read(place.scene, "00001")
     (root / "scans_train" / other.scene / "new_scene_metadata.npz").unlink()
     with pytest.raises(FileNotFoundError, match=f"{other.scene}/new_scene_metadata.npz"):
@@ -228,11 +228,11 @@ def test_damaged_images_and_depths_name_the_file(layout, source, tmp_path):
         (cv2.imencode(".png", np.zeros((15, 20), np.uint16))[1].tobytes(), r"\(30, 40\) pixels, its depth \(15, 20\)"),
     ]:
         depth.write_bytes(damage)
-        with pytest.raises(BadData, match=said):
+        with pytest.raises(DataError, match=said):
             read.read(place.scene, frame)
     depth.unlink()
     with pytest.raises(FileNotFoundError, match=rf"{frame}.png"):
         read.read(place.scene, frame)
     image.write_bytes(image.read_bytes()[:200])
-    with pytest.raises(BadData, match=rf"{frame}.jpg: (the image is cut off|damaged)"):
+    with pytest.raises(DataError, match=rf"{frame}.jpg: (the image is cut off|damaged)"):
         read.read(place.scene, frame)

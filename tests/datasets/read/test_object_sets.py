@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamvggt.data.decode import BadData
+from streamvggt.data.decode import DataError
 from streamvggt.data.encode import write_png
 from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.datasets import co3d, wildrgbd
@@ -54,7 +54,7 @@ def test_a_frame_without_depth_is_empty_and_no_error(source, layout, tmp_path):
     """It is replaced by a neighbour when samples are made."""
     (place,) = layout.write(tmp_path, CLIPS)
     read = source(tmp_path / source.folder)
-    assert read.replaces_empty
+    assert read.replace_empty_depth
     folder = read.root / place.scene
     (depth,) = [*folder.glob(f"depth*/{place.frames[1]}*")]
     write_png(depth, np.zeros((30, 40), np.uint16))
@@ -88,7 +88,7 @@ def test_damage_names_the_file(source, layout, tmp_path):
     (image,) = folder.glob(f"*/{frame}.jpg")
     content = image.read_bytes()
     image.write_bytes(content[: len(content) // 2])
-    with pytest.raises(BadData, match=rf"{frame}.jpg: the image is cut off"):
+    with pytest.raises(DataError, match=rf"{frame}.jpg: the image is cut off"):
         read.read(place.scene, frame)
     image.unlink()
     with pytest.raises(FileNotFoundError, match=rf"{frame}.jpg"):
@@ -99,11 +99,11 @@ def test_damage_names_the_file(source, layout, tmp_path):
     np.savez(
         camera_path, **camera | {"camera_intrinsics": camera["camera_intrinsics"] + [[0, 0.1, 0], [0] * 3, [0] * 3]}
     )
-    with pytest.raises(BadData, match="skewed"):
+    with pytest.raises(DataError, match="skewed"):
         read.read(place.scene, frame)
     camera.pop("camera_pose")
     np.savez(camera_path, **camera)
-    with pytest.raises(BadData, match=rf"{frame}.npz: no camera_pose in it, only camera_intrinsics"):
+    with pytest.raises(DataError, match=rf"{frame}.npz: no camera_pose in it, only camera_intrinsics"):
         read.read(place.scene, frame)
 
 
@@ -111,5 +111,5 @@ def test_damage_names_the_file(source, layout, tmp_path):
 @pytest.mark.parametrize("wrong", ['["apple"]', '{"apple": ["seq"]}', '{"apple": {"seq": ["x"]}}'])
 def test_a_list_of_another_form_is_said(source, layout, wrong, tmp_path):
     (tmp_path / "selected_seqs_train.json").write_text(wrong, encoding="utf-8")
-    with pytest.raises(BadData, match=r"selected_seqs_train.json: \{category: \{sequence"):
+    with pytest.raises(DataError, match=r"selected_seqs_train.json: \{category: \{sequence"):
         source(tmp_path)

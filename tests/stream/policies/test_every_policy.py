@@ -5,31 +5,31 @@ from contextlib import suppress
 
 import pytest
 import torch
-from bounded import BOUNDED
-from networks import assert_same, images, tiny
-from waiting import Watch
+from bounded_policies import BOUNDED
+from host_sync import Watch
+from small_models import assert_same, images, tiny
 
 from streamvggt import (
-    FrameBlocks,
+    FrameDiversity,
     KeepAll,
-    KeyDiversity,
-    KeyFrames,
-    MotionKeyFrames,
+    Keyframes,
+    MotionKeyframes,
     ProbeSaliency,
     SelfSelective,
+    SlidingWindow,
     StreamSession,
-    Window,
+    TokenDiversity,
 )
 from streamvggt.layers.kv_cache import KVCache
-from streamvggt.prediction import concatenate
+from streamvggt.prediction import cat
 
 INFINITE = 10**9
 WITH_ROOM_FOR_ALL = [
-    Window(1, INFINITE, 2),
-    KeyFrames(1, INFINITE),
-    MotionKeyFrames(0, INFINITE),
-    FrameBlocks(INFINITE),
-    KeyDiversity(INFINITE),
+    SlidingWindow(1, INFINITE, 2),
+    Keyframes(1, INFINITE),
+    MotionKeyframes(0, INFINITE),
+    FrameDiversity(INFINITE),
+    TokenDiversity(INFINITE),
     SelfSelective(INFINITE),
     ProbeSaliency(INFINITE),
 ]
@@ -41,7 +41,7 @@ def model():
 
 
 def pushed(session, frames):
-    return concatenate([session.push(frame) for frame in frames[0]])
+    return cat([session.push(frame) for frame in frames[0]])
 
 
 @pytest.mark.parametrize("policy", WITH_ROOM_FOR_ALL, ids=repr)
@@ -49,7 +49,7 @@ def test_with_room_for_all_it_is_keep_all_to_the_bit(model, policy):
     frames = images(1, 7)
     session = StreamSession(model, policy=policy)
     assert_same(pushed(session, frames), pushed(StreamSession(model, policy=KeepAll()), frames), tolerance=0)
-    assert session.memory.held == list(range(7))
+    assert session.memory.kept_frames == list(range(7))
 
 
 @pytest.mark.parametrize("policy", BOUNDED, ids=repr)
@@ -61,13 +61,15 @@ def test_memory_is_flat(policy):
         "camera_trunk_depth": 1,
         "camera_iterations": 2,
     }
-    session = StreamSession(tiny(heads=("camera", "depth"), **small), policy=policy, heads=("camera", *policy.looks_at))
+    session = StreamSession(
+        tiny(heads=("camera", "depth"), **small), policy=policy, heads=("camera", *policy.required_heads)
+    )
     frames = images(1, 10, 14, 28)[0]
     sizes, entries = [], []
     for number in range(210):
         session.push(frames[number % 10])
         sizes.append(session.memory.num_bytes)
-        entries.append(num_entries(session.memory.state()))
+        entries.append(num_entries(session.memory.state_dict()))
     assert set(sizes[40:100]) == set(sizes[150:])  # what policies note may come and go
     assert set(entries[40:100]) == set(entries[150:])  # and no list of numbers hides beside the tensors
     assert max(session.memory.num_tokens) < 12 * 7
@@ -91,8 +93,8 @@ def test_a_saved_stream_goes_on_to_the_bit(model, policy, tmp_path):
     other = StreamSession(model, policy=policy)
     other.restore(tmp_path / "state.pt")
     found = [other.push(frame) for frame in frames[7:]]
-    assert_same(concatenate(found), concatenate(expected), tolerance=0)
-    assert other.memory.held == session.memory.held
+    assert_same(cat(found), cat(expected), tolerance=0)
+    assert other.memory.kept_frames == session.memory.kept_frames
 
 
 @pytest.mark.parametrize("policy", BOUNDED, ids=repr)
@@ -111,7 +113,7 @@ def test_a_step_that_failed_can_be_made_again(model, policy, monkeypatch):
         assert_same(session.push(frame, **options), expected, tolerance=0)
 
 
-@pytest.mark.parametrize("method", ["drop", "keep_tokens"])
+@pytest.mark.parametrize("method", ["evict", "select_tokens"])
 @pytest.mark.parametrize("policy", BOUNDED, ids=repr)
 def test_a_frame_that_failed_while_the_memory_forgot_can_be_pushed_again(model, policy, method, monkeypatch):
     """The network has answered, and a layer has been pruned or has dropped frames already: the next one fails."""
@@ -140,16 +142,16 @@ def out_of_memory(*args):
     raise torch.OutOfMemoryError("no memory left")
 
 
-@pytest.mark.parametrize("policy", [p for p in BOUNDED if not (p.prunes_tokens or p.remnants)], ids=repr)
+@pytest.mark.parametrize("policy", [p for p in BOUNDED if not (p.is_token_level or p.retained)], ids=repr)
 def test_forgetting_frames_is_masking(model, policy):
     """Whatever made it choose: the stream is what a mask computes that hides the same frames."""
     frames = images(2, 12)
     session, seen, said = StreamSession(model, policy=policy), [], []
     for number, frame in enumerate(frames.unbind(1)):
-        seen.append([*session.memory.held, number])
+        seen.append([*session.memory.kept_frames, number])
         said.append(session.push(frame))
     with torch.no_grad():
-        assert_same(concatenate(said), model(frames, visible=seen))
+        assert_same(cat(said), model(frames, attended_frames=seen))
     assert len(set(map(len, seen))) >= 3 and 0 in seen[-1]
     assert len(seen[-1]) <= policy.capacity < 12
 
@@ -165,15 +167,15 @@ def test_several_frames_in_one_call_are_single_frames(model, policy):
 @pytest.mark.parametrize("policy", BOUNDED, ids=repr)
 def test_the_host_reads_a_number_per_frame_at_most(model, policy):
     """Where it must know which frame a slot holds; elsewhere none."""
-    session = StreamSession(model, policy=policy, heads=("camera", *policy.looks_at))
+    session = StreamSession(model, policy=policy, heads=("camera", *policy.required_heads))
     frames = images(1, 9, 14, 28)[0]
     with Watch() as watch:
         for frame in frames:
             session.push(frame)
-    assert len(watch.seen) <= (9 if isinstance(policy, (MotionKeyFrames, FrameBlocks)) else 0)
+    assert len(watch.seen) <= (9 if isinstance(policy, (MotionKeyframes, FrameDiversity)) else 0)
 
 
-@pytest.mark.parametrize("policy", [policy for policy in BOUNDED if policy.looks_at], ids=repr)
+@pytest.mark.parametrize("policy", [policy for policy in BOUNDED if policy.required_heads], ids=repr)
 def test_heads_that_it_looks_at_must_run(model, policy):
     said = r"decides by what the camera and depth head says, .*: add it to the heads \(points\)"
     with pytest.raises(ValueError, match=said):
@@ -187,17 +189,17 @@ def test_keys_and_values_of_a_byte_change_little(policy, tmp_path):
     model = tiny(heads=("camera", "depth"))
     frames = images(2, 9, 14, 28).unbind(1)
     plain = StreamSession(model, policy=policy)
-    session = StreamSession(model, policy=policy, storage="int8")
+    session = StreamSession(model, policy=policy, kv_cache_dtype="int8")
     exact = [plain.push(frame) for frame in frames]
     said = [session.push(frame) for frame in frames[:6]]
     session.save(tmp_path / "state.pt")
-    other = StreamSession(model, policy=policy, storage="int8")
+    other = StreamSession(model, policy=policy, kv_cache_dtype="int8")
     other.restore(tmp_path / "state.pt")
     said += [session.push(frame) for frame in frames[6:]]
-    assert_same(concatenate([other.push(frame) for frame in frames[6:]]), concatenate(said[6:]), tolerance=0)
-    error = (concatenate(said).depth - concatenate(exact).depth).abs().max() / concatenate(exact).depth.std()
+    assert_same(cat([other.push(frame) for frame in frames[6:]]), cat(said[6:]), tolerance=0)
+    error = (cat(said).depth - cat(exact).depth).abs().max() / cat(exact).depth.std()
     assert 0 < error < 0.05
     assert session.memory.num_tokens == plain.memory.num_tokens
     assert session.num_bytes < 0.4 * plain.num_bytes  # of float64
-    with pytest.raises(ValueError, match="storage 'int8', this one has 'plain'"):
+    with pytest.raises(ValueError, match="kv_cache_dtype 'int8', this one has 'auto'"):
         plain.restore(tmp_path / "state.pt")

@@ -6,8 +6,8 @@ import torch
 from token_streams import KEYS, LAYERS, VALUES, B, D, N, P, come, held, new_layers
 
 from streamvggt import ProbeSaliency
-from streamvggt.model.memory import Evidence
-from streamvggt.stream.policies.probe_saliency import probes, saliency
+from streamvggt.model.memory import PolicyContext
+from streamvggt.stream.policies.probe_saliency import probe_queries, saliency
 
 NUM_FRAMES = 14
 QUERIES = np.random.RandomState(10).standard_normal((LAYERS, NUM_FRAMES, B, N, P, D))
@@ -39,8 +39,8 @@ def plainly(policy: ProbeSaliency, layer: int, stream: int, head: int) -> list[s
         for query in asking:
             told = plain_saliency(QUERIES[layer, frame, stream, head, query], keys, values)
             score = {token: score[token] + more for token, more in zip(tokens, told, strict=True)}
-        if len(score) + P > (policy.budget + policy.slack) * P:
-            best = sorted((t for t in score if t >= P), key=score.get, reverse=True)[: (policy.budget - 1) * P]
+        if len(score) + P > (policy.budget_frames + policy.slack_frames) * P:
+            best = sorted((t for t in score if t >= P), key=score.get, reverse=True)[: (policy.budget_frames - 1) * P]
             score = {t: score[t] for t in sorted({*range(P), *best})}
         history.append(set(score))
     return history
@@ -48,14 +48,14 @@ def plainly(policy: ProbeSaliency, layer: int, stream: int, head: int) -> list[s
 
 @pytest.mark.parametrize("policy", [ProbeSaliency(3, 1, 4), ProbeSaliency(2, 3, 2), ProbeSaliency(2, 2, 0)], ids=repr)
 def test_the_choice_is_the_plain_rule(policy):
-    layers, notes = new_layers(policy), {}
+    layers, policy_state = new_layers(policy), {}
     heads = [(layer, b, n) for layer in range(LAYERS) for b in range(B) for n in range(N)]
     expected = {head: plainly(policy, *head) for head in heads}
     for frame in range(NUM_FRAMES):
         for layer, cache in enumerate(layers):
             come(cache, layer, frame)
-            policy.watch_queries(layer, torch.from_numpy(QUERIES[layer, frame]), cache, notes)
-        policy.prune(Evidence(None, layers, notes))
+            policy.on_queries(layer, torch.from_numpy(QUERIES[layer, frame]), cache, policy_state)
+        policy.prune(PolicyContext(None, layers, policy_state))
         for (layer, b, n), history in expected.items():
             assert held(layers[layer], b, n) == history[frame], (frame, layer, b, n)
     assert len({frozenset(history[-1]) for history in expected.values()}) == len(heads), "heads choose for themselves"
@@ -63,9 +63,9 @@ def test_the_choice_is_the_plain_rule(policy):
 
 def test_probes_by_hand():
     numbered = torch.arange(5 + 80).view(1, 1, -1, 1)
-    assert probes(numbered, 8).flatten().tolist() == [0, 1, 2, 3, 4, *range(10, 85, 10)]
-    assert probes(numbered, 0).flatten().tolist() == [0, 1, 2, 3, 4]
-    assert probes(numbered, 200).flatten().tolist() == list(range(85))
+    assert probe_queries(numbered, 8).flatten().tolist() == [0, 1, 2, 3, 4, *range(10, 85, 10)]
+    assert probe_queries(numbered, 0).flatten().tolist() == [0, 1, 2, 3, 4]
+    assert probe_queries(numbered, 200).flatten().tolist() == list(range(85))
 
 
 def test_the_value_score_by_hand():

@@ -8,8 +8,8 @@ import torch
 from token_streams import KEYS, LAYERS, B, D, N, P, come, held, new_layers
 
 from streamvggt import Prediction, SelfSelective
-from streamvggt.model.memory import Evidence
-from streamvggt.stream.policies.self_selective import smoothed
+from streamvggt.model.memory import PolicyContext
+from streamvggt.stream.policies.self_selective import smooth_scores
 
 NUM_FRAMES = 18
 ADDED = np.random.RandomState(9).standard_normal((LAYERS, NUM_FRAMES, B, P, D))  # what the MLPs add to the tokens
@@ -46,7 +46,7 @@ def plainly(policy: SelfSelective, layer: int, stream: int) -> list[set[int]]:
     for frame in range(NUM_FRAMES):
         tokens += range(frame * P, (frame + 1) * P)
         since = max(since, 1)
-        if len(tokens) + P > (policy.budget + policy.slack) * P:
+        if len(tokens) + P > (policy.budget_frames + policy.slack_frames) * P:
             keys = KEYS[layer, stream][:, tokens]  # (N, T, D)
             mean = keys.mean(1, keepdims=True)
             cosine = (keys * mean).sum(-1) / np.linalg.norm(keys, axis=-1) / np.linalg.norm(mean, axis=-1)
@@ -54,13 +54,13 @@ def plainly(policy: SelfSelective, layer: int, stream: int) -> list[set[int]]:
             old = scaled({t: unlike[t] for t in tokens if P <= t < since * P})
             scores = {f: plain_score(ADDED[layer, f, stream]) for f in range(frame + 1)}
             new = scaled({t: scores[t // P][t % P] for t in tokens if t >= since * P})
-            ranking = {t: (1 - policy.new_weight) * s for t, s in old.items()}
-            ranking |= {t: policy.new_weight * s for t, s in new.items()}
+            ranking = {t: (1 - policy.importance_weight) * s for t, s in old.items()}
+            ranking |= {t: policy.importance_weight * s for t, s in new.items()}
             so_far = [jump for jump in JUMPS[stream] if jump <= frame]
             for anchor in so_far[max(len(so_far) - policy.anchors, 0) :]:
-                best = np.argsort(-scores[anchor])[: math.ceil(policy.anchor_share * P)]
+                best = np.argsort(-scores[anchor])[: math.ceil(policy.anchor_token_ratio * P)]
                 ranking |= {int(anchor * P + t): 2.0 for t in best if anchor * P + t in tokens}
-            kept = sorted(ranking, key=ranking.get, reverse=True)[: (policy.budget - 1) * P]
+            kept = sorted(ranking, key=ranking.get, reverse=True)[: (policy.budget_frames - 1) * P]
             tokens = [*range(P), *sorted(kept)]
             since = frame + 1
         history.append(set(tokens))
@@ -71,30 +71,30 @@ def plainly(policy: SelfSelective, layer: int, stream: int) -> list[set[int]]:
     "policy",
     [
         SelfSelective(3, 1),
-        SelfSelective(2, 2, new_weight=0.7, anchor_share=0.2),
-        SelfSelective(2, 2, anchors=1, anchor_share=0.2),
+        SelfSelective(2, 2, importance_weight=0.7, anchor_token_ratio=0.2),
+        SelfSelective(2, 2, anchors=1, anchor_token_ratio=0.2),
         SelfSelective(3, 2, anchors=0),
     ],
     ids=repr,
 )
 def test_the_choice_is_the_plain_rule(policy):
-    layers, notes = new_layers(policy), {}
+    layers, policy_state = new_layers(policy), {}
     expected = {(layer, b): plainly(policy, layer, b) for layer in range(LAYERS) for b in range(B)}
     for frame in range(NUM_FRAMES):
         for layer, cache in enumerate(layers):
-            policy.watch_residual(layer, torch.from_numpy(ADDED[layer, frame]), notes)
+            policy.on_mlp_output(layer, torch.from_numpy(ADDED[layer, frame]), policy_state)
             come(cache, layer, frame)
-        policy.prune(Evidence(said(frame), layers, notes))
+        policy.prune(PolicyContext(said(frame), layers, policy_state))
         for (layer, b), history in expected.items():
             for n in range(N):
                 assert held(layers[layer], b, n) == history[frame], (frame, layer, b, n)
-    assert notes["num_anchors"].tolist() == [5, 1]
-    assert len(layers[0]) < (policy.budget + policy.slack) * P
+    assert policy_state["num_anchors"].tolist() == [5, 1]
+    assert len(layers[0]) < (policy.budget_frames + policy.slack_frames) * P
 
 
 def test_anchors_change_what_stays():
     """Otherwise the rule above would have been tested without."""
-    with_anchors, without = (plainly(SelfSelective(2, 2, anchors=n, anchor_share=0.3), 0, 0) for n in (3, 0))
+    with_anchors, without = (plainly(SelfSelective(2, 2, anchors=n, anchor_token_ratio=0.3), 0, 0) for n in (3, 0))
     assert with_anchors != without
 
 
@@ -104,13 +104,13 @@ def test_smoothing_by_hand():
     score[0, 5 + 5] = 16  # row 1, column 1 of 3 × 4
     expected = torch.tensor([[1.0, 2, 1, 0], [2, 4, 2, 0], [1, 2, 1, 0]]).double() / 2
     expected[1, 1] += 8
-    found = smoothed(score, (42, 56))[0]
+    found = smooth_scores(score, (42, 56))[0]
     assert torch.equal(found[5:].view(3, 4), expected)
     assert found[:5].tolist() == [0, 0, 7, 0, 0]
 
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="do not fit into budget=2"):
-        SelfSelective(2, anchors=3, anchor_share=0.5)
-    with pytest.raises(ValueError, match="new_weight is a part of 1, not 2"):
-        SelfSelective(new_weight=2)
+        SelfSelective(2, anchors=3, anchor_token_ratio=0.5)
+    with pytest.raises(ValueError, match="importance_weight is a part of 1, not 2"):
+        SelfSelective(importance_weight=2)

@@ -3,12 +3,12 @@
 import pytest
 
 from streamvggt import Trajectory
-from streamvggt.layers.attention import Remnant
+from streamvggt.layers.attention import RetainedTokens
 
 
 def test_by_hand():
-    old = [Remnant(frame, 5) for frame in range(6)]
-    assert Trajectory(1, 2).visible(6) == [
+    old = [RetainedTokens(frame, 5) for frame in range(6)]
+    assert Trajectory(1, 2).attended_frames(6) == [
         [0],
         [0, 1],
         [0, 1, 2],
@@ -19,9 +19,9 @@ def test_by_hand():
 
 
 def test_frames_between_keyframes_leave_nothing():
-    seen = Trajectory(1, 1, every=2).visible(7)
+    seen = Trajectory(1, 1, every=2).attended_frames(7)
     assert seen[:4] == [[0], [0, 1], [0, 1, 2], [0, 1, 3]]
-    assert seen[6] == [Remnant(1, 5), Remnant(3, 5), 0, 5, 6]
+    assert seen[6] == [RetainedTokens(1, 5), RetainedTokens(3, 5), 0, 5, 6]
     assert [frame for frame in range(7) if Trajectory(1, 1, every=2).stores(frame)] == [0, 1, 3, 5]
 
 

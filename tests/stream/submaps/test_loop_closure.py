@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import assert_same
-from room import look, walk
+from analytic_room import look, walk
+from small_models import assert_same
 
 from experiments.simulated_model import Errors, Oracle
 from streamvggt.evaluation.pose_metrics import trajectory_errors
-from streamvggt.prediction import concatenate
+from streamvggt.prediction import cat
 from streamvggt.stream.submaps.loop_closure import LoopClosureOptions, detect_loop, overlap_ratio
 from streamvggt.stream.submaps.loop_keyframes import LoopKeyframe, subsample
 from streamvggt.stream.submaps.observation import FrameObservation
@@ -19,7 +19,7 @@ from streamvggt.stream.submaps.submap_graph import apply_corrections
 
 SIZE = SubmapOptions(20, 6)
 LOOPS = LoopClosureOptions(keyframe_interval=3, min_frame_gap=60)
-DRIFT = Errors(drift_turn=0.15, drift_scale=0.001, drift_shift=0.001, noise=0.01)
+DRIFT = Errors(rotation_drift_deg=0.15, drift_scale=0.001, translation_drift=0.001, noise=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def known():
 
 
 def run(session, frames):
-    return concatenate([session.push(frame) for frame in frames])
+    return cat([session.push(frame) for frame in frames])
 
 
 def ate(prediction, known) -> float:
@@ -105,7 +105,7 @@ def test_a_place_that_is_mistaken_for_another_is_refused_by_its_shape(known):
         def _encode(self, images):
             return torch.ones(1, 1, 1, 5) * torch.tensor([1.0, 2, 3, 4, 5 + 1e-3 * self._latest % 0.01])
 
-    errors = replace(DRIFT, lost_beyond=1.0)
+    errors = replace(DRIFT, aliasing_distance=1.0)
     session = SubmapSession(Mistaken(known, errors), submaps=SIZE, loop_closure=replace(LOOPS, min_similarity=-1.0))
     run(session, known.images[:110])
     session.finish()
@@ -124,7 +124,7 @@ def test_a_restored_session_closes_the_same_loops(known, closed, tmp_path, at):
     whole, expected = closed
     assert_same(said, expected.frames(slice(at, None)), tolerance=0)
     for ours, theirs in zip(other.corrections(), whole.corrections(), strict=True):
-        assert ours.first_frame == theirs.first_frame and torch.equal(ours.world.flat(), theirs.world.flat())
+        assert ours.first_frame == theirs.first_frame and torch.equal(ours.world.to_vector(), theirs.world.to_vector())
     assert other.statistics().memory_bytes == whole.statistics().memory_bytes
     with pytest.raises(ValueError, match="submaps"):
         SubmapSession(Oracle(known, DRIFT), submaps=SIZE).restore(tmp_path / "state.pt")
@@ -133,8 +133,8 @@ def test_a_restored_session_closes_the_same_loops(known, closed, tmp_path, at):
 def place(frame: int, submap: int, descriptor: list[float], seed: int = 0) -> LoopKeyframe:
     points = torch.rand(100, 3, generator=torch.Generator().manual_seed(seed)) + torch.tensor([0.0, 0, 1])
     observation = FrameObservation(points, points[:, 2], torch.full((100,), 5.0), torch.eye(4, dtype=torch.float64)[:3])
-    patches = torch.tensor(descriptor)[None, None, None]
-    return LoopKeyframe.create(frame, submap, patches, torch.full((3, 14, 14), 0.5), observation)
+    patch_tokens = torch.tensor(descriptor)[None, None, None]
+    return LoopKeyframe.create(frame, submap, patch_tokens, torch.full((3, 14, 14), 0.5), observation)
 
 
 def test_the_earlier_place_that_looks_most_alike_is_found():

@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from streamvggt.geometry.similarity import Similarity
+from streamvggt.geometry.similarity import Sim3
 from streamvggt.stream.submaps.pose_graph import Edge, close_loops, optimize
 from streamvggt.stream.submaps.submap_graph import SubmapGraph
 
 COUNT = 16
 
 
-def around(count: int = COUNT) -> list[Similarity]:
+def around(count: int = COUNT) -> list[Sim3]:
     """Windows on a circle, each with its own scale, the last one next to the first."""
     generator = torch.Generator().manual_seed(0)
     scales = (0.3 * torch.randn(count, generator=generator, dtype=torch.float64)).exp()
@@ -21,14 +21,14 @@ def around(count: int = COUNT) -> list[Similarity]:
         angle = 2 * math.pi * number / count
         turn = torch.tensor([0, 0, 0, 0, angle, 0, 0], dtype=torch.float64)
         centre = torch.tensor([math.cos(angle), 0.1 * angle, math.sin(angle)], dtype=torch.float64) * 5
-        places.append(Similarity(scales[number], Similarity.exp(turn).rotation, centre))
+        places.append(Sim3(scales[number], Sim3.exp(turn).rotation, centre))
     first = places[0].inverse()
     return [first @ place for place in places]
 
 
-def chain(true: list[Similarity], drift: float) -> tuple[list[Similarity], list[Edge]]:
+def chain(true: list[Sim3], drift: float) -> tuple[list[Sim3], list[Edge]]:
     """The windows as a chain of drifting steps puts them, and its edges."""
-    error = Similarity.exp(drift * torch.tensor([0.1, 0.05, 0, 0.02, 0.05, 0, 0.03], dtype=torch.float64))
+    error = Sim3.exp(drift * torch.tensor([0.1, 0.05, 0, 0.02, 0.05, 0, 0.03], dtype=torch.float64))
     edges, worlds = [], [true[0]]
     for number in range(1, len(true)):
         step = true[number - 1].inverse() @ true[number] @ error
@@ -37,11 +37,11 @@ def chain(true: list[Similarity], drift: float) -> tuple[list[Similarity], list[
     return worlds, edges
 
 
-def loop(true: list[Similarity], old: int, new: int) -> Edge:
+def loop(true: list[Sim3], old: int, new: int) -> Edge:
     return Edge(old, new, true[old].inverse() @ true[new], scene_scale=2.0)
 
 
-def furthest(found: list[Similarity], true: list[Similarity]) -> float:
+def furthest(found: list[Sim3], true: list[Sim3]) -> float:
     return max((a.translation - b.translation).norm().item() for a, b in zip(found, true, strict=True))
 
 
@@ -50,11 +50,11 @@ def test_edges_that_agree_are_met_exactly():
     _, edges = chain(true, drift=0)
     wander = torch.Generator().manual_seed(1)
     start = [true[0]] + [
-        place @ Similarity.exp(0.2 * torch.randn(7, generator=wander, dtype=torch.float64)) for place in true[1:]
+        place @ Sim3.exp(0.2 * torch.randn(7, generator=wander, dtype=torch.float64)) for place in true[1:]
     ]
     found = optimize(start, [*edges, loop(true, 0, COUNT - 1)])
     assert furthest(start, true) > 0.2 and furthest(found, true) < 1e-3
-    assert all(torch.allclose(a.flat(), b.flat(), atol=1e-3) for a, b in zip(found, true, strict=True))
+    assert all(torch.allclose(a.to_vector(), b.to_vector(), atol=1e-3) for a, b in zip(found, true, strict=True))
 
 
 @pytest.mark.parametrize("drift", [0.3, 1.0])
@@ -65,7 +65,7 @@ def test_loops_take_the_drift_away(drift):
     assert furthest(found, true) < furthest(worlds, true) / 4
     more = optimize(worlds, [*edges, loop(true, 0, COUNT - 1), loop(true, 2, COUNT - 2), loop(true, 0, COUNT // 2)])
     assert furthest(more, true) < furthest(worlds, true) / 5
-    assert torch.equal(found[0].flat(), true[0].flat())
+    assert torch.equal(found[0].to_vector(), true[0].to_vector())
 
 
 def test_without_loops_nothing_moves():
@@ -77,7 +77,7 @@ def test_a_false_loop_beside_right_ones_is_left_out():
     true = around()
     worlds, edges = chain(true, drift=0.3)
     right = [loop(true, 0, COUNT - 1), loop(true, 1, COUNT - 1), loop(true, 0, COUNT - 2)]
-    false = Edge(4, COUNT - 3, Similarity.identity(), scene_scale=2.0)
+    false = Edge(4, COUNT - 3, Sim3.identity(), scene_scale=2.0)
     found, used = close_loops(worlds, edges, [right[0], false, *right[1:]])
     assert used == right and furthest(found, true) < furthest(worlds, true) / 4
     alone, used = close_loops(worlds, edges, [false])
@@ -87,7 +87,7 @@ def test_a_false_loop_beside_right_ones_is_left_out():
 def test_edges_that_are_trusted_less_give_way():
     true = around(3)
     edges = [Edge(0, 1, true[1], 1.0), Edge(1, 2, true[1].inverse() @ true[2], 1.0, weight=0.01)]
-    elsewhere = Similarity.exp(torch.tensor([0.2, 0, 0, 0, 0, 0, 0], dtype=torch.float64)) @ true[2]
+    elsewhere = Sim3.exp(torch.tensor([0.2, 0, 0, 0, 0, 0, 0], dtype=torch.float64)) @ true[2]
     found = optimize(true, [*edges, Edge(0, 2, elsewhere, 1.0)])
     assert (found[2].translation - elsewhere.translation).norm() < 0.01
 

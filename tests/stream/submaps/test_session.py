@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import assert_same, images, tiny
-from room import look, walk
+from analytic_room import look, walk
+from small_models import assert_same, images, tiny
 
 from experiments.simulated_model import Errors, Oracle
-from streamvggt import VGGT, KeepAll, StreamSession, StreamVGGT, Window
+from streamvggt import VGGT, KeepAll, SlidingWindow, StreamSession, StreamVGGT
 from streamvggt.evaluation.pose_metrics import trajectory_errors
 from streamvggt.geometry.alignment import RobustAlignment, align_points
 from streamvggt.geometry.pointmap import unproject
-from streamvggt.prediction import concatenate
+from streamvggt.prediction import cat
 from streamvggt.stream.submaps import session as submap_session
 from streamvggt.stream.submaps.failure_detection import FailureDetector
 from streamvggt.stream.submaps.loop_closure import LoopClosureOptions, LoopVerification
@@ -31,7 +31,7 @@ def known():
 
 
 def run(session, frames):
-    return concatenate([session.push(frame) for frame in frames])
+    return cat([session.push(frame) for frame in frames])
 
 
 def ate(prediction, known) -> float:
@@ -61,7 +61,7 @@ def test_submaps_without_alignment_are_far_off(known, monkeypatch):
 
 def test_noise_and_wrong_points_hardly_matter(known, monkeypatch):
     """A quarter is wrong in each window, so of common points four in ten and more."""
-    errors = Errors(noise=0.03, wrong_share=0.25, wrong_factor=2)
+    errors = Errors(noise=0.03, outlier_ratio=0.25, wrong_factor=2)
     session = SubmapSession(Oracle(known, errors), submaps=SIZE)
     robust = ate(run(session, known.images), known)
     statistics = session.statistics()
@@ -71,7 +71,7 @@ def test_noise_and_wrong_points_hardly_matter(known, monkeypatch):
         found = align_points(source, target, weight / tolerance.square(), symmetric=True)
         return RobustAlignment(found, (found.apply(source) - target).norm(dim=-1) / tolerance, weight)
 
-    monkeypatch.setattr("streamvggt.stream.submaps.submap_alignment.align_robustly", least_squares)
+    monkeypatch.setattr("streamvggt.stream.submaps.submap_alignment.align_points_robust", least_squares)
     plain = SubmapSession(Oracle(known, errors), submaps=SIZE)
     assert robust < 0.03 < ate(run(plain, known.images), known)
     assert plain.statistics().num_pose_alignments == plain.statistics().num_submaps - 1  # hardly a point agrees
@@ -79,9 +79,9 @@ def test_noise_and_wrong_points_hardly_matter(known, monkeypatch):
 
 def test_confidence_says_which_points_are_right(known):
     """Where most are wrong, only their confidence helps."""
-    errors = Errors(wrong_share=0.8, wrong_factor=2)
+    errors = Errors(outlier_ratio=0.8, wrong_factor=2)
     unsure = SubmapSession(Oracle(known, errors), submaps=SIZE)
-    sure = SubmapSession(Oracle(known, replace(errors, confidence_tells=True)), submaps=SIZE)
+    sure = SubmapSession(Oracle(known, replace(errors, informative_confidence=True)), submaps=SIZE)
     assert ate(run(sure, known.images), known) < 0.04 < ate(run(unsure, known.images), known)
     assert sure.statistics().num_pose_alignments == 0 and sure.statistics().last_alignment.residual < 0.001
     assert unsure.statistics().num_pose_alignments == unsure.statistics().num_submaps - 1
@@ -89,7 +89,7 @@ def test_confidence_says_which_points_are_right(known):
 
 def test_one_submap_equals_a_plain_session_bit_exactly():
     model, frames = tiny(), images(1, 6)
-    for policy in (KeepAll(), Window(1, 2)):
+    for policy in (KeepAll(), SlidingWindow(1, 2)):
         plain = StreamSession(model, policy=policy, heads=("camera", "depth", "points"))
         windowed = SubmapSession(model, policy=policy, submaps=SubmapOptions(12, 6))
         assert_same(run(windowed, frames[0]), run(plain, frames[0]), tolerance=0)
@@ -114,7 +114,7 @@ def test_int8_kv_cache(tmp_path):
     model, frames = tiny(), images(1, 6)[0]
     plain, small = (
         SubmapSession(model, submaps=SubmapOptions(4, 2), detector=ANYTHING_GOES, kv_cache_dtype=storage)
-        for storage in ("plain", "int8")
+        for storage in ("auto", "int8")
     )
     difference = (run(small, frames).depth_conf - run(plain, frames).depth_conf).abs().max()
     assert 0 < difference < 0.5 and small.num_bytes < plain.num_bytes
@@ -132,8 +132,8 @@ def test_the_encoder_runs_once_per_frame(known):
 @pytest.mark.parametrize(
     ("at", "errors"),
     [
-        *((at, Errors(noise=0.02, drift_turn=0.1)) for at in (5, 16, 19, 21)),
-        (20, Errors(collapse_at=18, collapse="jump")),
+        *((at, Errors(noise=0.02, rotation_drift_deg=0.1)) for at in (5, 16, 19, 21)),
+        (20, Errors(failure_frame=18, failure_mode="jump")),
     ],
 )
 def test_a_restored_session_continues_bit_exactly(known, tmp_path, at, errors):
@@ -147,9 +147,9 @@ def test_a_restored_session_continues_bit_exactly(known, tmp_path, at, errors):
     assert other.num_frames == at
     assert_same(run(other, frames[at:]), expected, tolerance=0)
     mine, theirs = other.statistics(), session.statistics()
-    for name in ("frames_seen", "num_submaps", "num_restarts", "restarts", "memory_bytes", "num_false_failures"):
+    for name in ("num_frames", "num_submaps", "num_restarts", "restarts", "memory_bytes", "num_false_failures"):
         assert getattr(mine, name) == getattr(theirs, name)
-    assert torch.equal(mine.last_alignment.old_from_new.flat(), theirs.last_alignment.old_from_new.flat())
+    assert torch.equal(mine.last_alignment.old_from_new.to_vector(), theirs.last_alignment.old_from_new.to_vector())
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_restored_session_continues_bit_exactly(known, tmp_path, at, errors):
 )
 @pytest.mark.parametrize("at", [34, 45], ids=["during an overlap", "between overlaps"])
 def test_a_failed_submap_is_restarted_at_once(known, collapse, reason, at):
-    errors = Errors(noise=0.01, collapse_at=at, collapse=collapse)
+    errors = Errors(noise=0.01, failure_frame=at, failure_mode=collapse)
     known = look(known.cam_from_world[:64])
     session = SubmapSession(Oracle(known, errors), submaps=SIZE)
     said = run(session, known.images)

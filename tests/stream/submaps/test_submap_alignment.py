@@ -4,16 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import images, tiny
+from small_models import images, tiny
 
 from streamvggt.geometry.camera import invert_pose
 from streamvggt.geometry.pointmap import project, unproject
-from streamvggt.geometry.similarity import Similarity
+from streamvggt.geometry.similarity import Sim3
 from streamvggt.stream.submaps.failure_detection import FailureDetector
 from streamvggt.stream.submaps.observation import FrameObservation
 from streamvggt.stream.submaps.submap_alignment import SubmapAlignment, align_submaps
 
-WORLD = Similarity.exp(torch.tensor([1.0, -2, 0.5, 0.3, 1.2, -0.4, 0.7], dtype=torch.float64))
+WORLD = Sim3.exp(torch.tensor([1.0, -2, 0.5, 0.3, 1.2, -0.4, 0.7], dtype=torch.float64))
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +62,13 @@ def observations(count: int = 3, points: torch.Tensor | None = None) -> list[Fra
     return frames
 
 
-def elsewhere(frames: list[FrameObservation], world: Similarity = WORLD) -> list[FrameObservation]:
+def elsewhere(frames: list[FrameObservation], world: Sim3 = WORLD) -> list[FrameObservation]:
     return [
         FrameObservation(
             world.apply(frame.points.double()).float(),
             frame.depth * world.scale.float(),
             frame.conf,
-            world.move_poses(frame.cam_from_world),
+            world.transform_poses(frame.cam_from_world),
         )
         for frame in frames
     ]
@@ -103,7 +103,7 @@ def test_where_points_do_not_say_enough_the_last_camera_does(points):
     assert alignment.method == "pose" and off(alignment) < 1e-4
     assert alignment.inlier_ratio is alignment.residual is None
     assert "points" in FailureDetector().check_alignment(alignment)
-    moved = alignment.old_from_new.move_poses(frames[-1].cam_from_world)
+    moved = alignment.old_from_new.transform_poses(frames[-1].cam_from_world)
     torch.testing.assert_close(moved, elsewhere(frames)[-1].cam_from_world, rtol=0, atol=1e-5)
 
 

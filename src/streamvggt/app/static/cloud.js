@@ -7,7 +7,7 @@ import {
   Scene, ShaderMaterial, Vector3, WebGLRenderer, OrbitControls,
 } from "../../viewer/three.min.js";
 
-const SCENE_POINTS = 1_200_000; // held and drawn at most, about; as in packet.py
+const MAX_SCENE_POINTS = 1_200_000; // held and drawn at most, about; as in packet.py
 const PERCENTILE_SAMPLE = 100_000; // points of which the percentile of the confidence is taken
 const CAMERA_SIZE = 0.05; // of the scene's size
 const FOLLOW_SPEED = 0.15; // of the way, per picture
@@ -127,7 +127,7 @@ export class Cloud {
 
   /** Every frame draws as many points as every other. What is never drawn again is let go. */
   share() {
-    const each = Math.floor(SCENE_POINTS / Math.max(this.frames.length, 1));
+    const each = Math.floor(MAX_SCENE_POINTS / Math.max(this.frames.length, 1));
     for (const frame of this.frames) {
       const { geometry } = frame.points;
       const held = geometry.attributes.conf.count;

@@ -3,16 +3,16 @@
 streamvggt data check ../data/train
 streamvggt data prepare spring RAW ../data/train --workers 8
 streamvggt data preview train data_root=../data/train
-streamvggt data fixtures /tmp/fixtures
+streamvggt data make-fixtures /tmp/fixtures
 """
 
 from __future__ import annotations
 
 import argparse
 
-from streamvggt.cli.data import check, fixtures, prepare, preview
+from streamvggt.cli.data import check, make_fixtures, prepare, preview
 
-COMMANDS = {"check": check, "preview": preview, "prepare": prepare, "fixtures": fixtures}
+COMMANDS = {"check": check, "preview": preview, "prepare": prepare, "make-fixtures": make_fixtures}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

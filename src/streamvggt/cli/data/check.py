@@ -17,15 +17,15 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from streamvggt.data.check import Findings, Readable, check
-from streamvggt.data.decode import BadData, read_colour
+from streamvggt.data.check import CheckReport, ReadableDataset, check
+from streamvggt.data.dataset_reader import DatasetReader, validate_pose
+from streamvggt.data.decode import DataError, read_image
 from streamvggt.data.own.check import OneScene, check_scene
 from streamvggt.data.own.scene import scenes_under
-from streamvggt.data.picture import sheet
-from streamvggt.data.source import Source, check_pose
 from streamvggt.data.transforms import image_tensor
 from streamvggt.data.view import View
-from streamvggt.datasets import names, readers
+from streamvggt.data.visualization import image_grid
+from streamvggt.datasets import list_modules, readers
 from streamvggt.datasets._depth_set import DepthSet
 from streamvggt.datasets._trajectory_set import TrajectorySet
 from streamvggt.flags import real, some_path, whole
@@ -39,14 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"data sets that must be there (default: those that are): {', '.join(known())}",
+        help=f"data sets that must be there (default: those that are): {', '.join(all_datasets())}",
     )
     parser.add_argument(
-        "--frames", type=number_or_all, default=40, metavar="N", help='to read of each data set, or "all" (default: 40)'
+        "--frames", type=int_or_all, default=40, metavar="N", help='to read of each data set, or "all" (default: 40)'
     )
     parser.add_argument(
         "--pairs",
-        type=number_or_all,
+        type=int_or_all,
         default=4,
         metavar="N",
         help='pairs of views to compare per scene, or "all" neighbors (default: 4)',
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if not arguments.root.exists():
         raise FileNotFoundError(f"there is no folder {arguments.root}; it must hold data sets or scenes of your own")
-    openers = known()
+    openers = all_datasets()
     if unknown := sorted(set(arguments.names) - set(openers)):
         raise ValueError(f"{', '.join(unknown)}: unknown; choose of {', '.join(openers)}")
     if not arguments.names and not any((arguments.root / folder).is_dir() for folder, _, _ in openers.values()):
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         rows, is_good = check_published(arguments, openers)
     if rows:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(sheet(rows)).save(arguments.out)
+        Image.fromarray(image_grid(rows)).save(arguments.out)
         print(f"{arguments.out}: the worst pairs, image and depth of both views, and green where they agree, red else")
     return 0 if is_good else 1
 
@@ -88,12 +88,12 @@ def check_own(arguments: argparse.Namespace) -> tuple[list, bool]:
         try:
             scene = OneScene(name, path, arguments.depth_unit)
             findings = check_scene(scene, **options)
-        except (BadData, OSError) as error:
+        except (DataError, OSError) as error:
             print(f"BAD   {name}: {error}")
             is_good = False
             continue
-        say(f"{name} ({scene})", findings)
-        is_good &= findings.is_good
+        print_report(f"{name} ({scene})", findings)
+        is_good &= findings.is_valid
         rows += findings.rows
     return rows, is_good
 
@@ -118,28 +118,28 @@ def check_published(arguments: argparse.Namespace, openers: dict) -> tuple[list,
                 has_cameras=has_cameras,
                 workers=arguments.workers,
             )
-        except (BadData, OSError) as error:
+        except (DataError, OSError) as error:
             print(f"BAD   {name}: {error}")
             is_good = False
             continue
-        say(name, findings)
-        is_good &= findings.is_good
+        print_report(name, findings)
+        is_good &= findings.is_valid
         rows += findings.rows
     if absent and not arguments.names:
         print(f"not there: {', '.join(absent)}")
-    strangers(arguments.root, {folder for folder, _, _ in openers.values()})
+    misnamed_folders(arguments.root, {folder for folder, _, _ in openers.values()})
     return rows, is_good
 
 
-def say(name: str, findings: Findings) -> None:
-    tqdm.write(f"{'ok   ' if findings.is_good else 'BAD  '} {name}: {findings}")
+def print_report(name: str, findings: CheckReport) -> None:
+    tqdm.write(f"{'ok   ' if findings.is_valid else 'BAD  '} {name}: {findings}")
     for problem in findings.problems[:MAX_TOLD]:
         print(f"        {problem}")
     if len(findings.problems) > MAX_TOLD:
         print(f"        … and {len(findings.problems) - MAX_TOLD} more")
 
 
-def strangers(root: Path, folders: set[str]) -> None:
+def misnamed_folders(root: Path, folders: set[str]) -> None:
     """Folders that would be a data set's under another name: some were published under two."""
     for path in sorted(root.iterdir()):
         bare = path.name.removeprefix("processed_")
@@ -148,21 +148,21 @@ def strangers(root: Path, folders: set[str]) -> None:
             print(f"no data set lies in {path.name}; if it should, rename it to {meant[0]}")
 
 
-def known() -> dict[str, tuple[str, Callable[[Path], Readable], bool]]:
+def all_datasets() -> dict[str, tuple[str, Callable[[Path], ReadableDataset], bool]]:
     """Of every training and test set: its folder, how it is opened under a root, whether its frames have cameras."""
     sets = {}
-    for name in names():
-        for kind in readers(name, Source):
+    for name in list_modules():
+        for kind in readers(name, DatasetReader):
             sets[name] = kind.folder, lambda root, kind=kind: kind(root / kind.folder), True
         for kind in readers(name, DepthSet):
-            sets[name] = kind.folders[0], lambda root, kind=kind: WithoutCameras(kind(root)), False
+            sets[name] = kind.folders[0], lambda root, kind=kind: NoCameraDataset(kind(root)), False
         for kind in readers(name, TrajectorySet):
             label = name if name not in sets else f"{name}_poses"
             sets[label] = kind.folder, lambda root, kind=kind: WithoutDepth(kind(root)), False
     return sets
 
 
-class WithoutCameras:
+class NoCameraDataset:
     """A test set of images and depth, as one with cameras that say nothing."""
 
     def __init__(self, depth_set: DepthSet):
@@ -170,7 +170,7 @@ class WithoutCameras:
         self.scenes, self.frames = depth_set.scenes, depth_set.frames
 
     def read(self, scene: str, frame: str) -> View:
-        image = image_tensor(read_colour(self.depth_set.image_path(scene, frame)))
+        image = image_tensor(read_image(self.depth_set.image_path(scene, frame)))
         depth = self.depth_set.depth(scene, frame).float()
         valid = (depth > 0) & depth.isfinite()
         sky = torch.zeros_like(valid)
@@ -190,19 +190,19 @@ class WithoutDepth:
     def read(self, scene: str, frame: str) -> View:
         """
         Raises:
-            BadData, OSError: an image is damaged, or the poses do not fit the images.
+            DataError, OSError: an image is damaged, or the poses do not fit the images.
         """
         trajectory = self.trajectories.read(scene)
         number = self.frames(scene).index(frame)
-        image = image_tensor(read_colour(trajectory.images[number]))
+        image = image_tensor(read_image(trajectory.images[number]))
         pose = trajectory.cam_from_world[number]
         if pose.isfinite().all():  # where tracking was lost it is not
-            check_pose(pose.numpy(), trajectory.images[number])
+            validate_pose(pose.numpy(), trajectory.images[number])
         nothing = torch.zeros(image.shape[1:], dtype=torch.bool)
         return View(image, nothing.float(), nothing, ~nothing, torch.eye(3), pose)
 
 
-def number_or_all(text: str) -> int | None:
+def int_or_all(text: str) -> int | None:
     if text == "all":
         return None
     if not text.isdigit() or int(text) < 1:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import os
 
-from streamvggt.datasets import find, names, prepare
+from streamvggt.datasets import get_module, list_modules, prepare
 from streamvggt.flags import some_path, whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    parser.add_argument("name", choices=names(), metavar="NAME", help=f"one of {', '.join(names())}")
+    parser.add_argument("name", choices=list_modules(), metavar="NAME", help=f"one of {', '.join(list_modules())}")
     parser.add_argument("raw", type=some_path, nargs="?", metavar="RAW", help="folder of the download")
     parser.add_argument(
         "root", type=some_path, nargs="?", metavar="ROOT", help="of all data sets; this one's folder is made in it"
@@ -27,16 +27,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"processes (default: {num_cores}, one per core)",
     )
-    parser.add_argument("--only", default="*", metavar="PATTERN", help="scenes to prepare (default: all)")
+    parser.add_argument("--scene-pattern", default="*", metavar="PATTERN", help="scenes to prepare (default: all)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.raw is None:
-        print(find(arguments.name).__doc__)
+        print(get_module(arguments.name).__doc__)
         return 0
     if arguments.root is None:
         raise ValueError(f"name ROOT, too: streamvggt data prepare {arguments.name} {arguments.raw} ROOT")
-    report = prepare(arguments.name, arguments.raw, arguments.root, workers=arguments.workers, only=arguments.only)
+    report = prepare(
+        arguments.name, arguments.raw, arguments.root, workers=arguments.workers, only=arguments.scene_pattern
+    )
     for scene, reason in report.skipped.items():
         print(f"left out: {scene}: {reason}")
     print(report)

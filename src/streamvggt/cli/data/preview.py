@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 from streamvggt.data.dataset import Sample
 from streamvggt.data.mixture import Mixture
-from streamvggt.data.picture import depth_picture, sheet
 from streamvggt.data.transforms import image_array
 from streamvggt.data.view import Batch, View
+from streamvggt.data.visualization import depth_figure, image_grid
 from streamvggt.flags import some_path, whole
 
 
@@ -44,24 +44,26 @@ def run(arguments: argparse.Namespace) -> int:
     rows, seconds = [], defaultdict(list)
     if isinstance(data, Mixture):
         print(data.describe())
-        numbers = range(arguments.batches) if arguments.batches else numbers_with_all(data, arguments.samples)
+        numbers = range(arguments.batches) if arguments.batches else batches_with_all_sets(data, arguments.samples)
         for number in tqdm(numbers, "loading", unit="batch", dynamic_ncols=True):
             for name, sample in data.batch(number):
                 seconds[name].append(sample.seconds)
-                rows.append((title(name, sample), pictures(sample.views)))
+                rows.append((sample_title(name, sample), sample_images(sample.views)))
     else:
         for number in tqdm(range(arguments.batches or 4), "loading", unit="batch", dynamic_ncols=True):
             began = time.perf_counter()
             batch = data[number]
             seconds["batch"].append(time.perf_counter() - began)
-            rows.append((f"batch {number}, the first of {batch.num_sequences} sequences", pictures(views_of(batch))))
+            rows.append(
+                (f"batch {number}, the first of {batch.num_sequences} sequences", sample_images(get_views(batch)))
+            )
     print("to load a sample:" if isinstance(data, Mixture) else "to load:")
     for name, values in sorted(seconds.items(), key=lambda item: -mean(item[1])):
         print(f"  {name}: {mean(values) * 1000:.0f} ms, mean of {len(values)}")
-    if isinstance(data, Mixture) and (replaced := {name: n for name, n in data.replaced().items() if n}):
+    if isinstance(data, Mixture) and (replaced := {name: n for name, n in data.num_replaced().items() if n}):
         print("REPLACED because they were bad: " + ", ".join(f"{count} of {name}" for name, count in replaced.items()))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet(rows, height=200)).save(arguments.out)
+    Image.fromarray(image_grid(rows, height=200)).save(arguments.out)
     print(f"{arguments.out}: the views of each sample, and below them their depth")
     return 0
 
@@ -89,24 +91,24 @@ def config_folder(chosen: Path | None) -> Path:
     )
 
 
-def numbers_with_all(data: Mixture, samples: int) -> list[int]:
+def batches_with_all_sets(data: Mixture, samples: int) -> list[int]:
     """The first batches of the first epoch that hold so many samples of every data set."""
     plan = data.plan(0).datasets[: data.num_batches * data.batch_size]
     places = [np.flatnonzero(plan == number)[:samples] for number in range(len(data.datasets))]
     return sorted({int(place) // data.batch_size for some in places for place in some})
 
 
-def title(name: str, sample: Sample) -> str:
+def sample_title(name: str, sample: Sample) -> str:
     kind = "video" if sample.is_video else "collection"
     height, width = sample.views[0].depth.shape
     frames = ", ".join(sample.frames[:3]) + (", …" if len(sample.frames) > 3 else "")
     return f"{name}   {width} x {height}   {kind}   {sample.seconds * 1000:.0f} ms   {sample.scene}   {frames}"
 
 
-def pictures(views: list[View]) -> list[np.ndarray]:
-    return [np.concatenate([image_array(view.image), depth_picture(view)]) for view in views]
+def sample_images(views: list[View]) -> list[np.ndarray]:
+    return [np.concatenate([image_array(view.image), depth_figure(view)]) for view in views]
 
 
-def views_of(batch: Batch) -> list[View]:
+def get_views(batch: Batch) -> list[View]:
     """Of the first sequence."""
     return [batch.to("cpu").view(0, frame) for frame in range(batch.num_frames)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from streamvggt.data.check import Findings, check
+from streamvggt.data.check import CheckReport, check
 from streamvggt.data.own.frame import read_frame
 from streamvggt.data.own.scene import labels_of, layout_of, read_scene
 from streamvggt.data.view import View
@@ -19,7 +19,7 @@ class OneScene:
     def __init__(self, name: str, path: Path, depth_unit: float | None = None):
         """
         Raises:
-            BadData: See `read_scene`.
+            DataError: See `read_scene`.
         """
         frames = read_scene(path, depth_unit)
         self.path, self.labels = path, labels_of(frames)
@@ -39,7 +39,7 @@ class OneScene:
         return f"{layout_of(self.path).name}, {labels}"
 
 
-def check_scene(scene: OneScene, **options) -> Findings:
+def check_scene(scene: OneScene, **options) -> CheckReport:
     """Look through one scene; see `check` for the options.
 
     Scenes without depth are not compared: their files, sizes and poses are checked only.

@@ -16,7 +16,7 @@ import numpy as np
 import pycolmap
 from natsort import natsorted, ns
 
-from streamvggt.data.decode import BadData
+from streamvggt.data.decode import DataError
 from streamvggt.data.own.frame import DEPTHS, Frame, checked_world_from_cam
 from streamvggt.data.own.lens import Lens, checked_lens
 
@@ -35,14 +35,14 @@ def read_colmap(folder: Path, depth_unit: float | None = None) -> list[Frame]:
     """Read the registered images of a scene in natural order of their names. The images themselves are not read.
 
     Raises:
-        BadData: If the model is damaged, a camera is of another model or a file is missing.
+        DataError: If the model is damaged, a camera is of another model or a file is missing.
     """
     model = model_folder(folder)
     try:
         reconstruction = pycolmap.Reconstruction(model)
     except (ValueError, IndexError, RuntimeError, MemoryError) as error:
         reason = str(error).splitlines()[0][:200]
-        raise BadData(
+        raise DataError(
             f"{model}: expected cameras, images and points3D as .bin or .txt of COLMAP, got {reason!r}. "
             "Write the model again with colmap model_converter."
         ) from error
@@ -64,7 +64,7 @@ def _frame(folder: Path, image: pycolmap.Image, lens: Lens, model: Path, depth_u
     where = f"{model}: image {image.name}"
     path = folder / "images" / image.name
     if not path.is_file():
-        raise BadData(f"{where}: expected an image, got no file {path}. Restore it or remove it from the model.")
+        raise DataError(f"{where}: expected an image, got no file {path}. Restore it or remove it from the model.")
     cam_from_world = np.eye(4)
     cam_from_world[:3] = image.cam_from_world().matrix()
     checked_world_from_cam(cam_from_world, f"{where}, pose")

@@ -8,22 +8,22 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from streamvggt.data.dataset import MultiViewDataset
-from streamvggt.data.decode import BadData
+from streamvggt.data.dataset_reader import DatasetReader
+from streamvggt.data.decode import DataError
 from streamvggt.data.own.frame import read_frame
 from streamvggt.data.own.scene import LABELS, labels_of, read_scene, scenes_under
-from streamvggt.data.sampling import Clips
-from streamvggt.data.source import Source
+from streamvggt.data.sampling import ClipSampler
 from streamvggt.data.view import View
 
 
-class OwnScenes(Source):
+class OwnScenes(DatasetReader):
     """The scenes under a path, in any of the layouts of docs/own-data.md."""
 
     name = "Own data"
     folder = ""
     is_metric = False
-    page = "docs/own-data.md"
-    selection = Clips(max_interval=8)
+    docs_page = "docs/own-data.md"
+    view_sampler = ClipSampler(max_interval=8)
 
     def __init__(self, path: str | Path | None, needs: Sequence[str] = (), depth_unit: float | None = None):
         """
@@ -34,7 +34,7 @@ class OwnScenes(Source):
 
         Raises:
             FileNotFoundError: If there is nothing at `path`, or no path.
-            BadData: If a scene is damaged or lacks a label.
+            DataError: If a scene is damaged or lacks a label.
         """
         if unknown := set(needs) - set(LABELS):
             raise ValueError(f"needs: expected {', '.join(LABELS)}, got {', '.join(sorted(unknown))}.")
@@ -47,14 +47,14 @@ class OwnScenes(Source):
             self._scenes[name] = {frame.name: frame for frame in frames}
             self.labels[name] = labels_of(frames)
             if missing := [label for label in needs if label not in self.labels[name]]:
-                raise BadData(
+                raise DataError(
                     f"{scene_path}: expected {' and '.join(needs)} for every frame, got no {' and '.join(missing)}. "
                     "Add them, or distill from a teacher (docs/own-data.md)."
                 )
         self._frames = {name: list(frames) for name, frames in self._scenes.items()}
         self.scenes = sorted(self._frames)
 
-    def runs(self, scene: str) -> list[Sequence[int]]:
+    def segments(self, scene: str) -> list[Sequence[int]]:
         """Frames of one folder are a run, so that the cameras of a rig, each in its folder, are not mixed."""
         numbered = enumerate(self.frames(scene))
         return [
@@ -75,10 +75,10 @@ def own_data(
     """Build training samples of `OwnScenes`: clips, in the order of time or shuffled.
 
     Args:
-        path: A scene, or a folder of scenes; None: There are none, which `held_out` reports.
+        path: A scene, or a folder of scenes; None: There are none, which `held_out_sequences` reports.
         needs, depth_unit: See `OwnScenes`.
         max_interval: Largest step between neighboring views, in frames.
         options: See `MultiViewDataset`.
     """
     opened = partial(OwnScenes, path, needs, depth_unit)
-    return MultiViewDataset(opened, path, selection=Clips(max_interval=max_interval), **options)
+    return MultiViewDataset(opened, path, view_sampler=ClipSampler(max_interval=max_interval), **options)

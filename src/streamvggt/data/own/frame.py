@@ -12,10 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from streamvggt.data.decode import BadData, read_colour, read_exr, read_mask, read_npy, read_png16, read_stored_colour
+from streamvggt.data.dataset_reader import make_view, validate_pose
+from streamvggt.data.decode import DataError, read_exr, read_image, read_mask, read_npy, read_png16, read_stored_colour
 from streamvggt.data.own.lens import Lens, undistortion
-from streamvggt.data.source import check_pose, checked_view
-from streamvggt.data.transforms import nearest
+from streamvggt.data.transforms import nearest_indices
 from streamvggt.data.view import View
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
@@ -63,13 +63,13 @@ def checked_world_from_cam(pose: Sequence, where: str) -> np.ndarray:
         float64. (4, 4)
 
     Raises:
-        BadData: If a number is not finite or the rotation is not one.
+        DataError: If a number is not finite or the rotation is not one.
     """
     try:
         pose = np.array(pose, np.float64)
     except (TypeError, ValueError) as error:
-        raise BadData(f"{where}: expected a 4×4 matrix of numbers, got {str(pose)[:80]}.") from error
-    check_pose(pose, where)
+        raise DataError(f"{where}: expected a 4×4 matrix of numbers, got {str(pose)[:80]}.") from error
+    validate_pose(pose, where)
     whole = np.eye(4)
     whole[:3] = pose[:3]
     return whole
@@ -82,7 +82,7 @@ def read_frame(frame: Frame) -> View:
     ignore the EXIF orientation. Images without a camera are turned upright.
 
     Raises:
-        BadData: If a file is damaged or its size contradicts the intrinsics.
+        DataError: If a file is damaged or its size contradicts the intrinsics.
         OSError: If a file is missing.
     """
     image = _pixels(frame)
@@ -90,13 +90,13 @@ def read_frame(frame: Frame) -> View:
         return _unlabeled_view(image, frame)
     width, height = frame.lens.size
     if image.shape[:2] != (height, width):
-        raise BadData(
+        raise DataError(
             f"{frame.image}: expected {width}×{height} pixels as its intrinsics say, "
             f"got {image.shape[1]}×{image.shape[0]}. Use the images that the cameras were computed with."
         )
     straight = undistortion(frame.lens)
     depth = np.zeros(image.shape[:2], np.float32) if frame.depth is None else _depth(frame, image.shape[:2])
-    return checked_view(
+    return make_view(
         frame.image,
         image=straight.image(image),
         depth=straight.depth(depth),
@@ -114,7 +114,7 @@ def read_depth(path: Path, unit: float) -> np.ndarray:
         unit: Scene units per integer step.
 
     Raises:
-        BadData: If the file is damaged or of another format.
+        DataError: If the file is damaged or of another format.
     """
     if path.suffix == ".png":
         return read_png16(path) * np.float32(unit)
@@ -123,11 +123,11 @@ def read_depth(path: Path, unit: float) -> np.ndarray:
     if path.suffix == ".bin":
         return read_colmap_depth(path)
     if path.suffix != ".npy":
-        raise BadData(f"{path}: expected depth as one of {', '.join(DEPTHS)}, got {path.suffix!r}.")
+        raise DataError(f"{path}: expected depth as one of {', '.join(DEPTHS)}, got {path.suffix!r}.")
     values = read_npy(path)
     values = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
     if values.ndim != 2 or values.dtype.kind not in "fiu":
-        raise BadData(f"{path}: expected real numbers of shape (H, W), got {values.dtype} of shape {values.shape}.")
+        raise DataError(f"{path}: expected real numbers of shape (H, W), got {values.dtype} of shape {values.shape}.")
     return values.astype(np.float32) * np.float32(1 if values.dtype.kind == "f" else unit)
 
 
@@ -141,14 +141,14 @@ def read_colmap_depth(path: Path) -> np.ndarray:
             raise ValueError(f"{int(channels)} channels")
         return np.frombuffer(numbers, "<f4").reshape(shape).copy()
     except ValueError as error:
-        raise BadData(f"{path}: expected a depth map of COLMAP, got a damaged file ({error}).") from error
+        raise DataError(f"{path}: expected a depth map of COLMAP, got a damaged file ({error}).") from error
 
 
 def read_video_frame(path: Path, number: int) -> np.ndarray:
     """Decode one frame, turned upright. (H, W, 3) uint8 RGB
 
     Raises:
-        BadData: If the frame cannot be decoded.
+        DataError: If the frame cannot be decoded.
     """
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
@@ -157,14 +157,14 @@ def read_video_frame(path: Path, number: int) -> np.ndarray:
     finally:
         capture.release()
     if not is_read:
-        raise BadData(f"{path}: expected a frame number {number}, got none. The video may be damaged or cut off.")
+        raise DataError(f"{path}: expected a frame number {number}, got none. The video may be damaged or cut off.")
     return np.ascontiguousarray(pixels[..., ::-1])
 
 
 def _pixels(frame: Frame) -> np.ndarray:
     if frame.number is not None:
         return read_video_frame(frame.image, frame.number)
-    return read_colour(frame.image) if frame.lens is None else read_stored_colour(frame.image)
+    return read_image(frame.image) if frame.lens is None else read_stored_colour(frame.image)
 
 
 def _depth(frame: Frame, size: tuple[int, int]) -> np.ndarray:
@@ -180,18 +180,18 @@ def _of_size(values: np.ndarray, size: tuple[int, int], path: Path) -> np.ndarra
     if (height, width) == size:
         return values
     if abs(height * full_width / width - full_height) > 1 + full_height / height:
-        raise BadData(
+        raise DataError(
             f"{path}: expected the aspect ratio of the image, {full_width}×{full_height}, got {width}×{height}. "
             "Crop the image and the depth alike."
         )
-    rows, columns = nearest(height, full_height).numpy(), nearest(width, full_width).numpy()
+    rows, columns = nearest_indices(height, full_height).numpy(), nearest_indices(width, full_width).numpy()
     return values[rows[:, None], columns]
 
 
 def _unlabeled_view(image: np.ndarray, frame: Frame) -> View:
     height, width = image.shape[:2]
     focal = max(height, width) / 2 / np.tan(np.radians(UNKNOWN_FIELD_OF_VIEW) / 2)
-    return checked_view(
+    return make_view(
         frame.image,
         image=image,
         depth=np.zeros((height, width), np.float32),

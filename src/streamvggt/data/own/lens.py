@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pycolmap
 
-from streamvggt.data.decode import BadData
+from streamvggt.data.decode import DataError
 
 NODES = 256
 """Undistortion is exact at this many or more nodes along the larger side, and linear between them (0.02 pixels)."""
@@ -38,22 +38,24 @@ def checked_lens(model: str, size: Sequence[float], params: Sequence[float], whe
         where: File and field, for error messages.
 
     Raises:
-        BadData: If the model is unknown, a number is not finite, or a size or focal length is not positive.
+        DataError: If the model is unknown, a number is not finite, or a size or focal length is not positive.
     """
     if model not in perspective_models():
-        raise BadData(
+        raise DataError(
             f"{where}: expected one of the camera models {', '.join(perspective_models())}, got {model!r}. "
             "Undistort the images to PINHOLE first."
         )
     if not (np.isfinite(size).all() and min(size) >= 1 and all(float(side).is_integer() for side in size)):
-        raise BadData(f"{where}: expected the width and height of the image in pixels, got {tuple(size)}.")
+        raise DataError(f"{where}: expected the width and height of the image in pixels, got {tuple(size)}.")
     camera = pycolmap.Camera.create_from_model_name(1, model, 1.0, int(size[0]), int(size[1]))
     if len(params) != len(camera.params) or not np.isfinite(params).all():
         names = camera.params_info.replace(", ", " ")
-        raise BadData(f"{where}: expected {len(camera.params)} finite numbers {names} for {model}, got {list(params)}.")
+        raise DataError(
+            f"{where}: expected {len(camera.params)} finite numbers {names} for {model}, got {list(params)}."
+        )
     focal = [params[index] for index in camera.focal_length_idxs()]
     if min(focal) <= 0:
-        raise BadData(f"{where}: expected positive focal lengths, got {focal}.")
+        raise DataError(f"{where}: expected positive focal lengths, got {focal}.")
     return Lens(model, (int(size[0]), int(size[1])), tuple(map(float, params)))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from streamvggt.data.decode import BadData
+from streamvggt.data.decode import DataError
 from streamvggt.data.own import nerfstudio, tum
 from streamvggt.data.own.colmap import model_folder, read_colmap
 from streamvggt.data.own.frame import VIDEOS, Frame
@@ -51,13 +51,13 @@ def scenes_under(root: Path) -> dict[str, Path]:
 
     Raises:
         FileNotFoundError: If there is nothing at `root`.
-        BadData: If there is no scene.
+        DataError: If there is no scene.
     """
     if not root.exists():
         raise FileNotFoundError(f"{root}: expected a scene or a folder of scenes, got nothing. Check the path.")
     found = list(_search(root))
     if not found:
-        raise BadData(f"{root}: expected {EXPECTED}, got none of them. See docs/own-data.md.")
+        raise DataError(f"{root}: expected {EXPECTED}, got none of them. See docs/own-data.md.")
     return {root.name if path == root else path.relative_to(root).as_posix(): path for path in found}
 
 
@@ -70,15 +70,15 @@ def read_scene(path: Path, depth_unit: float | None = None) -> tuple[Frame, ...]
     """Read the frames of a scene in their order: of time, or natural order of their names.
 
     Raises:
-        BadData: If it is no scene, its files contradict its layout, or two frames have the same name.
+        DataError: If it is no scene, its files contradict its layout, or two frames have the same name.
     """
     layout = layout_of(path)
     if layout is None:
-        raise BadData(f"{path}: expected {EXPECTED}, got none of them. See docs/own-data.md.")
+        raise DataError(f"{path}: expected {EXPECTED}, got none of them. See docs/own-data.md.")
     frames = tuple(layout.read(path, depth_unit))
     twice = [name for name, count in Counter(frame.name for frame in frames).items() if count > 1]
     if twice:
-        raise BadData(f"{path}: expected every frame once, got {twice[0]} several times. Remove the others.")
+        raise DataError(f"{path}: expected every frame once, got {twice[0]} several times. Remove the others.")
     return frames
 
 

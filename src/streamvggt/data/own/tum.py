@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from streamvggt.data.decode import BadData
+from streamvggt.data.decode import DataError
 from streamvggt.data.own.frame import Frame, checked_world_from_cam
 from streamvggt.data.own.lens import Lens, checked_lens
 
@@ -33,11 +33,11 @@ def read_tum(folder: Path, depth_unit: float | None = None) -> list[Frame]:
     """Read the frames of a scene in the order of time. The images themselves are not read.
 
     Raises:
-        BadData: If a line is not as expected, a file is missing or no image has a pose and depth at its time.
+        DataError: If a line is not as expected, a file is missing or no image has a pose and depth at its time.
     """
     images = _list(folder / IMAGES, 1)
     if not images:
-        raise BadData(f"{folder / IMAGES}: expected lines 'time path', got none.")
+        raise DataError(f"{folder / IMAGES}: expected lines 'time path', got none.")
     depths = _partners(images, folder / DEPTHS, 1)
     poses = _partners(images, folder / POSES, 7)
     lens = None if poses is None else _lens(folder, images[0][1][0])
@@ -57,7 +57,7 @@ def read_tum(folder: Path, depth_unit: float | None = None) -> list[Frame]:
             )
         )
     if not frames:
-        raise BadData(f"{folder}: expected times of {IMAGES}, {DEPTHS} and {POSES} within {MAX_SECONDS} s, got none.")
+        raise DataError(f"{folder}: expected times of {IMAGES}, {DEPTHS} and {POSES} within {MAX_SECONDS} s, got none.")
     return frames
 
 
@@ -96,9 +96,9 @@ def _list(path: Path, num_values: int) -> list[tuple[float, list[str]]]:
         try:
             rows.append((float(time), values))
         except ValueError as error:
-            raise BadData(f"{path}: line {number}: expected a time in seconds, got {time!r}.") from error
+            raise DataError(f"{path}: line {number}: expected a time in seconds, got {time!r}.") from error
         if len(values) != num_values:
-            raise BadData(f"{path}: line {number}: expected a time and {num_values} values, got {line[:60]!r}.")
+            raise DataError(f"{path}: line {number}: expected a time and {num_values} values, got {line[:60]!r}.")
     return sorted(rows)
 
 
@@ -116,20 +116,20 @@ def _pose(values: Sequence[str], where: str) -> np.ndarray:
         numbers = np.array(values, np.float64)
         rotation = Rotation.from_quat(numbers[3:]).as_matrix()
     except ValueError as error:
-        raise BadData(f"{where}: expected tx ty tz qx qy qz qw, got {' '.join(values)!r}.") from error
+        raise DataError(f"{where}: expected tx ty tz qx qy qz qw, got {' '.join(values)!r}.") from error
     return checked_world_from_cam(np.column_stack([rotation, numbers[:3]]), where)
 
 
 def _lens(folder: Path, first_image: str) -> Lens:
     path = folder / CALIBRATION
     if not path.is_file():
-        raise BadData(f"{path}: expected a file with fx fy cx cy in pixels, got none. Write it in one line.")
+        raise DataError(f"{path}: expected a file with fx fy cx cy in pixels, got none. Write it in one line.")
     try:
         fx, fy, cx, cy, *bend = map(float, path.read_text(encoding="utf-8").split())
     except ValueError as error:
-        raise BadData(f"{path}: expected numbers fx fy cx cy [k1 k2 p1 p2 [k3]] ({error}).") from error
+        raise DataError(f"{path}: expected numbers fx fy cx cy [k1 k2 p1 p2 [k3]] ({error}).") from error
     if len(bend) not in (0, 4, 5):
-        raise BadData(f"{path}: expected 4, 8 or 9 numbers fx fy cx cy [k1 k2 p1 p2 [k3]], got {4 + len(bend)}.")
+        raise DataError(f"{path}: expected 4, 8 or 9 numbers fx fy cx cy [k1 k2 p1 p2 [k3]], got {4 + len(bend)}.")
     bend += [0.0] * (8 - len(bend))
     with Image.open(_file(folder, first_image, f"{folder / IMAGES}: {first_image}")) as image:
         return checked_lens("FULL_OPENCV", image.size, (fx, fy, cx + 0.5, cy + 0.5, *bend), f"{path}")
@@ -137,5 +137,5 @@ def _lens(folder: Path, first_image: str) -> Lens:
 
 def _file(folder: Path, name: str, where: str) -> Path:
     if not (folder / name).is_file():
-        raise BadData(f"{where}: expected an image, got no file {folder / name}. Restore it or remove the line.")
+        raise DataError(f"{where}: expected an image, got no file {folder / name}. Restore it or remove the line.")
     return folder / name

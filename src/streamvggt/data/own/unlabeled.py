@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 from natsort import natsorted, ns
 
-from streamvggt.data.decode import BadData
+from streamvggt.data.decode import DataError
 from streamvggt.data.own.frame import IMAGES, Frame
 
 
@@ -26,7 +26,7 @@ def read_video(path: Path) -> list[Frame]:
     """The frames of a video in the order of time. Only the header is read.
 
     Raises:
-        BadData: If the file is no video.
+        DataError: If the file is no video.
     """
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
@@ -34,5 +34,5 @@ def read_video(path: Path) -> list[Frame]:
     finally:
         capture.release()
     if count < 1:
-        raise BadData(f"{path}: expected a video, got a file without frames. Extract its frames into a folder.")
+        raise DataError(f"{path}: expected a video, got a file without frames. Extract its frames into a folder.")
     return [Frame(f"{number:06d}", path, number) for number in range(count)]

@@ -1,6 +1,6 @@
 """The procedural world: scenes, trajectories and their pictures from a seed."""
 
 from streamvggt.data.synthetic.source import SyntheticSource
-from streamvggt.data.synthetic.world import SyntheticWorld
+from streamvggt.data.synthetic.world import SyntheticScenes
 
-__all__ = ["SyntheticSource", "SyntheticWorld"]
+__all__ = ["SyntheticScenes", "SyntheticSource"]

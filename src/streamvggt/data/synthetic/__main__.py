@@ -17,7 +17,7 @@ from torch import Tensor
 
 from streamvggt.data.synthetic.clips import render_clips
 from streamvggt.data.synthetic.scene import STYLES
-from streamvggt.data.synthetic.world import SPLITS, SyntheticWorld
+from streamvggt.data.synthetic.world import SPLITS, SyntheticScenes
 from streamvggt.data.view import Batch
 from streamvggt.flags import some_path, whole
 
@@ -44,11 +44,11 @@ def main(arguments: list[str] | None = None) -> None:
     clip.add_argument("--frames", type=whole(), default=48)
     clip.add_argument("--stride", type=whole(), default=2, help="of the world's 30 frames per second")
     clip.add_argument("--size", type=whole(1, 16_384), nargs=2, default=(336, 448), metavar=("H", "W"))
-    clip.add_argument("--style", choices=STYLES, default="world")
+    clip.add_argument("--scene-type", choices=STYLES, default="all")
     clip.set_defaults(run=write_video)
     render = commands.add_parser("render", help="render clips to disk for training; see ClipBatches")
     render.add_argument("folder", type=some_path, help="folder to write to; an interrupted run continues")
-    render.add_argument("--style", choices=STYLES, default="world")
+    render.add_argument("--scene-type", choices=STYLES, default="all")
     render.add_argument("--split", choices=SPLITS, default="train")
     render.add_argument("--seed", type=whole(0, 2**32 - 1), default=1)
     render.add_argument("--clips", type=whole(), default=6144)
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def write_preview(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
-    world = SyntheticWorld(options.split, options.seed)
+    world = SyntheticScenes(options.split, options.seed)
     height, width = options.size
     world.batch(options.index, 1, 2, height, width, 8, options.device)  # makes the atlas of patterns
     began = time.perf_counter()
@@ -79,7 +79,7 @@ def write_preview(options: argparse.Namespace) -> None:
 
 
 def write_video(options: argparse.Namespace) -> None:
-    world = SyntheticWorld(options.split, options.seed, STYLES[options.style])
+    world = SyntheticScenes(options.split, options.seed, STYLES[options.style])
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(options.out), "w") as container:
         stream = container.add_stream("libx264", rate=round(30 / options.stride), options={"crf": "20"})
@@ -92,7 +92,7 @@ def write_video(options: argparse.Namespace) -> None:
 
 
 def write_clips(options: argparse.Namespace) -> None:
-    world = SyntheticWorld(options.split, options.seed, STYLES[options.style])
+    world = SyntheticScenes(options.split, options.seed, STYLES[options.style])
     render_clips(options.folder, world, options.clips, options.frames, options.size)
 
 
@@ -108,7 +108,7 @@ def contact_sheet(batch: Batch) -> np.ndarray:
         for frame in range(batch.num_frames):
             nearness = (1 / depth[frame].clamp(min=near) - 1 / far) / (1 / near - 1 / far)
             nearness = nearness.clamp(0, 1).masked_fill(~batch.valid[sequence, frame], 0)
-            pair = torch.stack([_as_heat(nearness), _as_labels(batch.object_ids[sequence, frame])])
+            pair = torch.stack([_as_heat(nearness), _as_labels(batch.instance_ids[sequence, frame])])
             halves = pair[:, ::2, ::2].unbind(0)  # side by side at half size
             below.append(_bytes(torch.cat(halves, 1)))
         rows += [np.concatenate(images, 1), np.concatenate([b[:, : images[0].shape[1]] for b in below], 1)]
@@ -124,7 +124,7 @@ def write_clip(path: Path, chunks) -> None:
             for frame in range(batch.num_frames):
                 nearness = torch.where(batch.valid[0, frame], 1 / batch.depth[0, frame].clamp(min=0.5), 0).cpu()
                 image = batch.images[0, frame].cpu().permute(1, 2, 0)
-                labels = _as_labels(batch.object_ids[0, frame].cpu())
+                labels = _as_labels(batch.instance_ids[0, frame].cpu())
                 picture = _bytes(torch.cat([image, _as_heat(nearness.clamp(0, 1)), labels], 1))
                 picture = np.ascontiguousarray(picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2])
                 if stream is None:

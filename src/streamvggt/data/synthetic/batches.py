@@ -8,22 +8,22 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from streamvggt.bounds import check_frames, check_whole
-from streamvggt.data.synthetic.scene import WorldStyle
-from streamvggt.data.synthetic.world import SyntheticWorld
+from streamvggt.data.synthetic.scene import SceneConfig
+from streamvggt.data.synthetic.world import SyntheticScenes
 from streamvggt.data.transforms import MAX_SIDE, check_aspects, whole_patches
 from streamvggt.data.view import Batch
 
 
 @dataclass(frozen=True)
-class WorldBatches:
+class SyntheticBatches:
     """Batch k is the same whenever and wherever it is asked for, and there is always a next one.
 
-    split, seed, style: see `SyntheticWorld`.
+    split, seed, style: see `SyntheticScenes`.
     size: the longer side of the images, in pixels.
-    aspects: height over width; each batch has one of them.
-    frames: fewest and most frames of a sequence; each batch has one length.
-    growth: over how many batches the longest sequences grow from fewest to most; 0: at once.
-    max_images: images of a batch; as many sequences as fit.
+    aspect_ratios: height over width; each batch has one of them.
+    num_frames: fewest and most frames of a sequence; each batch has one length.
+    length_warmup: over how many batches the longest sequences grow from fewest to most; 0: at once.
+    max_images_per_process: images of a batch; as many sequences as fit.
     num_tracks: points to follow; 0: none.
     device: where to render.
     patch_size: sides of images are multiples of it; a training sets it to the network's.
@@ -32,35 +32,35 @@ class WorldBatches:
     split: str = "train"
     seed: int = 0
     size: int = 112
-    aspects: Sequence[float] = (1.0, 0.75, 0.5, 1.5)
-    frames: tuple[int, int] = (2, 8)
-    growth: int = 0
-    max_images: int = 16
+    aspect_ratios: Sequence[float] = (1.0, 0.75, 0.5, 1.5)
+    num_frames: tuple[int, int] = (2, 8)
+    length_warmup: int = 0
+    max_images_per_process: int = 16
     num_tracks: int = 0
     device: str = "cpu"
-    style: WorldStyle = field(default_factory=WorldStyle)
+    style: SceneConfig = field(default_factory=SceneConfig)
     patch_size: int = 14
 
     def __post_init__(self):
-        fewest, most = self.frames
-        check_frames(fewest, most, self.max_images)
-        check_whole(0, seed=self.seed, growth=self.growth, num_tracks=self.num_tracks)
+        fewest, most = self.num_frames
+        check_frames(fewest, most, self.max_images_per_process)
+        check_whole(0, seed=self.seed, growth=self.length_warmup, num_tracks=self.num_tracks)
         check_whole(1, MAX_SIDE, size=self.size, patch_size=self.patch_size)
-        check_aspects(self.aspects)
+        check_aspects(self.aspect_ratios)
 
-    def for_patches(self, patch_size: int) -> WorldBatches:
+    def for_patches(self, patch_size: int) -> SyntheticBatches:
         """Return the same batches for a network with this patch size."""
         return replace(self, patch_size=patch_size)
 
     def __getitem__(self, index: int) -> Batch:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
-        fewest, most = self.frames
-        if index < self.growth:
-            most = fewest + (most - fewest) * index // self.growth
+        fewest, most = self.num_frames
+        if index < self.length_warmup:
+            most = fewest + (most - fewest) * index // self.length_warmup
         num_frames = int(torch.randint(fewest, most + 1, (), generator=generator))
-        aspect = self.aspects[int(torch.randint(len(self.aspects), (), generator=generator))]
+        aspect = self.aspect_ratios[int(torch.randint(len(self.aspect_ratios), (), generator=generator))]
         longer, shorter = (whole_patches(self.size * share, self.patch_size) for share in (1, min(aspect, 1 / aspect)))
         height, width = (shorter, longer) if aspect <= 1 else (longer, shorter)
-        world = SyntheticWorld(self.split, self.seed, self.style)
-        num_sequences = self.max_images // num_frames
+        world = SyntheticScenes(self.split, self.seed, self.style)
+        num_sequences = self.max_images_per_process // num_frames
         return world.batch(index, num_sequences, num_frames, height, width, self.num_tracks, self.device)

@@ -13,22 +13,22 @@ import math
 import torch
 from torch import Tensor
 
-from streamvggt.data.synthetic.cast import Jobs, nearest_hits
-from streamvggt.data.synthetic.dice import Dice
+from streamvggt.data.synthetic.environment import exit_points
+from streamvggt.data.synthetic.raycast import RayBatch, intersect
 from streamvggt.data.synthetic.render import select
-from streamvggt.data.synthetic.scene import Stage, WorldStyle
-from streamvggt.data.synthetic.shell import exits
+from streamvggt.data.synthetic.rng import SceneRNG
+from streamvggt.data.synthetic.scene import SceneConfig, SceneSetup
 from streamvggt.data.synthetic.trajectory import FRAMES_PER_SECOND
 from streamvggt.geometry.camera import invert_pose
 
-DENSE = 128
+NUM_CANDIDATES = 128
 """Moments of one lap at which the view is probed."""
-PROBES = (-0.7, 0.0, 0.7)
+PROBE_OFFSETS = (-0.7, 0.0, 0.7)
 """Where in the image the distance is probed, in half fields of view."""
 REVERSED_SHARE = 0.3
 
 
-def clip_times(stage: Stage, style: WorldStyle, dice: Dice, fov: Tensor, num_frames: int) -> Tensor:
+def sample_clip_times(stage: SceneSetup, style: SceneConfig, dice: SceneRNG, fov: Tensor, num_frames: int) -> Tensor:
     """Times of the frames of one clip per scene.
 
     Args:
@@ -39,29 +39,29 @@ def clip_times(stage: Stage, style: WorldStyle, dice: Dice, fov: Tensor, num_fra
     """
     lap = stage.trajectories.period.abs()[:, None]
     start = dice.uniform(shape=(1,))
-    dense = lap * (start + torch.linspace(0, 1, DENSE + 1, device=fov.device))  # (B, T)
-    new = new_view(stage, dense, fov)  # (B, T - 1)
+    dense = lap * (start + torch.linspace(0, 1, NUM_CANDIDATES + 1, device=fov.device))  # (B, T)
+    new = novelty(stage, dense, fov)  # (B, T - 1)
     passed = torch.cat([torch.zeros_like(new[:, :1]), new.cumsum(1)], 1)
 
-    steps = dice.log_uniform(*style.step, (1,)) * dice.uniform(0.6, 1.4, (num_frames,))
+    steps = dice.log_uniform(*style.view_change, (1,)) * dice.uniform(0.6, 1.4, (num_frames,))
     wanted = steps.cumsum(1) - steps[:, :1]
     whole = passed[:, -1:]
     laps, rest = (wanted / whole).floor(), wanted % whole  # a long clip comes round again
-    after = torch.searchsorted(passed, rest.contiguous(), right=True).clamp(1, DENSE)
+    after = torch.searchsorted(passed, rest.contiguous(), right=True).clamp(1, NUM_CANDIDATES)
     low, high = passed.gather(1, after - 1), passed.gather(1, after)
-    within = (after - 1 + (rest - low) / (high - low).clamp(min=1e-9)) / DENSE
+    within = (after - 1 + (rest - low) / (high - low).clamp(min=1e-9)) / NUM_CANDIDATES
     spread = lap * (start + laps + within)
 
     seconds = dice.log_uniform(1.0, 12.0, (1,)) / FRAMES_PER_SECOND
     video = lap * start + seconds * torch.arange(num_frames, device=fov.device)
-    times = torch.where(dice.chance(style.video_share)[:, None], video, spread)
-    return torch.where(dice.chance(REVERSED_SHARE)[:, None], times.flip(1), times)
+    times = torch.where(dice.bernoulli(style.video_prob)[:, None], video, spread)
+    return torch.where(dice.bernoulli(REVERSED_SHARE)[:, None], times.flip(1), times)
 
 
-def new_view(stage: Stage, times: Tensor, fov: Tensor) -> Tensor:
+def novelty(stage: SceneSetup, times: Tensor, fov: Tensor) -> Tensor:
     """About which share of a view the one before did not see. (B, T) seconds → (B, T - 1)"""
     poses = invert_pose(stage.trajectories.cam_from_world(times))
-    distance = probed_distance(stage, times, fov)
+    distance = probe_depth(stage, times, fov)
     moved = (poses[:, 1:, :, 3] - poses[:, :-1, :, 3]).norm(dim=-1)
     trace = (poses[:, 1:, :, :3] * poses[:, :-1, :, :3]).sum((-1, -2))
     turned = torch.arccos(((trace - 1) / 2).clamp(-1, 1))
@@ -69,23 +69,23 @@ def new_view(stage: Stage, times: Tensor, fov: Tensor) -> Tensor:
     return moved / width + turned / fov[:, None]
 
 
-def probed_distance(stage: Stage, times: Tensor, fov: Tensor) -> Tensor:
+def probe_depth(stage: SceneSetup, times: Tensor, fov: Tensor) -> Tensor:
     """Median depth of a few rays per moment. (B, T) seconds → (B, T)"""
     scene = torch.arange(len(fov), device=fov.device).repeat_interleave(times.shape[1])
-    probes = torch.tensor(PROBES, device=fov.device)
+    probes = torch.tensor(PROBE_OFFSETS, device=fov.device)
     y, x = torch.meshgrid(probes, probes, indexing="ij")
     reach = torch.tan(fov / 2)[scene, None]
     x, y = x.flatten() * reach, 0.75 * y.flatten() * reach  # (F, rays)
     poses = invert_pose(stage.trajectories.cam_from_world(times)).flatten(0, 1)
     R = poses[:, :, :3, None]
     direction = (R[:, :, 0] * x[:, None] + R[:, :, 1] * y[:, None] + R[:, :, 2]).contiguous()
-    rays = Jobs(torch.arange(len(scene), device=fov.device), poses[:, :, 3], direction)
-    around, _ = exits(select(stage.scenes.shells, scene), rays.origin, direction)
-    hits = nearest_hits(stage.scenes.primitives(times).flatten(), rays)
+    rays = RayBatch(torch.arange(len(scene), device=fov.device), poses[:, :, 3], direction)
+    around, _ = exit_points(select(stage.scenes.shells, scene), rays.origin, direction)
+    hits = intersect(stage.scenes.primitives(times).flatten(), rays)
     depth = torch.minimum(around, hits.distance).clamp(max=60)  # the sky counts as far
     return depth.median(-1).values.view(times.shape)
 
 
-def sample_fov(dice: Dice, style: WorldStyle) -> Tensor:
+def sample_fov(dice: SceneRNG, style: SceneConfig) -> Tensor:
     """Field of view over the larger side of the image, radians. (B,)"""
     return dice.uniform(*map(math.radians, style.fov))

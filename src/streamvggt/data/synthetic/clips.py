@@ -1,6 +1,6 @@
 """Clips of the procedural world rendered to disk once, and training batches cut from them.
 
-    python -m streamvggt.data.synthetic render ../data/train/world/rooms --style rooms --clips 6144 --frames 8
+    python -m streamvggt.data.synthetic render ../data/train/world/rooms --scene-type rooms --clips 6144 --frames 8
 
 Rendering takes longer than a small network needs to learn from an image, so each rendered image is used several times,
 in different windows, orders and colors. A folder holds shards of 64 clips: `00000/images.npy`, ….
@@ -22,10 +22,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from streamvggt.bounds import check_real, check_whole
-from streamvggt.data.synthetic.world import SyntheticWorld
+from streamvggt.data.synthetic.world import SyntheticScenes
 from streamvggt.data.transforms import MAX_SIDE, check_aspects, whole_patches
 from streamvggt.data.view import Batch
-from streamvggt.files import atomic_folder, atomic_write
+from streamvggt.files import atomic_directory, atomic_write
 
 CLIPS_PER_SHARD = 64
 CLIPS_AT_ONCE = 8
@@ -33,7 +33,7 @@ CLIPS_AT_ONCE = 8
 RECORD = "clips.json"
 
 
-def render_clips(folder: Path, world: SyntheticWorld, num_clips: int, num_frames: int, size: int) -> None:
+def render_clips(folder: Path, world: SyntheticScenes, num_clips: int, num_frames: int, size: int) -> None:
     """Render square clips to `folder`, shard by shard. Shards that exist are kept, so an interrupted run continues.
 
     Args:
@@ -60,7 +60,7 @@ def render_clips(folder: Path, world: SyntheticWorld, num_clips: int, num_frames
                 for index in range(CLIPS_PER_SHARD // CLIPS_AT_ONCE):
                     index += number * CLIPS_PER_SHARD // CLIPS_AT_ONCE
                     parts.append(_arrays(world.batch(index, CLIPS_AT_ONCE, num_frames, size, size)))
-                with atomic_folder(shard, "images.npy") as unfinished:
+                with atomic_directory(shard, "images.npy") as unfinished:
                     for name in parts[0]:
                         np.save(unfinished / f"{name}.npy", np.concatenate([part[name] for part in parts]))
             bar.update(CLIPS_PER_SHARD * num_frames)
@@ -86,10 +86,10 @@ class ClipBatches:
     root: Folder that holds folders of `render_clips`.
     shares: Name of a folder → share of the batches.
     num_frames: Lengths of sequences; each batch draws one.
-    growth: Number of batches over which the longest length and the largest stride grow to their full size; 0: at
+    length_warmup: Number of batches over which the longest length and the largest stride grow to their full size; 0: at
         once. Poses of two near frames are learned first, and longer sequences build on them.
-    max_images: Images per batch; as many sequences as fit.
-    aspects: Height over width; each batch draws one and is cropped to it.
+    max_images_per_process: Images per batch; as many sequences as fit.
+    aspect_ratios: Height over width; each batch draws one and is cropped to it.
     patch_size: Sides of cropped images are multiples of it; a training sets it to the network's.
     shuffled, backward: Shares of the sequences.
     max_stride: Largest step, in frames of the clip, between frames of a sequence.
@@ -98,9 +98,9 @@ class ClipBatches:
     root: str
     shares: Mapping[str, float]
     num_frames: Sequence[int] = (2, 3, 4, 8)
-    growth: int = 0
-    max_images: int = 8
-    aspects: Sequence[float] = (1.0,)
+    length_warmup: int = 0
+    max_images_per_process: int = 8
+    aspect_ratios: Sequence[float] = (1.0,)
     patch_size: int = 14
     seed: int = 0
     shuffled: float = 0.3
@@ -108,13 +108,16 @@ class ClipBatches:
     max_stride: int = 4
 
     def __post_init__(self):
-        if not 1 <= min(self.num_frames) <= max(self.num_frames) <= self.max_images:
-            raise ValueError(f"num_frames: expected lengths in 1 … max_images={self.max_images}, got {self.num_frames}")
-        check_whole(0, seed=self.seed, growth=self.growth)
+        if not 1 <= min(self.num_frames) <= max(self.num_frames) <= self.max_images_per_process:
+            raise ValueError(
+                f"num_frames: expected lengths in 1 … max_images_per_process={self.max_images_per_process}, got "
+                f"{self.num_frames}"
+            )
+        check_whole(0, seed=self.seed, growth=self.length_warmup)
         check_whole(1, max_stride=self.max_stride)
         check_whole(1, MAX_SIDE, patch_size=self.patch_size)
         check_real(0, 1, shuffled=self.shuffled, backward=self.backward)
-        check_aspects(self.aspects)
+        check_aspects(self.aspect_ratios)
         longest = max(_clip_length(folder) for folder in self._folders)
         if longest < max(self.num_frames):
             raise ValueError(f"num_frames: expected at most {longest} (the longest clips), got {max(self.num_frames)}")
@@ -128,7 +131,9 @@ class ClipBatches:
         length = int(draw.choice(self._lengths(index)))
         shards = _shards(self._folder(draw, length))
         stride = round(1 + (self.max_stride - 1) * self._grown(index))
-        windows = [self._window(shards, draw, length, stride) for _ in range(max(1, self.max_images // length))]
+        windows = [
+            self._window(shards, draw, length, stride) for _ in range(max(1, self.max_images_per_process // length))
+        ]
         arrays = {name: torch.from_numpy(np.stack([w[name] for w in windows])) for name in windows[0]}
         images, depth, intrinsics, poses = (arrays[n] for n in ("images", "depth", "intrinsics", "cam_from_world"))
         images, depth = images.float() / 255, depth.float()
@@ -136,7 +141,7 @@ class ClipBatches:
             if draw.random() < 0.5:
                 images[number], depth[number], poses[number] = mirrored(images[number], depth[number], poses[number])
             images[number] = recolored(images[number], draw)
-        images, depth, intrinsics = self._cropped(images, depth, intrinsics, float(draw.choice(self.aspects)))
+        images, depth, intrinsics = self._cropped(images, depth, intrinsics, float(draw.choice(self.aspect_ratios)))
         valid = depth > 0
         return Batch(images, depth, valid, ~valid, intrinsics, poses, torch.ones(len(windows), dtype=torch.bool))
 
@@ -150,7 +155,7 @@ class ClipBatches:
         return [f"{self.root}/{name}" for name in self.shares]
 
     def _grown(self, index: int) -> float:
-        return min(index / self.growth, 1.0) if self.growth else 1.0
+        return min(index / self.length_warmup, 1.0) if self.length_warmup else 1.0
 
     def _lengths(self, index: int) -> list[int]:
         least, largest = min(self.num_frames), max(self.num_frames)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from streamvggt.data.synthetic.clip import sample_fov
-from streamvggt.data.synthetic.dice import Dice
-from streamvggt.data.synthetic.scene import WorldStyle, sample_stage
+from streamvggt.data.synthetic.rng import SceneRNG
+from streamvggt.data.synthetic.scene import SceneConfig, sample_setup
 from streamvggt.data.synthetic.trajectory import FRAMES_PER_SECOND
-from streamvggt.data.synthetic.world import SyntheticWorld, film
+from streamvggt.data.synthetic.world import SyntheticScenes, render_frames
 from streamvggt.data.view import View
 
 
@@ -29,12 +29,12 @@ def world_clips(
         outdoors: under a sky.
         fov: over the larger side of the image, radians; None: another one for each clip.
     """
-    world = SyntheticWorld("test", seed, WorldStyle(outdoor_share=float(outdoors), moving_share=0))
+    world = SyntheticScenes("test", seed, SceneConfig(outdoor_prob=float(outdoors), moving_prob=0))
     times = torch.arange(num_frames)[None] * stride / FRAMES_PER_SECOND
     clips = []
     for number in range(num_clips):
-        stage = sample_stage(world.scene_seeds(number, 1), world.style)
-        own_fov = sample_fov(Dice(stage.scenes.seeds, "clip"), world.style)
-        batch = film(stage, times, own_fov if fov is None else torch.full_like(own_fov, fov), (height, width))
+        stage = sample_setup(world.scene_seeds(number, 1), world.style)
+        own_fov = sample_fov(SceneRNG(stage.scenes.seeds, "clip"), world.style)
+        batch = render_frames(stage, times, own_fov if fov is None else torch.full_like(own_fov, fov), (height, width))
         clips.append([batch.view(0, frame) for frame in range(num_frames)])
     return clips

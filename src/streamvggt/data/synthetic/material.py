@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from streamvggt.data.synthetic.dice import Dice
+from streamvggt.data.synthetic.rng import SceneRNG
 from streamvggt.data.synthetic.texture import NUM_KINDS, POSTERS, VARIANTS, Atlas
 
 
@@ -77,7 +77,7 @@ class Materials:
 
 
 def sample_materials(
-    dice: Dice, shape: tuple[int, ...], period: tuple[float, float], posters: Tensor | None = None
+    dice: SceneRNG, shape: tuple[int, ...], period: tuple[float, float], posters: Tensor | None = None
 ) -> Materials:
     """Random materials. (B, *shape)
 
@@ -89,7 +89,9 @@ def sample_materials(
     saturation = dice.uniform(0, 1, shape)
     contrast = dice.uniform(0.35, 0.9, shape)
     other_value = torch.where(value > 0.55, value * (1 - contrast), value + (1 - value) * contrast)
-    other_hue = torch.where(dice.chance(0.25, shape), dice.uniform(shape=shape), hue + dice.uniform(-0.06, 0.06, shape))
+    other_hue = torch.where(
+        dice.bernoulli(0.25, shape), dice.uniform(shape=shape), hue + dice.uniform(-0.06, 0.06, shape)
+    )
     palette = torch.stack(
         [
             rgb_from_hsv(hue, saturation, value),
@@ -109,11 +111,11 @@ def sample_materials(
         detail=dice.integer(NUM_KINDS * VARIANTS, shape).float(),
         pattern_rate=pattern_rate,
         # Finer than the pattern, or coarser: stains and wear over several repetitions of it.
-        detail_rate=pattern_rate * torch.where(dice.chance(0.6, shape), 3.7, 0.27),
+        detail_rate=pattern_rate * torch.where(dice.bernoulli(0.6, shape), 3.7, 0.27),
         detail_strength=dice.uniform(0.1, 0.6, shape),
-        turn=torch.where(dice.chance(0.75, shape), quarter_turns, dice.uniform(0, 2 * math.pi, shape)),
+        turn=torch.where(dice.bernoulli(0.75, shape), quarter_turns, dice.uniform(0, 2 * math.pi, shape)),
         shift=dice.uniform(shape=(*shape, 2)),
-        gloss=torch.where(dice.chance(0.3, shape), dice.uniform(0.1, 0.5, shape), 0.0),
+        gloss=torch.where(dice.bernoulli(0.3, shape), dice.uniform(0.1, 0.5, shape), 0.0),
     )
 
 

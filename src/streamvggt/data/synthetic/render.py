@@ -12,11 +12,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from streamvggt.data.synthetic.cast import Jobs, nearest_hits
-from streamvggt.data.synthetic.dice import Dice
+from streamvggt.data.synthetic.environment import CEILING, NUM_FACES, Environments, exit_points, inward_normals
 from streamvggt.data.synthetic.material import Materials
+from streamvggt.data.synthetic.raycast import RayBatch, intersect
+from streamvggt.data.synthetic.rng import SceneRNG
 from streamvggt.data.synthetic.scene import Lights, Primitives, Scenes
-from streamvggt.data.synthetic.shell import CEILING, NUM_FACES, Shells, exits, inward_normals
 from streamvggt.data.synthetic.texture import atlas
 from streamvggt.data.synthetic.vectors import dot, largest_axis, length, unit
 from streamvggt.geometry.camera import Cameras, invert_pose
@@ -30,18 +30,18 @@ SHADOW_GAP = 0.01
 
 
 @dataclass(frozen=True)
-class Pictures:
+class RenderOutput:
     """images: RGB in [0, 1]. (B, S, 3, H, W)
     depth: along the optical axis; 0 for the sky. (B, S, H, W)
-    object_ids: 0 sky, then the shell's faces, from 1 + NUM_FACES things. (B, S, H, W) int64
+    instance_ids: 0 sky, then the shell's faces, from 1 + NUM_FACES things. (B, S, H, W) int64
     """
 
     images: Tensor
     depth: Tensor
-    object_ids: Tensor
+    instance_ids: Tensor
 
 
-def render(scenes: Scenes, cameras: Cameras, times: Tensor, image_size: tuple[int, int]) -> Pictures:
+def render(scenes: Scenes, cameras: Cameras, times: Tensor, image_size: tuple[int, int]) -> RenderOutput:
     """What cameras see.
 
     Args:
@@ -61,7 +61,7 @@ def render(scenes: Scenes, cameras: Cameras, times: Tensor, image_size: tuple[in
     images, depth, ids = (
         torch.cat(parts).unflatten(0, (num_scenes, num_frames)) for parts in zip(*chunks, strict=True)
     )
-    return Pictures(images, depth, ids)
+    return RenderOutput(images, depth, ids)
 
 
 def select(record, index: Tensor):
@@ -81,10 +81,10 @@ def _render_frames(scenes: Scenes, cameras: Cameras, times: Tensor, size: tuple[
     ids = 1 + torch.where(seen.surface < NUM_FACES, seen.surface, NUM_FACES + item)
     ids = torch.where(seen.sky, 0, ids)
     depth = seen.depth.masked_fill(seen.sky, 0)
-    return _expose(scenes, images, times), _untile(depth, size), _untile(ids, size)
+    return _tone_map(scenes, images, times), _untile(depth, size), _untile(ids, size)
 
 
-def _tiles(cameras: Cameras, size: tuple[int, int]) -> Jobs:
+def _tiles(cameras: Cameras, size: tuple[int, int]) -> RayBatch:
     """The rays of all pixels, tile by tile; the last tiles reach over the rim. Directions have depth 1."""
     down, across = -(-size[0] // TILE), -(-size[1] // TILE)
     device = cameras.intrinsics.device
@@ -97,7 +97,7 @@ def _tiles(cameras: Cameras, size: tuple[int, int]) -> Jobs:
     R = pose[:, :, :3, None, None]  # (F, 3, 3, 1, 1)
     direction = R[:, :, 0] * x[:, None] + R[:, :, 1] * y[:, None] + R[:, :, 2]  # (F, 3, tiles, P)
     frame = torch.arange(len(pose), device=device).repeat_interleave(down * across)
-    return Jobs(frame, pose[frame, :, 3], direction.transpose(1, 2).flatten(0, 1).contiguous())
+    return RayBatch(frame, pose[frame, :, 3], direction.transpose(1, 2).flatten(0, 1).contiguous())
 
 
 def _untile(values: Tensor, size: tuple[int, int]) -> Tensor:
@@ -108,7 +108,7 @@ def _untile(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Surfaces:
+class SurfaceHits:
     """What the rays meet first. depth: inf for the sky. surface: face of the shell or 6 + primitive. All (J, P)."""
 
     depth: Tensor
@@ -116,15 +116,15 @@ class Surfaces:
     sky: Tensor
 
 
-def _surfaces(scenes: Scenes, primitives: Primitives, rays: Jobs) -> Surfaces:
-    around, face = exits(select(scenes.shells, rays.frame), rays.origin, rays.direction)
-    hits = nearest_hits(primitives, rays)
+def _surfaces(scenes: Scenes, primitives: Primitives, rays: RayBatch) -> SurfaceHits:
+    around, face = exit_points(select(scenes.shells, rays.frame), rays.origin, rays.direction)
+    hits = intersect(primitives, rays)
     thing = hits.distance < around
     depth = torch.where(thing, hits.distance, around)
-    return Surfaces(depth, torch.where(thing, NUM_FACES + hits.primitive, face), depth.isinf())
+    return SurfaceHits(depth, torch.where(thing, NUM_FACES + hits.primitive, face), depth.isinf())
 
 
-def _colour(scenes: Scenes, primitives: Primitives, rays: Jobs, seen: Surfaces, focal: Tensor) -> Tensor:
+def _colour(scenes: Scenes, primitives: Primitives, rays: RayBatch, seen: SurfaceHits, focal: Tensor) -> Tensor:
     """Linear colour of what the rays meet. (J, P, 3)"""
     frame = rays.frame[:, None]
     shells, lights = select(scenes.shells, rays.frame), select(scenes.lights, rays.frame)
@@ -165,7 +165,7 @@ def _colour(scenes: Scenes, primitives: Primitives, rays: Jobs, seen: Surfaces, 
 
 
 def _on_surface(
-    scenes: Scenes, primitives: Primitives, shells: Shells, rays: Jobs, surface: Tensor, points: Tensor
+    scenes: Scenes, primitives: Primitives, shells: Environments, rays: RayBatch, surface: Tensor, points: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Where on their surfaces points are.
 
@@ -217,29 +217,29 @@ class Light:
 
 
 def _light(
-    shells: Shells,
+    shells: Environments,
     lights: Lights,
     primitives: Primitives,
     frame: Tensor,
     points: Tensor,
     normal: Tensor,
-    seen: Surfaces,
+    seen: SurfaceHits,
     axis: Tensor,
 ) -> Light:
     to_lamp = lights.position[:, None] - points
     distance = length(to_lamp)
     cosine = dot(normal, to_lamp) / distance
     can_be_lit = (cosine > 0) & ~seen.sky
-    shadow = nearest_hits(primitives, Jobs(frame, lights.position, -to_lamp.mT.contiguous()), can_be_lit)
+    shadow = intersect(primitives, RayBatch(frame, lights.position, -to_lamp.mT.contiguous()), can_be_lit)
     lit = can_be_lit & (shadow.distance > 1 - SHADOW_GAP / distance)
     lit = lit / (1 + (distance / lights.reach[:, None]) ** 2)
     up = 0.5 - 0.5 * normal[..., 1:2]
-    ambient = torch.lerp(lights.from_below[:, None], lights.from_above[:, None], up)
-    ambient = ambient * _openness(shells, points, seen.surface, axis)[..., None]
+    ambient = torch.lerp(lights.ground_ambient[:, None], lights.sky_ambient[:, None], up)
+    ambient = ambient * _ambient_occlusion(shells, points, seen.surface, axis)[..., None]
     return Light(ambient + lights.colour[:, None] * (lit * cosine.clamp(min=0))[..., None], lit)
 
 
-def _openness(shells: Shells, points: Tensor, surface: Tensor, axis: Tensor) -> Tensor:
+def _ambient_occlusion(shells: Environments, points: Tensor, surface: Tensor, axis: Tensor) -> Tensor:
     """How little the shell keeps ambient light from points: darker in its corners and near the floor. (J, P)"""
     x, y, z = points.unbind(-1)
     half_x, half_z = (half[:, None] for half in shells.half.unbind(1))
@@ -256,11 +256,11 @@ def _openness(shells: Shells, points: Tensor, surface: Tensor, axis: Tensor) -> 
     return walls * shade(to_floor, 1)
 
 
-def _expose(scenes: Scenes, images: Tensor, times: Tensor) -> Tensor:
+def _tone_map(scenes: Scenes, images: Tensor, times: Tensor) -> Tensor:
     """From light to an image as a camera stores it. (F, 3, H, W)"""
     sensors = scenes.sensors
     # The noise of a frame depends on its scene and its time: read again, it is the same.
-    dice = Dice(scenes.seeds * 1_000_003 + (times * 1000).round().long(), "frame")
+    dice = SceneRNG(scenes.seeds * 1_000_003 + (times * 1000).round().long(), "frame")
     gain = sensors.exposure * 2 ** (sensors.flicker * dice.normal())
     images = images.clamp(min=0) * (gain[:, None] * sensors.balance)[..., None, None]
     images = images * 1.25 / (1 + 0.25 * images)  # highlights saturate softly

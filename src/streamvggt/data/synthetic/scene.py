@@ -12,41 +12,41 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from streamvggt.data.synthetic.dice import Dice
-from streamvggt.data.synthetic.furniture import MAX_BOXES, MAX_ROUND, catalogue
+from streamvggt.data.synthetic.environment import NUM_FACES, Environments, sample_shells
 from streamvggt.data.synthetic.material import Materials, rgb_from_hsv, sample_materials
-from streamvggt.data.synthetic.shell import NUM_FACES, Shells, sample_shells
+from streamvggt.data.synthetic.objects import MAX_BOXES, MAX_ROUND, catalogue
+from streamvggt.data.synthetic.rng import SceneRNG
 from streamvggt.data.synthetic.trajectory import Trajectories, rotation_from_angles, sample_trajectories
 from streamvggt.data.synthetic.vectors import dot, length, product
 
 MAX_ITEMS = 26
 NUM_PROPOSALS = 72
-WAY_SAMPLES = 96
+PATH_SAMPLES = 96
 SUN_DISTANCE = 200.0
 
 
 @dataclass(frozen=True)
-class WorldStyle:
+class SceneConfig:
     """What share of the scenes is how.
 
-    outdoor_share, moving_share: of scenes in the open, with moving things.
+    outdoor_prob, moving_prob: of scenes in the open, with moving things.
     fov: fields of view over the larger side of the image, from … to, degrees.
     step: smallest and largest share of the view that is new in the next frame, on average over a training clip.
-    video_share: of training clips that are neighbouring frames of a video, evenly spaced in time, pauses included.
+    video_prob: of training clips that are neighbouring frames of a video, evenly spaced in time, pauses included.
     """
 
-    outdoor_share: float = 0.4
-    moving_share: float = 0.3
+    outdoor_prob: float = 0.4
+    moving_prob: float = 0.3
     fov: tuple[float, float] = (35.0, 90.0)
-    step: tuple[float, float] = (0.08, 0.45)
-    video_share: float = 0.15
+    view_change: tuple[float, float] = (0.08, 0.45)
+    video_prob: float = 0.15
 
 
-ROOMS = WorldStyle(outdoor_share=0.0, moving_share=0.0, fov=(55.0, 75.0), step=(0.2, 0.5), video_share=0.0)
+ROOMS = SceneConfig(outdoor_prob=0.0, moving_prob=0.0, fov=(55.0, 75.0), view_change=(0.2, 0.5), video_prob=0.0)
 """Rooms where nothing moves, lenses of phones, frames from places well apart: what a small network learns in hours."""
-VIDEO = replace(ROOMS, step=(0.04, 0.15), video_share=0.3)
+VIDEO = replace(ROOMS, view_change=(0.04, 0.15), video_prob=0.3)
 """The same rooms in small steps of 2 to 8 degrees, as in a hand-held video."""
-STYLES = {"world": WorldStyle(), "rooms": ROOMS, "video": VIDEO}
+STYLES = {"all": SceneConfig(), "rooms": ROOMS, "video": VIDEO}
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Lights:
     position: of the lamp; the sun is a far lamp. (B, 3)
     colour: (B, 3)
     reach: distance at which the lamp is half as bright; inf for the sun. (B,)
-    from_above, from_below: ambient light on surfaces that face up and down. (B, 3)
+    sky_ambient, ground_ambient: ambient light on surfaces that face up and down. (B, 3)
     haze: what a metre of air hides, as a share. (B,)
     sky: colour of the horizon. (B, 3)
     """
@@ -64,8 +64,8 @@ class Lights:
     position: Tensor
     colour: Tensor
     reach: Tensor
-    from_above: Tensor
-    from_below: Tensor
+    sky_ambient: Tensor
+    ground_ambient: Tensor
     haze: Tensor
     sky: Tensor
 
@@ -103,7 +103,7 @@ class Scenes:
     """
 
     seeds: Tensor
-    shells: Shells
+    shells: Environments
     lights: Lights
     sensors: Sensors
     present: Tensor
@@ -187,29 +187,29 @@ class Primitives:
 
 
 @dataclass(frozen=True)
-class Stage:
+class SceneSetup:
     """Scenes and the ways through them."""
 
     scenes: Scenes
     trajectories: Trajectories
 
 
-def sample_stage(seeds: Tensor, style: WorldStyle) -> Stage:
+def sample_setup(seeds: Tensor, style: SceneConfig) -> SceneSetup:
     """Scenes of these seeds, and a way through each that nothing stands in.
 
     The way comes first: things that would stand in it are left out, wherever along it a clip is taken.
     """
-    shells = sample_shells(seeds, style.outdoor_share)
+    shells = sample_shells(seeds, style.outdoor_prob)
     trajectories = sample_trajectories(seeds, shells)
-    return Stage(_furnish(seeds, shells, trajectories, style), trajectories)
+    return SceneSetup(_place_objects(seeds, shells, trajectories, style), trajectories)
 
 
-def _furnish(seeds: Tensor, shells: Shells, way: Trajectories, style: WorldStyle) -> Scenes:
-    dice = Dice(seeds, "things")
+def _place_objects(seeds: Tensor, shells: Environments, way: Trajectories, style: SceneConfig) -> Scenes:
+    dice = SceneRNG(seeds, "things")
     things = catalogue(seeds.device)
     shape = (NUM_PROPOSALS,)
     outdoors = shells.open_air[:, None]
-    kind = dice.weighted(things.weights[shells.open_air.long()], shape)  # (B, M)
+    kind = dice.categorical(things.weights[shells.open_air.long()], shape)  # (B, M)
     low, high = things.size[kind].unbind(2)
     half = low + (high - low) * dice.uniform(shape=(*shape, 3))
     half = torch.where(things.even[kind][..., None], half[..., [0, 1, 0]], half)
@@ -219,7 +219,7 @@ def _furnish(seeds: Tensor, shells: Shells, way: Trajectories, style: WorldStyle
 
     # Where: along the walls, about what is looked at, about the lap, or anywhere.
     wall = dice.integer(4, shape)
-    along_wall = on_wall | (dice.chance(0.35, shape) & ~outdoors & ~in_air & ~shells.round[:, None])
+    along_wall = on_wall | (dice.bernoulli(0.35, shape) & ~outdoors & ~in_air & ~shells.round[:, None])
     facing = wall * (math.pi / 2)  # walls at -z, -x, +z, +x: things at a wall look away from it
     size = shells.half[:, None].expand(-1, *shape, -1)
     flat = dice.uniform(-1, 1, (*shape, 2)) * (size - 0.3)
@@ -255,20 +255,20 @@ def _furnish(seeds: Tensor, shells: Shells, way: Trajectories, style: WorldStyle
     rotation = rotation_from_angles(yaw, tumble, tumble.roll(1, 1) * in_air)
 
     # Motion: swings, ellipses and spins of things that do not stand at a wall.
-    moving_scene = dice.chance(style.moving_share)[:, None]
-    moves = moving_scene & dice.chance(torch.where(is_early, 0.5, 0.1), shape) & ~along_wall & (half.amax(-1) < 2.4)
+    moving_scene = dice.bernoulli(style.moving_prob)[:, None]
+    moves = moving_scene & dice.bernoulli(torch.where(is_early, 0.5, 0.1), shape) & ~along_wall & (half.amax(-1) < 2.4)
     reach = torch.where(outdoors, 1.8, 0.6) * dice.uniform(0.3, 1.0, shape)
     heading = dice.uniform(0, 2 * math.pi, shape)
     first = torch.stack([heading.cos(), torch.where(in_air, 0.3, 0.0) * heading.sin(), heading.sin()], -1)
     second = torch.stack([-first[..., 2], torch.zeros_like(heading), first[..., 0]], -1)
-    second = second * torch.where(dice.chance(0.5, shape), 0.0, 1.0)[..., None]  # a swing or a round
+    second = second * torch.where(dice.bernoulli(0.5, shape), 0.0, 1.0)[..., None]  # a swing or a round
     sway = torch.stack([first, second], 2) * (reach * moves)[..., None, None]
-    spin = torch.where(moves & dice.chance(0.4, shape), dice.uniform(-0.2, 0.2, shape), 0.0)
+    spin = torch.where(moves & dice.bernoulli(0.4, shape), dice.uniform(-0.2, 0.2, shape), 0.0)
     rate = dice.log_uniform(0.05, 0.25, shape)
 
     swayed = torch.where(moves, reach, 0.0)
-    clear = _off_the_way(way, centre, rotation, half, swayed, torch.where(shells.open_air, 0.8, 0.4))
-    alone = clear & ~_in_one_before(centre, half, swayed, clear)
+    clear = _clears_path(way, centre, rotation, half, swayed, torch.where(shells.open_air, 0.8, 0.4))
+    alone = clear & ~_overlaps_previous(centre, half, swayed, clear)
     wanted = torch.where(shells.open_air, dice.uniform(16, MAX_ITEMS + 1), dice.uniform(9, 24))
     present = alone & (alone.cumsum(1) <= wanted[:, None])
     chosen = present.float().argsort(dim=1, descending=True, stable=True)[:, :MAX_ITEMS]
@@ -308,11 +308,11 @@ def _furnish(seeds: Tensor, shells: Shells, way: Trajectories, style: WorldStyle
     )
 
 
-def _off_the_way(
+def _clears_path(
     way: Trajectories, centre: Tensor, rotation: Tensor, half: Tensor, swayed: Tensor, margin: Tensor
 ) -> Tensor:
     """Whether things stay farther than their sway and a margin from every place of the lap. (B, M) bool"""
-    laps = torch.linspace(0, 1, WAY_SAMPLES, device=centre.device)
+    laps = torch.linspace(0, 1, PATH_SAMPLES, device=centre.device)
     places = way.positions(way.period.abs()[:, None] * laps)  # (B, T, 3)
     away = places[:, :, None] - centre[:, None]  # (B, T, M, 3)
     local = product(rotation.transpose(-1, -2)[:, None], away[..., None])[..., 0]
@@ -321,7 +321,7 @@ def _off_the_way(
     return distance > swayed + margin[:, None]
 
 
-def _in_one_before(centre: Tensor, half: Tensor, swayed: Tensor, counts: Tensor) -> Tensor:
+def _overlaps_previous(centre: Tensor, half: Tensor, swayed: Tensor, counts: Tensor) -> Tensor:
     """Whether a thing stands in one that comes before it in the list and counts. (B, M) bool
 
     One that is itself left out for standing in an earlier one counts too: slightly too few things, but no loop.
@@ -335,13 +335,13 @@ def _in_one_before(centre: Tensor, half: Tensor, swayed: Tensor, counts: Tensor)
     return meets.tril(-1).any(2)
 
 
-def _sample_surfaces(seeds: Tensor, shells: Shells, accents: Tensor, owner: Tensor, framed: Tensor) -> Materials:
+def _sample_surfaces(seeds: Tensor, shells: Environments, accents: Tensor, owner: Tensor, framed: Tensor) -> Materials:
     """Materials of the shell's faces and of the parts of things: two per thing."""
-    dice = Dice(seeds, "materials")
+    dice = SceneRNG(seeds, "materials")
     indoors = sample_materials(dice, (NUM_FACES,), (1.0, 4.0))
     outdoors = sample_materials(dice, (NUM_FACES,), (2.5, 12.0))
     faces = outdoors.where(shells.open_air[:, None].expand(-1, NUM_FACES), indoors).packed()
-    same_walls = dice.chance(0.6)[:, None, None] | shells.open_air[:, None, None]
+    same_walls = dice.bernoulli(0.6)[:, None, None] | shells.open_air[:, None, None]
     walls = torch.where(same_walls, faces[:, 2:3], faces[:, 2:])
     faces = torch.cat([faces[:, :2], walls], 1)
 
@@ -351,8 +351,8 @@ def _sample_surfaces(seeds: Tensor, shells: Shells, accents: Tensor, owner: Tens
     return Materials.unpacked(torch.cat([faces, things], 1))
 
 
-def _sample_lights(seeds: Tensor, shells: Shells) -> Lights:
-    dice = Dice(seeds, "lights")
+def _sample_lights(seeds: Tensor, shells: Environments) -> Lights:
+    dice = SceneRNG(seeds, "lights")
     sun_turn, sun_height = dice.uniform(0, 2 * math.pi), dice.uniform(0.35, 1.3)
     flat = torch.stack([sun_turn.cos(), sun_turn.sin()], -1)
     sun = torch.stack([flat[:, 0] * sun_height.cos(), -sun_height.sin(), flat[:, 1] * sun_height.cos()], -1)
@@ -360,7 +360,7 @@ def _sample_lights(seeds: Tensor, shells: Shells) -> Lights:
     lamp = torch.stack([lamp_flat[:, 0], -shells.height * dice.uniform(0.75, 0.97), lamp_flat[:, 1]], -1)
     out = shells.open_air[:, None]
     warm = torch.stack([torch.ones_like(sun_turn), dice.uniform(0.8, 1.0), dice.uniform(0.6, 1.05)], -1)
-    overcast = torch.where(shells.open_air & dice.chance(0.25), 0.25, 1.0)
+    overcast = torch.where(shells.open_air & dice.bernoulli(0.25), 0.25, 1.0)
     strength = torch.where(shells.open_air, dice.uniform(1.1, 1.9) * overcast, dice.uniform(1.1, 2.2))
     ambient = torch.where(shells.open_air, dice.uniform(0.4, 0.65) / overcast.sqrt(), dice.uniform(0.3, 0.6))
     tint = rgb_from_hsv(dice.uniform(0.52, 0.65), dice.uniform(0, 0.35), torch.ones_like(ambient))
@@ -368,15 +368,15 @@ def _sample_lights(seeds: Tensor, shells: Shells) -> Lights:
         position=torch.where(out, sun * SUN_DISTANCE, lamp),
         colour=warm * strength[:, None],
         reach=torch.where(shells.open_air, torch.inf, dice.uniform(2.0, 6.0)),
-        from_above=torch.where(out, tint, warm) * ambient[:, None],
-        from_below=warm * (ambient * dice.uniform(0.4, 0.7))[:, None],
+        sky_ambient=torch.where(out, tint, warm) * ambient[:, None],
+        ground_ambient=warm * (ambient * dice.uniform(0.4, 0.7))[:, None],
         haze=torch.where(shells.open_air, dice.uniform(0.0, 0.012), 0.0),
         sky=rgb_from_hsv(dice.uniform(0.5, 0.65), dice.uniform(0.05, 0.6), dice.uniform(0.55, 1.0)),
     )
 
 
 def _sample_sensors(seeds: Tensor) -> Sensors:
-    dice = Dice(seeds, "sensor")
+    dice = SceneRNG(seeds, "sensor")
     return Sensors(
         exposure=dice.log_uniform(0.75, 1.35),
         balance=dice.log_uniform(0.93, 1.07, (3,)),

@@ -7,21 +7,21 @@ from functools import lru_cache
 import torch
 
 from streamvggt.data.synthetic.clip import sample_fov
-from streamvggt.data.synthetic.dice import Dice
-from streamvggt.data.synthetic.scene import Stage, sample_stage
+from streamvggt.data.synthetic.rng import SceneRNG
+from streamvggt.data.synthetic.scene import SceneSetup, sample_setup
 from streamvggt.data.synthetic.trajectory import FRAMES_PER_SECOND
-from streamvggt.data.synthetic.world import SyntheticWorld, film
+from streamvggt.data.synthetic.world import SyntheticScenes, render_frames
 from streamvggt.data.view import View
 
 
 class SyntheticSource:
     """`num_scenes` videos of `num_frames` frames of a world.
 
-    Names of scenes are "scene_000000" and so on. For training `SyntheticWorld.batch` is much faster: it renders many
+    Names of scenes are "scene_000000" and so on. For training `SyntheticScenes.batch` is much faster: it renders many
     frames at once.
     """
 
-    def __init__(self, world: SyntheticWorld, num_scenes: int, num_frames: int, height: int, width: int):
+    def __init__(self, world: SyntheticScenes, num_scenes: int, num_frames: int, height: int, width: int):
         self.world = world
         self.scenes = [f"scene_{number:06d}" for number in range(num_scenes)]
         self.num_frames = num_frames
@@ -42,8 +42,8 @@ class SyntheticSource:
         if not 0 <= frame < self.num_frames:
             raise IndexError(f"{scene} has frames 0 … {self.num_frames - 1}, not {frame}")
         times = torch.tensor([[frame]]) / FRAMES_PER_SECOND
-        fov = sample_fov(Dice(stage.scenes.seeds, "clip"), self.world.style)
-        return film(stage, times, fov, self.image_size).view(0, 0)
+        fov = sample_fov(SceneRNG(stage.scenes.seeds, "clip"), self.world.style)
+        return render_frames(stage, times, fov, self.image_size).view(0, 0)
 
     def _number(self, scene: str) -> int:
         number = scene.removeprefix("scene_")
@@ -53,5 +53,5 @@ class SyntheticSource:
 
 
 @lru_cache(maxsize=64)
-def _stage(world: SyntheticWorld, number: int) -> Stage:
-    return sample_stage(world.scene_seeds(number, 1), world.style)
+def _stage(world: SyntheticScenes, number: int) -> SceneSetup:
+    return sample_setup(world.scene_seeds(number, 1), world.style)

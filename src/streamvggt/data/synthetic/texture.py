@@ -54,8 +54,8 @@ class Atlas:
         finer = level.floor().clamp(max=NUM_LEVELS - 2)
         first, blend = pattern * self.texels_per_pattern, level - finer
         finer = finer.int()
-        near, near_weights = self._corners(first, uv, finer)
-        far, far_weights = self._corners(first, uv, finer + 1)
+        near, near_weights = self._texel_corners(first, uv, finer)
+        far, far_weights = self._texel_corners(first, uv, finer + 1)
         index = torch.stack(near + far, -1)
         weights = torch.stack([w * (1 - blend) for w in near_weights] + [w * blend for w in far_weights], -1)
         # A bag is a weighted sum of rows: the eight texels in one pass.
@@ -64,7 +64,9 @@ class Atlas:
         )
         return mixed.unflatten(0, pattern.shape)
 
-    def _corners(self, first: Tensor, uv: tuple[Tensor, Tensor], level: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def _texel_corners(
+        self, first: Tensor, uv: tuple[Tensor, Tensor], level: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """The four texels around places, and their bilinear weights."""
         size = SIZE >> level
         first = first + self.first_of_level[level]
@@ -109,17 +111,17 @@ NUM_KINDS = 12
 
 
 def _clouds(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    return _noise(generator, _between(generator, 1.2, 2.0)), _noise(generator, 1.0)
+    return _noise(generator, _uniform(generator, 1.2, 2.0)), _noise(generator, 1.0)
 
 
 def _tiles(generator: torch.Generator) -> tuple[Tensor, Tensor]:
     columns, rows = 2 ** _one_of(generator, 1, 4), 2 ** _one_of(generator, 1, 4)
-    return _blocks(generator, columns, rows, shift=0.0, gap=_between(generator, 0.02, 0.06))
+    return _blocks(generator, columns, rows, shift=0.0, gap=_uniform(generator, 0.02, 0.06))
 
 
 def _bricks(generator: torch.Generator) -> tuple[Tensor, Tensor]:
     rows = 2 ** _one_of(generator, 2, 4)
-    return _blocks(generator, rows // 2, rows, shift=0.5, gap=_between(generator, 0.05, 0.1))
+    return _blocks(generator, rows // 2, rows, shift=0.5, gap=_uniform(generator, 0.05, 0.1))
 
 
 def _planks(generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -141,7 +143,7 @@ def _plaid(generator: torch.Generator) -> tuple[Tensor, Tensor]:
     stripes = torch.rand(2, SIZE // 8, generator=generator).repeat_interleave(8, 1)
     wide = torch.rand(2, 8, generator=generator).repeat_interleave(SIZE // 8, 1)
     lines = 0.4 * stripes + 0.6 * wide
-    if _between(generator, 0, 1) < 0.5:
+    if _uniform(generator, 0, 1) < 0.5:
         return lines[0, :, None].expand(SIZE, SIZE), 0.3 * lines[1, :, None].expand(SIZE, SIZE)
     return (lines[0, :, None] + lines[1]) / 2, ((lines[0, :, None] - lines[1]).abs() > 0.4).float()
 
@@ -152,7 +154,7 @@ def _cells(generator: torch.Generator) -> tuple[Tensor, Tensor]:
     x, y = _grid()
     across, down = (x - seeds[0] + 0.5) % 1 - 0.5, (y - seeds[1] + 0.5) % 1 - 0.5
     nearest, which = torch.hypot(across, down).topk(2, 0, largest=False)
-    edge = ((nearest[1] - nearest[0]) * math.sqrt(count) < _between(generator, 0.05, 0.15)).float()
+    edge = ((nearest[1] - nearest[0]) * math.sqrt(count) < _uniform(generator, 0.05, 0.15)).float()
     return seeds[2, which[0], 0, 0], edge
 
 
@@ -186,7 +188,7 @@ def _text(generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def _speckle(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    return _noise(generator, 0.6), (_noise(generator, 0.9) > _between(generator, 0.6, 0.75)).float()
+    return _noise(generator, 0.6), (_noise(generator, 0.9) > _uniform(generator, 0.6, 0.75)).float()
 
 
 def _checks(generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -220,7 +222,7 @@ def _grid() -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def _between(generator: torch.Generator, low: float, high: float) -> float:
+def _uniform(generator: torch.Generator, low: float, high: float) -> float:
     return low + (high - low) * torch.rand((), generator=generator).item()
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from streamvggt.data.synthetic.cast import Jobs, nearest_hits
-from streamvggt.data.synthetic.dice import Dice
-from streamvggt.data.synthetic.render import Pictures
+from streamvggt.data.synthetic.environment import NUM_FACES
+from streamvggt.data.synthetic.raycast import RayBatch, intersect
+from streamvggt.data.synthetic.render import RenderOutput
+from streamvggt.data.synthetic.rng import SceneRNG
 from streamvggt.data.synthetic.scene import Scenes
-from streamvggt.data.synthetic.shell import NUM_FACES
 from streamvggt.geometry.camera import Cameras
 from streamvggt.geometry.pointmap import project, unproject
 
@@ -34,13 +34,15 @@ class Tracks:
     points: Tensor
 
 
-def follow(scenes: Scenes, cameras: Cameras, times: Tensor, pictures: Pictures, num_tracks: int, dice: Dice) -> Tracks:
+def sample_tracks(
+    scenes: Scenes, cameras: Cameras, times: Tensor, pictures: RenderOutput, num_tracks: int, dice: SceneRNG
+) -> Tracks:
     """Random pixels of the first frames, with the surface that they show carried along by its thing.
 
     A first frame with fewer surface pixels than `num_tracks` repeats some; where it has none, nothing is visible.
     """
     _, num_frames, height, width = pictures.depth.shape
-    first_depth, first_ids = pictures.depth[:, 0].flatten(1), pictures.object_ids[:, 0].flatten(1)
+    first_depth, first_ids = pictures.depth[:, 0].flatten(1), pictures.instance_ids[:, 0].flatten(1)
     known = first_depth > 0
     order = dice.uniform(shape=(height * width,)).masked_fill(~known, 2).argsort(dim=1, stable=True)  # known ones first
     turn = torch.arange(num_tracks, device=times.device) % known.sum(1, keepdim=True).clamp(min=1)
@@ -62,14 +64,14 @@ def follow(scenes: Scenes, cameras: Cameras, times: Tensor, pictures: Pictures, 
     # Inside as an image is: from half a pixel before the first centre to half a pixel after the last.
     size = torch.tensor([width, height], device=times.device)
     inside = ((positions >= -0.5) & (positions < size - 0.5)).all(-1) & (depth > 0.01)
-    visible = inside & exists[:, None] & ~_hidden(scenes, cameras, times, points)
+    visible = inside & exists[:, None] & ~_is_occluded(scenes, cameras, times, points)
     return Tracks(positions, visible, points)
 
 
-def _hidden(scenes: Scenes, cameras: Cameras, times: Tensor, points: Tensor) -> Tensor:
+def _is_occluded(scenes: Scenes, cameras: Cameras, times: Tensor, points: Tensor) -> Tensor:
     """Whether something stands between cameras and points; by rays, not by depth maps, so exact. (B, S, K) bool"""
     origin = cameras.world_from_cam[..., 3].flatten(0, 1)  # (F, 3)
     direction = points.flatten(0, 1).mT - origin[..., None]
     frame = torch.arange(len(origin), device=times.device)
-    hits = nearest_hits(scenes.primitives(times).flatten(), Jobs(frame, origin, direction.contiguous()))
+    hits = intersect(scenes.primitives(times).flatten(), RayBatch(frame, origin, direction.contiguous()))
     return (hits.distance < 1 - TOLERANCE).view(points.shape[:-1])

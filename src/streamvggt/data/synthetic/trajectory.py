@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from streamvggt.data.synthetic.dice import Dice
-from streamvggt.data.synthetic.shell import Shells
+from streamvggt.data.synthetic.environment import Environments
+from streamvggt.data.synthetic.rng import SceneRNG
 from streamvggt.geometry.camera import invert_pose
 
 FRAMES_PER_SECOND = 30.0
@@ -50,13 +50,13 @@ class Trajectories:
     shake_phase: Tensor
     period: Tensor
     pause: Tensor
-    follows: Tensor
+    looks_ahead: Tensor
     target: Tensor
-    turn: Tensor
+    yaw_offset: Tensor
     pitch: Tensor
-    swing: Tensor
+    yaw_swing: Tensor
     swing_rate: Tensor
-    shake: Tensor
+    hand_shake: Tensor
 
     def positions(self, times: Tensor) -> Tensor:
         """Camera centres without the hand's shake. (B, T) seconds → (B, T, 3)"""
@@ -73,25 +73,25 @@ class Trajectories:
         to_target = self.target[:, None] - position
         way_x, way_z = -self.radius[:, :1] * angle.sin(), self.radius[:, 1:] * angle.cos()
         way_x, way_z = way_x * self.period.sign()[:, None], way_z * self.period.sign()[:, None]
-        follows = self.follows[:, None]
+        follows = self.looks_ahead[:, None]
         yaw = torch.where(follows, torch.atan2(way_x, way_z), torch.atan2(to_target[..., 0], to_target[..., 2]))
         away = torch.hypot(to_target[..., 0], to_target[..., 2])
         pitch = torch.where(follows, self.pitch[:, None], torch.atan2(to_target[..., 1], away))
 
         laps = times * pace / self.period.abs()[:, None]
         swings = (2 * math.pi * self.swing_rate[:, None] * laps[..., None] + self.swing_phase[:, None]).sin()
-        swing = self.swing[:, None] * swings  # (B, T, 3)
+        swing = self.yaw_swing[:, None] * swings  # (B, T, 3)
         # Two tones per axis make a tremor that does not repeat in view.
         tones = torch.tensor(
             [[0.7, 1.9], [0.9, 2.3], [0.8, 1.7], [1.1, 2.9], [1.3, 2.1], [0.6, 2.6]], device=times.device
         )
         tremor = (2 * math.pi * times[..., None, None] * tones + self.shake_phase[:, None]).sin()
         tremor = tremor.sum(-1) / 2  # (B, T, 6)
-        position = position + self.shake[:, None, :1] * tremor[..., :3]
+        position = position + self.hand_shake[:, None, :1] * tremor[..., :3]
         yaw, pitch, roll = (
-            torch.stack([yaw + self.turn[:, None], pitch, torch.zeros_like(yaw)], -1)
+            torch.stack([yaw + self.yaw_offset[:, None], pitch, torch.zeros_like(yaw)], -1)
             + swing
-            + self.shake[:, None, 1:] * tremor[..., 3:]
+            + self.hand_shake[:, None, 1:] * tremor[..., 3:]
         ).unbind(-1)
         rotation = rotation_from_angles(yaw, pitch.clamp(-1.2, 1.2), roll)
         return invert_pose(torch.cat([rotation, position[..., None]], -1))
@@ -107,12 +107,12 @@ class Trajectories:
         return self.centre[:, None] + flat + waves
 
 
-def sample_trajectories(seeds: Tensor, shells: Shells) -> Trajectories:
+def sample_trajectories(seeds: Tensor, shells: Environments) -> Trajectories:
     """A way through every shell that keeps off its walls."""
-    dice = Dice(seeds, "trajectory")
-    room = shells.room_to_move()  # (B, 2)
+    dice = SceneRNG(seeds, "trajectory")
+    room = shells.free_extent()  # (B, 2)
     outdoors = shells.open_air
-    kind = dice.weighted(torch.tensor([0.4, 0.25, 0.35], device=seeds.device))
+    kind = dice.categorical(torch.tensor([0.4, 0.25, 0.35], device=seeds.device))
     orbit, walk, dolly = (kind == 0), (kind == 1), (kind == 2)
 
     # Indoors the room says how far one can go, outdoors what one wants to see does.
@@ -120,18 +120,18 @@ def sample_trajectories(seeds: Tensor, shells: Shells) -> Trajectories:
     wide = dice.uniform(0.5, 0.85, (2,)) * reach
     thin = dice.uniform(0.04, 0.2)
     # A dolly runs along one side and looks at the other; along x or along z.
-    along_x = dice.chance(0.5)[:, None]
+    along_x = dice.bernoulli(0.5)[:, None]
     lane = torch.where(
         along_x, torch.stack([wide[:, 0], thin * reach[:, 1]], -1), torch.stack([thin * reach[:, 0], wide[:, 1]], -1)
     )
-    back = reach * (dice.uniform(0.35, 0.75) * torch.where(dice.chance(0.5), 1.0, -1.0))[:, None]
+    back = reach * (dice.uniform(0.35, 0.75) * torch.where(dice.bernoulli(0.5), 1.0, -1.0))[:, None]
     is_x = torch.tensor([True, False], device=seeds.device)
     off = torch.where(dolly[:, None] & (along_x ^ is_x), back, 0.0)
     radius = torch.where(dolly[:, None], lane, wide)
     zero = torch.zeros_like(thin)
 
     ground = dice.uniform(-0.4, 0.4, (2,)) * torch.where(outdoors[:, None], room - reach, 0.0)  # where outdoors
-    drone = outdoors & dice.chance(0.25)
+    drone = outdoors & dice.bernoulli(0.25)
     eye = torch.where(drone, dice.uniform(2.5, 6.0), dice.uniform(0.9, 1.8))
     eye = torch.minimum(eye, shells.height - 0.7)
     centre = torch.stack([ground[:, 0] + off[:, 0], -eye, ground[:, 1] + off[:, 1]], -1)
@@ -146,7 +146,7 @@ def sample_trajectories(seeds: Tensor, shells: Shells) -> Trajectories:
 
     length = math.pi * (radius[:, 0] + radius[:, 1])
     speed = torch.where(drone, 3.0, 1.0) * dice.log_uniform(0.3, 1.2)
-    period = (length / speed).clamp(min=10.0) * torch.where(dice.chance(0.5), 1.0, -1.0)
+    period = (length / speed).clamp(min=10.0) * torch.where(dice.bernoulli(0.5), 1.0, -1.0)
     flat_wave = 0.05 * radius.min(-1).values
     wave = torch.stack([flat_wave, dice.uniform(0.02, 0.15) * eye, flat_wave], -1) * dice.uniform(0, 1, (3,))
     return Trajectories(
@@ -159,16 +159,16 @@ def sample_trajectories(seeds: Tensor, shells: Shells) -> Trajectories:
         pause_phase=dice.uniform(0, 2 * math.pi),
         shake_phase=dice.uniform(0, 2 * math.pi, (6, 2)),
         period=period,
-        pause=torch.where(dice.chance(0.4), dice.uniform(0.5, 0.98), 0.0),
-        follows=walk,
+        pause=torch.where(dice.bernoulli(0.4), dice.uniform(0.5, 0.98), 0.0),
+        looks_ahead=walk,
         target=target,
-        turn=torch.where(walk, dice.uniform(-0.9, 0.9), dice.uniform(-0.15, 0.15)),
+        yaw_offset=torch.where(walk, dice.uniform(-0.9, 0.9), dice.uniform(-0.15, 0.15)),
         pitch=dice.uniform(-0.1, 0.2) + torch.where(drone, 0.25, 0.0),
-        swing=dice.uniform(0, 1, (3,))
+        yaw_swing=dice.uniform(0, 1, (3,))
         * torch.where(orbit | dolly, 0.2, 0.35)[:, None]
         * torch.tensor([1.0, 0.4, 0.3], device=seeds.device),
         swing_rate=dice.uniform(1.3, 4.7, (3,)),
-        shake=dice.uniform(0, 1, (2,)) * torch.tensor([0.01, 0.012], device=seeds.device),
+        hand_shake=dice.uniform(0, 1, (2,)) * torch.tensor([0.01, 0.012], device=seeds.device),
     )
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from streamvggt.data.synthetic.clip import clip_times, sample_fov
-from streamvggt.data.synthetic.dice import Dice
+from streamvggt.data.synthetic.clip import sample_clip_times, sample_fov
 from streamvggt.data.synthetic.render import render
-from streamvggt.data.synthetic.scene import Stage, WorldStyle, sample_stage
-from streamvggt.data.synthetic.tracks import follow
+from streamvggt.data.synthetic.rng import SceneRNG
+from streamvggt.data.synthetic.scene import SceneConfig, SceneSetup, sample_setup
+from streamvggt.data.synthetic.tracks import sample_tracks
 from streamvggt.data.synthetic.trajectory import FRAMES_PER_SECOND
 from streamvggt.data.view import Batch
 from streamvggt.geometry.camera import Cameras
@@ -26,10 +26,10 @@ SCENES_PER_BATCH, BATCHES, SEEDS = 1 << 16, 1 << 24, 1 << 20
 
 
 @dataclass(frozen=True)
-class SyntheticWorld:
+class SyntheticScenes:
     """Scenes without end, every one a function of its number.
 
-        world = SyntheticWorld("train")
+        world = SyntheticScenes("train")
         batch = world.batch(0, num_sequences=16, num_frames=8, height=112, width=112)
 
     split: "train", "val" or "test"; no scene is in two of them.
@@ -39,7 +39,7 @@ class SyntheticWorld:
 
     split: str = "train"
     seed: int = 0
-    style: WorldStyle = field(default_factory=WorldStyle)
+    style: SceneConfig = field(default_factory=SceneConfig)
 
     def __post_init__(self):
         if self.split not in SPLITS:
@@ -70,7 +70,7 @@ class SyntheticWorld:
 
         A sequence depends on its place in the batch and not on how many others there are.
         """
-        return clips(
+        return render_clips(
             self.scene_seeds(index, num_sequences, device), self.style, num_frames, (height, width), num_tracks
         )
 
@@ -83,8 +83,8 @@ class SyntheticWorld:
         *,
         start: int = 0,
         chunk: int = 16,
-        laps: float | None = None,
-        moving: bool | None = None,
+        num_laps: float | None = None,
+        is_dynamic: bool | None = None,
         num_tracks: int = 0,
         device: torch.device | str = "cpu",
     ) -> Iterator[Batch]:
@@ -100,28 +100,30 @@ class SyntheticWorld:
             moving: whether things move; None leaves it to the scene. What moves needs room, so fewer things may stand
                 there.
         """
-        style = self.style if moving is None else replace(self.style, moving_share=float(moving))
-        stage = sample_stage(self.scene_seeds(scene, 1, device), style)
-        fov = sample_fov(Dice(stage.scenes.seeds, "clip"), style)
+        style = self.style if is_dynamic is None else replace(self.style, moving_prob=float(is_dynamic))
+        stage = sample_setup(self.scene_seeds(scene, 1, device), style)
+        fov = sample_fov(SceneRNG(stage.scenes.seeds, "clip"), style)
         pace = 1.0
-        if laps is not None:
-            pace = laps * stage.trajectories.period.abs().item() * FRAMES_PER_SECOND / num_frames
+        if num_laps is not None:
+            pace = num_laps * stage.trajectories.period.abs().item() * FRAMES_PER_SECOND / num_frames
         for first in range(start, num_frames, chunk):
             frames = torch.arange(first, min(first + chunk, num_frames), device=device)
             times = (frames / FRAMES_PER_SECOND)[None]
-            yield film(stage, times, fov, (height, width), num_tracks, pace)
+            yield render_frames(stage, times, fov, (height, width), num_tracks, pace)
 
 
-def clips(seeds: Tensor, style: WorldStyle, num_frames: int, image_size: tuple[int, int], num_tracks: int = 0) -> Batch:
+def render_clips(
+    seeds: Tensor, style: SceneConfig, num_frames: int, image_size: tuple[int, int], num_tracks: int = 0
+) -> Batch:
     """A training clip of each of B scenes."""
-    stage = sample_stage(seeds, style)
-    dice = Dice(seeds, "clip")
+    stage = sample_setup(seeds, style)
+    dice = SceneRNG(seeds, "clip")
     fov = sample_fov(dice, style)
-    return film(stage, clip_times(stage, style, dice, fov, num_frames), fov, image_size, num_tracks)
+    return render_frames(stage, sample_clip_times(stage, style, dice, fov, num_frames), fov, image_size, num_tracks)
 
 
-def film(
-    stage: Stage, times: Tensor, fov: Tensor, image_size: tuple[int, int], num_tracks: int = 0, pace: float = 1.0
+def render_frames(
+    stage: SceneSetup, times: Tensor, fov: Tensor, image_size: tuple[int, int], num_tracks: int = 0, pace: float = 1.0
 ) -> Batch:
     """What the camera of each scene sees at some times.
 
@@ -135,8 +137,10 @@ def film(
     pictures = render(stage.scenes, cameras, times, image_size)
     tracks = None
     if num_tracks:
-        tracks = follow(stage.scenes, cameras, times, pictures, num_tracks, Dice(stage.scenes.seeds, "tracks"))
-    sky = pictures.object_ids == 0
+        tracks = sample_tracks(
+            stage.scenes, cameras, times, pictures, num_tracks, SceneRNG(stage.scenes.seeds, "tracks")
+        )
+    sky = pictures.instance_ids == 0
     return Batch(
         images=pictures.images,
         depth=pictures.depth,
@@ -147,7 +151,7 @@ def film(
         is_metric=torch.ones_like(stage.scenes.seeds, dtype=torch.bool),
         tracks=None if tracks is None else tracks.positions,
         visibility=None if tracks is None else tracks.visibility,
-        object_ids=pictures.object_ids,
+        instance_ids=pictures.instance_ids,
     )
 
 

@@ -29,7 +29,7 @@ class OmegaAggregator(nn.Module):
         dim = config.embed_dim
         self.patch_size = config.patch_size
         self.head_width = dim // config.num_heads
-        self.num_special = 1 + config.num_registers
+        self.num_special_tokens = 1 + config.num_registers
         self.register_blocks = frozenset(config.register_blocks)
         self.patch_embed = OmegaEncoder(config, attention)
         block = {"mlp_ratio": config.mlp_ratio, "layer_scale": layer_scale, "qk_norm": True, "attention": attention}
@@ -50,13 +50,15 @@ class OmegaAggregator(nn.Module):
             Per layer: outputs of its frame block and of its inter-frame block, concatenated. (B, S, P, 2C)
         """
         batch, num_frames, _, height, width = images.shape
-        patches = self._encode(images)  # (B, S, h·w, C)
-        special = torch.cat([self.camera_token, self.register_token], 2).to(patches.dtype)  # (1, 2, 1 + registers, C)
+        patch_tokens = self._encode(images)  # (B, S, h·w, C)
+        special = torch.cat([self.camera_token, self.register_token], 2).to(
+            patch_tokens.dtype
+        )  # (1, 2, 1 + registers, C)
         kind = [0] + [1] * (num_frames - 1)
-        x = torch.cat([special[:, kind].expand(batch, -1, -1, -1), patches], 2)  # (B, S, P, C)
+        x = torch.cat([special[:, kind].expand(batch, -1, -1, -1), patch_tokens], 2)  # (B, S, P, C)
         rotation = CenteredRotation(
             (height // self.patch_size, width // self.patch_size),
-            self.num_special,
+            self.num_special_tokens,
             self.head_width,
             device=x.device,
             dtype=torch.promote_types(x.dtype, torch.float32),
@@ -64,7 +66,7 @@ class OmegaAggregator(nn.Module):
         tokens = {}
         for layer, (frame_block, global_block) in enumerate(zip(self.frame_blocks, self.global_blocks, strict=True)):
             within = frame_block(x.flatten(0, 1), rotation).unflatten(0, (batch, num_frames))
-            num_attending = self.num_special if layer in self.register_blocks else within.shape[2]
+            num_attending = self.num_special_tokens if layer in self.register_blocks else within.shape[2]
             across = global_block(within[:, :, :num_attending].flatten(1, 2)).unflatten(1, (num_frames, -1))
             x = torch.cat([across, within[:, :, num_attending:]], 2)
             if layer in layers:

@@ -34,14 +34,18 @@ class OmegaEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalized images (N, 3, H, W) → (N, h·w, C)."""
-        patches, _ = self.patch_embed(images)
-        grid = tuple(patches.shape[-2:])
+        patch_tokens, _ = self.patch_embed(images)
+        grid = tuple(patch_tokens.shape[-2:])
         special = torch.cat([self.cls_token, self.register_tokens], 1)
-        num_special = special.shape[1]
-        x = torch.cat([special.expand(len(patches), -1, -1).to(patches.dtype), patches.flatten(2).mT], 1)
+        num_special_tokens = special.shape[1]
+        x = torch.cat([special.expand(len(patch_tokens), -1, -1).to(patch_tokens.dtype), patch_tokens.flatten(2).mT], 1)
         rotation = CenteredRotation(
-            grid, num_special, self.head_width, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32)
+            grid,
+            num_special_tokens,
+            self.head_width,
+            device=x.device,
+            dtype=torch.promote_types(x.dtype, torch.float32),
         )
         for block in self.blocks:
             x = block(x, rotation)
-        return self.norm(x)[:, num_special:]
+        return self.norm(x)[:, num_special_tokens:]

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from streamvggt.layers.block import Block, Mlp
-from streamvggt.model.camera_head import ENCODING_WIDTH
-from streamvggt.model.dense_head import FeatureFusion, LevelFusion, Reassembly, ResidualUnit, resize
+from streamvggt.model.camera_head import POSE_ENC_DIM
+from streamvggt.model.dpt_head import FeatureFusion, LevelFusion, Reassembly, ResidualUnit, interpolate
 from streamvggt.model.omega.config import OmegaConfig
 
 SMALLEST_FOV = 0.01
@@ -32,7 +32,7 @@ class OmegaCameraHead(nn.Module):
             for _ in range(config.camera_trunk_depth)
         )
         self.trunk_norm = nn.LayerNorm(dim)
-        self.pose_branch = Mlp(dim, dim // 2, ENCODING_WIDTH)
+        self.pose_branch = Mlp(dim, dim // 2, POSE_ENC_DIM)
         # Initialize to the identity pose and a field of view of 1 rad, so that untrained outputs are valid cameras.
         with torch.no_grad():
             self.pose_branch.fc2.weight.mul_(0.1)
@@ -45,7 +45,7 @@ class OmegaCameraHead(nn.Module):
             special: Camera and register tokens. (B, S, 1 + registers, C)
 
         Returns:
-            Translation, quaternion, fields of view of at least `SMALLEST_FOV` radians; see `Prediction`. (B, S, 9)
+            Translation, quaternion, fields of view of at least `MIN_FOV` radians; see `Prediction`. (B, S, 9)
         """
         x = self.token_norm(special).flatten(1, 2)
         for block in self.trunk:
@@ -70,7 +70,7 @@ class PlainFeatureFusion(FeatureFusion):
         if skip is not None:
             x = x + self.resConfUnit1(skip)
         x = self.resConfUnit2(x)
-        return self.out_conv(x if tuple(x.shape[-2:]) == tuple(size) else resize(x, size))
+        return self.out_conv(x if tuple(x.shape[-2:]) == tuple(size) else interpolate(x, size))
 
 
 class PlainLevelFusion(LevelFusion):

@@ -62,14 +62,14 @@ class VGGTOmega(nn.Module):
         """
         self.check(images)
         image_size = (images.shape[-2], images.shape[-1])
-        last, num_special = self.config.depth - 1, self.aggregator.num_special
+        last, num_special_tokens = self.config.depth - 1, self.aggregator.num_special_tokens
         tokens = self.aggregator(images, {*self.config.dpt_layers, last})
         with torch.autocast(images.device.type, enabled=False):
             exact = self.camera_head.trunk_norm.weight.dtype
             tokens = {layer: of.to(exact) for layer, of in tokens.items()}
-            pose_enc = self.camera_head(tokens[last][:, :, :num_special])
-            patches = [tokens[layer][:, :, num_special:].flatten(0, 1) for layer in self.config.dpt_layers]
-            chunks = zip(*(level.split(self.frames_per_chunk) for level in patches), strict=True)
+            pose_enc = self.camera_head(tokens[last][:, :, :num_special_tokens])
+            patch_tokens = [tokens[layer][:, :, num_special_tokens:].flatten(0, 1) for layer in self.config.dpt_layers]
+            chunks = zip(*(level.split(self.frames_per_chunk) for level in patch_tokens), strict=True)
             maps = zip(*(self.depth_head(chunk, image_size) for chunk in chunks), strict=True)
             depth, confidence = (torch.cat(of_chunks).unflatten(0, images.shape[:2]) for of_chunks in maps)
             return Prediction(image_size, pose_enc=pose_enc, depth=depth, depth_conf=confidence).with_points()

@@ -5,13 +5,13 @@ import math
 import torch
 from torch import Tensor
 
-from streamvggt.layers.rope import Rotation
-from streamvggt.layers.tables import table
+from streamvggt.layers.rope import RoPE2D
+from streamvggt.layers.tables import cached_table
 
 BASE = 100.0
 
 
-class CenteredRotation(Rotation):
+class CenteredRotation(RoPE2D):
     """Rotate queries and keys of a frame by the positions of the patch centers.
 
     Positions lie in [-1, 1] along the longer side of the patch grid. Row angles, then column angles, rotate the channel
@@ -23,7 +23,7 @@ class CenteredRotation(Rotation):
     def __init__(
         self,
         grid: tuple[int, int],
-        num_special: int,
+        num_special_tokens: int,
         head_width: int,
         *,
         device: torch.device | str = "cpu",
@@ -38,7 +38,7 @@ class CenteredRotation(Rotation):
         """
         if head_width % 4:
             raise ValueError(f"head_width: expected a multiple of 4 for rotary positions, got {head_width}.")
-        self.cos, self.signed_sin = centered_cosines_and_sines(grid, num_special, head_width, device, dtype)
+        self.cos, self.signed_sin = centered_cosines_and_sines(grid, num_special_tokens, head_width, device, dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Rotate tokens of one or several frames. (B, N, S·P, D) → same, at least float32."""
@@ -53,9 +53,9 @@ def rotary_periods(head_width: int, device: torch.device | str = "cpu") -> Tenso
     return BASE ** (2 * number / (head_width // 2))
 
 
-@table(most=32)
+@cached_table(maxsize=32)
 def centered_cosines_and_sines(
-    grid: tuple[int, int], num_special: int, head_width: int, device: torch.device, dtype: torch.dtype
+    grid: tuple[int, int], num_special_tokens: int, head_width: int, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
     """Compute cosines and signed sines of all angles. (2, P, D)"""
     # Positions and angles are float32 for every `dtype`, like the reference implementation.
@@ -65,5 +65,7 @@ def centered_cosines_and_sines(
     angle = torch.cat([angle.flatten(1), angle.flatten(1)], -1)  # (h·w, D)
     cos, sin = angle.cos().to(dtype), angle.sin().to(dtype)
     first, second = sin.chunk(2, -1)
-    unturned = torch.stack([cos.new_ones(num_special, head_width), cos.new_zeros(num_special, head_width)])
+    unturned = torch.stack(
+        [cos.new_ones(num_special_tokens, head_width), cos.new_zeros(num_special_tokens, head_width)]
+    )
     return torch.cat([unturned, torch.stack([cos, torch.cat([-first, second], -1)])], 1)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from streamvggt.layers.attention import check_kernel
-from streamvggt.model.device import laid_out
+from streamvggt.model.device import to_channels_last_layout
 from streamvggt.model.omega.config import ENTRY, OmegaConfig, omega_config
 from streamvggt.model.omega.network import VGGTOmega
 from streamvggt.model.omega.rotation import rotary_periods
-from streamvggt.model.weights import _find
+from streamvggt.model.weights import _resolve_path
 from streamvggt.model.weights_file import Checkpoint, open_checkpoint, some
 
 RENAMED = {
@@ -53,7 +53,7 @@ def load_omega(
         ValueError: If the file contains another network, code, or missing, extra or wrongly shaped tensors.
     """
     check_kernel(attention, torch.device(device), dtype)
-    checkpoint = open_checkpoint(_find(os.fspath(name_or_path))[0])
+    checkpoint = open_checkpoint(_resolve_path(os.fspath(name_or_path))[0])
     config = omega_config(checkpoint.shapes, checkpoint.source, sizes)
     with torch.device("meta"):
         model = VGGTOmega(attention=attention, **vars(config))
@@ -62,7 +62,7 @@ def load_omega(
     loaded = {}
     for name in model.state_dict():
         wanted = torch.float32 if name.startswith(FLOAT32_PREFIXES) else dtype
-        loaded[name] = laid_out(_read(name, checkpoint), torch.device(device), wanted, copy=True)
+        loaded[name] = to_channels_last_layout(_read(name, checkpoint), torch.device(device), wanted, copy=True)
     model.load_state_dict(loaded, assign=True)
     return model.eval()
 
@@ -77,7 +77,7 @@ def is_omega(name_or_path: str | os.PathLike) -> bool:
     name = os.fspath(name_or_path)
     if name.startswith("random:"):
         return False
-    return any(tensor.startswith(ENTRY) for tensor in open_checkpoint(_find(name)[0]).shapes)
+    return any(tensor.startswith(ENTRY) for tensor in open_checkpoint(_resolve_path(name)[0]).shapes)
 
 
 def published_name(name: str) -> str:

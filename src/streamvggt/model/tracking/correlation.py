@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def sample(maps: Tensor, coords: Tensor, *, padding: str) -> Tensor:
+def bilinear_sample(maps: Tensor, coords: Tensor, *, padding: str) -> Tensor:
     """Bilinear samples; coordinate 0 is the centre of the first cell.
 
     Args:
@@ -65,7 +65,7 @@ def correlate(pyramid: list[Tensor], features: Tensor, coords: Tensor, radius: i
     answers = []
     for level, maps in enumerate(pyramid):
         around = (coords / 2**level)[..., None, :] + window  # (B, S, N, window, 2)
-        seen = sample(maps.flatten(0, 1), around.flatten(0, 1).flatten(1, 2), padding="zeros")
+        seen = bilinear_sample(maps.flatten(0, 1), around.flatten(0, 1).flatten(1, 2), padding="zeros")
         seen = seen.unflatten(1, (num_tracks, -1)).unflatten(0, (batch, num_frames))  # (B, S, N, window, C)
         answers.append((seen @ features[..., None]).squeeze(-1) / channels**0.5)
     absent = (num_levels - len(pyramid)) * len(window)

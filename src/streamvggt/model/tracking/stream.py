@@ -52,9 +52,9 @@ class TrackMemory:
     def num_bytes(self) -> int:
         return sum(maps.nbytes for maps in self.maps)
 
-    def state(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, object]:
         return {"queries": self.queries, "maps": [maps.to("cpu", copy=True) for maps in self.maps]}
 
-    def restore(self, state: dict[str, object], device: torch.device) -> None:
+    def load_state_dict(self, state: dict[str, object], device: torch.device) -> None:
         self.queries = None if state["queries"] is None else state["queries"].to(device)
         self.maps = [maps.to(device) for maps in state["maps"]]

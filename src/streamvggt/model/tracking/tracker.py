@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from streamvggt.layers.block import Mlp
-from streamvggt.model.dense_head import sines_and_cosines
-from streamvggt.model.tracking.correlation import correlate, feature_pyramid, sample
+from streamvggt.model.dpt_head import sincos_embed
+from streamvggt.model.tracking.correlation import bilinear_sample, correlate, feature_pyramid
 from streamvggt.model.tracking.transformer import TrackTransformer
 
 FLOW_SCALE = 518.0  # cells that count as one where the flow itself is an input
@@ -29,7 +29,7 @@ class Tracker(nn.Module):
         hidden_dim: int = 384,
         depth: int = 6,
         num_heads: int = 8,
-        num_virtual: int = 64,
+        num_virtual_tracks: int = 64,
         num_iterations: int = 4,
     ):
         super().__init__()
@@ -44,14 +44,14 @@ class Tracker(nn.Module):
             out_dim=2 + channels,
             depth=depth,
             num_heads=num_heads,
-            num_virtual=num_virtual,
+            num_virtual_tracks=num_virtual_tracks,
         )
         self.ffeat_norm = nn.GroupNorm(1, channels)
         self.ffeat_updater = nn.Sequential(nn.Linear(channels, channels), nn.GELU())
         self.vis_predictor = nn.Sequential(nn.Linear(channels, 1))
         self.conf_predictor = nn.Sequential(nn.Linear(channels, 1))
 
-    def normalise(self, maps: Tensor) -> Tensor:
+    def normalize(self, maps: Tensor) -> Tensor:
         """Feature maps as `forward` wants them. (B, S, C, h, w) → same"""
         return self.fmap_norm(maps.to(self.query_ref_token.dtype).movedim(2, -1)).movedim(-1, 2)
 
@@ -69,8 +69,8 @@ class Tracker(nn.Module):
         pyramid = feature_pyramid(maps, self.num_levels)
         queries = queries.to(maps.dtype)
         coords = queries[:, None].expand(-1, num_frames, -1, -1)  # (B, S, N, 2)
-        features = sample(maps[:, 0], queries, padding="border")[:, None].expand(-1, num_frames, -1, -1)
-        place = self._place_embedding(maps, queries)  # (B, 1, N, in_dim)
+        features = bilinear_sample(maps[:, 0], queries, padding="border")[:, None].expand(-1, num_frames, -1, -1)
+        place = self._query_pos_embed(maps, queries)  # (B, 1, N, in_dim)
         first, later = self.query_ref_token.split(1, 1)
         reference = torch.cat([first, later.expand(-1, num_frames - 1, -1)], 1)[:, :, None]  # (1, S, 1, in_dim)
 
@@ -95,16 +95,16 @@ class Tracker(nn.Module):
     def _feature_update(self, delta: Tensor) -> Tensor:
         return self.ffeat_updater(self.ffeat_norm(delta.flatten(0, -2))).unflatten(0, delta.shape[:-1])
 
-    def _place_embedding(self, maps: Tensor, queries: Tensor) -> Tensor:
+    def _query_pos_embed(self, maps: Tensor, queries: Tensor) -> Tensor:
         """Where in the image the queries are. (B, 1, N, in_dim)"""
         channels = self.query_ref_token.shape[-1]
         height, width = maps.shape[-2:]
         x = torch.arange(width, device=maps.device)
         y = torch.arange(height, device=maps.device)
-        across = sines_and_cosines(x, channels // 2, base=10000.0).T[:, None, :].expand(-1, height, -1)
-        down = sines_and_cosines(y, channels // 2, base=10000.0).T[:, :, None].expand(-1, -1, width)
+        across = sincos_embed(x, channels // 2, base=10000.0).T[:, None, :].expand(-1, height, -1)
+        down = sincos_embed(y, channels // 2, base=10000.0).T[:, :, None].expand(-1, -1, width)
         embedding = torch.cat([across, down]).to(maps.dtype)  # (in_dim, h, w)
-        return sample(embedding.expand(len(queries), -1, -1, -1), queries, padding="border")[:, None]
+        return bilinear_sample(embedding.expand(len(queries), -1, -1, -1), queries, padding="border")[:, None]
 
 
 def flow_embedding(flow: Tensor, channels: int) -> Tensor:

@@ -58,13 +58,15 @@ class TrackTransformer(nn.Module):
         out_dim: int = 130,
         depth: int = 6,
         num_heads: int = 8,
-        num_virtual: int = 64,
+        num_virtual_tracks: int = 64,
     ):
         super().__init__()
-        self.num_virtual = num_virtual
+        self.num_virtual_tracks = num_virtual_tracks
         self.input_norm = nn.LayerNorm(in_dim)
         self.input_transform = nn.Linear(in_dim, dim)
-        self.virual_tracks = nn.Parameter(torch.randn(1, num_virtual, 1, dim))  # sic, in the released checkpoints
+        self.virual_tracks = nn.Parameter(
+            torch.randn(1, num_virtual_tracks, 1, dim)
+        )  # sic, in the released checkpoints
         self.time_blocks = nn.ModuleList(SelfBlock(dim, num_heads) for _ in range(depth))
         self.space_virtual2point_blocks = nn.ModuleList(CrossBlock(dim, num_heads) for _ in range(depth))
         self.space_virtual_blocks = nn.ModuleList(SelfBlock(dim, num_heads) for _ in range(depth))
@@ -87,8 +89,8 @@ class TrackTransformer(nn.Module):
         for along_time, virtual_from_points, among_virtual, points_from_virtual in blocks:
             x = along_time(x.flatten(0, 1)).unflatten(0, (batch, -1))
             tracks = x.transpose(1, 2).flatten(0, 1)  # (B·S, N + virtual, C)
-            real, virtual = tracks[:, : -self.num_virtual], tracks[:, -self.num_virtual :]
+            real, virtual = tracks[:, : -self.num_virtual_tracks], tracks[:, -self.num_virtual_tracks :]
             virtual = among_virtual(virtual_from_points(virtual, real))
             real = points_from_virtual(real, virtual)
             x = torch.cat([real, virtual], 1).unflatten(0, (batch, num_frames)).transpose(1, 2)
-        return self.flow_head(self.output_norm(x[:, : -self.num_virtual] + points))
+        return self.flow_head(self.output_norm(x[:, : -self.num_virtual_tracks] + points))

@@ -1,6 +1,6 @@
 """Memory of the tokens that matter to what the frames' probes see.
 
-session = StreamSession(model, policy=ProbeSaliency(budget=5))
+session = StreamSession(model, policy=ProbeSaliency(budget_frames=5))
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from streamvggt.layers.kv_cache import KVCache
 from streamvggt.model.aggregator import Aggregator
-from streamvggt.model.memory import Evidence, Note
-from streamvggt.stream.policies.token_budget import TokenBudget, at_least_float32, first_frame_and, replaced
+from streamvggt.model.memory import PolicyContext, PolicyState
+from streamvggt.stream.policies.token_budget import TokenBudget, replace_layer, to_float32, with_first_frame
 
 
 @dataclass(frozen=True)
@@ -30,38 +30,38 @@ class ProbeSaliency(TokenBudget):
     Notes: "saliency": of each layer's tokens, in the order of its cache. (B, N, T)
     """
 
-    budget: int = 5
+    budget_frames: int = 5
     num_patches: int = 8
 
-    watches = ("queries",)
+    hooks = ("queries",)
 
     def __post_init__(self):
         super().__post_init__()
         if self.num_patches < 0:
             raise ValueError(f"there cannot be num_patches={self.num_patches} patches among the probes")
 
-    def watch_queries(self, layer: int, q: Tensor, cache: KVCache, notes: dict[str, Note]) -> None:
-        new = saliency(probes(q, self.num_patches, cache.num_special), *cache.contents())
-        known = notes.get("saliency", [])
+    def on_queries(self, layer: int, q: Tensor, cache: KVCache, policy_state: dict[str, PolicyState]) -> None:
+        new = saliency(probe_queries(q, self.num_patches, cache.num_special_tokens), *cache.keys_values())
+        known = policy_state.get("saliency", [])
         if layer < len(known):
             new = new + F.pad(known[layer], (0, new.shape[-1] - known[layer].shape[-1]))
-        notes["saliency"] = replaced(known, layer, new)
+        policy_state["saliency"] = replace_layer(known, layer, new)
 
-    def prune(self, evidence: Evidence) -> None:
-        notes = evidence.notes
-        for layer, cache in enumerate(evidence.layers):
-            tokens = cache.frame_tokens
-            if self.is_full(cache, self.budget * tokens):
-                score = notes["saliency"][layer]
-                best = score[..., tokens:].topk((self.budget - 1) * tokens).indices.sort(-1).values
-                kept = first_frame_and(best, tokens)
-                cache.keep_tokens(kept)
-                notes["saliency"] = replaced(notes["saliency"], layer, score.gather(-1, kept))
+    def prune(self, context: PolicyContext) -> None:
+        policy_state = context.policy_state
+        for layer, cache in enumerate(context.layers):
+            tokens = cache.tokens_per_frame
+            if self.is_over_budget(cache, self.budget_frames * tokens):
+                score = policy_state["saliency"][layer]
+                best = score[..., tokens:].topk((self.budget_frames - 1) * tokens).indices.sort(-1).values
+                kept = with_first_frame(best, tokens)
+                cache.select_tokens(kept)
+                policy_state["saliency"] = replace_layer(policy_state["saliency"], layer, score.gather(-1, kept))
 
 
-def probes(q: Tensor, num_patches: int, num_special: int = Aggregator.num_special) -> Tensor:
+def probe_queries(q: Tensor, num_patches: int, num_special_tokens: int = Aggregator.num_special_tokens) -> Tensor:
     """Queries of a frame's special tokens and of patches spread over it evenly. (B, N, P, D) → (B, N, Q, D)"""
-    special, patches = q[:, :, :num_special], q[:, :, num_special:]
+    special, patches = q[:, :, :num_special_tokens], q[:, :, num_special_tokens:]
     step = max(1, patches.shape[2] // max(1, num_patches))
     return torch.cat([special, patches[:, :, step // 2 :: step][:, :, :num_patches]], 2)
 
@@ -79,7 +79,7 @@ def saliency(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Returns:
         Sums over the queries, of keys and values together. (B, N, T)
     """
-    exact = at_least_float32(q)
+    exact = to_float32(q)
     logits = (q * q.shape[-1] ** -0.5 @ k.mT).to(exact)  # (B, N, Q, T)
     attention = torch.softmax(logits, -1)
     answers = attention.to(v.dtype) @ v  # (B, N, Q, D)

@@ -1,6 +1,6 @@
 """Memory of the tokens that a network itself finds important, with anchors along the way.
 
-session = StreamSession(model, policy=SelfSelective(budget=8))
+session = StreamSession(model, policy=SelfSelective(budget_frames=8))
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from streamvggt.layers.kv_cache import KVCache
-from streamvggt.layers.tables import table
+from streamvggt.layers.tables import cached_table
 from streamvggt.model.aggregator import Aggregator
-from streamvggt.model.memory import Evidence, Note
-from streamvggt.stream.policies.overlap import coverage, thinned_points
-from streamvggt.stream.policies.token_budget import TokenBudget, at_least_float32, first_frame_and, replaced
+from streamvggt.model.memory import PolicyContext, PolicyState
+from streamvggt.stream.policies.overlap import coverage, subsampled_points
+from streamvggt.stream.policies.token_budget import TokenBudget, replace_layer, to_float32, with_first_frame
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class SelfSelective(TokenBudget):
     A frame of which the last anchor's points cover little becomes an anchor itself: its best tokens are protected until
     so many others have become anchors. That is decided on the device, for each stream of a batch on its own.
 
-    new_weight: of new tokens' scores; the old ones' is 1 - `new_weight`.
+    importance_weight: of new tokens' scores; the old ones' is 1 - `importance_weight`.
     anchors: frames that protect their best tokens at the same time, besides the first, which stays whole.
-    anchor_below: part of the image that the last anchor's points cover, below which a frame becomes an anchor.
-    anchor_share: part of an anchor's tokens that it protects.
+    anchor_max_coverage: part of the image that the last anchor's points cover, below which a frame becomes an anchor.
+    anchor_token_ratio: part of an anchor's tokens that it protects.
 
     Notes, lists with one entry per layer:
         "new": scores of the tokens that came since the layer was cut down. (B, T_new)
@@ -43,87 +43,94 @@ class SelfSelective(TokenBudget):
     During a step, "arriving": scores of the frame's tokens in the layers so far. (B, P)
     """
 
-    new_weight: float = 0.5
+    importance_weight: float = 0.5
     anchors: int = 3
-    anchor_below: float = 0.2
-    anchor_share: float = 0.05
+    anchor_max_coverage: float = 0.2
+    anchor_token_ratio: float = 0.05
 
-    looks_at = ("camera", "depth")
-    watches = ("residuals",)
+    required_heads = ("camera", "depth")
+    hooks = ("mlp_output",)
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("new_weight", "anchor_below", "anchor_share"):
+        for name in ("importance_weight", "anchor_max_coverage", "anchor_token_ratio"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a part of 1, not {getattr(self, name)}")
-        if self.anchors < 0 or self.anchors * self.anchor_share > self.budget - 1:
+        if self.anchors < 0 or self.anchors * self.anchor_token_ratio > self.budget_frames - 1:
             raise ValueError(
-                f"anchors={self.anchors} with anchor_share={self.anchor_share} of a frame each do not fit into "
-                f"budget={self.budget} besides the first frame"
+                f"anchors={self.anchors} with anchor_token_ratio={self.anchor_token_ratio} of a frame each do not fit "
+                f"into "
+                f"budget={self.budget_frames} besides the first frame"
             )
 
-    def watch_residual(self, layer: int, residual: Tensor, notes: dict[str, Note]) -> None:
-        arriving = notes.get("arriving", [])
-        length = torch.linalg.vector_norm(residual, dim=-1, dtype=at_least_float32(residual))
-        notes["arriving"] = [*arriving, length]
+    def on_mlp_output(self, layer: int, residual: Tensor, policy_state: dict[str, PolicyState]) -> None:
+        arriving = policy_state.get("arriving", [])
+        length = torch.linalg.vector_norm(residual, dim=-1, dtype=to_float32(residual))
+        policy_state["arriving"] = [*arriving, length]
 
-    def prune(self, evidence: Evidence) -> None:
-        notes, layers = evidence.notes, evidence.layers
+    def prune(self, context: PolicyContext) -> None:
+        policy_state, layers = context.policy_state, context.layers
         scores = [
-            smoothed(length, evidence.result.image_size, layers[0].num_special) for length in notes.pop("arriving")
+            smooth_scores(length, context.result.image_size, layers[0].num_special_tokens)
+            for length in policy_state.pop("arriving")
         ]
-        if "new" not in notes:
-            self._begin(evidence, scores)
+        if "new" not in policy_state:
+            self._begin(context, scores)
             return
-        number = self._number_as_anchor(evidence)
-        anchor = [self._protected(score, number) for score in scores]
-        notes["new"] = [torch.cat(pair, 1) for pair in zip(notes["new"], scores, strict=True)]
-        notes["anchor"] = [torch.cat(pair, 1) for pair in zip(notes["anchor"], anchor, strict=True)]
+        number = self._anchor_index(context)
+        anchor = [self._protect_tokens(score, number) for score in scores]
+        policy_state["new"] = [torch.cat(pair, 1) for pair in zip(policy_state["new"], scores, strict=True)]
+        policy_state["anchor"] = [torch.cat(pair, 1) for pair in zip(policy_state["anchor"], anchor, strict=True)]
         for layer, cache in enumerate(layers):
-            if self.is_full(cache, self.budget * cache.frame_tokens):
-                self._cut_down(layer, cache, notes)
+            if self.is_over_budget(cache, self.budget_frames * cache.tokens_per_frame):
+                self._evict_tokens(layer, cache, policy_state)
 
-    def _begin(self, evidence: Evidence, scores: list[Tensor]) -> None:
+    def _begin(self, context: PolicyContext, scores: list[Tensor]) -> None:
         """The first frame stays whole and is the first anchor; it needs no scores."""
-        notes = evidence.notes
-        notes["new"] = [score[:, :0] for score in scores]
-        notes["anchor"] = [score[:, :0].long() for score in scores]
-        notes["num_anchors"] = scores[0].new_zeros(len(scores[0]), dtype=torch.long)
-        notes["anchor_points"] = thinned_points(evidence.result)
+        policy_state = context.policy_state
+        policy_state["new"] = [score[:, :0] for score in scores]
+        policy_state["anchor"] = [score[:, :0].long() for score in scores]
+        policy_state["num_anchors"] = scores[0].new_zeros(len(scores[0]), dtype=torch.long)
+        policy_state["anchor_points"] = subsampled_points(context.result)
 
-    def _number_as_anchor(self, evidence: Evidence) -> Tensor:
+    def _anchor_index(self, context: PolicyContext) -> Tensor:
         """The newest frame's number among the anchors, 0 where it is none. (B)"""
-        notes, result = evidence.notes, evidence.result
+        policy_state, result = context.policy_state, context.result
         is_anchor = (
-            coverage(notes["anchor_points"], result.cam_from_world_enc[:, 0], result.image_size) < self.anchor_below
+            coverage(policy_state["anchor_points"], result.cam_from_world_enc[:, 0], result.image_size)
+            < self.anchor_max_coverage
         )
-        notes["num_anchors"] = notes["num_anchors"] + is_anchor
-        notes["anchor_points"] = torch.where(
-            is_anchor[:, None, None, None], thinned_points(result), notes["anchor_points"]
+        policy_state["num_anchors"] = policy_state["num_anchors"] + is_anchor
+        policy_state["anchor_points"] = torch.where(
+            is_anchor[:, None, None, None], subsampled_points(result), policy_state["anchor_points"]
         )
-        return torch.where(is_anchor, notes["num_anchors"], 0)
+        return torch.where(is_anchor, policy_state["num_anchors"], 0)
 
-    def _protected(self, score: Tensor, number: Tensor) -> Tensor:
+    def _protect_tokens(self, score: Tensor, number: Tensor) -> Tensor:
         """A frame's number as an anchor at its best tokens, 0 at the others. (B, P), (B) → (B, P)"""
-        best = score.topk(math.ceil(self.anchor_share * score.shape[1]), 1).indices
+        best = score.topk(math.ceil(self.anchor_token_ratio * score.shape[1]), 1).indices
         return torch.zeros_like(score, dtype=torch.long).scatter(1, best, number[:, None].expand_as(best))
 
-    def _cut_down(self, layer: int, cache: KVCache, notes: dict[str, Note]) -> None:
-        tokens, new, anchor = cache.frame_tokens, notes["new"][layer], notes["anchor"][layer]
-        old = unlikeness_to_mean(cache)[:, tokens : len(cache) - new.shape[1]]
-        score = torch.cat([(1 - self.new_weight) * from_0_to_1(old), self.new_weight * from_0_to_1(new)], 1)
-        is_protected = (anchor > 0) & (anchor > notes["num_anchors"][:, None] - self.anchors)
+    def _evict_tokens(self, layer: int, cache: KVCache, policy_state: dict[str, PolicyState]) -> None:
+        tokens, new, anchor = cache.tokens_per_frame, policy_state["new"][layer], policy_state["anchor"][layer]
+        old = dissimilarity_to_mean(cache)[:, tokens : len(cache) - new.shape[1]]
+        score = torch.cat(
+            [(1 - self.importance_weight) * min_max_normalize(old), self.importance_weight * min_max_normalize(new)], 1
+        )
+        is_protected = (anchor > 0) & (anchor > policy_state["num_anchors"][:, None] - self.anchors)
         score = torch.where(is_protected, 2, score)  # above all others
-        best = score.topk((self.budget - 1) * tokens, 1).indices.sort(1).values  # (B, T_best)
-        num_heads = cache.contents()[0].shape[1]
-        cache.keep_tokens(first_frame_and(best[:, None].expand(-1, num_heads, -1), tokens))
-        notes["new"] = replaced(notes["new"], layer, new[:, :0])
-        notes["anchor"] = replaced(notes["anchor"], layer, anchor.gather(1, best))
+        best = score.topk((self.budget_frames - 1) * tokens, 1).indices.sort(1).values  # (B, T_best)
+        num_heads = cache.keys_values()[0].shape[1]
+        cache.select_tokens(with_first_frame(best[:, None].expand(-1, num_heads, -1), tokens))
+        policy_state["new"] = replace_layer(policy_state["new"], layer, new[:, :0])
+        policy_state["anchor"] = replace_layer(policy_state["anchor"], layer, anchor.gather(1, best))
 
 
-def smoothed(score: Tensor, image_size: tuple[int, int], num_special: int = Aggregator.num_special) -> Tensor:
+def smooth_scores(
+    score: Tensor, image_size: tuple[int, int], num_special_tokens: int = Aggregator.num_special_tokens
+) -> Tensor:
     """The mean of each patch's score and that of its neighbourhood; special tokens' as it is. (B, P) → (B, P)"""
-    special, patches = score[:, :num_special], score[:, num_special:]
+    special, patches = score[:, :num_special_tokens], score[:, num_special_tokens:]
     height, width = image_size
     patch_size = math.isqrt(height * width // patches.shape[1])
     grid = patches.unflatten(1, (1, height // patch_size, width // patch_size))  # (B, 1, h, w)
@@ -132,21 +139,21 @@ def smoothed(score: Tensor, image_size: tuple[int, int], num_special: int = Aggr
     return torch.cat([special, ((grid + around) / 2).flatten(1)], 1)
 
 
-@table(8)
+@cached_table(8)
 def binomial(device: torch.device, dtype: torch.dtype) -> Tensor:
     """Make the weights of a 3×3 neighborhood. (1, 1, 3, 3)"""
     weights = torch.tensor([1, 2, 1], device=device, dtype=dtype) / 4
     return (weights[:, None] * weights)[None, None]
 
 
-def unlikeness_to_mean(cache: KVCache) -> Tensor:
+def dissimilarity_to_mean(cache: KVCache) -> Tensor:
     """1 - cosine of each key and the mean key of its head, on average over heads. (B, T)"""
-    keys = cache.contents()[0]
-    keys = keys.to(at_least_float32(keys))
+    keys = cache.keys_values()[0]
+    keys = keys.to(to_float32(keys))
     return 1 - F.cosine_similarity(keys, keys.mean(2, keepdim=True), dim=-1).mean(1)
 
 
-def from_0_to_1(score: Tensor) -> Tensor:
+def min_max_normalize(score: Tensor) -> Tensor:
     """Moved and scaled, for each stream, so that the lowest is 0 and the highest 1. (B, T)"""
     if not score.shape[1]:
         return score

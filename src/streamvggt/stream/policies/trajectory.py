@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from streamvggt.layers.kv_cache import UNBOUNDED
-from streamvggt.model.memory import Evidence, Policy
+from streamvggt.model.memory import EvictionPolicy, PolicyContext
 from streamvggt.model.vggt import VGGT
-from streamvggt.stream.policies.window import KeepAll
+from streamvggt.stream.policies.sliding_window import KeepAll
 
 
 @dataclass(frozen=True)
-class Trajectory(Policy):
+class Trajectory(EvictionPolicy):
     """Keep the first frames and the latest ones, and the special tokens of all frames between them.
 
     Memory grows by the special tokens of a frame (6 for LingBot-Map) and one token of the camera trunk. A frame between
@@ -33,7 +33,7 @@ class Trajectory(Policy):
     recent: int = 63
     every: int = 1
 
-    remnants = UNBOUNDED
+    retained = UNBOUNDED
 
     def __post_init__(self):
         if self.anchor < 0 or self.recent < 1 or self.every < 1:
@@ -49,13 +49,13 @@ class Trajectory(Policy):
     def stores(self, frame: int) -> bool:
         return frame < self.anchor or (frame - self.anchor) % self.every == 0
 
-    def keep(self, frames: Sequence[int], evidence: Evidence | None) -> Sequence[int]:
+    def select(self, frames: Sequence[int], context: PolicyContext | None) -> Sequence[int]:
         stored = [frame for frame in frames if self.stores(frame)]
         num_anchors = sum(frame < self.anchor for frame in stored)
         return [*stored[:num_anchors], *stored[num_anchors:][-self.recent :]]
 
 
-def published_policy(model: VGGT) -> Policy:
+def published_policy(model: VGGT) -> EvictionPolicy:
     """Return the memory of a network's published stream: `Trajectory` if it has scale frames, else all frames."""
     return Trajectory(anchor=num_joint(model)) if num_joint(model) else KeepAll()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from streamvggt.geometry.camera import invert_pose
-from streamvggt.geometry.similarity import rotation_vector
+from streamvggt.geometry.similarity import so3_log
 from streamvggt.stream.submaps.observation import FrameObservation
 from streamvggt.stream.submaps.submap_alignment import SubmapAlignment
 
@@ -89,7 +89,7 @@ class FailureDetector:
             return None
         poses = torch.stack([frame.cam_from_world for frame in (*previous, observation)])
         translations = invert_pose(poses)[:, :, 3].diff(dim=0).norm(dim=-1)
-        rotations = torch.rad2deg(rotation_vector(poses[1:, :, :3] @ poses[:-1, :, :3].mT).norm(dim=-1))
+        rotations = torch.rad2deg(so3_log(poses[1:, :, :3] @ poses[:-1, :, :3].mT).norm(dim=-1))
         translation, usual_translation = translations[-1].item(), translations[:-1].median().item()
         rotation, usual_rotation = rotations[-1].item(), rotations[:-1].median().item()
         too_far = translation > self.max_translation * usual_depth

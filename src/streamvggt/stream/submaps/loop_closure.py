@@ -173,7 +173,7 @@ class LoopVerification:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "memory": self.session.memory.state(),
+            "memory": self.session.memory.state_dict(),
             "old": [keyframe.state_dict() for keyframe in self.old],
             "new": [keyframe.state_dict() for keyframe in self.new],
             "observations": [observation.state_dict() for observation in self._observations],
@@ -183,7 +183,7 @@ class LoopVerification:
     def from_state_dict(
         cls, state: dict[str, Any], session: StreamSession, max_points: int, device: torch.device
     ) -> LoopVerification:
-        session.memory.restore(state["memory"], device)
+        session.memory.load_state_dict(state["memory"], device)
         ends = [[LoopKeyframe.from_state_dict(keyframe) for keyframe in state[end]] for end in ("old", "new")]
         verification = cls(session, *ends, max_points)
         verification._observations = [FrameObservation(*parts) for parts in state["observations"]]

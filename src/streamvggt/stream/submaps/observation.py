@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from streamvggt.geometry.camera import Cameras, cameras_from_encoding, invert_pose
+from streamvggt.geometry.camera import Cameras, cameras_from_pose_enc, invert_pose
 from streamvggt.geometry.pointmap import project, unproject
 from streamvggt.prediction import Prediction
 
@@ -50,7 +50,7 @@ class FrameObservation:
         height, width = prediction.image_size
         spacing = max(1, math.ceil(math.sqrt(height * width / max_points)))
         rows, columns = (slice((spacing - 1) // 2, None, spacing),) * 2
-        camera = cameras_from_encoding(prediction.cam_from_world_enc[0, 0].double(), prediction.image_size)
+        camera = cameras_from_pose_enc(prediction.cam_from_world_enc[0, 0].double(), prediction.image_size)
         empty = camera.cam_from_world.new_zeros(0)
         points, depth, conf = empty.reshape(0, 3), empty, empty
         if prediction.depth is not None:

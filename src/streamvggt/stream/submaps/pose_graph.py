@@ -15,7 +15,7 @@ from scipy.sparse.linalg import spsolve
 from torch import Tensor
 from torch.func import jacrev, vmap
 
-from streamvggt.geometry.similarity import Similarity, stack
+from streamvggt.geometry.similarity import Sim3, stack
 
 HUBER_DELTA = 0.05
 """Residual above which an edge has a linear cost, so that one false edge does not bend the graph."""
@@ -38,14 +38,14 @@ class Edge:
 
     old: int
     new: int
-    old_from_new: Similarity
+    old_from_new: Sim3
     scene_scale: float
     weight: float = 1.0
 
 
 def close_loops(
-    worlds: Sequence[Similarity], odometry: Sequence[Edge], loops: Sequence[Edge]
-) -> tuple[list[Similarity], list[Edge]]:
+    worlds: Sequence[Sim3], odometry: Sequence[Edge], loops: Sequence[Edge]
+) -> tuple[list[Sim3], list[Edge]]:
     """Optimize the submaps with the loops that do not contradict the other edges.
 
     While a loop has a residual above `MAX_LOOP_RESIDUAL`, the worst loop is removed.
@@ -69,13 +69,13 @@ def close_loops(
     return list(worlds), []
 
 
-def edge_residual(edge: Edge, worlds: Sequence[Similarity]) -> float:
+def edge_residual(edge: Edge, worlds: Sequence[Sim3]) -> float:
     """Return the norm of an edge's residual: translation by scene scale, rotation in radians, log scale."""
     residual = (worlds[edge.old].inverse() @ worlds[edge.new] @ edge.old_from_new.inverse()).log()
     return torch.cat([residual[:3] / edge.scene_scale, residual[3:]]).norm().item()
 
 
-def optimize(worlds: Sequence[Similarity], edges: Sequence[Edge]) -> list[Similarity]:
+def optimize(worlds: Sequence[Sim3], edges: Sequence[Edge]) -> list[Sim3]:
     """Minimize the pseudo-Huber cost of all edges; the first submap stays fixed.
 
     Levenberg-Marquardt with exact derivatives and a direct sparse factorization. Except for the loops the equations
@@ -90,11 +90,11 @@ def optimize(worlds: Sequence[Similarity], edges: Sequence[Edge]) -> list[Simila
     """
     start = stack(list(worlds))
     ends = torch.tensor([[edge.old, edge.new] for edge in edges])  # (E, 2)
-    new_from_old = stack([edge.old_from_new for edge in edges]).inverse().flat()
+    new_from_old = stack([edge.old_from_new for edge in edges]).inverse().to_vector()
     scale = torch.tensor(
         [[edge.weight / edge.scene_scale] * 3 + [edge.weight] * 4 for edge in edges], dtype=torch.float64
     )
-    starts = start.flat()[ends]  # (E, 2, 13)
+    starts = start.to_vector()[ends]  # (E, 2, 13)
     entries, is_free, shape = _sparsity(ends, len(worlds))
 
     steps = torch.zeros(len(worlds), 7, dtype=torch.float64)  # Sim(3) logarithms of the motion from the start
@@ -118,7 +118,7 @@ def optimize(worlds: Sequence[Similarity], edges: Sequence[Edge]) -> list[Simila
             damping *= 10
         if previous - cost <= 1e-6 * previous:
             break
-    moved = start @ Similarity.exp(steps)
+    moved = start @ Sim3.exp(steps)
     return [moved[index] for index in range(len(worlds))]
 
 
@@ -151,8 +151,8 @@ def _residual(steps: Tensor, starts: Tensor, new_from_old: Tensor, scale: Tensor
         scale: Factor per residual. (..., 7)
     """
     old, new = (
-        Similarity.from_flat(start) @ Similarity.exp(step)
+        Sim3.from_vector(start) @ Sim3.exp(step)
         for start, step in zip(starts.unbind(-2), steps.unbind(-2), strict=True)
     )
-    difference = old.inverse() @ new @ Similarity.from_flat(new_from_old)
+    difference = old.inverse() @ new @ Sim3.from_vector(new_from_old)
     return scale * difference.log()

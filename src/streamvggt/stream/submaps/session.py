@@ -16,15 +16,22 @@ import torch
 from torch import Tensor
 
 from streamvggt.frame import Frame
-from streamvggt.geometry.similarity import Similarity
-from streamvggt.layers.storage import StorageName
-from streamvggt.model.memory import CameraMemory, Policy
+from streamvggt.geometry.similarity import Sim3
+from streamvggt.layers.kv_quantization import KVCacheDtype
+from streamvggt.model.memory import CameraCacheMode, EvictionPolicy
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import fingerprint
-from streamvggt.prediction import Prediction, concatenate
+from streamvggt.prediction import Prediction, cat
+from streamvggt.stream.policies.sliding_window import KeepAll
 from streamvggt.stream.policies.trajectory import published_policy
-from streamvggt.stream.policies.window import KeepAll
-from streamvggt.stream.session import TIMES_KEPT, StreamSession, Timer, image_of, median_and_p95, one_at_a_time
+from streamvggt.stream.session import (
+    MAX_TIMINGS,
+    StreamSession,
+    Timer,
+    one_at_a_time,
+    timing_percentiles,
+    to_image_tensor,
+)
 from streamvggt.stream.state_file import loaded_state, save_state
 from streamvggt.stream.submaps.failure_detection import FailureDetector
 from streamvggt.stream.submaps.loop_closure import LoopClosureOptions, LoopVerification, detect_loop
@@ -86,9 +93,9 @@ class SubmapSession:
         model: VGGT,
         *,
         submaps: SubmapOptions | None = None,
-        policy: Policy | None = None,
-        camera_cache: CameraMemory = "exact",
-        kv_cache_dtype: StorageName = "plain",
+        policy: EvictionPolicy | None = None,
+        camera_cache: CameraCacheMode = "per_iteration",
+        kv_cache_dtype: KVCacheDtype = "auto",
         heads: Collection[str] | None = None,
         detector: FailureDetector | None = None,
         loop_closure: LoopClosureOptions | None = None,
@@ -101,8 +108,8 @@ class SubmapSession:
             raise ValueError(f"heads: submaps are aligned by cameras, got {', '.join(self.heads)}. Add camera.")
         self.detector = detector or FailureDetector()
         self.loop_closure = loop_closure
-        self._camera_cache: CameraMemory = camera_cache
-        self._kv_cache_dtype: StorageName = kv_cache_dtype
+        self._camera_cache: CameraCacheMode = camera_cache
+        self._kv_cache_dtype: KVCacheDtype = kv_cache_dtype
         self._max_points = max(MAX_POINTS // self.submaps.overlap, 100)  # per frame
         self._device = next(model.parameters()).device
         self._in_use = Lock()
@@ -115,7 +122,7 @@ class SubmapSession:
 
     def _start(self) -> None:
         self._state = self._new_state()
-        self.times: deque[Timer] = deque(maxlen=TIMES_KEPT)
+        self.times: deque[Timer] = deque(maxlen=MAX_TIMINGS)
 
     @property
     def num_frames(self) -> int:
@@ -141,7 +148,7 @@ class SubmapSession:
             ValueError: If the frame does not fit the stream, for example because its size changed.
             RuntimeError: If another call of this session is running.
         """
-        image = image_of(frame)
+        image = to_image_tensor(frame)
         if image.ndim != 3:
             raise ValueError(f"frame: expected (3, H, W), got {tuple(image.shape)}. Submaps take one stream.")
         state, submaps = self._state, self.submaps
@@ -173,7 +180,7 @@ class SubmapSession:
                 f"start: expected the first 1 to {self.submaps.overlap} frames of a stream, got {len(frames)} after "
                 f"{state.num_frames}."
             )
-        images = [image_of(frame) for frame in frames]
+        images = [to_image_tensor(frame) for frame in frames]
         with state.transaction():
             timer = Timer(self._device)
             predictions = []
@@ -182,7 +189,7 @@ class SubmapSession:
                 state.num_frames += 1
             timer.stop()
             self.times.append(timer)
-        return concatenate(predictions)
+        return cat(predictions)
 
     def _push(self, image: Tensor, predicted: tuple[Prediction, FrameObservation] | None = None) -> Prediction:
         """Process the next frame. `predicted` is given if the active submap has already predicted it."""
@@ -209,7 +216,7 @@ class SubmapSession:
                 state.keyframes = subsample([*state.keyframes, keyframe], self.loop_closure.max_keyframes)
             if state.pending is not None:
                 self._push_pending(on_device, patch_tokens)
-        return prediction if world is None else prediction.moved(world)
+        return prediction if world is None else prediction.transform(world)
 
     def _push_pending(self, image: Tensor, patch_tokens: Tensor | None) -> None:
         """Push the frame to the pending submap, and activate that submap at the end of the overlap."""
@@ -236,7 +243,7 @@ class SubmapSession:
 
     def _restart(
         self, image: Tensor, prediction: Prediction, observation: FrameObservation, failure: str
-    ) -> tuple[Prediction, FrameObservation, Similarity | None]:
+    ) -> tuple[Prediction, FrameObservation, Sim3 | None]:
         """Predict a failed frame with a new submap that starts at the latest valid frames.
 
         If the frame is valid in the new submap, that one becomes active. Otherwise the old submap is kept.
@@ -326,9 +333,9 @@ class SubmapSession:
         state = self._state
         return SubmapStatistics(
             state.num_frames,
-            len(state.active.session.memory.held),
+            len(state.active.session.memory.kept_frames),
             state.num_bytes,
-            *median_and_p95(self.times),
+            *timing_percentiles(self.times),
             num_submaps=state.num_submaps,
             num_pose_alignments=state.num_pose_alignments,
             num_restarts=state.num_restarts,
@@ -371,15 +378,19 @@ class SubmapSession:
     def _new_submap(self, start: int) -> ActiveSubmap:
         return ActiveSubmap(self._new_session(self.policy), start, self.submaps.overlap, self._max_points)
 
-    def _new_session(self, policy: Policy) -> StreamSession:
+    def _new_session(self, policy: EvictionPolicy) -> StreamSession:
         return StreamSession(
-            self.model, policy=policy, camera=self._camera_cache, heads=self.heads, storage=self._kv_cache_dtype
+            self.model,
+            policy=policy,
+            camera_cache=self._camera_cache,
+            heads=self.heads,
+            kv_cache_dtype=self._kv_cache_dtype,
         )
 
     def _encode(self, image: Tensor) -> Tensor:
         """Return the patch tokens, shared by both submaps. (1, 1, num_patches, C)"""
         with torch.inference_mode(False), torch.no_grad():
-            return self.model.aggregator.encode(image[None, None])
+            return self.model.aggregator.encode_patches(image[None, None])
 
     @property
     def _identity(self) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from streamvggt.geometry.similarity import Similarity
+from streamvggt.geometry.similarity import Sim3
 from streamvggt.prediction import Prediction
 from streamvggt.stream.policies.trajectory import num_joint
 from streamvggt.stream.session import StreamSession
@@ -47,7 +47,7 @@ class ActiveSubmap:
 
     def push(self, image: Tensor, patch_tokens: Tensor | None) -> tuple[Prediction, FrameObservation]:
         """Predict the next frame in the world of the submap. Does not append to `observations`."""
-        prediction = self.session.push(image, patches=patch_tokens)
+        prediction = self.session.push(image, patch_tokens=patch_tokens)
         return prediction, FrameObservation.from_prediction(prediction, self._max_points)
 
     def push_first(self, images: Sequence[Tensor]) -> list[tuple[Prediction, FrameObservation]]:
@@ -81,14 +81,14 @@ class ActiveSubmap:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "memory": self.session.memory.state(),
+            "memory": self.session.memory.state_dict(),
             "start": self.start,
             "observations": [observation.state_dict() for observation in self.observations],
             "waiting": list(self._waiting),
         }
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        self.session.memory.restore(state["memory"], device)
+        self.session.memory.load_state_dict(state["memory"], device)
         self.start = state["start"]
         self.observations.extend(FrameObservation(*parts) for parts in state["observations"])
         self._waiting = list(state["waiting"])
@@ -120,7 +120,7 @@ class SubmapState:
     images: deque[Tensor]
     graph: SubmapGraph | None
     pending: ActiveSubmap | None = None
-    world: Similarity | None = None
+    world: Sim3 | None = None
     last_alignment: SubmapAlignment | None = None
     keyframes: list[LoopKeyframe] = field(default_factory=list)
     verification: LoopVerification | None = None
@@ -172,7 +172,7 @@ class SubmapState:
             "images": list(self.images),
             "graph": None if self.graph is None else self.graph.state_dict(),
             "pending": None if self.pending is None else self.pending.state_dict(),
-            "world": None if self.world is None else self.world.flat(),
+            "world": None if self.world is None else self.world.to_vector(),
             "last_alignment": None if self.last_alignment is None else edge_state_dict(self.last_alignment),
             "keyframes": [keyframe.state_dict() for keyframe in self.keyframes],
             "verification": None if self.verification is None else self.verification.state_dict(),
@@ -204,7 +204,7 @@ class SubmapState:
         if state["pending"] is not None:
             self.pending = new_submap()
             self.pending.load_state_dict(state["pending"], device)
-        self.world = None if state["world"] is None else Similarity.from_flat(state["world"])
+        self.world = None if state["world"] is None else Sim3.from_vector(state["world"])
         if state["last_alignment"] is not None:
             self.last_alignment = edge_from_state_dict(SubmapAlignment, state["last_alignment"])
         self.keyframes = [LoopKeyframe.from_state_dict(keyframe) for keyframe in state["keyframes"]]

@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from streamvggt.geometry.alignment import align_robustly, weighted_median
-from streamvggt.geometry.similarity import Similarity, rotation_vector
+from streamvggt.geometry.alignment import align_points_robust, weighted_median
+from streamvggt.geometry.similarity import Sim3, so3_log
 from streamvggt.stream.submaps.observation import FrameObservation
 
 MAX_POINTS = 4_000
@@ -38,7 +38,7 @@ class SubmapAlignment:
         scale_spread: Largest ratio between the depth scales of two common frames; 1 if all are equal.
     """
 
-    old_from_new: Similarity
+    old_from_new: Sim3
     method: Literal["points", "pose"]
     inlier_ratio: float | None
     residual: float | None
@@ -65,26 +65,26 @@ def align_submaps(new: Sequence[FrameObservation], old: Sequence[FrameObservatio
     inlier_ratio = residual = None
     if usable.sum() >= MIN_POINTS and _constrains_rotation(source[usable]) and _constrains_rotation(target[usable]):
         tolerance = RELATIVE_TOLERANCE * old_depth[usable]
-        found = align_robustly(source[usable], target[usable], weight[usable], tolerance)
+        found = align_points_robust(source[usable], target[usable], weight[usable], tolerance)
         inlier_ratio = (weight[usable][found.error < 1].sum() / weight[usable].sum()).item()
         residual = RELATIVE_TOLERANCE * weighted_median(found.error, weight[usable]).item()
         old_from_new = found.similarity
     else:
         old_from_new = align_by_pose(new, old)
     new_poses, old_poses = (torch.stack([frame.cam_from_world for frame in frames]) for frames in (new, old))
-    difference = old_from_new.move_poses(new_poses)[..., :3] @ old_poses[..., :3].mT
+    difference = old_from_new.transform_poses(new_poses)[..., :3] @ old_poses[..., :3].mT
     scales = _depth_scale_ratios(new, old)
     return SubmapAlignment(
         old_from_new,
         method="pose" if residual is None else "points",
         inlier_ratio=inlier_ratio,
         residual=residual,
-        rotation_error_deg=torch.rad2deg(rotation_vector(difference).norm(dim=-1).median()).item(),
+        rotation_error_deg=torch.rad2deg(so3_log(difference).norm(dim=-1).median()).item(),
         scale_spread=max(scales) / min(scales) if scales else 1.0,
     )
 
 
-def align_by_pose(new: Sequence[FrameObservation], old: Sequence[FrameObservation]) -> Similarity:
+def align_by_pose(new: Sequence[FrameObservation], old: Sequence[FrameObservation]) -> Sim3:
     """Align the cameras of the last common frame.
 
     The scale is the depth ratio of that frame. Without depth it is the ratio of the camera path lengths, else 1.
@@ -103,7 +103,7 @@ def align_by_pose(new: Sequence[FrameObservation], old: Sequence[FrameObservatio
         scale = lengths[1] / lengths[0]
     rotation = old[-1].cam_from_world[:, :3].mT @ new[-1].cam_from_world[:, :3]
     scale = torch.tensor(scale, dtype=torch.float64)
-    return Similarity(scale, rotation, old[-1].center - scale * rotation @ new[-1].center)
+    return Sim3(scale, rotation, old[-1].center - scale * rotation @ new[-1].center)
 
 
 def _constrains_rotation(points: Tensor) -> bool:

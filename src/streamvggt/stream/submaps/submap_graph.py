@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from streamvggt.geometry.similarity import Similarity
-from streamvggt.prediction import Prediction, concatenate
+from streamvggt.geometry.similarity import Sim3
+from streamvggt.prediction import Prediction, cat
 from streamvggt.stream.submaps.pose_graph import HUBER_DELTA, Edge, close_loops, edge_residual
 from streamvggt.stream.submaps.submap_alignment import SubmapAlignment
 
@@ -26,7 +26,7 @@ class Correction:
     """
 
     first_frame: int
-    world: Similarity
+    world: Sim3
 
 
 def apply_corrections(prediction: Prediction, corrections: Sequence[Correction]) -> Prediction:
@@ -35,10 +35,10 @@ def apply_corrections(prediction: Prediction, corrections: Sequence[Correction])
         return prediction
     ends = [*(correction.first_frame for correction in corrections[1:]), prediction.num_frames]
     parts = [
-        prediction.frames(slice(correction.first_frame, end)).moved(correction.world)
+        prediction.frames(slice(correction.first_frame, end)).transform(correction.world)
         for correction, end in zip(corrections, ends, strict=True)
     ]
-    return concatenate(parts)
+    return cat(parts)
 
 
 class SubmapGraph:
@@ -50,13 +50,13 @@ class SubmapGraph:
     """
 
     def __init__(self):
-        self.worlds = [Similarity.identity()]
+        self.worlds = [Sim3.identity()]
         self.loops: list[Edge] = []
         self._odometry: list[Edge] = []
         # First frame, its submap, and the world of the submap when the frame was predicted.
-        self._frame_submaps: list[tuple[int, int, Similarity]] = []
+        self._frame_submaps: list[tuple[int, int, Sim3]] = []
 
-    def add_submap(self, old_from_new: Similarity, scene_scale: float, weight: float) -> None:
+    def add_submap(self, old_from_new: Sim3, scene_scale: float, weight: float) -> None:
         """Append a submap that is aligned to the last one."""
         index = len(self.worlds)
         self._odometry.append(Edge(index - 1, index, old_from_new, scene_scale, weight))
@@ -93,14 +93,14 @@ class SubmapGraph:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state. Worlds that are one object stay one object, because identity marks unmoved frames."""
-        unique: list[Similarity] = []
+        unique: list[Sim3] = []
         indices: dict[int, int] = {}
         for world in [*self.worlds, *(world for _, _, world in self._frame_submaps)]:
             if id(world) not in indices:
                 indices[id(world)] = len(unique)
                 unique.append(world)
         return {
-            "unique_worlds": torch.stack([world.flat() for world in unique]),
+            "unique_worlds": torch.stack([world.to_vector() for world in unique]),
             "worlds": [indices[id(world)] for world in self.worlds],
             "frame_submaps": [[frame, submap, indices[id(world)]] for frame, submap, world in self._frame_submaps],
             "odometry": [edge_state_dict(edge) for edge in self._odometry],
@@ -110,7 +110,7 @@ class SubmapGraph:
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> SubmapGraph:
         graph = cls()
-        unique = [Similarity.from_flat(vector) for vector in state["unique_worlds"]]
+        unique = [Sim3.from_vector(vector) for vector in state["unique_worlds"]]
         graph.worlds = [unique[index] for index in state["worlds"]]
         graph._frame_submaps = [(frame, submap, unique[index]) for frame, submap, index in state["frame_submaps"]]
         graph._odometry = [edge_from_state_dict(Edge, edge) for edge in state["odometry"]]
@@ -120,9 +120,9 @@ class SubmapGraph:
 
 def edge_state_dict(edge: Edge | SubmapAlignment) -> dict[str, Any]:
     """Return the fields of an edge or alignment, with the similarity as a vector."""
-    return {**vars(edge), "old_from_new": edge.old_from_new.flat()}
+    return {**vars(edge), "old_from_new": edge.old_from_new.to_vector()}
 
 
 def edge_from_state_dict(kind: type[EdgeLike], state: dict[str, Any]) -> EdgeLike:
     """Rebuild an edge or alignment from `edge_state_dict`."""
-    return kind(**{**state, "old_from_new": Similarity.from_flat(state["old_from_new"])})
+    return kind(**{**state, "old_from_new": Sim3.from_vector(state["old_from_new"])})

@@ -1,0 +1,70 @@
+"""The floor under a frame's time: what its arithmetic and its bytes would take at the rates this machine reaches.
+
+A step needs so many FLOPs, and must read every weight, and every key and value it meets, once. It can be no faster than
+the longer of the two takes at the rate of a large matrix product in the same number format and of a large copy.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from components import attention_flops, bytes_per_second, flops_per_second
+from torch.utils.flop_counter import FlopCounterMode
+
+from streamvggt import VGGT
+from streamvggt.model.memory import StreamMemory
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What the machine reaches: FLOPs and bytes per second."""
+
+    flops: float
+    bytes: float
+
+    @staticmethod
+    def measured(device: torch.device, dtype: torch.dtype) -> "Rates":
+        return Rates(flops_per_second(dtype, device), bytes_per_second(device))
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Of a network at one image size: what a frame needs without a past, and what each token of the past adds."""
+
+    rates: Rates
+    frame_flops: int
+    frame_bytes: int
+    token_flops: int
+    token_bytes: int
+
+    @staticmethod
+    def of(model: VGGT, frame: torch.Tensor, rates: Rates) -> "Floor":
+        """
+        Args:
+            frame: (1, 1, 3, H, W)
+        """
+        # PyTorch's counter does not know its own attention for CPUs.
+        on_cpu = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops}
+        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
+            model(frame)
+        height, width = frame.shape[-2:]
+        tokens = model.aggregator.num_special_tokens + height * width // model.patch_size**2
+        channels = model.config["embed_dim"]
+        return Floor(
+            rates,
+            counter.get_total_flops(),
+            sum(parameter.nbytes for parameter in model.parameters()),
+            4 * tokens * channels,
+            2 * channels * next(model.parameters()).element_size(),
+        )
+
+    def milliseconds(self, memory: StreamMemory) -> float:
+        """For the next frame of a stream with this memory."""
+        past = sum(memory.num_tokens)
+        flops = self.frame_flops + past * self.token_flops
+        needed = self.frame_bytes + past * self.token_bytes
+        return 1000 * max(flops / self.rates.flops, needed / self.rates.bytes)
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

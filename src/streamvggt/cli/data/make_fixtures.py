@@ -1,0 +1,46 @@
+"""Write the procedural world in the layouts of data sets, to try commands and trainings without a download.
+
+streamvggt data make-fixtures ROOT [NAME …]
+
+Their folders are marked, and the report of evaluations (streamvggt.evaluation.report) shows numbers of them apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tqdm import tqdm
+
+from streamvggt.data.synthetic.fixture_clips import world_clips
+from streamvggt.datasets import get_module, list_modules
+from streamvggt.datasets._fixtures import mark
+from streamvggt.flags import some_path, whole
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root", type=some_path, help="folder to write the data sets to")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(list_modules())}")
+    parser.add_argument("--scenes", type=whole(), default=2, help="of each data set (default: 2)")
+    parser.add_argument("--frames", type=whole(), default=24, help="of each scene (default: 24)")
+    parser.add_argument(
+        "--size", type=whole(1, 16_384), nargs=2, default=(120, 160), metavar=("H", "W"), help="default: 120 160"
+    )
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="another number, other scenes (default: 0)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    modules = {name: get_module(name) for name in arguments.names or list_modules()}
+    kinds = {}
+    for name, module in tqdm(modules.items(), desc="fixtures", unit="set", dynamic_ncols=True):
+        kind = outdoors, fov = getattr(module, "OUTDOORS", False), getattr(module, "FOV", None)
+        if kind not in kinds:
+            kinds[kind] = world_clips(
+                arguments.scenes, arguments.frames, *arguments.size, seed=arguments.seed, outdoors=outdoors, fov=fov
+            )
+        places = module.write(arguments.root, kinds[kind])
+        for folder in (Path(module.FOLDER).parts[0], getattr(module, "IMAGES", "")):
+            if folder and (arguments.root / folder).is_dir():
+                mark(arguments.root / folder)
+        tqdm.write(f"{name}: {', '.join(place.scene for place in places)}")
+    return 0

@@ -1,0 +1,114 @@
+"""Point clouds: their normals, and the rigid motion that brings one onto another.
+
+k-d trees are SciPy's and use all processors. Open3D, with which the published numbers were made, has the same two
+functions, but it takes 105 MB and fifty more packages with it; `tests/evaluation/test_recon_metrics.py` holds ours to
+Open3D's results.
+
+N, M points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial import KDTree
+
+from streamvggt.geometry.alignment import align_points
+
+WORKERS = -1
+"""Threads of a k-d tree's query: all processors."""
+NORMALS_CHUNK = 1 << 16
+"""Points whose neighbourhoods are in memory at a time."""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What iterative closest points found.
+
+    transformation: target-from-source rigid motion. (4, 4) float64
+    fitness: share of source points with a target point near enough.
+    inlier_rmse: root mean square distance of those.
+    """
+
+    transformation: np.ndarray
+    fitness: float
+    inlier_rmse: float
+
+    def apply(self, points: np.ndarray) -> np.ndarray:
+        """(N, 3) → (N, 3)"""
+        return points @ self.transformation[:3, :3].T + self.transformation[:3, 3]
+
+
+def icp(
+    source: np.ndarray,
+    target: np.ndarray,
+    max_distance: float,
+    *,
+    max_iterations: int = 30,
+    relative_change: float = 1e-6,
+) -> Registration:
+    """Iterative closest points, point to point, from where the clouds are (Besl and McKay 1992).
+
+    Args:
+        source: to be moved. (N, 3)
+        target: (M, 3)
+        max_distance: pairs farther apart count for nothing.
+        max_iterations, relative_change: stop after so many steps, or when neither fitness nor inlier_rmse change by
+            more than this; the defaults are Open3D's.
+
+    Returns:
+        The motion found; the identity where no point is near enough.
+    """
+    tree = KDTree(target)
+    moved = source.astype(np.float64)
+    motion = np.eye(4)
+    index, fitness, rmse = _pairs(tree, moved, max_distance)
+    for _ in range(max_iterations):
+        near = index < len(target)
+        if not near.any():
+            break
+        step = align_points(
+            torch.from_numpy(moved[near]), torch.from_numpy(target[index[near]]).double(), with_scale=False
+        )
+        rotation, translation = step.rotation.numpy(), step.translation.numpy()
+        moved = moved @ rotation.T + translation
+        motion = np.block([[rotation, translation[:, None]], [np.zeros((1, 3)), np.ones((1, 1))]]) @ motion
+        before = fitness, rmse
+        index, fitness, rmse = _pairs(tree, moved, max_distance)
+        if abs(fitness - before[0]) < relative_change and abs(rmse - before[1]) < relative_change:
+            break
+    return Registration(motion, fitness, rmse)
+
+
+def _pairs(tree: KDTree, points: np.ndarray, max_distance: float) -> tuple[np.ndarray, float, float]:
+    """Nearest target points, `tree.n` where there is none near enough; fitness and root mean square distance."""
+    distance, index = tree.query(points, distance_upper_bound=max_distance, workers=WORKERS)
+    near = index < tree.n
+    if not near.any():
+        return index, 0.0, 0.0
+    return index, near.mean().item(), np.sqrt(np.square(distance[near]).mean()).item()
+
+
+def estimate_normals(points: np.ndarray, num_neighbours: int = 30) -> np.ndarray:
+    """The direction in which the nearest points (itself among them) are spread least; its sign means nothing.
+
+    Args:
+        points: (N, 3)
+
+    Returns:
+        Unit vectors; (0, 0, 1) where there are fewer than three points. (N, 3) float64
+    """
+    if len(points) < 3:
+        return np.tile([0.0, 0.0, 1.0], (len(points), 1))
+    tree = KDTree(points)
+    neighbours = min(num_neighbours, len(points))
+    normals = []
+    for start in range(0, len(points), NORMALS_CHUNK):
+        _, index = tree.query(points[start : start + NORMALS_CHUNK], k=neighbours, workers=WORKERS)
+        near = points[index].astype(np.float64)  # (n, k, 3)
+        near -= near.mean(1, keepdims=True)
+        _, axes = np.linalg.eigh(near.transpose(0, 2, 1) @ near)
+        normals.append(axes[..., 0])  # eigenvalues rise
+    return np.concatenate(normals)

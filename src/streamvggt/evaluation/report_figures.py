@@ -1,0 +1,211 @@
+"""Pictures of results: depth beside the truth, points coloured by their error, camera paths."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from streamvggt.evaluation.depth_metrics import align_median
+from streamvggt.evaluation.depth_protocol import DEPTH_SETS, DepthProtocol, load_pair
+from streamvggt.evaluation.depth_sets import published
+from streamvggt.evaluation.jobs import load_prediction
+from streamvggt.evaluation.monodepth import MonoDepth
+from streamvggt.evaluation.video_depth import VideoDepth
+from streamvggt.geometry.alignment import align_points
+from streamvggt.geometry.camera import invert_pose
+
+NUM_FRAMES = 4
+TILE_WIDTH = 150
+GREY = (128, 128, 128)
+MAX_ERROR = 0.25
+"""Relative, of depth; the end of the colours."""
+ERROR_RANGE = 0.2
+"""Metres, of points; the end of the colours."""
+
+
+@dataclass(frozen=True)
+class ResultFigure:
+    """A PNG or JPEG, and what it shows."""
+
+    caption: str
+    content: bytes
+
+
+def make_figures(protocol: str, folder: Path, run: Mapping[str, Any], count: int) -> list[ResultFigure]:
+    """Of `count` sequences of a result; a caption alone, if what they need is gone."""
+    makers = {
+        "monodepth": lambda: depth_figures(MonoDepth(), folder, run, count),
+        "video_depth": lambda: depth_figures(VideoDepth(), folder, run, count),
+        "mv_recon": lambda: cloud_figures(folder, count),
+        "co3d": lambda: pose_pictures(folder, count),
+        "trajectory": lambda: trajectory_pictures(folder, count),
+    }
+    try:
+        return makers[protocol]() if count and run else []
+    except (OSError, ValueError, KeyError) as error:
+        print(f"no pictures of {folder}: {error}")
+        return []
+
+
+def evenly(items: Sequence, count: int) -> list:
+    """`count` of the items at most, the first and the last among them if there are several."""
+    if len(items) <= count:
+        return list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)] if count > 1 else [items[0]]
+
+
+def depth_figures(protocol: DepthProtocol, folder: Path, run: Mapping[str, Any], count: int) -> list[ResultFigure]:
+    """A strip of each sequence: images, true depth, estimated depth, error."""
+    reader = DEPTH_SETS[run["dataset"]](run["about"]["data_root"])
+    pictures = []
+    for scene in evenly(reader.scenes, count):
+        clips = protocol.clips(reader, scene, folder, run["settings"]["stride"])
+        frames = [pair for clip in clips for pair in zip(clip.frames, clip.paths, strict=True)]
+        frames = [(frame, path) for frame, path in evenly(frames, NUM_FRAMES) if path.exists()]
+        if not frames:
+            continue
+        columns = []
+        for frame, path in frames:
+            predicted, true = load_pair(reader, scene, frame, path)
+            valid = published(reader).rules.valid(true)
+            if valid.any():
+                predicted = predicted * align_median(predicted[valid], true[valid])[0].float()
+            columns.append(
+                (cv2.imread(str(reader.image_path(scene, frame))), predicted.numpy(), true.numpy(), valid.numpy())
+            )
+        known = np.concatenate([true[valid] for _, _, true, valid in columns])
+        near, far = np.percentile(known, [2, 98]) if len(known) else (1.0, 2.0)
+        strip = np.hstack([_depth_column(*column, near, far) for column in columns])
+        caption = (
+            f"{reader.name}, {scene}: images; true depth; estimated depth, each image brought to the true median; "
+        )
+        caption += f"relative error, black 0 to yellow {MAX_ERROR:.0%}. {near:.1f} m is red, {far:.1f} m is blue"
+        pictures.append(ResultFigure(caption, cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()))
+    return pictures
+
+
+def _depth_column(
+    image: np.ndarray, predicted: np.ndarray, true: np.ndarray, valid: np.ndarray, near: float, far: float
+) -> np.ndarray:
+    """Four tiles one above the other, BGR."""
+    error = np.abs(predicted - true) / np.where(valid, true, 1) / MAX_ERROR
+    tiles = [
+        image,
+        _where_known(_heat(true, near, far), valid),
+        _heat(predicted, near, far),
+        _where_known(_colours(error, cv2.COLORMAP_INFERNO), valid),
+    ]
+    height = round(TILE_WIDTH * true.shape[0] / true.shape[1])
+    tiles = [cv2.resize(tile, (TILE_WIDTH, height), interpolation=cv2.INTER_AREA) for tile in tiles]
+    return np.pad(np.vstack([np.pad(tile, ((0, 4), (0, 0), (0, 0))) for tile in tiles]), ((0, 0), (0, 4), (0, 0)))
+
+
+def _where_known(colours: np.ndarray, valid: np.ndarray, size: int = 5) -> np.ndarray:
+    """Grey where nothing is known nearby; a laser's scattered points grow together. (H, W, 3)"""
+    weight = cv2.blur(valid.astype(np.float32), (size, size))[..., None]
+    mean = cv2.blur(colours.astype(np.float32) * valid[..., None], (size, size)) / np.maximum(weight, 1e-6)
+    return np.where(valid[..., None], colours, np.where(weight > 1e-6, mean, GREY)).astype(np.uint8)
+
+
+def _heat(depth: np.ndarray, near: float, far: float) -> np.ndarray:
+    """Near is red, far is blue, in steps of the logarithm. (H, W, 3) BGR"""
+    low, high = np.log(max(near, 1e-3)), np.log(max(far, near * 1.01, 2e-3))
+    return _colours((high - np.log(np.maximum(depth, 1e-3))) / (high - low), cv2.COLORMAP_TURBO)
+
+
+def _colours(values: np.ndarray, colours: int) -> np.ndarray:
+    return cv2.applyColorMap((values.clip(0, 1) * 255).astype(np.uint8), colours)
+
+
+def cloud_figures(folder: Path, count: int) -> list[ResultFigure]:
+    """Points of each scene in their own colours, and estimated and true ones by their distance from the others."""
+    pictures = []
+    for path in evenly(sorted(folder.glob("*-errors.npz")), count):
+        cloud = load_prediction(path)
+        panels = {
+            "estimated": (cloud["points"], cloud["colours"] / 255),
+            "… by distance from the truth": (cloud["points"], cloud["distance"]),
+            "true, by distance from those": (cloud["gt_points"], cloud["gt_distance"]),
+        }
+        centre = np.median(cloud["gt_points"], 0)
+        both = np.concatenate([_from_above(cloud[name] - centre) for name in ("points", "gt_points")])
+        low, high = np.percentile(both[:, :2], [1, 99], axis=0)
+        figure = Figure(figsize=(8, 3), layout="constrained")
+        for axes, (title, (points, values)) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+            points = _from_above(points - centre)
+            order = points[:, 2].argsort()[::-1]  # near ones over far ones
+            points, values = points[order], values[order]
+            size = np.clip(20_000 / len(points), 1, 6)
+            options = {} if values.ndim > 1 else {"cmap": "inferno", "vmin": 0, "vmax": ERROR_RANGE}
+            shown = axes.scatter(points[:, 0], points[:, 1], c=values, s=size, linewidths=0, **options)
+            axes.set(aspect="equal", facecolor="#333", xticks=[], yticks=[])
+            axes.set_title(title, fontsize=8)
+            axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]))  # y goes down
+        figure.colorbar(shown, ax=figure.axes, shrink=0.7, label="metres", extend="max")
+        name = path.name.removesuffix("-errors.npz")
+        caption = f"{folder.name}, {name}: points seen from above and in front, after registration"
+        pictures.append(ResultFigure(caption, _png(figure)))
+    return pictures
+
+
+def _from_above(points: np.ndarray, pitch: float = 35, yaw: float = 20) -> np.ndarray:
+    """OpenCV axes, turned so that one looks down and from the side. (N, 3)"""
+    a, b = np.radians([pitch, yaw])
+    turn = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
+    tilt = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
+    return points @ (tilt @ turn).T
+
+
+def pose_pictures(folder: Path, count: int) -> list[ResultFigure]:
+    """Camera centres of CO3D's sequences, after the similarity that fits them best."""
+    pictures = []
+    for path in evenly(sorted(folder.glob("*/*.npz")), count):
+        arrays = load_prediction(path)
+        estimated = arrays.get("refined_cam_from_world", arrays["cam_from_world"])
+        ours, theirs = (
+            invert_pose(torch.from_numpy(poses).double())[:, :, 3] for poses in (estimated, arrays["gt_cam_from_world"])
+        )
+        ours = align_points(ours, theirs).apply(ours)
+        name = f"{path.parent.name}/{path.stem}: camera centres"
+        pictures.append(trajectory_figure(name, ours.numpy(), theirs.numpy(), "o"))
+    return pictures
+
+
+def trajectory_pictures(folder: Path, count: int) -> list[ResultFigure]:
+    """Ways of the camera; they have been aligned for the numbers."""
+    pictures = []
+    for path in evenly(sorted(folder.glob("*-aligned.npz")), count):
+        arrays = load_prediction(path)
+        ours, theirs = arrays["world_from_cam"][:, :3, 3], arrays["true_world_from_cam"][:, :3, 3]
+        name = f"{path.name.removesuffix('-aligned.npz')}: way of the camera"
+        pictures.append(trajectory_figure(name, ours, theirs, "-"))
+    return pictures
+
+
+def trajectory_figure(name: str, estimated: np.ndarray, true: np.ndarray, style: str) -> ResultFigure:
+    """In the plane in which the true centres spread most, with a line from each to its estimate. (S, 3) each"""
+    middle = true.mean(0)
+    plane = np.linalg.svd(true - middle, full_matrices=True)[2][:2]  # (2, 3)
+    ours, theirs = (estimated - middle) @ plane.T, (true - middle) @ plane.T
+    figure = Figure(figsize=(5, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*np.stack([ours, theirs]).transpose(2, 0, 1), color="tab:red", linewidth=0.5)
+    axes.plot(*theirs.T, style, color="tab:grey", markersize=4, label="true")
+    axes.plot(*ours.T, style, color="tab:blue", markersize=4, label="estimated")
+    axes.set(aspect="equal")
+    axes.legend(fontsize=8)
+    return ResultFigure(f"{name}, after the best similarity, in its main plane", _png(figure))
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100, bbox_inches="tight")
+    return file.getvalue()

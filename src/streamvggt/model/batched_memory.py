@@ -1,0 +1,137 @@
+"""The memories of several streams whose next frames are computed together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from streamvggt.layers.attention import PerStreamPattern
+from streamvggt.layers.kv_cache import CachedPattern
+from streamvggt.model.memory import CameraCacheMode, StreamMemory
+from streamvggt.model.tracking.stream import TrackMemory
+from streamvggt.prediction import Prediction
+
+NO_BATCHED_TRACKING = "a stream that tracks points is computed alone: give the model its own memory"
+
+
+OPENING_ALONE = "a stream is computed alone until its joint first step is complete: give the model its own memory"
+
+
+class BatchedMemory:
+    """To the model the memory of a batch; to each stream of it its own past, length and policy.
+
+        prediction = model(images, memory=Memories([door, yard]))  # images (2, S, 3, H, W)
+
+    Whatever a frame's tokens go through alone they go through together, so that weights are read once for all streams.
+    In attention to the past each stream meets what its own memory holds:
+
+        stream     door   yard   gate
+        encoder   ├──────────────────┤   linear layers, norms, attention within a frame, heads
+        memory    ├────┤├────┤├──────┤   PerStreamPattern: one pattern per stream
+
+    Streams that track points are computed alone, for they differ in how many.
+    """
+
+    is_tracking = is_opening = False
+    tracks: TrackMemory | None = None
+
+    def __init__(self, memories: Sequence[StreamMemory]):
+        """
+        Args:
+            memories: of one stream each, with the same kind of camera memory, following no points.
+
+        Raises:
+            ValueError: they are of different kinds, or there is none.
+        """
+        if len({memory.camera_cache for memory in memories}) != 1:
+            raise ValueError("streams that are computed together have one kind of camera memory, and there is one")
+        if any(memory.is_tracking for memory in memories):
+            raise ValueError(NO_BATCHED_TRACKING)
+        if any(memory.is_opening for memory in memories):
+            raise ValueError(OPENING_ALONE)
+        self.memories = memories
+        self.failures: list[Exception | None] = [None] * len(memories)
+        """What kept a stream from advancing after the last call; the others have advanced."""
+
+    @property
+    def camera_cache(self) -> CameraCacheMode:
+        return self.memories[0].camera_cache
+
+    @property
+    def is_index_based(self) -> bool:
+        return all(memory.is_index_based for memory in self.memories)
+
+    @property
+    def is_empty(self) -> list[bool]:
+        """Of each stream."""
+        return [memory.is_empty for memory in self.memories]
+
+    def validate_inputs(self, batch_size: int, image_size: tuple[int, int], heads: Collection[str]) -> None:
+        """As `Memory.validate_inputs`, of every stream."""
+        if batch_size != len(self.memories):
+            raise ValueError(
+                f"there are {len(self.memories)} memories of one stream each, but {batch_size} streams came"
+            )
+        if "track" in heads:
+            raise ValueError(NO_BATCHED_TRACKING)
+        for memory in self.memories:
+            memory.validate_inputs(1, image_size, heads)
+
+    def begin(self, batch_size: int, image_size: tuple[int, int]) -> None:
+        self.failures = [None] * len(self.memories)
+        for memory in self.memories:
+            memory.begin(1, image_size)
+
+    def layer_patterns(self, num_new: int) -> list[PerStreamPattern]:
+        return batch_patterns([memory.layer_patterns(num_new) for memory in self.memories])
+
+    def camera_patterns(self, num_new: int) -> list[list[PerStreamPattern]]:
+        refinements = zip(*(memory.camera_patterns(num_new) for memory in self.memories), strict=True)
+        return [batch_patterns(patterns) for patterns in refinements]
+
+    def shared_camera_patterns(self, num_new: int) -> list[list[PerStreamPattern]]:
+        frames = zip(*(memory.shared_camera_patterns(num_new) for memory in self.memories), strict=True)
+        return [batch_patterns(patterns) for patterns in frames]
+
+    def times(self, num_new: int) -> Tensor:
+        """As `Memory.times`, one row per stream. (B, num_new)"""
+        return torch.cat([memory.times(num_new) for memory in self.memories])
+
+    def mlp_hook(self, num_new: int = 1) -> Callable[[int, Tensor], None] | None:
+        watches = [memory.mlp_hook() for memory in self.memories]
+        if not any(watches):
+            return None
+
+        def watch(layer: int, residual: Tensor) -> None:
+            for own, part in zip(watches, residual.chunk(len(watches)), strict=True):
+                if own is not None:
+                    own(layer, part)
+
+        return watch
+
+    def update(self, num_new: int, result: Prediction) -> None:
+        """As `Memory.update`, of every stream; one that fails is taken back and noted, and harms no other."""
+        for stream, memory in enumerate(self.memories):
+            if self.failures[stream] is None:
+                try:
+                    memory.update(num_new, result.stream(stream))
+                except Exception as error:  # whatever a policy may raise
+                    self.failures[stream] = error
+            if self.failures[stream] is not None:
+                memory.rollback()
+                memory.mark()  # what comes of its further frames is taken back, too
+
+    def commit(self) -> None:
+        for memory, failure in zip(self.memories, self.failures, strict=True):
+            memory.commit() if failure is None else memory.rollback()
+
+    def rollback(self) -> None:
+        for memory in self.memories:
+            memory.rollback()
+
+
+def batch_patterns(patterns: Sequence[Sequence[CachedPattern]]) -> list[PerStreamPattern]:
+    """Per stream and layer → per layer."""
+    return [PerStreamPattern(of_layer) for of_layer in zip(*patterns, strict=True)]

@@ -1,0 +1,215 @@
+"""The step of a stream whose memory is full, recorded once and played again for every frame.
+
+session = StreamSession(model, policy=SlidingWindow(1, 8), step="cuda_graph")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from streamvggt.layers.kv_cache import UNBOUNDED, KVCache, StaticCachePattern
+from streamvggt.layers.tables import record_tables
+from streamvggt.model.memory import CameraCacheMode, EvictionPolicy, StreamMemory
+from streamvggt.model.vggt import VGGT
+from streamvggt.prediction import Prediction
+
+StepMode = Literal["eager", "cuda_graph", "compile"]
+MOST_SHAPES = 64
+"""Kinds of streams, by image size, memory and heads, for which one process compiles a step."""
+NUM_WARMUP = 3  # on CUDA, before recording: kernels are chosen and tables made
+
+
+def capture_cuda_graph(step: Callable[[], Prediction]) -> Callable[[], Prediction]:
+    """Record the step as a CUDA graph of the current device, after a few runs, which do what one does.
+
+    Other threads may allocate memory meanwhile: only what this thread does can break the recording.
+    """
+    beside = torch.cuda.Stream()
+    beside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(beside):
+        for _ in range(NUM_WARMUP):
+            step()
+    torch.cuda.current_stream().wait_stream(beside)
+    graph = torch.cuda.CUDAGraph()
+    with record_tables() as tables, torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        prediction = step()
+
+    def replay(_kept=tables) -> Prediction:  # what lies at recorded addresses stays as long as the recording
+        graph.replay()
+        return prediction.map(torch.clone)  # the next replay writes over what the graph answers
+
+    return replay
+
+
+def compile_step(step: Callable[[], Prediction]) -> Callable[[], Prediction]:
+    """The step by torch.compile, which compiles once for all streams of a network that have the same shapes.
+
+    After `recompile_limit` shapes PyTorch would go on without compiling, silently, so there must be room for many.
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_SHAPES)
+    return torch.compile(step, dynamic=False)
+
+
+STEP_BUILDERS = {"cuda_graph": capture_cuda_graph, "compile": compile_step}
+
+
+def validate_step_mode(
+    step_mode: StepMode, policy: EvictionPolicy, camera: CameraCacheMode, device: torch.device
+) -> None:
+    """Raises ValueError where this step cannot serve such a stream."""
+    if step_mode == "eager":
+        return
+    if step_mode not in STEP_BUILDERS:
+        raise ValueError(f"step={step_mode!r} is unknown; choose one of eager, {', '.join(STEP_BUILDERS)}")
+    if step_mode == "cuda_graph" and device.type != "cuda":
+        raise ValueError(
+            f"step_mode='cuda_graph' records CUDA graphs, but the model is on {device.type}: choose eager or compile"
+        )
+    if policy.retained == UNBOUNDED:
+        raise ValueError(
+            f"step={step_mode!r}: expected a memory that becomes full, got {policy}, which keeps the special tokens of "
+            f"all "
+            "frames. Choose step_mode='eager', or a window with a number of remnants."
+        )
+    if policy.capacity is None or policy.is_token_level or policy.hooks:
+        raise ValueError(
+            f"step={step_mode!r} needs a memory of whole frames that becomes full (Window, Keyframes, MotionKeyframes, "
+            f"FrameDiversity), which {policy} is not: choose step_mode='eager'"
+        )
+    if camera != "per_iteration":
+        raise ValueError(
+            f"step={step_mode!r} serves camera_cache='per_iteration' alone; choose step_mode='eager' for "
+            f"camera={camera!r}"
+        )
+
+
+class StaticStep:
+    """The next frame of one stream, once its memory is full.
+
+    A full memory has one free slot. Which one it is, is all that differs between steps, and a number on the device
+    (`StaticCachePattern`); the host keeps its books as ever. What the step computes equals the eager one to the bit, or
+    to rounding where it is compiled.
+
+    It serves single frames once the memory is full (`is_ready`); until then `StreamSession` runs the network itself.
+    There are no tracked points.
+    """
+
+    def __init__(
+        self,
+        model: VGGT,
+        memory: StreamMemory,
+        heads: Collection[str],
+        prepare: Callable[[Callable[[], Prediction]], Callable[[], Prediction]],
+    ):
+        """
+        Args:
+            prepare: makes of the step what is run for every frame.
+        """
+        self._model = model
+        self._memory = memory
+        self._heads = tuple(heads)
+        self._prepare = prepare
+        of_camera = [cache for blocks in memory.camera for cache in blocks] if "camera" in heads else []
+        self._caches = [*memory.layers, *of_camera]
+        self._run: Callable[[], Prediction] | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """The memory is full."""
+        return not self._memory.is_opening and all(cache.is_static for cache in self._caches)
+
+    def __call__(self, images: Tensor) -> Prediction:
+        """What the network says of the next frame, which becomes part of the memory. (B, 1, 3, H, W)"""
+        memory = self._memory
+        batch, image_size = images.shape[0], tuple(images.shape[-2:])
+        memory.validate_inputs(batch, image_size, self._heads)
+        with torch.inference_mode(False), torch.no_grad():
+            memory.begin(batch, image_size)
+            try:
+                (slot,) = {cache.reserve_slot(memory.num_frames) for cache in self._caches}
+                if self._run is None:
+                    self._images = images.clone()
+                    self._past = StaticMemory(memory)
+                    self._past.set_slot(slot)
+                    self._run = self._prepare(self._step)
+                self._images.copy_(images)
+                self._past.set_slot(slot)
+                prediction = self._run()
+                memory.update(1, prediction)
+                memory.commit()
+            except BaseException:
+                memory.rollback()
+                raise
+        return prediction
+
+    def _step(self) -> Prediction:
+        return self._model(self._images, heads=self._heads, memory=self._past)
+
+
+class StaticMemory:
+    """To the model a memory that is full and changes nothing but its contents; `StaticStep` keeps the books."""
+
+    is_empty = False
+    is_tracking = is_opening = False
+    is_index_based = True
+    camera_cache: CameraCacheMode = "per_iteration"
+    tracks = None
+
+    def __init__(self, memory: StreamMemory):
+        self._memory = memory
+        self._times = memory.times(1).to(memory.layers[0].buffers()[0][0].device)
+        of_layers = _SlotIndex(memory.layers)
+        self._layers = of_layers.patterns(memory.layers)
+        self._places = [of_layers]
+        self._camera = []
+        if memory.camera and all(len(cache) for cache in memory.camera[0]):  # else the camera head does not run
+            of_camera = _SlotIndex(memory.camera[0])
+            self._camera = [of_camera.patterns(blocks) for blocks in memory.camera]
+            self._places.append(of_camera)
+
+    def set_slot(self, slot: int) -> None:
+        """The next frame takes this slot."""
+        self._times.fill_(self._memory.num_stored)
+        for places in self._places:
+            places.set_slot(slot)
+
+    def validate_inputs(self, batch_size: int, image_size: tuple[int, int], heads: Collection[str]) -> None: ...
+
+    def begin(self, batch_size: int, image_size: tuple[int, int]) -> None: ...
+
+    def update(self, num_new: int, result: Prediction) -> None: ...
+
+    def commit(self) -> None: ...
+
+    def rollback(self) -> None: ...
+
+    def mlp_hook(self, num_new: int = 1) -> None: ...
+
+    def times(self, num_new: int) -> Tensor:
+        return self._times
+
+    def layer_patterns(self, num_new: int) -> list[StaticCachePattern]:
+        return self._layers
+
+    def camera_patterns(self, num_new: int) -> list[list[StaticCachePattern]]:
+        return self._camera
+
+
+class _SlotIndex:
+    """Which tokens a new frame takes the place of, in caches that have the same slots: a tensor written anew."""
+
+    def __init__(self, caches: list[KVCache]):
+        self._cache = caches[0]
+        device = caches[0].buffers()[0][0].device
+        self._within = torch.arange(caches[0].tokens_per_frame, device=device)
+        self.index = self._within.clone()
+
+    def set_slot(self, slot: int) -> None:
+        torch.add(self._within, self._cache.slot_offset(slot), out=self.index)
+
+    def patterns(self, caches: list[KVCache]) -> list[StaticCachePattern]:
+        return [StaticCachePattern(cache, self.index) for cache in caches]

@@ -1,0 +1,75 @@
+"""One visitor at a time has the network, in the order in which they came, and not too many wait."""
+
+import threading
+from contextlib import ExitStack
+
+import pytest
+
+from streamvggt.app.run_queue import RunQueue
+
+
+def test_who_came_first_goes_first():
+    line = RunQueue(max_size=2)
+    with line.join() as first:
+        with line.join() as second, line.join() as third:
+            assert [place.position for place in (first, second, third)] == [0, 1, 2]
+        with line.join() as fourth:
+            assert fourth.position == 1
+    with line.join() as fifth:
+        assert fifth.position == 0
+
+
+def test_a_full_line_takes_nobody_and_somebody_again_when_one_leaves():
+    line = RunQueue(max_size=1)
+    with line.join():
+        with line.join(), pytest.raises(ValueError, match=r"full: 2 others .* Try again in some minutes"), line.join():
+            pass
+        with line.join() as next:
+            assert next.position == 1
+
+
+def test_a_place_is_given_up_when_its_visitor_runs_into_trouble():
+    line = RunQueue(max_size=0)
+    with pytest.raises(KeyError), line.join():
+        raise KeyError
+    with line.join() as next:
+        assert next.position == 0
+
+
+def test_who_waits_is_woken_when_the_line_moves():
+    line = RunQueue(max_size=1)
+    seen = []
+
+    def wait():
+        with line.join() as place:
+            joined.set()
+            while place.position:
+                place.wait(60)
+            seen.append(place.position)
+
+    joined = threading.Event()
+    waiting = threading.Thread(target=wait)
+    with line.join():
+        waiting.start()
+        assert joined.wait(60)
+    waiting.join(30)
+    assert seen == [0]
+
+
+def test_those_in_front_share_the_network_if_they_want_the_same_weights():
+    line = RunQueue(max_size=4, at_once=2)
+    wanted = ["a", "a", "b", "a"]
+    with ExitStack() as stack:
+        places = [stack.enter_context(line.join(weights)) for weights in wanted]
+        assert [place.position for place in places] == [0, 0, 2, 3]
+    with line.join("a", "me"), line.join("b", "you") as second, line.join("a", "they") as third:
+        assert [second.position, third.position] == [1, 2]  # nobody overtakes
+
+
+def test_one_visitor_has_few_places():
+    line = RunQueue(max_size=8, at_once=4, per_visitor=2)
+    with ExitStack() as stack:
+        for visitor in ("me", "me", "you"):
+            stack.enter_context(line.join("a", visitor))
+        with pytest.raises(ValueError, match="You have 2 runs going already"):
+            stack.enter_context(line.join("a", "me"))
