@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from streamvggt.data.synthetic import SyntheticScenes
-from streamvggt.data.synthetic.scene import SceneConfig
+from procedural_scenes import SyntheticScenes
+from procedural_scenes.scene import SceneConfig
 from streamvggt.data.view import Batch
 from streamvggt.evaluation.bundle_adjustment import BundleAdjustmentError, Tracks, adjust
 from streamvggt.evaluation.pose_metrics import auc, relative_pose_errors

@@ -21,7 +21,7 @@ import torch
 from machine import publish
 from tqdm import tqdm
 
-from streamvggt.data.synthetic.fixture_clips import world_clips
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt.datasets import get_module, training_set
 from streamvggt.datasets.spring import Spring
 

@@ -28,8 +28,8 @@ from machine import publish
 from PIL import Image
 from tqdm import tqdm
 
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt import VGGT, StreamVGGT
-from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.datasets import get_module
 from streamvggt.flags import some_path, whole
 

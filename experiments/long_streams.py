@@ -19,8 +19,8 @@ from scipy.spatial import KDTree
 from torch import Tensor
 from tqdm import tqdm
 
-from streamvggt.data.synthetic.scene import ROOMS
-from streamvggt.data.synthetic.world import SyntheticScenes
+from procedural_scenes.scene import ROOMS
+from procedural_scenes.world import SyntheticScenes
 from streamvggt.data.view import Batch
 from streamvggt.evaluation.depth_metrics import absolute_relative_error, delta_accuracy, median_scale
 from streamvggt.evaluation.pose_metrics import trajectory_errors

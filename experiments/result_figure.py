@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from streamvggt.data.synthetic.scene import STYLES
-from streamvggt.data.synthetic.world import SyntheticScenes
+from procedural_scenes.scene import STYLES
+from procedural_scenes.world import SyntheticScenes
 from streamvggt.data.view import Batch
 from streamvggt.evaluation.depth_metrics import median_scale
 from streamvggt.files import atomic_write
@@ -35,7 +35,7 @@ LABEL = 24  # pixels
 
 
 def record(index: int, num_frames: int, stride: int, style: str, height: int, width: int) -> Batch:
-    """The frames that `python -m streamvggt.data.synthetic clip` shows, with their truth. One sequence."""
+    """The frames that `python -m procedural_scenes clip` shows, with their truth. One sequence."""
     world = SyntheticScenes("test", style=STYLES[style])
     numbers = range(0, num_frames * stride, stride)
     single = [next(world.sequence(index, n + 1, height, width, start=n)) for n in numbers]

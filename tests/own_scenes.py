@@ -9,8 +9,8 @@ import numpy as np
 import pycolmap
 from scipy.spatial.transform import Rotation
 
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt.data.encode import depth_array, millimetres, world_from_cam, write_image, write_png
-from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.data.transforms import image_array
 from streamvggt.data.view import View
 

@@ -11,9 +11,9 @@ from launching import ROOT, SMALL, launch
 from omega import TINY as OMEGA
 from omega import write_omega
 
+from procedural_scenes.__main__ import main as main_of_the_world
 from streamvggt import VGGT, StreamVGGT, load_model
 from streamvggt.cli import main
-from streamvggt.data.synthetic.__main__ import main as main_of_the_world
 from streamvggt.datasets._registry import training_sets
 
 

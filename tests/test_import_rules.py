@@ -39,6 +39,9 @@ MAY_IMPORT = {
 }
 ONLY_TORCH_AND_NUMPY = {*FOR_ALL, "geometry", "layers", "frame", "prediction"}
 KNOW_CONFIG = {Path("cli/data/preview.py")}  # shows what a training's configuration would give
+USE_SCENES = {Path("cli/data/make_fixtures.py"), Path("evaluation/synthetic.py")}
+"""The only modules of the package that import the procedural world."""
+SCENES_MAY_IMPORT = {"data", "geometry", *FOR_ALL}
 STANDARD = set(__import__("sys").stdlib_module_names)
 
 FILES = sorted((SRC / "streamvggt").rglob("*.py"))
@@ -75,8 +78,18 @@ def test_imports_go_downwards_only(file):
         elif here in ONLY_TORCH_AND_NUMPY:
             assert top in STANDARD | {"torch", "numpy", "flash_attn"}, f"{file} imports {name}"
         assert top not in ("experiments", "benchmarks", "tests"), f"{file} imports {name}: it is no part of the package"
+        if file.relative_to(SRC / "streamvggt") not in USE_SCENES:
+            assert top != "procedural_scenes", f"{file} imports {name}"
         if file.relative_to(SRC / "streamvggt") not in KNOW_CONFIG:
             assert top not in ("hydra", "omegaconf"), f"{file} imports {name}: entry scripts know the config library"
+
+
+@pytest.mark.parametrize("file", sorted((SRC / "procedural_scenes").rglob("*.py")), ids=lambda file: file.name)
+def test_the_procedural_world_fills_views_and_uses_no_network(file):
+    for name in imports(file):
+        top, *rest = name.split(".")
+        assert top not in ("hydra", "experiments"), f"{file} imports {name}"
+        assert top != "streamvggt" or rest[0] in SCENES_MAY_IMPORT, f"{file} imports {name}"
 
 
 def test_no_floor_imports_in_a_circle():

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt.data.check import check
 from streamvggt.data.decode import DataError, read_image, read_json, read_npy, read_npz
-from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.geometry.camera import invert_pose
 
 FRAMES = 16

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt.data.consistency import agreement
-from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.data.view import View
 from streamvggt.geometry.camera import invert_pose
 

@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from streamvggt.data.synthetic.fixture_clips import world_clips
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt.datasets import get_module, source_class
 from streamvggt.datasets._registry import training_sets
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from procedural_scenes.batches import SyntheticBatches
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt.data.decode import DataError
 from streamvggt.data.mixture import MAX_ATTEMPTS, Mixture, sample_items, validation_mixture
-from streamvggt.data.synthetic.batches import SyntheticBatches
-from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.datasets import get_module, training_set
 from streamvggt.training.trainer import in_patches
 

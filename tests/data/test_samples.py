@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt.data.encode import write_png
-from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.datasets import get_module, training_set
 from streamvggt.datasets._fixtures import near_mask
 

@@ -11,8 +11,8 @@ from types import ModuleType
 
 import pytest
 
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt.cli import main
-from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.datasets import source_class
 from streamvggt.datasets._fixtures import near_mask
 from streamvggt.datasets._registry import training_sets

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt.data.encode import millimetres, world_from_cam, write_image, write_png
-from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.datasets import get_module, list_modules
 
 DOCS = Path(__file__).parents[2] / "docs/data.md"

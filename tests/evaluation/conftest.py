@@ -7,8 +7,8 @@ import pytest
 import torch
 from small_models import TINY
 
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt import StreamVGGT
-from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.datasets import get_module
 from streamvggt.evaluation import protocol
 from streamvggt.evaluation.processes import ProcessGroup

@@ -8,8 +8,8 @@ import pytest
 import torch
 from small_models import tiny
 
-from streamvggt.data.synthetic import SyntheticScenes
-from streamvggt.data.synthetic.scene import SceneConfig
+from procedural_scenes import SyntheticScenes
+from procedural_scenes.scene import SceneConfig
 from streamvggt.evaluation.bundle_adjustment import BundleAdjustmentError, Tracks, adjust, triangulate
 from streamvggt.evaluation.pose_metrics import auc, relative_pose_errors
 from streamvggt.evaluation.tracks import (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamvggt.data.synthetic.fixture_clips import world_clips
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt.datasets import co3d_annotations, prepare
 from streamvggt.datasets._co3d_download import get_cameras, opencv_from_pytorch3d
 from streamvggt.datasets.co3d_annotations import CATEGORIES, read_annotations, select

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt.data.decode import DataError
-from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.data.transforms import image_array
 from streamvggt.data.view import View
 from streamvggt.datasets import get_module, prepare

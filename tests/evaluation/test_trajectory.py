@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt import cli
 from streamvggt.data.decode import DataError
-from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.datasets import get_module
 from streamvggt.evaluation import trajectory
 from streamvggt.evaluation.jobs import run_main, save_arrays

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from streamvggt.data.synthetic.scene import SceneConfig
-from streamvggt.data.synthetic.world import SyntheticScenes
+from procedural_scenes.scene import SceneConfig
+from procedural_scenes.world import SyntheticScenes
 from streamvggt.data.view import Batch
 from streamvggt.losses.distill import DistillLoss
 from streamvggt.losses.multitask import MultiTaskLoss

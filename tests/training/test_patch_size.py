@@ -2,9 +2,9 @@
 
 import pytest
 
-from streamvggt.data.synthetic.__main__ import main
-from streamvggt.data.synthetic.batches import SyntheticBatches
-from streamvggt.data.synthetic.clips import ClipBatches
+from procedural_scenes.__main__ import main
+from procedural_scenes.batches import SyntheticBatches
+from procedural_scenes.clips import ClipBatches
 from streamvggt.training.trainer import in_patches
 
 

@@ -10,9 +10,9 @@ from own_scenes import world_clips, write_transforms
 from processes import run_together
 from small_models import TINY
 
+from procedural_scenes.__main__ import main as main_of_the_world
 from streamvggt import VGGT, load_model
 from streamvggt.cli import main
-from streamvggt.data.synthetic.__main__ import main as main_of_the_world
 from streamvggt.datasets._registry import training_sets
 
 CONFIGS = Path(__file__).parents[2] / "config"

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from streamvggt.data.synthetic.scene import STYLES
-from streamvggt.data.synthetic.world import SyntheticScenes
+from procedural_scenes.scene import STYLES
+from procedural_scenes.world import SyntheticScenes
 from streamvggt.data.view import Batch
 from streamvggt.evaluation.depth_metrics import absolute_relative_error, delta_accuracy, median_scale
 from streamvggt.evaluation.pose_metrics import ate, auc, relative_pose_errors

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt.data.encode import millimetres, write_image, write_png
-from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.data.transforms import crop
 from streamvggt.datasets import prepare
 from streamvggt.datasets._arkit import Recording, rotate_view

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt.data.decode import write_exr, write_rgb
 from streamvggt.data.encode import depth_array, world_from_cam, write_image, write_png
-from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.data.transforms import image_array, resize
 from streamvggt.datasets import mvs_synth, prepare, spring, virtual_kitti2
 from streamvggt.datasets.mvs_synth import MvsSynth

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt.data.consistency import agreement
 from streamvggt.data.encode import depth_array, millimetres, world_from_cam, write_image, write_png
-from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.data.transforms import crop, crop_and_resize, crop_around_principal_point, resize
 from streamvggt.datasets import co3d, co3d_annotations, prepare, wildrgbd
 from streamvggt.datasets._fixtures import near_mask

@@ -9,8 +9,8 @@ import pycolmap
 import pytest
 import torch
 
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt.data.encode import depth_array, world_from_cam, write_image
-from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.data.transforms import resize
 from streamvggt.datasets import blendedmvs, megadepth, prepare
 from streamvggt.datasets.blendedmvs import OVERLAP, BlendedMVS

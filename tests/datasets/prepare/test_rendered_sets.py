@@ -13,10 +13,10 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt.data.consistency import agreement
 from streamvggt.data.decode import write_rgb
 from streamvggt.data.encode import depth_array, world_from_cam, write_image, write_png
-from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.data.transforms import image_array
 from streamvggt.datasets import hypersim, prepare
 from streamvggt.datasets.hypersim import Hypersim

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt.data.consistency import agreement
 from streamvggt.data.encode import millimetres, write_png
 from streamvggt.data.encode import world_from_cam as pose_of
-from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.data.transforms import image_array
 from streamvggt.datasets import prepare
 from streamvggt.datasets._sens import SensFile

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt.data.decode import DataError, read_exr, read_npy, write_exr, write_rgb
-from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.datasets import (
     blendedmvs,
     get_module,

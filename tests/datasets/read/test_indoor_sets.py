@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt.data.decode import DataError
-from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.datasets import arkitscenes, arkitscenes_highres, scannet, scannetpp
 from streamvggt.datasets.arkitscenes import ARKitScenes
 from streamvggt.datasets.arkitscenes_highres import ARKitScenesHighRes

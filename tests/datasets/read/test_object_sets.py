@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt.data.decode import DataError
 from streamvggt.data.encode import write_png
-from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.datasets import co3d, wildrgbd
 from streamvggt.datasets._fixtures import near_mask
 from streamvggt.datasets.co3d import CO3D

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt.data.consistency import agreement
-from streamvggt.data.synthetic.fixture_clips import world_clips
 from streamvggt.data.view import View
 from streamvggt.datasets import get_module, source_class
 from streamvggt.geometry.camera import Cameras

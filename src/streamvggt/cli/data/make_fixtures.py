@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from streamvggt.data.synthetic.fixture_clips import world_clips
+from procedural_scenes.fixture_clips import world_clips
 from streamvggt.datasets import get_module, list_modules
 from streamvggt.datasets._fixtures import mark
 from streamvggt.flags import some_path, whole

@@ -6,11 +6,11 @@ from functools import lru_cache
 
 import torch
 
-from streamvggt.data.synthetic.clip import sample_fov
-from streamvggt.data.synthetic.rng import SceneRNG
-from streamvggt.data.synthetic.scene import SceneSetup, sample_setup
-from streamvggt.data.synthetic.trajectory import FRAMES_PER_SECOND
-from streamvggt.data.synthetic.world import SyntheticScenes, render_frames
+from procedural_scenes.clip import sample_fov
+from procedural_scenes.rng import SceneRNG
+from procedural_scenes.scene import SceneSetup, sample_setup
+from procedural_scenes.trajectory import FRAMES_PER_SECOND
+from procedural_scenes.world import SyntheticScenes, render_frames
 from streamvggt.data.view import View
 
 

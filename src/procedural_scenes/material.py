@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from streamvggt.data.synthetic.rng import SceneRNG
-from streamvggt.data.synthetic.texture import NUM_KINDS, POSTERS, VARIANTS, Atlas
+from procedural_scenes.rng import SceneRNG
+from procedural_scenes.texture import NUM_KINDS, POSTERS, VARIANTS, Atlas
 
 
 @dataclass(frozen=True)

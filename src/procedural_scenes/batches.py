@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from procedural_scenes.scene import SceneConfig
+from procedural_scenes.world import SyntheticScenes
 from streamvggt.bounds import check_frames, check_whole
-from streamvggt.data.synthetic.scene import SceneConfig
-from streamvggt.data.synthetic.world import SyntheticScenes
 from streamvggt.data.transforms import MAX_SIDE, check_aspects, whole_patches
 from streamvggt.data.view import Batch
 

@@ -3,7 +3,7 @@
 import av
 from PIL import Image
 
-from streamvggt.data.synthetic.__main__ import main
+from procedural_scenes.__main__ import main
 
 
 def test_preview_writes_a_picture_and_a_clip(tmp_path, capsys):

@@ -12,12 +12,12 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from streamvggt.data.synthetic.environment import NUM_FACES, Environments, sample_shells
-from streamvggt.data.synthetic.material import Materials, rgb_from_hsv, sample_materials
-from streamvggt.data.synthetic.objects import MAX_BOXES, MAX_ROUND, catalogue
-from streamvggt.data.synthetic.rng import SceneRNG
-from streamvggt.data.synthetic.trajectory import Trajectories, rotation_from_angles, sample_trajectories
-from streamvggt.data.synthetic.vectors import dot, length, product
+from procedural_scenes.environment import NUM_FACES, Environments, sample_shells
+from procedural_scenes.material import Materials, rgb_from_hsv, sample_materials
+from procedural_scenes.objects import MAX_BOXES, MAX_ROUND, catalogue
+from procedural_scenes.rng import SceneRNG
+from procedural_scenes.trajectory import Trajectories, rotation_from_angles, sample_trajectories
+from procedural_scenes.vectors import dot, length, product
 
 MAX_ITEMS = 26
 NUM_PROPOSALS = 72

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from streamvggt.data.synthetic.environment import NUM_FACES
-from streamvggt.data.synthetic.raycast import RayBatch, intersect
-from streamvggt.data.synthetic.render import RenderOutput
-from streamvggt.data.synthetic.rng import SceneRNG
-from streamvggt.data.synthetic.scene import Scenes
+from procedural_scenes.environment import NUM_FACES
+from procedural_scenes.raycast import RayBatch, intersect
+from procedural_scenes.render import RenderOutput
+from procedural_scenes.rng import SceneRNG
+from procedural_scenes.scene import Scenes
 from streamvggt.geometry.camera import Cameras
 from streamvggt.geometry.pointmap import project, unproject
 

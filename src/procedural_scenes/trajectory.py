@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from streamvggt.data.synthetic.environment import Environments
-from streamvggt.data.synthetic.rng import SceneRNG
+from procedural_scenes.environment import Environments
+from procedural_scenes.rng import SceneRNG
 from streamvggt.geometry.camera import invert_pose
 
 FRAMES_PER_SECOND = 30.0

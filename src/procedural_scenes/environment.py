@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from streamvggt.data.synthetic.rng import SceneRNG
+from procedural_scenes.rng import SceneRNG
 
 NUM_FACES = 6
 FLOOR, CEILING = 0, 1

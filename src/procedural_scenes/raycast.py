@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from streamvggt.data.synthetic.scene import Primitives
-from streamvggt.data.synthetic.vectors import dot, length, unit
+from procedural_scenes.scene import Primitives
+from procedural_scenes.vectors import dot, length, unit
 
 CHUNK_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 26}
 """How many float32 the largest intermediate tensor may have: on a CPU it should stay in the cache."""

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from streamvggt.data.synthetic.clip import sample_clip_times, sample_fov
-from streamvggt.data.synthetic.render import render
-from streamvggt.data.synthetic.rng import SceneRNG
-from streamvggt.data.synthetic.scene import SceneConfig, SceneSetup, sample_setup
-from streamvggt.data.synthetic.tracks import sample_tracks
-from streamvggt.data.synthetic.trajectory import FRAMES_PER_SECOND
+from procedural_scenes.clip import sample_clip_times, sample_fov
+from procedural_scenes.render import render
+from procedural_scenes.rng import SceneRNG
+from procedural_scenes.scene import SceneConfig, SceneSetup, sample_setup
+from procedural_scenes.tracks import sample_tracks
+from procedural_scenes.trajectory import FRAMES_PER_SECOND
 from streamvggt.data.view import Batch
 from streamvggt.geometry.camera import Cameras
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from streamvggt.data.synthetic.batches import SyntheticBatches
+from procedural_scenes.batches import SyntheticBatches
 
 
 def test_a_batch_is_its_number():

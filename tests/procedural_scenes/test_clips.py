@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from streamvggt.data.synthetic.clips import ClipBatches, mirrored, render_clips
-from streamvggt.data.synthetic.scene import STYLES
-from streamvggt.data.synthetic.world import SyntheticScenes
+from procedural_scenes.clips import ClipBatches, mirrored, render_clips
+from procedural_scenes.scene import STYLES
+from procedural_scenes.world import SyntheticScenes
 from streamvggt.geometry.camera import Cameras
 from streamvggt.geometry.pointmap import unproject
 from streamvggt.training.auxiliary import find_matches

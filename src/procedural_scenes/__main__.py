@@ -1,4 +1,4 @@
-"""`python -m streamvggt.data.synthetic preview --out DIR`: a picture and a clip of the procedural world.
+"""`python -m procedural_scenes preview --out DIR`: a picture and a clip of the procedural world.
 
 `… clip --out FILE`: a video of one scene, as a camera would see it.
 """
@@ -15,15 +15,15 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from streamvggt.data.synthetic.clips import render_clips
-from streamvggt.data.synthetic.scene import STYLES
-from streamvggt.data.synthetic.world import SPLITS, SyntheticScenes
+from procedural_scenes.clips import render_clips
+from procedural_scenes.scene import STYLES
+from procedural_scenes.world import SPLITS, SyntheticScenes
 from streamvggt.data.view import Batch
 from streamvggt.flags import some_path, whole
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m streamvggt.data.synthetic", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m procedural_scenes", description=__doc__)
     commands = parser.add_subparsers(required=True)
     preview = commands.add_parser("preview", help="write scenes.png and walk.mp4, and say how fast it went")
     preview.add_argument("--out", type=some_path, required=True, help="folder to write to")

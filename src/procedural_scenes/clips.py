@@ -1,6 +1,6 @@
 """Clips of the procedural world rendered to disk once, and training batches cut from them.
 
-    python -m streamvggt.data.synthetic render ../data/train/world/rooms --scene-type rooms --clips 6144 --frames 8
+    python -m procedural_scenes render ../data/train/world/rooms --scene-type rooms --clips 6144 --frames 8
 
 Rendering takes longer than a small network needs to learn from an image, so each rendered image is used several times,
 in different windows, orders and colors. A folder holds shards of 64 clips: `00000/images.npy`, ….
@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from procedural_scenes.world import SyntheticScenes
 from streamvggt.bounds import check_real, check_whole
-from streamvggt.data.synthetic.world import SyntheticScenes
 from streamvggt.data.transforms import MAX_SIDE, check_aspects, whole_patches
 from streamvggt.data.view import Batch
 from streamvggt.files import atomic_directory, atomic_write
@@ -205,7 +205,7 @@ def _shards(folder: str) -> list[dict[str, np.ndarray]]:
     names = sorted(path for path in Path(folder).glob("[0-9]*") if path.is_dir())
     if not names:
         raise FileNotFoundError(
-            f"{folder}: expected rendered clips, got none. Run: python -m streamvggt.data.synthetic render {folder}"
+            f"{folder}: expected rendered clips, got none. Run: python -m procedural_scenes render {folder}"
         )
     return [{path.stem: np.load(path, mmap_mode="r") for path in sorted(name.glob("*.npy"))} for name in names]
 

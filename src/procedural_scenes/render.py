@@ -12,13 +12,13 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from streamvggt.data.synthetic.environment import CEILING, NUM_FACES, Environments, exit_points, inward_normals
-from streamvggt.data.synthetic.material import Materials
-from streamvggt.data.synthetic.raycast import RayBatch, intersect
-from streamvggt.data.synthetic.rng import SceneRNG
-from streamvggt.data.synthetic.scene import Lights, Primitives, Scenes
-from streamvggt.data.synthetic.texture import atlas
-from streamvggt.data.synthetic.vectors import dot, largest_axis, length, unit
+from procedural_scenes.environment import CEILING, NUM_FACES, Environments, exit_points, inward_normals
+from procedural_scenes.material import Materials
+from procedural_scenes.raycast import RayBatch, intersect
+from procedural_scenes.rng import SceneRNG
+from procedural_scenes.scene import Lights, Primitives, Scenes
+from procedural_scenes.texture import atlas
+from procedural_scenes.vectors import dot, largest_axis, length, unit
 from streamvggt.geometry.camera import Cameras, invert_pose
 
 TILE = 28

@@ -2,8 +2,8 @@
 
 import torch
 
-from streamvggt.data.synthetic.rng import SceneRNG
-from streamvggt.data.synthetic.texture import atlas
+from procedural_scenes.rng import SceneRNG
+from procedural_scenes.texture import atlas
 
 
 def test_a_scene_throws_the_same_alone_and_in_company():

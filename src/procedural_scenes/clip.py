@@ -13,12 +13,12 @@ import math
 import torch
 from torch import Tensor
 
-from streamvggt.data.synthetic.environment import exit_points
-from streamvggt.data.synthetic.raycast import RayBatch, intersect
-from streamvggt.data.synthetic.render import select
-from streamvggt.data.synthetic.rng import SceneRNG
-from streamvggt.data.synthetic.scene import SceneConfig, SceneSetup
-from streamvggt.data.synthetic.trajectory import FRAMES_PER_SECOND
+from procedural_scenes.environment import exit_points
+from procedural_scenes.raycast import RayBatch, intersect
+from procedural_scenes.render import select
+from procedural_scenes.rng import SceneRNG
+from procedural_scenes.scene import SceneConfig, SceneSetup
+from procedural_scenes.trajectory import FRAMES_PER_SECOND
 from streamvggt.geometry.camera import invert_pose
 
 NUM_CANDIDATES = 128

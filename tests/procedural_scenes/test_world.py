@@ -6,12 +6,12 @@ import tracemalloc
 import pytest
 import torch
 
-from streamvggt.data.synthetic import SyntheticScenes, SyntheticSource
-from streamvggt.data.synthetic.clip import sample_fov
-from streamvggt.data.synthetic.rng import SceneRNG
-from streamvggt.data.synthetic.scene import SceneConfig, sample_setup
-from streamvggt.data.synthetic.trajectory import FRAMES_PER_SECOND
-from streamvggt.data.synthetic.world import SPLITS, render_frames
+from procedural_scenes import SyntheticScenes, SyntheticSource
+from procedural_scenes.clip import sample_fov
+from procedural_scenes.rng import SceneRNG
+from procedural_scenes.scene import SceneConfig, sample_setup
+from procedural_scenes.trajectory import FRAMES_PER_SECOND
+from procedural_scenes.world import SPLITS, render_frames
 from streamvggt.data.view import stack
 from streamvggt.geometry.camera import Cameras
 from streamvggt.geometry.pointmap import project

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from streamvggt.data.synthetic.clip import sample_clip_times, sample_fov
-from streamvggt.data.synthetic.environment import NUM_FACES
-from streamvggt.data.synthetic.render import render, select
-from streamvggt.data.synthetic.rng import SceneRNG
-from streamvggt.data.synthetic.scene import SceneConfig, sample_setup
-from streamvggt.data.synthetic.tracks import sample_tracks
-from streamvggt.data.synthetic.world import SyntheticScenes, intrinsics_from_fov
+from procedural_scenes.clip import sample_clip_times, sample_fov
+from procedural_scenes.environment import NUM_FACES
+from procedural_scenes.render import render, select
+from procedural_scenes.rng import SceneRNG
+from procedural_scenes.scene import SceneConfig, sample_setup
+from procedural_scenes.tracks import sample_tracks
+from procedural_scenes.world import SyntheticScenes, intrinsics_from_fov
 from streamvggt.geometry.camera import Cameras
 from streamvggt.geometry.pointmap import pixel_grid, project, unproject
 
@@ -298,8 +298,8 @@ def test_things_that_move_are_rendered_where_they_are(moving):
 
 
 def test_rendering_in_chunks_changes_nothing(monkeypatch):
-    from streamvggt.data.synthetic import raycast
-    from streamvggt.data.synthetic import render as renderer
+    from procedural_scenes import raycast
+    from procedural_scenes import render as renderer
 
     stage = stage_of(2)
     _, _, whole = filmed(stage, 3)
