@@ -552,7 +552,7 @@ def shared_encoder(model: VGGT, supervision: Supervision) -> Callable[[Tensor], 
         not p.requires_grad and p.shape == theirs[name].shape and torch.equal(p, theirs[name])
         for name, p in mine.items()
     )
-    return teacher.encode if same else None
+    return teacher.encode_patches if same else None
 
 
 class _IndexedBatches(Dataset):
