@@ -302,7 +302,7 @@ class Trainer:
         for position in range(self.gradient_accumulation_steps):
             batch = next(batches)
             num_frames += batch.num_sequences * batch.num_frames
-            with self.accelerator.gradient_accumulation_steps(self.model):
+            with self.accelerator.accumulate(self.model):
                 generator = self._generator(position)
                 frames = dense_frames(batch.num_frames, self.dense_share, generator)
                 result, _, _ = self._forward(self.model, batch, generator, self.auxiliary_loss, frames)
