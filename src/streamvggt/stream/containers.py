@@ -1,6 +1,6 @@
-"""Video files by their content: only what begins like a container of video goes to FFmpeg.
+"""Detect video files by content. Only files that start like a video container are passed to FFmpeg.
 
-FFmpeg also draws text, and reads playlists, which can name other files and addresses.
+FFmpeg also renders text files and reads playlists, which can refer to other files and URLs.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ STARTS = {
     b"\x30\x26\xb2\x75": ".wmv",
     b"\x00\x00\x01\xba": ".mpg",
     b"\x00\x00\x01\xb3": ".mpg",
-    b"\x00\x00\x01\xb0": ".m4v",  # bare streams of MPEG-4, H.264 and H.265
+    b"\x00\x00\x01\xb0": ".m4v",  # elementary streams of MPEG-4, H.264 and H.265
     b"\x00\x00\x00\x01\x67": ".h264",
     b"\x00\x00\x00\x01\x09": ".h264",
     b"\x00\x00\x00\x01\x40": ".hevc",
@@ -32,7 +32,7 @@ FFMPEG_FORMATS = (
 
 
 def video_suffix(path: Path) -> str | None:
-    """The suffix that fits the content of a video file; None if it is no container that is read here."""
+    """Return the suffix that fits the content of a video file, or None if the container is not supported."""
     with open(path, "rb") as file:
         head = file.read(600)
     if is_heif_start(head) or head[4:12] == b"ftypcrx ":

@@ -1,4 +1,4 @@
-"""Frames of a source into a session, the first ones together where the network was trained so."""
+"""Push the frames of a source into a session."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streamvggt.stream.submaps.session import SubmapSession
 
 
 def predicted(frames: Iterable[Frame], session: StreamSession | SubmapSession) -> Iterator[tuple[Frame, Prediction]]:
-    """Push all frames; if a stream begins, the scale frames of the network in one call.
+    """Push all frames. The scale frames of a new stream are predicted in one joint step.
 
     Yields:
         Each frame with its prediction, S = 1.

@@ -1,11 +1,11 @@
-"""Frames from anywhere: photos, a video file, a camera, a network stream.
+"""Load frames from images, a video file, a camera or a network stream.
 
     frames = load_frames("walk.mp4", fps=2)
     for frame in frames:
         ...
-    print(frames.skipped)  # what could not be read, and why
+    print(frames.skipped)  # names and reasons of unreadable files
 
-One frame is in memory at a time.
+Only one frame is in memory at a time.
 """
 
 import glob
@@ -43,25 +43,30 @@ def load_frames(
     max_frames: int | None = None,
     strict: bool = False,
 ) -> FrameSource:
-    """Frames of whatever `source` is, prepared for the network and read only when asked for.
+    """Open a source of frames. Frames are read and preprocessed during iteration.
 
     Args:
-        source: a folder of images or a pattern such as "photos/*.jpg" (both ordered by the numbers in the names), a
-            list of images (in the order given), one image, a video file, an address (rtsp, rtmp, http, https, udp,
-            tcp, file) or the number of a webcam. Images and videos are known by their content. All pictures of an
-            animation or of a file with several pages are frames.
-        size, patch_size, mode: see `preprocess.compute_placement`.
-        fps: of a video or live source, the first frame at or after each tick of this clock, which starts with the
-            first frame.
-        stride: every n-th image or decoded frame.
-        max_frames: take no more than this; an image that cannot be read counts.
-        strict: what cannot be read, or is left out of a folder, is an error instead of being noted in `skipped`.
+        source: A folder of images or a pattern such as "photos/*.jpg" (both sorted by the numbers in the names), a
+            list of images (in the given order), one image, a video file, a URL (rtsp, rtmp, http, https, udp, tcp,
+            file) or a webcam number. The file content determines the type. Every image of an animation or multi-page
+            file is a frame.
+        size: Target size in pixels, see `preprocess.compute_placement`.
+        patch_size: Patch size of the model in pixels.
+        mode: "crop" or "pad", see `preprocess.compute_placement`.
+        fps: Frames per second to take from a video or live source. Takes the first frame at or after each tick of a
+            clock that starts with the first frame.
+        stride: Take every n-th image or decoded frame.
+        max_frames: Maximum number of frames. Unreadable images count.
+        strict: Raise an error for each unreadable or ignored file instead of recording it in `skipped`.
+
+    Returns:
+        An iterable source of frames.
 
     Raises:
-        FileNotFoundError: there is nothing at this place.
-        ValueError: it holds neither images nor video, or an argument is wrong; while iterating: nothing at all can be
-            read, or with `strict` something cannot.
-        ConnectionError: a webcam or address does not answer.
+        FileNotFoundError: If `source` does not exist.
+        ValueError: If `source` contains neither images nor video, or an argument is invalid. During iteration: if
+            nothing can be read, or with `strict`, if a file cannot be read.
+        ConnectionError: If a webcam or URL does not respond.
     """
     options = FrameOptions(size, patch_size, mode, fps, stride, max_frames, strict)
     if isinstance(source, Integral):
@@ -84,13 +89,13 @@ def load_frames(
 
 
 def _without_file_scheme(source: str) -> str:
-    """A path for "file:///home/me/my%20clip.mp4", other sources as they are."""
+    """Convert a URL such as "file:///home/me/my%20clip.mp4" to a path. Return other sources unchanged."""
     address = urlsplit(source) if source.lower().startswith("file:") else None
     return url2pathname(address.path) if address and address.netloc in ("", "localhost") else source
 
 
 def _one_file(path: Path, options: FrameOptions) -> FrameSource:
-    """An image or video by its content."""
+    """Open an image or video by its content."""
     if reason := unreadable_image(path):
         raise ValueError(f"{printable(path)}: {reason}")
     if image_format(path):

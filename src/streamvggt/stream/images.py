@@ -1,4 +1,4 @@
-"""Frames of image files: which files, in what order, under what names."""
+"""Read frames from image files: selection, order and names."""
 
 import glob
 from collections import Counter
@@ -36,12 +36,12 @@ VIDEO_TYPES = "3gp, avi, flv, m2ts, m4v, mkv, mov, mp4, mpeg, mpg, mts, ogv, ts,
 IMAGE_EXTENSIONS = frozenset(f".{name}" for name in IMAGE_TYPES.split(", "))
 VIDEO_EXTENSIONS = frozenset(f".{name}" for name in VIDEO_TYPES.split(", "))
 JOINABLE = (".pbm", ".pgm", ".pnm", ".ppm", *MOTION_SUFFIXES)
-NUM_WHITE = 5  # images that tell how many bits those of more than 8 use
+NUM_WHITE = 5  # images that determine the bit depth of 16-bit files
 
 
 @dataclass(frozen=True)
 class ImageList:
-    """Image files in order, and names and reasons of image and video files beside them that are not read."""
+    """Image files in order, and names and reasons of the image and video files that are ignored."""
 
     paths: list[Path]
     left_out: list[tuple[str, str]]
@@ -49,11 +49,12 @@ class ImageList:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of an image file.
+    """One image of an image file.
 
-    page: for `Image.seek`.
-    size: upright width and height; None if the file cannot be opened.
-    is_deep: see `image_files.is_deep`.
+    Attributes:
+        page: Index for `Image.seek`.
+        size: Upright width and height in pixels. None if the file cannot be opened.
+        is_deep: See `image_files.is_deep`.
     """
 
     path: Path
@@ -64,7 +65,7 @@ class Picture:
 
 
 class ImageSource(FrameSource):
-    """Image files in the order given, padded with white to the largest. Each picture of a file is a frame."""
+    """Image files in the given order, padded with white to the largest image. Each image of a file is a frame."""
 
     kind = "images"
 
@@ -80,7 +81,7 @@ class ImageSource(FrameSource):
 
     @cached_property
     def _pictures(self) -> dict[int, Picture]:
-        """The pictures to read by their index, from the headers of their files; all of a run, wherever it starts."""
+        """Return the selected images by frame index, from the file headers. Independent of the start index."""
         return dict(islice(enumerate(_pictures_of(self.paths)), None, self._end, self.options.stride))
 
     @property
@@ -94,14 +95,14 @@ class ImageSource(FrameSource):
 
     @cached_property
     def _canvas_size(self) -> tuple[int, int] | None:
-        """The largest width and height of the chosen pictures."""
+        """Return the maximum width and height of the selected images."""
         sizes = {picture.size for picture in self._pictures.values() if picture.size}
         canvases = [compute_placement(size, **self.options.preprocess_options).canvas_size for size in sizes]
         return tuple(map(max, zip(*canvases, strict=True))) if canvases else None
 
     @cached_property
     def _white(self) -> int:
-        """The value of white in images of more than 8 bits, the same for all so that brightness does not jump."""
+        """Return the white level of images with more than 8 bits, equal for all images to avoid brightness jumps."""
         deep = [picture for picture in self._pictures.values() if picture.is_deep]
         whites = [0]
         for picture in deep[:: max(len(deep) // NUM_WHITE, 1)]:
@@ -121,12 +122,12 @@ class ImageSource(FrameSource):
             for frame in self._frames_of(path, list(group)):
                 num_read += 1
                 yield frame
-        if chosen and not num_read and not self.start:  # else there were good ones before
+        if chosen and not num_read and not self.start:  # otherwise earlier frames were read
             name, reason = self.skipped[len(self.left_out)]
             raise ValueError(f"none of {len(chosen)} images could be read; the first, {name}: {reason}")
 
     def _frames_of(self, path: Path, pictures: list[tuple[int, Picture]]) -> Iterator[Frame]:
-        """Frames of one file, opened once: reaching a late picture of an animation decodes those before."""
+        """Yield the frames of one file, opened once, because seeking in an animation decodes all earlier images."""
         try:
             file = open_image(path)
         except Exception as error:  # Pillow's readers raise anything, from SyntaxError to struct.error
@@ -165,7 +166,7 @@ class ImageSource(FrameSource):
 
 
 def _pictures_of(paths: Sequence[Path]) -> Iterator[Picture]:
-    """All pictures of image files, whose headers are read as far as the pictures are taken."""
+    """Yield all images of image files. Reads the headers lazily."""
     stems = {storable(stem(path)) for path in paths}
     names = _Names(stems)
     for path in paths:
@@ -185,7 +186,7 @@ def _pictures_of(paths: Sequence[Path]) -> Iterator[Picture]:
 
 
 class _Names:
-    """Unique names: a second "a" becomes "a_2", or the next number that no file bears as its stem."""
+    """Unique names: a second "a" becomes "a_2", or the next number that is no stem of another file."""
 
     def __init__(self, stems: set[str]) -> None:
         self.stems = stems
@@ -209,7 +210,7 @@ def _natural_sorted(paths: Sequence[Path]) -> list[Path]:
 
 
 def _sorted_out(paths: Sequence[Path]) -> ImageList:
-    """The images among files, by suffix or content, and what is left out of the other images and videos."""
+    """Select the images among files, by suffix or content, and list the ignored images and videos."""
     images, left_out = [], []
     for path in _natural_sorted(paths):
         suffix = path.suffix.lower()
@@ -231,7 +232,7 @@ def _sorted_out(paths: Sequence[Path]) -> ImageList:
 
 
 def further_in(paths: Sequence[Path]) -> list[tuple[str, str]]:
-    """Names of files of which only the first picture is read, and what is said of that."""
+    """Return the files of which only the first image is read, with the reason."""
     joinable = [
         path for path in paths if path.suffix.lower() in JOINABLE or path.suffix.lower() not in IMAGE_EXTENSIONS
     ]
@@ -241,7 +242,7 @@ def further_in(paths: Sequence[Path]) -> list[tuple[str, str]]:
 def _unreadable(path: Path) -> str | None:
     try:
         return unreadable_image(path)
-    except OSError:  # no permission; whether it is an image is unknown
+    except OSError:  # no permission, so the type is unknown
         return None
 
 
@@ -269,7 +270,7 @@ def images_in_folder(folder: Path) -> ImageList:
 
 
 def images_matching(pattern: str) -> ImageList:
-    """Images that match a pattern, in whose folders that exist as they are written brackets are plain characters."""
+    """Find images by a glob pattern. Brackets in the name of an existing folder are literal."""
     paths = [Path(match) for match in glob.glob(_with_plain_folders(pattern), recursive=True)]
     found = _sorted_out(paths)
     if not paths:

@@ -1,4 +1,4 @@
-"""Memory policies by the names that command lines use. What each does: docs/streaming.md."""
+"""Parse eviction policies of the command line. docs/streaming.md describes each policy."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from streamvggt.stream.policies.trajectory import Trajectory
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """A policy on a command line: its fields in their order, as numbers separated by commas.
+    """Command-line syntax of a policy: its fields in order, as numbers separated by commas.
 
-    num_needed: fields that must be given if any are; the others have defaults.
+    Attributes:
+        num_needed: Number of leading fields that are required if any field is given. The others have defaults.
     """
 
     policy: type[EvictionPolicy]
@@ -30,7 +31,8 @@ class PolicySpec:
         return {field.name: types[field.type] for field in fields(self.policy)}
 
     def usage(self, name: str) -> str:
-        """As in "motion-keyframes:MIN_FLOW,MAX_FRAMES,MAX_INTERVAL", what may be left out in brackets."""
+        """Return the usage, as in "motion-keyframes:MIN_FLOW,MAX_FRAMES,MAX_INTERVAL". Optional fields are in brackets.
+        """
         parameters = [parameter.upper() for parameter in self.parameters]
         if not parameters:
             return name
@@ -58,10 +60,10 @@ through; why this one: docs/streaming.md. Evaluations and `StreamSession` keep a
 
 
 def parse_policy(text: str) -> EvictionPolicy:
-    """The policy that a command line names, as in "all", "window", "window:1,8" or "motion-keyframes:20".
+    """Parse a policy such as "all", "window", "window:1,8" or "motion-keyframes:20".
 
     Raises:
-        ValueError: there is none of that name, or its numbers cannot be read.
+        ValueError: If the name is unknown, or its numbers are invalid.
     """
     name, _, numbers = text.partition(":")
     if name not in POLICIES:

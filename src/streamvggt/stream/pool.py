@@ -1,4 +1,4 @@
-"""Many streams on one model: the frames that are waiting are computed together."""
+"""Run many streams on one model and batch their pending frames."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ from streamvggt.transfer import current, uploaded
 
 
 class PoolFull(RuntimeError):
-    """A limit of the pool is reached; the message says which, and what helps."""
+    """Raised when a limit of the pool is reached. The message names the limit and the fix."""
 
 
 class SessionPool:
-    """Serves several cameras or users with one model, as many frames at a time as are waiting.
+    """Run the streams of several cameras or users on one model, with as many pending frames per step as possible.
 
         with SessionPool(model, max_batch=8) as pool:  # a thread computes
             door, yard = pool.open(policy=SlidingWindow(1, 8)), pool.open(policy=Keyframes())
             futures = [door.push(frame), yard.push(other)]  # from any thread; returns at once
             prediction = futures[0].result()
 
-    Without `with` nothing is computed but by `step()`, in the caller's thread.
+    Without `with`, only `step()` computes frames, in the caller's thread.
 
-    Every stream has its own policy, memory and heads, and gets what a session alone would give, to rounding. A step
-    takes one frame of the stream that has waited longest, and of the others those that can be computed with it: of the
-    same size and dtype, with the same heads and kind of camera memory. A stream that tracks points goes
-    alone, and so does one that misses frames of its joint first step.
+    Each stream has a separate policy, memory and heads. Its results equal those of a single session up to
+    floating-point rounding. A step takes one frame of the stream with the longest waiting time, and frames of other
+    streams with equal size, dtype, heads and camera cache. A stream runs alone if it tracks points or has an
+    incomplete joint first step.
 
-    Fair: whoever got its turn goes to the back, so a frame that is its stream's next one waits no more steps than there
-    are streams, however many frames others push.
+    Scheduling is round-robin: a computed stream moves to the end of the queue. The next frame of a stream waits for
+    at most as many steps as there are streams, independent of the number of frames in other streams.
 
-    What goes wrong with a frame is raised by its own future. If a whole step fails (no memory left on the device, say)
-    each of its frames is tried again alone.
+    The future of a frame raises the errors of that frame. If a whole step fails, for example because the device is
+    out of memory, each frame of the step is retried alone.
     """
 
     def __init__(
@@ -59,13 +59,16 @@ class SessionPool:
         max_pending: int = 16,
         max_stream_bytes: int | None = None,
     ):
-        """
+        """Create a pool without streams.
+
         Args:
-            model: with causal=True.
-            max_batch: frames in one step at most.
-            max_streams: streams open at a time at most.
-            max_pending: frames of one stream that may wait; a camera faster than the network has to leave some out.
-            max_stream_bytes: a stream whose memory takes this much or more gets no further frame; None: no bound.
+            model: Causal model (`causal=True`).
+            max_batch: Maximum number of frames per step.
+            max_streams: Maximum number of open streams.
+            max_pending: Maximum number of pending frames per stream. A camera that is faster than the model must skip
+                frames.
+            max_stream_bytes: Maximum memory of a stream in bytes. A stream at the limit accepts no further frames. None
+                disables the limit.
         """
         for name, value in (("max_batch", max_batch), ("max_streams", max_streams), ("max_pending", max_pending)):
             if value < 1:
@@ -77,11 +80,11 @@ class SessionPool:
         self.max_stream_bytes = max_stream_bytes
         self._device = next(model.parameters()).device
         self._streams: set[PooledStream] = set()
-        self._turns: dict[PooledStream, None] = {}  # streams with frames waiting, in the order of their turns
+        self._turns: dict[PooledStream, None] = {}  # streams with pending frames, in scheduling order
         self._is_closed = False
         self._thread: Thread | None = None
-        self._queues = Condition()  # guards all of the above; held for moments only
-        self._memories = Lock()  # guards the streams' memories; held while a step is computed
+        self._queues = Condition()  # guards all of the above; locked only for short operations
+        self._memories = Lock()  # guards the streams' memories; locked during a step
 
     def open(
         self,
@@ -92,11 +95,11 @@ class SessionPool:
         track_window: int = 8,
         kv_cache_dtype: KVCacheDtype = "auto",
     ) -> PooledStream:
-        """A new stream, to be closed when it is over. Arguments as for `StreamSession`.
+        """Open a new stream. Call its `close` at the end. The arguments are those of `StreamSession`.
 
         Raises:
-            PoolFull: there are as many streams as there may be.
-            ValueError: as of `StreamSession`.
+            PoolFull: If `max_streams` streams are open.
+            ValueError: As for `StreamSession`.
         """
         session = StreamSession(
             self.model,
@@ -119,7 +122,11 @@ class SessionPool:
         return stream
 
     def step(self) -> int:
-        """Compute the next frame of up to `max_batch` streams. Answers how many frames that settled; 0: none waits."""
+        """Compute the next frame of up to `max_batch` streams.
+
+        Returns:
+            Number of finished or rejected frames. 0 if no frame is pending.
+        """
         batch: list[_Request] = []
         refused: list[tuple[_Request, Exception]] = []
         outcomes: list[Prediction | Exception] = []
@@ -128,14 +135,14 @@ class SessionPool:
                 batch, refused = self._next_batch()
                 outcomes = self._run_batch(batch)
         finally:
-            # No lock is held: what waits for a future may push, save or close. And Ctrl-C leaves nobody waiting.
+            # No lock is held here, because callbacks of a future may push, save or close. Ctrl-C resolves all futures.
             interrupted = RuntimeError("the pool was interrupted while it computed this frame")
             for turn, outcome in [*refused, *zip_longest(batch, outcomes, fillvalue=interrupted)]:
                 resolve_future(turn.future, outcome)
         return len(batch) + len(refused)
 
     def close(self) -> None:
-        """Close all streams; frames that wait are cancelled."""
+        """Close all streams and cancel pending frames."""
         with self._queues:
             self._is_closed = True
             self._queues.notify_all()
@@ -161,7 +168,7 @@ class SessionPool:
             self.step()
 
     def _next_batch(self) -> tuple[list[_Request], list[tuple[_Request, Exception]]]:
-        """A frame of each of some streams, beginning with the one whose turn it is, and those that are refused."""
+        """Take one frame of each selected stream in scheduling order. Return the batch and the rejected frames."""
         batch: list[_Request] = []
         refused: list[tuple[_Request, Exception]] = []
         kind = None
@@ -175,13 +182,13 @@ class SessionPool:
                         continue
                     try:
                         self._validate(turn)
-                    except Exception as error:  # its caller's matter; the stream's next frame gets the turn
+                    except Exception as error:  # raised by the future; the stream keeps its turn
                         refused.append((turn, error))
                     else:
                         kind = of_this
                         batch.append(turn)
                         del self._turns[stream]
-                        self._turns[stream] = None  # to the back
+                        self._turns[stream] = None  # move to the end
                         break
                 if not stream.waiting:
                     del self._turns[stream]
@@ -207,7 +214,7 @@ class SessionPool:
             images = uploaded(torch.cat([turn.images for turn in batch]), self._device)
             with current(self._device), without_cudnn, torch.no_grad():
                 together = self.model(images, heads=sessions[0].heads, memory=memories)
-        except Exception:  # no stream has advanced, and which of them is to blame is not known
+        except Exception:  # no stream has advanced, and the cause is unknown
             together = None
         if together is None:
             return [self._run_single(turn) for turn in batch]
@@ -226,7 +233,7 @@ class SessionPool:
 
 
 class PooledStream:
-    """One stream of a pool, made by `SessionPool.open`. May be used from any thread."""
+    """One stream of a pool, created by `SessionPool.open`. Safe to use from any thread."""
 
     def __init__(self, pool: SessionPool, session: StreamSession):
         self.pool = pool
@@ -234,19 +241,19 @@ class PooledStream:
         self.waiting: deque[_Request] = deque()
 
     def push(self, frame: Frame | Tensor, *, query_points: Tensor | None = None) -> Future[Prediction]:
-        """Put the next frame into the queue.
+        """Append the next frame to the queue of the stream.
 
         Args:
-            frame: a Frame; or RGB in [0, 1]. (3, H, W)
-            query_points: (x, y) in pixels of this frame, to be followed from here on. (K, 2)
+            frame: A Frame, or RGB in [0, 1] of shape (3, H, W).
+            query_points: Points (x, y) in pixels of this frame to track from this frame on. (K, 2)
 
         Returns:
-            The prediction to come, S = 1, on the model's device. One that is cancelled before its turn leaves its frame
-            out of the stream.
+            A future of the prediction, S = 1, on the model's device. Canceling the future before the frame is computed
+            removes the frame from the stream.
 
         Raises:
-            PoolFull: as many frames of this stream wait as may wait.
-            ValueError: it is no image. Whether it fits the stream says the future.
+            PoolFull: If `max_pending` frames of this stream are pending.
+            ValueError: If `frame` is not an image. The future raises the error if the frame does not fit the stream.
         """
         image = to_image_tensor(frame)
         if image.ndim != 3:
@@ -267,22 +274,22 @@ class PooledStream:
         return turn.future
 
     def statistics(self) -> StreamStatistics:
-        """As `StreamSession.statistics`; a frame's time is that of its whole batch, without its waiting."""
+        """Return the statistics as `StreamSession.statistics`. Times are those of the batch without waiting time."""
         with self.pool._memories:
             return self.session.statistics()
 
     def save(self, path: str | os.PathLike) -> None:
-        """As `StreamSession.save`, whose files these are; frames that wait are not in it."""
+        """Write the state as `StreamSession.save`, in the same format. Pending frames are not saved."""
         with self.pool._memories:
             self.session.save(path)
 
     def restore(self, path: str | os.PathLike) -> None:
-        """As `StreamSession.restore`; frames that wait come after it."""
+        """Continue a saved stream as `StreamSession.restore`. Pending frames follow the restored frames."""
         with self.pool._memories:
             self.session.restore(path)
 
     def close(self) -> None:
-        """Give the memory and the place back; frames that wait are cancelled."""
+        """Free the memory of the stream and cancel its pending frames."""
         with self.pool._queues:
             self.pool._streams.discard(self)
             self.pool._turns.pop(self, None)
@@ -294,7 +301,7 @@ class PooledStream:
             self.session.reset()
 
     def next_batch_key(self) -> object:
-        """What the first frame that waits must share with others to be computed with them."""
+        """Return the key that frames of one batch must share, for the first pending frame."""
         turn, session = self.waiting[0], self.session
         if turn.query_points is not None or session.memory.is_tracking or session.memory.is_opening:
             return self
@@ -305,7 +312,12 @@ class PooledStream:
 
 @dataclass(frozen=True, eq=False)
 class _Request:
-    """A frame that waits. images: (1, 1, 3, H, W); query_points: (1, K, 2)"""
+    """A pending frame.
+
+    Attributes:
+        images: RGB in [0, 1]. (1, 1, 3, H, W)
+        query_points: Points (x, y) in pixels. (1, K, 2)
+    """
 
     stream: PooledStream
     images: Tensor
@@ -314,7 +326,7 @@ class _Request:
 
 
 def clone_prediction(prediction: Prediction) -> Prediction | Exception:
-    """A copy, so that who keeps one stream's prediction does not keep the whole batch's."""
+    """Copy a prediction, so that a reference to it does not keep the memory of the whole batch."""
     try:
         return prediction.map(torch.clone)
     except torch.OutOfMemoryError as error:

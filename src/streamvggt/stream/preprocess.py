@@ -1,11 +1,11 @@
-"""From a picture of any size and kind to the image the network sees, and the exact way back.
+"""Convert an image of any size and mode to the model input, with the inverse pixel mapping.
 
-A picture is resized and laid on a white canvas. One offset says where: positive pads, negative crops.
+An image is resized and placed on a white canvas. A positive offset pads, a negative offset crops.
 
           canvas (left > 0, top < 0)
          +---------------------------+
          |      :            :       |     resized:  width × height
-         | left :  resized   :       |     content:  the part of it that the canvas shows
+         | left :  resized   :       |     content:  the visible part of the resized image
          |      :            :       |
          +---------------------------+
 
@@ -27,7 +27,7 @@ MODES = ("crop", "pad")
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an original of W0×H0 pixels lands: resized to `width`×`height`, its corner at (left, top) of the canvas."""
+    """Placement of an original of W0×H0 pixels: resized to `width`×`height`, with its corner at (left, top)."""
 
     original_size: tuple[int, int]  # W0, H0
     width: int
@@ -37,21 +37,21 @@ class Placement:
     canvas_size: tuple[int, int]  # W, H
 
     def with_canvas(self, canvas_size: tuple[int, int]) -> "Placement":
-        """The same picture in the middle of another canvas (width, height)."""
+        """Return the placement of the same resized image, centered on another canvas (width, height)."""
         left = self.left + (canvas_size[0] - self.canvas_size[0]) // 2
         top = self.top + (canvas_size[1] - self.canvas_size[1]) // 2
         return replace(self, left=left, top=top, canvas_size=canvas_size)
 
     @property
     def content(self) -> tuple[int, int, int, int]:
-        """Top, left, bottom, right of the part of the canvas that shows the original."""
+        """Return top, left, bottom and right of the visible part of the original on the canvas, in pixels."""
         right = min(self.left + self.width, self.canvas_size[0])
         bottom = min(self.top + self.height, self.canvas_size[1])
         return max(self.top, 0), max(self.left, 0), bottom, right
 
     @property
     def original_from_image(self) -> np.ndarray:
-        """Maps canvas pixel coordinates to original ones, both with the first pixel's centre at (0, 0). (3, 3)"""
+        """Return the map from canvas to original pixels. (0, 0) is the center of the first pixel in both. (3, 3)"""
         scale_x = self.original_size[0] / self.width
         scale_y = self.original_size[1] / self.height
         offset_x = (0.5 - self.left) * scale_x - 0.5
@@ -59,26 +59,26 @@ class Placement:
         return np.array([[scale_x, 0, offset_x], [0, scale_y, offset_y], [0, 0, 1]])
 
     def render(self, image: Image.Image) -> Tensor:
-        """The canvas with an RGB image of `original_size` on it, in [0, 1]. (3, H, W)"""
+        """Render an RGB image of `original_size` on the canvas, in [0, 1]. (3, H, W)"""
         pixels = self._on_canvas(image, Image.Resampling.BICUBIC, background=255)  # (H, W, 3)
         return torch.from_numpy(pixels).movedim(-1, 0).contiguous().float() / 255
 
     def render_mask(self, mask: np.ndarray) -> Tensor:
-        """Take a mask of the original to the canvas, by the nearest pixel; False on the padding.
+        """Map a mask of the original to the canvas with nearest-neighbor sampling. The padding is False.
 
         Args:
-            mask: bool. (H0, W0)
+            mask: Bool. (H0, W0)
 
         Returns:
-            bool. (H, W)
+            Bool. (H, W)
         """
         image = Image.fromarray(mask.astype(np.uint8))
         return torch.from_numpy(self._on_canvas(image, Image.Resampling.NEAREST, background=0) > 0)
 
     def _on_canvas(self, image: Image.Image, kernel: Image.Resampling, background: int) -> np.ndarray:
-        """Resize only the part that the canvas shows, so that memory is bounded by the canvas. (H, W, ...)"""
+        """Resize only the visible part, so that the canvas size bounds the memory. (H, W, ...)"""
         top, left, bottom, right = self.content
-        columns, rows = (left - self.left, right - self.left), (top - self.top, bottom - self.top)  # of the resized
+        columns, rows = (left - self.left, right - self.left), (top - self.top, bottom - self.top)  # in resized pixels
         (x0, x1), (y0, y1) = (
             [edge * original / resized for edge in edges]
             for edges, original, resized in zip(
@@ -94,17 +94,21 @@ class Placement:
 def compute_placement(
     original_size: tuple[int, int], *, size: int = 518, patch_size: int = 14, mode: str = "crop"
 ) -> Placement:
-    """The published preparation of a picture of W0×H0 pixels.
+    """Compute the preprocessing of the reference implementation for an image of W0×H0 pixels.
 
-    "crop": the width becomes `size`; what is then higher than `size` loses rows above and below.
-    "pad": the longer side becomes `size`; white fills the square.
+    Args:
+        original_size: Width and height of the original in pixels.
+        size: Target size in pixels.
+        patch_size: Patch size of the model in pixels.
+        mode: "crop" resizes the width to `size` and crops rows above `size` at the top and bottom. "pad" resizes the
+            longer side to `size` and pads to a white square.
 
     Raises:
-        ValueError: unknown mode, or a size that is no multiple of the patch size.
+        ValueError: If `mode` is unknown, or `size` is not a multiple of `patch_size`.
     """
     validate_options(size, patch_size, mode)
     scale = size / (original_size[0] if mode == "crop" else max(original_size))
-    # Scale first, then divide: the published order, which decides ties of the rounding.
+    # Scale first, then divide. The order of the reference implementation determines ties of the rounding.
     width, height = (max(round(side * scale / patch_size), 1) * patch_size for side in original_size)
     canvas_size = (size, min(height, size)) if mode == "crop" else (size, size)
     left, top = (_centred(side, room) for side, room in zip((width, height), canvas_size, strict=True))
@@ -112,7 +116,7 @@ def compute_placement(
 
 
 def _centred(side: int, room: int) -> int:
-    """Offset of a side in the middle of the room for it; what is odd goes to the end, for margins and for cuts."""
+    """Return the offset of a centered side. An odd pixel of the margin or crop is at the end."""
     return (room - side) // 2 if side <= room else -((side - room) // 2)
 
 
@@ -140,12 +144,18 @@ def preprocess_image(
     name: str | None = None,
     time: float | None = None,
 ) -> Frame:
-    """A picture as the network wants it. Any mode Pillow reads; EXIF orientation is applied.
+    """Convert an image of any mode that Pillow reads to a model input. EXIF orientation is applied.
 
     Args:
-        canvas_size: width and height to pad to, where a sequence has frames of different size.
-        white: see `image_files.upright`.
-        index, name, time: as in `Frame`; the name defaults to "frame_000000" with the index.
+        image: The original image. H0×W0
+        size: Target size in pixels, see `compute_placement`.
+        patch_size: Patch size of the model in pixels.
+        mode: "crop" or "pad", see `compute_placement`.
+        canvas_size: Width and height to pad to, for sequences with frames of different sizes.
+        white: White level of 16-bit images, see `image_files.upright`.
+        index: As in `Frame`.
+        name: As in `Frame`. The default is "frame_" and the index with six digits.
+        time: As in `Frame`, in seconds.
     """
     image, valid = upright(image, white)
     placement = compute_placement(image.size, size=size, patch_size=patch_size, mode=mode)
@@ -174,14 +184,20 @@ def frame_from_array(
     name: str | None = None,
     time: float | None = None,
 ) -> Frame:
-    """A frame of pixels already in memory, as from a robot's camera.
+    """Convert an RGB array, for example from a robot's camera, to a frame.
 
     Args:
-        array: RGB, not OpenCV's BGR, uint8. (H0, W0, 3)
-        canvas_size, index, name, time: as for `prepare`.
+        array: RGB (not the BGR order of OpenCV), uint8. (H0, W0, 3)
+        size: Target size in pixels, see `compute_placement`.
+        patch_size: Patch size of the model in pixels.
+        mode: "crop" or "pad", see `compute_placement`.
+        canvas_size: As for `preprocess_image`.
+        index: As for `preprocess_image`.
+        name: As for `preprocess_image`.
+        time: As for `preprocess_image`.
 
     Raises:
-        ValueError: the array is of another type or shape.
+        ValueError: If the array has another dtype or shape.
     """
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
         kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__

@@ -1,4 +1,4 @@
-"""One stream from its first frame to its last: a model, a memory, a policy."""
+"""Predict one stream frame by frame with a model, a memory and an eviction policy."""
 
 from __future__ import annotations
 
@@ -27,18 +27,22 @@ from streamvggt.stream.state_file import loaded_state, save_state
 from streamvggt.stream.static_step import STEP_BUILDERS, StaticStep, StepMode, validate_step_mode
 from streamvggt.transfer import current, uploaded
 
-MAX_TIMINGS = 1000  # of the latest frames, for the statistics
+MAX_TIMINGS = 1000  # latest frames in the statistics
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class StreamStatistics:
-    """How a stream is doing.
+    """Frame counts, memory and speed of a stream.
 
-    num_frames, num_kept_frames: frames pushed, and those the next frame will see; where a policy keeps tokens, those
-        that the camera trunk will see.
-    memory_bytes: keys, values, track features and the policy's notes, preallocated slots included.
-    median_ms, p95_ms: of the latest frames, input to result on the device; None before the first.
+    Attributes:
+        num_frames: Number of pushed frames.
+        num_kept_frames: Number of cached frames that the next frame attends to. For policies that keep tokens, the
+            number of frames in the camera trunk.
+        memory_bytes: Size of keys, values, track features and policy state in bytes, including preallocated slots.
+        median_ms: Median time of the latest frames from input to result on the device, in milliseconds. None before
+            the first frame.
+        p95_ms: 95th percentile of the same times in milliseconds. None before the first frame.
     """
 
     num_frames: int
@@ -49,7 +53,7 @@ class StreamStatistics:
 
 
 def one_at_a_time(method: Callable[..., Result]) -> Callable[..., Result]:
-    """Refuse a call while another one of the same session is at work, in whatever thread."""
+    """Reject a call while another call of the same session is running in any thread."""
 
     @wraps(method)
     def guarded(self, *args, **kwargs):
@@ -67,14 +71,16 @@ def one_at_a_time(method: Callable[..., Result]) -> Callable[..., Result]:
 
 
 class StreamSession:
-    """Turns frames into predictions one by one, without looking at the past again.
+    """Convert frames to predictions one by one, without recomputing earlier frames.
 
         session = StreamSession(model, policy=SlidingWindow(1, 8))
         for frame in load_frames("clip.mp4"):
             prediction = session.push(frame)
 
-    It holds no results: a prediction that the caller drops is gone. A push that fails changes nothing, so the frame can
-    be pushed again. One call at a time: a second one from another thread is refused (`SessionPool` takes them).
+    The session does not store predictions. A failed push changes nothing, so the same frame can be pushed again. The
+    session rejects concurrent calls from several threads. Use `SessionPool` for concurrent calls.
+
+    Reference: StreamVGGT, arXiv 2507.11539.
     """
 
     def __init__(
@@ -88,24 +94,26 @@ class StreamSession:
         kv_cache_dtype: KVCacheDtype = "auto",
         step_mode: StepMode = "eager",
     ):
-        """
+        """Create an empty stream.
+
         Args:
-            model: with causal=True.
-            policy: which frames stay; None: those of the published stream of the network: all, so that it grows with
-                every frame, or LingBot-Map's own memory for a network with scale frames. Command lines have a bounded
-                default (`streamvggt.stream.policy.DEFAULT_POLICY`).
-            camera: "per_iteration" poses equal the full causal pass; "shared" ones equal the published streaming code.
-            heads: those to run; None: all the model has.
-            track_window: frames kept for tracking, besides the query frame.
-            kv_cache_dtype: of keys and values, "auto": as computed; "int8": one byte per value, half of bfloat16's
-                memory.
-            step_mode: how a frame is computed once a memory of whole frames is full. "eager": as before; "cuda_graph":
-                by replaying a CUDA graph, to the same bit; "compile": by torch.compile, to rounding; the first such
-                frame takes a minute and more. Points are followed by "eager" alone.
+            model: Causal model (`causal=True`).
+            policy: Eviction policy. None selects the policy of the reference implementation: all frames, which grows
+                with every frame, or `Trajectory` for a model with scale frames. The command line has a bounded default
+                (`streamvggt.stream.policy.DEFAULT_POLICY`).
+            camera_cache: "per_iteration" gives the poses of the full causal pass. "shared" gives the poses of the
+                reference streaming code.
+            heads: Names of the heads to run. None runs all heads of the model.
+            track_window: Number of frames kept for tracking besides the query frame.
+            kv_cache_dtype: Number format of keys and values. "auto" stores the computed dtype. "int8" stores one byte
+                per value, half the memory of bfloat16.
+            step_mode: Execution of a frame once a memory of whole frames is full. "eager" runs the model. "cuda_graph"
+                replays a CUDA graph with bit-exact results. "compile" uses torch.compile, equal up to floating-point
+                rounding; the first compiled frame takes at least a minute. Only "eager" tracks points.
 
         Raises:
-            ValueError: the model cannot stream, the policy looks at a head that is not to run, or the step does not
-                serve such a memory or device.
+            ValueError: If the model is not causal, the policy requires a head that does not run, or `step_mode` does
+                not support the policy, camera cache or device.
         """
         self.model = model
         self.policy = policy or published_policy(model)
@@ -122,7 +130,7 @@ class StreamSession:
 
     @one_at_a_time
     def reset(self) -> None:
-        """Forget everything; the next frame is the first of a new stream."""
+        """Clear the memory. The next frame starts a new stream."""
         self._forget()
 
     def _forget(self) -> None:
@@ -140,50 +148,50 @@ class StreamSession:
 
     @property
     def num_frames(self) -> int:
-        """Frames pushed."""
+        """Number of pushed frames."""
         return self.memory.num_frames
 
     @property
     def num_bytes(self) -> int:
-        """Memory taken, as in the statistics."""
+        """Size of the memory in bytes, as in `StreamStatistics.memory_bytes`."""
         return self.memory.num_bytes
 
     @one_at_a_time
     def push(
         self, frame: Frame | Tensor, *, query_points: Tensor | None = None, patch_tokens: Tensor | None = None
     ) -> Prediction:
-        """What the network says of the next frame.
+        """Predict the next frame and add it to the memory.
 
         Args:
-            frame: a Frame; or RGB in [0, 1], (3, H, W), or of several streams that advance together, (B, 3, H, W).
-            query_points: (x, y) in pixels of this frame, to be followed from here on. (K, 2) or (B, K, 2)
-            patch_tokens: what the model's `aggregator.encode_patches` says of this frame, if it is known already. (B,
-                1, h·w, C)
+            frame: A Frame, or RGB in [0, 1] of shape (3, H, W), or (B, 3, H, W) for B streams that advance together.
+            query_points: Points (x, y) in pixels of this frame to track from this frame on. (K, 2) or (B, K, 2)
+            patch_tokens: Output of the model's `aggregator.encode_patches` for this frame. None computes it.
+                (B, 1, h·w, C)
 
         Returns:
-            The prediction of this frame, S = 1, on the model's device.
+            The prediction of this frame, S = 1, on the model's device. The world frame is the first camera.
 
         Raises:
-            ValueError: the frame does not fit the stream, for instance its size has changed.
-            RuntimeError: another call of this session is at work.
+            ValueError: If the frame does not fit the stream, for example because its size changed.
+            RuntimeError: If another call of this session is running.
         """
         return self._compute(self._images([frame]), query_points, patch_tokens)
 
     @one_at_a_time
     def start(self, frames: Sequence[Frame | Tensor]) -> Prediction:
-        """Compute the first frames of a stream in one call, as a network with scale frames was trained.
+        """Predict the first frames of a stream in one joint step, as models with scale frames were trained.
 
-        The memory after them is the same as by single calls of `push`. But `push` predicts each of the first
-        `scale_frames` frames from those that have come until then.
+        The memory afterwards equals that after single calls of `push`. The predictions differ: `push` predicts each of
+        the first `scale_frames` frames from the frames up to it.
 
         Args:
-            frames: As of `push`.
+            frames: As for `push`.
 
         Returns:
             The prediction of these frames, S = len(frames).
 
         Raises:
-            ValueError: If the stream has begun, there is no frame, or they do not fit together.
+            ValueError: If the stream has already started, `frames` is empty, or the frames do not fit together.
         """
         if self.num_frames or not frames:
             raise ValueError(
@@ -192,7 +200,7 @@ class StreamSession:
         return self._compute(self._images(frames), None, None)
 
     def _images(self, frames: Sequence[Frame | Tensor]) -> Tensor:
-        """On the device. (B, S, 3, H, W)"""
+        """Stack the images of frames on the model's device. (B, S, 3, H, W)"""
         images = [to_image_tensor(frame) for frame in frames]
         for image in images:
             if image.ndim not in (3, 4):
@@ -228,23 +236,24 @@ class StreamSession:
         return prediction
 
     def statistics(self) -> StreamStatistics:
-        """Frames, memory and speed so far. Waits for the device."""
+        """Return frame counts, memory and speed. Synchronizes with the device."""
         return StreamStatistics(
             self.num_frames, len(self.memory.kept_frames), self.num_bytes, *timing_percentiles(self.times)
         )
 
     @one_at_a_time
     def save(self, path: str | os.PathLike) -> None:
-        """Write the stream's state, whole or not at all, so that `restore` can go on after an interruption."""
+        """Write the state of the stream atomically. `restore` continues from it."""
         save_state(path, self._identity, self.memory.state_dict())
 
     @one_at_a_time
     def restore(self, path: str | os.PathLike) -> None:
-        """Go on where `save` was called, in this process or another. If that fails, nothing changes.
+        """Continue a stream that `save` wrote, in this process or another. A failed call changes nothing.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is damaged, no saved stream, or one of other weights, another policy or camera memory.
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is damaged, is no saved stream, or was saved with other weights, another policy or
+                another camera cache.
         """
         before = dict(vars(self))
         self._forget()
@@ -261,7 +270,7 @@ class StreamSession:
 
 
 def to_image_tensor(frame: Frame | Tensor) -> Tensor:
-    """The image that a frame is, or holds."""
+    """Return the image of a frame, or the tensor itself."""
     image = frame.image if isinstance(frame, Frame) else frame
     if not isinstance(image, Tensor):
         raise ValueError(f"a frame is a Frame or a tensor, as from load_frames, not {type(frame).__name__}")
@@ -269,13 +278,16 @@ def to_image_tensor(frame: Frame | Tensor) -> Tensor:
 
 
 def timing_percentiles(times: Collection[Timer]) -> tuple[float | None, float | None]:
-    """Of the latest steps, in milliseconds; None before the first. Waits for the device."""
+    """Return median and 95th percentile in milliseconds, or None before the first step. Waits for the device."""
     milliseconds = [timer.milliseconds() for timer in times]
     return tuple(np.percentile(milliseconds, [50, 95]).tolist()) if milliseconds else (None, None)
 
 
 class Timer:
-    """Milliseconds of one step; on CUDA by events, so that nothing waits until somebody asks."""
+    """Measure the time of one step in milliseconds.
+
+    On CUDA the timer uses events, so that it synchronizes only when `milliseconds` is read.
+    """
 
     def __init__(self, device: torch.device):
         self._device = device

@@ -1,4 +1,4 @@
-"""What every source of frames has: options, and a way to begin later."""
+"""Base class and options of all frame sources."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -12,7 +12,7 @@ from streamvggt.stream.preprocess import validate_options
 
 @dataclass(frozen=True)
 class FrameOptions:
-    """How the frames are chosen and prepared; see `load_frames`."""
+    """Selection and preprocessing of frames, see `load_frames`."""
 
     size: int = 518
     patch_size: int = 14
@@ -39,12 +39,13 @@ class FrameOptions:
 
 
 class FrameSource(ABC):
-    """The frames of one input; iterating again begins again.
+    """Frames of one input. Each iteration starts from the beginning.
 
-    kind: "images", "video" or "live".
-    skipped: name and reason of whatever could not be read, filled while iterating.
-    num_frames: how many frames to expect, for a progress bar; an estimate for videos, None where nothing tells.
-    files: all that it reads, in order; none if it is a camera or an address.
+    Attributes:
+        kind: "images", "video" or "live".
+        skipped: Name and reason of each unreadable item, filled during iteration.
+        num_frames: Expected number of frames for a progress bar. An estimate for videos, None if unknown.
+        files: All files of the source in order. Empty for cameras and URLs.
     """
 
     kind: str
@@ -60,7 +61,7 @@ class FrameSource(ABC):
     def __iter__(self) -> Iterator[Frame]: ...
 
     def from_index(self, index: int) -> "FrameSource":
-        """The same frames from `Frame.index` ≥ index on, to go on where a run has stopped."""
+        """Return a source with the frames whose `Frame.index` is at least `index`, to resume an interrupted run."""
         if self.kind == "live" and index > 0:
             raise ValueError("a live source cannot start in its past: starting_at needs images or a video file")
         later = copy.copy(self)

@@ -1,4 +1,4 @@
-"""Files of saved streams: sealed, and judged before anything is made of them."""
+"""Read and write files of saved streams, with checksums and validation before loading."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ FORMAT_VERSION = 5
 
 
 def save_state(path: str | os.PathLike, identity: dict[str, str], state: dict[str, Any]) -> None:
-    """Write a stream's state, whole or not at all, with what a session must share that goes on with it.
+    """Write the state of a stream atomically, with the identity that a restoring session must match.
 
     Raises:
-        OSError, RuntimeError: it cannot be written, for example because the disk is full.
+        OSError: If the file cannot be written.
+        RuntimeError: If the file cannot be written, for example because the disk is full.
     """
     with atomic_write(Path(path), sealed=True) as unfinished:
         torch.save({"format": FORMAT_VERSION, "identity": identity, "state": state}, unfinished)
@@ -27,14 +28,16 @@ def save_state(path: str | os.PathLike, identity: dict[str, str], state: dict[st
 
 @contextmanager
 def loaded_state(path: str | os.PathLike, identity: dict[str, str], like: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What `save_state` has written, for a session of this identity, to be restored within the block.
+    """Load a state that `save_state` wrote, to restore it within the block.
 
     Args:
-        like: the state of such a session at its beginning; what was saved must have the same entries.
+        path: The file.
+        identity: Identity of the restoring session.
+        like: State of such a session before its first frame. The saved state must have the same entries.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, no saved stream or another one; or the block cannot restore it.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, is no saved stream, has another identity, or the block cannot restore it.
     """
     if not os.path.exists(path):
         raise FileNotFoundError(f"no saved stream at {path}")
@@ -61,10 +64,10 @@ def loaded_state(path: str | os.PathLike, identity: dict[str, str], like: dict[s
 
 
 def check_like(found: object, like: object, name: str) -> None:
-    """Compare entries and their types with those of a state that has just begun, whose empty parts may be anything.
+    """Compare entries and types with those of an empty state. Empty parts of `like` match any content.
 
     Raises:
-        ValueError: an entry is missing, too much, or of another type.
+        ValueError: If an entry is missing, unexpected, or of another type.
     """
     if like is None or (found is None and not isinstance(like, dict | list)):
         return

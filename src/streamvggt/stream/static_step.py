@@ -1,6 +1,6 @@
-"""The step of a stream whose memory is full, recorded once and played again for every frame.
+"""The step of a stream with a full memory, captured or compiled once and reused for every frame.
 
-session = StreamSession(model, policy=SlidingWindow(1, 8), step="cuda_graph")
+session = StreamSession(model, policy=SlidingWindow(1, 8), step_mode="cuda_graph")
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from streamvggt.prediction import Prediction
 StepMode = Literal["eager", "cuda_graph", "compile"]
 MOST_SHAPES = 64
 """Kinds of streams, by image size, memory and heads, for which one process compiles a step."""
-NUM_WARMUP = 3  # on CUDA, before recording: kernels are chosen and tables made
+NUM_WARMUP = 3  # before capture on CUDA: selects kernels and builds tables
 
 
 def capture_cuda_graph(step: Callable[[], Prediction]) -> Callable[[], Prediction]:
-    """Record the step as a CUDA graph of the current device, after a few runs, which do what one does.
+    """Capture the step as a CUDA graph of the current device, after idempotent warm-up runs.
 
-    Other threads may allocate memory meanwhile: only what this thread does can break the recording.
+    Other threads may allocate memory during the capture. Only operations of this thread can invalidate it.
     """
     beside = torch.cuda.Stream()
     beside.wait_stream(torch.cuda.current_stream())
@@ -38,17 +38,17 @@ def capture_cuda_graph(step: Callable[[], Prediction]) -> Callable[[], Predictio
     with record_tables() as tables, torch.cuda.graph(graph, capture_error_mode="thread_local"):
         prediction = step()
 
-    def replay(_kept=tables) -> Prediction:  # what lies at recorded addresses stays as long as the recording
+    def replay(_kept=tables) -> Prediction:  # keeps the captured addresses alive
         graph.replay()
-        return prediction.map(torch.clone)  # the next replay writes over what the graph answers
+        return prediction.map(torch.clone)  # the next replay overwrites the output
 
     return replay
 
 
 def compile_step(step: Callable[[], Prediction]) -> Callable[[], Prediction]:
-    """The step by torch.compile, which compiles once for all streams of a network that have the same shapes.
+    """Compile the step with torch.compile, once for all streams of a model with equal shapes.
 
-    After `recompile_limit` shapes PyTorch would go on without compiling, silently, so there must be room for many.
+    After `recompile_limit` shapes, PyTorch silently stops compiling. The limit is raised to support many shapes.
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_SHAPES)
     return torch.compile(step, dynamic=False)
@@ -60,7 +60,11 @@ STEP_BUILDERS = {"cuda_graph": capture_cuda_graph, "compile": compile_step}
 def validate_step_mode(
     step_mode: StepMode, policy: EvictionPolicy, camera: CameraCacheMode, device: torch.device
 ) -> None:
-    """Raises ValueError where this step cannot serve such a stream."""
+    """Check that a step mode supports a stream.
+
+    Raises:
+        ValueError: If the step mode does not support the policy, camera cache or device.
+    """
     if step_mode == "eager":
         return
     if step_mode not in STEP_BUILDERS:
@@ -88,14 +92,14 @@ def validate_step_mode(
 
 
 class StaticStep:
-    """The next frame of one stream, once its memory is full.
+    """Predict the next frame of one stream with a full memory.
 
-    A full memory has one free slot. Which one it is, is all that differs between steps, and a number on the device
-    (`StaticCachePattern`); the host keeps its books as ever. What the step computes equals the eager one to the bit, or
-    to rounding where it is compiled.
+    A full memory has one free slot. Steps differ only in the slot index, which is a tensor on the device
+    (`StaticCachePattern`). The host bookkeeping is unchanged. Results of a captured step are bit-exact to the eager
+    step. Results of a compiled step are equal up to floating-point rounding.
 
-    It serves single frames once the memory is full (`is_ready`); until then `StreamSession` runs the network itself.
-    There are no tracked points.
+    The step processes single frames once the memory is full (`is_ready`). Until then `StreamSession` runs the model.
+    Point tracking is not supported.
     """
 
     def __init__(
@@ -105,9 +109,13 @@ class StaticStep:
         heads: Collection[str],
         prepare: Callable[[Callable[[], Prediction]], Callable[[], Prediction]],
     ):
-        """
+        """Build the step.
+
         Args:
-            prepare: makes of the step what is run for every frame.
+            model: Causal model.
+            memory: Memory of the stream.
+            heads: Names of the heads to run.
+            prepare: Converts the step to the function that runs for every frame, for example a CUDA graph replay.
         """
         self._model = model
         self._memory = memory
@@ -119,11 +127,15 @@ class StaticStep:
 
     @property
     def is_ready(self) -> bool:
-        """The memory is full."""
+        """Whether the memory is full."""
         return not self._memory.is_opening and all(cache.is_static for cache in self._caches)
 
     def __call__(self, images: Tensor) -> Prediction:
-        """What the network says of the next frame, which becomes part of the memory. (B, 1, 3, H, W)"""
+        """Predict the next frame and add it to the memory.
+
+        Args:
+            images: RGB in [0, 1]. (B, 1, 3, H, W)
+        """
         memory = self._memory
         batch, image_size = images.shape[0], tuple(images.shape[-2:])
         memory.validate_inputs(batch, image_size, self._heads)
@@ -151,7 +163,7 @@ class StaticStep:
 
 
 class StaticMemory:
-    """To the model a memory that is full and changes nothing but its contents; `StaticStep` keeps the books."""
+    """Full memory with the interface that the model expects. `StaticStep` does the bookkeeping."""
 
     is_empty = False
     is_tracking = is_opening = False
@@ -166,13 +178,13 @@ class StaticMemory:
         self._layers = of_layers.patterns(memory.layers)
         self._places = [of_layers]
         self._camera = []
-        if memory.camera and all(len(cache) for cache in memory.camera[0]):  # else the camera head does not run
+        if memory.camera and all(len(cache) for cache in memory.camera[0]):  # otherwise the camera head does not run
             of_camera = _SlotIndex(memory.camera[0])
             self._camera = [of_camera.patterns(blocks) for blocks in memory.camera]
             self._places.append(of_camera)
 
     def set_slot(self, slot: int) -> None:
-        """The next frame takes this slot."""
+        """Set the slot of the next frame."""
         self._times.fill_(self._memory.num_stored)
         for places in self._places:
             places.set_slot(slot)
@@ -200,7 +212,7 @@ class StaticMemory:
 
 
 class _SlotIndex:
-    """Which tokens a new frame takes the place of, in caches that have the same slots: a tensor written anew."""
+    """Device tensor with the token indices that a new frame overwrites, for caches with equal slots."""
 
     def __init__(self, caches: list[KVCache]):
         self._cache = caches[0]

@@ -1,4 +1,4 @@
-"""Frames of videos, cameras and network streams."""
+"""Read frames from videos, cameras and network streams."""
 
 import math
 import re
@@ -21,20 +21,20 @@ from streamvggt.stream.source import FrameOptions, FrameSource
 
 URL = re.compile(r"(rtsp|rtmp|https?|udp|tcp)://", re.IGNORECASE)
 TIMEOUT = 10.0  # seconds to wait for a network stream
-PIXEL_ASPECTS = Fraction(1, 4), Fraction(4)  # of real cameras and discs; others are damage, and could need any memory
-CLOCK_STEP = Fraction(1, 1000)  # Matroska and FLV round times to milliseconds; a frame may seem this much early
+PIXEL_ASPECTS = Fraction(1, 4), Fraction(4)  # of cameras and discs; others indicate damage and need unbounded memory
+CLOCK_STEP = Fraction(1, 1000)  # tolerance, because Matroska and FLV round times to milliseconds
 
 
 class TimedFrameSource(FrameSource):
-    """What videos and cameras share: frames chosen by time or number, on the canvas of the first."""
+    """Base class of videos and cameras: selects frames by time or number, on the canvas of the first frame."""
 
     @abstractmethod
     def _decode_frames(self) -> Iterator[tuple[Fraction | float, object]]:
-        """Seconds since the first picture, and the picture, for each one decoded."""
+        """Yield each decoded frame with its time in seconds since the first frame."""
 
     @abstractmethod
     def _rgb(self, picture: object) -> np.ndarray:
-        """Upright pixels, uint8. (H0, W0, 3)"""
+        """Return upright pixels, uint8. (H0, W0, 3)"""
 
     def __iter__(self) -> Iterator[Frame]:
         self.skipped.clear()
@@ -68,13 +68,13 @@ class TimedFrameSource(FrameSource):
 
 
 class WebcamSource(TimedFrameSource):
-    """A camera of this machine, by its number."""
+    """A local camera, selected by its number."""
 
     kind = "live"
 
     def __init__(self, number: int, options: FrameOptions) -> None:
         super().__init__(options)
-        if not 0 <= number < 100:  # OpenCV takes larger numbers for other ways to reach a camera
+        if not 0 <= number < 100:  # OpenCV uses larger numbers for other camera backends
             raise ValueError(f"webcam: expected a number from 0 to 99, got {number}.")
         self.number = number
         self.num_frames = options.max_frames
@@ -108,9 +108,9 @@ class WebcamSource(TimedFrameSource):
 
 
 class VideoSource(TimedFrameSource):
-    """A video file, or the address of a file or stream, through FFmpeg.
+    """A video file, or the URL of a file or stream, decoded with FFmpeg.
 
-    Damaged pictures are left out; where the file says how much it should hold, a missing end is noticed too.
+    Damaged frames are skipped. If the header contains the length, a missing end is detected.
     """
 
     def __init__(self, location: str, options: FrameOptions) -> None:
@@ -124,7 +124,7 @@ class VideoSource(TimedFrameSource):
         self._num_pictures = self._seconds = self._pixel_aspect = None
         scheme = address[1].lower() if address else "file"
         if scheme in ("udp", "tcp"):
-            return  # such a sender may serve a single connection: leave it to the iteration
+            return  # the sender may accept only one connection, which the iteration needs
         with self._open() as container:
             stream = self._stream(container)
             if scheme in ("http", "https") and container.duration:
@@ -162,7 +162,7 @@ class VideoSource(TimedFrameSource):
             timeout = TIMEOUT if is_address else None
             return av.open(self.location, options=options, timeout=timeout, metadata_errors="replace")
         except av.FFmpegError as error:
-            if is_address and not isinstance(error, av.InvalidDataError | av.ArgumentError):  # of no whitelisted format
+            if is_address and not isinstance(error, av.InvalidDataError | av.ArgumentError):  # not a whitelisted format
                 raise ConnectionError(f"Could not connect to {self.name}: {_reason(error)}") from error
             raise ValueError(
                 f"{self.name} is neither a video FFmpeg can read ({error.strerror}) nor an image"
@@ -178,7 +178,7 @@ class VideoSource(TimedFrameSource):
         with self._open() as container:
             stream = self._stream(container)
             self._pixel_aspect = stream.sample_aspect_ratio
-            first = clock = None  # the stream's own times, of the first picture and of this one
+            first = clock = None  # stream times of the first frame and of this frame
             num_lost = 0
             for picture in self._decoded(container, stream):
                 if picture is None:
@@ -204,7 +204,7 @@ class VideoSource(TimedFrameSource):
     def _decoded(
         self, container: av.container.InputContainer, stream: av.VideoStream
     ) -> Iterator[av.VideoFrame | None]:
-        """Pictures in order of display; None for each that is damaged, or missing of those the header counts."""
+        """Yield frames in display order. Yield None for each frame that is damaged or missing."""
         num_packets = 0
         for packet in self._packets(container, stream):
             num_packets += packet is not None
@@ -221,7 +221,7 @@ class VideoSource(TimedFrameSource):
             yield None
 
     def _packets(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet | None]:
-        """Packets with data, then None, at which the decoder gives out what it still holds."""
+        """Yield packets with data, then None, which flushes the decoder."""
         try:
             for packet in container.demux(stream):
                 if packet.size:
@@ -231,7 +231,7 @@ class VideoSource(TimedFrameSource):
         yield None
 
     def _record_damage(self, reason: str) -> None:
-        """One entry for all damage of a video, kept up to date."""
+        """Record all damage of a video in one entry."""
         if self.options.strict:
             raise ValueError(f"{self.name}: {reason}")
         self.skipped[:] = [(self.name, reason)]
@@ -244,10 +244,11 @@ class VideoSource(TimedFrameSource):
 
 
 def _shown_size(picture: av.VideoFrame, aspect: Fraction | None) -> tuple[int, int]:
-    """Width and height of a picture with square pixels, none of them lost.
+    """Return width and height with square pixels, without reducing the resolution.
 
     Args:
-        aspect: width of a stored pixel by its height.
+        picture: Decoded frame.
+        aspect: Pixel aspect ratio, width / height.
     """
     if not aspect or not PIXEL_ASPECTS[0] <= aspect <= PIXEL_ASPECTS[1]:
         return picture.width, picture.height
@@ -263,7 +264,7 @@ def _reason(error: av.FFmpegError) -> str:
 
 
 def _time_of(picture: av.VideoFrame, stream: av.VideoStream, after: Fraction | None) -> Fraction:
-    """On the stream's clock; by the frame rate where a time is missing or does not go forward, as AVI can have it."""
+    """Return the time on the stream's clock. Missing or non-increasing times, as in AVI, use the frame rate."""
     seconds = Fraction(0) if picture.pts is None else picture.pts * stream.time_base
     return seconds if after is None or seconds > after else after + 1 / _frame_rate(stream)
 
@@ -273,22 +274,23 @@ def _frame_rate(stream: av.VideoStream) -> Fraction:
 
 
 def _stream_seconds(stream: av.VideoStream) -> Fraction | None:
-    """How long the header says the stream is, from its first picture on."""
+    """Return the length of the stream from its first frame in seconds, according to the header."""
     return stream.duration * stream.time_base if stream.duration else None
 
 
 def _tagged_end(stream: av.VideoStream) -> Fraction | None:
-    """When the stream ends on the file's clock, which Matroska has as a tag, "00:01:02.500000000"."""
+    """Return the end of the stream on the file's clock from the Matroska tag, for example "00:01:02.500000000"."""
     tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     return int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3]) if tag else None
 
 
 def apply_display_matrix(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Pixels turned and mirrored by a display matrix, FFmpeg's and MP4's note of how the camera was held.
+    """Rotate and mirror pixels by a display matrix, which stores the camera orientation in FFmpeg and MP4.
 
     Args:
         pixels: (H, W, 3)
-        matrix: takes row vectors (x, y, 1) to the screen; the upper left 2×2 is used, by quarter turns. (3, 3)
+        matrix: Maps row vectors (x, y, 1) to the screen. Only quarter turns and mirroring of the upper left 2×2 block
+            are used. (3, 3)
     """
     (x_from_x, y_from_x), (x_from_y, y_from_y) = np.sign(matrix[:2, :2])
     if abs(matrix[0, 1]) > abs(matrix[0, 0]):

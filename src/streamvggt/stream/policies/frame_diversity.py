@@ -1,4 +1,4 @@
-"""Memory of whole frames that complement each other.
+"""Eviction policy that keeps a diverse set of whole frames.
 
 session = StreamSession(model, policy=FrameDiversity(max_frames=8))
 """
@@ -17,17 +17,19 @@ from streamvggt.model.memory import EvictionPolicy, PolicyContext
 
 @dataclass(frozen=True)
 class FrameDiversity(EvictionPolicy):
-    """The frames that stay are those whose mean keys differ most (after FrameVGGT, which keeps or drops frames whole).
+    """Keep the frames whose mean keys differ most. Frames are kept or evicted whole.
 
-    When there are more than `max_frames`, one goes: that which another one, the first or a later one, stands for best.
-        How
-    well is the cosine of their mean keys, on average over layers, heads and the streams that advance together. Which
-    frame a slot holds is known to the host, so it reads one number per frame as soon as the memory is full.
+    If there are more than `max_frames` frames, the most redundant frame is evicted. Redundancy is the largest cosine
+    similarity of its mean key to that of the first or a later frame, averaged over layers, heads and batched streams.
+    The host needs the frame of each slot, so a full memory costs one host-device synchronization per frame.
 
-    max_frames: frames that stay at most, the first, whose camera is the world, always among them.
-    recent: latest frames that stay in any case.
+    Policy state: "mean_keys", normalized per head, of each cached frame. (frames, L·B·N·D)
 
-    Notes: "mean_keys": of each frame held, at unit length in each head. (frames, L·B·N·D)
+    Attributes:
+        max_frames: Maximum number of kept frames, including the first frame, which defines the world.
+        recent: Number of latest frames that are always kept.
+
+    Reference: FrameVGGT (the decision per whole frame).
     """
 
     max_frames: int = 8
@@ -58,17 +60,20 @@ class FrameDiversity(EvictionPolicy):
 
 
 def mean_keys(context: PolicyContext, frame: int) -> Tensor:
-    """A frame's mean key of every layer, stream and head, each at unit length. (L·B·N·D)"""
+    """Return the mean key of a frame for each layer, stream and head, normalized to unit length. (L·B·N·D)"""
     means = torch.stack([cache.frame_keys(frame).mean(2) for cache in context.layers])  # (L, B, N, D)
     exact = torch.promote_types(means.dtype, torch.float32)
     return F.normalize(means.to(exact), dim=-1).flatten()
 
 
 def most_redundant(directions: Tensor, recent: int) -> int:
-    """Which frame is most like the first or a later one; neither the first nor one of the latest `recent`.
+    """Return the index of the frame most similar to the first or a later frame.
+
+    The first frame and the latest `recent` frames are excluded.
 
     Args:
-        directions: of the frames in the order of time. (frames, channels)
+        directions: Mean keys of the frames in temporal order. (frames, channels)
+        recent: Number of latest frames to exclude.
     """
     likeness = directions @ directions.T
     later = torch.ones_like(likeness).triu(1)

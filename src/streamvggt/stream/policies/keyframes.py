@@ -1,4 +1,4 @@
-"""Memories of keyframes: other frames are predicted with their help, and forgotten at once.
+"""Eviction policies that keep keyframes. All other frames are evicted immediately after their prediction.
 
 session = StreamSession(model, policy=MotionKeyframes(min_flow=20, max_frames=24))
 """
@@ -14,10 +14,13 @@ from streamvggt.stream.policies.overlap import mean_displacement, subsampled_poi
 
 @dataclass(frozen=True)
 class Keyframes(EvictionPolicy):
-    """Every so many frames one stays (LingBot-Map's keyframes by interval).
+    """Keep every n-th frame.
 
-    interval: frames from one keyframe to the next.
-    max_frames: keyframes that stay at most: the first, whose camera is the world, and the latest.
+    Attributes:
+        interval: Number of frames from one keyframe to the next.
+        max_frames: Maximum number of keyframes: the first, which defines the world, and the latest ones.
+
+    Reference: LingBot-Map (keyframes by interval).
     """
 
     interval: int = 8
@@ -38,17 +41,20 @@ class Keyframes(EvictionPolicy):
 
 @dataclass(frozen=True)
 class MotionKeyframes(EvictionPolicy):
-    """A frame stays when the picture has moved (LingBot-Map's keyframes by motion).
+    """Keep a frame if the image has moved since the last keyframe.
 
-    Its predicted depth is put into the world and seen from the last keyframe, with the predicted cameras of both; the
-    mean distance of where its pixels were and are decides. Of several streams that advance together, the one that has
-    moved most decides for all. Which frame a slot holds is known to the host, so it reads one number per frame.
+    The predicted depth of the frame is unprojected and projected into the last keyframe with the predicted cameras. The
+    mean pixel displacement is the criterion. For batched streams, the stream with the largest displacement decides for
+    all. The host needs the frame of each slot, so each frame costs one host-device synchronization.
 
-    min_flow: mean distance from which on a frame is a keyframe. A frame that sees nothing of the last one is one, too.
-    max_frames: keyframes that stay at most: the first, whose camera is the world, and the latest.
-    max_interval: after so many frames that were none, the next is a keyframe in any case.
+    Policy state: "key_pose", the pose encoding of the last keyframe. (B, 9)
 
-    Notes: "key_pose": the last keyframe's pose encoding. (B, 9)
+    Attributes:
+        min_flow: Minimum mean displacement of a keyframe in pixels. A frame without overlap is also a keyframe.
+        max_frames: Maximum number of keyframes: the first, which defines the world, and the latest ones.
+        max_interval: Maximum number of frames from one keyframe to the next.
+
+    Reference: LingBot-Map (keyframes by motion).
     """
 
     min_flow: float = 20.0
@@ -93,5 +99,5 @@ def check_max_frames(max_frames: int) -> None:
 
 
 def first_and_recent(frames: Sequence[int], max_frames: int) -> Sequence[int]:
-    """The first and the latest of `frames`, `max_frames` together. At least two are asked for."""
+    """Return the first and the latest of `frames`, `max_frames` in total. `max_frames` is at least 2."""
     return frames if len(frames) <= max_frames else [frames[0], *frames[1 - max_frames :]]

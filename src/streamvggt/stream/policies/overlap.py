@@ -1,6 +1,6 @@
-"""How much of one frame another frame sees, by the network's own depth and cameras.
+"""Overlap of two frames according to the predicted depth and cameras.
 
-B streams · H×W pixels · h×w pixels of the thinned depth map.
+B streams · H×W pixels · h×w pixels of the subsampled depth map.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from streamvggt.geometry.camera import Cameras, cameras_from_pose_enc
 from streamvggt.geometry.pointmap import pixel_grid, project, unproject
 from streamvggt.prediction import Prediction
 
-STRIDE = 8  # pixels; every eighth column and row tells enough
-CELL = 4  # thinned pixels; points of a surface that has come closer must not leave holes in what it covers
+STRIDE = 8  # pixels between samples
+CELL = 4  # subsampled pixels; large enough to avoid holes in a surface that comes closer
 
 
 def subsampled_points(result: Prediction) -> Tensor:
-    """World points of every eighth pixel of a one-frame prediction. (B, h, w, 3)"""
+    """Return world points of every eighth pixel of a one-frame prediction. (B, h, w, 3)"""
     pose_enc = result.cam_from_world_enc[:, 0]
     exact = torch.promote_types(pose_enc.dtype, torch.float32)
     depth = result.depth[:, 0, ::STRIDE, ::STRIDE, 0].to(exact)
@@ -25,14 +25,16 @@ def subsampled_points(result: Prediction) -> Tensor:
 
 
 def mean_displacement(points: Tensor, own: Tensor, other: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """How far a frame's points are, on average, from their own pixels in another frame's image.
+    """Compute the mean distance between a frame's pixels and their projections into another frame.
 
     Args:
-        points: what `subsampled_points` says of the frame. (B, h, w, 3)
-        own, other: pose encodings of the frame and of the other one. (B, 9)
+        points: World points of the frame from `subsampled_points`. (B, h, w, 3)
+        own: Pose encodings of the frame. (B, 9)
+        other: Pose encodings of the other frame. (B, 9)
+        image_size: Height and width in pixels.
 
     Returns:
-        In pixels, over the points that the other image has; infinite where it has none. (B,)
+        Distance in pixels over the points visible in the other image; infinite if there are none. (B,)
     """
     grid = pixel_grid(*points.shape[1:3], like=points)  # (h, w, 2)
     seen, is_inside = _project(points, other, image_size)
@@ -43,14 +45,15 @@ def mean_displacement(points: Tensor, own: Tensor, other: Tensor, image_size: tu
 
 
 def coverage(points: Tensor, other: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """How much of another frame's image a frame's points cover.
+    """Compute the ratio of another frame's image that a frame's points cover.
 
     Args:
-        points: what `subsampled_points` says of the frame. (B, h, w, 3)
-        other: pose encoding of the other frame. (B, 9)
+        points: World points of the frame from `subsampled_points`. (B, h, w, 3)
+        other: Pose encodings of the other frame. (B, 9)
+        image_size: Height and width in pixels.
 
     Returns:
-        Part of the image's cells, 32 pixels wide, that have any of the points. (B,)
+        Ratio of image cells, 32 pixels wide, that contain a point, in [0, 1]. (B,)
     """
     height, width = (-(-side // CELL) for side in points.shape[1:3])
     seen, is_inside = _project(points, other, image_size)
@@ -61,7 +64,7 @@ def coverage(points: Tensor, other: Tensor, image_size: tuple[int, int]) -> Tens
 
 
 def _project(points: Tensor, pose_enc: Tensor, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Thinned pixels of points, (B, h·w, 2), and which of them are in the image, (B, h·w)."""
+    """Return subsampled pixels of points, (B, h·w, 2), and whether they are inside the image, (B, h·w)."""
     height, width = points.shape[1:3]
     seen, depth = project(points.flatten(1, 2), _subsampled_cameras(pose_enc, image_size))
     x, y = seen.unbind(-1)
@@ -70,7 +73,7 @@ def _project(points: Tensor, pose_enc: Tensor, image_size: tuple[int, int]) -> t
 
 
 def _subsampled_cameras(pose_enc: Tensor, image_size: tuple[int, int]) -> Cameras:
-    """Cameras whose pixels are every eighth of the image's."""
+    """Return the cameras of the subsampled image."""
     cameras = cameras_from_pose_enc(pose_enc, image_size)
     intrinsics = torch.cat([cameras.intrinsics[..., :2, :] / STRIDE, cameras.intrinsics[..., 2:, :]], -2)
     return Cameras(cameras.cam_from_world, intrinsics)

@@ -1,4 +1,4 @@
-"""Memory of the tokens that matter to what the frames' probes see.
+"""Eviction policy that keeps the tokens with the largest effect on the attention of probe queries.
 
 session = StreamSession(model, policy=ProbeSaliency(budget_frames=5))
 """
@@ -19,15 +19,18 @@ from streamvggt.stream.policies.token_budget import TokenBudget, replace_layer, 
 
 @dataclass(frozen=True)
 class ProbeSaliency(TokenBudget):
-    """In each layer and head, the tokens stay whose loss would change most what a frame's probes see (OBVGGT).
+    """Keep, per layer and head, the tokens whose removal changes the probe outputs most.
 
-    Probes are a few of each frame's queries: those of its special tokens and of some patches. Only their attention is
-    written out, so that the frame's own attention keeps its fast kernel. What a token's key and value mean to them adds
-    up from frame to frame; recent tokens are not spared.
+    Probes are a few queries of each frame: those of its special tokens and of some patches. Only the attention of the
+    probes is materialized, so that the frame's attention uses the fast kernel. Saliency accumulates from frame to
+    frame. Recent tokens are not exempt.
 
-    num_patches: patches among the probes, spread over the image.
+    Policy state: "saliency" of the tokens of each layer, in cache order. (B, N, T)
 
-    Notes: "saliency": of each layer's tokens, in the order of its cache. (B, N, T)
+    Attributes:
+        num_patches: Number of patches among the probes, spread evenly over the image.
+
+    Reference: OBVGGT.
     """
 
     budget_frames: int = 5
@@ -60,31 +63,32 @@ class ProbeSaliency(TokenBudget):
 
 
 def probe_queries(q: Tensor, num_patches: int, num_special_tokens: int = Aggregator.num_special_tokens) -> Tensor:
-    """Queries of a frame's special tokens and of patches spread over it evenly. (B, N, P, D) → (B, N, Q, D)"""
+    """Select the queries of a frame's special tokens and of evenly spread patches. (B, N, P, D) → (B, N, Q, D)"""
     special, patches = q[:, :, :num_special_tokens], q[:, :, num_special_tokens:]
     step = max(1, patches.shape[2] // max(1, num_patches))
     return torch.cat([special, patches[:, :, step // 2 :: step][:, :, :num_patches]], 2)
 
 
 def saliency(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """How much each token's value and key mean to the answers of some queries.
+    """Compute the saliency of each token's key and value for the outputs of some queries.
 
-    With logits l = q·k/√D, attention A = softmax(l) and a query's answer o = Σ A·v, a token's value means A·|v|₁ to it,
-    and its key (A·l)²·|v - o|² + 2·A²·l·(|v|² - v·o).
+    With logits l = q·k/√D, attention A = softmax(l) and output o = Σ A·v, the saliency of a value is A·|v|₁, and that
+    of a key is (A·l)²·|v - o|² + 2·A²·l·(|v|² - v·o).
 
     Args:
-        q: (B, N, Q, D)
-        k, v: (B, N, T, D)
+        q: Queries. (B, N, Q, D)
+        k: Keys. (B, N, T, D)
+        v: Values. (B, N, T, D)
 
     Returns:
-        Sums over the queries, of keys and values together. (B, N, T)
+        Sum over the queries, of keys and values together. (B, N, T)
     """
     exact = to_float32(q)
     logits = (q * q.shape[-1] ** -0.5 @ k.mT).to(exact)  # (B, N, Q, T)
     attention = torch.softmax(logits, -1)
     answers = attention.to(v.dtype) @ v  # (B, N, Q, D)
     along = (answers @ v.mT).to(exact)  # v·o (B, N, Q, T)
-    # Norms are reductions: nothing of the size of the cache is written.
+    # Norms are reductions without a temporary tensor of the cache size.
     absolute = torch.linalg.vector_norm(v, 1, dim=-1)[:, :, None].to(exact)  # (B, N, 1, T)
     square = torch.linalg.vector_norm(v, 2, dim=-1)[:, :, None].to(exact).square()
     distance = (square - 2 * along + answers.to(exact).square().sum(-1, keepdim=True)).clamp(min=0)  # |v - o|²

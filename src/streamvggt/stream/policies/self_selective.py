@@ -1,4 +1,4 @@
-"""Memory of the tokens that a network itself finds important, with anchors along the way.
+"""Eviction policy that keeps tokens with high importance in the network, with anchor frames along the trajectory.
 
 session = StreamSession(model, policy=SelfSelective(budget_frames=8))
 """
@@ -22,25 +22,29 @@ from streamvggt.stream.policies.token_budget import TokenBudget, replace_layer, 
 
 @dataclass(frozen=True)
 class SelfSelective(TokenBudget):
-    """New tokens stay that the network works on, and old ones that are unusual (OVGGT, arXiv 2603.05959).
+    """Keep new tokens with large residuals and old tokens with unusual keys.
 
-    A token is new until its layer is cut down for the next time. Its score is the length of what the MLP of the frame
-    block before the global layer adds to it, smoothed over the image. An old token's score is how unlike the mean key
-    its key is, on average over heads. Both are brought to [0, 1], weighted, and make one ranking for all heads.
+    A token is new until the next eviction in its layer. The score of a new token is the norm of the MLP residual of the
+    frame block before the global layer, smoothed over the image. The score of an old token is one minus the cosine
+    similarity between its key and the mean key of its head, averaged over heads. Both scores are normalized to [0, 1]
+    and weighted. All heads of a layer share one ranking.
 
-    A frame of which the last anchor's points cover little becomes an anchor itself: its best tokens are protected until
-    so many others have become anchors. That is decided on the device, for each stream of a batch on its own.
+    If the points of the last anchor cover little of a frame, the frame becomes an anchor. The best tokens of an anchor
+    are protected until `anchors` newer frames have become anchors. The decision is made on the device for each stream.
 
-    importance_weight: of new tokens' scores; the old ones' is 1 - `importance_weight`.
-    anchors: frames that protect their best tokens at the same time, besides the first, which stays whole.
-    anchor_max_coverage: part of the image that the last anchor's points cover, below which a frame becomes an anchor.
-    anchor_token_ratio: part of an anchor's tokens that it protects.
+    Policy state, as lists with one entry per layer:
+        "new": Scores of the tokens since the last eviction. (B, T_new)
+        "anchor": Number of the anchor that protects each token after the first frame, or 0. (B, T - P)
+    and "num_anchors", the number of anchors so far (B), and "anchor_points", the points of the last anchor
+    (B, h, w, 3). During a step, "arriving" has the scores of the frame's tokens in the layers so far. (B, P)
 
-    Notes, lists with one entry per layer:
-        "new": scores of the tokens that came since the layer was cut down. (B, T_new)
-        "anchor": of the tokens after the first frame's, the number of the anchor that protects it, 0: none. (B, T - P)
-    and "num_anchors": how many there have been, (B); "anchor_points": the last one's points, (B, h, w, 3).
-    During a step, "arriving": scores of the frame's tokens in the layers so far. (B, P)
+    Attributes:
+        importance_weight: Weight of the scores of new tokens. The weight of old tokens is 1 - `importance_weight`.
+        anchors: Number of simultaneous anchors besides the first frame, which is kept whole.
+        anchor_max_coverage: Maximum ratio of the image covered by the last anchor's points for a new anchor.
+        anchor_token_ratio: Ratio of an anchor's tokens that are protected.
+
+    Reference: OVGGT, arXiv 2603.05959.
     """
 
     importance_weight: float = 0.5
@@ -86,7 +90,7 @@ class SelfSelective(TokenBudget):
                 self._evict_tokens(layer, cache, policy_state)
 
     def _begin(self, context: PolicyContext, scores: list[Tensor]) -> None:
-        """The first frame stays whole and is the first anchor; it needs no scores."""
+        """Keep the first frame whole as the first anchor. It needs no scores."""
         policy_state = context.policy_state
         policy_state["new"] = [score[:, :0] for score in scores]
         policy_state["anchor"] = [score[:, :0].long() for score in scores]
@@ -94,7 +98,7 @@ class SelfSelective(TokenBudget):
         policy_state["anchor_points"] = subsampled_points(context.result)
 
     def _anchor_index(self, context: PolicyContext) -> Tensor:
-        """The newest frame's number among the anchors, 0 where it is none. (B)"""
+        """Return the anchor number of the newest frame, 0 if it is not an anchor. (B)"""
         policy_state, result = context.policy_state, context.result
         is_anchor = (
             coverage(policy_state["anchor_points"], result.cam_from_world_enc[:, 0], result.image_size)
@@ -107,7 +111,7 @@ class SelfSelective(TokenBudget):
         return torch.where(is_anchor, policy_state["num_anchors"], 0)
 
     def _protect_tokens(self, score: Tensor, number: Tensor) -> Tensor:
-        """A frame's number as an anchor at its best tokens, 0 at the others. (B, P), (B) → (B, P)"""
+        """Set the anchor number at the best tokens of a frame, 0 at the others. (B, P), (B) → (B, P)"""
         best = score.topk(math.ceil(self.anchor_token_ratio * score.shape[1]), 1).indices
         return torch.zeros_like(score, dtype=torch.long).scatter(1, best, number[:, None].expand_as(best))
 
@@ -118,7 +122,7 @@ class SelfSelective(TokenBudget):
             [(1 - self.importance_weight) * min_max_normalize(old), self.importance_weight * min_max_normalize(new)], 1
         )
         is_protected = (anchor > 0) & (anchor > policy_state["num_anchors"][:, None] - self.anchors)
-        score = torch.where(is_protected, 2, score)  # above all others
+        score = torch.where(is_protected, 2, score)  # larger than all other scores
         best = score.topk((self.budget_frames - 1) * tokens, 1).indices.sort(1).values  # (B, T_best)
         num_heads = cache.keys_values()[0].shape[1]
         cache.select_tokens(with_first_frame(best[:, None].expand(-1, num_heads, -1), tokens))
@@ -129,7 +133,7 @@ class SelfSelective(TokenBudget):
 def smooth_scores(
     score: Tensor, image_size: tuple[int, int], num_special_tokens: int = Aggregator.num_special_tokens
 ) -> Tensor:
-    """The mean of each patch's score and that of its neighbourhood; special tokens' as it is. (B, P) → (B, P)"""
+    """Average each patch's score with its neighborhood. Scores of special tokens are unchanged. (B, P) → (B, P)"""
     special, patches = score[:, :num_special_tokens], score[:, num_special_tokens:]
     height, width = image_size
     patch_size = math.isqrt(height * width // patches.shape[1])
@@ -141,20 +145,20 @@ def smooth_scores(
 
 @cached_table(8)
 def binomial(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Make the weights of a 3×3 neighborhood. (1, 1, 3, 3)"""
+    """Create the weights of a 3×3 neighborhood. (1, 1, 3, 3)"""
     weights = torch.tensor([1, 2, 1], device=device, dtype=dtype) / 4
     return (weights[:, None] * weights)[None, None]
 
 
 def dissimilarity_to_mean(cache: KVCache) -> Tensor:
-    """1 - cosine of each key and the mean key of its head, on average over heads. (B, T)"""
+    """Return 1 - cosine similarity of each key and the mean key of its head, averaged over heads. (B, T)"""
     keys = cache.keys_values()[0]
     keys = keys.to(to_float32(keys))
     return 1 - F.cosine_similarity(keys, keys.mean(2, keepdim=True), dim=-1).mean(1)
 
 
 def min_max_normalize(score: Tensor) -> Tensor:
-    """Moved and scaled, for each stream, so that the lowest is 0 and the highest 1. (B, T)"""
+    """Scale the scores of each stream to [0, 1]. (B, T)"""
     if not score.shape[1]:
         return score
     lowest, highest = score.aminmax(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Memories that go by the age of frames alone.
+"""Index-based eviction policies.
 
 session = StreamSession(model, policy=SlidingWindow(anchor=1, recent=8))
 """
@@ -13,19 +13,25 @@ from streamvggt.model.memory import EvictionPolicy, PolicyContext
 
 @dataclass(frozen=True)
 class KeepAll(EvictionPolicy):
-    """Every frame stays: the published behaviour. Memory and time per frame grow with every frame."""
+    """Keep every frame, as in the reference implementation. Memory and time per frame grow with every frame.
+
+    Reference: StreamVGGT, arXiv 2507.11539.
+    """
 
 
 @dataclass(frozen=True)
 class SlidingWindow(EvictionPolicy):
-    """The first frames and the latest ones stay (attention sinks, arXiv 2309.17453; STream3R, arXiv 2508.10893).
+    """Keep the first and the latest frames.
 
-    Of older frames the special tokens may stay, as LingBot-Map does: five tokens for a frame instead of a thousand, and
-    the path of the camera is remembered.
+    Optionally keep the special tokens of evicted frames, as LingBot-Map does: about five tokens per frame instead of a
+    thousand. They preserve the camera path.
 
-    anchor: first frames that stay for ever; the first one's camera is the world.
-    recent: latest frames that stay, so that a frame sees `anchor` + `recent` earlier ones and itself.
-    retained: frames that have left the window, the latest so many, whose special tokens stay.
+    Attributes:
+        anchor: Number of first frames that are always kept. The first one defines the world.
+        recent: Number of latest frames to keep. A frame attends to `anchor` + `recent` earlier frames and itself.
+        retained: Maximum number of latest evicted frames whose special tokens are kept.
+
+    Reference: attention sinks, arXiv 2309.17453; STream3R, arXiv 2508.10893.
     """
 
     anchor: int = 1

@@ -1,6 +1,6 @@
-"""What policies have in common that keep the best tokens of each layer, not whole frames.
+"""Base class of the policies that keep the best tokens of each layer instead of whole frames.
 
-Notation as in `streamvggt.layers.kv_cache`: B streams · N heads · T tokens held · P tokens of a frame · D head width.
+Notation as in `streamvggt.layers.kv_cache`: B streams · N heads · T cached tokens · P tokens per frame · D head width.
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ from streamvggt.stream.policies.keyframes import first_and_recent
 
 @dataclass(frozen=True)
 class TokenBudget(EvictionPolicy):
-    """The first frame stays whole, and of all others the best tokens do. Subclasses say which those are.
+    """Keep the first frame whole and the best tokens of all other frames. Subclasses define the ranking.
 
-    Tokens are moved when they are evicted, so that happens once in `slack_frames` frames: a layer takes new frames in
-        until
-    it has no room for another, and is then cut down to the budget. Room for budget and slack is all it ever takes. The
-    host knows beforehand how many tokens stay, and never which: it does not wait for the device.
+    Eviction moves tokens, so it runs once in `slack_frames` frames: a layer takes new frames until it has no space for
+    another one, and is then reduced to the budget. The size of a layer is bounded by budget plus slack. The number of
+    kept tokens is known on the host in advance, so no host-device synchronization is needed.
 
-    The camera trunk has one token per frame: there the first frame and the latest ones stay, as many as a layer has
-    room for.
+    The camera trunk has one token per frame. It keeps the first frame and the latest ones, as many as fit into a layer.
 
-    budget_frames: tokens that stay in a layer, in frames' worth, the first frame's among them.
-    slack_frames: frames that a layer takes in beyond that.
+    Attributes:
+        budget_frames: Kept tokens per layer in units of frames, including the first frame.
+        slack_frames: Number of additional frames that a layer can take.
     """
 
     budget_frames: int = 8
@@ -53,18 +52,19 @@ class TokenBudget(EvictionPolicy):
         return first_and_recent(frames, self.capacity - 1)
 
     def is_over_budget(self, cache: KVCache, kept: int) -> bool:
-        """Whether a layer that is cut down to `kept` tokens has no room for another frame."""
+        """Whether a layer that is reduced to `kept` tokens has no space for another frame."""
         return len(cache) + cache.tokens_per_frame > kept + self.slack_frames * cache.tokens_per_frame
 
 
 def with_first_frame(best: Tensor, tokens_per_frame: int) -> Tensor:
-    """Where the tokens are that stay: the first frame's, then the best of the others.
+    """Return the indices of the kept tokens: those of the first frame, then the best of the others.
 
     Args:
-        best: among the tokens after the first frame's, in the order they have. (B, N, T_best)
+        best: Indices among the tokens after the first frame, ascending. (B, N, T_best)
+        tokens_per_frame: P
 
     Returns:
-        Among all tokens held. (B, N, P + T_best)
+        Indices among all cached tokens. (B, N, P + T_best)
     """
     first = torch.arange(tokens_per_frame, device=best.device).expand(*best.shape[:2], -1)
     return torch.cat([first, best + tokens_per_frame], -1)
@@ -75,5 +75,5 @@ def to_float32(x: Tensor) -> torch.dtype:
 
 
 def replace_layer(entries: list[Tensor], layer: int, entry: Tensor) -> list[Tensor]:
-    """The entries of all layers with another one of this layer; the next layer's may be added so."""
+    """Return the entries of all layers with the entry of one layer replaced, or appended if it is the next layer."""
     return [*entries[:layer], entry, *entries[layer + 1 :]]

@@ -1,4 +1,4 @@
-"""Memory of the tokens whose keys are least like the others'.
+"""Eviction policy that keeps the tokens with the most diverse keys.
 
 session = StreamSession(model, policy=TokenDiversity(budget_frames=48))
 """
@@ -18,16 +18,19 @@ from streamvggt.stream.policies.token_budget import TokenBudget, with_first_fram
 
 @dataclass(frozen=True)
 class TokenDiversity(TokenBudget):
-    """In each layer and head, the keys least like the mean of all stay (InfiniteVGGT, arXiv 2601.02281).
+    """Keep, per layer and head, the keys that are least similar to the mean key.
 
-    Layers share what all of them together may hold: one whose keys are more diverse is given more. Departing from the
-    paper, the shares are set once, when the memory has become full for the first time: shapes stay the same from then
-    on, and the host reads the device once in a stream.
+    The layers share one total budget. A layer with more diverse keys gets a larger share. Unlike the paper, the shares
+    are computed once, when the memory is full for the first time. Shapes are constant afterwards, and each stream has
+    only one host-device synchronization.
 
-    budget_frames: of a layer, on average.
-    temperature: of the softmax over layers; the higher, the more equal are their shares.
+    Policy state: "shares", the number of tokens that each layer keeps.
 
-    Notes: "shares": tokens that each layer keeps.
+    Attributes:
+        budget_frames: Mean budget per layer in units of frames.
+        temperature: Temperature of the softmax over layers. Larger values give more equal shares.
+
+    Reference: InfiniteVGGT, arXiv 2601.02281.
     """
 
     budget_frames: int = 48
@@ -53,7 +56,7 @@ class TokenDiversity(TokenBudget):
             cache.reserve(share + self.slack_frames * tokens_per_frame)
 
     def _layer_budgets(self, layers: list[KVCache]) -> list[int]:
-        """How many tokens each layer keeps; together, the budget."""
+        """Return the number of tokens that each layer keeps. The sum is the total budget."""
         tokens_per_frame = layers[0].tokens_per_frame
         likeness = torch.stack([similarity_to_mean(cache).mean() for cache in layers])
         parts = torch.softmax((1 - likeness) / self.temperature, 0) * len(layers)
@@ -61,7 +64,7 @@ class TokenDiversity(TokenBudget):
 
 
 def similarity_to_mean(cache: KVCache) -> Tensor:
-    """How much each key after the first frame's is like all of those: their mean's part along it. (B, N, T - P)"""
+    """Return the component of each key after the first frame along the mean of those keys. (B, N, T - P)"""
     keys = cache.keys_values()[0][:, :, cache.tokens_per_frame :]
     directions = F.normalize(keys.to(torch.promote_types(keys.dtype, torch.float32)), dim=-1)
     return (directions @ directions.mean(2)[..., None])[..., 0]

@@ -1,4 +1,4 @@
-"""LingBot-Map's memory: anchors, a window of recent frames, and the special tokens of all other frames.
+"""Eviction policy of LingBot-Map: anchors, a window of recent frames, and the special tokens of all other frames.
 
 session = StreamSession(model, policy=Trajectory(anchor=8, recent=63))
 """
@@ -16,15 +16,15 @@ from streamvggt.stream.policies.sliding_window import KeepAll
 
 @dataclass(frozen=True)
 class Trajectory(EvictionPolicy):
-    """Keep the first frames and the latest ones, and the special tokens of all frames between them.
+    """Keep the first frames, the latest frames, and the special tokens of all frames between them.
 
-    Memory grows by the special tokens of a frame (6 for LingBot-Map) and one token of the camera trunk. A frame between
-    two keyframes attends to the memory and to itself, and leaves nothing.
+    Memory grows per frame by the special tokens (6 for LingBot-Map) and one token of the camera trunk. A frame between
+    two keyframes attends to the memory and to itself, and is not cached.
 
     Args:
-        anchor: Number of first frames that are never dropped; the number of scale frames of the network.
-        recent: Number of latest stored frames that a frame attends to besides the anchors and itself.
-        every: Frames from one keyframe to the next, after the anchors. 1: every frame is stored.
+        anchor: Number of first frames that are never evicted: the number of scale frames of the model.
+        recent: Number of latest cached frames that a frame attends to besides the anchors and itself.
+        every: Number of frames from one keyframe to the next after the anchors. 1 caches every frame.
 
     Reference: LingBot-Map (github.com/Robbyant/lingbot-map), geometric context attention.
     """
@@ -56,10 +56,10 @@ class Trajectory(EvictionPolicy):
 
 
 def published_policy(model: VGGT) -> EvictionPolicy:
-    """Return the memory of a network's published stream: `Trajectory` if it has scale frames, else all frames."""
+    """Return the policy of the reference implementation: `Trajectory` for models with scale frames, else all frames."""
     return Trajectory(anchor=num_joint(model)) if num_joint(model) else KeepAll()
 
 
 def num_joint(model: VGGT) -> int:
-    """Return the number of first frames that a network computes together; simulated networks have none."""
+    """Return the number of first frames that a model computes in one joint step. Simulated models have none."""
     return getattr(model, "scale_frames", 0)

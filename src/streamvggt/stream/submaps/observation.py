@@ -64,7 +64,7 @@ class FrameObservation:
         elif prediction.points is not None:
             points = prediction.points[0, 0, rows, columns].double().flatten(0, 1)
             depth, conf = project(points, camera)[1], prediction.points_conf[0, 0, rows, columns].flatten()
-        # One copy to the host, because the host waits for the device at each copy.
+        # Copy once, because each copy to the host synchronizes with the device.
         packed = torch.cat([camera.cam_from_world.flatten(), *(x.double().flatten() for x in (points, depth, conf))])
         cam_from_world, points, depth, conf = packed.cpu().split([12, 3 * len(depth), len(depth), len(depth)])
         return cls(points.float().reshape(-1, 3), depth.float(), conf.float(), cam_from_world.reshape(3, 4).clone())

@@ -1,4 +1,4 @@
-"""A long stream as overlapping submaps, aligned to one world while it runs.
+"""Split a long stream into overlapping submaps and align them to one world while the stream runs.
 
 Reference: VGGT-Long (arXiv 2507.16443), which computes the submaps afterwards. Here each submap is a stream.
 """
@@ -237,7 +237,7 @@ class SubmapSession:
             self._activate(pending, alignment, failure)
 
     def _reject_alignment(self, reason: str) -> None:
-        self._state.pending = None  # another one starts with the next frame
+        self._state.pending = None  # another pending submap starts with the next frame
         self._state.num_retries += 1
         self._record_restart(reason)
 

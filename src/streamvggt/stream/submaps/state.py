@@ -28,7 +28,7 @@ MAX_CHECKED_PAIRS = 8
 
 
 class ActiveSubmap:
-    """A submap that receives frames: a stream of its own, in a world of its own.
+    """A submap that receives frames: a separate stream with a separate world.
 
     Args:
         session: New session of the stream.
