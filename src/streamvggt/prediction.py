@@ -133,7 +133,7 @@ class Prediction:
 
         if self.pose != "camera_from_world":
             return self.standardized().transform(world)
-        world = Sim3.from_vector(uploaded(world.flat(), next(iter(self._tensors().values())).device))
+        world = Sim3.from_vector(uploaded(world.to_vector(), next(iter(self._tensors().values())).device))
         changed: dict[str, Any] = {}
         if self.pose_enc is not None:
             changed["pose_enc"] = moved_encoding(self.pose_enc)

@@ -64,7 +64,7 @@ def test_masks_over_the_whole_sequence(golden_model):
 
 def test_single_frames_differ_only_before_the_joint_step_is_complete(golden_model):
     found = stream(golden_model, IMAGES, [1] * 9, POLICY)
-    check(found.frames(slice(1, None)), "stream", first=1)
+    check(found.select_frames(slice(1, None)), "stream", first=1)
 
 
 def test_saved_and_restored_in_the_middle(golden_model, tmp_path):
@@ -120,7 +120,7 @@ def test_the_stream_is_the_full_causal_pass(options, batch):
         assert_same(stream(model, frames, chunks), whole)
         assert_same(stream(model, frames, [7]), whole)
         later = slice(num_joint - 1, None)
-        assert_same(stream(model, frames, [1] * 7).frames(later), whole.frames(later))
+        assert_same(stream(model, frames, [1] * 7).select_frames(later), whole.select_frames(later))
 
 
 def test_a_batch_of_two_is_two_batches_of_one(model):

@@ -95,7 +95,7 @@ def test_a_later_frame_changes_no_earlier_result(model):
     other[:, 3:] = images(1, 2, seed=1)
     with torch.no_grad():
         a, b = model(frames, heads=WITHOUT_TRACKS), model(other, heads=WITHOUT_TRACKS)
-    assert_same(a.frames(slice(0, 3)), b.frames(slice(0, 3)), tolerance=0)
+    assert_same(a.select_frames(slice(0, 3)), b.select_frames(slice(0, 3)), tolerance=0)
     assert (a.depth[:, 3] - b.depth[:, 3]).abs().max() > 1e-4
 
 
@@ -210,7 +210,7 @@ def test_a_policy_may_prune_tokens_layer_by_layer(model):
         unlimited = stream(model, frames, [1] * 6, FirstTokensOfEachFrame(budget_frames=10**6))
         full = model(frames, heads=WITHOUT_TRACKS)
     assert_same(unlimited, full)
-    assert_same(pruned.frames(slice(0, 2)), full.frames(slice(0, 2)))
+    assert_same(pruned.select_frames(slice(0, 2)), full.select_frames(slice(0, 2)))
     assert (pruned.depth[:, 3:] - full.depth[:, 3:]).abs().max() > 1e-5
 
 

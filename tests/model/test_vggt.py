@@ -192,13 +192,13 @@ def test_misuse_of_sees_is_refused():
 
 def test_prediction_frames_cameras_and_arrays():
     said = tiny()(images(2, 3), query_points=QUERIES.expand(2, -1, -1))
-    last = said.frame(-1)
+    last = said.select_frame(-1)
     assert isinstance(last, Prediction)
     assert torch.equal(last.depth, said.depth[:, 2:])
     assert torch.equal(last.pose_enc_list[0], said.pose_enc_list[0][:, 2:])
     with pytest.raises(IndexError):
-        said.frame(3)
-    assert_same(cat([said.frames(slice(0, 2)), last]), said, tolerance=0)
+        said.select_frame(3)
+    assert_same(cat([said.select_frames(slice(0, 2)), last]), said, tolerance=0)
     assert said.cameras().intrinsics.shape == (2, 3, 3, 3)
     assert said.to(torch.float32).depth.dtype == torch.float32
     with pytest.raises(ValueError, match="include 'camera'"):

@@ -173,7 +173,7 @@ def test_a_bad_frame_is_its_callers_matter(model):
     for future, said in zip(wrong, ("frame 2 is 28×28", "floating point", r"\(B, S, 3, H, W\)"), strict=True):
         with pytest.raises(ValueError, match=said):
             future.result(0)
-    expected = alone(model, frames[:3], policy=SlidingWindow(1, 2)).frame(-1)
+    expected = alone(model, frames[:3], policy=SlidingWindow(1, 2)).select_frame(-1)
     assert_same(fine[0].result(0), expected)
     assert_same(fine[1].result(0), expected)
     with pytest.raises(ValueError, match=r"a frame of a pooled stream is \(3, H, W\)"):
@@ -331,7 +331,7 @@ def test_memories_of_a_kind(model):
     memories = BatchedMemory([model.new_memory(SlidingWindow(0, 1)), model.new_memory()])
     with torch.no_grad():  # several frames at a time, too
         both = model(frames, memory=memories)
-        assert_same(both.stream(1), model(frames[1:]))
+        assert_same(both.select_stream(1), model(frames[1:]))
     with pytest.raises(ValueError, match="2 memories of one stream each, but 1 streams came"):
         model(frames[:1], memory=memories)
     with pytest.raises(ValueError, match="a stream that tracks points is computed alone"):

@@ -123,7 +123,7 @@ def test_submaps_start_with_joint_steps_and_can_be_interrupted(model, tmp_path):
     session = SubmapSession(model, submaps=size, policy=policy)
     found = fed(session, frames)
     alone = StreamSession(model, policy=policy)
-    assert_same(found.frames(slice(0, 6)), fed(alone, frames[:6]).standardized(), tolerance=1e-9)
+    assert_same(found.select_frames(slice(0, 6)), fed(alone, frames[:6]).standardized(), tolerance=1e-9)
     assert session.statistics().num_submaps >= 2
     again = SubmapSession(model, submaps=size, policy=policy)
     parts = [again.start(frames[:3])]
@@ -143,5 +143,5 @@ def test_a_new_submap_is_the_stream_of_its_own_frames(model):
     alone = fed(StreamSession(model, policy=KeepAll()), frames).standardized()
     assert len(sights) == 9
     for number, sight in enumerate(sights):
-        expected = alone.frame(number).cameras().cam_from_world[0, 0]
+        expected = alone.select_frame(number).cameras().cam_from_world[0, 0]
         torch.testing.assert_close(sight.cam_from_world, expected, rtol=0, atol=1e-11)

@@ -61,7 +61,7 @@ class FailureLog:
 
         A launcher ends the others as soon as one process fails, so nobody leaves before all are done.
         """
-        self._processes.wait()
+        self._processes.barrier()
         if self._problems:
             print(
                 f"\n{counted(len(self._problems), 'problem')}, see above: {'; '.join(self._problems)}", file=sys.stderr

@@ -124,7 +124,7 @@ class MultiViewReconstruction(Protocol):
             frames = frames_of(task, job.name, arguments)
             images = torch.stack([view.image for view in read_views(task, job.name, frames, size)])
             prediction = network.predict_sequence(images.repeat(arguments.revisit, 1, 1, 1))
-            arrays = prediction.frames(slice(-len(frames), None)).standardized().numpy()
+            arrays = prediction.select_frames(slice(-len(frames), None)).standardized().numpy()
             save_arrays(
                 job.paths[0],
                 images=np.stack([image_array(image) for image in images]),

@@ -262,7 +262,7 @@ def runs_html(results: Sequence[EvaluationResult]) -> str:
         title = f"{result.protocol} · {result.dataset} · {result.network}"
         facts: dict[str, Any] = {"folder": result.folder}
         if result.run:
-            facts |= {**result.settings, **result.metadata, "predicted": result.run.get("started")}
+            facts |= {**result.settings, **result.about, "predicted": result.run.get("started")}
             facts["versions"] = ", ".join(f"{name} {number}" for name, number in result.run.get("versions", {}).items())
         rows = "".join(f"<tr><td>{escape(str(k))}</td><td>{escape(_text(v))}</td></tr>" for k, v in facts.items())
         lines.append(f"<details><summary>{escape(title)}</summary><table class=facts>{rows}</table>")

@@ -163,7 +163,7 @@ class ModelRunner:
             session.finish()
             whole = apply_corrections(whole, session.corrections())
         for index in range(whole.num_frames):
-            yield whole.frame(index)
+            yield whole.select_frame(index)
 
     def _new_session(self) -> StreamSession | SubmapSession:
         options = {"policy": parse_policy(self.policy), "camera": self.camera_cache, "heads": self.heads}

@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from streamvggt.export.result import FrameCamera, ResultFrame
 
-FrameT = TypeVar("Stored", bound="FrameCamera")
+FrameT = TypeVar("FrameT", bound="FrameCamera")
 
 
 class DamagedResult(ValueError):

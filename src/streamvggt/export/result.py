@@ -71,7 +71,7 @@ class FrameCamera:
         """The same camera for `streamvggt.geometry`, float64, without leading dimensions."""
         return Cameras(torch.from_numpy(self.cam_from_world), torch.from_numpy(self.intrinsics))
 
-    def moved(self, world: Sim3) -> FrameCamera:
+    def transform(self, world: Sim3) -> FrameCamera:
         """The same in another world.
 
         Args:

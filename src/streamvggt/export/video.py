@@ -46,11 +46,11 @@ def export_video(result: ReconstructionResult, folder: Path, filter: PointFilter
 class ColorRanges:
     """What the two ends of the colours mean, for the whole clip, so that it does not flicker.
 
-    nearness: lowest and highest 1/depth.
+    inverse_depth: lowest and highest 1/depth.
     conf: lowest and highest logarithm of the confidence.
     """
 
-    nearness: tuple[float, float]
+    inverse_depth: tuple[float, float]
     conf: tuple[float, float]
 
 

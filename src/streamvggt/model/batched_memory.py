@@ -116,7 +116,7 @@ class BatchedMemory:
         for stream, memory in enumerate(self.memories):
             if self.failures[stream] is None:
                 try:
-                    memory.update(num_new, result.stream(stream))
+                    memory.update(num_new, result.select_stream(stream))
                 except Exception as error:  # whatever a policy may raise
                     self.failures[stream] = error
             if self.failures[stream] is not None:

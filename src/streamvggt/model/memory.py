@@ -376,7 +376,7 @@ class StreamMemory:
             context = None
             if not self.policy.is_index_based:
                 context = PolicyContext(
-                    result if num_new == 1 else result.frame(number), self.layers, self.policy_state
+                    result if num_new == 1 else result.select_frame(number), self.layers, self.policy_state
                 )
             seen = [*self.kept_frames, frame]
             kept = list(self.policy.select(seen, context))

@@ -237,7 +237,7 @@ class VGGT(nn.Module):
         )
         prediction = self._predict(images, heads, None, memory, None, encoded)
         memory.update(encoded.shape[1], prediction)
-        return prediction.frames(slice(encoded.shape[1] - num_new, None))
+        return prediction.select_frames(slice(encoded.shape[1] - num_new, None))
 
     def _predict(
         self,

@@ -25,6 +25,6 @@ def predicted(frames: Iterable[Frame], session: StreamSession | SubmapSession) -
     if first := list(islice(remaining, num_first)):
         together = session.start(first)
         for number, frame in enumerate(first):
-            yield frame, together.frame(number)
+            yield frame, together.select_frame(number)
     for frame in remaining:
         yield frame, session.push(frame)

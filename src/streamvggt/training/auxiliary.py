@@ -234,12 +234,12 @@ class Targets:
 
     patches: Numbers of patches. (B, S, S, h·w, 4) int64
     weights: Bilinear weights, which add up to 1. (B, S, S, h·w, 4)
-    seen: As in `Matches`. (B, S, S, h·w) bool
+    visible: As in `Matches`. (B, S, S, h·w) bool
     """
 
     patches: Tensor
     weights: Tensor
-    seen: Tensor
+    visible: Tensor
 
     @classmethod
     def of(cls, matches: Matches, image_size: Sequence[int], patch_size: int) -> Targets:

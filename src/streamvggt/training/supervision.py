@@ -60,7 +60,7 @@ class Teacher:
     def __call__(
         self, batch: Batch, heads: Collection[str], query_points: Tensor | None, patches: Tensor | None
     ) -> Target:
-        prediction = self.model(batch.images, heads=heads, query_points=query_points, patches=patches)
+        prediction = self.model(batch.images, heads=heads, query_points=query_points, patch_tokens=patches)
         return Target(prediction, valid=supervised(batch), sky=batch.sky, is_metric=batch.is_metric)
 
 

@@ -369,7 +369,7 @@ class Trainer:
                 heads=heads,
                 query_points=queries,
                 attended_frames=attended_frames,
-                patches=patches,
+                patch_tokens=patches,
                 dense_frames=dense_frames,
             )
         result = self.loss(prediction, target)

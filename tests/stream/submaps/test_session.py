@@ -49,7 +49,7 @@ def test_aligned_submaps_equal_the_ground_truth(known):
     fitted = align_points(points, true).apply(points)
     assert (fitted - true).norm(dim=-1).max() < 1e-3
     alone = run(StreamSession(Oracle(known)), known.images[:20])
-    assert_same(said.frames(slice(0, 20)), alone, tolerance=0)
+    assert_same(said.select_frames(slice(0, 20)), alone, tolerance=0)
 
 
 def test_submaps_without_alignment_are_far_off(known, monkeypatch):
@@ -103,8 +103,8 @@ def test_each_submap_equals_a_stream_of_its_own():
     starts = {0: range(0, 4), 2: range(4, 6), 4: range(6, 8), 6: range(8, 10)}
     for start, answered in starts.items():
         alone = run(StreamSession(model), frames[start : answered[-1] + 1])
-        mine = alone.frames(slice(answered[0] - start, None))
-        theirs = said.frames(slice(answered[0], answered[-1] + 1))
+        mine = alone.select_frames(slice(answered[0] - start, None))
+        theirs = said.select_frames(slice(answered[0], answered[-1] + 1))
         torch.testing.assert_close(theirs.depth_conf, mine.depth_conf)
         ratio = theirs.depth / mine.depth
         torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio))

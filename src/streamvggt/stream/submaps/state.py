@@ -53,7 +53,7 @@ class ActiveSubmap:
     def push_first(self, images: Sequence[Tensor]) -> list[tuple[Prediction, FrameObservation]]:
         """Predict the first frames in one joint step, see `StreamSession.start`."""
         prediction = self.session.start(images)
-        frames = [prediction.frame(index) for index in range(len(images))]
+        frames = [prediction.select_frame(index) for index in range(len(images))]
         return [(frame, FrameObservation.from_prediction(frame, self._max_points)) for frame in frames]
 
     def warm_up(self, image: Tensor, patch_tokens: Tensor | None) -> list[FrameObservation]:

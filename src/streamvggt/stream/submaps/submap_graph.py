@@ -35,7 +35,7 @@ def apply_corrections(prediction: Prediction, corrections: Sequence[Correction])
         return prediction
     ends = [*(correction.first_frame for correction in corrections[1:]), prediction.num_frames]
     parts = [
-        prediction.frames(slice(correction.first_frame, end)).transform(correction.world)
+        prediction.select_frames(slice(correction.first_frame, end)).transform(correction.world)
         for correction, end in zip(corrections, ends, strict=True)
     ]
     return cat(parts)
