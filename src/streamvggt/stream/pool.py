@@ -222,7 +222,8 @@ class SessionPool:
         for session in sessions:
             session.times.append(timer)
         return [
-            failure or clone_prediction(together.select_stream(number)) for number, failure in enumerate(memories.failures)
+            failure or clone_prediction(together.select_stream(number))
+            for number, failure in enumerate(memories.failures)
         ]
 
     def _run_single(self, turn: _Request) -> Prediction | Exception:
