@@ -50,12 +50,13 @@ class Errors:
 
     rotation_drift_deg, translation_drift, drift_scale: of each step from frame to frame: degrees about the camera's
         down axis, shares of its typical depth to the right, logarithm.
-    wander: random drift of each step: radians, shares of the typical depth, logarithm alike.
-    ageing: frames after which a stream's drift is twice that of its start; networks err more the longer they go on.
+    random_walk: random drift of each step: radians, shares of the typical depth, logarithm alike.
+    drift_doubling_frames: frames after which a stream's drift is twice that of its start; networks err more the
+        longer they go on.
     noise: of depth, pixel by pixel, logarithm.
     outlier_ratio, wrong_factor: of the pixels, in patches, depth is off by about that factor.
     informative_confidence: wrong pixels have low confidence.
-    failure_frame: from this frame of the video on, streams opened before it was seen answer nonsense, as `collapse`
+    failure_frame: from this frame of the video on, streams opened before it was seen answer nonsense, as `failure_mode`
         says: "jump": the camera is elsewhere; "confidence": nothing is trusted; "nan": no numbers; "scale": depth
             shrinks.
     aliasing_distance: a camera further than this from the last frame's is taken for the last frame's: what happens
@@ -87,13 +88,13 @@ class OracleMemory:
     def __init__(self, policy: EvictionPolicy | None):
         self.policy = policy
         self.num_frames = 0
-        self.held: list[int] = []
+        self.kept_frames: list[int] = []
         self.num_bytes = 0
         self.world = Sim3.identity()
         self.first = self.last = self.opened = -1
 
     def state(self) -> dict[str, Any]:
-        return {"numbers": [self.num_frames, self.first, self.last, self.opened], "world": self.world.flat()}
+        return {"numbers": [self.num_frames, self.first, self.last, self.opened], "world": self.world.to_vector()}
 
     def restore(self, state: dict[str, Any], device: torch.device) -> None:
         self.num_frames, self.first, self.last, self.opened = state["numbers"]
@@ -128,7 +129,7 @@ class Oracle(nn.Module):
         self._encoder = (encoder,)  # not a part of this one
         self.num_encoded = 0
         self._latest = -1
-        self.aggregator = SimpleNamespace(encode=self._encode)
+        self.aggregator = SimpleNamespace(encode_patches=self._encode)
 
     def new_memory(self, policy: EvictionPolicy | None = None, **_) -> OracleMemory:
         return OracleMemory(policy)
@@ -141,10 +142,10 @@ class Oracle(nn.Module):
         return encoder.aggregator.encode_patches(images.to(next(encoder.parameters())))
 
     def forward(
-        self, images: Tensor, *, memory: OracleMemory, patches: Tensor | None = None, heads=None, query_points=None
+        self, images: Tensor, *, memory: OracleMemory, patch_tokens: Tensor | None = None, heads=None, query_points=None
     ) -> Prediction:
         """The prediction of the next frame. (1, 1, 3, H, W)"""
-        self.num_encoded += patches is None
+        self.num_encoded += patch_tokens is None
         errors = self.errors
         frame = int((self._thumbnails - thumbnails(images[0])).abs().sum(-1).argmin())
         pose = self.known.cam_from_world[frame].double()
@@ -157,7 +158,7 @@ class Oracle(nn.Module):
             first = camera.inverse()
             memory.world = Sim3(scale * first.scale, first.rotation, scale * first.translation)
         else:
-            age = 1 + memory.num_frames / errors.ageing
+            age = 1 + memory.num_frames / errors.drift_doubling_frames
             steady = torch.tensor(
                 [
                     errors.translation_drift * typical,
@@ -170,9 +171,9 @@ class Oracle(nn.Module):
                 ],
                 dtype=torch.float64,
             )
-            wander = errors.wander * self._random(memory.first, memory.num_frames, 7)
-            wander[:3] *= typical
-            step = camera @ Sim3.exp(age * (steady + wander)) @ camera.inverse()
+            random_walk = errors.random_walk * self._random(memory.first, memory.num_frames, 7)
+            random_walk[:3] *= typical
+            step = camera @ Sim3.exp(age * (steady + random_walk)) @ camera.inverse()
             memory.world = memory.world @ step
             before = self.known.cam_from_world[memory.last].double()
             here, there = (invert_pose(p)[:, 3] for p in (pose, before))
@@ -207,7 +208,7 @@ class Oracle(nn.Module):
             "confidence": {"depth_conf": 1 + (prediction.depth_conf - 1) / 1000},
             "nan": {"pose_enc": prediction.pose_enc * math.nan},
             "scale": {"depth": prediction.depth / 20},
-        }[errors.collapse]
+        }[errors.failure_mode]
         return Prediction(**{**vars(prediction), **nonsense})
 
     def _random(self, *of: int) -> Tensor:

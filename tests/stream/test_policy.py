@@ -91,8 +91,8 @@ def test_a_name_alone_takes_the_defaults(name):
         ("token-diversity:8,2,0", "must be above 0, not 0.0"),
         ("saliency:9,2,-1", "num_patches=-1"),
         ("selective:2,2,0.5,9,0.2,0.5", "anchors=9 .* do not fit"),
-        ("motion:nan", "min_flow=nan"),
-        ("motion:fast", "MIN_FLOW must be a number, not 'fast'"),
+        ("motion-keyframes:nan", "min_flow=nan"),
+        ("motion-keyframes:fast", "MIN_FLOW must be a number, not 'fast'"),
     ],
 )
 def test_what_cannot_be_understood_is_refused_in_words(text, said):

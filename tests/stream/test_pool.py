@@ -78,8 +78,8 @@ def test_only_what_agrees_is_computed_together(model, monkeypatch):
         {},
         {},
         {},
-        {"heads": ("camera_cache", "depth", "points")},
-        {"heads": ("camera_cache",)},
+        {"heads": ("camera", "depth", "points")},
+        {"heads": ("camera",)},
         {"camera_cache": "shared"},
         {},
     ]
@@ -144,8 +144,8 @@ def test_everybody_gets_a_turn(model):
         stream.push(images(1, 1, *size)[0, 0]).add_done_callback(lambda future: done.append(name))
 
     eager, common, rare = (
-        pool.open(heads=("camera_cache",)),
-        [pool.open(heads=("camera_cache",)) for _ in range(4)],
+        pool.open(heads=("camera",)),
+        [pool.open(heads=("camera",)) for _ in range(4)],
         pool.open(),
     )
     for _ in range(6):
@@ -320,7 +320,7 @@ def test_an_interruption_leaves_nobody_waiting(model, monkeypatch):
 def test_a_prediction_is_its_streams_alone(model):
     """Who keeps it does not keep the others'."""
     pool = SessionPool(model)
-    futures = [pool.open(heads=("camera_cache",)).push(images(1, 1)[0, 0]) for _ in range(4)]
+    futures = [pool.open(heads=("camera",)).push(images(1, 1)[0, 0]) for _ in range(4)]
     pool.step()
     pose = futures[0].result(0).pose_enc
     assert pose.untyped_storage().nbytes() == pose.nbytes

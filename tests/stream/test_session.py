@@ -78,7 +78,7 @@ def test_restoring_what_does_not_fit_is_refused(model, tmp_path):
     session = StreamSession(model)
     session.push(images(1, 1)[0, 0])
     session.save(path)
-    with pytest.raises(ValueError, match=r"policy KeepAll\(\), but this session has Window"):
+    with pytest.raises(ValueError, match=r"policy KeepAll\(\), but this session has SlidingWindow"):
         StreamSession(model, policy=SlidingWindow(1, 2)).restore(path)
     with pytest.raises(ValueError, match="camera_cache 'per_iteration'"):
         StreamSession(model, camera_cache="shared").restore(path)
@@ -101,7 +101,7 @@ def test_restoring_what_does_not_fit_is_refused(model, tmp_path):
 def damaged_states(content):
     """What a state might be without an entry, or with one of another type."""
     state = content["state"]
-    yield {**content, "state": {name: value for name, value in state.items() if name != "held"}}, "expected the entries"
+    yield {**content, "state": {name: value for name, value in state.items() if name != "kept_frames"}}, "expected the entries"
     yield {**content, "state": {**state, "num_frames": "3"}}, "state.num_frames: expected int, got str"
     yield {**content, "state": {**state, "layers": state["layers"][1:]}}, "cannot be gone on with"
     yield {**content, "state": {**state, "layers": [[]] * 4}}, r"state.layers.0: expected dict, got list"

@@ -107,7 +107,7 @@ def test_what_it_cannot_serve_is_said(model, recorded):
     for policy in (KeepAll(), TokenDiversity(3)):
         with pytest.raises(ValueError, match="needs a memory of whole frames that becomes full"):
             StreamSession(model, policy=policy, step_mode="compile")
-    with pytest.raises(ValueError, match="unknown; choose one of eager, graph, compiled"):
+    with pytest.raises(ValueError, match="unknown; choose one of eager, cuda_graph, compile"):
         StreamSession(model, policy=SlidingWindow(1, 2), step_mode="fast")
     with pytest.raises(ValueError, match="the model is on cpu: choose eager or compile"):
         StreamSession(model, policy=SlidingWindow(1, 2), step_mode="cuda_graph")
@@ -185,14 +185,14 @@ def test_all_but_the_recording_of_a_graph_on_a_cpu(model, monkeypatch):
     def captured(step):
         stand_ins.append(stand_in := StandIn())
         monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: stand_in)
-        monkeypatch.setattr(torch.cuda, "cuda_graph", stand_in.graph)
+        monkeypatch.setattr(torch.cuda, "graph", stand_in.graph)
         return static_step.capture_cuda_graph(stand_in.watched(step))
 
     stream = SimpleNamespace(wait_stream=lambda other: None)
     monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
-    monkeypatch.setitem(static_step.STEP_BUILDERS, "compile", captured)  # "graph" is refused on a CPU
+    monkeypatch.setitem(static_step.STEP_BUILDERS, "compile", captured)  # "cuda_graph" is refused on a CPU
     frames = images(2, 9, 14, 28).unbind(1)
     session = StreamSession(model, policy=SlidingWindow(1, 1, 2), step_mode="compile")
     found = pushed(session, frames)
