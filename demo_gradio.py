@@ -1,4 +1,4 @@
-"""The page people try first: photos, a video or a camera become a 3D scene that grows frame by frame.
+"""Demo page: reconstruct a 3D scene from photos, a video or a camera, frame by frame.
 
 pip install -r requirements_demo.txt && python demo_gradio.py
 """
@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parent
-sys.path.insert(0, str(ROOT / "src"))  # so that it runs where the package is not installed, as in a Space
+sys.path.insert(0, str(ROOT / "src"))  # runs without installation, for example in a Space
 
 from streamvggt import load_model  # noqa: E402
 from streamvggt.app.gradio_app import build_page  # noqa: E402
@@ -32,29 +32,39 @@ EXAMPLES = {"Example: a walk through a made-up world": ROOT / "assets" / "clip.m
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--share", action="store_true", help="also by a public gradio.live address")
-    parser.add_argument("--host", help="address to listen at (default: this machine only)")
-    parser.add_argument("--port", type=int, help="(default: the first free one from 7860 on)")
+    parser.add_argument("--share", action="store_true", help="also serve the page at a public gradio.live address")
+    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on (default: first free port from 7860)")
     parser.add_argument(
-        "--weights", action="append", default=[], metavar="NAME", help="more weights for the menu, in front; repeatable"
+        "--weights",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="additional weights at the top of the menu; repeatable",
     )
     parser.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME", help="host name to answer to; repeatable"
+        "--allow-host", action="append", default=[], metavar="NAME", help="additional accepted host name; repeatable"
+    )
+    parser.add_argument("--any-weights", action="store_true", help="allow any path or Hub id; only for trusted users")
+    parser.add_argument("--max-frames", type=int, default=300, help="maximum number of frames per run (default: 300)")
+    parser.add_argument("--device", default="auto", help="cuda, mps or cpu (default: fastest available device)")
+    parser.add_argument("--max-minutes", type=float, default=60, help="maximum minutes per run (default: 60)")
+    parser.add_argument("--at-once", type=int, default=4, help="maximum number of concurrent runs (default: 4)")
+    parser.add_argument("--stream-gb", type=float, default=16, help="maximum stream memory per run in GB (default: 16)")
+    parser.add_argument("--queue-size", type=int, default=8, help="maximum number of queued users (default: 8)")
+    parser.add_argument(
+        "--expire-minutes",
+        type=float,
+        default=60,
+        metavar="MINUTES",
+        help="minutes until an inactive scene is deleted (default: 60)",
     )
     parser.add_argument(
-        "--any-weights", action="store_true", help="let visitors type any path or Hub id; only for trusted visitors"
-    )
-    parser.add_argument("--max-frames", type=int, default=300, help="of a run, at most (default: 300)")
-    parser.add_argument("--device", default="auto", help="cuda, mps, cpu (default: the best there is)")
-    parser.add_argument("--max-minutes", type=float, default=60, help="of a run, at most (default: 60)")
-    parser.add_argument("--at-once", type=int, default=4, help="visitors who share the network (default: 4)")
-    parser.add_argument("--stream-gb", type=float, default=16, help="memory of one run, at most (default: 16)")
-    parser.add_argument("--queue-size", type=int, default=8, help="visitors that may wait (default: 8)")
-    parser.add_argument(
-        "--expire-minutes", type=float, default=60, metavar="MINUTES", help="until unused data is removed (60)"
-    )
-    parser.add_argument(
-        "--disk-limit-gb", type=float, default=20, metavar="GB", help="for uploads and results, at most (20)"
+        "--disk-limit-gb",
+        type=float,
+        default=20,
+        metavar="GB",
+        help="maximum disk space of uploads and results (default: 20)",
     )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
@@ -62,7 +72,7 @@ def main() -> None:
 
     device = resolve_device(arguments.device)
     load = partial(load_model, causal=True, device=device, dtype=resolve_dtype("auto", device))
-    # As Gradio does where an option is not given; a Space sets them.
+    # Gradio uses these environment variables as defaults. A Space sets them.
     host = arguments.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
     share = arguments.share or os.environ.get("GRADIO_SHARE", "").lower() == "true"
     hosts = [*arguments.allow_host, *filter(None, [os.environ.get("SPACE_HOST")])]

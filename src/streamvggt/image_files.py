@@ -1,6 +1,6 @@
-"""Open image files: the formats that are read, the pictures in a file, and their upright 8-bit pixels.
+"""Open image files: supported formats, images per file, and upright 8-bit pixels.
 
-All images of users come in through `open_image`, which goes by content and never by name. H0×W0 pixels of an image.
+All user images are opened by `open_image`, which detects the format by content. H0×W0 pixels of an image.
 """
 
 import os
@@ -30,8 +30,8 @@ FORMATS = {
 """Pillow's names of the formats that are read, each with its usual suffix. Other readers of Pillow start programs."""
 
 READERS = tuple(name for name in FORMATS if name != "MPO")  # the reader of JPEG recognizes MPO
-MAX_SIDE = 65_500  # pixels; JPEG, in which results store images, has no longer sides
-WHITES = [2**bits - 1 for bits in (8, 10, 12, 14, 16, 24, 31)]  # of the usual depths of cameras
+MAX_SIDE = 65_500  # pixels; limit of JPEG, the format of images in results
+WHITES = [2**bits - 1 for bits in (8, 10, 12, 14, 16, 24, 31)]  # of common camera bit depths
 
 RAW_TYPES = (
     "3fr, arw, cr2, cr3, crw, dcr, dng, erf, fff, gpr, iiq, k25, kdc, mef, mos, mrw, nef, nrw, orf, pef, raf, raw, "
@@ -66,34 +66,35 @@ ANIMATIONS = ("GIF", "WEBP", "PNG", "AVIF")
 """Formats whose pictures are built on those before: after a damaged one, none can be decoded."""
 
 pillow_heif.register_heif_opener()
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what fails is an error in our words
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # Pillow's limit is an error of twice that
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # failures raise an error with a clear message
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # Pillow raises an error at twice this limit
 
 
 def open_image(source: Path | BinaryIO) -> Image.Image:
-    """Open an image of one of `FORMATS` by its content; nothing is decoded. Use it in a `with` statement.
+    """Open an image of one of `FORMATS` by its content, without decoding it. Use it in a `with` statement.
 
     Raises:
-        OSError and others of Pillow: the file is missing, damaged or no image; `plain_reason` says it in words.
+        OSError: If the file is missing, damaged or no image. Other Pillow exceptions are possible. `plain_reason`
+            converts them to a message.
     """
-    Image.init()  # Pillow loads its readers late, and not at all where formats are named
-    has_tga_name = isinstance(source, PurePath) and source.suffix.lower() == ".tga"  # TGA has no mark of its own
+    Image.init()  # Pillow does not load its readers if formats are given
+    has_tga_name = isinstance(source, PurePath) and source.suffix.lower() == ".tga"  # TGA has no signature
     return Image.open(source, formats=(*READERS, "TGA") if has_tga_name else READERS)
 
 
 def image_format(path: Path) -> str | None:
-    """Name of the image format in `FORMATS` by the file's content; None if it is no image that is read."""
+    """Return the name of the image format in `FORMATS` by content, or None for other files."""
     try:
         with open_image(path) as image:
             return image.format
     except Image.DecompressionBombError:
-        return "PNG"  # an image, if a monstrous one
+        return "PNG"  # an image that exceeds the size limit
     except Exception:  # Pillow's readers raise anything
         return None
 
 
 def unreadable_image(path: Path) -> str | None:
-    """What an image file of a format that is not read is, by suffix or content; None for all other files."""
+    """Return the name of an unsupported image format, by suffix or content, or None for all other files."""
     suffix = path.suffix.lower()
     if suffix in RAW_SUFFIXES:
         return "a camera RAW image, which cannot be read; convert it to JPEG"
@@ -104,10 +105,10 @@ def unreadable_image(path: Path) -> str | None:
 
 
 def further_pictures(path: Path) -> str | None:
-    """Say that an image file goes on after its only picture with others, which Pillow does not read; else None.
+    """Return a message if other images follow the only image that Pillow reads, else None.
 
-    JPEG and portable anymaps can be joined end to end, as cameras do in motion JPEG. Of JPEG files only those with its
-    suffixes are searched: in photos, another JPEG behind the first is a gain map or preview.
+    JPEG and portable anymaps can be concatenated, for example as motion JPEG. JPEG files are searched only with its
+    suffixes, because an additional JPEG in a photo is a gain map or preview.
     """
     try:
         with open_image(path) as image:
@@ -118,7 +119,7 @@ def further_pictures(path: Path) -> str | None:
             else:
                 is_motion = image.format == "JPEG" and path.suffix.lower() in MOTION_SUFFIXES
                 goes_on = is_motion and b"\xff\xd9\xff\xd8\xff" in path.read_bytes()
-    except Exception:  # it is skipped, and explained, when its turn comes
+    except Exception:  # the iteration skips the file and reports the reason
         return None
     return (
         "holds several pictures end to end, of which only the first is read; make images of them" if goes_on else None
@@ -132,14 +133,14 @@ def _starts_at(path: Path, place: int, starts: tuple[bytes, ...]) -> bool:
 
 
 def no_regular_file(path: Path) -> str | None:
-    """Why something with the name of an image is no file that can be read; None for files and folders."""
+    """Return why a path with an image suffix is no readable file, or None for files and folders."""
     if path.is_file() or path.is_dir():
         return None
     return "a link to a file that is not there" if path.is_symlink() else "no regular file"
 
 
 def what_it_is(path: Path) -> str:
-    """What a file that is neither an image nor a video that is read seems to be, in words."""
+    """Describe the content of a file that is neither a supported image nor a supported video."""
     try:
         head = _head(path)
     except OSError as error:
@@ -160,7 +161,7 @@ def what_it_is(path: Path) -> str:
 
 
 def is_heif_start(head: bytes) -> bool:
-    """Whether a file begins as HEIC, HEIF or AVIF images do; videos and Canon's RAW share their container."""
+    """Whether a file starts as HEIC, HEIF or AVIF images do. Videos and Canon RAW files use the same container."""
     return head[4:8] == b"ftyp" and head[8:12] in (
         *(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"),
         *(b"mif1", b"mif2", b"msf1", b"miaf", b"avif", b"avis"),
@@ -168,7 +169,7 @@ def is_heif_start(head: bytes) -> bool:
 
 
 def plain_reason(path: Path, error: Exception) -> str:
-    """Why an image could not be read, in words; errors of `open_image` and of decoding."""
+    """Convert an error of `open_image` or of decoding to a message."""
     if isinstance(error, UnidentifiedImageError):
         return f"not an image ({what_it_is(path)})"
     if isinstance(error, Image.DecompressionBombError):
@@ -181,20 +182,20 @@ def plain_reason(path: Path, error: Exception) -> str:
 
 
 def printable(path: PurePath) -> str:
-    """A file's name for people and records: bytes that are no UTF-8 are replaced."""
+    """Return a file name for messages and records. Bytes that are not UTF-8 are replaced."""
     return os.fsencode(path.name).decode("utf-8", "replace")
 
 
 def pages_of(image: Image.Image) -> dict[int, tuple[int, int] | None]:
-    """Pictures of the scene in a file: numbers for `image.seek`, each with its upright width and height.
+    """Return the scene images of a file: index for `image.seek`, and upright width and height.
 
-    The size is None where the picture is damaged so that even its header cannot be reached.
+    The size is None if the image is damaged and its header cannot be read.
 
-    All pictures of an animation and all pages count, but no thumbnails, masks and HDR gain maps, nor the still that
-    an animated PNG shows where animations are not supported.
+    Includes all images of an animation and all pages. Excludes thumbnails, masks, HDR gain maps, and the fallback
+    image of an animated PNG.
 
     Raises:
-        ValueError: as for `upright`, as far as the header tells.
+        ValueError: As for `upright`, if the header is sufficient to detect the error.
     """
     _check_header(image)
     num_pages = getattr(image, "n_frames", 1)
@@ -209,7 +210,7 @@ def pages_of(image: Image.Image) -> dict[int, tuple[int, int] | None]:
     for page in range(num_pages):
         try:
             image.seek(page)
-        except Exception:  # skipped, and explained, when its turn comes
+        except Exception:  # the iteration skips the image and reports the reason
             pages[page] = None
             continue
         if image.format == "TIFF":
@@ -227,46 +228,46 @@ def pages_of(image: Image.Image) -> dict[int, tuple[int, int] | None]:
 
 
 def exif_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height once EXIF orientation is applied, from the header of an image not yet loaded."""
+    """Return width and height after EXIF orientation, from the header of an image that is not loaded."""
     orientation = 1
-    if image.format != "TIFF":  # Pillow turns TIFF by itself, its size included
-        with suppress(Exception):  # damaged EXIF: the picture may still be fine
-            # The base class's method: the one for PNG decodes the whole image in search of EXIF behind the pixels.
+    if image.format != "TIFF":  # Pillow applies the orientation of TIFF, also to the size
+        with suppress(Exception):  # the image may be valid despite damaged EXIF
+            # Use the method of the base class, because the PNG method decodes the image to find EXIF after the pixels.
             orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
     return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether an image not yet loaded stores more than 8 bits per channel that have to be scaled here."""
+    """Whether an image that is not loaded has more than 8 bits per channel and needs scaling."""
     return image.mode.startswith("I") or (
         image.format in ("PNG", "TIFF") and any(";16" in str(tile.args) for tile in image.tile)
     )
 
 
 def white_of(image: Image.Image) -> int:
-    """Largest value of the depth a deep image uses, which may be less than that of its file: 4095 for 12 bits."""
+    """Return the maximum value of a deep image's bit depth, which can be less than the file's: 4095 for 12 bits."""
     return _white(_deep_pixels(image)[..., :3])
 
 
 def exif_rgb(image: Image.Image) -> Image.Image:
-    """The pixels upright, 8-bit RGB, transparency on white; raises like `upright`."""
+    """Return upright 8-bit RGB pixels with transparency on white. Raises the errors of `upright`."""
     return upright(image)[0]
 
 
 def upright(image: Image.Image, white: int = 0) -> tuple[Image.Image, np.ndarray | None]:
-    """Decode an image to upright 8-bit RGB on white, and find its pixels with content.
+    """Decode an image to upright 8-bit RGB on white, and return the mask of its content.
 
     Args:
-        image: of any mode that Pillow reads; EXIF orientation is applied.
-        white: of 16-bit images, the value that becomes 255, at least; see `white_of`.
+        image: Image of any mode that Pillow reads. EXIF orientation is applied.
+        white: Minimum value of 16-bit images that maps to 255, see `white_of`.
 
     Returns:
-        The image, and where its alpha is above 0, bool (H0, W0); None instead if that is everywhere.
+        The image, and where its alpha is above 0, bool (H0, W0), or None if alpha is above 0 everywhere.
 
     Raises:
-        ValueError: a camera RAW image, a side longer than `MAX_SIDE`, or floating-point pixels, whose range nothing
-            tells.
-        OSError and others of Pillow: the file is damaged.
+        ValueError: If the image is camera RAW, has a side longer than `MAX_SIDE`, or has floating-point pixels of
+            unknown range.
+        OSError: If the file is damaged. Other Pillow exceptions are possible.
     """
     _check_header(image)
     if is_deep(image):
@@ -283,9 +284,9 @@ def upright(image: Image.Image, white: int = 0) -> tuple[Image.Image, np.ndarray
 
 
 def _to_8_bit(image: Image.Image, white: int) -> Image.Image:
-    """A deep image scaled to 8 bits, with its EXIF orientation."""
+    """Scale a deep image to 8 bits and apply its EXIF orientation."""
     orientation = None
-    if image.format != "TIFF":  # which both readers turn by themselves
+    if image.format != "TIFF":  # both readers apply the orientation of TIFF
         with suppress(Exception):  # damaged EXIF
             orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
     pixels = _deep_pixels(image)
@@ -300,7 +301,7 @@ def _to_8_bit(image: Image.Image, white: int) -> Image.Image:
 
 
 def _deep_pixels(image: Image.Image) -> np.ndarray:
-    """Samples of a deep image not yet loaded: grey, RGB or RGBA. (H0, W0, 1 | 3 | 4)"""
+    """Return the samples of a deep image that is not loaded: gray, RGB or RGBA. (H0, W0, 1 | 3 | 4)"""
     if image.mode.startswith("I"):
         return np.asarray(image)[..., None]
     image.fp.seek(0)  # Pillow keeps only 8 bits of colors
@@ -318,7 +319,7 @@ def _white(values: np.ndarray) -> int:
 
 
 def _scaled(values: np.ndarray, white: int) -> np.ndarray:
-    """0…white to 0…255, uint8, by a table as large as 16 bits need at most."""
+    """Scale 0…white to 0…255, uint8, with a lookup table of at most 16 bits."""
     if white > 65535:
         return np.rint(values.clip(0, white) * (255 / white)).astype(np.uint8)
     return np.rint(np.arange(white + 1) * (255 / white)).astype(np.uint8)[values.clip(0, white)]
@@ -335,7 +336,7 @@ def _check_header(image: Image.Image) -> None:
 
 
 def _is_raw(image: Image.Image) -> bool:
-    """Camera RAW files are TIFF files whose first picture is a thumbnail or mosaic."""
+    """Whether the image is camera RAW: a TIFF file whose first image is a thumbnail or mosaic."""
     if image.format != "TIFF":
         return False
     tags = image.tag_v2

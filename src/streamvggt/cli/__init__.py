@@ -1,4 +1,4 @@
-"""The command line: `streamvggt reconstruct …`, `streamvggt export …`, `streamvggt data …`, `streamvggt view …`."""
+"""Command line: `streamvggt reconstruct …`, `streamvggt export …`, `streamvggt data …`, `streamvggt view …`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ COMMANDS = {"reconstruct": reconstruct, "export": export, "data": data, "view": 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status: 0 done, 1 an error said in words, 2 wrong arguments, 130 interrupted."""
+    """Run a command.
+
+    Returns:
+        The exit status: 0 success, 1 error with a message, 2 invalid arguments, 130 interrupted.
+    """
     parser = argparse.ArgumentParser(
         prog="streamvggt", description="Streaming 3D reconstruction with a causal visual-geometry transformer."
     )
@@ -25,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         summary = command.__doc__.splitlines()[0]
         command.add_arguments(subparsers.add_parser(name, help=summary, description=summary))
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names of files may hold what a terminal cannot write
+        if isinstance(stream, io.TextIOWrapper):  # file names may contain characters that the terminal cannot encode
             stream.reconfigure(errors="backslashreplace")
     arguments = parser.parse_args(argv)
     limit_threads()

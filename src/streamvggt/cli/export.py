@@ -1,4 +1,4 @@
-"""Make GLB, PLY, COLMAP and other files from a result folder, without running the network.
+"""Export GLB, PLY, COLMAP and other files from a result folder, without running the model.
 
 streamvggt export RESULT --formats glb,colmap --conf-percentile 30 --frames 0:100:2
 """
@@ -19,47 +19,47 @@ POINT_EXPORTS = {"glb", "ply", "colmap"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("result", type=some_path, help="folder written by `streamvggt reconstruct`")
-    parser.add_argument("--out", type=some_path, help="where to write (default: into the result)")
+    parser.add_argument("result", type=some_path, help="result folder of `streamvggt reconstruct`")
+    parser.add_argument("--out", type=some_path, help="output folder (default: the result folder)")
     add_export_arguments(parser, default="glb,ply")
 
 
 def add_export_arguments(parser: argparse.ArgumentParser, default: str) -> None:
-    """What to write and which points go into it."""
+    """Add the arguments that select formats and points."""
     group = parser.add_argument_group("exports")
     group.add_argument(
         "--formats",
         type=export_names,
         default=export_names(default),
         metavar="KINDS",
-        help=f"any of {','.join(EXPORTERS)}, or none (default: {default})",
+        help=f"formats: {','.join(EXPORTERS)}, or none (default: {default})",
     )
     group.add_argument(
         "--conf-percentile",
         type=real(0, 100),
         default=50.0,
         metavar="PERCENT",
-        help="drop this share of the points, the least confident (default: 50)",
+        help="percentage of least confident points to remove (default: 50)",
     )
     group.add_argument(
         "--point-source",
         choices=("depth", "head"),
         default="depth",
-        help="points from depth and cameras, or from the point head, which needs --heads camera,depth,points",
+        help="depth: unprojected depth; head: point head, requires --heads camera,depth,points (default: depth)",
     )
     group.add_argument(
         "--frames",
         type=frame_range,
         default=(None, None, None),
         metavar="START:STOP:STEP",
-        help="frames that give points, by their number in the result (default: all)",
+        help="slice of frame positions that contribute points (default: all)",
     )
     group.add_argument(
-        "--max-points", type=whole(), default=1_000_000, metavar="N", help="of the cloud (default: 1000000)"
+        "--max-points", type=whole(), default=1_000_000, metavar="N", help="maximum number of points (default: 1000000)"
     )
-    group.add_argument("--drop-white", action="store_true", help="leave out points of white background")
-    group.add_argument("--drop-black", action="store_true", help="leave out points of black background")
-    group.add_argument("--drop-sky", action="store_true", help="leave out points of what looks like sky")
+    group.add_argument("--drop-white", action="store_true", help="remove points of white background")
+    group.add_argument("--drop-black", action="store_true", help="remove points of black background")
+    group.add_argument("--drop-sky", action="store_true", help="remove points of detected sky")
 
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
 def write_exports(
     result: ReconstructionResult, folder: Path, arguments: argparse.Namespace
 ) -> tuple[list[Path], list[str]]:
-    """Write what was asked for, as far as it can be: the paths of it, and what could not be written and why."""
+    """Write the requested exports. Return the written paths, and a message for each export that failed."""
     chosen = point_filter(arguments)
     paths, failures = [], []
     for name in arguments.formats:
@@ -113,7 +113,7 @@ def point_filter(arguments: argparse.Namespace) -> PointFilter:
 
 
 def validate_exports(arguments: argparse.Namespace, has_depth: bool, has_points: bool) -> None:
-    """Refuse before hours of work what could not be written after them."""
+    """Reject, before the run, exports that the selected heads do not support."""
     point_filter(arguments)
     needs_depth = [name for name in arguments.formats if name in ("depth", "video")]
     needs_points = [name for name in arguments.formats if name in POINT_EXPORTS]
@@ -129,14 +129,14 @@ def validate_exports(arguments: argparse.Namespace, has_depth: bool, has_points:
 
 
 def check_frames(arguments: argparse.Namespace, most: int | None) -> None:
-    """Refuse a range of frames that a result of at most `most` frames cannot have."""
+    """Reject a frame range that is empty for every result of at most `most` frames."""
     needs_points = POINT_EXPORTS & set(arguments.formats)
     if needs_points and most is not None and not point_filter(arguments).selects_some(most):
         raise ValueError(f"--frames: none of the {most} frames is in the range {arguments.frames}; choose others")
 
 
 def validate_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be made or written to."""
+    """Reject a folder that cannot be created or written to."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise NotADirectoryError(f"--out {folder}: {there} is a file, a folder was expected")

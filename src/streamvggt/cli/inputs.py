@@ -1,4 +1,4 @@
-"""inputs.json: the files that a result is made of, so that a run goes on with the same ones only."""
+"""inputs.json: the input files of a result, so that a run resumes only with the same files."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Input = list[str | int]
 
 
 def write_inputs(out: Path, files: Sequence[Path]) -> None:
-    """Note the files of a run that begins, in the order of their frames; none for a camera or an address."""
+    """Write the input files of a new run in frame order. The list is empty for cameras and URLs."""
     lines = ",\n".join(json.dumps(entry) for entry in described(files))
     with atomic_write(out / NAME, make_folder=False) as unfinished:
         unfinished.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 def check_inputs(out: Path, files: Sequence[Path]) -> None:
-    """Compare the files of a run that goes on with those noted when it began.
+    """Compare the input files of a resumed run with those of its start.
 
     Raises:
-        ValueError: some were added, removed or changed meanwhile, or nothing says what they were.
+        ValueError: If files were added, removed or changed, or inputs.json is missing or damaged.
     """
     before, now = read_inputs(out / NAME), described(files)
     if before != now:
@@ -37,9 +37,9 @@ def check_inputs(out: Path, files: Sequence[Path]) -> None:
 
 
 def described(files: Sequence[Path]) -> list[Input]:
-    """Names from the folder that all files share, so that it matters neither where that is nor how it was written.
+    """Describe files by their names relative to the common folder, independent of its location and spelling.
 
-    In UTF-8, whatever the locale is.
+    File names are encoded as UTF-8, independent of the locale.
     """
     if not files:
         return []
@@ -49,7 +49,7 @@ def described(files: Sequence[Path]) -> list[Input]:
         name = os.fsencode(os.path.relpath(os.path.abspath(file), folder)).decode("utf-8", "surrogateescape")
         try:
             status = file.stat()
-        except OSError:  # its frame is skipped, and explained, when its turn comes
+        except OSError:  # the iteration skips the frame and reports the reason
             entries.append([name, -1, -1])
         else:
             entries.append([name, status.st_size, status.st_mtime_ns])
@@ -57,9 +57,10 @@ def described(files: Sequence[Path]) -> list[Input]:
 
 
 def read_inputs(path: Path) -> list[Input]:
-    """
+    """Read inputs.json.
+
     Raises:
-        ValueError: it is missing or damaged.
+        ValueError: If the file is missing or damaged.
     """
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
@@ -76,7 +77,7 @@ def read_inputs(path: Path) -> list[Input]:
 
 
 def difference(before: Sequence[Input], now: Sequence[Input]) -> str:
-    """What became of the files, in words."""
+    """Describe the difference between two file lists as a phrase."""
     old, new = ({entry[0]: entry[1:] for entry in entries} for entries in (before, now))
     found = {
         "added": [name for name in new if name not in old],

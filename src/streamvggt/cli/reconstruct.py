@@ -1,4 +1,4 @@
-"""Turn photos, a video or a camera into cameras, depth maps and a point cloud, frame by frame.
+"""Reconstruct cameras, depth maps and a point cloud from photos, a video or a camera, frame by frame.
 
 streamvggt reconstruct clip.mp4 --out results/clip --weights lch01/StreamVGGT
 streamvggt reconstruct drive.mp4 --out results/drive --weights lch01/StreamVGGT --submaps 60,15
@@ -66,23 +66,25 @@ TRAINED_LENGTH = 320
 """Frames of the longest streams that LingBot-Map was trained with."""
 TRAINED_WINDOWS = "320,16"
 Session = StreamSession | SubmapSession
-SAVE_INTERVAL = 30.0  # seconds, at least, between two saves of the stream's state
-MAX_SAVE_TIME_RATIO = 0.05  # of the time may go into them
+SAVE_INTERVAL = 30.0  # minimum number of seconds between two saves of the stream's state
+MAX_SAVE_TIME_RATIO = 0.05  # maximum ratio of run time for saves
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", type=word, help="folder or pattern of photos, video file, webcam number, or address")
-    parser.add_argument("--out", type=some_path, required=True, help="folder for the result")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
+    parser.add_argument("input", type=word, help="image folder, glob pattern, video file, webcam number or URL")
+    parser.add_argument("--out", type=some_path, required=True, help="output folder")
+    parser.add_argument("--resume", action="store_true", help="resume an interrupted run in --out")
     network = parser.add_argument_group("network")
     network.add_argument(
         "--weights",
         type=word,
         default="tiny",
-        help=f"file, folder, Hugging Face id ({', '.join(BY_ID)}; docs/checkpoints.md), or tiny, the small network "
-        "that comes with the project (default)",
+        help=f"file, folder, Hugging Face id ({', '.join(BY_ID)}; docs/checkpoints.md), or tiny, the bundled "
+        "small model (default: tiny)",
     )
-    network.add_argument("--heads", default="camera,depth", help="of camera,depth,points (default: camera,depth)")
+    network.add_argument(
+        "--heads", default="camera,depth", help="heads to run: camera,depth,points (default: camera,depth)"
+    )
     network.add_argument(
         "--policy",
         help=f"eviction policy: {POLICY_USAGE}; see docs/streaming.md (default: {DEFAULT_POLICY}; all with "
@@ -106,34 +108,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--step-mode",
         choices=("eager", *STEP_BUILDERS),
         default="eager",
-        help="once the memory is full: graph (CUDA) or compiled, which takes minutes at first (default: eager)",
+        help="execution once the memory is full; compile needs minutes for the first frame (default: eager)",
     )
     network.add_argument(
         "--submaps",
         metavar=USAGE,
-        help="stitch overlapping windows of that many frames, each with a --policy of its own (default: one stream; "
+        help="align overlapping submaps of LENGTH frames, each with a separate --policy (default: one stream; "
         f"LingBot-Map: {TRAINED_WINDOWS} for more than {TRAINED_LENGTH} frames)",
     )
     network.add_argument(
         "--loop-closure",
         action="store_true",
-        help="with --submaps: where the camera comes back to a place, correct all windows by it",
+        help="detect loops and optimize submap poses (requires --submaps)",
     )
     network.add_argument(
-        "--camera-cache", choices=("per_iteration", "shared"), default="per_iteration", help="see docs/streaming.md"
+        "--camera-cache",
+        choices=("per_iteration", "shared"),
+        default="per_iteration",
+        help="camera-head cache, see docs/streaming.md",
     )
-    network.add_argument("--device", default="auto", help="cuda, mps, cpu (default: the best there is)")
-    network.add_argument("--dtype", choices=("auto", *DTYPES), help="default: bfloat16 on CUDA, else float32")
+    network.add_argument("--device", default="auto", help="cuda, mps or cpu (default: fastest available device)")
+    network.add_argument(
+        "--dtype", choices=("auto", *DTYPES), help="computation dtype (default: bfloat16 on CUDA, else float32)"
+    )
     network.add_argument("--attention", choices=("sdpa", "flash"), default="sdpa")
     frames = parser.add_argument_group("frames")
-    frames.add_argument("--fps", type=real(1e-3, 1e3), help="frames per second to take from a video or camera")
-    frames.add_argument("--stride", type=whole(), default=1, help="take every n-th frame")
-    frames.add_argument("--max-frames", type=whole(), help="take no more than this")
+    frames.add_argument("--fps", type=real(1e-3, 1e3), help="frames per second of a video or camera (default: all)")
+    frames.add_argument("--stride", type=whole(), default=1, help="take every n-th frame (default: 1)")
+    frames.add_argument("--max-frames", type=whole(), help="maximum number of frames (default: all)")
     frames.add_argument(
-        "--size", type=whole(1, 16_384), help="width the network sees, in pixels (default: what it was made for)"
+        "--size", type=whole(1, 16_384), help="model input width in pixels (default: training resolution)"
     )
-    frames.add_argument("--resize-mode", choices=("crop", "pad"), default="crop", help="how to fit an image to --size")
-    frames.add_argument("--strict", action="store_true", help="an unreadable frame is an error, not skipped")
+    frames.add_argument(
+        "--resize-mode", choices=("crop", "pad"), default="crop", help="how to fit images to --size (default: crop)"
+    )
+    frames.add_argument("--strict", action="store_true", help="stop at unreadable frames instead of skipping them")
     add_export_arguments(parser, default="glb,ply,tum,depth,video")
 
 
@@ -144,7 +153,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
 
 
 def reconstruct(arguments: argparse.Namespace, argv: list[str], lock: FolderLock) -> int:
-    """Run with an output folder that nobody else writes to; the exit status."""
+    """Reconstruct into an output folder that is locked for this process. Return the exit status."""
     heads = tuple(dict.fromkeys(head.strip() for head in arguments.heads.split(",")))
     if "camera" not in heads or not set(heads) <= {"camera", "depth", "points"}:
         raise ValueError(f"--heads {arguments.heads}: camera and any of depth, points were expected")
@@ -218,7 +227,7 @@ def reconstruct(arguments: argparse.Namespace, argv: list[str], lock: FolderLock
         command=["streamvggt", *argv],
         device=device,
         settings={
-            **({} if frames.files else {"input": str(arguments.input)}),  # files have a list
+            **({} if frames.files else {"input": str(arguments.input)}),  # files are listed in inputs.json
             "weights": arguments.weights,
             "weights_fingerprint": fingerprint(model),
             "heads": list(heads),
@@ -267,17 +276,17 @@ def reconstruct(arguments: argparse.Namespace, argv: list[str], lock: FolderLock
 
 
 def apply_defaults(arguments: argparse.Namespace) -> None:
-    """What was not given, in place."""
+    """Set missing arguments to their defaults, in place."""
     defaults = LOW_MEMORY_PRESET if arguments.low_memory else DEFAULTS
     if arguments.submaps is not None and not arguments.low_memory:
-        defaults = {**DEFAULTS, "policy": "all"}  # a window is bounded by itself
+        defaults = {**DEFAULTS, "policy": "all"}  # submaps bound the memory
     for name, value in defaults.items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
 
 
 def check_camera_memory(arguments: argparse.Namespace) -> None:
-    """Refuse, before the network is loaded, a camera memory that the published stream does not have."""
+    """Reject, before the model is loaded, a camera cache that the reference streaming code does not have."""
     known = find_known(arguments.weights)
     if known is not None and known.exact_camera and arguments.camera_cache != "per_iteration":
         raise ValueError(
@@ -287,7 +296,7 @@ def check_camera_memory(arguments: argparse.Namespace) -> None:
 
 
 def use_published_memory(arguments: argparse.Namespace, model: VGGT, frames: FrameSource) -> None:
-    """Give LingBot-Map its own memory, and submaps where a stream is longer than those it was trained with."""
+    """Use the eviction policy of LingBot-Map, and submaps for streams longer than its training sequences."""
     policy = published_policy(model)
     arguments.policy = f"trajectory:{policy.anchor},{policy.recent}"
     is_long = frames.num_frames is None or frames.num_frames > TRAINED_LENGTH
@@ -300,22 +309,22 @@ def use_published_memory(arguments: argparse.Namespace, model: VGGT, frames: Fra
 
 
 def validate_input(arguments: argparse.Namespace) -> None:
-    """Refuse, before the network is loaded, an input that is not there or has no frames to take or to export.
+    """Reject, before the model is loaded, an input that does not exist or has no frames to take or export.
 
-    Cameras are not touched.
+    Cameras are not opened.
     """
     most = arguments.max_frames
     if not (URL.match(arguments.input) or arguments.input.isdecimal()):
         frames = load_frames(
             arguments.input, fps=arguments.fps, stride=arguments.stride, max_frames=arguments.max_frames
         )
-        if frames.kind == "images":  # of videos the number is an estimate
+        if frames.kind == "images":  # the number is only an estimate for videos
             most = frames.num_frames
     check_frames(arguments, most)
 
 
 def validate_output_dir(out: Path, resume: bool) -> None:
-    """Refuse, before the network is loaded, a folder that the run would damage or could not write to."""
+    """Reject, before the model is loaded, an output folder that the run would damage or cannot write to."""
     validate_writable(out)
     if frame_files(out):
         if not resume:
@@ -330,7 +339,7 @@ def validate_output_dir(out: Path, resume: bool) -> None:
 
 
 def run_stream(frames: FrameSource, session: Session, lock: FolderLock, record: RunMetadata, goes_on: bool) -> bool:
-    """Push all frames and write what comes; False if it was interrupted before the end."""
+    """Push all frames and write the predictions. Return False if the run was interrupted before the end."""
     out = lock.folder
     state = StreamCheckpoint(out / STATE_NAME, session)
     if goes_on:
@@ -372,7 +381,7 @@ def run_stream(frames: FrameSource, session: Session, lock: FolderLock, record: 
                 state.save(writer.num_frames)
             raise
     if is_live and writer.num_frames:
-        status = "streamed"  # there is no other end
+        status = "streamed"  # no other exit reaches this line
     if status == "streamed":
         apply_loop_corrections(session, out)
     record.progress(writer.num_frames, frames.skipped, session.statistics, status)
@@ -388,7 +397,7 @@ def run_stream(frames: FrameSource, session: Session, lock: FolderLock, record: 
 def resume_stream(
     frames: FrameSource, session: Session, out: Path, state: StreamCheckpoint
 ) -> tuple[ResultWriter, FrameSource]:
-    """Where an interrupted run goes on: after the frames of its last saved state, else at the beginning."""
+    """Return writer and frames that continue after the last saved state of a run, else at the beginning."""
     result = ReconstructionResult(out)
     try:
         done = state.restore(len(result))
@@ -401,7 +410,7 @@ def resume_stream(
 
 
 class StreamCheckpoint:
-    """The stream's state on disk, from which --resume goes on; saved so seldom that it costs little."""
+    """The stream's state on disk for --resume. The save interval keeps the cost low."""
 
     def __init__(self, path: Path, session: Session):
         self.path = path
@@ -412,9 +421,9 @@ class StreamCheckpoint:
         return time.monotonic() - self._saved > max(SAVE_INTERVAL, self._took / MAX_SAVE_TIME_RATIO)
 
     def save(self, num_written: int) -> None:
-        """Save it, if the frames written are those it goes on from; not being able to is said but stops nothing."""
+        """Save the state if it matches the written frames. A failed save is reported and does not stop the run."""
         if not num_written or self.session.num_frames != num_written:
-            return  # a frame was computed but could not be written: the last save stays
+            return  # a computed frame was not written, so keep the last save
         begun = time.monotonic()
         try:
             self.session.save(self.path)
@@ -424,11 +433,11 @@ class StreamCheckpoint:
         self._took = self._saved - begun
 
     def restore(self, num_written: int) -> int:
-        """Bring the session to where it was saved; the number of frames until then.
+        """Restore the session to the last saved state and return its number of frames.
 
         Raises:
-            FileNotFoundError: no state was saved.
-            ValueError: it cannot be read, or frames before it are missing.
+            FileNotFoundError: If no state was saved.
+            ValueError: If the state cannot be read, or earlier frames are missing.
         """
         self.session.restore(self.path)
         done = self.session.num_frames
@@ -442,7 +451,7 @@ class StreamCheckpoint:
 
 
 class InterruptHandler:
-    """Ctrl-C, termination and the end of the terminal finish the frame in work; a second one does not wait."""
+    """Finish the current frame after Ctrl-C, SIGTERM or SIGHUP. A second signal stops immediately."""
 
     def __init__(self):
         self._asked = False
@@ -452,7 +461,7 @@ class InterruptHandler:
     def __enter__(self) -> InterruptHandler:
         self._terminals = [number for number in (1, 2) if os.isatty(number)]
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)  # there is no SIGHUP on Windows
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
             if number is None or (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):  # nohup
                 continue
             self._before[number] = signal.signal(number, self._ask)
@@ -474,14 +483,14 @@ class InterruptHandler:
         tqdm.write("finishing this frame, then stopping (Ctrl-C again: at once)")
 
     def _leave_terminal(self) -> None:
-        """It is gone: writing to it would be an error."""
+        """Redirect the output after the terminal is closed, because writing to it raises an error."""
         with open(os.devnull, "w", encoding="utf-8") as nowhere:
             for number in self._terminals:
                 os.dup2(nowhere.fileno(), number)
 
 
 def warn_low_memory(model: VGGT, session: Session, frames: FrameSource) -> None:
-    """Say beforehand if an unbounded memory will not hold the clip."""
+    """Warn before the run if an unbounded memory for the clip exceeds the device memory."""
     if not isinstance(session.policy, KeepAll) or frames.num_frames is None:
         return
     num_frames = frames.num_frames
@@ -489,7 +498,7 @@ def warn_low_memory(model: VGGT, session: Session, frames: FrameSource) -> None:
         num_frames = min(num_frames, session.submaps.length + session.submaps.overlap)
     weight = next(model.parameters())
     width = model.config["embed_dim"]
-    tokens = (frames.options.size // model.patch_size) ** 2  # of a square image; most have fewer
+    tokens = (frames.options.size // model.patch_size) ** 2  # of a square image, an upper bound for most inputs
     needed = num_frames * tokens * width * 2 * model.aggregator.depth * weight.element_size()
     free = torch.cuda.mem_get_info(weight.device)[0] if weight.is_cuda else psutil.virtual_memory().available
     if needed > free:
@@ -501,7 +510,7 @@ def warn_low_memory(model: VGGT, session: Session, frames: FrameSource) -> None:
 
 
 def print_skipped(record: RunMetadata, most: int = 10) -> None:
-    """What could not be read, and why."""
+    """Print names and reasons of skipped inputs."""
     skipped = record.content["frames"]["skipped"]
     for name, reason in skipped[:most]:
         tqdm.write(f"skipped {name}: {reason}")
@@ -510,7 +519,7 @@ def print_skipped(record: RunMetadata, most: int = 10) -> None:
 
 
 def apply_loop_corrections(session: Session, out: Path) -> None:
-    """At the end of a stream, bring the frames that were written before a loop was closed to where they belong."""
+    """Write the loop corrections of earlier frames at the end of a stream."""
     if not isinstance(session, SubmapSession):
         return
     session.finish()
@@ -537,7 +546,7 @@ def log_submaps(session: Session) -> None:
 
 
 def print_summary(record: RunMetadata, out: Path) -> None:
-    """What a run has made, in a few lines."""
+    """Print a summary of the run."""
     frames, timings = record.content["frames"], record.content["timings"]
     speed = f", {timings['median_ms']:.0f} ms per frame (median)" if timings.get("median_ms") else ""
     print(f"{counted(frames['done'], 'frame')}{speed}. In {out}:")

@@ -1,4 +1,4 @@
-"""run.json: how a result was made, so that the folder explains itself."""
+"""run.json: command, settings, versions and progress of a run."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ FIELDS = {"status": str, "settings": dict, "started": str, "frames": dict, "timi
 
 
 class RunMetadata:
-    """Kept up to date while the run goes on; nothing is written before the first `progress`.
+    """Metadata of a run, updated during the run. Nothing is written before the first call of `progress`.
 
-    content, as in the file:
-        command: list of words.  status: running, interrupted, failed, streamed (exports missing) or finished.
-        error: why it failed or exports are missing, else None.
-        settings: what decides the result; a resumed run must have the same.
-        device, versions, started, updated.
-        frames: {"input_total": int or None, an estimate for videos; "done": int; "skipped": [[name, reason], ...]}
-        submaps: with --submaps: {"num_submaps", "num_pose_alignments", "num_restarts", "num_false_failures",
-            "num_loops", "num_rejected_loops": integers; "latest_restarts": [[frame, reason], ...]}
-        timings: {"median_ms", "p95_ms": of the network per frame, "seconds": of all runs together}
-        exports: paths inside the folder.
-
-    has_ended: the run gone on with had come to the end of this input.
+    Attributes:
+        content: Content of the file:
+            command: List of words.  status: running, interrupted, failed, streamed (exports missing) or finished.
+            error: Reason of a failure or of missing exports, else None.
+            settings: Settings that determine the result. A resumed run must have equal settings.
+            device, versions, started, updated.
+            frames: {"input_total": int or None, an estimate for videos; "done": int; "skipped": [[name, reason], ...]}
+            submaps: With --submaps: {"num_submaps", "num_pose_alignments", "num_restarts", "num_false_failures",
+                "num_loops", "num_rejected_loops": integers; "latest_restarts": [[frame, reason], ...]}
+            timings: {"median_ms", "p95_ms": model time per frame, "seconds": total of all runs}
+            exports: Paths inside the folder.
+        has_ended: Whether the resumed run had reached the end of its input.
     """
 
     def __init__(
@@ -50,13 +50,18 @@ class RunMetadata:
         num_input: int | None,
         num_done: int,
     ):
-        """
+        """Create the metadata of a new run, or read that of a run to resume.
+
         Args:
-            num_input: frames in the input, None if nobody knows.
-            num_done: frames that are in `out`, to go on with.
+            out: Output folder.
+            command: Command line as words.
+            device: Device of the model.
+            settings: Settings that determine the result.
+            num_input: Number of frames in the input. None if unknown.
+            num_done: Number of frames in `out` to resume after. 0 for a new run.
 
         Raises:
-            ValueError: the run to go on with had other settings, or its run.json cannot be read.
+            ValueError: If the run to resume had other settings, or its run.json cannot be read.
         """
         self.path = out / "run.json"
         before = read_previous_settings(self.path, settings) if num_done else {}
@@ -89,9 +94,9 @@ class RunMetadata:
         status: str = "running",
         error: BaseException | None = None,
     ) -> None:
-        """Note how far the stream is; written every few seconds, and at once when the status changes.
+        """Record the progress of the stream. Writes every few seconds, and immediately if the status changes.
 
-        That it cannot be written is said but stops nothing: the frames matter more.
+        A failed write is reported and does not stop the run.
         """
         is_news = status != self.content["status"]
         if not is_news and time.monotonic() - self._written < WRITE_INTERVAL:
@@ -115,7 +120,7 @@ class RunMetadata:
             tqdm.write(f"!!! {self.path} could not be written: {problem.strerror or problem}")
 
     def finish(self, exports: list[str], failures: list[str]) -> None:
-        """Note what was exported, and why something could not be: the run is then not finished."""
+        """Record exports and failures. The status is "finished" only without failures."""
         self.content["exports"] = sorted({*self.content["exports"], *exports})
         status = "streamed" if failures else "finished"
         self.content.update(status=status, error="; ".join(failures) or None)
@@ -127,15 +132,15 @@ class RunMetadata:
         self.content["updated"] = timestamp()
         with atomic_write(self.path, make_folder=False) as path:
             text = json.dumps(self.content, indent=2, ensure_ascii=False) + "\n"
-            # Bytes of file names that are not text become escapes of JSON, which are read back as the same bytes.
+            # Undecodable bytes of file names are written as JSON escapes, which preserve the bytes.
             path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def read_previous_settings(path: Path, settings: dict) -> dict:
-    """The record of the run to go on with, whose settings must be the same.
+    """Read the run.json of the run to resume.
 
     Raises:
-        ValueError: they are not, or there is no such record.
+        ValueError: If its settings differ, or the file is missing.
     """
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -150,10 +155,10 @@ def read_previous_settings(path: Path, settings: dict) -> dict:
 
 
 def check_record(record: object) -> None:
-    """Judge what was read from a run.json, of which nothing is trusted.
+    """Validate the content of an untrusted run.json.
 
     Raises:
-        ValueError: a field is missing or is not what `RunMetadata` writes.
+        ValueError: If a field is missing or invalid.
     """
 
     def check(value: object, kinds: type | UnionType, name: str) -> None:

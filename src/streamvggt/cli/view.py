@@ -1,4 +1,4 @@
-"""Watch a scene grow in the browser: photos, a video, a webcam or an address, frame by frame.
+"""View a growing reconstruction in the browser from photos, a video, a webcam or a URL.
 
 streamvggt view clip.mp4 --weights tiny
 streamvggt view 0
@@ -19,19 +19,21 @@ from streamvggt.stream.video import URL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", help="folder or pattern of photos, video file, webcam number, or address")
-    parser.add_argument("--weights", default="tiny", help="name, file, folder or Hugging Face id (default: tiny)")
-    parser.add_argument("--policy", default=DEFAULT_POLICY, help=f"{POLICY_USAGE} (default: {DEFAULT_POLICY})")
-    parser.add_argument("--point-head", action="store_true", help="run it, too: a second way to the points")
-    parser.add_argument("--fps", type=real(1e-3, 1e3), help="frames per second to take from a video or camera")
-    parser.add_argument("--max-frames", type=whole(), default=1000, help="take no more than this (default: 1000)")
-    parser.add_argument("--device", default="auto", help="cuda, mps, cpu (default: the best there is)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
-    parser.add_argument("--port", type=whole(0, 65_535), default=7870, help="(default: 7870)")
+    parser.add_argument("input", help="image folder, glob pattern, video file, webcam number or URL")
+    parser.add_argument("--weights", default="tiny", help="model name, file, folder or Hugging Face id (default: tiny)")
     parser.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME", help="host name to answer to; repeatable"
+        "--policy", default=DEFAULT_POLICY, help=f"eviction policy: {POLICY_USAGE} (default: {DEFAULT_POLICY})"
     )
-    parser.add_argument("--no-browser", action="store_true", help="do not open one")
+    parser.add_argument("--point-head", action="store_true", help="also run the point head")
+    parser.add_argument("--fps", type=real(1e-3, 1e3), help="frames per second of a video or camera")
+    parser.add_argument("--max-frames", type=whole(), default=1000, help="maximum number of frames (default: 1000)")
+    parser.add_argument("--device", default="auto", help="cuda, mps or cpu (default: fastest available device)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=whole(0, 65_535), default=7870, help="port to listen on (default: 7870)")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="additional accepted host name; repeatable"
+    )
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
 
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
@@ -45,7 +47,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     parse_policy(arguments.policy)
     device = resolve_device(arguments.device)
     is_camera = bool(URL.match(arguments.input)) or arguments.input.isdecimal()
-    # A folder that is not there is better known before a server starts; cameras are not touched twice.
+    # Report a missing input before the server starts. Cameras are opened only once.
     kind = "live" if is_camera else load_frames(arguments.input, max_frames=arguments.max_frames).kind
     if kind == "images" and arguments.fps is not None:
         raise ValueError("photos have no times for --fps to choose by")

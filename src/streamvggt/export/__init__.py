@@ -1,10 +1,10 @@
-"""From a stream to files: the result folder, and everything that is made of it.
+"""Write streams to result folders and export the results.
 
 writer = ResultWriter("out")
 for frame in frames:
     writer.add(frame, session.push(frame.image))
 
-EXPORTERS["glb"](Result("out"), Path("out"), PointFilter(conf_percentile=30))
+EXPORTERS["glb"](ReconstructionResult("out"), Path("out"), PointFilter(conf_percentile=30))
 """
 
 from collections.abc import Callable

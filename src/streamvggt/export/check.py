@@ -1,4 +1,4 @@
-"""Whether a result folder is as it was written, before something is made of it or a run goes on with it."""
+"""Verify a result folder before it is exported or resumed."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -15,24 +15,24 @@ END_OF_JPEG = b"\xff\xd9"
 
 
 def check_result(result: ReconstructionResult) -> list[str]:
-    """Read all of every frame.
+    """Read every frame of a result completely.
 
     Returns:
-        What is wrong with the original images, one line for each that is missing or damaged.
+        One message for each original image that is missing or damaged.
 
     Raises:
-        DamagedResult: see `checked_frames`.
+        DamagedResult: As for `checked_frames`.
     """
     problems = (image_problem(result.folder, frame) for frame in checked_frames(result.paths))
     return [problem for problem in problems if problem]
 
 
 def checked_frames(paths: Sequence[Path]) -> Iterator[ResultFrame]:
-    """Frames of a result, one by one, each read as a whole and held against the ones before.
+    """Read the frames of a result completely, one by one, and compare each with the frames before.
 
     Raises:
-        DamagedResult: a frame file is damaged, has other heads or another size than the first one, or the name of an
-            earlier one.
+        DamagedResult: If a frame file is damaged, has other heads or another size than the first one, or has the name
+            of an earlier frame.
     """
     first, names = None, {}
     for path in tqdm(paths, desc="check", unit="frame", disable=None, leave=False):
@@ -54,7 +54,7 @@ def checked_frames(paths: Sequence[Path]) -> Iterator[ResultFrame]:
 
 
 def image_problem(folder: Path, frame: FrameCamera) -> str | None:
-    """What is wrong with the original image of a frame, judged by its header and its end; None: nothing."""
+    """Check the original image of a frame by its header and its end. Return the problem or None."""
     path = folder / "images" / f"{frame.name}.jpg"
     try:
         with Image.open(path, formats=("JPEG",)) as image:

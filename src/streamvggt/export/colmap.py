@@ -1,10 +1,10 @@
-"""A COLMAP model with its images: the input of Gaussian splatting and other tools.
+"""Export a COLMAP model with images, for Gaussian splatting and other tools.
 
-COLMAP counts pixels from the corner of the image, we count from the centre of its first pixel: 0.5 is added to the
-principal point and to image points.
+In COLMAP the corner of the image is (0, 0). In this repository the center of the first pixel is (0, 0). The export
+adds 0.5 to the principal point and to image points.
 
-Points lie where depth maps and cameras put them, and are observed where the cameras project them to: reprojection
-errors are near zero by construction, so bundle adjustment runs on the model but learns nothing from it.
+Points are unprojected depth, and observations are their projections. The reprojection error is near zero by
+construction, so bundle adjustment does not improve the model.
 """
 
 import json
@@ -40,14 +40,23 @@ OBSERVATION_DTYPE = np.dtype(
 
 
 def export_colmap(result: ReconstructionResult, folder: Path, filter: PointFilter, num_points: int = 100_000) -> Path:
-    """`colmap/` with `sparse/0` and `images`: one PINHOLE camera per image, in pixels of the originals.
+    """Write `colmap/` with `sparse/0` and `images`: one PINHOLE camera per image, in pixels of the originals.
 
-    Each point is observed where it was measured, and where frames next to its own agree that they see it. Images are
-    renamed where their names are not `READABLE`; `image_names.json` then says what they were: {"new.jpg": "old.jpg"}.
+    Each point is observed in its source frame, and in neighboring frames whose depth agrees. Images are renamed if
+    their names are not `READABLE`. Then `image_names.json` maps new to old names: {"new.jpg": "old.jpg"}.
+
+    Args:
+        result: The result to export.
+        folder: Output folder.
+        filter: Selection of points and frames.
+        num_points: Maximum number of points.
+
+    Returns:
+        The path of `colmap/`.
 
     Raises:
-        FileNotFoundError: an image of the result is missing or damaged; nothing is written.
-        NothingLeft: no point is left that two frames see; the model then holds cameras and images alone.
+        FileNotFoundError: If an image of the result is missing or damaged. Nothing is written.
+        NothingLeft: If no point is observed in two frames. The model then has only cameras and images.
     """
     cameras = {position: result.camera(position) for position in filter.positions(result)}
     problems = [problem for camera in cameras.values() if (problem := image_problem(result.folder, camera))]
@@ -73,7 +82,7 @@ def export_colmap(result: ReconstructionResult, folder: Path, filter: PointFilte
 
 
 def readable_names(stems: Sequence[str]) -> list[str]:
-    """File names of images: their own where they are `READABLE`, else numbers that no other image bears."""
+    """Return the file names of images: unchanged if they are `READABLE`, else unique numbers."""
     taken = set(stems)
     names = []
     for number, stem in enumerate(stems):
@@ -89,11 +98,13 @@ def readable_names(stems: Sequence[str]) -> list[str]:
 def reconstruction(
     result: ReconstructionResult, cloud: PointCloud, filter: PointFilter, names: dict[int, str]
 ) -> pycolmap.Reconstruction:
-    """The model of the frames that the filter selects; camera and image ids are stream positions + 1.
+    """Build the model of the frames that the filter selects. Camera and image ids are stream positions + 1.
 
     Args:
-        cloud: its points; those with less than `MIN_OBSERVATIONS` are left out.
-        names: of the images, by stream position.
+        result: The result.
+        cloud: Candidate points. Points with fewer than `MIN_OBSERVATIONS` observations are removed.
+        filter: Selection of frames.
+        names: Image names by stream position.
     """
     seen = observations(result, cloud, filter)
     is_kept = np.bincount(seen["point"], minlength=len(cloud)) >= MIN_OBSERVATIONS
@@ -109,16 +120,16 @@ def reconstruction(
 
 
 def observations(result: ReconstructionResult, cloud: PointCloud, filter: PointFilter) -> np.ndarray:
-    """Which frames see which points where, as `OBSERVATION`s without their `point2D`, frame by frame. (M,)"""
+    """Return the observations of points as `OBSERVATION`s without `point2D`, frame by frame. (M,)"""
     positions = filter.positions(result)
-    first = np.searchsorted(cloud.frame_index, positions)  # the points of a frame follow each other
+    first = np.searchsorted(cloud.frame_index, positions)  # the points of a frame are contiguous
     last = np.searchsorted(cloud.frame_index, positions, side="right")
     found = []
     for order, (position, frame) in enumerate(result.frames("colmap", positions)):
         near = slice(first[max(order - NUM_NEIGHBORS, 0)], last[min(order + NUM_NEIGHBORS, len(positions) - 1)])
         own = cloud.frame_index[near] == position
         pixels, seen = find_observations(frame, cloud.points[near], filter.point_source)
-        pixels[own] = cloud.pixel[near][own]  # where it was measured: not moved by rounding or by another head
+        pixels[own] = cloud.pixel[near][own]  # exact source pixel, without rounding
         seen |= own
         rows = np.empty(seen.sum(), OBSERVATION_DTYPE)
         rows["point"], rows["position"] = np.flatnonzero(seen) + near.start, position
@@ -128,15 +139,15 @@ def observations(result: ReconstructionResult, cloud: PointCloud, filter: PointF
 
 
 def find_observations(frame: ResultFrame, points: np.ndarray, source: PointSource) -> tuple[np.ndarray, np.ndarray]:
-    """Where a frame sees points, and whether it does.
+    """Project points into a frame and test their visibility.
 
     Args:
-        frame: the frame asked.
-        points: world coordinates. (N, 3)
-        source: whose depth has to agree.
+        frame: The frame.
+        points: World points. (N, 3)
+        source: Head whose depth must agree.
 
     Returns:
-        (x, y) in pixels of the processed image, float64 (N, 2), and bool (N,).
+        (x, y) in pixels of the processed image, float64 (N, 2), and visibility, bool (N,).
     """
     pixels, depth = (values.numpy() for values in project(torch.from_numpy(points).double(), frame.camera))
     height, width = frame.image.shape[:2]
@@ -150,12 +161,12 @@ def find_observations(frame: ResultFrame, points: np.ndarray, source: PointSourc
 
 
 def colmap_pixels(pixels: np.ndarray, frame: FrameCamera) -> np.ndarray:
-    """Pixels of the processed image as COLMAP's pixels of the original. (N, 2) to (N, 2)"""
+    """Convert pixels of the processed image to COLMAP pixels of the original. (N, 2) to (N, 2)"""
     return pixels @ frame.original_from_image[:2, :2].T + frame.original_from_image[:2, 2] + 0.5
 
 
 def add_image(model: pycolmap.Reconstruction, id: int, name: str, frame: FrameCamera, points2D: np.ndarray) -> None:
-    """Add a frame with a camera and a rig of its own: the network says other intrinsics for every frame."""
+    """Add a frame with a separate camera and rig, because the predicted intrinsics differ per frame."""
     K = frame.original_intrinsics
     height, width = frame.original_size
     params = [K[0, 0], K[1, 1], K[0, 2] + 0.5, K[1, 2] + 0.5]
@@ -166,7 +177,14 @@ def add_image(model: pycolmap.Reconstruction, id: int, name: str, frame: FrameCa
 
 
 def add_points(model: pycolmap.Reconstruction, points: np.ndarray, colors: np.ndarray, seen: np.ndarray) -> None:
-    """Add points, (N, 3), with their tracks and their mean reprojection errors; `seen` are `OBSERVATION`s. (M,)"""
+    """Add points with their tracks and mean reprojection errors.
+
+    Args:
+        model: The model, modified in place.
+        points: World points. (N, 3)
+        colors: RGB. (N, 3)
+        seen: `OBSERVATION`s. (M,)
+    """
     seen = seen[np.argsort(seen["point"], kind="stable")]
     ends = np.searchsorted(seen["point"], np.arange(len(points)), side="right")
     pairs = zip((seen["position"] + 1).tolist(), seen["point2D"].tolist(), strict=True)

@@ -1,9 +1,9 @@
-"""Where a result's frames were moved to after they had been written, because a loop was closed.
+"""Corrections of written frames after a loop closure.
 
     corrections.json      [{"first_frame": 0, "scale": 1.0, "rotation": [[…], …], "translation": […]}, …]
 
-The frame files stay as they were answered; whoever reads them through `ReconstructionResult` gets them corrected. So
-the file is what makes a correction happen, at once for all frames, and taking it away undoes it.
+The frame files are unchanged. `ReconstructionResult` applies the corrections when it reads them. The file therefore
+corrects all frames atomically, and deleting the file reverts the correction.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ SHAPES = {"scale": (), "rotation": (3, 3), "translation": (3,)}
 
 @dataclass(frozen=True)
 class Corrections:
-    """Similarities from the worlds of written frames to the one that holds at the end.
+    """Similarities from the worlds of written frames to the final world.
 
-    first_frames: from which frame on each holds, rising; the first is 0.
+    Attributes:
+        first_frames: First frame of each similarity, ascending. The first is 0.
     """
 
     first_frames: Sequence[int] = ()
     worlds: Sequence[Sim3] = ()
 
     def at(self, position: int) -> Sim3 | None:
-        """How the frame at this position of the stream is moved; None: not at all."""
+        """Return the similarity of the frame at a stream position, or None if the frame is not corrected."""
         return self.worlds[bisect_right(self.first_frames, position) - 1] if self.first_frames else None
 
 
@@ -54,10 +55,10 @@ def write_corrections(folder: Path, corrections: Corrections) -> None:
 
 
 def read_corrections(folder: Path) -> Corrections:
-    """Those of a result; none where there is no such file.
+    """Read the corrections of a result. Empty if the file does not exist.
 
     Raises:
-        DamagedResult: the file is damaged.
+        DamagedResult: If the file is damaged.
     """
     path = folder / FILE_NAME
     if not path.exists():
@@ -72,7 +73,7 @@ def read_corrections(folder: Path) -> Corrections:
         if any(world.scale <= 0 for world in worlds):
             raise ValueError("scale: expected positive numbers")
         return Corrections(first_frames, worlds)
-    except Exception as error:  # of a deeply nested file RecursionError, of other content nearly anything
+    except Exception as error:  # for example RecursionError for deeply nested JSON
         raise DamagedResult(
             f"{path} is damaged ({str(error) or type(error).__name__}). Without it the frames are where they were "
             "before loops were closed; run `streamvggt reconstruct` again to close them"

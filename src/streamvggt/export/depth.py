@@ -1,4 +1,4 @@
-"""Depth maps as files: 16-bit pictures with one scale, and the exact numbers."""
+"""Export depth maps as 16-bit images with one scale, and as arrays."""
 
 import json
 from pathlib import Path
@@ -12,14 +12,14 @@ from streamvggt.files import atomic_directory
 
 
 def export_depth(result: ReconstructionResult, folder: Path, filter: PointFilter) -> Path:
-    """`depth/` with three things, of all frames; the filter is about points and has no say here.
+    """Write `depth/` with the depth of all frames. `filter` is ignored; it applies to points only.
 
-    scale.json: {"scale": s}; value·s is the depth in the scene's unit, the same s for all frames.
-    <name>.png: 16 bit, of the processed image; 0 where there is no depth. (H, W)
-    <name>.npz: depth and conf (H, W), 0 where there is no depth; intrinsics (3, 3), cam_from_world (3, 4).
+    scale.json: {"scale": s}. Depth = value·s in scene units, with equal s for all frames.
+    <name>.png: 16-bit, size of the processed image; 0 marks missing depth. (H, W)
+    <name>.npz: depth and conf (H, W), 0 marks missing depth; intrinsics (3, 3), cam_from_world (3, 4).
 
     Raises:
-        NothingLeft: there is no depth in any frame; nothing is written.
+        NothingLeft: If no frame has depth. Nothing is written.
     """
     largest = max(float(usable_depth(frame).max()) for _, frame in result.frames("depth range"))
     if largest == 0:
@@ -42,12 +42,12 @@ def export_depth(result: ReconstructionResult, folder: Path, filter: PointFilter
 
 
 def usable_depth(frame: ResultFrame) -> np.ndarray:
-    """The depth, 0 where there is none. (H, W)"""
+    """Return the depth, 0 where it is missing. (H, W)"""
     depth, _ = frame.predicted("depth")
     return np.where(frame.valid_mask("depth"), depth, 0)
 
 
 def quantize(depth: np.ndarray, scale: float) -> np.ndarray:
-    """Depth in steps of `scale`, uint16; a depth above 0 stays above 0, which means that there is none. (H, W)"""
+    """Quantize depth in steps of `scale` to uint16. Positive depth stays positive; 0 marks missing depth. (H, W)"""
     steps = np.round(depth.astype(np.float64) / scale).clip(0, 65535).astype(np.uint16)
     return np.where(depth > 0, np.maximum(steps, 1), 0)

@@ -1,6 +1,6 @@
-"""The file of one frame of a result: what it holds, how it is written, and how it is judged when it is read.
+"""The file of one frame of a result: fields, writing, and validation on reading.
 
-Nothing in a file is trusted: it may be damaged, or come from somebody else.
+Files are untrusted: they may be damaged or come from another source.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FrameT = TypeVar("FrameT", bound="FrameCamera")
 
 
 class DamagedResult(ValueError):
-    """A file of a result folder is not as it was written. The message names the file and the way out."""
+    """Raised when a file of a result folder is damaged. The message names the file and the fix."""
 
 
 H, W = "H", "W"
@@ -46,7 +46,7 @@ OPTIONAL = ("time", "valid", "depth", "depth_conf", "points", "points_conf")
 
 
 def save_frame(path: Path, frame: ResultFrame) -> None:
-    """Write a frame file; confidences in half precision."""
+    """Write a frame file. Confidences are stored in half precision."""
     arrays = {field.name: getattr(frame, field.name) for field in fields(frame)}
     arrays = {name: np.asarray(value) for name, value in arrays.items() if value is not None}
     for name in arrays.keys() & {"depth_conf", "points_conf"}:
@@ -55,18 +55,18 @@ def save_frame(path: Path, frame: ResultFrame) -> None:
 
 
 def load_frame(path: Path, kind: type[FrameT]) -> FrameT:
-    """The fields of `kind` of a frame file; others are not read from disk, and damage to them is not noticed.
+    """Load the fields of `kind` from a frame file. Other fields are neither read nor checked.
 
     Raises:
-        DamagedResult: the file cannot be read, its checksums do not fit, or it holds what no frame can be.
+        DamagedResult: If the file cannot be read, a checksum does not match, or a field is invalid.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            # The zip archive has a checksum for each field, which is compared when its last byte is read.
+            # The zip archive has a checksum per field. Reading the last byte verifies the checksum.
             found = {field.name: arrays[field.name] for field in fields(kind) if field.name in arrays}
             check_fields(found, [field.name for field in fields(kind)])
             return kind(**{name: _decode(array) for name, array in found.items()})
-    except Exception as error:  # zipfile and numpy raise a dozen kinds, MemoryError and RecursionError among them
+    except Exception as error:  # zipfile and numpy raise many types, including MemoryError and RecursionError
         raise DamagedResult(
             f"cannot read {path}: {str(error) or type(error).__name__}. If it is damaged, remove it and the frames "
             "after it, and go on with --resume"
@@ -74,14 +74,14 @@ def load_frame(path: Path, kind: type[FrameT]) -> FrameT:
 
 
 def check_fields(arrays: dict[str, np.ndarray], names: list[str]) -> None:
-    """Judge what a frame file says.
+    """Validate the content of a frame file.
 
     Args:
-        arrays: what was found.
-        names: what was looked for.
+        arrays: Arrays by field name.
+        names: Required field names.
 
     Raises:
-        ValueError: a field is missing, or of another type, shape or range than those of frames.
+        ValueError: If a field is missing, or has an invalid dtype, shape or range.
     """
     size = dict(zip((H, W), arrays["image"].shape, strict=False)) if "image" in arrays else {}
     for name in names:

@@ -1,4 +1,4 @@
-"""The coloured point cloud and the cameras as one glTF scene, for any GLB viewer."""
+"""Export colored points and cameras as one glTF scene for GLB viewers."""
 
 from pathlib import Path
 
@@ -19,10 +19,10 @@ FRUSTUM_SIZE = 0.03
 
 
 def export_glb(result: ReconstructionResult, folder: Path, filter: PointFilter) -> Path:
-    """`scene.glb`: the points and one frustum per frame, coloured along time from blue to red.
+    """Write `scene.glb`: the points and one frustum per frame, colored over time from blue to red.
 
     Raises:
-        NothingLeft: the filter leaves no point; the scene then holds the cameras alone.
+        NothingLeft: If the filter removes all points. The scene then has only the cameras.
     """
     cloud = merged_points(result, filter)
     cameras = [result.camera(position) for position in filter.positions(result)]
@@ -39,7 +39,7 @@ def export_glb(result: ReconstructionResult, folder: Path, filter: PointFilter) 
 
 
 def scene_extent(points: np.ndarray, cameras: list[FrameCamera]) -> float:
-    """Diagonal of the box that holds all cameras and all but the outermost points; 1 if that is a single place."""
+    """Return the diagonal of the box around all cameras and all points except outliers, or 1 if it is zero."""
     corners = np.stack([-c.cam_from_world[:, :3].T @ c.cam_from_world[:, 3] for c in cameras])
     if len(points):
         corners = np.concatenate([corners, np.percentile(points, [5, 95], axis=0)])
@@ -47,10 +47,9 @@ def scene_extent(points: np.ndarray, cameras: list[FrameCamera]) -> float:
 
 
 def camera_frusta(cameras: list[FrameCamera], size: float) -> Shape:
-    """Wire pyramids of `size` from each camera's centre to its image, one mesh for all, in glTF axes.
+    """Create wire frusta of depth `size` for all cameras as one mesh in glTF axes.
 
-    The bars are thin prisms because viewers draw lines one pixel wide. The vertices of a camera follow each other, in
-    the order of `cameras`.
+    The edges are thin prisms, because viewers draw lines one pixel wide. The vertices are in the order of `cameras`.
     """
     wire = unit_frustum()
     vertices = [wire.vertices @ frustum_matrix(camera, size).T for camera in cameras]
@@ -72,14 +71,14 @@ def camera_frusta(cameras: list[FrameCamera], size: float) -> Shape:
 
 
 def unit_frustum() -> trimesh.Trimesh:
-    """Eight bars from (0, 0, 0) to the corners (±1, ±1, 1) and around them."""
+    """Create eight bars: from (0, 0, 0) to the corners (±1, ±1, 1), and between the corners."""
     corners = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]])
     edges = [(np.zeros(3), corner) for corner in corners] + list(zip(corners, np.roll(corners, -1, 0), strict=True))
     return trimesh.util.concatenate([trimesh.creation.cylinder(0.02, segment=edge, sections=4) for edge in edges])
 
 
 def frustum_matrix(camera: FrameCamera, size: float) -> np.ndarray:
-    """The matrix that takes the unit frustum to the camera's view of its original image, `size` deep. (3, 3)"""
+    """Return the matrix from the unit frustum to the frustum of the original image with depth `size`. (3, 3)"""
     height, width = camera.original_size
     pixels = np.array([[width / 2, 0, width / 2 - 0.5], [0, height / 2, height / 2 - 0.5], [0, 0, 1]])
     return size * np.linalg.inv(camera.original_intrinsics) @ pixels

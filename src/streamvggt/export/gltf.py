@@ -1,6 +1,6 @@
-"""Coloured points and triangles as a binary glTF 2.0 file.
+"""Write colored points and triangles as a binary glTF 2.0 file.
 
-https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html
+Reference: https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html
 """
 
 import json
@@ -18,11 +18,12 @@ JSON_CHUNK, BINARY_CHUNK = 0x4E4F534A, 0x004E4942
 
 @dataclass(frozen=True)
 class Shape:
-    """What one mesh of the file shows.
+    """Content of one mesh.
 
-    positions: in glTF axes, float32. (N, 3)
-    colors: sRGB, as in photos, uint8. (N, 3)
-    triangles: three vertices each, uint32; None: the vertices are points. (F, 3)
+    Attributes:
+        positions: Vertices in glTF axes, float32. (N, 3)
+        colors: sRGB, uint8. (N, 3)
+        triangles: Vertex indices, uint32. None draws the vertices as points. (F, 3)
     """
 
     name: str
@@ -32,7 +33,7 @@ class Shape:
 
 
 def glb_bytes(shapes: Sequence[Shape]) -> bytes:
-    """The file of shapes with at least one vertex each; they show their colours as they are, without lamps."""
+    """Return the file content of shapes with at least one vertex each. The material is unlit."""
     buffer = Buffer()
     meshes = []
     for shape in shapes:
@@ -64,7 +65,7 @@ def glb_bytes(shapes: Sequence[Shape]) -> bytes:
 
 
 class Buffer:
-    """The binary part of a file, and the accessors and views that say what is in it."""
+    """Binary chunk of a file with its accessors and buffer views."""
 
     def __init__(self):
         self.parts: list[bytes] = []
@@ -72,7 +73,7 @@ class Buffer:
         self.accessors: list[dict] = []
 
     def add(self, array: np.ndarray, component_type: int, target: int, has_bounds: bool = False) -> int:
-        """Append vectors (N, 3) or numbers (N,) of four bytes each; the number of their accessor."""
+        """Append vectors (N, 3) or scalars (N,) of four bytes each. Return the accessor index."""
         offset = sum(view["byteLength"] for view in self.views)
         self.views.append({"buffer": 0, "byteOffset": offset, "byteLength": array.nbytes, "target": target})
         kind = "SCALAR" if array.ndim == 1 else f"VEC{array.shape[1]}"
@@ -91,9 +92,9 @@ class Buffer:
 
 
 def linear_from_srgb(colors: np.ndarray) -> np.ndarray:
-    """Light of photo colours in [0, 1], float32: glTF's vertex colours are linear, and 8 bits would crush dark ones.
+    """Convert sRGB uint8 to linear float32 in [0, 1] of any shape. glTF vertex colors are linear.
 
-    Readers take floats for what they are; some cut 16-bit numbers to 8. uint8 to float32, any shape.
+    Eight bits are too coarse for dark linear colors, and some readers truncate 16-bit colors to 8 bits.
     """
     value = np.arange(256) / 255
     light = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)

@@ -1,4 +1,4 @@
-"""The coloured point cloud as a PLY file."""
+"""Export the colored point cloud as a PLY file."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ from streamvggt.files import atomic_write
 
 
 def export_ply(result: ReconstructionResult, folder: Path, filter: PointFilter) -> Path:
-    """`points.ply`: binary little endian, in the world of the result (OpenCV axes of the first camera).
+    """Write `points.ply`: binary little endian, in the world of the result (OpenCV axes of the first camera).
 
     Raises:
-        NothingLeft: the filter leaves no point; nothing is written.
+        NothingLeft: If the filter removes all points. Nothing is written.
     """
     cloud = merged_points(result, filter)
     if len(cloud) == 0:

@@ -1,7 +1,7 @@
-"""One point cloud out of all frames, in bounded memory.
+"""Merge the points of all frames into one cloud with bounded memory.
 
-Two passes over the result: the first finds the confidence below which points are dropped, the second draws the points
-that are kept, uniformly from all that survive, whatever their frame.
+Two passes over the result: the first computes the confidence threshold, the second draws a uniform sample of all
+points that pass the filter.
 """
 
 from dataclasses import dataclass
@@ -28,9 +28,10 @@ POINT_DTYPE = np.dtype(
 
 
 class NothingLeft(ValueError):
-    """Nothing is left of what an export shows, no point or no depth.
+    """Raised when an export has no point or no depth.
 
-    path: what was written without it; None: nothing.
+    Attributes:
+        path: Path that was written without them. None if nothing was written.
     """
 
     def __init__(self, message: str, path: Path | None = None):
@@ -40,14 +41,16 @@ class NothingLeft(ValueError):
 
 @dataclass(frozen=True)
 class PointFilter:
-    """Which points of a result are exported. Padding, non-finite points and depths ≤ 0 never are.
+    """Selection of the points to export. Padding, non-finite points and depths ≤ 0 are always excluded.
 
-    source: points from the depth maps and cameras ("depth") or from the point head ("head").
-    conf_percentile: drop this many percent of the points that the other filters leave, the least confident ones.
-    frames: start, stop, step of the stream positions to use, as of a slice that runs forward.
-    drop_white, drop_black: drop background: red, green and blue all above 240; their sum below 16.
-    drop_sky: drop what looks like sky; see `streamvggt.export.sky`.
-    max_points: at most this many points, drawn uniformly.
+    Attributes:
+        source: Points from depth maps and cameras ("depth") or from the point head ("head").
+        conf_percentile: Percentage of least confident points to remove after the other filters, in [0, 100].
+        frames: Start, stop and step of the stream positions, as of a forward slice.
+        drop_white: Remove points with red, green and blue above 240.
+        drop_black: Remove points whose sum of red, green and blue is below 16.
+        drop_sky: Remove detected sky, see `streamvggt.export.sky`.
+        max_points: Maximum number of points, sampled uniformly.
     """
 
     point_source: PointSource = "depth"
@@ -71,22 +74,22 @@ class PointFilter:
             raise ValueError(f"at least one point must be allowed, not {self.max_points}")
 
     def selects_some(self, most: int | None = None) -> bool:
-        """Whether a result can have frames in the range, of any length or of at most `most` frames."""
+        """Whether the frame range is non-empty for a result of any length, or of at most `most` frames."""
         start, stop, _ = self.frames
         before_start = start if start is not None and start >= 0 else 0
         after_stop = -stop if stop is not None and stop < 0 else 0
-        lengths = (1, before_start + after_stop + 1)  # the shortest result with such a frame has one of these
+        lengths = (1, before_start + after_stop + 1)  # possible minimum lengths of a non-empty range
         return any(range(length)[slice(*self.frames)] for length in lengths if most is None or length <= most)
 
     def positions(self, result: ReconstructionResult) -> range:
-        """The stream positions to use."""
+        """Return the selected stream positions."""
         positions = range(len(result))[slice(*self.frames)]
         if not positions:
             raise ValueError(f"none of the {len(result)} frames is in the range {self.frames}")
         return positions
 
     def candidate_mask(self, frame: ResultFrame) -> np.ndarray:
-        """Where a frame has a point that may be exported, before its confidence is asked. Bool. (H, W)"""
+        """Return where a frame has a point that passes all filters except confidence. Bool. (H, W)"""
         mask = frame.valid_mask(self.point_source)
         if self.drop_white:
             mask &= (frame.image <= 240).any(-1)
@@ -99,13 +102,14 @@ class PointFilter:
 
 @dataclass(frozen=True)
 class PointCloud:
-    """Coloured points and where they were seen.
+    """Colored points and their source pixels.
 
-    points: world coordinates, float32. (N, 3)
-    colors: RGB, uint8. (N, 3)
-    conf: confidence ≥ 1, float32. (N,)
-    frame_id: stream position of the frame, int32, ascending. (N,)
-    pixel: (x, y) in that frame's processed image, int32. (N, 2)
+    Attributes:
+        points: World points, float32. (N, 3)
+        colors: RGB, uint8. (N, 3)
+        conf: Confidence ≥ 1, float32. (N,)
+        frame_index: Stream position of the frame, int32, ascending. (N,)
+        pixel: (x, y) in the processed image of the frame, int32. (N, 2)
     """
 
     points: np.ndarray
@@ -118,7 +122,7 @@ class PointCloud:
         return len(self.points)
 
     def sample(self, num_points: int, seed: int = 0) -> "PointCloud":
-        """At most `num_points` of the points, drawn uniformly, in their order."""
+        """Return a uniform sample of at most `num_points` points in their original order."""
         reservoir = Reservoir(num_points, seed)
         reservoir.add(np.arange(len(self)))
         which = reservoir.sample()
@@ -126,9 +130,9 @@ class PointCloud:
 
 
 class Reservoir:
-    """A uniform sample of the rows of a stream of unknown length; never holds more than twice the budget at rest.
+    """Uniform sample of the rows of a stream of unknown length. Stores at most twice the budget between calls.
 
-    Every row draws a random key and the `budget` smallest keys win.
+    Each row has a random key. The rows with the `budget` smallest keys are kept.
     """
 
     def __init__(self, budget: int, seed: int = 0):
@@ -136,10 +140,10 @@ class Reservoir:
         self._random = np.random.default_rng(seed)
         self._rows: list[np.ndarray] = []
         self._keys: list[np.ndarray] = []
-        self._cutoff = 1.0  # a larger key has lost already
+        self._cutoff = 1.0  # rows with larger keys are discarded
 
     def add(self, rows: np.ndarray) -> None:
-        """Offer rows of any dtype, the same in all calls. (N, ...)"""
+        """Add rows. All calls have equal dtypes. (N, ...)"""
         keys = self._random.random(len(rows))
         chosen = keys < self._cutoff
         self._rows.append(rows[chosen])
@@ -148,7 +152,7 @@ class Reservoir:
             self._compact()
 
     def sample(self) -> np.ndarray:
-        """The rows drawn so far, in the order of the stream. (≤ budget, ...)"""
+        """Return the sampled rows in the order of the stream. (≤ budget, ...)"""
         self._compact()
         return self._rows[0]
 
@@ -162,7 +166,7 @@ class Reservoir:
 
 
 def confidence_threshold(result: ReconstructionResult, filter: PointFilter, seed: int = 0) -> float:
-    """The confidence at `filter.conf_percentile` of all candidates."""
+    """Return the confidence at `filter.conf_percentile` of all candidates."""
     if filter.conf_percentile == 0:
         return -np.inf
     reservoir = Reservoir(MAX_CONF_SAMPLES, seed)
@@ -173,9 +177,9 @@ def confidence_threshold(result: ReconstructionResult, filter: PointFilter, seed
     return float(np.percentile(conf, filter.conf_percentile)) if len(conf) else -np.inf
 
 
-@lru_cache(maxsize=1)  # the exporters of one run ask for the same cloud
+@lru_cache(maxsize=1)  # all exporters of one run use the same cloud
 def merged_points(result: ReconstructionResult, filter: PointFilter, seed: int = 0) -> PointCloud:
-    """The points of all frames that pass the filter; the same seed gives the same points."""
+    """Return the points of all frames that pass the filter. Deterministic for equal seeds."""
     threshold = confidence_threshold(result, filter, seed)
     reservoir = Reservoir(filter.max_points, seed)
     for position, frame in result.frames("points", filter.positions(result)):

@@ -1,12 +1,12 @@
-"""The folder in which a run leaves what the network said, frame by frame; every export is made from it.
+"""The result folder with the predictions of each frame. All exports read this folder.
 
     frames/000000.npz     a `ResultFrame`; the number is the position in the stream, 0 .. n-1, without gaps
     images/<name>.jpg     the original image
     trajectory.txt        TUM lines, one per frame
-    corrections.json      only where loops were closed: how frames have to be moved; `ReconstructionResult` does it
+    corrections.json      only after loop closure: corrections that `ReconstructionResult` applies on reading
 
-A frame counts as finished when its .npz is there. Each file appears whole or not at all, so the folder can be read at
-any time, also while the run goes on and after it was killed. H×W are pixels of the image as the network saw it.
+A frame is finished if its .npz exists. Files are written atomically, so the folder can be read at any time, including
+during the run and after a crash. H×W are pixels of the processed image (the model input).
 """
 
 from __future__ import annotations
@@ -36,16 +36,18 @@ FRAME_FILE = re.compile(r"([0-9]{6}|[1-9][0-9]{6,17})\.npz")
 
 @dataclass(frozen=True, kw_only=True)
 class FrameCamera:
-    """Where a frame was seen from. Conventions: docs/conventions.md.
+    """Camera of a frame. Conventions: docs/conventions.md.
 
-    index: position in the input (`Frame.index`).
-    name: file stem, unique in the result; files of exports bear it, so it is a plain name (`streamvggt.names`).
-    time: seconds; None for photos.
-    cam_from_world: [R | t], float64. (3, 4)
-    intrinsics: in pixels of the processed image, float64. (3, 3)
-    original_size: H0, W0 of the image as loaded.
-    original_from_image: processed pixel coordinates to original ones, float64. (3, 3)
-    content: top, left, bottom, right of the part of the processed image that is not padding.
+    Attributes:
+        index: Position in the input (`Frame.index`).
+        name: File stem, unique in the result. Exports use it as a file name, so it has no special characters
+            (`streamvggt.names`).
+        time: Seconds. None for photos.
+        cam_from_world: [R | t], float64. (3, 4)
+        intrinsics: In pixels of the processed image, float64. (3, 3)
+        original_size: H0, W0 of the loaded image.
+        original_from_image: Map from processed to original pixel coordinates, float64. (3, 3)
+        content: Top, left, bottom and right of the processed image without padding, in pixels.
     """
 
     index: int
@@ -63,32 +65,34 @@ class FrameCamera:
 
     @property
     def original_intrinsics(self) -> np.ndarray:
-        """In pixels of the original image; the centre of the first pixel is (0, 0). (3, 3)"""
+        """Intrinsics in pixels of the original image. The center of the first pixel is (0, 0). (3, 3)"""
         return self.original_from_image @ self.intrinsics
 
     @property
     def camera(self) -> Cameras:
-        """The same camera for `streamvggt.geometry`, float64, without leading dimensions."""
+        """The camera as `Cameras`, float64, without batch dimensions."""
         return Cameras(torch.from_numpy(self.cam_from_world), torch.from_numpy(self.intrinsics))
 
     def transform(self, world: Sim3) -> FrameCamera:
-        """The same in another world.
+        """Return the camera in another world.
 
         Args:
-            world: from this frame's world to the other one, float64.
+            world: Similarity from the world of this frame to the other world, float64.
         """
         return replace(self, cam_from_world=world.transform_poses(torch.from_numpy(self.cam_from_world)).numpy())
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResultFrame(FrameCamera):
-    """All that is stored of one frame; what the heads that ran did not say is None.
+    """Stored data of one frame. Outputs of heads that did not run are None.
 
-    image: as the network saw it, RGB, uint8. (H, W, 3)
-    valid: pixels that show something (`Frame.valid`); None: all of `content`. Bool. (H, W)
-    depth: distance along the optical axis. (H, W)
-    points: the point head's world coordinates. (H, W, 3)
-    depth_conf, points_conf: confidence ≥ 1. (H, W)
+    Attributes:
+        image: Processed image (the model input), RGB, uint8. (H, W, 3)
+        valid: Pixels with content (`Frame.valid`). None if all pixels of `content` are valid. Bool. (H, W)
+        depth: Distance along the optical axis. (H, W)
+        points: World points of the point head. (H, W, 3)
+        depth_conf: Confidence of the depth, at least 1. (H, W)
+        points_conf: Confidence of the points, at least 1. (H, W)
     """
 
     image: np.ndarray
@@ -109,20 +113,20 @@ class ResultFrame(FrameCamera):
 
     @classmethod
     def from_prediction(cls, frame: Frame, prediction: Prediction) -> ResultFrame:
-        """What to store of a frame and its prediction, B = S = 1.
+        """Convert a frame and its prediction, B = S = 1, to the stored data.
 
         Raises:
-            ValueError: there are no cameras, several frames, or answers that are no numbers.
+            ValueError: If the prediction has no cameras, several frames, or non-finite outputs.
         """
         if prediction.pose_enc is None:
             raise ValueError("a result needs the cameras: add camera to --heads")
         leading = tuple(prediction.pose_enc.shape[:2])
         if leading != (1, 1):
             raise ValueError(f"a result is written frame by frame, B = S = 1; this prediction has B, S = {leading}")
-        # From float64, so that the stored rotation is orthonormal to the last digit.
+        # Convert from float64, so that the stored rotation is orthonormal in full precision.
         cameras = cameras_from_pose_enc(prediction.cam_from_world_enc[0, 0].cpu().double(), prediction.image_size)
         arrays = {name: value[0, 0] for name, value in prediction.numpy().items()}
-        # Single pixels may be anything, an infinite depth far away in half precision for one: exports leave them out.
+        # Single pixels may be non-finite, for example distant depth in half precision. Exports exclude them.
         broken = [name for name, value in arrays.items() if np.isnan(value).all()]
         if broken or not np.isfinite(arrays["pose_enc"]).all():
             raise ValueError(
@@ -148,10 +152,10 @@ class ResultFrame(FrameCamera):
         )
 
     def predicted(self, source: PointSource) -> tuple[np.ndarray, np.ndarray]:
-        """What a head said: depth (H, W) or points (H, W, 3), and how sure it is, (H, W).
+        """Return the output of a head, depth (H, W) or points (H, W, 3), and its confidence (H, W).
 
         Raises:
-            ValueError: that head was not run.
+            ValueError: If the head did not run.
         """
         name, heads = {"depth": ("depth", "depth"), "head": ("point", "points")}[source]
         value, conf = (self.depth, self.depth_conf) if source == "depth" else (self.points, self.points_conf)
@@ -160,14 +164,14 @@ class ResultFrame(FrameCamera):
         return value, conf
 
     def world_points(self, source: PointSource) -> tuple[np.ndarray, np.ndarray]:
-        """World coordinates of every pixel, float32 (H, W, 3), and their confidence (H, W)."""
+        """Return the world point of every pixel, float32 (H, W, 3), and the confidence (H, W)."""
         value, conf = self.predicted(source)
         if source == "depth":
             value = unproject(torch.from_numpy(value).double(), self.camera).float().numpy()
         return value, conf
 
     def camera_depth(self, source: PointSource) -> np.ndarray:
-        """Distance of every pixel's point along the optical axis. (H, W)"""
+        """Return the distance of every pixel's point along the optical axis. (H, W)"""
         value, _ = self.predicted(source)
         if source == "head":
             points = torch.from_numpy(value).double().flatten(0, 1)
@@ -175,7 +179,7 @@ class ResultFrame(FrameCamera):
         return value
 
     def valid_mask(self, source: PointSource) -> np.ndarray:
-        """Where a head has something to say: content, finite depth > 0 and confidence > 0. Bool. (H, W)"""
+        """Return where a head has a valid output: content, finite depth > 0 and confidence > 0. Bool. (H, W)"""
         _, conf = self.predicted(source)
         depth = self.camera_depth(source)
         top, left, bottom, right = self.content
@@ -187,19 +191,19 @@ class ResultFrame(FrameCamera):
 
 
 def frame_files(folder: Path | str) -> list[Path]:
-    """The frame files of a result, in stream order; none if the folder is not there (yet)."""
+    """Return the frame files of a result in stream order. Empty if the folder does not exist."""
     paths = [path for path in (Path(folder) / "frames").glob("*.npz") if FRAME_FILE.fullmatch(path.name)]
     return sorted(paths, key=lambda path: int(path.stem))
 
 
 class ReconstructionResult(Sequence[ResultFrame]):
-    """Reads a result, one frame in memory at a time: `len(result)`, `result[3]`, `for frame in result`.
+    """Read a result with one frame in memory at a time: `len(result)`, `result[3]`, `for frame in result`.
 
-    The number of frames is that of the moment when it was opened.
+    The number of frames is fixed when the result is opened.
 
     Raises:
-        FileNotFoundError: the folder is not a result, or has no finished frame.
-        ValueError: a frame is missing between others; on access: a frame file is damaged.
+        FileNotFoundError: If the folder is not a result, or has no finished frame.
+        ValueError: If a frame before the last one is missing. On access: if a frame file is damaged.
     """
 
     def __init__(self, folder: Path | str):
@@ -222,7 +226,7 @@ class ReconstructionResult(Sequence[ResultFrame]):
         return self._load(position, ResultFrame)
 
     def camera(self, position: int) -> FrameCamera:
-        """The camera of a frame; its images stay on disk."""
+        """Return the camera of a frame without reading its images."""
         return self._load(position, FrameCamera)
 
     def _load(self, position: int, kind: type[FrameT]) -> FrameT:
@@ -231,11 +235,11 @@ class ReconstructionResult(Sequence[ResultFrame]):
         return frame if world is None else frame.transform(world)
 
     def cameras(self) -> list[FrameCamera]:
-        """The cameras of all frames."""
+        """Return the cameras of all frames."""
         return [self.camera(position) for position in range(len(self))]
 
     def frames(self, purpose: str, positions: Sequence[int] | None = None) -> Iterator[tuple[int, ResultFrame]]:
-        """Stream positions and frames, one by one, under a progress bar that says what it is for."""
+        """Yield stream positions and frames one by one with a progress bar titled `purpose`."""
         positions = range(len(self)) if positions is None else positions
         for position in tqdm(positions, desc=purpose, unit="frame", disable=None):
             yield position, self[position]

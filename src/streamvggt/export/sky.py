@@ -1,10 +1,11 @@
-"""Where a photo shows sky, from its pixels alone.
+"""Detect sky in a photo from its pixels, without a model.
 
-Shen and Wang, "Sky region detection in a single image for autonomous ground robot navigation", 2013: sky is what lies
-above the first strong gradient of each column; how strong is decided by which split makes the two parts most uniform.
-Needs no weights. A smooth, bright ceiling is taken for sky as well, so nothing asks for it by default.
+Sky is the region above the first strong gradient of each column. The gradient threshold minimizes the color variance
+of both regions. A smooth, bright ceiling is also detected as sky, so the filter is off by default.
 
 H×W pixels.
+
+Reference: Shen and Wang, "Sky region detection in a single image for autonomous ground robot navigation", 2013.
 """
 
 import cv2
@@ -14,15 +15,15 @@ WIDTH = 64
 """The image is looked at in this width: fine enough for a horizon, and costs little."""
 
 NUM_THRESHOLDS = 16
-SKY_WEIGHT = 2.0  # how much more the sky's uniformity counts than the ground's (the paper's γ)
-MIN_HEIGHT = 1 / 30  # of the image; less than this on average is no sky
-MAX_JAGGEDNESS = 1 / 10  # of the image, from column to column on average; more is no horizon
+SKY_WEIGHT = 2.0  # weight of the sky's variance relative to the ground's (γ in the paper)
+MIN_HEIGHT = 1 / 30  # minimum mean sky height as a ratio of the image height
+MAX_JAGGEDNESS = 1 / 10  # maximum mean border step between columns, ratio of the image height
 UPPER = np.triu_indices(3)
-MIN_SKY_BRIGHTNESS = 90  # mean of red, green and blue; the paper has daylight in mind
+MIN_SKY_BRIGHTNESS = 90  # mean of red, green and blue; the method assumes daylight
 
 
 def sky_mask(image: np.ndarray) -> np.ndarray:
-    """Where the image shows sky; nowhere, if it does not look like an outdoor photo by day.
+    """Return where the image shows sky. Empty if the image is not an outdoor photo at daylight.
 
     Args:
         image: RGB, uint8. (H, W, 3)
@@ -38,13 +39,13 @@ def sky_mask(image: np.ndarray) -> np.ndarray:
         return np.zeros((height, width), bool)
     sky = np.arange(len(small))[:, None] < border
     light = small[sky].mean(0)
-    if light.mean() < MIN_SKY_BRIGHTNESS or light[0] > light[2] + 20:  # dark, or redder than blue: a ceiling or a wall
+    if light.mean() < MIN_SKY_BRIGHTNESS or light[0] > light[2] + 20:  # too dark or too red for sky
         return np.zeros((height, width), bool)
     return cv2.resize(sky.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
 
 
 def sky_border(image: np.ndarray) -> np.ndarray:
-    """Rows of sky at the top of each column, of the split that leaves both parts most uniform. RGB (H, W, 3) to (W,)"""
+    """Return the number of sky rows per column for the split with the lowest variance. RGB (H, W, 3) to (W,)"""
     num_pixels, width = image[..., 0].size, image.shape[1]
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     gradient = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
@@ -54,12 +55,12 @@ def sky_border(image: np.ndarray) -> np.ndarray:
     total = terms.sum(0)
 
     thresholds = np.linspace(5, 600, NUM_THRESHOLDS)
-    # The first strong gradient of a column: the running maximum passes the threshold there.
+    # The running maximum exceeds the threshold at the first strong gradient of a column.
     is_sky = np.maximum.accumulate(gradient) <= thresholds[:, None, None]  # (T, H, W)
     borders = is_sky.sum(1)  # (T, W)
     sky = is_sky.reshape(NUM_THRESHOLDS, -1).astype(np.float64) @ terms  # (T, 10)
     sizes = sky[:, 0]
-    is_split = (sizes >= width) & (num_pixels - sizes >= width)  # a part of less than a row has no spread to speak of
+    is_split = (sizes >= width) & (num_pixels - sizes >= width)  # a region needs at least one row of pixels
     if not is_split.any():
         return np.zeros(width, int)
     spread = color_spread(np.stack([sky, total - sky])[:, is_split])  # (2, T)
@@ -67,9 +68,9 @@ def sky_border(image: np.ndarray) -> np.ndarray:
 
 
 def color_spread(sums: np.ndarray) -> np.ndarray:
-    """Determinant plus largest eigenvalue of colours' covariances, from sums of 1, colour and products.
+    """Return determinant plus largest eigenvalue of color covariances, from sums of 1, color and products.
 
-    The paper's measure of how far from uniform a part is. (..., 10) to (...)
+    The variance measure of the paper. (..., 10) to (...)
     """
     means = sums[..., 1:4] / sums[..., :1]
     covariances = np.empty((*sums.shape[:-1], 3, 3))

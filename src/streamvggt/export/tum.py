@@ -1,4 +1,4 @@
-"""Trajectories as text: `time tx ty tz qx qy qz qw` of world-from-camera, one line per frame."""
+"""Export trajectories as text: `time tx ty tz qx qy qz qw` of world-from-camera, one line per frame."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from streamvggt.files import atomic_write
 
 
 def tum_line(time: float, cam_from_world: np.ndarray) -> str:
-    """One frame's line, with its end; the pose is (3, 4)."""
+    """Format the line of one frame, including the newline. The pose has shape (3, 4)."""
     rotation = cam_from_world[:, :3].T
     center = -rotation @ cam_from_world[:, 3]
     quaternion = Rotation.from_matrix(rotation).as_quat(canonical=True)
@@ -23,9 +23,9 @@ def write_tum(path: Path, times: Sequence[float | None], cam_from_world: Sequenc
     """Write a trajectory.
 
     Args:
-        path: of the text file.
-        times: seconds; None is replaced by the position in the stream. (S,)
-        cam_from_world: camera-from-world; the file holds the inverse. (S, 3, 4)
+        path: Path of the text file.
+        times: Seconds. None is replaced by the stream position. (S,)
+        cam_from_world: Camera-from-world poses. The file contains the inverse. (S, 3, 4)
     """
     lines = [
         tum_line(position if time is None else time, pose)
@@ -36,7 +36,7 @@ def write_tum(path: Path, times: Sequence[float | None], cam_from_world: Sequenc
 
 
 def export_tum(result: ReconstructionResult, folder: Path, filter: PointFilter) -> Path:
-    """`trajectory.txt` of all frames; the filter is about points and has no say here."""
+    """Write `trajectory.txt` of all frames. `filter` is ignored; it applies to points only."""
     cameras = result.cameras()
     path = folder / "trajectory.txt"
     write_tum(path, [camera.time for camera in cameras], [camera.cam_from_world for camera in cameras])

@@ -1,4 +1,4 @@
-"""A clip to look at: image, depth and confidence side by side."""
+"""Export a preview clip: image, depth and confidence side by side."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,19 +18,19 @@ RANGE_SAMPLE = 1_000_000
 
 
 def export_video(result: ReconstructionResult, folder: Path, filter: PointFilter) -> Path:
-    """`preview.mp4` of all frames, H.264 that browsers play; the filter is about points and has no say here.
+    """Write `preview.mp4` of all frames in H.264. `filter` is ignored; it applies to points only.
 
     Raises:
-        NothingLeft: there is no depth in any frame; the clip shows the images alone.
+        NothingLeft: If no frame has depth. The clip then shows only the images.
     """
     ranges = color_ranges(result)
     has_depth = False
     path = folder / "preview.mp4"
-    options = {"movflags": "faststart"}  # the index in front: playing starts before all is loaded
+    options = {"movflags": "faststart"}  # write the index first, so that playback starts early
     with atomic_write(path) as temporary, av.open(temporary, "w", options=options) as container:
         stream = container.add_stream("libx264", rate=frame_rate(result), options={"crf": "18"})
         height, width = result[0].image.shape[:2]
-        stream.height, stream.width = height // 2 * 2, 3 * width // 2 * 2  # yuv420p halves the colours
+        stream.height, stream.width = height // 2 * 2, 3 * width // 2 * 2  # yuv420p needs even sizes
         stream.pix_fmt = "yuv420p"
         for _, frame in result.frames("video"):
             has_depth |= bool(frame.valid_mask("depth").any())
@@ -44,10 +44,11 @@ def export_video(result: ReconstructionResult, folder: Path, filter: PointFilter
 
 @dataclass(frozen=True)
 class ColorRanges:
-    """What the two ends of the colours mean, for the whole clip, so that it does not flicker.
+    """Value ranges of the color maps, constant over the clip to avoid flicker.
 
-    inverse_depth: lowest and highest 1/depth.
-    conf: lowest and highest logarithm of the confidence.
+    Attributes:
+        nearness: Minimum and maximum inverse depth.
+        conf: Minimum and maximum log confidence.
     """
 
     inverse_depth: tuple[float, float]
@@ -55,7 +56,7 @@ class ColorRanges:
 
 
 def color_ranges(result: ReconstructionResult) -> ColorRanges:
-    """The range between the 2nd and the 98th percentile of the clip."""
+    """Return the range between the 2nd and 98th percentile of the clip."""
     reservoir = Reservoir(RANGE_SAMPLE)
     for _, frame in result.frames("colour range"):
         depth, conf = frame.predicted("depth")
@@ -67,7 +68,7 @@ def color_ranges(result: ReconstructionResult) -> ColorRanges:
 
 
 def side_by_side(frame: ResultFrame, ranges: ColorRanges) -> np.ndarray:
-    """Image, depth (red is near) and confidence (bright is sure) in a row, RGB, uint8. (H, 3W, 3)"""
+    """Concatenate image, depth (red is near) and confidence (bright is high), RGB, uint8. (H, 3W, 3)"""
     depth, conf = frame.predicted("depth")
     usable = frame.valid_mask("depth")
     inverse_depth = np.divide(1, depth, where=usable, out=np.zeros_like(depth))
@@ -83,7 +84,7 @@ def side_by_side(frame: ResultFrame, ranges: ColorRanges) -> np.ndarray:
 
 
 def colorize(values: np.ndarray, value_range: tuple[float, float], usable: np.ndarray, colormap: int) -> np.ndarray:
-    """RGB of values between two ends, black where not usable or where an end is no number. (H, W) to (H, W, 3)"""
+    """Map values to RGB. Unusable pixels and non-finite ranges are black. (H, W) to (H, W, 3)"""
     low, high = value_range
     level = ((values - low) * (255 / max(high - low, 1e-12))).clip(0, 255)
     return color_table(colormap).take(np.where(usable & np.isfinite(level), level, 256).astype(np.intp), 0)
@@ -91,13 +92,13 @@ def colorize(values: np.ndarray, value_range: tuple[float, float], usable: np.nd
 
 @cache
 def color_table(colormap: int) -> np.ndarray:
-    """RGB of the levels 0 to 255 of a map of OpenCV's, and black. (257, 3)"""
+    """Return RGB of the levels 0 to 255 of an OpenCV color map, followed by black. (257, 3)"""
     levels = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], colormap)[0, :, ::-1]
     return np.concatenate([levels, np.zeros((1, 3), np.uint8)])
 
 
 def frame_rate(result: ReconstructionResult) -> Fraction:
-    """Frames per second that play the clip in its own time, between 1 and 60; 10 for photos."""
+    """Return frames per second for playback in real time, in [1, 60]. 10 for photos."""
     times = [camera.time for camera in result.cameras()]
     if len(times) < 2 or None in times:
         return Fraction(10)

@@ -1,4 +1,4 @@
-"""Writing a result while the stream runs. The files are explained in `streamvggt.export.result`."""
+"""Write a result while the stream runs. `streamvggt.export.result` describes the files."""
 
 import shutil
 from pathlib import Path
@@ -18,15 +18,16 @@ from streamvggt.words import counted
 
 
 class ResultWriter:
-    """Writes a result while the stream runs; keeps nothing in memory.
+    """Write a result while the stream runs, without keeping frames in memory.
 
     Args:
-        folder: made if needed.
-        resume: how many of the finished frames to keep and go on after; later ones are removed. None starts anew.
+        folder: Output folder. Created if needed.
+        resume: Number of finished frames to keep. Later frames are deleted. None starts a new result.
 
     Raises:
-        FileExistsError: `folder` holds frames and `resume` is None, or images or a trajectory that no run wrote.
-        ValueError: there are fewer frames than `resume`, or one of them or its image is damaged; nothing is removed.
+        FileExistsError: If `folder` contains frames and `resume` is None, or has images or a trajectory of another
+            origin.
+        ValueError: If there are fewer than `resume` frames, or one of them or its image is damaged. Nothing is deleted.
     """
 
     def __init__(self, folder: Path | str, resume: int | None = None):
@@ -37,7 +38,7 @@ class ResultWriter:
                 f"{self.folder} already holds {counted(len(finished), 'frame')}: go on with --resume or choose "
                 "another --out"
             )
-        if not (self.folder / "frames").exists():  # no run has been here
+        if not (self.folder / "frames").exists():  # the folder has no result
             for path in (*(self.folder / "images").glob("*"), *self.folder.glob("trajectory.txt")):
                 raise FileExistsError(f"{path} would be overwritten, perhaps it is an input: choose another --out")
         self.num_frames = resume or 0
@@ -45,19 +46,19 @@ class ResultWriter:
             raise ValueError(
                 f"{self.folder} holds {counted(len(finished), 'finished frame')}, {resume} to keep were asked for"
             )
-        kept = self._kept(finished[: self.num_frames])  # before anything is removed
-        (self.folder / CORRECTIONS).unlink(missing_ok=True)  # of a run that had come to its end
-        for name in ("frames", "images"):  # frames first: they say that the images are ours
+        kept = self._kept(finished[: self.num_frames])  # check before deleting anything
+        (self.folder / CORRECTIONS).unlink(missing_ok=True)  # left by a completed run
+        for name in ("frames", "images"):  # frames first, because their presence identifies the folder as a result
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self._remove(finished[self.num_frames :])
         write_tum(self.folder / "trajectory.txt", *kept)
 
     def add(self, frame: Frame, prediction: Prediction) -> ResultFrame:
-        """Store the next frame of the stream; answers what was stored.
+        """Store the next frame of the stream and return the stored frame.
 
         Raises:
-            ValueError: the prediction has no cameras, or more than one frame.
-            OSError: it could not be written, for example because the disk is full; finished frames are kept.
+            ValueError: If the prediction has no cameras, or more than one frame.
+            OSError: If writing fails, for example because the disk is full. Finished frames are kept.
         """
         stored = ResultFrame.from_prediction(frame, prediction)
         try:
@@ -83,7 +84,7 @@ class ResultWriter:
         return stored
 
     def _kept(self, paths: list[Path]) -> tuple[list[float | None], list[np.ndarray]]:
-        """Times and poses of the frames to go on after, once all of them and their images have been checked."""
+        """Check the frames to keep and their images. Return their times and poses."""
         times, poses = [], []
         for path, frame in zip(paths, checked_frames(paths), strict=True):
             if problem := image_problem(self.folder, frame):
@@ -95,10 +96,10 @@ class ResultWriter:
         return times, poses
 
     def _remove(self, frames: list[Path]) -> None:
-        for path in reversed(frames):  # the last one first, so that being killed here leaves no gap
+        for path in reversed(frames):  # delete the last frame first, so that an interruption leaves no gap
             try:
                 image = self.folder / "images" / f"{load_frame(path, FrameCamera).name}.jpg"
-            except ValueError:  # damaged; its image will be written again
+            except ValueError:  # damaged; its image is written again
                 image = None
             path.unlink()
             if image is not None:

@@ -31,8 +31,7 @@ class PolicySpec:
         return {field.name: types[field.type] for field in fields(self.policy)}
 
     def usage(self, name: str) -> str:
-        """Return the usage, as in "motion-keyframes:MIN_FLOW,MAX_FRAMES,MAX_INTERVAL". Optional fields are in brackets.
-        """
+        """Return the usage, as in "motion-keyframes:MIN_FLOW,MAX_FRAMES". Optional fields are in brackets."""
         parameters = [parameter.upper() for parameter in self.parameters]
         if not parameters:
             return name

@@ -1,4 +1,4 @@
-"""Data sets: check what is there, look at what is trained on, prepare downloads, write fixtures.
+"""Check, preview and prepare data sets, and write fixtures.
 
 streamvggt data check ../data/train
 streamvggt data prepare spring RAW ../data/train --workers 8

@@ -1,6 +1,6 @@
-"""Say of every data set under ROOT whether it is there and can be trained on, and draw some of it.
+"""Check every data set under ROOT: presence, readability and suitability for training. Draw samples.
 
-A folder without any of the data sets is taken for scenes of your own (docs/own-data.md).
+A folder without any known data set is treated as custom scenes (docs/own-data.md).
 
 streamvggt data check ../data/train
 streamvggt data check my_scans/
@@ -30,36 +30,36 @@ from streamvggt.datasets._depth_set import DepthSet
 from streamvggt.datasets._trajectory_set import TrajectorySet
 from streamvggt.flags import real, some_path, whole
 
-MAX_TOLD = 10  # problems of a data set
+MAX_TOLD = 10  # printed problems per data set
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", type=some_path, help="of all data sets")
+    parser.add_argument("root", type=some_path, help="root folder of all data sets")
     parser.add_argument(
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"data sets that must be there (default: those that are): {', '.join(all_datasets())}",
+        help=f"required data sets (default: those present): {', '.join(all_datasets())}",
     )
     parser.add_argument(
-        "--frames", type=int_or_all, default=40, metavar="N", help='to read of each data set, or "all" (default: 40)'
+        "--frames", type=int_or_all, default=40, metavar="N", help='frames to read per data set, or "all" (default: 40)'
     )
     parser.add_argument(
         "--pairs",
         type=int_or_all,
         default=4,
         metavar="N",
-        help='pairs of views to compare per scene, or "all" neighbors (default: 4)',
+        help='view pairs to compare per scene, or "all" neighbors (default: 4)',
     )
     parser.add_argument(
         "--depth_unit",
         type=real(1e-9, 1e9),
         metavar="U",
-        help="scene units per step of 16-bit depth, of your own scenes",
+        help="scene units per step of 16-bit depth in custom scenes",
     )
-    parser.add_argument("--workers", type=whole(1, 1024), default=4, metavar="N", help="threads that read (default: 4)")
+    parser.add_argument("--workers", type=whole(1, 1024), default=4, metavar="N", help="reader threads (default: 4)")
     parser.add_argument(
-        "--out", type=some_path, default=Path("data_check.png"), help="picture (default: data_check.png)"
+        "--out", type=some_path, default=Path("data_check.png"), help="output image (default: data_check.png)"
     )
 
 
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def check_own(arguments: argparse.Namespace) -> tuple[list, bool]:
-    """Judge every scene under the root by itself; the rows of the picture, and whether all are good."""
+    """Check every scene under the root separately. Return the image rows, and whether all scenes are valid."""
     rows, is_good = [], True
     options = {"num_frames": arguments.frames, "num_pairs": arguments.pairs, "workers": arguments.workers}
     for name, path in scenes_under(arguments.root).items():
@@ -99,7 +99,7 @@ def check_own(arguments: argparse.Namespace) -> tuple[list, bool]:
 
 
 def check_published(arguments: argparse.Namespace, openers: dict) -> tuple[list, bool]:
-    """Judge the data sets that are there; the rows of the picture, and whether all are good."""
+    """Check the data sets that are present. Return the image rows, and whether all data sets are valid."""
     rows, absent, is_good = [], [], True
     for name in arguments.names or openers:
         folder, opened, has_cameras = openers[name]
@@ -140,7 +140,7 @@ def print_report(name: str, findings: CheckReport) -> None:
 
 
 def misnamed_folders(root: Path, folders: set[str]) -> None:
-    """Folders that would be a data set's under another name: some were published under two."""
+    """Report folders that contain a data set under another published name."""
     for path in sorted(root.iterdir()):
         bare = path.name.removeprefix("processed_")
         meant = [folder for folder in (bare, f"processed_{bare}") if folder in folders]
@@ -149,7 +149,7 @@ def misnamed_folders(root: Path, folders: set[str]) -> None:
 
 
 def all_datasets() -> dict[str, tuple[str, Callable[[Path], ReadableDataset], bool]]:
-    """Of every training and test set: its folder, how it is opened under a root, whether its frames have cameras."""
+    """Return for each training and test set: folder, function to open it under a root, and whether it has cameras."""
     sets = {}
     for name in list_modules():
         for kind in readers(name, DatasetReader):
@@ -163,7 +163,7 @@ def all_datasets() -> dict[str, tuple[str, Callable[[Path], ReadableDataset], bo
 
 
 class NoCameraDataset:
-    """A test set of images and depth, as one with cameras that say nothing."""
+    """Adapter of a test set with images and depth that adds placeholder cameras."""
 
     def __init__(self, depth_set: DepthSet):
         self.depth_set = depth_set
@@ -178,7 +178,7 @@ class NoCameraDataset:
 
 
 class WithoutDepth:
-    """A test set of images and cameras, as one in which everything is too far away to have a depth."""
+    """Adapter of a test set with images and cameras that marks every pixel as too far away for depth."""
 
     def __init__(self, trajectories: TrajectorySet):
         self.scenes = trajectories.scenes
@@ -188,15 +188,17 @@ class WithoutDepth:
         return [path.stem for path in self.trajectories.images(scene)]
 
     def read(self, scene: str, frame: str) -> View:
-        """
+        """Read a view without depth.
+
         Raises:
-            DataError, OSError: an image is damaged, or the poses do not fit the images.
+            DataError: If the poses do not match the images.
+            OSError: If an image is damaged.
         """
         trajectory = self.trajectories.read(scene)
         number = self.frames(scene).index(frame)
         image = image_tensor(read_image(trajectory.images[number]))
         pose = trajectory.cam_from_world[number]
-        if pose.isfinite().all():  # where tracking was lost it is not
+        if pose.isfinite().all():  # the pose is not finite where tracking failed
             validate_pose(pose.numpy(), trajectory.images[number])
         nothing = torch.zeros(image.shape[1:], dtype=torch.bool)
         return View(image, nothing.float(), nothing, ~nothing, torch.eye(3), pose)

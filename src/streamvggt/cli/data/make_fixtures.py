@@ -1,8 +1,8 @@
-"""Write the procedural world in the layouts of data sets, to try commands and trainings without a download.
+"""Write procedural scenes in the layouts of data sets, to test commands and trainings without a download.
 
 streamvggt data make-fixtures ROOT [NAME …]
 
-Their folders are marked, and the report of evaluations (streamvggt.evaluation.report) shows numbers of them apart.
+The folders are marked. The evaluation report (streamvggt.evaluation.report) shows their results separately.
 """
 
 from __future__ import annotations
@@ -19,14 +19,21 @@ from streamvggt.flags import some_path, whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", type=some_path, help="folder to write the data sets to")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(list_modules())}")
-    parser.add_argument("--scenes", type=whole(), default=2, help="of each data set (default: 2)")
-    parser.add_argument("--frames", type=whole(), default=24, help="of each scene (default: 24)")
+    parser.add_argument("root", type=some_path, help="output folder")
     parser.add_argument(
-        "--size", type=whole(1, 16_384), nargs=2, default=(120, 160), metavar=("H", "W"), help="default: 120 160"
+        "names", nargs="*", metavar="NAME", help=f"data sets (default: all of {', '.join(list_modules())})"
     )
-    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="another number, other scenes (default: 0)")
+    parser.add_argument("--scenes", type=whole(), default=2, help="scenes per data set (default: 2)")
+    parser.add_argument("--frames", type=whole(), default=24, help="frames per scene (default: 24)")
+    parser.add_argument(
+        "--size",
+        type=whole(1, 16_384),
+        nargs=2,
+        default=(120, 160),
+        metavar=("H", "W"),
+        help="image size in pixels (default: 120 160)",
+    )
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="random seed of the scenes (default: 0)")
 
 
 def run(arguments: argparse.Namespace) -> int:

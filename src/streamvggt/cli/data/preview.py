@@ -1,4 +1,4 @@
-"""Draw the batches that a training would get, and say how long they take to load.
+"""Draw training batches and measure their loading time.
 
 streamvggt data preview train data_root=../data/train
 streamvggt data preview finetune_tiny --batches 4 --out rooms.png
@@ -29,14 +29,16 @@ from streamvggt.flags import some_path, whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", help="name of a training's configuration: train, finetune, …")
-    parser.add_argument("overrides", nargs="*", metavar="NAME=VALUE", help="as for the training")
-    parser.add_argument("--config-dir", type=some_path, help="default: config/ here or in the folder above")
-    parser.add_argument("--samples", type=whole(), default=2, metavar="N", help="of each data set (default: 2)")
+    parser.add_argument("config", help="name of a training configuration: train, finetune, …")
+    parser.add_argument("overrides", nargs="*", metavar="NAME=VALUE", help="configuration overrides, as for training")
+    parser.add_argument("--config-dir", type=some_path, help="configuration folder (default: config/ or ../config/)")
+    parser.add_argument("--samples", type=whole(), default=2, metavar="N", help="samples per data set (default: 2)")
     parser.add_argument(
-        "--batches", type=whole(), metavar="N", help="the first N batches instead, as the training gets them"
+        "--batches", type=whole(), metavar="N", help="draw the first N training batches instead of --samples"
     )
-    parser.add_argument("--out", type=some_path, default=Path("data_preview.png"), help="default: data_preview.png")
+    parser.add_argument(
+        "--out", type=some_path, default=Path("data_preview.png"), help="output image (default: data_preview.png)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def training_data(name: str, overrides: list[str], folder: Path):
-    """What the configuration trains on."""
+    """Load the training data of a configuration."""
     if not (folder / f"{name}.yaml").is_file():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
         raise ValueError(f"there is no configuration {name!r} in {folder}; choose of {known}")
@@ -92,7 +94,7 @@ def config_folder(chosen: Path | None) -> Path:
 
 
 def batches_with_all_sets(data: Mixture, samples: int) -> list[int]:
-    """The first batches of the first epoch that hold so many samples of every data set."""
+    """Return the first batches of the first epoch that contain `samples` samples of every data set."""
     plan = data.plan(0).datasets[: data.num_batches * data.batch_size]
     places = [np.flatnonzero(plan == number)[:samples] for number in range(len(data.datasets))]
     return sorted({int(place) // data.batch_size for some in places for place in some})
@@ -110,5 +112,5 @@ def sample_images(views: list[View]) -> list[np.ndarray]:
 
 
 def get_views(batch: Batch) -> list[View]:
-    """Of the first sequence."""
+    """Return the views of the first sequence of a batch."""
     return [batch.to("cpu").view(0, frame) for frame in range(batch.num_frames)]
