@@ -113,7 +113,7 @@ class ClipBatches:
                 f"num_frames: expected lengths in 1 … max_images_per_process={self.max_images_per_process}, got "
                 f"{self.num_frames}"
             )
-        check_whole(0, seed=self.seed, growth=self.length_warmup)
+        check_whole(0, seed=self.seed, length_warmup=self.length_warmup)
         check_whole(1, max_stride=self.max_stride)
         check_whole(1, MAX_SIDE, patch_size=self.patch_size)
         check_real(0, 1, shuffled=self.shuffled, backward=self.backward)

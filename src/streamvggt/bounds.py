@@ -31,8 +31,8 @@ def check_frames(fewest: object, most: object, max_images: object) -> None:
     Raises:
         ValueError: Lengths of sequences do not lie within a batch.
     """
-    check_whole(1, frames=fewest)
-    check_whole(1, frames=most)
-    check_whole(1, max_images=max_images)
+    check_whole(1, num_frames=fewest)
+    check_whole(1, num_frames=most)
+    check_whole(1, max_images_per_process=max_images)
     if not fewest <= most <= max_images:
         raise ValueError(f"num_frames={fewest, most} must be 1 ≤ fewest ≤ most ≤ max_images_per_process={max_images}")

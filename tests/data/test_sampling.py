@@ -89,7 +89,7 @@ def test_starts_leave_room_for_all_views():
     assert clips.num_items(Scene(9), "s", 10) == 0
     for item in range(3):
         assert min(clips.select_views(scene, "s", item, 10, 10, random()).positions) == item
-    two_cameras = Scene(9, segments=[range(0, 5), range(5, 9)])
+    two_cameras = Scene(9, runs=[range(0, 5), range(5, 9)])
     assert clips.num_items(two_cameras, "s", 4) == 3
     assert [min(clips.select_views(two_cameras, "s", item, 4, 4, random(1)).positions) for item in range(3)] == [
         0,
@@ -121,7 +121,7 @@ def test_groups_are_shuffled_cut_and_never_repeated():
 def test_clips_come_from_the_run_of_the_groups_camera():
     """The published loader takes the other camera's."""
     groups = [[frame, *(other for other in range(20) if other != frame)] for frame in range(20)]
-    scene = Scene(20, segments=[range(0, 10), range(10, 20)], groups=groups)
+    scene = Scene(20, runs=[range(0, 10), range(10, 20)], groups=groups)
     choice = CovisibilitySampler(ClipSampler(max_interval=2), clip_prob=1.0)
     for item in range(20):
         positions = choice.select_views(scene, "s", item, 4, 4, random(item)).positions
@@ -144,7 +144,7 @@ def test_a_scene_without_large_groups_gives_clips():
     choice = CovisibilitySampler(ClipSampler(), clip_prob=0.0)
     assert len(choice.select_views(Scene(9, groups=[[0, 1]]), "s", 3, 4, 4, random()).positions) == 4
     with pytest.raises(DataError, match="no group of 4 frames"):
-        choice.select_views(Scene(9, segments=[range(3), range(3, 6), range(6, 9)], groups=[]), "s", 3, 4, 4, random())
+        choice.select_views(Scene(9, runs=[range(3), range(3, 6), range(6, 9)], groups=[]), "s", 3, 4, 4, random())
 
 
 def test_sets_show_different_images():

@@ -139,6 +139,6 @@ def updated_ranges(before: ColorRanges | None, frame: ResultFrame) -> ColorRange
     # A tenth of the time of np.percentile, and as good for colours.
     low, high = values[:, [count // 50, -1 - count // 50]].T if count else np.array([[0.0, 0.0], [1.0, 1.0]])
     if before is not None:
-        low = 0.9 * np.array([before.nearness[0], before.conf[0]]) + 0.1 * low
-        high = 0.9 * np.array([before.nearness[1], before.conf[1]]) + 0.1 * high
+        low = 0.9 * np.array([before.inverse_depth[0], before.conf[0]]) + 0.1 * low
+        high = 0.9 * np.array([before.inverse_depth[1], before.conf[1]]) + 0.1 * high
     return ColorRanges((low[0], high[0]), (low[1], high[1]))

@@ -72,7 +72,7 @@ class Mixture:
         """
         fewest, most = num_frames
         check_frames(fewest, most, max_images_per_process)
-        check_whole(0, seed=seed, **{f"samples.{name}": count for name, count in samples_per_epoch.items()})
+        check_whole(0, seed=seed, **{f"samples_per_epoch.{name}": count for name, count in samples_per_epoch.items()})
         check_whole(1, MAX_SIDE, patch_size=patch_size, **({} if size is None else {"size": size}))
         for resolution in resolutions:
             check_whole(1, MAX_SIDE, **dict(zip(("width", "height"), resolution, strict=True)))

@@ -32,7 +32,7 @@ def check_aspects(aspects: Sequence[float]) -> None:
     if not aspects:
         raise ValueError("aspect_ratios: expected at least one, got none")
     for aspect in aspects:
-        check_real(0.01, 100, aspects=aspect)
+        check_real(0.01, 100, aspect_ratios=aspect)
 
 
 def whole_patches(side: float, patch_size: int) -> int:

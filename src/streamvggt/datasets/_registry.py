@@ -58,7 +58,7 @@ def source_class(name: str) -> type[DatasetReader]:
 def training_sets() -> list[str]:
     """Return the names of the data sets to train on: those whose reader selects the views of a sample."""
     return [
-        name for name in list_modules() if any(hasattr(reader, "selection") for reader in readers(name, DatasetReader))
+        name for name in list_modules() if any(hasattr(reader, "view_sampler") for reader in readers(name, DatasetReader))
     ]
 
 
@@ -66,7 +66,7 @@ def training_set(reader: str, *, data_root: str | Path, split: str | None = None
     """Build the training samples of a data set.
 
     Args:
-        source: Name of the data set.
+        reader: Name of the data set.
         data_root: Folder of all data sets.
         split: None: The one to train on.
         options: See `MultiViewDataset`.
