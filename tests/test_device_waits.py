@@ -133,9 +133,9 @@ def criteria():
         "distill otherwise",
         DistillLoss(
             depth=DistillMapTerm(
-                1.0, normalization="fitted", scope="view", gradient="slope", weight_by_teacher_conf=True, **by_conf
+                1.0, normalization="least_squares", scope="view", gradient="slope", weight_by_teacher_conf=True, **by_conf
             ),
-            points=DistillMapTerm(1.0, normalization="own", gradient="normal", **by_conf),
+            points=DistillMapTerm(1.0, normalization="per_map", gradient="normal", **by_conf),
         ),
     )
     yield (

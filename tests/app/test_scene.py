@@ -77,7 +77,7 @@ def test_a_scene_runs_once_at_a_time(scene, networks):
     [
         (RunSettings(weights="else"), "no weights 'else' to choose; there are small, missing"),
         (RunSettings(weights="missing"), "The weights 'missing' cannot be loaded; the log says why"),
-        (RunSettings(weights="small", memory="much"), "policy 'much' is unknown"),
+        (RunSettings(weights="small", policy="much"), "policy 'much' is unknown"),
     ],
 )
 def test_what_goes_wrong_is_told_in_words(scene, networks, settings, why):
@@ -216,7 +216,7 @@ def test_nothing_is_left_of_a_scene_that_was_removed_with_a_frame_in_work(scenes
 def test_a_start_that_fails_leaves_the_finished_result_alone(scene, networks, why, monkeypatch):
     finish(scene, networks=networks)
     before, packet = scene.status, scene.packet(3, "depth")
-    settings = RunSettings("missing" if why == "weights" else "small", memory="much" if why == "memory" else "all")
+    settings = RunSettings("missing" if why == "weights" else "small", policy="much" if why == "memory" else "all")
     if why == "input":
         scene._open_frames = lambda **options: iter_of_nothing()
     run = scene.run(settings, networks)

@@ -169,7 +169,7 @@ class Page:
             raise ValueError("Frames per second and frames at most are numbers.")
         return RunSettings(
             weights=weights,
-            memory=POLICY_CHOICES[memory],
+            policy=POLICY_CHOICES[memory],
             fps=min(max(float(fps), 0.1), 60.0) if fps else None,
             max_frames=int(min(max(max_frames, 1), self.options.max_frames)),
             point_head=bool(point_head),

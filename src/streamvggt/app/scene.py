@@ -152,7 +152,7 @@ class Scene:
         self.status = replace(shown, run=before.run + 1, state=state, message=message, seconds_left=None)
 
     def _steps(self, settings: RunSettings, networks: ModelRegistry, run: int) -> Iterator[Status]:
-        policy = parse_policy(settings.memory)
+        policy = parse_policy(settings.policy)
         model = networks.get(settings.weights)
         heads, message = self._heads(settings, model)
         follows = "track" in heads

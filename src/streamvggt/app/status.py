@@ -8,14 +8,14 @@ from streamvggt.stream.policy import DEFAULT_POLICY
 
 @dataclass(frozen=True)
 class RunSettings:
-    """weights: of the menu. memory: as of `parse_policy`. fps: of videos and cameras; None: every frame.
+    """weights: of the menu. policy: as of `parse_policy`. fps: of videos and cameras; None: every frame.
 
     max_frames: None: all. point_head: run it beside the depth head, for points that need no unprojecting.
     max_seconds: a run ends after this; None: no bound.
     """
 
     weights: str
-    memory: str = DEFAULT_POLICY
+    policy: str = DEFAULT_POLICY
     fps: float | None = None
     max_frames: int | None = 100
     point_head: bool = False

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
         kind,
         RunSettings(
             weights=arguments.weights,
-            memory=arguments.policy,
+            policy=arguments.policy,
             fps=arguments.fps,
             max_frames=arguments.max_frames,
             point_head=arguments.point_head,

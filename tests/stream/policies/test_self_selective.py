@@ -110,7 +110,7 @@ def test_smoothing_by_hand():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="do not fit into budget=2"):
+    with pytest.raises(ValueError, match="do not fit into budget_frames=2"):
         SelfSelective(2, anchors=3, anchor_token_ratio=0.5)
     with pytest.raises(ValueError, match="importance_weight is a part of 1, not 2"):
         SelfSelective(importance_weight=2)

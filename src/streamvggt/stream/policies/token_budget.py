@@ -41,7 +41,7 @@ class TokenBudget(EvictionPolicy):
         if self.budget_frames < 2 or self.slack_frames < 1:
             raise ValueError(
                 f"tokens of 2 frames or more are kept, and 1 or more frames taken in beyond that: "
-                f"budget={self.budget_frames}, slack={self.slack_frames}"
+                f"budget_frames={self.budget_frames}, slack_frames={self.slack_frames}"
             )
 
     @property
