@@ -207,7 +207,7 @@ def test_a_policy_may_prune_tokens_layer_by_layer(model):
     with torch.no_grad():
         pruned = cat([model(frame, memory=memory, heads=WITHOUT_TRACKS) for frame in frames.split(1, 1)])
         assert memory.num_tokens == [20, 21, 22, 23]
-        unlimited = stream(model, frames, [1] * 6, FirstTokensOfEachFrame(budget_frames=10**6))
+        unlimited = stream(model, frames, [1] * 6, FirstTokensOfEachFrame(budget=10**6))
         full = model(frames, heads=WITHOUT_TRACKS)
     assert_same(unlimited, full)
     assert_same(pruned.select_frames(slice(0, 2)), full.select_frames(slice(0, 2)))
