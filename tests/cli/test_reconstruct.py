@@ -59,7 +59,7 @@ def full_disk(*_, **__):
 def test_everything_is_written_and_explains_itself(reconstruct, photos, weights, points_seen_once, tmp_path):
     status, said = reconstruct(photos, "--formats", "glb,ply,colmap,tum,depth,video", "--conf-percentile", 30)
     out = tmp_path / "out"
-    assert status == 0 and "6 frames" in said and "frame/s" in said and "policy" in said
+    assert status == 0 and "6 frames" in said and "frame/s" in said and "memory" in said
     names = {path.name for path in out.iterdir()}
     assert names == {"frames", "images", "inputs.json", "run.json", *ALL_EXPORTS}  # no state, no unfinished file
     assert [frame.name for frame in ReconstructionResult(out)] == [f"photo_{number}" for number in range(6)]

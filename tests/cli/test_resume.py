@@ -236,7 +236,7 @@ def test_skipped_photos_of_all_runs_are_listed_once(reconstruct, photos, monkeyp
 @pytest.mark.parametrize(
     "more, words",
     [
-        (["--policy", "all"], "memory was 'window:1,2' and is now 'all'"),
+        (["--policy", "all"], "policy was 'window:1,2' and is now 'all'"),
         (["--size", "42"], "size was 56 and is now 42"),
         (["--stride", "2"], "stride was 1 and is now 2"),
         (["--resize-mode", "pad"], "resize_mode was 'crop' and is now 'pad'"),

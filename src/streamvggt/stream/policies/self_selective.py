@@ -63,8 +63,7 @@ class SelfSelective(TokenBudget):
         if self.anchors < 0 or self.anchors * self.anchor_token_ratio > self.budget_frames - 1:
             raise ValueError(
                 f"anchors={self.anchors} with anchor_token_ratio={self.anchor_token_ratio} of a frame each do not fit "
-                f"into "
-                f"budget_frames={self.budget_frames} besides the first frame"
+                f"into budget_frames={self.budget_frames} besides the first frame"
             )
 
     def on_mlp_output(self, layer: int, residual: Tensor, policy_state: dict[str, PolicyState]) -> None:
