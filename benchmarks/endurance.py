@@ -141,7 +141,7 @@ def stream(memory: str, num_frames: int, save_every: int, folder: Path) -> None:
                     "files": process.num_fds(),
                     "threads": process.num_threads(),
                     "objects": len(gc.get_objects()),
-                    "policy": streams.num_bytes,
+                    "memory": streams.num_bytes,
                 }
                 policy_state.write(json.dumps(note) + "\n")
                 policy_state.flush()
@@ -306,7 +306,7 @@ def row(memory: str, policy_state: list[dict], share: int, kills: dict[str, int]
         span("files"),
         span("threads"),
         span("objects"),
-        span("policy", 1e3, 1),
+        span("memory", 1e3, 1),
         f"{kills['at any moment']} + {kills['while saving']}",
         f"{compared['frames'] * share:,} + {compared['again'] * share:,}",
         str(compared["different"]),

@@ -44,7 +44,7 @@ def rows(teacher: str, student: str, measured: str | None, device: str) -> dict[
         "teacher's weights run causally, untrained": model_estimator(load(teacher, "past")),
         f"student, distilled ({fingerprint(distilled)})": model_estimator(distilled),
         "… streamed, camera memory exact": model_estimator(distilled, KeepAll()),
-        "… streamed, camera memory released": model_estimator(distilled, KeepAll(), "released"),
+        "… streamed, camera memory released": model_estimator(distilled, KeepAll(), "shared"),
     }
     if measured is not None:
         on_truth = load(measured, "past")

@@ -166,7 +166,7 @@ class ModelRunner:
             yield whole.select_frame(index)
 
     def _new_session(self) -> StreamSession | SubmapSession:
-        options = {"policy": parse_policy(self.policy), "camera": self.camera_cache, "heads": self.heads}
+        options = {"policy": parse_policy(self.policy), "camera_cache": self.camera_cache, "heads": self.heads}
         if self.submaps is None:
             return StreamSession(self.model, **options)
         return SubmapSession(self.model, submaps=self.submaps, loop_closure=self.loop_closure, **options)

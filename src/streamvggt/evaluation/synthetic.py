@@ -108,7 +108,7 @@ def model_estimator(
 
     Args:
         policy: frame by frame, with what this policy keeps; None: the whole sequence at once.
-        camera_memory: of the stream; see `VGGT.new_memory`.
+        camera_cache: of the stream; see `VGGT.new_memory`.
     """
 
     @torch.no_grad()
