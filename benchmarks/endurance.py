@@ -88,21 +88,21 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
-        rows, policy_state = [], {}
+        rows, notes = [], {}
         for memory in arguments.policy:
             share = len(POOL_POLICIES) if memory == POOL else 1
             whole, killed = work / memory / "whole", work / memory / "killed"
             save_every = arguments.save_every // share
             run_until(whole, memory, arguments.frames // share, save_every)
-            policy_state[memory] = [
+            notes[memory] = [
                 json.loads(line) for line in (whole / "notes.txt").read_text(encoding="utf-8").splitlines()
             ]
             if not (killed / "kills.json").exists():
                 kills = run_killed(killed, memory, arguments.killed_frames // share, save_every, arguments.kills)
                 (killed / "kills.json").write_text(json.dumps(kills), encoding="utf-8")
             kills = json.loads((killed / "kills.json").read_text(encoding="utf-8"))
-            rows.append(row(memory, policy_state[memory], share, kills, compare(whole, killed)))
-        report(rows, policy_state, arguments)
+            rows.append(row(memory, notes[memory], share, kills, compare(whole, killed)))
+        report(rows, notes, arguments)
 
 
 def stream(memory: str, num_frames: int, save_every: int, folder: Path) -> None:
@@ -116,7 +116,7 @@ def stream(memory: str, num_frames: int, save_every: int, folder: Path) -> None:
     begun, spent_saving, done_before = time.process_time(), 0.0, streams.num_frames
     with (
         (folder / "answers.bin").open("ab") as answers,
-        (folder / "notes.txt").open("a", encoding="utf-8") as policy_state,
+        (folder / "notes.txt").open("a", encoding="utf-8") as notes,
     ):
         for frame in range(streams.num_frames, num_frames):
             said = streams.push(images, frame)
@@ -143,8 +143,8 @@ def stream(memory: str, num_frames: int, save_every: int, folder: Path) -> None:
                     "objects": len(gc.get_objects()),
                     "memory": streams.num_bytes,
                 }
-                policy_state.write(json.dumps(note) + "\n")
-                policy_state.flush()
+                notes.write(json.dumps(note) + "\n")
+                notes.flush()
                 begun, spent_saving, done_before = time.process_time(), 0.0, frame + 1
 
 
@@ -288,19 +288,19 @@ def records(folder: Path) -> list[tuple[int, bytes]]:
     return list(RECORD.iter_unpack(data[: len(data) // RECORD.size * RECORD.size]))
 
 
-def row(memory: str, policy_state: list[dict], share: int, kills: dict[str, int], compared: dict[str, int]) -> str:
-    settled = policy_state[len(policy_state) // 10 :]
+def row(memory: str, notes: list[dict], share: int, kills: dict[str, int], compared: dict[str, int]) -> str:
+    settled = notes[len(notes) // 10 :]
 
     def span(what: str, scale: float = 1, digits: int = 0) -> str:
         values = [note[what] / scale for note in settled]
         low, high = min(values), max(values)
         return f"{low:.{digits}f}" if low == high else f"{low:.{digits}f} to {high:.{digits}f}"
 
-    tenths = np.array_split([note["ms"] for note in policy_state], 10)
+    tenths = np.array_split([note["ms"] for note in notes], 10)
     times = [float(np.median(tenth)) for tenth in tenths[1:] if len(tenth)]
     cells = [
         f"`{memory}`",
-        f"{policy_state[-1]['frame'] * share:,}",
+        f"{notes[-1]['frame'] * share:,}",
         f"{min(times):.2f} to {max(times):.2f} (±{(max(times) - min(times)) / (max(times) + min(times)) * 100:.1f} %)",
         span("rss", 1e6, 1),
         span("files"),
@@ -314,7 +314,7 @@ def row(memory: str, policy_state: list[dict], share: int, kills: dict[str, int]
     return "| " + " | ".join(cells) + " |"
 
 
-def report(rows: Sequence[str], policy_state: dict[str, list[dict]], arguments) -> None:
+def report(rows: Sequence[str], notes: dict[str, list[dict]], arguments) -> None:
     lines = [
         f"# Endurance: {arguments.frames:,} frames, and being killed",
         "",
@@ -333,16 +333,16 @@ def report(rows: Sequence[str], policy_state: dict[str, list[dict]], arguments) 
         *rows,
     ]
     if arguments.out:
-        draw(policy_state, arguments.out.with_suffix(".png"))
+        draw(notes, arguments.out.with_suffix(".png"))
         lines += ["", f"![curves]({arguments.out.stem}.png)"]
     publish(lines, arguments.out, torch.device("cpu"))
 
 
-def draw(policy_state: dict[str, list[dict]], path: Path) -> None:
+def draw(notes: dict[str, list[dict]], path: Path) -> None:
     figure, axes = plt.subplots(1, 4, figsize=(14, 3.5), layout="constrained")
     shown = (("ms", 1, "processor ms per step"), ("rss", 1e6, "process, MB"), ("files", 1, "open files"))
     for axis, (what, scale, title) in zip(axes, (*shown, ("objects", 1, "Python objects")), strict=True):
-        for memory, of_memory in policy_state.items():
+        for memory, of_memory in notes.items():
             frames = [note["frame"] for note in of_memory]
             axis.plot(frames, [note[what] / scale for note in of_memory], lw=1, label=memory)
         axis.set(xlabel="frame of each stream", title=title)

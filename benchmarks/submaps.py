@@ -128,9 +128,9 @@ def main() -> None:
 
 def run(network, setting: Setting, truth: Truth, place: Path, name: str) -> tuple[Said, dict[str, float]]:
     """What a setting says of a video, corrected at the end if loops were closed, and what it cost."""
-    answers, policy_state = place.with_suffix(".npz"), place.with_suffix(".json")
-    if answers.exists() and policy_state.exists():
-        return load(Said, answers), json.loads(policy_state.read_text(encoding="utf-8"))
+    answers, notes = place.with_suffix(".npz"), place.with_suffix(".json")
+    if answers.exists() and notes.exists():
+        return load(Said, answers), json.loads(notes.read_text(encoding="utf-8"))
     session = setting.session(network)
     poses, depth, times, sizes = [], [], [], []
     for number, image in enumerate(tqdm(truth.images, desc=name, unit="frame", mininterval=10)):
@@ -175,7 +175,7 @@ def run(network, setting: Setting, truth: Truth, place: Path, name: str) -> tupl
     result = Said(pose_enc, frames, depth.half(), points, nothing, torch.tensor(sizes))
     place.parent.mkdir(parents=True, exist_ok=True)
     save(result, answers)
-    with atomic_write(policy_state) as unfinished:
+    with atomic_write(notes) as unfinished:
         unfinished.write_text(json.dumps(counts), encoding="utf-8")
     return result, counts
 

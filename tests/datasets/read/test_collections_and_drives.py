@@ -247,7 +247,7 @@ def test_omniobject3d_without_scales_says_so(tmp_path):
 @pytest.mark.parametrize(("layout", "made"), [(omniobject3d, OmniObject3D), (point_odyssey, PointOdyssey)])
 def test_a_folder_that_is_no_scene_keeps_no_other_from_being_used(tmp_path, layout, made):
     (place,) = layout.write(tmp_path, [CLIP])
-    stray = tmp_path / made.folder / ("train/girl" if made is PointOdyssey else "policy_state")
+    stray = tmp_path / made.folder / ("train/girl" if made is PointOdyssey else "notes")
     stray.mkdir()
     source = made(tmp_path / made.folder)
     assert len(source.frames(place.scene)) == 4 and source.frames(stray.name) == []
