@@ -227,7 +227,8 @@ def test_losses_compare_poses_of_one_direction(model):
 
 
 def test_combinations_that_cannot_be_are_refused_in_words(model):
-    with pytest.raises(ValueError, match="camera='released': expected 'exact' for a network with scale_frames=3"):
+    said = "camera_cache='shared': expected 'per_iteration' for a network with scale_frames=3"
+    with pytest.raises(ValueError, match=said):
         model.new_memory(camera_cache="shared")
     with pytest.raises(ValueError, match="room for more than the 3 frames of the joint first step, got room for 3"):
         model.new_memory(SelfSelective(2, 1, anchors=0))
@@ -235,7 +236,7 @@ def test_combinations_that_cannot_be_are_refused_in_words(model):
     tracking = small(heads=("camera", "track"))
     with pytest.raises(ValueError, match="query_points: expected none in the stream of a network with scale_frames"):
         tracking(images(1, 1), query_points=torch.zeros(1, 2, 2), memory=tracking.new_memory())
-    with pytest.raises(ValueError, match="step='compiled': expected a memory that becomes full, got Trajectory"):
+    with pytest.raises(ValueError, match="step_mode='compile': expected a memory that becomes full, got Trajectory"):
         StreamSession(model, step_mode="compiled")
     with pytest.raises(ValueError, match="global_rotation: expected space or time, got 'both'"):
         small(global_rotation="both")

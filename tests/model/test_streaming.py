@@ -103,8 +103,8 @@ def test_released_camera_memory_depends_on_frames_only_through_its_order(model):
     """The published scheme goes frame by frame; a chunk must give the same as single frames."""
     frames = images(2, 5)
     with torch.no_grad():
-        single = stream(model, frames, [1] * 5, camera="shared")
-        assert_same(stream(model, frames, [2, 3], camera="shared"), single)
+        single = stream(model, frames, [1] * 5, camera_cache="shared")
+        assert_same(stream(model, frames, [2, 3], camera_cache="shared"), single)
         exact = stream(model, frames, [1] * 5)
     assert (single.pose_enc[:, 1:] - exact.pose_enc[:, 1:]).abs().max() > 1e-3
     assert torch.equal(single.depth, exact.depth)
@@ -127,7 +127,7 @@ def test_released_window_equals_a_fresh_cache_of_the_frames_kept(model):
     """Slots written in place of dropped ones must leave no trace of what they held."""
     frames = images(1, 6)
     with torch.no_grad():
-        windowed = stream(model, frames, [1] * 6, SlidingWindow(0, 1), camera="shared")
+        windowed = stream(model, frames, [1] * 6, SlidingWindow(0, 1), camera_cache="shared")
         # A frame that sees only one earlier frame: in layers, that one's keys depend on its own past, so compare the
         # camera trunk alone, on the tokens that the windowed stream saw.
         attended_frames = SlidingWindow(0, 1).attended_frames(6)

@@ -65,7 +65,7 @@ def test_streams_are_what_they_are_alone(model, camera):
         assert drain(pool) == -(-len(streams) // 5)
     for policy, storage, own, futures_of_one in zip(POLICIES, storages, frames, futures, strict=True):
         found = cat([future.result(0) for future in futures_of_one])
-        assert_same(found, alone(model, own, policy=policy, camera=camera, storage=storage))
+        assert_same(found, alone(model, own, policy=policy, camera_cache=camera, kv_cache_dtype=storage))
 
 
 def test_only_what_agrees_is_computed_together(model, monkeypatch):

@@ -28,7 +28,7 @@ class KnownCheckpoint:
         verified: What was compared with the published class.
         options: Arguments of the network that the shapes do not determine.
         model: "vggt": `load_model` loads it. "omega": a teacher that `load_omega` loads.
-        exact_camera: True: the published stream has one cache per camera iteration, so camera="shared" is wrong.
+        exact_camera: True: the published stream has one cache per camera iteration, so camera_cache="shared" is wrong.
     """
 
     id: str

@@ -499,12 +499,12 @@ class _Snapshot(NamedTuple):
     tracks: TrackMemory
 
 
-def check_joint_step(policy: EvictionPolicy, camera: CameraCacheMode, scale_frames: int) -> None:
+def check_joint_step(policy: EvictionPolicy, camera_cache: CameraCacheMode, scale_frames: int) -> None:
     """Raises ValueError where a stream that begins with a joint step cannot have such a memory."""
-    if camera != "per_iteration":
+    if camera_cache != "per_iteration":
         raise ValueError(
-            f"camera={camera!r}: expected 'exact' for a network with scale_frames={scale_frames}, whose camera head "
-            "has one cache per iteration. Leave camera out."
+            f"camera_cache={camera_cache!r}: expected 'per_iteration' for a network with scale_frames={scale_frames}, "
+            "whose camera head has one cache per iteration. Leave camera_cache out."
         )
     if policy.is_token_level and "mlp_output" in policy.hooks and policy.capacity <= scale_frames:
         raise ValueError(

@@ -68,26 +68,25 @@ def validate_step_mode(
     if step_mode == "eager":
         return
     if step_mode not in STEP_BUILDERS:
-        raise ValueError(f"step={step_mode!r} is unknown; choose one of eager, {', '.join(STEP_BUILDERS)}")
+        raise ValueError(f"step_mode={step_mode!r} is unknown; choose one of eager, {', '.join(STEP_BUILDERS)}")
     if step_mode == "cuda_graph" and device.type != "cuda":
         raise ValueError(
             f"step_mode='cuda_graph' records CUDA graphs, but the model is on {device.type}: choose eager or compile"
         )
     if policy.retained == UNBOUNDED:
         raise ValueError(
-            f"step={step_mode!r}: expected a memory that becomes full, got {policy}, which keeps the special tokens of "
-            f"all "
-            "frames. Choose step_mode='eager', or a window with a number of remnants."
+            f"step_mode={step_mode!r}: expected a memory that becomes full, got {policy}, which keeps the special "
+            "tokens of all frames. Choose step_mode='eager', or a sliding window with a number of retained frames."
         )
     if policy.capacity is None or policy.is_token_level or policy.hooks:
         raise ValueError(
-            f"step={step_mode!r} needs a memory of whole frames that becomes full (Window, Keyframes, MotionKeyframes, "
-            f"FrameDiversity), which {policy} is not: choose step_mode='eager'"
+            f"step_mode={step_mode!r} needs a memory of whole frames that becomes full (SlidingWindow, Keyframes, "
+            f"MotionKeyframes, FrameDiversity), which {policy} is not: choose step_mode='eager'"
         )
     if camera != "per_iteration":
         raise ValueError(
-            f"step={step_mode!r} serves camera_cache='per_iteration' alone; choose step_mode='eager' for "
-            f"camera={camera!r}"
+            f"step_mode={step_mode!r} serves camera_cache='per_iteration' alone; choose step_mode='eager' for "
+            f"camera_cache={camera!r}"
         )
 
 
