@@ -1,4 +1,4 @@
-"""Fine-tune VGGT, or train it: accelerate launch ./finetune.py --config-name finetune"""
+"""Fine-tune or train VGGT: accelerate launch ./finetune.py --config-name finetune"""
 
 import hydra
 from omegaconf import DictConfig

@@ -1,4 +1,4 @@
-"""The body of train.py and finetune.py: build what a configuration describes, and train it."""
+"""Shared code of train.py and finetune.py: build the trainer of a configuration and run it."""
 
 import os
 import re
@@ -17,13 +17,13 @@ from streamvggt.folder_lock import FolderLock
 from streamvggt.training.trainer import Diverged
 
 MISTAKES = (OSError, ValueError, ImportError, MemoryError, OmegaConfBaseException, torch.OutOfMemoryError, Diverged)
-"""What a user can mend: the configuration, the data, the machine. All else shows its traceback."""
+"""Errors in the configuration, the data or the machine, reported without a traceback."""
 
 
 def train(config: DictConfig) -> None:
-    """Train as configured, in an output folder that no other training uses meanwhile.
+    """Run the training of a configuration, with a lock on the output folder.
 
-    Mistakes in the configuration or the data end the program with one message and exit status 1.
+    Errors in the configuration or the data end the program with one message and exit status 1.
     """
     is_main = int(os.environ.get("RANK", "0")) == 0
     with said_in_words(), FolderLock(Path(config.trainer.output_dir)) if is_main else nullcontext():
@@ -33,13 +33,17 @@ def train(config: DictConfig) -> None:
 
 
 def build(config: DictConfig):
-    """The trainer of a configuration."""
+    """Build the trainer of a configuration."""
     return hydra.utils.instantiate(config.trainer, _convert_="all")
 
 
 @contextmanager
 def said_in_words() -> Iterator[None]:
-    """End the program with what is wrong where a traceback would tell nothing more."""
+    """End the program with a message instead of a traceback for user errors (`MISTAKES`) and Ctrl-C.
+
+    Raises:
+        SystemExit: If the block raises such an error. Status 130 after Ctrl-C, otherwise 1.
+    """
     try:
         yield
     except KeyboardInterrupt:
@@ -49,7 +53,7 @@ def said_in_words() -> Iterator[None]:
         cause = cause_of(error)
         if isinstance(cause, MISTAKES):
             raise SystemExit(f"error: {message_of(cause)}") from None
-        if isinstance(cause, TypeError):  # an argument that is not there, or of a kind that nothing can be done with
+        if isinstance(cause, TypeError):  # a missing argument, or one of the wrong type
             place = re.search(r"^full_key: (.+)$", str(error), re.M)
             raise SystemExit(f"error: {place[1] if place else 'configuration'}: {cause}") from None
         raise
@@ -58,14 +62,14 @@ def said_in_words() -> Iterator[None]:
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """The error that Hydra has wrapped, once for each level of the configuration."""
+    """Return the original error that Hydra wraps once per configuration level."""
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def message_of(error: BaseException) -> str:
-    """What an error says; of one from a process that loads data, without the traceback that PyTorch puts into it."""
+    """Return the message of an error, without the traceback that PyTorch adds to errors of data-loading workers."""
     text = str(error).strip() or type(error).__name__
     if text.startswith("Caught ") and "Traceback" in text:
         lines = text.splitlines()

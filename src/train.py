@@ -1,4 +1,4 @@
-"""Distil StreamVGGT from VGGT: accelerate launch ./train.py --config-name train"""
+"""Train StreamVGGT by distillation from VGGT: accelerate launch ./train.py --config-name train"""
 
 import hydra
 from omegaconf import DictConfig

@@ -1,4 +1,4 @@
-"""Numbers of configurations: what is out of range is refused before anything is built, in one way."""
+"""Range checks of numbers in configurations."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ MANY = 10**9
 
 
 def check_whole(low: int, high: int = MANY, /, **given: object) -> None:
-    """
+    """Check that values are integers in a range.
+
+    Args:
+        low: Smallest accepted value.
+        high: Largest accepted value.
+        given: Values by the name to use in the message.
+
     Raises:
-        ValueError: One of the values is no whole number from `low` to `high`.
+        ValueError: If a value is not an integer from `low` to `high`.
     """
     for name, value in given.items():
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
@@ -17,9 +23,15 @@ def check_whole(low: int, high: int = MANY, /, **given: object) -> None:
 
 
 def check_real(low: float, high: float, /, **given: object) -> None:
-    """
+    """Check that values are numbers in a range.
+
+    Args:
+        low: Smallest accepted value.
+        high: Largest accepted value.
+        given: Values by the name to use in the message.
+
     Raises:
-        ValueError: One of the values is no number from `low` to `high`.
+        ValueError: If a value is not a number from `low` to `high`.
     """
     for name, value in given.items():
         if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
@@ -27,9 +39,15 @@ def check_real(low: float, high: float, /, **given: object) -> None:
 
 
 def check_frames(fewest: object, most: object, max_images: object) -> None:
-    """
+    """Check the sequence lengths of a batch sampler.
+
+    Args:
+        fewest: Minimum number of frames per sequence.
+        most: Maximum number of frames per sequence.
+        max_images: Maximum number of images per batch.
+
     Raises:
-        ValueError: Lengths of sequences do not lie within a batch.
+        ValueError: If the numbers are not integers with 1 ≤ `fewest` ≤ `most` ≤ `max_images`.
     """
     check_whole(1, num_frames=fewest)
     check_whole(1, num_frames=most)

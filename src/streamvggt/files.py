@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, that outlive a power failure, and whose damage is noticed."""
+"""Atomic, durable file writes, and checksums that detect damaged files."""
 
 import hashlib
 import os
@@ -10,29 +10,33 @@ from pathlib import Path
 SEAL = b"\nsha256 "
 SEAL_BYTES = len(SEAL) + 2 * hashlib.sha256().digest_size
 ZIP_END = b"PK\5\6"
-ZIP_END_BYTES = 22  # without the comment, whose length is in the last two
+ZIP_END_BYTES = 22  # without the comment; the last two bytes are the length of the comment
 CHUNK_BYTES = 1 << 20
 
 
 def temporary_path(path: Path) -> Path:
-    """Where `atomic_write` writes; a process that is killed may leave it behind."""
+    """Return the temporary file of `atomic_write`. A killed process leaves the temporary file behind."""
     return path.with_name(f".{path.stem}.part{path.suffix}")
 
 
 @contextmanager
 def atomic_write(path: Path, *, sealed: bool = False, make_folder: bool = True) -> Iterator[Path]:
-    """A path to write to, in the folder of `path` and with its suffix.
+    """Write a file atomically.
 
-    When the block ends well the file takes the place of `path`, and is on the disk; when it raises, nothing is left
-    behind. Its mode is that of any new file, whatever the writer gave it.
+    If the block succeeds, the temporary file is flushed to disk and replaces `path`. If the block raises, the
+    temporary file is deleted. The file gets the default mode of new files.
 
     Args:
-        sealed: append a checksum, which `check_seal` compares.
-        make_folder: make the folder if there is none. False where it was made when the work began: a folder that is
-            missing then has been deleted or moved meanwhile.
+        path: File to write.
+        sealed: Append a checksum for `check_seal`.
+        make_folder: Create a missing folder. Use False if the folder was created at the start of the run: a missing
+            folder then was deleted or moved.
+
+    Yields:
+        Temporary path to write to, in the folder of `path` and with its suffix.
 
     Raises:
-        FileNotFoundError: there is no such folder, and `make_folder` is False.
+        FileNotFoundError: If the folder does not exist and `make_folder` is False.
     """
     if make_folder:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,13 +60,17 @@ def atomic_write(path: Path, *, sealed: bool = False, make_folder: bool = True) 
 
 @contextmanager
 def atomic_directory(folder: Path, marker: str) -> Iterator[Path]:
-    """As `atomic_write`, for a folder to fill; one that was there before is replaced as a whole.
+    """Write a folder atomically. An existing folder is replaced.
 
     Args:
-        mark: a path inside, by which such a folder is known.
+        folder: Folder to write.
+        marker: Relative path that identifies folders of this kind.
+
+    Yields:
+        Temporary folder to fill.
 
     Raises:
-        FileExistsError: there is a folder without the mark: it is not ours to replace.
+        FileExistsError: If `folder` exists and does not contain `marker`.
     """
     if folder.exists() and not (folder / marker).exists():
         raise FileExistsError(f"{folder} was not made by this program and would be replaced: choose another --out")
@@ -75,7 +83,7 @@ def atomic_directory(folder: Path, marker: str) -> Iterator[Path]:
             sync(path)
         if folder.exists():
             shutil.rmtree(previous, ignore_errors=True)
-            os.replace(folder, previous)  # a folder cannot be moved over a filled one
+            os.replace(folder, previous)  # os.replace requires an empty target folder
         os.replace(temporary, folder)
         sync(folder.parent)
         shutil.rmtree(previous, ignore_errors=True)
@@ -84,9 +92,9 @@ def atomic_directory(folder: Path, marker: str) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of files, is on the disk."""
+    """Flush the content of a file, or the entries of a folder, to disk."""
     if os.name == "nt" and path.is_dir():
-        return  # there is no such call
+        return  # Windows cannot flush folders
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -95,9 +103,9 @@ def sync(path: Path) -> None:
 
 
 def seal(path: Path) -> None:
-    """Append a checksum of all that is in a file.
+    """Append the SHA-256 checksum of a file to the file.
 
-    Readers of .npy files stop before it; in zip archives (.npz, .pt) it is the comment.
+    Readers of .npy files ignore the checksum. In zip archives (.npz, .pt) the checksum is the archive comment.
     """
     with open(path, "rb+") as file:
         size = file.seek(0, os.SEEK_END)
@@ -111,18 +119,18 @@ def seal(path: Path) -> None:
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether a checksum is at the end of a file, be it right or wrong."""
+    """Return whether a file ends with a checksum. The checksum is not verified."""
     with open(path, "rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - SEAL_BYTES))
         return file.read().startswith(SEAL)
 
 
 def check_seal(path: Path) -> None:
-    """Compare a file with the checksum that `seal` has appended.
+    """Verify the checksum that `seal` appended to a file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it differs, or there is none.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the checksum is missing or differs.
     """
     with open(path, "rb") as file:
         size = max(0, file.seek(0, os.SEEK_END) - SEAL_BYTES)
@@ -142,7 +150,7 @@ def check_seal(path: Path) -> None:
 
 
 def _sha256(file, size: int) -> bytes:
-    """Of the first `size` bytes, in hexadecimal."""
+    """Return the SHA-256 of the first `size` bytes in hexadecimal."""
     digest = hashlib.sha256()
     file.seek(0)
     while chunk := file.read(min(CHUNK_BYTES, size)):
@@ -152,7 +160,7 @@ def _sha256(file, size: int) -> bytes:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Another name for a file, or a copy where the file system has no hard links."""
+    """Create a hard link, or a copy if the file system does not support hard links."""
     try:
         os.link(source, target)
     except OSError:

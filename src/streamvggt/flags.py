@@ -1,4 +1,4 @@
-"""Types of command-line flags: what is out of range or empty is refused at the door, in one way."""
+"""Argparse types with range checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MANY = 10**9
 
 
 def whole(low: int = 1, high: int = MANY) -> Callable[[str], int]:
-    """Whole numbers from `low` to `high`."""
+    """Return an argparse type for integers from `low` to `high`."""
 
     def parse(text: str) -> int:
         try:
@@ -26,7 +26,7 @@ def whole(low: int = 1, high: int = MANY) -> Callable[[str], int]:
 
 
 def real(low: float, high: float) -> Callable[[str], float]:
-    """Numbers from `low` to `high`."""
+    """Return an argparse type for numbers from `low` to `high`."""
 
     def parse(text: str) -> float:
         try:
@@ -41,12 +41,20 @@ def real(low: float, high: float) -> Callable[[str], float]:
 
 
 def word(text: str) -> str:
-    """Any text but an empty one."""
+    """Parse non-empty text.
+
+    Raises:
+        argparse.ArgumentTypeError: If the text is empty or blank.
+    """
     if not text.strip():
         raise argparse.ArgumentTypeError("expected a value, got an empty one")
     return text
 
 
 def some_path(text: str) -> Path:
-    """A file or folder; an empty name is none."""
+    """Parse the path of a file or folder.
+
+    Raises:
+        argparse.ArgumentTypeError: If the text is empty or blank.
+    """
     return Path(word(text))

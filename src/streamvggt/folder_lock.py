@@ -1,4 +1,4 @@
-"""One writer per output folder, by a lock of the operating system: it ends with its process, however that ends."""
+"""Exclusive lock on an output folder. The operating system releases the lock when the process ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if os.name == "nt":
     import msvcrt
 
     def _try_lock(descriptor: int) -> None:
-        os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # beyond the text, which others may read
+        os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # beyond the text, because a locked range is unreadable
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 else:
     import fcntl
@@ -28,7 +28,7 @@ _held: set[int] = set()
 
 
 def _leave_to_parent() -> None:
-    """A forked process (a worker that loads data) must not keep its parent's locks alive."""
+    """Close the locks in a forked process, so that data-loading workers do not keep the locks of their parent."""
     for descriptor in _held:
         os.close(descriptor)
     _held.clear()
@@ -39,22 +39,26 @@ if hasattr(os, "register_at_fork"):
 
 
 class FolderLock:
-    """Holds an output folder for one run, within `with`; makes the folder if there is none.
+    """Lock an output folder for one run. Creates a missing folder.
 
         with FolderLock(out) as lock:
             for frame in frames:
-                lock.check()  # the folder is still there
+                lock.check()  # raises if the folder was deleted or moved
                 ...
 
-    The file `.lock` in it says who holds it. It is removed in the end, and so are folders that were made for it and are
-    empty then.
+    The file `.lock` in the folder contains process id, host, time and command. `release` deletes the file, and the
+    folders that the lock created if they are empty.
     """
 
     def __init__(self, folder: Path):
-        """
+        """Lock the folder.
+
+        Args:
+            folder: Output folder.
+
         Raises:
-            BlockingIOError: another run holds the folder; the message says which.
-            OSError: the folder cannot be made or written to.
+            BlockingIOError: If another run has locked the folder. The message names the run.
+            OSError: If the folder cannot be created or written to, or the file system does not support locks.
         """
         self.folder = folder
         self.path = folder / NAME
@@ -66,7 +70,7 @@ class FolderLock:
                 _try_lock(self._descriptor)
             except OSError as error:
                 os.close(self._descriptor)
-                if not isinstance(error, BlockingIOError | PermissionError):  # PermissionError: so says Windows
+                if not isinstance(error, BlockingIOError | PermissionError):  # PermissionError: on Windows
                     raise OSError(
                         error.errno,
                         f"{folder}: expected a file system with locks, got '{error.strerror}'. Choose another folder",
@@ -77,7 +81,7 @@ class FolderLock:
                 ) from error
             if self.is_here:
                 break
-            os.close(self._descriptor)  # its holder has just ended and removed it
+            os.close(self._descriptor)  # the previous run deleted the file between open and lock
         _held.add(self._descriptor)
         os.ftruncate(self._descriptor, 0)
         os.lseek(self._descriptor, 0, os.SEEK_SET)
@@ -86,14 +90,18 @@ class FolderLock:
 
     @property
     def is_here(self) -> bool:
-        """The folder is where it was, with this lock in it."""
+        """Whether the path of the lock file still refers to the locked file."""
         try:
             return os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
         except FileNotFoundError:
             return False
 
     def check(self) -> None:
-        """Raises FileNotFoundError if the folder was deleted, moved or replaced meanwhile."""
+        """Check that the folder still contains the lock file.
+
+        Raises:
+            FileNotFoundError: If the folder was deleted, moved or replaced.
+        """
         if not self.is_here:
             raise FileNotFoundError(
                 f"{self.folder}: expected the folder that this run writes to, got none or another one: it was deleted "
@@ -101,11 +109,12 @@ class FolderLock:
             )
 
     def release(self) -> None:
+        """Delete the lock file, release the lock and delete the created folders that are empty."""
         if self.is_here:
             self.path.unlink()
         _held.discard(self._descriptor)
         os.close(self._descriptor)
-        with suppress(OSError):  # they are not empty, as it should be
+        with suppress(OSError):  # the folders are not empty
             for folder in self._made:
                 folder.rmdir()
 

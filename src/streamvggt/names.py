@@ -1,24 +1,24 @@
-"""Names of files that every file system can store, made and judged in one place."""
+"""File names that every supported file system can store."""
 
 import re
 from pathlib import PureWindowsPath
 
 MOST_BYTES = 200
-"""Longest name, in UTF-8: file systems store 255, and a suffix, a number or the mark of an unfinished file is added."""
+"""Maximum length in UTF-8 bytes. File systems allow 255; the rest is for suffixes, numbers and temporary names."""
 
 _REFUSED = re.compile(r"[\x00-\x1f\x7f-\x9f/\\\ud800-\udfff]")
-"""Control characters, separators of folders, and bytes of a file name that are not text."""
+"""Control characters, path separators, and surrogates for bytes that do not decode as text."""
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name stays in the folder it is put into and can be written as text, on every system."""
+    """Return whether `name` is a single path component and valid text on every platform."""
     return name not in ("", ".", "..") and not _REFUSED.search(name) and PureWindowsPath(name).name == name
 
 
 def storable(name: str) -> str:
-    """The plain name that is most like `name`: at most `MOST_BYTES` long, `_` for what cannot be stored.
+    """Convert `name` to a plain name of at most `MOST_BYTES` bytes, with `_` for invalid characters.
 
-    Different names can become equal.
+    Different names can map to the same result.
     """
     name = _REFUSED.sub("_", name)
     name = name.encode()[:MOST_BYTES].decode(errors="ignore")

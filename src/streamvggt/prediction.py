@@ -1,4 +1,4 @@
-"""What a model says of S frames: the one currency of the project (model out, loss in, stream out, export in).
+"""Model predictions for S frames: output of the models, input of losses and exports.
 
 B batch · S frames · H×W pixels · K query points.
 """
@@ -24,26 +24,27 @@ PoseDirection = Literal["camera_from_world", "world_from_camera"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """Cameras, depth, points and tracks of S frames; what no head was asked for is None.
+    """Cameras, depth, points and tracks of S frames. Fields of heads that did not run are None.
 
-    The world is the first frame's camera (the network has learnt this; nothing enforces it), its unit is the scene's.
+    The world frame is the camera frame of the first frame. The network learns this convention; the code does not
+    enforce it. The length unit is arbitrary, one per scene.
 
-    image_size: H, W of the images, in pixels.
-    pose_enc: translation (3), quaternion x, y, z, w (4), field of view over height and width (2, radians), as the
-        network outputs them: of the pose that `pose` names. (B, S, 9)
-    depth: distance along the optical axis. (B, S, H, W, 1)
-    depth_conf: confidence ≥ 1, no unit. (B, S, H, W)
-    points: world coordinates of every pixel. (B, S, H, W, 3)
-    points_conf: confidence ≥ 1, no unit. (B, S, H, W)
-    tracks: where the query points are, (x, y) in pixels. (B, S, K, 2)
-    visibility: probability that the point is seen. (B, S, K)
-    track_conf: confidence of the track in [0, 1]. (B, S, K)
-    dense_frames: numbers of the frames that depth and points are of, where they were predicted for some only, in
-        training; None: all.
-    pose: Direction of the poses in `pose_enc` and `pose_enc_list`; `cam_from_world_enc` and `cameras()` are
-        camera-from-world whatever it is.
-    pose_enc_list, tracks_list: all refinement steps, the last equal to `pose_enc`, `tracks`; what training
-        supervises.
+    Attributes:
+        image_size: Height and width of the images in pixels.
+        pose_enc: Translation (3), quaternion x, y, z, w (4), vertical and horizontal field of view in radians (2), as
+            the network outputs them. `pose` gives the direction of the pose. (B, S, 9)
+        depth: Distance along the optical axis in scene units. (B, S, H, W, 1)
+        depth_conf: Confidence of the depth, ≥ 1, no unit. (B, S, H, W)
+        points: World coordinates of every pixel in scene units. (B, S, H, W, 3)
+        points_conf: Confidence of the points, ≥ 1, no unit. (B, S, H, W)
+        tracks: Positions of the query points, (x, y) in pixels. (B, S, K, 2)
+        visibility: Probability that the point is visible, in [0, 1]. (B, S, K)
+        track_conf: Confidence of the track, in [0, 1]. (B, S, K)
+        pose_enc_list: `pose_enc` after each iteration of the camera head, for training. (B, S, 9) each
+        tracks_list: `tracks` after each iteration of the tracker, for training. (B, S, K, 2) each
+        dense_frames: Indices of the frames with depth and points. None: all frames.
+        pose: Direction of the poses in `pose_enc` and `pose_enc_list`. `cam_from_world_enc` and `cameras()` are always
+            camera-from-world.
     """
 
     image_size: tuple[int, int]
@@ -68,14 +69,21 @@ class Prediction:
         return inverted_encoding(self.pose_enc)
 
     def standardized(self) -> Prediction:
-        """The same prediction with camera-from-world encodings."""
+        """Return the prediction with camera-from-world encodings."""
         if self.pose == "camera_from_world":
             return self
         stages = tuple(inverted_encoding(stage) for stage in self.pose_enc_list)
         return replace(self, pose_enc=self.cam_from_world_enc, pose_enc_list=stages, pose="camera_from_world")
 
     def cameras(self) -> Cameras:
-        """The frames' cameras: poses (B, S, 3, 4) and intrinsics in pixels of the processed image (B, S, 3, 3)."""
+        """Decode the pose encodings to pinhole cameras.
+
+        Returns:
+            Camera-from-world poses (B, S, 3, 4) and intrinsics in pixels of the processed image (B, S, 3, 3).
+
+        Raises:
+            ValueError: If the camera head did not run.
+        """
         if self.pose_enc is None:
             raise ValueError("this prediction has no cameras: ask the model for heads that include 'camera'")
         return cameras_from_pose_enc(self.cam_from_world_enc, self.image_size)
@@ -95,34 +103,38 @@ class Prediction:
 
     @property
     def num_frames(self) -> int:
+        """Number of frames S."""
         return next(value.shape[1] for value in self._tensors().values())
 
     def select_frame(self, index: int) -> Prediction:
-        """The prediction of one frame, S = 1. A negative index counts from the end."""
+        """Return the prediction of one frame, S = 1. A negative index counts from the end."""
         index = range(self.num_frames)[index]
         return self.select_frames(slice(index, index + 1))
 
     def select_frames(self, which: slice) -> Prediction:
-        """The prediction of some of the frames."""
+        """Return the prediction of a slice of the frames."""
         return self.map(lambda tensor: tensor[:, which])
 
     def select_stream(self, index: int) -> Prediction:
-        """The prediction of one entry of the batch, B = 1."""
+        """Return the prediction of one batch entry, B = 1."""
         return self.map(lambda tensor: tensor[index : index + 1])
 
     def without_stages(self) -> Prediction:
-        """The same without the refinement stages, which nobody needs once a result leaves the device."""
+        """Return the prediction without `pose_enc_list` and `tracks_list`, which only training needs."""
         return replace(self, pose_enc_list=(), tracks_list=())
 
     def to(self, *args, **kwargs) -> Prediction:
-        """As `Tensor.to`, of every field."""
+        """Apply `Tensor.to` to every tensor."""
         return self.map(lambda tensor: tensor.to(*args, **kwargs))
 
     def transform(self, world: Sim3) -> Prediction:
-        """The same in another world: cameras, depth and points of it, with camera-from-world encodings.
+        """Transform cameras, depth and points to another world frame.
 
         Args:
-            world: from this prediction's world to the other one, without leading dimensions.
+            world: Transform from the world of this prediction to the new world, without leading dimensions.
+
+        Returns:
+            The prediction in the new world, with camera-from-world encodings.
         """
 
         def moved_encoding(pose_enc: Tensor) -> Tensor:
@@ -147,11 +159,11 @@ class Prediction:
         return replace(self, **changed)
 
     def numpy(self) -> dict[str, np.ndarray]:
-        """The fields that are there, by name, as float32 arrays on the host; without the refinement stages."""
+        """Return the tensors that are not None as float32 NumPy arrays by name, without the lists per iteration."""
         return {name: value.detach().float().cpu().numpy() for name, value in self._tensors().items()}
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Prediction:
-        """The prediction with `function` applied to every tensor."""
+        """Apply `function` to every tensor."""
         changed = {name: function(value) for name, value in self._tensors().items()}
         for name in ("pose_enc_list", "tracks_list"):
             changed[name] = tuple(function(stage) for stage in getattr(self, name))
@@ -163,11 +175,11 @@ class Prediction:
 
 
 def of_frames(values: Tensor, frames: Sequence[int] | None) -> Tensor:
-    """Select frames by number. An index by a list would make the host wait for the device.
+    """Select frames by index without a host-device synchronization.
 
     Args:
-        values: (B, S, ...)
-        frames: Numbers of frames; None: all.
+        values: Values per frame. (B, S, ...)
+        frames: Frame indices. None: all frames.
 
     Returns:
         (B, len(frames), ...)
@@ -178,7 +190,12 @@ def of_frames(values: Tensor, frames: Sequence[int] | None) -> Tensor:
 
 
 def cat(predictions: list[Prediction]) -> Prediction:
-    """One prediction of the frames of several, in their order."""
+    """Concatenate predictions along the frames.
+
+    Args:
+        predictions: At least one prediction, all with the same image size and fields. If the pose directions differ,
+            all encodings are converted to camera-from-world.
+    """
     if len({prediction.pose for prediction in predictions}) > 1:
         predictions = [prediction.standardized() for prediction in predictions]
     first = predictions[0]

@@ -1,7 +1,7 @@
-"""How a run was made: command, settings, machine, software and time; and that a result never mixes two settings.
+"""Provenance of a run: command, settings, machine, software and time.
 
-The only place that finds these out. run.json of reconstructions (`cli.run_record`) and of evaluations
-(`evaluation.record`) and the last lines of benchmarks' tables are made of them.
+Used by run.json of reconstructions (`cli.run_record`) and of evaluations (`evaluation.record`), and by the captions of
+benchmark tables.
 """
 
 import importlib.metadata
@@ -20,11 +20,11 @@ PACKAGES = ("streamvggt", "torch", "numpy", "pillow", "av", "opencv-python", "py
 
 
 def run_metadata(settings: Mapping[str, Any], command: Sequence[str] | None = None) -> dict[str, Any]:
-    """What every run.json holds.
+    """Return the entries common to all run.json files.
 
     Args:
-        settings: all that decides the result, the fingerprint of the weights among it.
-        command: its words; None: those of this program.
+        settings: All settings that determine the result, including the fingerprint of the weights.
+        command: Command-line arguments. None: `sys.argv`.
     """
     return {
         "command": list(sys.argv if command is None else command),
@@ -35,13 +35,16 @@ def run_metadata(settings: Mapping[str, Any], command: Sequence[str] | None = No
 
 
 def require_same_settings(folder: Path, earlier: Mapping[str, Any], settings: Mapping[str, Any], remedy: str) -> None:
-    """
+    """Check that a result is resumed with unchanged settings.
+
     Args:
-        folder: of a result that was made with the earlier settings.
-        remedy: what to do if these are others.
+        folder: Folder of the existing result, for the message.
+        earlier: Settings of the existing result.
+        settings: Settings of this run.
+        remedy: Sentence that ends the message, with the fix.
 
     Raises:
-        ValueError: they are.
+        ValueError: If a setting differs.
     """
     if changed := diff_settings(earlier, settings):
         raise ValueError(
@@ -50,23 +53,25 @@ def require_same_settings(folder: Path, earlier: Mapping[str, Any], settings: Ma
 
 
 def timestamp() -> str:
+    """Return the current UTC time in ISO 8601, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def device_name(device: torch.device) -> str:
-    """The card, or the processor and how many threads use it."""
+    """Return the name of the GPU, or the processor and the number of PyTorch threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {processor_name()}, {counted(torch.get_num_threads(), 'thread')}"
 
 
 def describe_machine(device: torch.device) -> str:
-    """Device, PyTorch, Python and date, for the line under a table."""
+    """Return device, PyTorch version, Python version and date as the caption of a table."""
     versions = f"PyTorch {torch.__version__}, Python {platform.python_version()}"
     return f"{device_name(device)}; {versions}; {date.today()}"
 
 
 def processor_name() -> str:
+    """Return the model name of the CPU."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -74,7 +79,7 @@ def processor_name() -> str:
 
 
 def software_versions() -> dict[str, str]:
-    """Python and the packages a result may depend on, as far as they are installed."""
+    """Return the versions of Python and of the installed packages among `PACKAGES`."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -85,7 +90,7 @@ def software_versions() -> dict[str, str]:
 
 
 def diff_settings(earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """What is not as it was, one phrase for each setting."""
+    """Return one phrase per changed setting."""
     return [
         f"{name} was {earlier.get(name)!r} and is now {value!r}"
         for name, value in settings.items()

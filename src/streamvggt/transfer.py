@@ -1,4 +1,4 @@
-"""From the host to a device, and which card is at work."""
+"""Host-to-device copies and the current CUDA device."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -7,15 +7,18 @@ from torch import Tensor
 
 
 def uploaded(x: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to its device so that the host does not wait; on CUDA through pinned memory, which that needs."""
+    """Copy a tensor to a device without blocking the host.
+
+    CUDA copies go through pinned memory, because copies from pageable memory block.
+    """
     if device.type == "cuda" and x.device.type == "cpu":
         x = x.pin_memory()
     return x.to(device, non_blocking=True)
 
 
 def current(device: torch.device) -> AbstractContextManager:
-    """Make a CUDA device the current one within the context, so that events, graphs and kernels are on its streams.
+    """Return a context in which a CUDA device is the current one.
 
-    PyTorch's own operations find their device by themselves; CUDA graphs, events and Triton kernels do not.
+    CUDA graphs, events and Triton kernels use the current device. PyTorch operators use the device of their inputs.
     """
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

@@ -1,1 +1,1 @@
-"""Attention, its memory, rotary positions, transformer blocks and the patch encoder. Only torch."""
+"""Attention, KV cache, rotary positions, transformer blocks and patch encoder. Depends on PyTorch only."""

@@ -1,2 +1,4 @@
-"""What a prediction is worth: distillation from a teacher, supervision by measurements. Every criterion is called
-`criterion(prediction, target) -> LossOutput`."""
+"""Losses for distillation and for supervision with ground truth.
+
+All criteria have the signature `criterion(prediction, target) -> LossOutput`.
+"""

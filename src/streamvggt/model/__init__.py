@@ -1,1 +1,1 @@
-"""The network: one class for VGGT and StreamVGGT, its memory, and its weights."""
+"""VGGT and StreamVGGT: network, stream memory and weights."""

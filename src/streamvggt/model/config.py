@@ -1,4 +1,4 @@
-"""The sizes of a network: what config.json holds, checked before anything is built."""
+"""Network configuration: content and validation of config.json."""
 
 from __future__ import annotations
 
@@ -13,33 +13,55 @@ GlobalRotation = Literal["space", "time"]
 
 
 def _within(default: Any, low: float, high: float, step: int | None = None) -> Any:
-    """A field whose value, or each of whose values, has the default's type and lies in [low, high].
+    """Return a dataclass field with a range check.
 
     Args:
-        step: Number that divides the value; None: any value.
+        default: Default value or values. They determine the accepted type.
+        low: Smallest accepted value.
+        high: Largest accepted value.
+        step: Divisor of accepted values. None: any value.
     """
     return field(default=default, metadata={"within": (low, high, step)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class VGGTConfig:
-    """The sizes of a VGGT; the defaults are those of the released 1.26 B network.
+    """Configuration of VGGT and StreamVGGT. The defaults are the released 1.26 B network.
 
     Args:
-        causal: frames attend to themselves and earlier ones only (StreamVGGT); False: to all frames (VGGT).
-        heads: Heads to build; weights of other heads in a file are not read.
-        image_size: Side in pixels of the square image whose patch grid the encoder's positions were learned on. Any
-            other size that is a multiple of `patch_size` can be computed.
-        dpt_layers: The four layers that the depth, point and track heads read.
-        scale_frames: Number of frames at the start of a stream that are computed together and have another scale token
-            than later frames (LingBot-Map: 8). 0: no scale token, every frame by itself.
-        global_rotation: Rotary positions of the global blocks: "space" (row and column) or "time" (stored frames
-            before, row and column; LingBot-Map).
-        pose: Direction of the pose that the camera head encodes; see `Prediction.pose`.
-        xfeat: Add XFeat's descriptors to the patch tokens and its maps to the depth and point heads; for small
-            networks.
-        stem_width: With `xfeat`, channels of the first of the convolutions that make patch tokens; 0: one strided
-            convolution.
+        causal: True: frames attend to themselves and earlier frames (StreamVGGT). False: to all frames (VGGT).
+        heads: Heads to build: "camera", "depth", "points", "track". Weights of other heads in a file are not read.
+        image_size: Side in pixels of the square training image of the encoder's position embedding. The network
+            accepts all sizes that are multiples of `patch_size`.
+        patch_size: Side of a patch in pixels.
+        embed_dim: Channels C of the encoder and the aggregator.
+        depth: Number of frame blocks, and of global blocks, in the aggregator.
+        num_heads: Attention heads per aggregator block.
+        mlp_ratio: Hidden width of MLPs, relative to their channels.
+        encoder_depth: Number of blocks in the patch encoder.
+        encoder_num_heads: Attention heads per encoder block.
+        camera_trunk_depth: Number of blocks in the camera head.
+        camera_num_heads: Attention heads per block of the camera head.
+        camera_iterations: Iterations of the camera head.
+        dpt_layers: Four aggregator layers, counted from 0, whose tokens the depth, point and track heads read.
+        dpt_features: Channels of the fused maps in the depth and point heads.
+        dpt_channels: Channels of the four reassembled maps, from fine to coarse.
+        track_features: Channels of the tracker's feature map.
+        track_levels: Levels of the tracker's correlation pyramid.
+        track_radius: Radius of the correlation window in cells.
+        track_dim: Channels of the tracker's transformer.
+        track_depth: Number of temporal blocks in the tracker's transformer.
+        track_num_heads: Attention heads per block of the tracker's transformer.
+        track_virtual: Number of virtual tracks.
+        track_iterations: Iterations of the tracker.
+        xfeat: Add XFeat descriptors to the patch tokens and XFeat maps to the depth and point heads (small networks).
+        scale_frames: Number of first frames of a stream that run in one joint step and have their own scale token
+            (LingBot-Map: 8). 0: no scale token and no joint step.
+        global_rotation: Rotary positions of the global blocks: "space" (row, column) or "time" (number of earlier
+            stored frames, row, column; LingBot-Map).
+        pose: Direction of the pose that the camera head encodes. See `Prediction.pose`.
+        stem_width: Channels of the first convolution of the stem, which requires `xfeat`. 0: one strided convolution
+            makes the patch tokens.
 
     Raises:
         ValueError: If a value has the wrong type, is out of bounds or contradicts another.
@@ -99,10 +121,10 @@ class VGGTConfig:
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> VGGTConfig:
-        """Check arguments that come from a file or a caller.
+        """Build the configuration from arguments of a file or a caller.
 
         Raises:
-            ValueError: If an argument is unknown, or see the class.
+            ValueError: If an argument is unknown, has the wrong type, is out of bounds or contradicts another.
         """
         known = {entry.name for entry in fields(cls)}
         if unknown := [str(name) for name in arguments if name not in known]:
@@ -110,13 +132,17 @@ class VGGTConfig:
         return cls(**arguments)
 
     def as_dict(self) -> dict[str, Any]:
-        """The content of config.json, without its mark and without options of other networks at their defaults."""
+        """Return the content of config.json without `model_type`, and without LingBot-Map options at their defaults."""
         defaults = {"scale_frames": 0, "global_rotation": "space", "pose": "camera_from_world"}
         return {name: value for name, value in asdict(self).items() if value != defaults.get(name)}
 
 
 def _checked(entry: Field, value: Any) -> Any:
-    """Return a field's value in the field's own type, or raise ValueError."""
+    """Convert a value to the type of its field.
+
+    Raises:
+        ValueError: If the value has the wrong type or is out of bounds.
+    """
     if not isinstance(entry.default, tuple):
         return _number(entry.name, value, type(entry.default), *entry.metadata["within"])
     count = len(entry.default)
@@ -134,7 +160,16 @@ def _number(name: str, value: Any, kind: type, low: float, high: float, step: in
 
 
 def validate_heads(asked: Collection[str], possible: Collection[str], whose: str) -> None:
-    """Raises ValueError where a head is asked for that is not there."""
+    """Check the names of requested heads.
+
+    Args:
+        asked: Requested heads.
+        possible: Available heads.
+        whose: Start of the sentence in the message that lists the available heads.
+
+    Raises:
+        ValueError: If a head is not available, or no head is requested.
+    """
     unknown = [head for head in asked if head not in possible]
     if unknown or not asked:
         raise ValueError(f"heads {', '.join(unknown) or '(none)'}: {whose} {', '.join(possible)}")

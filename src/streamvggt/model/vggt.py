@@ -1,4 +1,4 @@
-"""VGGT (arXiv 2503.11651) and StreamVGGT (arXiv 2507.11539): one network, one difference.
+"""VGGT (arXiv 2503.11651) and StreamVGGT (arXiv 2507.11539).
 
 B batch · S frames · P tokens of a frame · C channels · H×W pixels · h×w patches · K query points.
 """
@@ -27,13 +27,16 @@ from streamvggt.prediction import Prediction, cat, of_frames
 
 
 class VGGT(nn.Module):
-    """Images of a scene to cameras, depth, points and tracks.
+    """Predict cameras, depth, points and tracks from images of a scene.
 
-    `causal` is the only difference between teacher and student: in global attention and in the camera head's trunk a
-    frame attends to all frames (VGGT, False), or to itself and earlier frames (StreamVGGT, True). Only a causal model
-    can continue a `StreamMemory`.
+    `causal` selects the attention pattern of the global blocks and the camera trunk. False (VGGT): a frame attends to
+    all frames. True (StreamVGGT): a frame attends to itself and earlier frames. A `StreamMemory` requires a causal
+    network.
 
-    `config` holds the sizes, as a dict of `VGGTConfig`'s fields; `save_pretrained` writes it.
+    Attributes:
+        config: Fields of `VGGTConfig` as a dict. `save_pretrained` writes them to config.json.
+
+    Reference: VGGT, arXiv 2503.11651. StreamVGGT, arXiv 2507.11539.
     """
 
     def __init__(
@@ -44,15 +47,17 @@ class VGGT(nn.Module):
         activation_checkpointing: bool = False,
         **sizes,
     ):
-        """
+        """Build the network with random weights.
+
         Args:
-            layer_scale: at which a fresh network's residual branches of frame, global and camera blocks start.
-            attention: "sdpa" or "flash" (flash-attn; half precision on CUDA).
-            activation_checkpointing: trade computing the blocks twice for the memory of their activations in training.
-            sizes: fields of `VGGTConfig`; the released 1.26 B network by default.
+            layer_scale: Initial LayerScale factor of the frame, global and camera blocks.
+            attention: Attention kernel: "sdpa", "math", or "flash" (flash-attn, half precision on CUDA).
+            activation_checkpointing: Recompute block activations in the backward pass to save memory.
+            sizes: Fields of `VGGTConfig` (default: the released 1.26 B network).
 
         Raises:
-            ValueError: If a size is unknown, has the wrong type, is out of bounds or contradicts another.
+            ValueError: If a field is unknown, has the wrong type, is out of bounds or contradicts another.
+            ImportError: If `attention` is "flash" and flash-attn is not installed.
         """
         super().__init__()
         config = VGGTConfig.of(sizes)
@@ -62,7 +67,7 @@ class VGGT(nn.Module):
         self.dpt_layers = config.dpt_layers
         self.scale_frames, self.pose = config.scale_frames, config.pose
         self.frames_per_chunk = 8
-        """Frames that a dense head computes at a time; bounds its memory."""
+        """Maximum number of frames per call of a dense head, to limit its memory."""
 
         self.aggregator = Aggregator(
             image_size=config.image_size,
@@ -120,7 +125,7 @@ class VGGT(nn.Module):
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """The heads that were built."""
+        """Names of the heads in this network."""
         return self.config["heads"]
 
     def new_memory(
@@ -131,17 +136,18 @@ class VGGT(nn.Module):
         track_window: int = 8,
         kv_cache_dtype: KVCacheDtype = "auto",
     ) -> StreamMemory:
-        """An empty past for one stream, or for a batch of streams that advance together.
+        """Create an empty memory for one stream, or for a batch of streams with synchronized frames.
 
         Args:
-            policy: which frames stay; None: all.
-            camera: "per_iteration" equals the full causal pass; "shared" equals the published streaming code.
-            track_window: frames kept for tracking, besides the query frame.
-            kv_cache_dtype: "auto": as computed; "int8": one byte per value and a factor per token and head,
-                for half of bfloat16's memory.
+            policy: Eviction policy. None: keep all frames.
+            camera_cache: KV caches of the camera head. "per_iteration": one per iteration, equal to the full causal
+                pass. "shared": one for all iterations, equal to the reference implementation.
+            track_window: Number of latest frames kept for tracking, in addition to the query frame.
+            kv_cache_dtype: "auto": the dtype of the keys and values. "int8": one byte per value and one scale per
+                token and head, about half the size of bfloat16.
 
         Raises:
-            ValueError: this network sees all frames, so a later frame would change earlier answers.
+            ValueError: If the network is not causal, or does not support the policy or the cache mode.
         """
         if not self.causal:
             raise ValueError(
@@ -171,36 +177,37 @@ class VGGT(nn.Module):
         patch_tokens: Tensor | None = None,
         dense_frames: Sequence[int] | None = None,
     ) -> Prediction:
-        """What the network says of a whole sequence, or of the next frames of a stream.
+        """Run the network on a full sequence or on the next frames of a stream.
+
+        If an exception is raised, `memory` is restored to its state before the call.
 
         Args:
-            images: RGB in [0, 1]; H and W multiples of the patch size. (B, S, 3, H, W)
-            heads: those to run; None: all that the network has, the track head only if there is something to track.
-            query_points: (x, y) in pixels of the first of these frames, to be tracked. With a memory they are followed
-                from this call on, in place of those given before. (B, K, 2)
-            memory: the past of these streams, extended by these frames; `Memories` where each stream has its own. None:
-                the frames are the whole sequence. No gradient flows through a memory.
-            attended_frames: without memory and with causal=True: for each frame the frames it sees, its own among them,
-                as from `EvictionPolicy.attended_frames`; None: all up to its own.
-            patch_tokens: what `aggregator.encode_patches(images)` answers, if it is known already: a frozen encoder
-                that teacher and student share runs once, and so does that of several streams of the same images. (B, S,
-                h·w, C + M)
-            dense_frames: without memory: frames whose depth and points are predicted, to save time in training; None:
-                all. See `Prediction.dense_frames`.
+            images: RGB in [0, 1]. H and W are multiples of the patch size. (B, S, 3, H, W)
+            heads: Heads to run. None: all heads of the network; the track head only if there are points to track.
+            query_points: Points to track, (x, y) in pixels of the first frame in `images`. With a memory, tracking
+                continues in later calls, and new points replace the previous ones. (B, K, 2)
+            memory: Memory of the streams, updated in place. `BatchedMemory`: one memory per stream. None: `images` is
+                the full sequence. No gradient flows through a memory.
+            attended_frames: Frames that each frame attends to, including itself, as from
+                `EvictionPolicy.attended_frames`. Requires causal=True and no memory. None: all frames up to itself.
+            patch_tokens: Output of `aggregator.encode_patches(images)`, to reuse the output of a shared frozen
+                encoder. None: run the encoder. (B, S, h·w, C + M)
+            dense_frames: Indices of the frames to predict depth and points for, to save time in training. Requires no
+                memory. None: all frames.
 
         Returns:
-            The prediction for these frames.
+            The prediction for the S frames of `images`.
 
         Raises:
-            ValueError: the images do not fit the network or the memory, or a head is asked for that it lacks.
+            ValueError: If the images do not match the network or the memory, or a requested head is missing.
         """
         heads = self.validate_inputs(images, heads, query_points, memory, attended_frames)
         if memory is None:
-            # In training few lengths come again and again, so that cuDNN's plans pay.
+            # Training reuses few sequence lengths, so the plans of cuDNN attention are reused.
             changes = self.causal and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
             with without_cudnn if changes else nullcontext():
                 return self._predict(images, heads, query_points, None, attended_frames, patch_tokens, dense_frames)
-        # Not inference mode, even if the caller is in it: what a memory holds outlives the call.
+        # Disable inference mode even if the caller enabled it, because cached tensors outlive the call.
         with torch.inference_mode(False), torch.no_grad():
             memory.begin(len(images), tuple(images.shape[-2:]))
             try:
@@ -230,7 +237,7 @@ class VGGT(nn.Module):
     def _joint_step(
         self, images: Tensor, heads: Collection[str], memory: StreamMemory, patch_tokens: Tensor | None
     ) -> Prediction:
-        """Compute the first frames of a stream together; the earlier ones again if they came in other calls."""
+        """Run the first frames of a stream in one joint step. Frames from earlier calls are computed again."""
         num_new = images.shape[1]
         encoded = memory.reopen(
             self.aggregator.encode_patches(images) if patch_tokens is None else patch_tokens[:, :num_new]
@@ -296,7 +303,7 @@ class VGGT(nn.Module):
             xyz = out[..., :3]
             said["points"], said["points_conf"] = xyz.sign() * xyz.abs().expm1(), 1 + out[..., 3].exp()
         if "track" in heads:
-            # The features channels first, as maps: (B, S, C, H/2, W/2).
+            # Feature maps, channels first: (B, S, C, H/2, W/2).
             maps = dense(self.track_head.feature_extractor).movedim(-1, 2)
             stages, visibility, confidence = self.track_head(maps, query_points, memory.tracks if memory else None)
             said["tracks"], said["tracks_list"] = stages[-1], tuple(stages)
@@ -312,7 +319,7 @@ class VGGT(nn.Module):
         image_size: tuple[int, int],
         dense_frames: Sequence[int] | None,
     ) -> Tensor:
-        """A dense head's map of all frames or of some, a few frames at a time. (B, S, H, W, channels)"""
+        """Run a dense head on all or selected frames, `frames_per_chunk` at a time. (B, S, H, W, channels)"""
         batch = len(encoded)
         levels = [of_frames(tokens[layer], dense_frames) for layer in self.dpt_layers]
         levels = [level[:, :, self.aggregator.num_special_tokens :].flatten(0, 1) for level in levels]
@@ -324,7 +331,7 @@ class VGGT(nn.Module):
         return maps.movedim(1, -1).unflatten(0, (batch, -1))
 
     def _shared_cache_cameras(self, camera_tokens: Tensor, memory: StreamMemory | BatchedMemory) -> list[Tensor]:
-        """As the published streaming code does it: the refinements share one cache, so they go frame by frame."""
+        """Run the camera head frame by frame with one cache for all iterations, as the reference implementation."""
         per_frame = [
             self.camera_head(token, [patterns])
             for token, patterns in zip(
@@ -341,7 +348,14 @@ class VGGT(nn.Module):
         memory: StreamMemory | BatchedMemory | None = None,
         attended_frames: Sequence[Sequence[int | RetainedTokens]] | None = None,
     ) -> tuple[str, ...]:
-        """Refuse at the door what cannot be computed; answer the heads to run."""
+        """Check the arguments of `forward`.
+
+        Returns:
+            The heads to run.
+
+        Raises:
+            ValueError: If the arguments do not match the network, the memory or each other.
+        """
         if images.ndim != 5 or images.shape[2] != 3 or not images.is_floating_point():
             raise ValueError(
                 f"images must be floating point of shape (B, S, 3, H, W), not {images.dtype} {tuple(images.shape)}"
@@ -380,36 +394,39 @@ class VGGT(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **options) -> VGGT:
-        """A network with weights from a folder, a file or the Hugging Face Hub; see `load_model`."""
+        """Load a network from a folder, a file or the Hugging Face Hub. See `load_model` for the arguments."""
         from streamvggt.model.weights import load_model
 
         return load_model(name_or_path, causal=cls._default_causal, **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors, which `from_pretrained` and the Hub understand."""
+        """Write config.json and model.safetensors for `from_pretrained` and the Hugging Face Hub."""
         from streamvggt.model.weights import save_model
 
         save_model(self, folder)
 
     _default_causal: bool = False
     _no_split_modules = ("Block",)
-    """What FSDP and device maps of Hugging Face take as units: the dense heads read weights of their parts directly."""
+    """Units for FSDP and Hugging Face device maps. Not the dense heads, which read weights of their submodules."""
 
 
 class StreamVGGT(VGGT):
-    """The causal network: a frame sees itself and the past, so it can stream."""
+    """Causal VGGT: a frame attends to itself and earlier frames. Supports streaming.
+
+    Reference: StreamVGGT, arXiv 2507.11539.
+    """
 
     _default_causal: bool = True
 
     def __init__(self, **options):
-        """Takes what `VGGT` takes, but for `causal`."""
+        """Build the network. Accepts the arguments of `VGGT` except `causal`."""
         super().__init__(causal=True, **options)
 
 
 def with_special_tokens(
     attended_frames: Sequence[Sequence[int | RetainedTokens]], num_special_tokens: int
 ) -> list[list[int | RetainedTokens]]:
-    """Give the remnants of a list of visible frames the number of special tokens of a network."""
+    """Set the token counts of the retained tokens in `attended_frames` to `num_special_tokens`."""
     return [
         [RetainedTokens(what.frame, num_special_tokens) if isinstance(what, RetainedTokens) else what for what in row]
         for row in attended_frames
@@ -417,7 +434,13 @@ def with_special_tokens(
 
 
 def stored_before(attended_frames: Sequence[Sequence[int | RetainedTokens]], joint: int) -> Tensor:
-    """Count earlier stored frames: those that the frame after them attends to, and all joint ones. (1, S)"""
+    """Count the earlier stored frames of each frame.
+
+    A frame is stored if the next frame attends to it, or if it is one of the first `joint` frames.
+
+    Returns:
+        Counts. (1, S)
+    """
     times = [0]
     for frame, row in enumerate(attended_frames[1:]):
         seen = {what.frame if isinstance(what, RetainedTokens) else what for what in row}

@@ -1,8 +1,8 @@
-"""Networks from files, folders and the Hugging Face Hub, and back.
+"""Load and save networks: files, folders and the Hugging Face Hub.
 
-A checkpoint is tensors with the released names (1,797 of them for the full network). Nothing in a file is executed:
-safetensors, or torch.load with weights_only=True. The network's size is read from the file's shapes, or from the config
-that this project writes beside or into its own files.
+A checkpoint contains tensors with the names of the released networks (1,797 tensors for the full network). No code in
+a file is executed: files are safetensors, or loaded with `torch.load(weights_only=True)`. The network configuration
+comes from the config that this repository writes next to or into its files, otherwise from the tensor shapes.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ from streamvggt.model.weights_file import (
 logger = logging.getLogger(__name__)
 
 HUB_TIMEOUT = 10.0
-"""Seconds in which the Hub must answer a request for a file that is not cached."""
+"""Timeout in seconds of Hub requests for files that are not cached."""
 
 BUNDLED_MODELS = {"tiny": "tiny-streamvggt", "tiny-vggt": "tiny-vggt"}
-"""Small networks of this project's own, by name: folders in ckpt/, which lies beside src/."""
+"""Bundled tiny models: name → folder in ckpt/, which is next to src/."""
 BUNDLED_DIR = Path(__file__).parents[3] / "ckpt"
 
 RANDOM_CONFIGS: dict[str, dict[str, Any]] = {
@@ -75,12 +75,12 @@ RANDOM_CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 AUXILIARY_PREFIX = "auxiliary."
-"""Of parameters that a training checkpoint holds beside the network's."""
+"""Prefix of the auxiliary parameters in a training checkpoint."""
 HEAD_PREFIXES = {"camera": "camera_head.", "depth": "depth_head.", "points": "point_head.", "track": "track_head."}
 assert set(HEAD_PREFIXES) == set(HEADS)
 
 FLOAT32_PREFIXES = ("track_head.tracker.",)
-"""Parts that stay float32 in a half-precision network: the tracker turns pixels into up to 1000 radians each."""
+"""Parts that stay float32 in half-precision networks: the tracker embeds pixels as angles of up to 1000 radians."""
 
 
 def load_model(
@@ -94,27 +94,37 @@ def load_model(
     activation_checkpointing: bool = False,
     **config,
 ) -> VGGT:
-    """A network ready for inference, its weights strictly checked.
+    """Load a network for inference and check its weights strictly.
 
-    Tensors go one by one from the file, or from the random numbers, to `dtype` and `device`, so memory holds one copy
-    of the weights.
+    Tensors are converted one at a time, so memory contains one copy of the weights.
 
     Args:
-        name_or_path: a .safetensors, .pt, .pth, .ckpt or .bin file (plain state dict, or a trainer's checkpoint with a
-            "model" or "state_dict" entry); the .index.json of a sharded file; a folder with config.json and
-            model.safetensors, whole or sharded; a Hugging Face id, e.g. "lch01/StreamVGGT"; "tiny"
-            and "tiny-vggt": the small student and teacher that come with this project; or "random:small",
-            "random:full": seeded random weights, to measure speed with.
-        causal: True (StreamVGGT) or False (VGGT); None: as in the file's config or by its Hub id, else True.
-        heads: those to build and read; None: those of the config, else those whose tensors the file has.
-        dtype: of the weights, half precision for speed; the tracker stays float32. On CUDA, float32 also keeps
-            convolutions of this process from TF32.
-        attention: "sdpa" or "flash".
-        config: network arguments that the file's shapes do not tell, e.g. camera_num_heads=8; see `VGGT`.
+        name_or_path: One of:
+
+            - A .safetensors, .pt, .pth, .ckpt or .bin file: a state dict, or a training checkpoint with an entry
+              "model" or "state_dict".
+            - The .index.json of a sharded file.
+            - A folder with config.json and model.safetensors, sharded or not.
+            - A Hugging Face id, for example "lch01/StreamVGGT".
+            - "tiny" or "tiny-vggt": the bundled tiny student or teacher.
+            - "random:small" or "random:full": random weights with a fixed seed, for speed measurements.
+        causal: True (StreamVGGT) or False (VGGT). None: from the config or the table of published checkpoints,
+            otherwise True.
+        heads: Heads to build and load. None: heads of the config, otherwise all heads with tensors in the file.
+        device: Device of the weights.
+        dtype: Number format of the weights. The tracker stays float32. float32 on CUDA disables TF32 convolutions in
+            this process.
+        attention: Attention kernel: "sdpa", "math" or "flash".
+        activation_checkpointing: Recompute block activations in the backward pass to save memory.
+        config: Fields of `VGGTConfig` that tensor shapes do not determine, for example camera_num_heads=8.
+
+    Returns:
+        The network in evaluation mode.
 
     Raises:
-        FileNotFoundError: there are no weights of that name.
-        ValueError: the file is of another network, tensors are missing, extra or of wrong shape, or it holds code.
+        FileNotFoundError: If there are no weights with this name.
+        ValueError: If the file belongs to another network, contains code, or has missing, extra or wrong-shaped
+            tensors.
     """
     check_kernel(attention, torch.device(device), dtype)
     options = {"attention": attention, "activation_checkpointing": activation_checkpointing}
@@ -143,7 +153,7 @@ def load_model(
     with torch.device("meta"):
         model = _build_model({**found, **options}, checkpoint.source)
     _check_tensors(model, checkpoint)
-    # What is mapped from a file is copied, so that the network does not depend on the file any longer.
+    # Copy memory-mapped tensors, so that the network does not depend on the file.
     loaded = {name: placed(name, checkpoint.read(name), copy=True) for name in model.state_dict()}
     model.load_state_dict(loaded, assign=True)
     return model.eval()
@@ -157,15 +167,18 @@ def init_model(
     sharpness: float = 1.0,
     **arguments,
 ) -> VGGT:
-    """A network with fresh weights, to be trained from scratch.
+    """Initialize a network for training from scratch.
 
     Args:
-        seed: of the weights; the caller's random state is left alone.
-        encoder: a DINOv2 checkpoint to fill the patch encoder from; None: fresh as well.
-        xfeat_weights: the published XFeat checkpoint for a network with `xfeat=True`; None: fresh as well.
-        sharpness: factor on the normalized queries of the global blocks: with 1, no attention of a fresh network can
-            single out one patch among hundreds.
-        arguments: of `VGGT`.
+        seed: Seed of the weights. The global random state is unchanged.
+        encoder: DINOv2 checkpoint for the patch encoder. None: random weights.
+        xfeat_weights: Published XFeat checkpoint, requires `xfeat=True`. None: random weights.
+        sharpness: Factor on the normalized queries of the global blocks. With 1, attention at initialization is too
+            uniform to select one patch among hundreds.
+        arguments: Arguments of `VGGT`.
+
+    Raises:
+        ValueError: If an argument is invalid, or a checkpoint does not match the network.
     """
     model = _init_seeded({"causal": False, **arguments}, "init_model", seed)
     start_from_sines(model.aggregator.patch_embed)
@@ -178,23 +191,25 @@ def init_model(
         if not model.config["xfeat"]:
             raise ValueError("xfeat_weights: expected a network with xfeat=True, got one without")
         checkpoint = open_checkpoint(Path(xfeat_weights))
-        tensors = {name: checkpoint.stored(name) for name in checkpoint.shapes}  # counters of batches among them
+        tensors = {name: checkpoint.stored(name) for name in checkpoint.shapes}  # including integer batch counters
         model.aggregator.patch_embed.patch_embed.xfeat.load_published(tensors)
     return model
 
 
 def save_model(model: VGGT, folder: str | os.PathLike, state: Mapping[str, Tensor] | None = None) -> None:
-    """Write config.json and model.safetensors into `folder`, each whole or not at all.
+    """Write config.json and model.safetensors to `folder`, each atomically.
 
     Args:
-        state: the tensors, where the model itself does not hold them all (shared among processes); None: its own.
+        model: Network to save.
+        folder: Output folder, created if missing.
+        state: State dict, for models that are sharded among processes. None: `model.state_dict()`.
     """
     folder = Path(folder)
     config = json.dumps({"model_type": CONFIG_MODEL_TYPE, **model.config}, indent=2)
     state = model.state_dict() if state is None else state
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with atomic_write(folder / WEIGHTS_NAME) as path:
-        # The config is in the file too, so that the file alone is enough.
+        # Store the config in the file as well, so that the file can be loaded without config.json.
         save_file(tensors, path, metadata={"format": "pt", "config": config})
         sort_metadata(path)
     with atomic_write(folder / CONFIG_NAME) as path:
@@ -202,7 +217,7 @@ def save_model(model: VGGT, folder: str | os.PathLike, state: Mapping[str, Tenso
 
 
 def sort_metadata(path: Path) -> None:
-    """Write the metadata of a safetensors file in the order of their names, so that equal weights are equal files."""
+    """Sort the metadata of a safetensors file by name, so that equal weights give bit-exact equal files."""
     with open(path, "rb+") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
@@ -214,9 +229,9 @@ def sort_metadata(path: Path) -> None:
 
 
 def fingerprint(model: VGGT) -> str:
-    """Return a short name for these weights: a hash of all names, shapes and numbers.
+    """Return a hash of the names, shapes and values of all weights, 16 hexadecimal digits.
 
-    The weights are hashed once, and again after they change. A change through `.data` or NumPy is not noticed.
+    The hash is cached until the weights change. Changes through `.data` or NumPy are not detected.
     """
     tensors = model.state_dict()
     versions = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors.values())
@@ -226,10 +241,10 @@ def fingerprint(model: VGGT) -> str:
 
 
 def file_fingerprint(name_or_path: str | os.PathLike) -> str:
-    """Return the `fingerprint` of everything in a file, whichever heads and number format are loaded of it.
+    """Return the `fingerprint` of all tensors in a file, independent of the loaded heads and dtype.
 
     Args:
-        name_or_path: as in `load_model`.
+        name_or_path: Weights as in `load_model`.
     """
     name = os.fspath(name_or_path)
     if name.startswith("random:"):
@@ -257,18 +272,23 @@ def _hash_tensors(names: Iterable[str], read: Callable[[str], Tensor]) -> str:
 def infer_config(
     shapes: Mapping[str, tuple[int, ...]], source: str = "the file", known: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The network's arguments as far as its tensors tell; the rest as in the released networks.
+    """Infer the network configuration from tensor shapes.
 
-    Shapes tell every size except the numbers of heads of encoder, camera trunk and tracker, the camera's and tracker's
-    iterations, the tracker's window radius and which layers the dense heads read. A scale token says that the network
-    is LingBot-Map; the number of its scale frames is then 8. Where the file is not of the
-    released size, a warning says what was assumed.
+    Shapes do not determine the attention heads of encoder, camera trunk and tracker, the iterations of camera head and
+    tracker, the tracker's window radius, and `dpt_layers`. These fields get the values of the released networks. If
+    the network does not have the released size, a warning lists the assumed values. A scale token identifies
+    LingBot-Map, which has 8 scale frames.
 
     Args:
-        known: arguments that the caller gives; nothing is assumed of them.
+        shapes: Shape per tensor name.
+        source: Name of the file for messages.
+        known: Fields given by the caller, excluded from the assumptions.
+
+    Returns:
+        Fields of `VGGTConfig`.
 
     Raises:
-        ValueError: these are not the tensors of this network.
+        ValueError: If the tensors do not belong to this network.
     """
     needed = (
         "aggregator.camera_token",
@@ -319,7 +339,7 @@ def infer_config(
             if head != "track_head.feature_extractor":
                 found["dpt_features"] = shapes[f"{head}.scratch.layer1_rn.weight"][0]
             found["dpt_channels"] = tuple(shapes[f"{head}.projects.{level}.weight"][0] for level in range(4))
-            # The released network has 24 layers and reads 4, 11, 17 and 23: not quite even.
+            # The released network has 24 layers and reads 4, 11, 17 and 23, which are not evenly spaced.
             even = tuple(depth * quarter // 4 - 1 for quarter in range(1, 5))
             assumed["dpt_layers"] = (4, 11, 17, 23) if depth == 24 else even
     if "track_head.tracker.corr_mlp.fc1.weight" in shapes:
@@ -377,7 +397,11 @@ def _heads_in(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def _resolve_path(name: str) -> tuple[Path, KnownCheckpoint | None]:
-    """The file of the weights called `name`, and its row in the table of published checkpoints."""
+    """Return the weights file for `name` and its entry in the table of published checkpoints.
+
+    Raises:
+        FileNotFoundError: If there are no weights with this name.
+    """
     if name in BUNDLED_MODELS:
         path = BUNDLED_DIR / BUNDLED_MODELS[name] / WEIGHTS_NAME
         if not path.exists():
@@ -403,7 +427,7 @@ def _resolve_path(name: str) -> tuple[Path, KnownCheckpoint | None]:
 
 
 def _is_hub_id(name: str) -> bool:
-    """Whether a name that is no file here can be an id of the Hugging Face Hub; ids may hold dots."""
+    """Return whether a name that is not a local file can be a Hugging Face id. Ids can contain dots."""
     path = Path(name)
     looks_like = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII) is not None
     return looks_like and path.suffix.lower() not in SUFFIXES and not path.parent.exists()
@@ -417,12 +441,12 @@ def _download(name: str) -> Path:
     repository, filename = (known.repository, known.file) if known else (name, WEIGHTS_NAME)
     try:
         if not isinstance(hub.try_to_load_from_cache(repository, filename), str):
-            # Without a cached file the download repeats a failed request many times; this asks once.
+            # hf_hub_download retries failed requests many times. This request fails fast.
             hub.get_hf_file_metadata(hub.hf_hub_url(repository, filename), timeout=HUB_TIMEOUT)
         if known is None:
             try:
-                hub.hf_hub_download(name, CONFIG_NAME)  # lands beside the weights
-            except LocalEntryNotFoundError:  # the Hub was not reached
+                hub.hf_hub_download(name, CONFIG_NAME)  # cached next to the weights
+            except LocalEntryNotFoundError:  # the Hub is not reachable
                 raise
             except EntryNotFoundError:
                 pass
@@ -432,7 +456,7 @@ def _download(name: str) -> Path:
             f"{name}: expected a file, a folder or a public id of the Hugging Face Hub, got none of that name. "
             "Check the name; for a private repository log in with `hf auth login`."
         ) from error
-    except Exception as error:  # versions of huggingface_hub differ in the HTTP library whose errors they pass on
+    except Exception as error:  # the HTTP library, and so the error class, depends on the version of huggingface_hub
         raise FileNotFoundError(
             f"{filename} of {name} could not be had from Hugging Face ({type(error).__name__}): check the name and the "
             "network, or download it elsewhere and give the file's path (see ckpt/README.md)"
@@ -440,10 +464,10 @@ def _download(name: str) -> Path:
 
 
 def load_encoder(model: VGGT, path: str | os.PathLike) -> None:
-    """Fill the patch encoder from a DINOv2 checkpoint with registers, for instance dinov2_vitl14_reg4_pretrain.pth.
+    """Load the patch encoder from a DINOv2 checkpoint with registers, for example dinov2_vitl14_reg4_pretrain.pth.
 
     Raises:
-        ValueError: the file is of another architecture or size; what does not fit is listed.
+        ValueError: If the file has another architecture or size. The message lists the tensors that do not match.
     """
     encoder = model.aggregator.patch_embed
     checkpoint = open_checkpoint(Path(path))
@@ -455,7 +479,11 @@ def load_encoder(model: VGGT, path: str | os.PathLike) -> None:
 
 
 def _check_tensors(model: VGGT, checkpoint: Checkpoint) -> None:
-    """Raises ValueError that lists what does not fit between the network and the file."""
+    """Compare the tensors of the network and the file.
+
+    Raises:
+        ValueError: If tensors are missing, extra or wrong-shaped. The message lists them.
+    """
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     unread = (AUXILIARY_PREFIX, *(prefix for head, prefix in HEAD_PREFIXES.items() if head not in model.heads))
     there = {name: shape for name, shape in checkpoint.shapes.items() if not name.startswith(unread)}

@@ -1,1 +1,1 @@
-"""Training: the same loop distils the student and fine-tunes or trains the teacher."""
+"""Training loop for distillation of the student and for training or fine-tuning of the teacher."""

@@ -1,1 +1,1 @@
-"""VGGT-Omega: a teacher with an encoder, special tokens and heads of its own (facebookresearch/vggt-omega)."""
+"""VGGT-Omega, supported as a teacher (facebookresearch/vggt-omega)."""

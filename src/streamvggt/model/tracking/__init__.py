@@ -1,1 +1,1 @@
-"""Following points through frames: the iterative tracker and its form for streams."""
+"""Point tracking: iterative tracker and its streaming memory."""
