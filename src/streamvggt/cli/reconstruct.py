@@ -41,7 +41,7 @@ from streamvggt.export import (
 from streamvggt.files import temporary_path
 from streamvggt.flags import real, some_path, whole, word
 from streamvggt.folder_lock import FolderLock
-from streamvggt.model.checkpoints import BY_ID, find_known
+from streamvggt.model.checkpoints import MODEL_IDS, find_known
 from streamvggt.model.device import DTYPES, resolve_device, resolve_dtype
 from streamvggt.model.memory import KVCacheDtype
 from streamvggt.model.vggt import VGGT
@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights",
         type=word,
         default="tiny",
-        help=f"file, folder, Hugging Face id ({', '.join(BY_ID)}; docs/checkpoints.md), or tiny, the bundled "
+        help=f"file, folder, Hugging Face id ({', '.join(MODEL_IDS)}; docs/checkpoints.md), or tiny, the bundled "
         "small model (default: tiny)",
     )
     network.add_argument(

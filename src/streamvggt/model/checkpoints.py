@@ -21,7 +21,7 @@ class KnownCheckpoint:
     Args:
         id: Name on the Hugging Face Hub. If a repository has several files, the others are "id:variant".
         file: File in that repository.
-        causal: Whether a frame attended to itself and earlier frames only in training.
+        causal: Whether the network was trained with causal attention.
         heads: Heads in the file.
         parameters: Number of parameters in the file.
         license: License of the weights, as far as it is stated.
@@ -101,16 +101,21 @@ CHECKPOINTS: tuple[KnownCheckpoint, ...] = (
         model="omega",
     ),
 )
-"""Released files. The tensors of "vggt" files have the names of this network, without prefixes."""
+"""Released files. Tensors of "vggt" files have the parameter names of `VGGT`, without prefixes."""
 
 BY_ID = {known.id: known for known in CHECKPOINTS}
+MODEL_IDS = [known.id for known in CHECKPOINTS if known.model == "vggt"]
+"""Ids that `load_model` accepts."""
 
 
 def find_known(name: str) -> KnownCheckpoint | None:
-    """Return the table's row of an id, or of a file whose name is that of one row with options.
+    """Look up a checkpoint by id, or by file name among the entries with options.
 
     Args:
         name: Hugging Face id, or path of a file.
+
+    Returns:
+        The entry. None: not in the table.
     """
     if name in BY_ID:
         return BY_ID[name]

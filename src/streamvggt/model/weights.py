@@ -28,7 +28,7 @@ from streamvggt.layers.attention import check_kernel
 from streamvggt.layers.stem import LEVELS
 from streamvggt.layers.vision_transformer import start_from_sines
 from streamvggt.model.building import build_converted
-from streamvggt.model.checkpoints import BY_ID, KnownCheckpoint, find_known
+from streamvggt.model.checkpoints import BY_ID, MODEL_IDS, KnownCheckpoint, find_known
 from streamvggt.model.config import HEADS
 from streamvggt.model.device import exact_convolutions, to_channels_last_layout
 from streamvggt.model.vggt import VGGT, StreamVGGT
@@ -422,7 +422,7 @@ def _resolve_path(name: str) -> tuple[Path, KnownCheckpoint | None]:
         return _download(name), BY_ID.get(name)
     raise FileNotFoundError(
         f"no weights at {name!r}: expected a file ({', '.join(SUFFIXES)}), a folder with "
-        f"{WEIGHTS_NAME}, a Hugging Face id ({', '.join(BY_ID)}), or {' or '.join([*BUNDLED_MODELS, *RANDOM_CONFIGS])}"
+        f"{WEIGHTS_NAME}, a Hugging Face id ({', '.join(MODEL_IDS)}), or {' or '.join([*BUNDLED_MODELS, *RANDOM_CONFIGS])}"
     )
 
 
