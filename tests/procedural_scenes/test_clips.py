@@ -60,7 +60,7 @@ def test_cut_varied_and_cropped_the_views_agree(folder, aspect):
         sides = batch.images.shape[-2:]
         assert max(sides) == 56 and min(sides) == (56 if aspect == 1 else 42)
         assert batch.images.min() >= 0 and batch.images.max() <= 1
-        seen.append(find_matches(batch, 14).seen[:, 0, 1].float().mean())
+        seen.append(find_matches(batch, 14).visible[:, 0, 1].float().mean())
     assert torch.stack(seen).mean() > 0.4
 
 
@@ -86,5 +86,5 @@ def test_sequences_grow(folder):
 def test_clips_that_are_missing_or_too_short_are_told(folder, tmp_path):
     with pytest.raises(ValueError, match=r"at most 4 .* got 8"):
         batches(folder, num_frames=(2, 8))
-    with pytest.raises(FileNotFoundError, match=r"data\.synthetic render"):
+    with pytest.raises(FileNotFoundError, match=r"procedural_scenes render"):
         batches(tmp_path)

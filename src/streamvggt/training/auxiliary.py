@@ -40,9 +40,9 @@ NEAREST = 0.1
 class Matches:
     """Where the center of each patch of frame i is in frame j.
 
-    place: x, y from the middle of the image, in halves of its larger side; meaningless where not seen.
+    position: x, y from the middle of the image, in halves of its larger side; meaningless where not seen.
         (B, S, S, h·w, 2), indexed by i, then j
-    seen: Whether the place is in the image and not hidden there; false for i = j. (B, S, S, h·w) bool
+    visible: Whether the position is in the image and not hidden there; false for i = j. (B, S, S, h·w) bool
     """
 
     position: Tensor
