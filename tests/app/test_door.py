@@ -113,7 +113,7 @@ def test_there_are_no_websockets():
 ROUTES = {JOIN: OTHER_BYTES, "/gradio_api/run/x": OTHER_BYTES, "/nowhere": OTHER_BYTES, "/gradio_api/cancel": 4000}
 ROUTES |= {
     "/scene/x/queries": 1_000_000,
-    "/scene/x/picture": 4_000_000,
+    "/scene/x/camera-frame": 4_000_000,
     "/scene/x/export/ply": 1_000_000,
     "/scene/x/stop": 1000,
 }

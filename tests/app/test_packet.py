@@ -39,7 +39,7 @@ KINDS = {"points": "<f4", "colors": "u1", "conf": "<f4", "picture": "u1"}
 
 
 def unpack(packet: bytes) -> tuple[dict, dict[str, np.ndarray]]:
-    """As `feed.js` does it."""
+    """As `updates.js` does it."""
     (length,) = struct.unpack_from("<I", packet)
     header = json.loads(packet[4 : 4 + length])
     assert length % 4 == 0

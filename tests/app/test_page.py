@@ -204,7 +204,7 @@ def test_two_visitors_stay_apart(visitor, photos):
         viewer_of(page).get_by_text(f"Done: {count} frames").wait_for()
     theirs = first.locator("#viewer iframe").get_attribute("src")
     assert theirs != second.locator("#viewer iframe").get_attribute("src")
-    for route in ("", "news", "preview", "depth/0"):
+    for route in ("", "updates", "preview", "depth/0"):
         assert first.request.get(f"{first.url}{theirs}{route}").status == 200
         assert second.request.get(f"{second.url}{theirs}{route}").status == 404
 

@@ -65,21 +65,21 @@ def packets(content: bytes) -> list[dict]:
 
 
 def test_news_bring_the_status_and_what_the_viewer_lacks(client, scene):
-    status, *frames = packets(client.get(f"/scene/{scene.id}/news?have=0&run=0").content)
+    status, *frames = packets(client.get(f"/scene/{scene.id}/updates?have=0&run=0").content)
     assert (status["state"], status["run"], status["num_frames"]) == ("finished", 1, 3)
     assert [frame["position"] for frame in frames] == [0, 1, 2]
-    _, *frames = packets(client.get(f"/scene/{scene.id}/news?have=2&run=1&state=finished").content)
+    _, *frames = packets(client.get(f"/scene/{scene.id}/updates?have=2&run=1&state=finished").content)
     assert [frame["position"] for frame in frames] == [2]
-    _, *frames = packets(client.get(f"/scene/{scene.id}/news?have=3&run=1&state=finished").content)
+    _, *frames = packets(client.get(f"/scene/{scene.id}/updates?have=3&run=1&state=finished").content)
     assert frames == []
 
 
 def test_an_answer_is_bounded_so_that_a_slow_browser_is_not_flooded(client, scene, monkeypatch):
     monkeypatch.setattr(server, "UPDATES_BYTES", 1)
-    assert len(packets(client.get(f"/scene/{scene.id}/news").content)) == 2
+    assert len(packets(client.get(f"/scene/{scene.id}/updates").content)) == 2
 
 
-ROUTES = ["", "news", "preview", "depth/0"]
+ROUTES = ["", "updates", "preview", "depth/0"]
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -121,14 +121,14 @@ def test_the_camera_is_asked_for_the_next_picture_when_the_last_was_taken(client
     scene = scenes.new(client.cookies[COOKIE], "live")
     buffer = io.BytesIO()
     Image.new("RGB", (64, 48), (200, 30, 30)).save(buffer, "JPEG", quality=95)
-    assert client.post(f"/scene/{scene.id}/picture", content=buffer.getvalue()).status_code == 200
+    assert client.post(f"/scene/{scene.id}/camera-frame", content=buffer.getvalue()).status_code == 200
     assert not scene.needs_camera_frame
     run = scene.run(RunSettings("small", max_frames=1), networks)
     assert [status.num_frames for status in run] == [0, 1, 1]
     assert scene.needs_camera_frame
     assert np.abs(ReconstructionResult(scene.result_folder)[0].image.astype(int) - (200, 30, 30)).max() < 6
-    assert client.post(f"/scene/{scene.id}/picture", content=b"GIF89a").status_code == 400
-    assert client.post(f"/scene/{scene.id}/picture", content=bytes(4_000_001)).status_code == 413
+    assert client.post(f"/scene/{scene.id}/camera-frame", content=b"GIF89a").status_code == 400
+    assert client.post(f"/scene/{scene.id}/camera-frame", content=bytes(4_000_001)).status_code == 413
 
 
 def test_json_of_any_depth_and_any_numbers_is_refused_in_words(client, scene):

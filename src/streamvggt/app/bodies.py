@@ -17,7 +17,7 @@ BODY_BYTES = {
     r"/scene/[^/]+/queries": 1_000_000,
     r"/scene/[^/]+/stop": 1_000,
     r"/scene/[^/]+/export/[^/]+": 1_000_000,
-    r"/scene/[^/]+/picture": 4_000_000,
+    r"/scene/[^/]+/camera-frame": 4_000_000,
 }
 """Largest body per route in bytes. Bodies of these routes are held in memory; uploads go to the disk as they come."""
 

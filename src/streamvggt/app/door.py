@@ -23,7 +23,7 @@ ROUTES = {
     "GET": re.compile(
         r"/|/(config|theme\.css|favicon\.ico|manifest\.json|robots\.txt)/?|/(assets|static|svelte|viewer)/.*"
         r"|/gradio_api/(queue/data|heartbeat/[^/]+|theme\.css|upload_progress|app_id)/?"
-        r"|/scene/[^/]+/(news|preview|depth/\d{1,9})?"
+        r"|/scene/[^/]+/(updates|preview|depth/\d{1,9})?"
     ),
     "POST": re.compile(
         r"/gradio_api/(queue/join|cancel|reset)/?|" + UPLOAD + r"|/scene/[^/]+/(queries|stop|picture|export/[^/]+)"

@@ -18,7 +18,7 @@ class ModelRegistry:
     Args:
         menu: what the page calls them, and the names that `load` takes; the first is the default.
         load: makes the network of a name, ready to stream.
-        any_name: names that are not on the menu may be given too; only where all visitors are trusted, for a name may
+        allow_paths: names that are not on the menu may be given too; only where all visitors are trusted, for a name may
             be any path, and any download.
         stream_bytes: memory of one stream, at most; None: no bound.
     """

@@ -12,7 +12,7 @@ from itertools import takewhile
 class RunQueue:
     """
     Args:
-        at_most: visitors that may wait.
+        max_size: visitors that may wait.
         at_once: visitors in front who share the network.
         per_visitor: places of one visitor.
     """

@@ -23,10 +23,10 @@ class Scenes:
     """Folders under one that only this user of the machine can read, one for each scene.
 
     Args:
-        keep_seconds: a scene that nobody has looked at for so long is removed, files and all.
-        per_owner: scenes a visitor may have; the next one takes the place of the oldest.
-        at_most: scenes of all visitors together.
-        most_bytes: that all of it may take on the disk when something new is begun.
+        ttl_seconds: a scene that nobody has looked at for so long is removed, files and all.
+        max_per_owner: scenes a visitor may have; the next one takes the place of the oldest.
+        max_scenes: scenes of all visitors together.
+        max_bytes: that all of it may take on the disk when something new is begun.
     """
 
     def __init__(

@@ -4,12 +4,12 @@ A scene answers to the visitor who made it and to
 nobody else: what is another's is not found, as if it were not there.
 
     GET  scene/ID/                 the viewer
-    GET  scene/ID/news             its status, and packets of the frames that the viewer has not got yet
+    GET  scene/ID/updates          its status, and packets of the frames that the viewer has not got yet
     GET  scene/ID/preview          the first picture
     GET  scene/ID/depth/POSITION   depth and confidence of a frame
     POST scene/ID/queries          points to follow in the next run
     POST scene/ID/stop
-    POST scene/ID/picture          a picture of the visitor's camera; answered when the next one is wanted
+    POST scene/ID/camera-frame     a picture of the visitor's camera; answered when the next one is wanted
     POST scene/ID/export/KIND      a file of the result, made with the viewer's settings
     GET  viewer/FILE               the viewer's parts
 """
@@ -66,7 +66,7 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
         scene_of(request)
         return FileResponse(STATIC / "viewer.html", headers=PRIVATE)
 
-    async def news(request: Request) -> Response:
+    async def updates(request: Request) -> Response:
         scene = scene_of(request)
         have, run = number(request, "have"), number(request, "run")
         source = request.query_params.get("source", "depth")
@@ -121,7 +121,7 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
             raise HTTPException(400, str(error)) from error
         return JSONResponse(scene.queries.tolist(), headers=PRIVATE)
 
-    async def picture(request: Request) -> Response:
+    async def camera_frame(request: Request) -> Response:
         scene = scene_of(request)
         image = await run_in_threadpool(decode_camera_frame, await request.body())
         if image is None or scene.kind != "live":
@@ -157,12 +157,12 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
 
     routes = [
         Route("/", viewer),
-        Route("/news", news),
+        Route("/updates", updates),
         Route("/preview", preview),
         Route("/depth/{position:int}", depth),
         Route("/queries", queries, methods=["POST"]),
         Route("/stop", stop, methods=["POST"]),
-        Route("/picture", picture, methods=["POST"]),
+        Route("/camera-frame", camera_frame, methods=["POST"]),
         Route("/export/{kind}", export, methods=["POST"]),
     ]
     return [Mount("/scene/{id}", routes=routes), Mount("/viewer", app=StaticFiles(directory=STATIC))]

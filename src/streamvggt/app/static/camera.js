@@ -4,10 +4,10 @@ const WIDTH = 640; // of what is sent; the networks see less
 const QUALITY = 0.88;
 
 /**
- * Send pictures while `goesOn()`.
+ * Send pictures while `shouldContinue()`.
  * Throws an Error with words for the visitor if there is no camera or it may not be used.
  */
-export async function sendPictures(goesOn) {
+export async function sendFrames(shouldContinue) {
   if (!navigator.mediaDevices) throw new Error("Browsers give cameras only to pages on this machine or behind https.");
   let stream;
   try {
@@ -22,12 +22,12 @@ export async function sendPictures(goesOn) {
   await video.play();
   const canvas = document.createElement("canvas");
   try {
-    while (goesOn()) {
+    while (shouldContinue()) {
       canvas.width = Math.min(WIDTH, video.videoWidth);
       canvas.height = Math.round((video.videoHeight * canvas.width) / video.videoWidth);
       canvas.getContext("2d").drawImage(video, 0, 0, canvas.width, canvas.height);
       const picture = await new Promise((done) => canvas.toBlob(done, "image/jpeg", QUALITY));
-      await fetch("picture", { method: "POST", body: picture });
+      await fetch("camera-frame", { method: "POST", body: picture });
     }
   } finally {
     stream.getTracks().forEach((track) => track.stop());

@@ -11,8 +11,8 @@ const MAX_SCENE_POINTS = 1_200_000; // held and drawn at most, about; as in pack
 const PERCENTILE_SAMPLE = 100_000; // points of which the percentile of the confidence is taken
 const CAMERA_SIZE = 0.05; // of the scene's size
 const FOLLOW_SPEED = 0.15; // of the way, per picture
-const MOVING_TIME = 30; // milliseconds that a picture may take while things move
-const CALM_AFTER = 300; // milliseconds without a change
+const FRAME_BUDGET_MS = 30; // milliseconds that a picture may take while things move
+const IDLE_DELAY_MS = 300; // milliseconds without a change
 
 const vertexShader = `
   uniform float pointSize, sceneScale, threshold;
@@ -165,12 +165,12 @@ export class Cloud {
     for (const { points, num } of visible) {
       const { conf, paint } = points.geometry.attributes;
       const count = Math.min(num, each);
-      for (let i = 0; i < count; i++) if (this.passes(paint.array, 4 * i)) found.push(conf.array[i]);
+      for (let i = 0; i < count; i++) if (this.isVisible(paint.array, 4 * i)) found.push(conf.array[i]);
     }
     return new Float32Array(found).sort();
   }
 
-  passes(paint, at) {
+  isVisible(paint, at) {
     const [red, green, blue, sky] = [paint[at], paint[at + 1], paint[at + 2], paint[at + 3]];
     const { dropWhite, dropBlack, dropSky } = this.filters;
     return !(dropWhite && red > 240 && green > 240 && blue > 240)
@@ -178,7 +178,7 @@ export class Cloud {
   }
 
   /** The size at which the first frame's points just close up, seen from behind its camera. */
-  fittingSize() {
+  autoPointSize() {
     const [{ points, intrinsics, size: [height, width] }] = this.frames;
     const numPoints = Math.max(points.geometry.attributes.conf.count, 1);
     const focal = this.canvas.clientHeight / 2 / Math.tan((this.camera.fov * Math.PI) / 360);
@@ -274,7 +274,7 @@ export class Cloud {
         const dx = ((m[0] * a + m[4] * b + m[8] * c + m[12]) / w + 1) * width / 2 - x;
         const dy = (1 - (m[1] * a + m[5] * b + m[9] * c + m[13]) / w) * height / 2 - y;
         const off = dx * dx + dy * dy;
-        if (off > 100 || conf[i] < threshold.value || !this.passes(paint, 4 * i)) continue;
+        if (off > 100 || conf[i] < threshold.value || !this.isVisible(paint, 4 * i)) continue;
         const cost = w * (1 + off / 50); // near the eye, and near the cursor
         if (cost < bestCost) [best, bestCost] = [{ world: [a, b, c], position, conf: conf[i] }, cost];
       }
@@ -329,12 +329,12 @@ export class Cloud {
         else this.draw();
       }
       this.controls.update();
-      this.render(this.speed * MOVING_TIME);
+      this.render(this.speed * FRAME_BUDGET_MS);
       clearTimeout(this.calming);
       this.calming = setTimeout(() => {
         this.render(Infinity);
         this.isCalm = true;
-      }, CALM_AFTER);
+      }, IDLE_DELAY_MS);
     });
   }
 

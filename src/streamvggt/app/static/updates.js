@@ -29,7 +29,7 @@ function unpackAll(buffer) {
 }
 
 /** The reason in an answer that is not "ok", in words. */
-export async function reason(answer) {
+export async function errorText(answer) {
   const text = await answer.text();
   try {
     return JSON.parse(text).detail ?? text;
@@ -42,9 +42,9 @@ export async function reason(answer) {
  * Keeps asking for news while there may be some, and rests when a run has ended and everything has come.
  * It asks for more only when what came has been taken, so a slow browser is never flooded.
  */
-export class Feed {
-  constructor({ onStatus, onFrame, onFrames, onRun, onTrouble }) {
-    Object.assign(this, { onStatus, onFrame, onFrames, onRun, onTrouble });
+export class UpdateStream {
+  constructor({ onStatus, onFrame, onFrames, onRun, onError }) {
+    Object.assign(this, { onStatus, onFrame, onFrames, onRun, onError });
     this.source = "depth";
     this.have = 0;
     this.status = { run: 0, state: "", num_frames: 0 };
@@ -58,7 +58,7 @@ export class Feed {
   }
 
   /** The run that was expected is over, or never began: ask once more how things are. */
-  expectNothing() {
+  stopExpecting() {
     if (this.wantedRun <= this.status.run) return; // it has been seen to begin
     this.wantedRun = 0;
     this.status = { ...this.status, state: "" };
@@ -84,12 +84,12 @@ export class Feed {
       const question = new URLSearchParams({ have: this.have, run: this.status.run, state: this.status.state, source });
       let packets;
       try {
-        const answer = await fetch(`news?${question}`);
-        if (answer.status === 404) return this.onTrouble(await reason(answer), true);
-        if (!answer.ok) throw new Error(await reason(answer));
+        const answer = await fetch(`updates?${question}`);
+        if (answer.status === 404) return this.onError(await errorText(answer), true);
+        if (!answer.ok) throw new Error(await errorText(answer));
         packets = unpackAll(await answer.arrayBuffer());
       } catch (error) {
-        this.onTrouble("The connection is gone; trying again …", false);
+        this.onError("The connection is gone; trying again …", false);
         await new Promise((resolve) => setTimeout(resolve, RETRY_AFTER));
         continue;
       }

@@ -1,39 +1,39 @@
 // Buttons, sliders and pictures around the cloud. Everything but the source of the points, the depth map of a frame and
 // downloads is answered here, from what the browser holds.
 
-import { sendPictures } from "./camera.js";
+import { sendFrames } from "./camera.js";
 import { Cloud, trackColor } from "./cloud.js";
-import { Feed, reason } from "./feed.js";
+import { UpdateStream, errorText } from "./updates.js";
 
 const RECENT = 8; // frames, of the choice "the last 8 frames"
-const TRAIL = 12; // frames of a followed point's way in the picture
-const SHARPER = 2; // pixels of the canvases per pixel of the pictures, for the lines drawn on them
+const TRACK_LENGTH = 12; // frames of a followed point's way in the picture
+const PIXEL_RATIO = 2; // pixels of the canvases per pixel of the pictures, for the lines drawn on them
 const PLAY_EVERY = 120; // milliseconds
 const DEPTHS_KEPT = 6;
 const WAITING = "Waiting for the network …";
 
-const at = (id) => document.getElementById(id);
-const cloud = new Cloud(at("scene"));
-const isAlone = window.parent === window; // without a page around, so without a Start button
-document.body.classList.toggle("alone", isAlone);
+const byId = (id) => document.getElementById(id);
+const cloud = new Cloud(byId("scene"));
+const isStandalone = window.parent === window; // without a page around, so without a Start button
+document.body.classList.toggle("alone", isStandalone);
 let frames = []; // what the pictures and the timeline need of each packet
 let status = { state: "", run: 0, num_frames: 0, sources: ["depth"], queries: [], kind: "images" };
 let position = 0;
-let stick = true; // the newest frame is shown until the visitor looks at another
-let picks = [];
+let followLatest = true; // the newest frame is shown until the visitor looks at another
+let measuredPoints = [];
 let isSizeChosen = false;
-let isFeeding = false; // the visitor's camera is on
+let isCameraOn = false; // the visitor's camera is on
 let cameraTrouble = ""; // why it cannot be used
 const depths = new Map(); // of frames looked at lately, by position
 
-const feed = new Feed({ onStatus, onFrame, onFrames, onRun, onTrouble });
+const feed = new UpdateStream({ onStatus, onFrame, onFrames, onRun, onError });
 if (new URLSearchParams(location.search).has("expect-run")) feed.wantedRun = 1; // it begins by itself
 window.addEventListener("message", (event) => {
   if (event.origin !== location.origin) return;
-  if (event.data === "run-over") feed.expectNothing();
+  if (event.data === "run-over") feed.stopExpecting();
   if (event.data === "expect-run") {
     feed.expectRun();
-    at("state").textContent = WAITING;
+    byId("state").textContent = WAITING;
   }
 });
 window.viewer = { cloud, feed }; // for tests, and for the curious
@@ -43,12 +43,12 @@ window.viewer = { cloud, feed }; // for tests, and for the curious
 function onRun() {
   frames = [];
   depths.clear();
-  [position, stick, picks] = [0, true, []];
+  [position, followLatest, measuredPoints] = [0, true, []];
   cloud.clear();
   cloud.mark([]);
-  at("preview").hidden = true;
-  at("reading").hidden = true;
-  at("source").value = feed.source = "depth";
+  byId("preview").hidden = true;
+  byId("reading").hidden = true;
+  byId("source").value = feed.source = "depth";
 }
 
 function onFrame(packet) {
@@ -56,17 +56,17 @@ function onFrame(packet) {
   frames.push({ ...packet, points: null, colors: null, conf: null });
   cloud.add(packet);
   if (frames.length === 1 && !isSizeChosen) {
-    at("size").value = cloud.fittingSize();
-    cloud.setPointSize(Number(at("size").value));
+    byId("size").value = cloud.autoPointSize();
+    cloud.setPointSize(Number(byId("size").value));
   }
 }
 
 /** Some have come: show the newest, unless the visitor looks at another. */
 async function onFrames() {
-  at("position").max = frames.length - 1;
-  if (stick) position = frames.length - 1;
+  byId("position").max = frames.length - 1;
+  if (followLatest) position = frames.length - 1;
   applyFilters();
-  if (at("follow").checked) cloud.flyTo(position);
+  if (byId("follow").checked) cloud.flyTo(position);
   await showFrame();
 }
 
@@ -74,34 +74,34 @@ function onStatus(news) {
   const isNew = news.state !== status.state || news.run !== status.run;
   status = news;
   const isActive = ["loading", "running"].includes(news.state);
-  at("stop").hidden = !isActive;
-  at("stop").disabled = false;
-  at("progress").hidden = !isActive;
-  if (news.expected && news.num_frames) at("progress").value = Math.min(news.num_frames / news.expected, 1);
-  else at("progress").removeAttribute("value");
-  at("state").textContent = sentence(news);
-  say(news.message || cameraTrouble, news.state === "failed" || Boolean(cameraTrouble));
-  at("downloads").disabled = !news.num_frames;
-  at("source").querySelector("[value=head]").disabled = !news.sources.includes("head");
-  at("choose-points").hidden = isAlone || news.kind === "live" || isActive || !news.num_frames;
-  if (isNew && news.state === "ready" && !isAlone && news.kind !== "live") showPreview();
-  if (news.is_fed && isActive && !isFeeding) feedPictures();
+  byId("stop").hidden = !isActive;
+  byId("stop").disabled = false;
+  byId("progress").hidden = !isActive;
+  if (news.expected && news.num_frames) byId("progress").value = Math.min(news.num_frames / news.expected, 1);
+  else byId("progress").removeAttribute("value");
+  byId("state").textContent = statusText(news);
+  showMessage(news.message || cameraTrouble, news.state === "failed" || Boolean(cameraTrouble));
+  byId("downloads").disabled = !news.num_frames;
+  byId("source").querySelector("[value=head]").disabled = !news.sources.includes("head");
+  byId("choose-points").hidden = isStandalone || news.kind === "live" || isActive || !news.num_frames;
+  if (isNew && news.state === "ready" && !isStandalone && news.kind !== "live") showPreview();
+  if (news.is_fed && isActive && !isCameraOn) sendCameraFrames();
   fit();
 }
 
-async function feedPictures() {
-  isFeeding = true;
+async function sendCameraFrames() {
+  isCameraOn = true;
   try {
-    await sendPictures(() => ["loading", "running"].includes(status.state));
+    await sendFrames(() => ["loading", "running"].includes(status.state));
   } catch (error) {
     cameraTrouble = error.message; // the server does not know it, and its next news must not hide it
-    say(cameraTrouble, true);
+    showMessage(cameraTrouble, true);
     fetch("stop", { method: "POST" });
   }
-  isFeeding = false;
+  isCameraOn = false;
 }
 
-function sentence({ state, num_frames, expected, fps, seconds_left, memory_mb, weights, kind }) {
+function statusText({ state, num_frames, expected, fps, seconds_left, memory_mb, weights, kind }) {
   const count = `${num_frames} ${num_frames === 1 ? "frame" : "frames"}`;
   const speed = fps ? ` · ${fps < 1 ? fps.toFixed(2) : fps.toFixed(1)} frames/s` : "";
   if (state === "loading") return `Loading the weights ${weights} and the first frame …`;
@@ -118,16 +118,16 @@ function sentence({ state, num_frames, expected, fps, seconds_left, memory_mb, w
 const duration = (seconds) =>
   seconds < 90 ? `${Math.round(seconds)} s` : `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
 
-function onTrouble(text, isFinal) {
-  at("state").textContent = text;
-  at("state").dataset.gone = isFinal;
-  at("stop").hidden = at("progress").hidden = true;
+function onError(text, isFinal) {
+  byId("state").textContent = text;
+  byId("state").dataset.gone = isFinal;
+  byId("stop").hidden = byId("progress").hidden = true;
 }
 
-function say(text, isAlarm) {
-  at("message").hidden = !text;
-  at("message").textContent = text;
-  at("message").classList.toggle("alarm", isAlarm);
+function showMessage(text, isAlarm) {
+  byId("message").hidden = !text;
+  byId("message").textContent = text;
+  byId("message").classList.toggle("alarm", isAlarm);
 }
 
 // The frame shown
@@ -135,14 +135,14 @@ function say(text, isAlarm) {
 async function showFrame() {
   const frame = frames[position];
   if (!frame) return;
-  at("position").value = position;
+  byId("position").value = position;
   const time = frame.time === null ? "" : ` · ${frame.time.toFixed(2)} s`;
-  at("which").textContent = `${position + 1} / ${frames.length}${time}`;
-  at("which").title = frame.name;
+  byId("which").textContent = `${position + 1} / ${frames.length}${time}`;
+  byId("which").title = frame.name;
   const [x, y, z] = cloud.frames[position].pose.center;
   const focal = frame.intrinsics[0];
   const fov = (2 * Math.atan(frame.image_size[1] / 2 / focal) * 180) / Math.PI;
-  at("pose").textContent =
+  byId("pose").textContent =
     `Camera at (${x.toFixed(3)}, ${y.toFixed(3)}, ${z.toFixed(3)}), field of view ${fov.toFixed(0)}°. ` +
     "Move over the pictures or click into the scene to measure.";
   drawCameras();
@@ -151,12 +151,12 @@ async function showFrame() {
   if (shown !== position) return;
   const width = bitmap.width / 3;
   ["image", "depth", "confidence"].forEach((name, index) => {
-    const canvas = at(name);
-    [canvas.width, canvas.height] = [SHARPER * width, SHARPER * bitmap.height];
+    const canvas = byId(name);
+    [canvas.width, canvas.height] = [PIXEL_RATIO * width, PIXEL_RATIO * bitmap.height];
     const pen = canvas.getContext("2d");
     pen.drawImage(bitmap, index * width, 0, width, bitmap.height, 0, 0, canvas.width, canvas.height);
   });
-  if (at("tracks").checked) drawTracks(at("image").getContext("2d"), (SHARPER * width) / frame.image_size[1]);
+  if (byId("tracks").checked) drawTracks(byId("image").getContext("2d"), (PIXEL_RATIO * width) / frame.image_size[1]);
   fit();
 }
 
@@ -166,7 +166,7 @@ function drawTracks(pen, scale) {
     const color = `rgb(${trackColor(number).map((value) => value * 255).join()})`;
     pen.strokeStyle = pen.fillStyle = color;
     pen.beginPath();
-    for (let index = Math.max(position - TRAIL, 0); index <= position; index++) {
+    for (let index = Math.max(position - TRACK_LENGTH, 0); index <= position; index++) {
       const [u, v] = frames[index].tracks[number];
       pen.lineTo(u * scale, v * scale);
     }
@@ -179,26 +179,26 @@ function drawTracks(pen, scale) {
 }
 
 function drawCameras() {
-  cloud.showCameras({ cameras: at("cameras").checked, tracks: at("tracks").checked, position });
+  cloud.showCameras({ cameras: byId("cameras").checked, tracks: byId("tracks").checked, position });
 }
 
-function look(where) {
+function showFrameAt(where) {
   position = Math.max(0, Math.min(where, frames.length - 1));
-  stick = position === frames.length - 1;
+  followLatest = position === frames.length - 1;
   showFrame();
   applyFilters();
-  if (at("follow").checked) cloud.flyTo(position);
+  if (byId("follow").checked) cloud.flyTo(position);
 }
 
-at("position").addEventListener("input", () => look(Number(at("position").value)));
+byId("position").addEventListener("input", () => showFrameAt(Number(byId("position").value)));
 let playing = null;
-at("play").addEventListener("click", () => {
+byId("play").addEventListener("click", () => {
   clearInterval(playing);
   playing = playing
     ? null
-    : setInterval(() => look(position + 1 < frames.length ? position + 1 : 0), PLAY_EVERY);
-  at("play").textContent = playing ? "❚❚" : "▶";
-  at("play").setAttribute("aria-label", playing ? "Pause" : "Play");
+    : setInterval(() => showFrameAt(position + 1 < frames.length ? position + 1 : 0), PLAY_EVERY);
+  byId("play").textContent = playing ? "❚❚" : "▶";
+  byId("play").setAttribute("aria-label", playing ? "Pause" : "Play");
 });
 
 // What the cloud shows
@@ -210,75 +210,75 @@ function range() {
     past: [0, position],
     recent: [Math.max(position - RECENT + 1, 0), position],
     one: [position, position],
-  }[at("span").value];
+  }[byId("span").value];
 }
 
 function filters() {
   return {
-    percentile: Number(at("percentile").value),
-    dropWhite: at("dropWhite").checked,
-    dropBlack: at("dropBlack").checked,
-    dropSky: at("dropSky").checked,
+    percentile: Number(byId("percentile").value),
+    dropWhite: byId("dropWhite").checked,
+    dropBlack: byId("dropBlack").checked,
+    dropSky: byId("dropSky").checked,
     range: range(),
   };
 }
 
 function applyFilters() {
-  document.querySelector("[for=percentile]").textContent = `${at("percentile").value} %`;
-  document.querySelector("[for=size]").textContent = at("size").value;
+  document.querySelector("[for=percentile]").textContent = `${byId("percentile").value} %`;
+  document.querySelector("[for=size]").textContent = byId("size").value;
   cloud.filter(filters());
 }
 
-for (const id of ["percentile", "span", "dropWhite", "dropBlack", "dropSky"]) at(id).addEventListener("input", applyFilters);
-at("size").addEventListener("input", () => {
+for (const id of ["percentile", "span", "dropWhite", "dropBlack", "dropSky"]) byId(id).addEventListener("input", applyFilters);
+byId("size").addEventListener("input", () => {
   isSizeChosen = true;
-  cloud.setPointSize(Number(at("size").value));
+  cloud.setPointSize(Number(byId("size").value));
   applyFilters();
 });
-at("cameras").addEventListener("input", drawCameras);
-at("tracks").addEventListener("input", showFrame);
-at("source").addEventListener("input", () => feed.setSource(at("source").value));
-at("backdrop").addEventListener("input", dress);
-at("reset").addEventListener("click", () => {
-  at("follow").checked = false;
+byId("cameras").addEventListener("input", drawCameras);
+byId("tracks").addEventListener("input", showFrame);
+byId("source").addEventListener("input", () => feed.setSource(byId("source").value));
+byId("backdrop").addEventListener("input", applyTheme);
+byId("reset").addEventListener("click", () => {
+  byId("follow").checked = false;
   cloud.resetView();
 });
-at("follow").addEventListener("input", () => at("follow").checked && cloud.flyTo(position));
+byId("follow").addEventListener("input", () => byId("follow").checked && cloud.flyTo(position));
 cloud.onGrab = () => {
-  at("follow").checked = false;
+  byId("follow").checked = false;
   cloud.goal = null;
 };
-at("large").addEventListener("click", () => {
+byId("large").addEventListener("click", () => {
   if (document.fullscreenElement) document.exitFullscreen();
-  else at("stage").requestFullscreen();
+  else byId("stage").requestFullscreen();
 });
-at("stop").addEventListener("click", () => {
-  at("stop").disabled = true;
+byId("stop").addEventListener("click", () => {
+  byId("stop").disabled = true;
   fetch("stop", { method: "POST" });
 });
 
 // Measuring
 
 function read(text) {
-  at("reading").hidden = !text;
-  at("reading").textContent = text;
+  byId("reading").hidden = !text;
+  byId("reading").textContent = text;
 }
 
 const number = (value) => Number(value.toPrecision(4)).toString();
 
 let pressed = null;
-at("scene").addEventListener("pointerdown", (event) => (pressed = [event.clientX, event.clientY]));
-at("scene").addEventListener("pointerup", (event) => {
+byId("scene").addEventListener("pointerdown", (event) => (pressed = [event.clientX, event.clientY]));
+byId("scene").addEventListener("pointerup", (event) => {
   if (!pressed || Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]) > 4) return;
-  const { left, top } = at("scene").getBoundingClientRect();
+  const { left, top } = byId("scene").getBoundingClientRect();
   const found = cloud.pick(event.clientX - left, event.clientY - top);
-  if (!found || picks.length === 2) picks = [];
-  if (found) picks.push(found.world);
-  cloud.mark(picks);
+  if (!found || measuredPoints.length === 2) measuredPoints = [];
+  if (found) measuredPoints.push(found.world);
+  cloud.mark(measuredPoints);
   if (!found) return read("");
   const depth = number(cloud.depthFrom(found.position, found.world));
   const text = `(${found.world.map(number).join(", ")}) · depth ${depth} in frame ${found.position + 1} · confidence ${number(found.conf)}`;
-  const apart = picks.length === 2 ? ` · ${number(Math.hypot(...picks[0].map((value, i) => value - picks[1][i])))} from the first point` : "";
+  const apart = measuredPoints.length === 2 ? ` · ${number(Math.hypot(...measuredPoints[0].map((value, i) => value - measuredPoints[1][i])))} from the first point` : "";
   read(text + apart);
 });
 
@@ -308,18 +308,18 @@ async function readPixel(event) {
 }
 
 for (const id of ["image", "depth", "confidence"]) {
-  at(id).addEventListener("pointermove", readPixel);
-  at(id).addEventListener("click", readPixel); // a tap moves nothing
-  at(id).addEventListener("pointerleave", (event) => event.pointerType === "mouse" && read(""));
+  byId(id).addEventListener("pointermove", readPixel);
+  byId(id).addEventListener("click", readPixel); // a tap moves nothing
+  byId(id).addEventListener("pointerleave", (event) => event.pointerType === "mouse" && read(""));
 }
 
 // Points to follow
 
 function showPreview() {
-  const image = at("first").querySelector("img");
+  const image = byId("first").querySelector("img");
   image.src = "preview";
   image.onload = fit;
-  at("preview").hidden = false;
+  byId("preview").hidden = false;
   drawQueries();
 }
 
@@ -328,38 +328,38 @@ function drawQueries() {
     ([x, y], index) =>
       `<circle cx="${100 * x}%" cy="${100 * y}%" r="6" fill="rgb(${trackColor(index).map((v) => v * 255).join()})" stroke="white" stroke-width="1.5" />`,
   );
-  at("first").querySelector("svg").innerHTML = dots.join("");
-  at("clear-points").hidden = dots.length === 0;
+  byId("first").querySelector("svg").innerHTML = dots.join("");
+  byId("clear-points").hidden = dots.length === 0;
 }
 
 async function setQueries(queries) {
   const answer = await fetch("queries", { method: "POST", body: JSON.stringify(queries) });
-  if (!answer.ok) return say(await reason(answer), true);
+  if (!answer.ok) return showMessage(await errorText(answer), true);
   status.queries = await answer.json();
   drawQueries();
 }
 
-at("first").addEventListener("click", (event) => {
-  const box = at("first").querySelector("img").getBoundingClientRect();
+byId("first").addEventListener("click", (event) => {
+  const box = byId("first").querySelector("img").getBoundingClientRect();
   const point = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
   const near = ([x, y]) => Math.hypot((x - point[0]) * box.width, (y - point[1]) * box.height) < 10;
   const others = status.queries.filter((query) => !near(query));
   setQueries(others.length < status.queries.length ? others : [...others, point]);
 });
-at("clear-points").addEventListener("click", () => setQueries([]));
-at("choose-points").addEventListener("click", () => {
-  if (at("preview").hidden) showPreview();
-  else at("preview").hidden = true;
+byId("clear-points").addEventListener("click", () => setQueries([]));
+byId("choose-points").addEventListener("click", () => {
+  if (byId("preview").hidden) showPreview();
+  else byId("preview").hidden = true;
 });
 
 // Downloads
 
-at("downloads").addEventListener("click", async ({ target }) => {
+byId("downloads").addEventListener("click", async ({ target }) => {
   if (!target.dataset.kind || target.disabled) return;
   const label = target.textContent;
   target.disabled = true;
   target.textContent = "…";
-  say(`Making ${label} …`, false);
+  showMessage(`Making ${label} …`, false);
   try {
     const { percentile, dropWhite, dropBlack, dropSky, range: span } = filters();
     const settings = {
@@ -367,15 +367,15 @@ at("downloads").addEventListener("click", async ({ target }) => {
       drop_white: dropWhite, drop_black: dropBlack, drop_sky: dropSky,
     };
     const answer = await fetch(`export/${target.dataset.kind}`, { method: "POST", body: JSON.stringify(settings) });
-    if (!answer.ok) throw new Error(await reason(answer));
+    if (!answer.ok) throw new Error(await errorText(answer));
     const link = document.createElement("a");
     link.href = URL.createObjectURL(await answer.blob());
     link.download = answer.headers.get("content-disposition").match(/filename="([^"]+)"/)[1];
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-    say("", false);
+    showMessage("", false);
   } catch (error) {
-    say(`${label} could not be made: ${error.message}`, true);
+    showMessage(`${label} could not be made: ${error.message}`, true);
   } finally {
     target.disabled = false;
     target.textContent = label;
@@ -384,8 +384,8 @@ at("downloads").addEventListener("click", async ({ target }) => {
 
 // Looks
 
-function dress() {
-  const outside = isAlone ? null : window.parent.document;
+function applyTheme() {
+  const outside = isStandalone ? null : window.parent.document;
   const isDark = outside ? outside.body.classList.contains("dark") : matchMedia("(prefers-color-scheme: dark)").matches;
   document.documentElement.dataset.theme = isDark ? "dark" : "light";
   if (outside) {
@@ -395,7 +395,7 @@ function dress() {
     }
   }
   const style = getComputedStyle(document.documentElement);
-  cloud.setBackground(at("backdrop").value || style.getPropertyValue("--stage").trim());
+  cloud.setBackground(byId("backdrop").value || style.getPropertyValue("--stage").trim());
 }
 
 /** On a phone the frame around us takes the height of what is in it. */
@@ -406,12 +406,12 @@ function fit() {
   frame.style.height = isNarrow ? `${document.body.scrollHeight + 4}px` : "";
 }
 
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", dress);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", applyTheme);
 window.addEventListener("resize", fit);
-if (!isAlone) {
-  new MutationObserver(dress).observe(window.parent.document.body, { attributeFilter: ["class"] });
+if (!isStandalone) {
+  new MutationObserver(applyTheme).observe(window.parent.document.body, { attributeFilter: ["class"] });
 }
-dress();
-cloud.setPointSize(Number(at("size").value));
+applyTheme();
+cloud.setPointSize(Number(byId("size").value));
 applyFilters();
 feed.follow();
