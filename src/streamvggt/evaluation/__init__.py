@@ -1,1 +1,1 @@
-"""Numbers: metrics as functions of arrays, and the protocols that feed them."""
+"""Evaluation: metrics as functions of arrays, and the protocols that apply them."""

@@ -1,7 +1,7 @@
-"""Cameras refined so that points followed through the frames are seen where they should be.
+"""Refine predicted cameras by bundle adjustment of point tracks.
 
-Used after the network: its cameras are the start, and stay where there is too little to go by.
-S frames · K points. Pixels: the centre of the first one is (0, 0).
+The predicted cameras are the initial values. They are returned unchanged if the tracks are insufficient.
+S frames · K points. The center of the first pixel is (0, 0).
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ MIN_ANGLE = 1.0
 
 
 class BundleAdjustmentError(Exception):
-    """There is too little to go by, or the result is no better; says why."""
+    """Raised if the tracks are insufficient or the result is not better. The message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Tracks:
-    """Points of the scene in several frames.
+    """Image positions of scene points in several frames.
 
-    positions: (x, y) in pixels; meaningless where not seen. (S, K, 2)
-    seen: (S, K) bool
+    Attributes:
+        positions: (x, y) in pixels; undefined where not visible. (S, K, 2)
+        seen: Visibility. (S, K) bool
     """
 
     positions: Tensor
@@ -43,21 +44,22 @@ class Tracks:
 
 
 def adjust(cameras: Cameras, tracks: Tracks, image_size: tuple[int, int], depth: Tensor | None = None) -> Tensor:
-    """Poses after bundle adjustment with one focal length for all frames.
+    """Run bundle adjustment with one shared focal length.
 
-    Each point starts where its rays meet, or where the depth maps put it if that explains more. Then points, poses and
-    focal length are adjusted in rounds (robust loss, pycolmap); between these, what still disagrees is left out.
+    Each point is initialized by triangulation, or by the depth maps if their reprojection error is lower. Points, poses
+    and focal length are optimized in several rounds (robust loss, pycolmap). Outliers are removed between rounds.
 
     Args:
-        cameras: the start. (S, 3, 4), (S, 3, 3)
-        image_size: H, W
-        depth: in the unit of the cameras; None: unknown. (S, H, W)
+        cameras: Initial cameras. (S, 3, 4), (S, 3, 3)
+        tracks: Observed points.
+        image_size: Height and width in pixels.
+        depth: Depth in the unit of the cameras, or None. (S, H, W)
 
     Returns:
         Camera-from-world poses, float64. (S, 3, 4)
 
     Raises:
-        BundleAdjustmentError: the start is better kept.
+        BundleAdjustmentError: If the initial poses are better.
     """
     cameras = Cameras(cameras.cam_from_world.double(), cameras.intrinsics.double())
     positions, observed = tracks.positions.double().nan_to_num(0), tracks.seen.clone()
@@ -107,9 +109,9 @@ def _solve(
     image_size: tuple[int, int],
     loss_scale: float,
 ) -> tuple[Tensor, Tensor, float]:
-    """One bundle adjustment: poses (S, 3, 4), points (K, 3; those not seen stay) and focal length."""
+    """Run one optimization: poses (S, 3, 4), points (K, 3; unobserved ones are unchanged) and focal length."""
     model = pycolmap.Reconstruction()
-    # COLMAP counts pixels from the corner of the image.
+    # In COLMAP the corner of the image is (0, 0).
     params = [focal, *(centre + 0.5).tolist()]
     height, width = image_size
     model.add_camera_with_trivial_rig(
@@ -149,7 +151,7 @@ def _solve(
 
 
 def _initial_points(cameras: Cameras, positions: Tensor, observed: Tensor, depth: Tensor | None) -> Tensor:
-    """Where the points are in the world, of all that is known to start from. (K, 3)"""
+    """Initialize the world points from cameras, tracks and depth. (K, 3)"""
     candidates = [triangulate(cameras, positions, observed)]
     if depth is not None:
         candidates.append(_depth_points(cameras, positions, observed, depth.double()))
@@ -162,15 +164,17 @@ def _initial_points(cameras: Cameras, positions: Tensor, observed: Tensor, depth
 
 
 def triangulate(cameras: Cameras, positions: Tensor, observed: Tensor) -> Tensor:
-    """The points that are nearest to their rays, in the linear sense (Hartley and Zisserman, 12.2).
+    """Triangulate points by linear least squares.
 
     Args:
         cameras: (S, 3, 4), (S, 3, 3)
-        positions: (S, K, 2)
-        seen: (S, K) bool
+        positions: (x, y) in pixels. (S, K, 2)
+        observed: Visibility. (S, K) bool
 
     Returns:
-        World points; not finite where fewer than two rays meet. (K, 3)
+        World points; non-finite for points with fewer than two rays. (K, 3)
+
+    Reference: Hartley and Zisserman, Multiple View Geometry, Sec. 12.2.
     """
     rays = rays_in_camera(cameras, positions)  # (S, K, 3)
     pose = cameras.cam_from_world[:, None]  # (S, 1, 3, 4)
@@ -183,14 +187,14 @@ def triangulate(cameras: Cameras, positions: Tensor, observed: Tensor) -> Tensor
 
 
 def rays_in_camera(cameras: Cameras, positions: Tensor) -> Tensor:
-    """Directions through pixels, z = 1. (S, K, 2) → (S, K, 3)"""
+    """Return ray directions of pixels with z = 1 in the camera frame. (S, K, 2) → (S, K, 3)"""
     focal = cameras.intrinsics.diagonal(dim1=-2, dim2=-1)[:, None, :2]
     flat = (positions - cameras.intrinsics[:, None, :2, 2]) / focal
     return torch.cat([flat, torch.ones_like(flat[..., :1])], -1)
 
 
 def _depth_points(cameras: Cameras, positions: Tensor, observed: Tensor, depth: Tensor) -> Tensor:
-    """The middle of where the depth maps of the frames put each point. (K, 3)"""
+    """Return the median over frames of each point's unprojected depth. (K, 3)"""
     height, width = depth.shape[-2:]
     nearest = positions.round().long()
     x, y = nearest[..., 0].clamp(0, width - 1), nearest[..., 1].clamp(0, height - 1)
@@ -202,14 +206,14 @@ def _depth_points(cameras: Cameras, positions: Tensor, observed: Tensor, depth: 
 
 
 def _reprojection_error(cameras: Cameras, points: Tensor, positions: Tensor) -> Tensor:
-    """Pixels between where a point is and where it should be; infinite behind a camera. (S, K)"""
+    """Return the reprojection error in pixels; infinite behind a camera. (S, K)"""
     pixels, depth = project(points.expand(len(positions), -1, -1), cameras)
     error = (pixels - positions).norm(dim=-1)
     return error.masked_fill(~(depth > 0), torch.inf).nan_to_num(torch.inf)
 
 
 def _ray_angle(cameras: Cameras, points: Tensor, observed: Tensor) -> Tensor:
-    """The widest angle, in degrees, at which two frames that see a point look at it. (K,)"""
+    """Return the maximum angle in degrees between two rays of a point. (K,)"""
     centres = invert_pose(cameras.cam_from_world)[:, None, :, 3]
     rays = torch.nn.functional.normalize(points - centres, dim=-1).nan_to_num(0)  # (S, K, 3)
     cosine = torch.einsum("skc,tkc->stk", rays, rays)

@@ -1,7 +1,7 @@
 """Relative camera poses on CO3Dv2: ten random frames of each sequence, AUC over all pairs.
 
-    <folder>/<category>/<sequence>.npz   estimated and true poses of the drawn frames
-    <folder>/results.json                AUC of each category, their mean, and which categories are missing
+    <folder>/<category>/<sequence>.npz   predicted and ground-truth poses of the sampled frames
+    <folder>/results.json                AUC of each category, their mean, and the missing categories
 
 S frames.
 """
@@ -33,10 +33,11 @@ SQUARE_SIZE = 224
 
 @dataclass(frozen=True)
 class Co3dTask(Task):
-    """All categories together.
+    """Task of all categories.
 
-    samples: by name; the names are the task's scenes.
-    missing: categories that have no annotations.
+    Attributes:
+        samples: Frame samples by name. The names are the scenes of the task.
+        missing: Categories without annotations.
     """
 
     samples: Mapping[str, FrameSample]
@@ -51,43 +52,48 @@ class RelativePoses(Protocol):
 
     def add_arguments(self, parser: argparse.ArgumentParser, predict: bool, score: bool) -> None:
         data = parser.add_argument_group("data")
-        data.add_argument("--co3d_dir", type=some_path, required=True, help="the images: <category>/<sequence>/images")
-        data.add_argument("--co3d_anno_dir", type=some_path, required=True, help="the prepared <category>_test.jgz")
         data.add_argument(
-            "--category", nargs="+", choices=CATEGORIES, metavar="NAME", help="only these (default: all 41)"
+            "--co3d_dir", type=some_path, required=True, help="image folder: <category>/<sequence>/images"
         )
         data.add_argument(
-            "--debug", action="store_true", help="only apple, and of it only sequences whose images are there"
+            "--co3d_anno_dir", type=some_path, required=True, help="folder of the prepared <category>_test.jgz"
         )
+        data.add_argument(
+            "--category", nargs="+", choices=CATEGORIES, metavar="NAME", help="categories to evaluate (default: all 41)"
+        )
+        data.add_argument("--debug", action="store_true", help="evaluate only apple, and only sequences with images")
         frames = parser.add_argument_group("frames")
         frames.add_argument("--seed", type=whole(0, 2**32 - 1), default=0)
-        frames.add_argument("--num_frames", type=whole(), default=10, help="of a sequence (default: 10)")
+        frames.add_argument("--num_frames", type=whole(), default=10, help="frames per sequence (default: 10)")
         frames.add_argument(
-            "--min_num_images", type=whole(), default=50, help="leave out shorter sequences (default: 50)"
+            "--min_num_images", type=whole(), default=50, help="minimum number of images per sequence (default: 50)"
         )
-        frames.add_argument("--fast_eval", action="store_true", help="ten random sequences of a category")
+        frames.add_argument("--fast_eval", action="store_true", help="evaluate ten random sequences per category")
         frames.add_argument(
             "--frame_sampling",
             choices=("global", "per_sequence"),
             default="global",
-            help="one generator for all, or one for each sequence: the same frames whatever else is evaluated",
+            help="one random generator for all sequences, or one per sequence, independent of other sequences",
         )
         frames.add_argument(
             "--image_loader",
             choices=("crop", "squash"),
             default="crop",
-            help="crop: width --size, height cut to it (default); square: 224×224, squeezed, as the published program "
-            "does",
+            help="crop: width --size, height cropped (default); square: 224×224, distorted, as in the reference "
+            "implementation",
         )
         adjustment = parser.add_argument_group("bundle adjustment")
-        adjustment.add_argument("--use_ba", action="store_true", help="refine the network's poses")
+        adjustment.add_argument("--use_ba", action="store_true", help="refine the predicted poses by bundle adjustment")
         adjustment.add_argument(
-            "--tracks", choices=("auto", "head", "lightglue", "sift"), default="auto", help="points to refine them with"
+            "--tracks",
+            choices=("auto", "head", "lightglue", "sift"),
+            default="auto",
+            help="point tracks for --use_ba (default: auto)",
         )
         parser.add_argument(
             "--output_dir",
             type=some_path,
-            help="default: ../eval_results/co3d/<model>_<weights> and what differs from defaults",
+            help="output folder (default: ../eval_results/co3d/<model>_<weights> and non-default settings)",
         )
 
     def validate(self, arguments: argparse.Namespace) -> None:
@@ -95,9 +101,11 @@ class RelativePoses(Protocol):
             raise ValueError(f"--num_frames {arguments.num_frames}: a pair needs two")
 
     def tasks(self, run: Run) -> list[Task]:
-        """
+        """Read annotations and sample frames.
+
         Raises:
-            FileNotFoundError, ValueError: there are no annotations, no images, or no sequence is long enough.
+            FileNotFoundError: If there are no annotations or images.
+            ValueError: If no sequence is long enough.
         """
         arguments = run.arguments
         annotations, missing = read_all(arguments, run.outcome)
@@ -136,7 +144,7 @@ class RelativePoses(Protocol):
         return Path("../eval_results/co3d") / "_".join(parts)
 
     def load_network(self, arguments: argparse.Namespace) -> ModelRunner:
-        """With the heads that poses and, if asked for, bundle adjustment need."""
+        """Load the model with the heads for poses and, if requested, bundle adjustment."""
         if not arguments.use_ba:
             return ModelRunner.load(arguments, heads=("camera",))
         heads = ("camera", "depth")
@@ -162,14 +170,14 @@ class RelativePoses(Protocol):
             "categories": arguments.category,
             "use_ba": arguments.use_ba,
             "tracks": arguments.tracks if arguments.use_ba else None,
-            # Annotations that came or went since would have changed the samples.
+            # Added or removed annotations change the samples.
             "draws": f"{len(samples)} sequences, {zlib.crc32(repr(samples).encode()):08x}",
         }
 
     def predictor(self, task: Co3dTask, network: ModelRunner, arguments: argparse.Namespace) -> Callable[[Job], None]:
         refine = None
         if arguments.use_ba:
-            # Not at the top: without the flag nothing needs pycolmap.
+            # Local import, because only --use_ba requires pycolmap.
             from streamvggt.evaluation.tracks import PoseRefinement
 
             refine = PoseRefinement(network.model, arguments.tracks)
@@ -204,7 +212,7 @@ class RelativePoses(Protocol):
         return PoseScore(predicted, refined, str(prediction["not_refined"]))
 
     def summarize(self, task: Co3dTask, scores: Mapping[str, PoseScore], arguments: argparse.Namespace) -> None:
-        """Print the published summary and keep it as JSON."""
+        """Print the summary in the format of the reference implementation and write it as JSON."""
         if not scores:
             return
         summary = summarize_poses(scores, task.samples)
@@ -228,7 +236,7 @@ main = RelativePoses().main
 
 
 def read_all(arguments: argparse.Namespace, outcome: FailureLog) -> tuple[dict[str, dict[str, list[Frame]]], list[str]]:
-    """Annotations by category, and the categories that have none."""
+    """Return annotations by category, and the categories without annotations."""
     wanted = ["apple"] if arguments.debug else arguments.category or CATEGORIES
     annotations, missing = {}, []
     for category in CATEGORIES:
@@ -247,7 +255,7 @@ def read_all(arguments: argparse.Namespace, outcome: FailureLog) -> tuple[dict[s
 
 
 def image_size(network: ModelRunner, arguments: argparse.Namespace) -> int:
-    """Of the image loader."""
+    """Return the image size of the loader in pixels."""
     if arguments.size is not None:
         return arguments.size
     return SQUARE_SIZE if arguments.image_loader == "squash" else network.size

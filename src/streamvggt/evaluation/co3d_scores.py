@@ -1,4 +1,4 @@
-"""Numbers of relative poses on CO3Dv2: of each sequence, category and all, and the published lines."""
+"""Scores of relative poses on CO3Dv2 per sequence, per category and in total, in the format of the reference code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BOLD, BLUE, PLAIN = "\033[1m", "\033[94m", "\033[0m"
 
 @dataclass(frozen=True)
 class PairErrors:
-    """Degrees between estimated and true relative poses of all pairs of a sequence's frames. (M,) each"""
+    """Errors in degrees of the relative poses of all frame pairs of a sequence. (M,) each"""
 
     rotation: Tensor
     translation: Tensor
@@ -33,10 +33,11 @@ class PairErrors:
 
 @dataclass(frozen=True)
 class PoseScore:
-    """Errors of a sequence's poses.
+    """Pose errors of a sequence.
 
-    refined: after bundle adjustment; None without it.
-    not_refined: why the network's poses were kept; "" if they were not.
+    Attributes:
+        refined: Errors after bundle adjustment. None without bundle adjustment.
+        not_refined: Why the predicted poses were kept; "" if they were refined.
     """
 
     predicted: PairErrors
@@ -46,7 +47,7 @@ class PoseScore:
 
 @dataclass(frozen=True)
 class PoseSummary:
-    """Numbers by name: the mean over categories, and those of each category and sequence."""
+    """Scores by name: the mean over categories, and the scores of each category and sequence."""
 
     mean: dict[str, float]
     by_category: dict[str, dict[str, float]]
@@ -56,11 +57,12 @@ class PoseSummary:
 def summarize_poses(
     scores: Mapping[str, PoseScore], samples: Mapping[str, FrameSample], refined: bool = True
 ) -> PoseSummary:
-    """AUC of all pairs of a category together, then the unweighted mean over the categories.
+    """Compute the AUC of the pooled pairs of each category, and the unweighted mean over categories.
 
     Args:
-        scores, samples: by name of the sequence.
-        refined: take the poses after bundle adjustment, if there are any.
+        scores: Scores by sequence name.
+        samples: Frame samples by sequence name.
+        refined: Use the poses after bundle adjustment if available.
     """
     errors: dict[str, dict[str, PairErrors]] = {}
     for name, score in scores.items():
@@ -82,16 +84,17 @@ def summarize_poses(
 
 
 def pooled_auc(sequences: Sequence[PairErrors]) -> dict[str, float]:
-    """AUC at each threshold, of all pairs of some sequences."""
+    """Return the AUC at each threshold over all pairs of some sequences."""
     errors = torch.cat([torch.maximum(one.rotation, one.translation) for one in sequences])
     return auc_scores(errors, THRESHOLDS)
 
 
 def print_summary(summary: PoseSummary, missing: Sequence[str]) -> None:
-    """The published lines.
+    """Print the summary in the format of the reference implementation.
 
     Args:
-        missing: categories without annotations.
+        summary: The scores.
+        missing: Categories without annotations.
     """
     for category, numbers in summary.by_category.items():
         for name, of_sequence in summary.by_sequence.items():
@@ -112,7 +115,7 @@ def print_summary(summary: PoseSummary, missing: Sequence[str]) -> None:
 
 
 def print_refinement(scores: Sequence[PoseScore], without: Mapping[str, float]) -> dict[str, Any]:
-    """Print how many sequences bundle adjustment refined, and why others keep the network's poses; return the same."""
+    """Print and return the number of refined sequences, and the reasons for the others."""
     reasons = Counter(score.not_refined for score in scores)
     num_refined = reasons.pop("", 0)
     print(f"Without bundle adjustment: {auc_text(without)}")

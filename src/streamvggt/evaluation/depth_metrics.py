@@ -1,7 +1,8 @@
-"""How far estimated depth is from true depth, after one of several alignments.
+"""Depth metrics after one of several alignments.
 
-The order is that of the published evaluation: valid pixels, clip, align, clip, mask, numbers. So are the types: an
-estimate in float32 and a truth in float32 or float64 give its digits, because "scale" has not converged when it stops.
+The order follows the reference implementation: valid pixels, clip, align, clip, mask, metrics. The dtypes also follow
+it: float32 predictions and float32 or float64 ground truth reproduce its digits, because the "scale" alignment stops
+before convergence.
 T frames · H×W pixels · N valid pixels.
 """
 
@@ -16,7 +17,7 @@ from torch import Tensor
 METRICS = ("Abs Rel", "Sq Rel", "RMSE", "Log RMSE", "δ < 1.", "δ < 1.25", "δ < 1.25^2", "δ < 1.25^3")
 RATIOS = (1.0, 1.25, 1.25**2, 1.25**3)
 """The first is published, too: nothing is ever below a ratio of 1."""
-MIN_DEPTH = 1e-5  # of an aligned estimate, in logarithms and ratios
+MIN_DEPTH = 1e-5  # minimum aligned prediction in logarithms and ratios
 MIN_SCALE = 1e-3
 CHUNK = 1 << 20
 """Values at a time: many enough for all processors, few enough to stay near them."""
@@ -30,11 +31,13 @@ Range = tuple[float | None, float | None]
 
 @dataclass(frozen=True)
 class DepthOptions:
-    """What of a data set counts.
+    """Evaluation options of a data set.
 
-    max_depth: true depth counts between 0 and this, both excluded; None: all above 0.
-    clip_before, clip_after: smallest and largest value of an estimate, before and after its alignment.
-    is_disparity: whether the estimate is inverse depth; it is aligned as such.
+    Attributes:
+        max_depth: Exclusive maximum of the evaluated ground-truth depth; the exclusive minimum is 0. None disables it.
+        clip_prediction: Range of the prediction before the alignment.
+        clip_aligned: Range of the prediction after the alignment.
+        is_disparity: Whether the prediction is inverse depth. The alignment is then applied to inverse depth.
     """
 
     max_depth: float | None = None
@@ -48,11 +51,13 @@ class DepthOptions:
 
 @dataclass(frozen=True)
 class DepthScore:
-    """Numbers of one alignment: of an image, or of a sequence with one scale for all its frames.
+    """Metrics of one alignment of an image, or of a sequence with one shared scale.
 
-    numbers: by the names in `METRICS`; all 0 if nothing is valid.
-    num_valid: pixels they are of.
-    scale, shift: what was done to the estimate, or to its inverse.
+    Attributes:
+        numbers: Metrics by the names in `METRICS`. All 0 without valid pixels.
+        num_valid: Number of evaluated pixels.
+        scale: Scale of the prediction, or of its inverse.
+        shift: Shift of the prediction, or of its inverse.
     """
 
     numbers: dict[str, float]
@@ -62,7 +67,7 @@ class DepthScore:
     is_disparity: bool
 
     def align(self, estimated: Tensor) -> Tensor:
-        """The estimate as it was compared, not clipped, valid or not. Any shape."""
+        """Apply the alignment to a prediction of any shape, without clipping."""
         return _apply(estimated, self.scale, self.shift, self.is_disparity)
 
 
@@ -73,12 +78,14 @@ def score_depth(
     rules: DepthOptions = DepthOptions(),
     mask: Tensor | None = None,
 ) -> DepthScore:
-    """Align an estimate with the truth and compare them.
+    """Align a prediction to the ground truth and compute the metrics.
 
     Args:
-        estimated, true: any shape; depth ≤ 0 is unknown. (..., H, W)
-        alignment: one of `ALIGNMENTS`, or another function.
-        mask: of the valid pixels those to compare; all are aligned. (..., H, W) bool
+        estimated: Predicted depth. (..., H, W)
+        gt: Ground-truth depth; values ≤ 0 are unknown. (..., H, W)
+        alignment: An entry of `ALIGNMENTS` or another function.
+        rules: Options of the data set.
+        mask: Pixels to evaluate. The alignment uses all valid pixels. (..., H, W) bool
     """
     valid = rules.valid(gt)
     wanted = gt[valid]
@@ -92,7 +99,7 @@ def score_depth(
 
 
 def compute_metrics(estimated: Tensor, gt: Tensor) -> dict[str, float]:
-    """The eight numbers of aligned values; an estimate below 0 counts as it is in the first three. (N,) each"""
+    """Compute the eight metrics of aligned values. The first three do not clip negative predictions. (N,) each"""
     if not len(gt):
         return dict.fromkeys(METRICS, 0.0)
 
@@ -111,9 +118,10 @@ def compute_metrics(estimated: Tensor, gt: Tensor) -> dict[str, float]:
 
 
 def sums(terms: Callable[..., Sequence[Tensor]], *values: Tensor) -> list[float]:
-    """Sums over N of what `terms` makes of values, a part of them at a time: a video has 30 million pixels.
+    """Sum the outputs of `terms` over N in chunks, because a video has up to 30 million pixels.
 
     Args:
+        terms: Function from chunks of the values to the terms to sum.
         values: (N,) each.
     """
     parts = zip(*(value.split(CHUNK) for value in values), strict=True)
@@ -121,15 +129,15 @@ def sums(terms: Callable[..., Sequence[Tensor]], *values: Tensor) -> list[float]
 
 
 def error_map(aligned: Tensor, gt: Tensor, rules: DepthOptions) -> Tensor:
-    """|aligned - true| / true where it counts, else 0. Shape of `true`."""
+    """Return |prediction - ground truth| / ground truth of valid pixels, else 0. Shape of `gt`."""
     return torch.where(rules.valid(gt), (aligned - gt).abs() / gt, 0)
 
 
 def weighted_mean(scores: Sequence[tuple[Mapping[str, float], int]]) -> dict[str, float]:
-    """The mean of numbers, weighted by pixels as published: RMSE is averaged, not its square.
+    """Return the pixel-weighted mean of metrics. As in the reference implementation, RMSE is averaged directly.
 
     Raises:
-        ValueError: there is not one valid pixel.
+        ValueError: If there is no valid pixel.
     """
     total = sum(num_valid for _, num_valid in scores)
     if not total:
@@ -146,18 +154,18 @@ def _apply(values: Tensor, scale: Tensor, shift: Tensor, is_disparity: bool) -> 
     return torch.where(values > 0, 1 / values, 0) if is_disparity else values
 
 
-# Alignments. The published ones first, faults included; then those that do what the name says.
+# Alignments: first those of the reference implementation, including its errors, then exact versions.
 
 
 def align_median(estimated: Tensor, gt: Tensor) -> Affine:
-    """Brings the median to the truth's; the lower one of an even number."""
+    """Scale the median to that of the ground truth. For even counts, the lower middle value is used."""
     return gt.median() / estimated.median(), torch.zeros((), dtype=gt.dtype)
 
 
 def align_scale(estimated: Tensor, gt: Tensor, num_steps: int = 10) -> Affine:
-    """The published "scale": ten steps towards the least sum of absolute errors, which they do not reach.
+    """Scale as in the reference implementation: ten iterations towards the least absolute error, before convergence.
 
-    Weights go up to 1e8, so types and the order of the sum show in the third or fourth digit.
+    The weights reach 1e8, so dtype and summation order affect the third or fourth digit.
     """
 
     def terms(estimated: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,9 +180,9 @@ def align_scale(estimated: Tensor, gt: Tensor, num_steps: int = 10) -> Affine:
 
 
 def align_scale_shift(estimated: Tensor, gt: Tensor, learning_rate: float = 1e-4, num_steps: int = 1000) -> Affine:
-    """The published "scale&shift": Adam on the sum of absolute errors, from the median ratio.
+    """Scale and shift as in the reference implementation: Adam on the absolute error, from the median ratio.
 
-    Neither number gets further than about learning_rate · num_steps = 0.1 from its start.
+    Both values stay within about learning_rate · num_steps = 0.1 of their initial values.
     """
 
     def terms(estimated: Tensor, gt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -197,12 +205,12 @@ def align_scale_shift(estimated: Tensor, gt: Tensor, learning_rate: float = 1e-4
 
 
 def align_none(estimated: Tensor, gt: Tensor) -> Affine:
-    """For estimates in metres."""
+    """Return the identity, for metric predictions."""
     return torch.ones((), dtype=gt.dtype), torch.zeros((), dtype=gt.dtype)
 
 
 def align_least_squares(estimated: Tensor, gt: Tensor) -> Affine:
-    """Scale and shift of the least sum of squares."""
+    """Compute scale and shift of the least squared error."""
     p, g = estimated.double(), gt.double()
     p_mean, g_mean = p.mean(), g.mean()
     scale = ((p - p_mean) * (g - g_mean)).sum() / (p - p_mean).square().sum()
@@ -210,7 +218,7 @@ def align_least_squares(estimated: Tensor, gt: Tensor) -> Affine:
 
 
 def align_bfgs(estimated: Tensor, gt: Tensor) -> Affine:
-    """The published least sum of absolute errors with shift: SciPy's BFGS from the median ratio."""
+    """Compute scale and shift as in the reference implementation: SciPy's BFGS on the absolute error."""
     from scipy.optimize import minimize
 
     p, g = estimated.double().cpu().numpy(), gt.double().cpu().numpy()
@@ -220,22 +228,22 @@ def align_bfgs(estimated: Tensor, gt: Tensor) -> Affine:
 
 
 def align_scale_exact(estimated: Tensor, gt: Tensor) -> Affine:
-    """The scale of the least sum of absolute errors: the median of the ratios, weighted by the estimates."""
+    """Compute the scale of the least absolute error: the median of the ratios, weighted by the predictions."""
     p, g = estimated.double(), gt.double()
     p, g = p[p != 0], g[p != 0]
     return weighted_median(g / p, p.abs()), torch.zeros((), dtype=p.dtype)
 
 
 def weighted_median(values: Tensor, weights: Tensor) -> Tensor:
-    """The lowest value up to which at least half of the weight lies. (N,) each, weights > 0 → 0-d"""
+    """Return the smallest value whose cumulative weight is at least half. (N,) each, weights > 0 → 0-d"""
     left = weights.sum() / 2
-    while len(values) > CHUNK:  # keep the side that holds it; only the last few are sorted
+    while len(values) > CHUNK:  # keep the side with the median; sort only the remaining values
         pivot = values[:: max(len(values) // 1000, 1)].median()
         is_below = values < pivot
         weight_below = weights[is_below].sum()
         keep = is_below if weight_below >= left else ~is_below
         if keep.all():
-            break  # so many are equal
+            break  # all remaining values are equal
         left = left if weight_below >= left else left - weight_below
         values, weights = values[keep], weights[keep]
     values, order = values.sort()
@@ -243,10 +251,10 @@ def weighted_median(values: Tensor, weights: Tensor) -> Tensor:
 
 
 def align_scale_shift_exact(estimated: Tensor, gt: Tensor) -> Affine:
-    """Scale and shift of the least sum of absolute errors, to about 1e-9 of the scale.
+    """Compute scale and shift of the least absolute error with a relative accuracy of about 1e-9.
 
-    For any scale the best shift is the median of what is left, and the error is convex in the scale: its slope changes
-    sign at the best one, which halving finds. The best one of some of the values tells where to look.
+    For a given scale the best shift is the median residual, and the error is convex in the scale. Bisection finds the
+    sign change of its derivative. The solution of a subsample gives the initial interval.
     """
     p, g = estimated.double(), gt.double()
     if len(p) > 2 * CHUNK:
@@ -291,16 +299,16 @@ ALIGNMENTS: dict[str, Alignment] = {
 
 
 def median_scale(estimated: Tensor, gt: Tensor, valid: Tensor) -> Tensor:
-    """The estimate times one factor that brings its median to the truth's; any shape, one factor for all."""
+    """Scale the prediction of any shape by one factor, so that its median equals that of the ground truth."""
     return estimated * (gt[valid].median() / estimated[valid].median().clamp(min=1e-9))
 
 
 def absolute_relative_error(estimated: Tensor, gt: Tensor, valid: Tensor) -> float:
-    """Mean of |estimated - true| / true over valid pixels (AbsRel)."""
+    """Return the mean of |prediction - ground truth| / ground truth over valid pixels (AbsRel)."""
     return ((estimated - gt).abs() / gt)[valid].mean().item()
 
 
 def delta_accuracy(estimated: Tensor, gt: Tensor, valid: Tensor, ratio: float = 1.25) -> float:
-    """Share of valid pixels with max(estimated/true, true/estimated) below `ratio` (δ < ratio)."""
+    """Return the ratio of valid pixels with max(prediction / gt, gt / prediction) < `ratio` (δ < ratio)."""
     e, t = estimated[valid].clamp(min=1e-9), gt[valid]
     return ((e / t).maximum(t / e) < ratio).float().mean().item()

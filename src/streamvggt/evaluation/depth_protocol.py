@@ -1,6 +1,6 @@
-"""What monocular and video depth have in common: a program that predicts and a program that scores.
+"""Base of the monocular and video depth protocols: a program that predicts and a program that scores.
 
-The protocols differ in which images the network processes together, where predictions lie, and what is aligned as one.
+The protocols differ in the grouping of images, the location of predictions, and the scope of the alignment.
 """
 
 from __future__ import annotations
@@ -39,16 +39,17 @@ Scores = tuple[Mapping[str, float], int]
 
 @dataclass(frozen=True)
 class EvalSequence(Job):
-    """Frames that the network processes together, and the files of their predictions."""
+    """Frames that the model processes together, and the files of their predictions."""
 
     scene: str
     frames: Sequence[str]
 
 
 class DepthProtocol(Protocol):
-    """One way to evaluate depth.
+    """A depth protocol.
 
-    alignments: names in `depth_metrics.ALIGNMENTS`; the first is the default.
+    Attributes:
+        alignments: Names in `depth_metrics.ALIGNMENTS`. The first is the default.
     """
 
     more_datasets = ("scannet",)
@@ -56,17 +57,17 @@ class DepthProtocol(Protocol):
 
     @abstractmethod
     def clips(self, reader: DepthSet, scene: str, folder: Path, stride: int) -> list[EvalSequence]:
-        """What the network processes of a scene."""
+        """Return the sequences of a scene."""
 
     @abstractmethod
     def score_clips(
         self, reader: DepthSet, clips: Sequence[EvalSequence], alignments: Sequence[str]
     ) -> dict[str, list[Scores]]:
-        """Alignment → the numbers of what was aligned as one."""
+        """Return for each alignment the metrics of each aligned unit."""
 
     @abstractmethod
     def result_name(self, alignment: str) -> str:
-        """Of the published file of numbers."""
+        """Return the name of the result file, as in the reference implementation."""
 
     def add_arguments(self, parser: argparse.ArgumentParser, predict: bool, score: bool) -> None:
         super().add_arguments(parser, predict, score)
@@ -74,16 +75,14 @@ class DepthProtocol(Protocol):
             parser.add_argument(
                 "--stride", type=whole(), default=1, help="take every n-th frame of a video (default: 1)"
             )
+            parser.add_argument("--crop", action="store_true", help="crop to whole patches instead of a second resize")
             parser.add_argument(
-                "--crop", action="store_true", help="crop to whole patches instead of resizing once more"
-            )
-            parser.add_argument(
-                "--status-file", type=some_path, metavar="FILE", help="write here which test sets can be scored"
+                "--status-file", type=some_path, metavar="FILE", help="file to write the names of complete test sets to"
             )
         elif len(self.alignments) > 1:
             parser.add_argument(
                 "--align", nargs="+", choices=self.alignments, default=self.alignments[:1], metavar="NAME",
-                help=f"of {', '.join(self.alignments)} (default: {self.alignments[0]})",
+                help=f"alignments: {', '.join(self.alignments)} (default: {self.alignments[0]})",
             )  # fmt: skip
         parser.set_defaults(align=self.alignments[:1])
 
@@ -122,10 +121,10 @@ class DepthProtocol(Protocol):
         return predict
 
     def to_score(self, task: Task, arguments: argparse.Namespace) -> Task:
-        """With those asked for, else all.
+        """Return the task with the requested sequences, else all.
 
-        Predictions of Sintel by another program have no run record; for them the published rule holds: up to 643 files
-        are the fourteen sequences, more are all.
+        Predictions of Sintel by another program have no run record. For these the rule of the reference implementation
+        applies: up to 643 files are the fourteen sequences, more files are all sequences.
         """
         reader, folder = task.reader, task.folder
         if not folder.is_dir():
@@ -177,13 +176,13 @@ class DepthProtocol(Protocol):
             print_scores(task.dataset, path, numbers, len(scores), num_frames, task.reader)
 
     def _recorded_clips(self, task: Task, scene: str) -> list[EvalSequence]:
-        """A scene's, with the stride of the predictions."""
+        """Return the sequences of a scene with the stride of the predictions."""
         run = read_run(task.folder)
         return self.clips(task.reader, scene, task.folder, run["settings"].get("stride", 1) if run else 1)
 
 
 def load_pair(reader: DepthSet, scene: str, frame: str, path: Path) -> tuple[Tensor, Tensor]:
-    """A prediction, resized as published to the size of the true depth, and the true depth. (H, W) each"""
+    """Load a prediction, resized to the ground truth as in the reference code, and the ground truth. (H, W) each"""
     true = reader.depth(scene, frame)
     predicted = load_prediction(path)
     if predicted.ndim != 2 or not np.isfinite(predicted).all():
@@ -196,7 +195,7 @@ def load_pair(reader: DepthSet, scene: str, frame: str, path: Path) -> tuple[Ten
 def print_scores(
     dataset: str, path: Path, numbers: Mapping[str, float], num_scenes: int, num_frames: int, reader: DepthSet
 ) -> None:
-    """One line of numbers, and one more if they are not of the whole published test set."""
+    """Print one line of metrics, and a second line if the test set is incomplete."""
     print(f"{dataset:8} Abs Rel {numbers['Abs Rel']:.4f}  δ < 1.25 {100 * numbers['δ < 1.25']:.2f} %  → {path}")
     scenes, frames = published(reader).num_scenes, published(reader).num_frames
     if num_scenes != scenes or num_frames != (frames or num_frames):

@@ -1,4 +1,4 @@
-"""Evaluation sets with ground-truth depth: what published numbers count of each."""
+"""Data sets with ground-truth depth: options and sizes of the published results."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ DEPTH_SETS: dict[str, type[DepthSet]] = {
 
 @dataclass(frozen=True)
 class Published:
-    """Published evaluation of a set.
+    """Published evaluation of a data set.
 
-    rules: Depth that counts.
-    num_scenes, num_frames: Number of scenes and frames of published results; None if it is not published.
+    Attributes:
+        rules: Options of the evaluation.
+        num_scenes: Number of scenes. None if it is not published.
+        num_frames: Number of frames. None if it is not published.
     """
 
     rules: DepthOptions

@@ -1,4 +1,4 @@
-"""The frames of CO3Dv2's sequences that are evaluated: random ones, as published."""
+"""Random frame samples of CO3Dv2 sequences, as in the reference implementation."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from streamvggt.datasets.co3d_annotations import Frame, has_far_camera
 
 @dataclass(frozen=True)
 class FrameSample:
-    """Frames of a sequence in the order in which the network processes them.
+    """Frames of a sequence in processing order.
 
-    ids: positions in the sequence's annotations.
+    Attributes:
+        ids: Positions in the annotations of the sequence.
     """
 
     category: str
@@ -38,15 +39,17 @@ def sample_frames(
     fast: bool = False,
     per_sequence: bool = False,
 ) -> list[FrameSample]:
-    """The frames to evaluate on, as published: all draws come from one generator, one sequence after the other.
+    """Sample the frames to evaluate. As in the reference implementation, all sequences share one random generator.
 
-    So a draw depends on all sequences before it: other categories, other frames.
+    Therefore a sample depends on all earlier sequences, and other categories give other frames.
 
     Args:
-        annotations: category → sequence → frames, in the order of the published categories.
-        min_num_images: sequences with fewer are left out, and draw nothing.
-        fast: of each category, ten random sequences at most.
-        per_sequence: draws of a generator of each sequence's own, which do not depend on what else is evaluated.
+        annotations: Category → sequence → frames, in the order of the published categories.
+        seed: Seed of the random generator.
+        num_frames: Frames per sequence.
+        min_num_images: Minimum number of images. Shorter sequences are skipped without drawing.
+        fast: Sample at most ten random sequences per category.
+        per_sequence: Use a separate generator per sequence, so that samples do not depend on other sequences.
     """
     sequences, frames = random.Random(seed), np.random.RandomState(seed)
     samples = []

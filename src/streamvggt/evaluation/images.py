@@ -1,8 +1,8 @@
-"""Images as the published evaluations prepare them for the network.
+"""Preprocess images as the published evaluations do.
 
-For depth and trajectories the longer side becomes `size`, then each side goes down to a multiple of the patch size, by
-a second, slightly anisotropic resize or by a crop. This is not the preparation of `load_frames`: 640×480 becomes
-518×378 here, and 518×392 there.
+For depth and trajectories the longer side is resized to `size`. Then a second, slightly anisotropic resize or a crop
+reduces each side to a multiple of the patch size. `load_frames` differs: 640×480 becomes 518×378 here and 518×392
+there.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from streamvggt.stream.frames import load_frames
 
 
 def load_image(path: Path, size: int = 518, *, patch_size: int = 14, crop: bool = False) -> Tensor:
-    """One picture for the network, RGB in [0, 1]. (3, H, W)
+    """Load one image as RGB in [0, 1]. (3, H, W)
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it cannot be read, or is too narrow for the network.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the image cannot be read, or is narrower than a patch.
     """
     try:
         with open_image(path) as file:
@@ -49,21 +49,25 @@ def load_image(path: Path, size: int = 518, *, patch_size: int = 14, crop: bool 
 def fitted_sizes(
     original_size: tuple[int, int], size: int = 518, patch_size: int = 14
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Width and height after the first resize and at the end."""
+    """Return width and height after the first resize and at the end."""
     first = tuple(round(side * size / max(original_size)) for side in original_size)
-    # The published code halves and doubles, so an odd side loses one before it goes down to a multiple.
+    # The reference code halves and doubles. An odd side therefore loses one pixel before it is rounded down.
     last = tuple(2 * (side // 2) // patch_size * patch_size for side in first)
     return first, last
 
 
 def load_images(paths: Sequence[Path], loader: str, size: int, patch_size: int) -> Tensor:
-    """Images of CO3Dv2: RGB in [0, 1], all of one size. (S, 3, H, W)
+    """Load images of CO3Dv2 as RGB in [0, 1] with equal sizes. (S, 3, H, W)
 
     Args:
-        loader: "crop": width `size`, height cut to it; any other: size × size, squeezed.
+        paths: Image files.
+        loader: "crop": width `size`, height cropped to `size`. Otherwise: size × size, distorted.
+        size: Size in pixels.
+        patch_size: Patch size in pixels.
 
     Raises:
-        FileNotFoundError, ValueError: one is missing or damaged.
+        FileNotFoundError: If an image does not exist.
+        ValueError: If an image is damaged.
     """
     missing = [path for path in paths if not path.exists()]
     if missing:

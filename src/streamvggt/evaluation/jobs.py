@@ -1,4 +1,4 @@
-"""Work that can be stopped at any moment and gone on with: jobs, each known by the files it makes."""
+"""Resumable jobs. The output files of a job show whether it is finished."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from streamvggt.words import counted
 
 @dataclass(frozen=True)
 class Job:
-    """What is made together, and the files that it makes."""
+    """A unit of work and its output files."""
 
     name: str
     paths: Sequence[Path]
@@ -31,7 +31,7 @@ JobT = TypeVar("JobT", bound=Job)
 
 
 class FailureLog:
-    """What went wrong on the way: said when it happens, named again at the end."""
+    """Log of failures. Each is printed when it occurs and repeated at the end."""
 
     def __init__(self, processes: ProcessGroup):
         self._processes = processes
@@ -43,10 +43,11 @@ class FailureLog:
 
     @contextmanager
     def guard(self, what: str, everywhere: bool = False) -> Iterator[None]:
-        """A part that may fail without stopping the others: a test set that is missing, a sequence too long.
+        """Catch failures that affect only a part of the work, for example a missing test set or a too long sequence.
 
         Args:
-            everywhere: all processes do this, so one of them is enough to say what went wrong.
+            what: Name of the part.
+            everywhere: Whether all processes run the block. Then only one process prints the failure.
         """
         try:
             yield
@@ -57,9 +58,9 @@ class FailureLog:
                 self.record(what, str(error))
 
     def finish(self) -> int:
-        """The exit status: 0 if nothing went wrong in this process. All processes end together.
+        """Return the exit status: 0 if this process has no failure.
 
-        A launcher ends the others as soon as one process fails, so nobody leaves before all are done.
+        Waits for all processes, because a launcher kills the others when one process fails.
         """
         self._processes.barrier()
         if self._problems:
@@ -78,12 +79,15 @@ def run_jobs(
     title: str,
     unit: str = "sequence",
 ) -> None:
-    """Make the jobs of this process that are not there yet; one that fails does not stop the others.
+    """Run the unfinished jobs of this process. A failed job does not stop the others.
 
     Args:
-        jobs: a damaged file is named and its job made again.
-        make: writes the files of a job, each by `atomic_write`.
-        title: of the progress bar.
+        jobs: All jobs. A job with a damaged file is reported and repeated.
+        make: Writes the files of a job, each with `atomic_write`.
+        processes: The process group.
+        outcome: Collects failures.
+        title: Title of the progress bar.
+        unit: Unit of the progress bar.
     """
     mine = processes.shard(jobs)
     with tqdm(total=len(mine), desc=title, unit=unit, dynamic_ncols=True, disable=None) as bar:
@@ -100,41 +104,41 @@ def run_jobs(
 
 
 def is_complete(path: Path) -> bool:
-    """Whether a file of numbers is as it was written."""
+    """Whether an array file is undamaged."""
     try:
         if path.suffix in (".npy", ".npz"):
             check_seal(path)
         elif path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))
         return path.stat().st_size > 0
-    except Exception:  # damage makes the readers raise anything
+    except Exception:  # the readers raise arbitrary exceptions for damaged files
         return False
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
-    """A .npy file, whole or not at all, and sealed."""
+    """Write a .npy file atomically with a checksum."""
     with atomic_write(path, sealed=True) as unfinished:
         np.save(unfinished, array)
 
 
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """A .npz file, whole or not at all, and sealed."""
+    """Write a .npz file atomically with a checksum."""
     with atomic_write(path, sealed=True) as unfinished:
         np.savez(unfinished, **arrays)
 
 
 def load_prediction(path: Path):
-    """The array or arrays of a prediction.
+    """Load the array or arrays of a prediction.
 
     Raises:
-        ValueError: it is missing or damaged; the message says how to get it back.
+        ValueError: If the file is missing or damaged. The message gives the fix.
     """
     if not path.exists():
         raise ValueError(
             f"the prediction {path} is missing: run the prediction step again, it goes on where it stopped"
         )
     try:
-        if is_sealed(path):  # those of other programs are not
+        if is_sealed(path):  # files of other programs have no checksum
             check_seal(path)
         content = np.load(path, allow_pickle=False)
         return content if path.suffix == ".npy" else {name: content[name] for name in content.files}
@@ -145,7 +149,7 @@ def load_prediction(path: Path):
 
 
 def run_main(run: Callable[[], int]) -> int:
-    """Run a program's body; what the user can mend is said in words, without a traceback."""
+    """Run the body of a program. Expected errors are printed as a message without a traceback."""
     try:
         return run()
     except KeyboardInterrupt:

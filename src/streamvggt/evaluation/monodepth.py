@@ -1,7 +1,7 @@
-"""Monocular depth: every image is a sequence of its own, its depth brought to the truth's median.
+"""Monocular depth: each image is one sequence, aligned by the median.
 
-launch.py         <folder>/<scene>/<image>depth.npy   float32, as large as the network sees it
-eval_metrics.py   <folder>/metric.json                eight numbers, each a mean over images weighted by pixels
+launch.py         <folder>/<scene>/<image>depth.npy   float32, size of the processed image
+eval_metrics.py   <folder>/metric.json                eight metrics, pixel-weighted means over images
 """
 
 from __future__ import annotations

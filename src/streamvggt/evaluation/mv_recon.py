@@ -1,14 +1,14 @@
-"""Reconstruction of rooms: points of a few frames against the true ones, on 7-Scenes and Neural RGB-D.
+"""Multi-view reconstruction: predicted against ground-truth points of a few frames, on 7-Scenes and Neural RGB-D.
 
-    <folder>/<set>/<scene>.npz               the network's outputs, and its images
-    <folder>/<set>/<scene>.json              the scene's numbers
-    <folder>/<set>/<scene>-gt.ply            the true points that are compared
-    <folder>/<set>/<scene>-mask.ply          the network's, before registration
-    <folder>/<set>/<scene>-mask_align.ply    … and after
-    <folder>/<set>/<scene>-errors.npz        some of the points with their distances, for pictures
-    <folder>/<set>/logs_all.txt, <folder>/logs_all.txt    the published lines
+    <folder>/<set>/<scene>.npz               predictions and images
+    <folder>/<set>/<scene>.json              scores of the scene
+    <folder>/<set>/<scene>-gt.ply            compared ground-truth points
+    <folder>/<set>/<scene>-mask.ply          predicted points before registration
+    <folder>/<set>/<scene>-mask_align.ply    predicted points after registration
+    <folder>/<set>/<scene>-errors.npz        a sample of the points with distances, for figures
+    <folder>/<set>/logs_all.txt, <folder>/logs_all.txt    log in the format of the reference implementation
 
-A scene's "/" is "_" in names of files. S frames · H×W pixels · N, M points.
+File names contain "_" instead of the "/" of a scene. S frames · H×W pixels · N, M points.
 """
 
 from __future__ import annotations
@@ -45,10 +45,12 @@ MAX_DISTANCE = 0.1
 
 @dataclass(frozen=True)
 class ReconDataset:
-    """A test set and which of its frames are evaluated.
+    """A test set and its evaluated frames.
 
-    stride: of the frames of a scene; a scene with few frames has a smaller one, so that there are two.
-    num_published: scenes that published numbers are of.
+    Attributes:
+        stride: Stride of the frames of a scene.
+        has_smaller_stride: Whether short scenes use a smaller stride, so that at least two frames remain.
+        num_published: Number of scenes in the published results.
     """
 
     reader: type[DatasetReader]
@@ -75,17 +77,17 @@ class MultiViewReconstruction(Protocol):
 
     def add_arguments(self, parser: argparse.ArgumentParser, predict: bool, score: bool) -> None:
         super().add_arguments(parser, predict, score)
+        parser.add_argument("--kf_every", type=whole(), help="frame stride (default: 200 for 7-Scenes, 500 for NRGBD)")
         parser.add_argument(
-            "--kf_every", type=whole(), help="stride of frames (default: 200 of 7-Scenes, 500 of NRGBD)"
+            "--revisit", type=whole(), default=1, help="number of passes over the frames; the last pass is scored"
         )
-        parser.add_argument("--revisit", type=whole(), default=1, help="show the frames so often; the last time counts")
-        parser.add_argument("--use_proj", action="store_true", help="points of the depth and camera heads")
+        parser.add_argument("--use_proj", action="store_true", help="use unprojected depth instead of the point head")
         parser.add_argument(
-            "--conf_thresh", type=real(0, 1e9), default=0.0, help="leave out less confident points (default: none)"
+            "--conf_thresh", type=real(0, 1e9), default=0.0, help="minimum confidence of evaluated points (default: 0)"
         )
 
     def validate(self, arguments: argparse.Namespace) -> None:
-        """Every test set has a folder of its own in the output folder, so nothing can be wrong."""
+        """Accept all flags, because every test set has a separate output folder."""
 
     def open_reader(self, dataset: str, data_root: Path) -> DatasetReader:
         return SETS[dataset].reader(data_root / SETS[dataset].reader.folder)
@@ -137,7 +139,7 @@ class MultiViewReconstruction(Protocol):
     def score_all(self, tasks: Sequence[Task], run: Run) -> list[str]:
         log = output_folder(run.arguments) / "logs_all.txt"
         if run.processes.is_main and tasks:
-            log.unlink(missing_ok=True)  # of an earlier run
+            log.unlink(missing_ok=True)  # left by an earlier run
         texts = super().score_all(tasks, run)
         if texts:
             with atomic_write(log) as path:
@@ -146,7 +148,7 @@ class MultiViewReconstruction(Protocol):
         return texts
 
     def score(self, task: Task, scene: str, arguments: argparse.Namespace) -> dict[str, float]:
-        """Numbers of a scene, also written beside its clouds."""
+        """Score a scene and write the scores next to the point clouds."""
         path_of(task, scene, ".json").unlink(missing_ok=True)
         prediction = load_prediction(self.prediction_path(task, scene))
         frames = frames_of(task, scene, arguments)
@@ -164,7 +166,7 @@ class MultiViewReconstruction(Protocol):
         return numbers
 
     def summarize(self, task: Task, scores: Mapping[str, Mapping[str, float]], arguments: argparse.Namespace) -> str:
-        """Returns the published lines."""
+        """Return the log lines in the format of the reference implementation."""
         by_scene = {scene: ReconstructionScore.of(numbers) for scene, numbers in scores.items()}
         means = mean_score(list(by_scene.values()))
         lines = [*(scene_line(scene, one) for scene, one in by_scene.items()), mean_line(means)]

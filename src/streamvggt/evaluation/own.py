@@ -1,4 +1,4 @@
-"""Depth and cameras of a network on scenes of your own, compared with their measurements (docs/own-data.md).
+"""Evaluate depth and cameras on custom scenes with ground truth (docs/own-data.md).
 
     python -m streamvggt.evaluation.own scans/ --weights ../results/train/own/final --max_frames 100
 
@@ -36,8 +36,8 @@ COLUMNS = ("Abs Rel", "δ < 1.25", "ATE", "RPE trans", "RPE rot", "AUC@30")
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a table and write the numbers. The exit status is 1 if a scene could not be evaluated."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("path", type=some_path, help="a scene, or a folder of scenes")
-    parser.add_argument("--stride", type=whole(), default=1, help="use every n-th frame (default: 1)")
+    parser.add_argument("path", type=some_path, help="scene, or folder of scenes")
+    parser.add_argument("--stride", type=whole(), default=1, help="take every n-th frame (default: 1)")
     parser.add_argument("--max_frames", type=whole(), help="maximum number of frames per scene (default: all)")
     parser.add_argument(
         "--depth_unit", type=real(1e-9, 1e9), help="scene units per step of 16-bit depth (default: by layout)"
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def evaluate(network: ModelRunner, frames: Sequence[Frame], path: Path, align: str) -> dict[str, float]:
-    """Numbers of one scene by the names of `COLUMNS`, without those of depth if the scene has none.
+    """Compute the metrics of one scene by the names of `COLUMNS`, without depth metrics if the scene has no depth.
 
     Raises:
         ValueError: If the scene has no cameras, fewer than two frames, or nothing to compare with.
@@ -98,13 +98,13 @@ def evaluate(network: ModelRunner, frames: Sequence[Frame], path: Path, align: s
 
 
 def mean_of(numbers: Collection[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each column over the scenes that have it."""
+    """Return the mean of each column over the scenes that have the column."""
     columns = {name: [one[name] for one in numbers if name in one] for name in COLUMNS}
     return {name: sum(values) / len(values) for name, values in columns.items() if values}
 
 
 def table(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """Markdown, one row per scene."""
+    """Format a Markdown table with one row per scene."""
     lines = ["| scene | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
     for name, numbers in rows.items():
         values = (f"{numbers[column]:.4f}" if column in numbers else "–" for column in COLUMNS)
@@ -113,7 +113,7 @@ def table(rows: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _images(frames: Sequence[Frame], network: ModelRunner, views: list[View]) -> Iterator[Tensor]:
-    """Images for the network, all of the size of the first one. (3, H, W) each. The views go to `views`."""
+    """Yield images of the size of the first one and append their views to `views`. (3, H, W) each"""
     size = None
     for frame in frames:
         view = read_frame(frame)

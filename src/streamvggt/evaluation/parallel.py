@@ -1,4 +1,4 @@
-"""Work in threads, in order: reading files and OpenCV leave Python free to do several at once."""
+"""Run work in threads with ordered results. File access and OpenCV release the GIL."""
 
 import os
 from collections import deque
@@ -16,10 +16,12 @@ Made = TypeVar("Made")
 def thread_map(
     function: Callable[[Given], Made], items: Iterable[Given], num_threads: int | None = None
 ) -> Iterator[Made]:
-    """As `map`, a few items ahead of whoever iterates; results come in the order of the items.
+    """Apply a function as `map` in threads, a few items ahead of the iteration. Results keep the order of the items.
 
     Args:
-        num_threads: None: the processors this process may use.
+        function: The function.
+        items: Its arguments.
+        num_threads: Number of threads. None uses `num_cpus()`.
     """
     num_threads = num_threads or num_cpus()
     with ThreadPoolExecutor(num_threads) as pool:
@@ -38,7 +40,7 @@ def thread_map(
 
 @contextmanager
 def single_threaded_torch() -> Iterator[None]:
-    """PyTorch does not divide its work further, where many threads have some of their own."""
+    """Limit PyTorch to one thread within the block, to avoid oversubscription by worker threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -48,5 +50,5 @@ def single_threaded_torch() -> Iterator[None]:
 
 
 def num_cpus() -> int:
-    """Those this process may use."""
+    """Return the number of processors available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

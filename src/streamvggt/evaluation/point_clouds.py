@@ -1,8 +1,7 @@
-"""Point clouds: their normals, and the rigid motion that brings one onto another.
+"""Point cloud normals and rigid registration.
 
-k-d trees are SciPy's and use all processors. Open3D, with which the published numbers were made, has the same two
-functions, but it takes 105 MB and fifty more packages with it; `tests/evaluation/test_recon_metrics.py` holds ours to
-Open3D's results.
+The k-d trees are SciPy's and use all processors. Open3D, used for the published results, has equivalent functions but
+requires 105 MB and fifty packages. `tests/evaluation/test_recon_metrics.py` compares the results with Open3D's.
 
 N, M points.
 """
@@ -25,11 +24,12 @@ NORMALS_CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Registration:
-    """What iterative closest points found.
+    """Result of the iterative closest point algorithm.
 
-    transformation: target-from-source rigid motion. (4, 4) float64
-    fitness: share of source points with a target point near enough.
-    inlier_rmse: root mean square distance of those.
+    Attributes:
+        transformation: Target-from-source rigid motion. (4, 4) float64
+        fitness: Ratio of source points with a target point within the maximum distance.
+        inlier_rmse: Root mean square distance of these points.
     """
 
     transformation: np.ndarray
@@ -37,7 +37,7 @@ class Registration:
     inlier_rmse: float
 
     def apply(self, points: np.ndarray) -> np.ndarray:
-        """(N, 3) → (N, 3)"""
+        """Transform points. (N, 3) → (N, 3)"""
         return points @ self.transformation[:3, :3].T + self.transformation[:3, 3]
 
 
@@ -49,17 +49,19 @@ def icp(
     max_iterations: int = 30,
     relative_change: float = 1e-6,
 ) -> Registration:
-    """Iterative closest points, point to point, from where the clouds are (Besl and McKay 1992).
+    """Register two clouds with point-to-point iterative closest points, starting at the identity.
 
     Args:
-        source: to be moved. (N, 3)
+        source: Points to move. (N, 3)
         target: (M, 3)
-        max_distance: pairs farther apart count for nothing.
-        max_iterations, relative_change: stop after so many steps, or when neither fitness nor inlier_rmse change by
-            more than this; the defaults are Open3D's.
+        max_distance: Maximum distance of a correspondence.
+        max_iterations: Maximum number of iterations.
+        relative_change: Stop if fitness and inlier_rmse change less than this. The defaults are Open3D's.
 
     Returns:
-        The motion found; the identity where no point is near enough.
+        The motion; the identity if there is no correspondence.
+
+    Reference: Besl and McKay, A Method for Registration of 3-D Shapes, 1992.
     """
     tree = KDTree(target)
     moved = source.astype(np.float64)
@@ -83,7 +85,7 @@ def icp(
 
 
 def _pairs(tree: KDTree, points: np.ndarray, max_distance: float) -> tuple[np.ndarray, float, float]:
-    """Nearest target points, `tree.n` where there is none near enough; fitness and root mean square distance."""
+    """Return nearest target points (`tree.n` if none is within the distance), fitness and RMS distance."""
     distance, index = tree.query(points, distance_upper_bound=max_distance, workers=WORKERS)
     near = index < tree.n
     if not near.any():
@@ -92,13 +94,14 @@ def _pairs(tree: KDTree, points: np.ndarray, max_distance: float) -> tuple[np.nd
 
 
 def estimate_normals(points: np.ndarray, num_neighbours: int = 30) -> np.ndarray:
-    """The direction in which the nearest points (itself among them) are spread least; its sign means nothing.
+    """Estimate normals as the direction of least variance of the nearest points. The sign is arbitrary.
 
     Args:
         points: (N, 3)
+        num_neighbours: Number of nearest points, including the point.
 
     Returns:
-        Unit vectors; (0, 0, 1) where there are fewer than three points. (N, 3) float64
+        Unit vectors; (0, 0, 1) for fewer than three points. (N, 3) float64
     """
     if len(points) < 3:
         return np.tile([0.0, 0.0, 1.0], (len(points), 1))
@@ -110,5 +113,5 @@ def estimate_normals(points: np.ndarray, num_neighbours: int = 30) -> np.ndarray
         near = points[index].astype(np.float64)  # (n, k, 3)
         near -= near.mean(1, keepdims=True)
         _, axes = np.linalg.eigh(near.transpose(0, 2, 1) @ near)
-        normals.append(axes[..., 0])  # eigenvalues rise
+        normals.append(axes[..., 0])  # eigenvalues are ascending
     return np.concatenate(normals)

@@ -1,4 +1,4 @@
-"""How far estimated cameras are from true ones. Poses are camera-from-world, (S, 3, 4)."""
+"""Pose metrics. Poses are camera-from-world, (S, 3, 4)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from streamvggt.geometry.camera import compose_poses, invert_pose
 
 
 def relative_pose_errors(estimated: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-    """Angles between the relative poses of all pairs of frames; scale and world do not matter.
+    """Compute the angular errors of the relative poses of all frame pairs, independent of scale and world.
 
-    The published evaluation of relative poses: the motion of a pair is that of i as seen from j. (The other way round
-    the rotations' angles are the same, the directions' are not.)
+    As in the reference implementation, the relative pose of a pair is camera i in the frame of camera j. The inverse
+    has equal rotation angles but other translation angles.
 
     Args:
-        estimated, true: (S, 3, 4)
+        estimated: Predicted poses. (S, 3, 4)
+        true: Ground-truth poses. (S, 3, 4)
 
     Returns:
-        rotation, translation: degrees, of each pair i < j in the order (0, 1), (0, 2), …; translations are directions
-        without sign, so ≤ 90, and 90 where a camera does not move. What is not a number is as wrong as can be.
-        (S·(S-1)/2,) each
+        Rotation and translation errors in degrees, of each pair i < j in the order (0, 1), (0, 2), …. Translations are
+        directions without sign, so at most 90, and 90 if a camera does not move. Non-finite poses have the maximum
+        error. (S·(S-1)/2,) each
     """
     first, second = torch.triu_indices(len(true), len(true), offset=1)
     ours, theirs = (
@@ -40,26 +41,27 @@ def relative_pose_errors(estimated: Tensor, true: Tensor) -> tuple[Tensor, Tenso
 
 
 def pose_accuracy(errors: Tensor, threshold: float) -> float:
-    """Share of errors below `threshold` degrees: RRA of rotations, RTA of translations. (N,)"""
+    """Return the ratio of errors below `threshold` degrees: RRA for rotations, RTA for translations. (N,)"""
     return (errors < threshold).double().mean().item()
 
 
 def auc(errors: Tensor, threshold: int) -> float:
-    """Area under the curve of the share of errors below 1, 2, …, `threshold` degrees; 1 is perfect. (N,)"""
+    """Return the area under the curve of the ratio of errors below 1, 2, …, `threshold` degrees, in [0, 1]. (N,)"""
     shares = [(errors < degree).double().mean() for degree in range(1, threshold)]
     return torch.stack([*shares, (errors <= threshold).double().mean()]).mean().item()
 
 
 def auc_scores(errors: Tensor, thresholds: Sequence[int]) -> dict[str, float]:
-    """`auc` at each threshold, as "AUC@30". (N,)"""
+    """Return `auc` at each threshold by name, as "AUC@30". (N,)"""
     return {f"AUC@{threshold}": auc(errors, threshold) for threshold in thresholds}
 
 
 def ate(estimated: Tensor, true: Tensor) -> float:
-    """Root mean square distance of camera centres after the best similarity (ATE), over the true path's length.
+    """Return the RMS distance of camera centers after similarity alignment, relative to the ground-truth path length.
 
     Args:
-        estimated, true: (S, 3, 4)
+        estimated: Predicted poses. (S, 3, 4)
+        true: Ground-truth poses. (S, 3, 4)
     """
     length = invert_pose(true.double())[:, :, 3].diff(dim=0).norm(dim=-1).sum().clamp(min=1e-9)
     return trajectory_errors(estimated, true).ate / length.item()
@@ -67,11 +69,12 @@ def ate(estimated: Tensor, true: Tensor) -> float:
 
 @dataclass(frozen=True)
 class TrajectoryErrors:
-    """Root mean squares over a trajectory, after the similarity that brings its centres closest to the true ones.
+    """Root mean square errors of a trajectory after similarity alignment of the camera centers.
 
-    ate: distance of the centres, in the true unit.
-    rpe_translation: difference of the steps from frame to frame (or over a gap of several), in the true unit.
-    rpe_rotation: angle between the turns within the same steps, degrees.
+    Attributes:
+        ate: Distance of the centers in the unit of the ground truth.
+        rpe_translation: Error of the relative translation over a frame gap in the unit of the ground truth.
+        rpe_rotation: Error of the relative rotation over the gap in degrees.
     """
 
     ate: float
@@ -80,16 +83,20 @@ class TrajectoryErrors:
 
 
 def trajectory_errors(estimated: Tensor, true: Tensor, frame_delta: int = 1) -> TrajectoryErrors:
-    """ATE and RPE (Sturm et al. 2012), with all frames and all steps of `gap` frames.
+    """Compute ATE and RPE over all frames and all pairs with a gap of `frame_delta` frames.
 
-    The numbers are those of evo's `ape` and `rpe` with alignment and scale correction; evo itself refuses straight
-    lines, of which there is no best rotation but a best fit all the same.
+    The results equal evo's `ape` and `rpe` with alignment and scale correction. evo rejects straight trajectories,
+    whose best rotation is not unique.
 
     Args:
-        estimated, true: (S, 3, 4), S > gap
+        estimated: Predicted poses. (S, 3, 4), S > frame_delta
+        true: Ground-truth poses. (S, 3, 4)
+        frame_delta: Frame gap of the RPE.
 
     Raises:
-        ValueError: the trajectories are not of the same length, or not longer than the gap.
+        ValueError: If the lengths differ, or are not larger than the gap.
+
+    Reference: Sturm et al., A Benchmark for the Evaluation of RGB-D SLAM Systems, IROS 2012.
     """
     if len(estimated) != len(true) or len(true) <= frame_delta:
         raise ValueError(
@@ -112,13 +119,14 @@ def trajectory_errors(estimated: Tensor, true: Tensor, frame_delta: int = 1) -> 
 
 
 def align_trajectory(estimated: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-    """Both ways in the true world, the estimate moved by the similarity that brings its centres closest.
+    """Align the predicted to the ground-truth trajectory by a similarity of the camera centers.
 
     Args:
-        estimated, true: (S, 3, 4)
+        estimated: Predicted poses. (S, 3, 4)
+        true: Ground-truth poses. (S, 3, 4)
 
     Returns:
-        world-from-camera poses, float64. (S, 3, 4) each
+        World-from-camera poses of both in the ground-truth world, float64. (S, 3, 4) each
     """
     ours, theirs = (invert_pose(pose.double()) for pose in (estimated, true))
     similarity = align_points(ours[..., 3], theirs[..., 3])
@@ -127,7 +135,7 @@ def align_trajectory(estimated: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rotation_angle(rotation: Tensor) -> Tensor:
-    """Radians in 0 … π, exact for small angles, too. (..., 3, 3) → (...)"""
+    """Return the rotation angle in radians, in [0, π], accurate for small angles. (..., 3, 3) → (...)"""
     skew = (rotation - rotation.mT) / 2
     sine = torch.stack([skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]], -1).norm(dim=-1)
     cosine = (rotation.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2

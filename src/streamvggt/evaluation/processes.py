@@ -1,4 +1,4 @@
-"""One evaluation split over processes, as `accelerate launch` or `torchrun` start them."""
+"""Split one evaluation over processes started by `accelerate launch` or `torchrun`."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import torch
 from streamvggt.folder_lock import FolderLock
 
 Item = TypeVar("Item")
-BARRIER_TIMEOUT = timedelta(days=30)  # a process may finish long before the others
+BARRIER_TIMEOUT = timedelta(days=30)  # processes may differ much in run time
 
 
 class ProcessGroup:
-    """Which part of the work is this process's. Processes meet only in files, and at `claim`, `gather` and `wait`.
+    """Share of the work of this process. Processes communicate only by files and by `claim`, `gather` and `barrier`.
 
-    Within `with`, at the end of which the folders that were claimed are free again.
+    Use it in a `with` statement. The end of the block releases the claimed folders.
     """
 
     def __init__(self):
         self._locks = ExitStack()
-        self._claimed: dict[Path, FolderLock | None] = {}  # the lock: in the main process
+        self._claimed: dict[Path, FolderLock | None] = {}  # only the main process has the lock
         self.count = int(os.environ.get("WORLD_SIZE", 1))
         self.rank = int(os.environ.get("RANK", 0))
         if self.count > 1:
@@ -39,11 +39,11 @@ class ProcessGroup:
         return self.rank == 0
 
     def shard(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Every `count`-th item; together the processes have each of them once."""
+        """Return every n-th item. Together the processes have each item once."""
         return items[self.rank :: self.count]
 
     def gather(self, entries: dict[str, Item]) -> dict[str, Item]:
-        """The entries of all processes, in the main process; the others keep their own. All must call it."""
+        """Return all entries in the main process, and the local entries in the others. All processes must call it."""
         if self.count == 1:
             return entries
         parts: list = [None] * self.count
@@ -51,11 +51,11 @@ class ProcessGroup:
         return {name: item for part in parts for name, item in part.items()} if self.is_main else entries
 
     def claim(self, folder: Path) -> None:
-        """Let nobody else write to a folder, which is made if needed; all processes must ask for it.
+        """Lock a folder for this evaluation and create it if needed. All processes must call it.
 
         Raises:
-            BlockingIOError: another evaluation holds it; so in all processes.
-            OSError: it cannot be made or written to; so in all processes.
+            BlockingIOError: If another evaluation has locked the folder. Raised in all processes.
+            OSError: If the folder cannot be created or written to. Raised in all processes.
         """
         if folder in self._claimed:
             return
@@ -73,7 +73,11 @@ class ProcessGroup:
         self._claimed[folder] = lock
 
     def check_folders(self) -> None:
-        """Raises FileNotFoundError if a folder that was claimed has been deleted or moved."""
+        """Check that the claimed folders exist.
+
+        Raises:
+            FileNotFoundError: If a folder was deleted or moved.
+        """
         for folder, lock in self._claimed.items():
             if not (folder.is_dir() if lock is None else lock.is_here):
                 raise FileNotFoundError(
@@ -89,6 +93,6 @@ class ProcessGroup:
         self._claimed.clear()
 
     def barrier(self) -> None:
-        """Until all processes have come here."""
+        """Wait until all processes have reached this call."""
         if self.count > 1:
             torch.distributed.barrier()

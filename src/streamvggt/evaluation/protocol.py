@@ -1,10 +1,10 @@
-"""The skeleton that all evaluations share.
+"""Base class of all evaluations.
 
     parse → tasks → open each run, predict its jobs → score the scenes of each task → gather → summarize
 
-A protocol fills it in: which test sets there are, what is predicted together, how a scene is scored, and what the
-scores of all scenes become. Jobs and scenes are split over processes. Scores are made from files alone, so the same
-command resumes a program that was stopped.
+A protocol defines the test sets, the jobs to predict, the scores of a scene, and the summary of all scenes. Jobs and
+scenes are split over processes. Scores are computed from files only, so repeating the command resumes an interrupted
+program.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from streamvggt.flags import some_path
 class Task:
     """One test set and the folder of its result.
 
-    dataset: its name on the command line.
-    reader: of its files; None where the protocol has no readers.
-    scenes: names of those to evaluate; a sequence is a scene, too.
+    Attributes:
+        dataset: Name on the command line.
+        reader: Reader of the files. None for protocols without readers.
+        scenes: Names of the scenes or sequences to evaluate.
     """
 
     dataset: str
@@ -42,7 +43,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Run:
-    """One call of a program: its flags, its processes and what failed so far."""
+    """One call of a program: its flags, processes and failures."""
 
     arguments: argparse.Namespace
     processes: ProcessGroup
@@ -50,15 +51,16 @@ class Run:
 
 
 class Protocol(ABC):
-    """One way to evaluate a network.
+    """An evaluation protocol.
 
-    name: in run.json, and of the folder in eval_results.
-    title: first words of --help.
-    datasets: those of the published numbers, evaluated if none is named.
-    more_datasets: others that can be evaluated.
-    output_dir: pattern of the folder of a result.
-    unit: of the progress bar: what one job predicts.
-    needs_all_scenes: False: scores are summarized even if scenes have none.
+    Attributes:
+        name: Name in run.json, and of the folder in eval_results.
+        title: First words of --help.
+        datasets: Test sets of the published results, the default of --dataset.
+        more_datasets: Other supported test sets.
+        output_dir: Pattern of the result folder.
+        unit: Unit of the progress bar: the content of one job.
+        needs_all_scenes: If False, scores are summarized even if scenes are missing.
     """
 
     name: ClassVar[str]
@@ -70,20 +72,24 @@ class Protocol(ABC):
     needs_all_scenes: ClassVar[bool] = True
 
     def main(self, argv: Sequence[str] | None = None, *, predict: bool = True, score: bool = True) -> int:
-        """Predict, score from the files, or both.
+        """Predict, score from files, or both.
 
         Returns:
-            The exit status: 1 if a test set, a prediction or a score is missing in the end.
+            The exit status: 1 if a test set, a prediction or a score is missing at the end.
         """
         stages = {(True, False): ": predict; goes on where it was stopped", (False, True): ": score what is predicted"}
         parser = argparse.ArgumentParser(description=self.title + stages.get((predict, score), ""))
         self.add_arguments(parser, predict, score)
         if predict and score:
-            parser.add_argument("--score_only", action="store_true", help="of earlier predictions, without the network")
+            parser.add_argument(
+                "--score_only", action="store_true", help="score existing predictions without the model"
+            )
         if predict:
             add_network_arguments(parser)
         else:
-            parser.add_argument("--model_name", default="StreamVGGT", help="for --output_dir (default: StreamVGGT)")
+            parser.add_argument(
+                "--model_name", default="StreamVGGT", help="model name in --output_dir (default: StreamVGGT)"
+            )
         parser.set_defaults(score_only=False)
         arguments = parser.parse_args(argv)
         self.validate(arguments)
@@ -98,7 +104,7 @@ class Protocol(ABC):
             return run.outcome.finish()
 
     def predict_all(self, tasks: Sequence[Task], run: Run) -> list[Task]:
-        """Predict what is missing. Returns the tasks whose run could be opened; a job that failed is reported."""
+        """Compute missing predictions. Return the tasks whose run was opened. Failed jobs are reported."""
         if not tasks:
             return []
         arguments, opened = run.arguments, []
@@ -120,9 +126,9 @@ class Protocol(ABC):
         return opened
 
     def score_all(self, tasks: Sequence[Task], run: Run) -> list[Any]:
-        """Score all scenes. Returns what `summarize` does for each task, in the main process.
+        """Score all scenes. Return the results of `summarize` per task in the main process.
 
-        A scene that failed is reported; there is never a mean over those that happen to be there.
+        Failed scenes are reported. The mean is never computed over an incomplete set of scenes.
         """
         summaries = []
         for task in tasks:
@@ -146,30 +152,31 @@ class Protocol(ABC):
                 summaries.append(self.summarize(task, ordered, run.arguments))
         return summaries
 
-    # What a protocol fills in.
+    # Methods that a protocol overrides.
 
     def add_arguments(self, parser: argparse.ArgumentParser, predict: bool, score: bool) -> None:
-        """Flags that choose scenes, and the protocol's own for predicting and scoring."""
+        """Add the flags that select scenes, and those of the protocol for predicting and scoring."""
         possible = (*self.datasets, *self.more_datasets)
         parser.add_argument(
             "--eval_dataset", nargs="+", choices=possible, default=list(self.datasets), metavar="NAME",
-            help=f"of {', '.join(possible)} (default: {' '.join(self.datasets)})",
+            help=f"test sets: {', '.join(possible)} (default: {' '.join(self.datasets)})",
         )  # fmt: skip
-        parser.add_argument("--data_root", type=some_path, default="../data/eval", help="of all test sets")
+        parser.add_argument("--data_root", type=some_path, default="../data/eval", help="root folder of all test sets")
         words = "words in braces are filled in (default: %(default)s)"
         parser.add_argument("--output_dir", default=self.output_dir, help=words)
-        parser.add_argument("--seq_list", nargs="+", metavar="SEQUENCE", help="only these sequences (default: all)")
+        parser.add_argument("--seq_list", nargs="+", metavar="SEQUENCE", help="sequences to evaluate (default: all)")
 
     def validate(self, arguments: argparse.Namespace) -> None:
-        """
+        """Check the combination of flags.
+
         Raises:
-            ValueError: flags do not go together, as one folder for several test sets.
+            ValueError: If flags are incompatible, for example one folder for several test sets.
         """
         if len(arguments.eval_dataset) > 1 and "{data}" not in arguments.output_dir:
             raise ValueError(f"--output_dir {arguments.output_dir} for several test sets must contain {{data}}")
 
     def tasks(self, run: Run) -> list[Task]:
-        """The test sets that are there; the others are reported."""
+        """Return the test sets that are present. Missing ones are reported."""
         arguments, tasks = run.arguments, []
         for dataset in arguments.eval_dataset:
             with run.outcome.guard(f"{dataset} is skipped", everywhere=True):
@@ -179,66 +186,73 @@ class Protocol(ABC):
         return tasks
 
     def open_reader(self, dataset: str, data_root: Path) -> Any:
-        """Of a test set, with `name`, `root` and sorted `scenes`; OSError or ValueError if it is not there."""
+        """Open a test set with `name`, `root` and sorted `scenes`.
+
+        Raises:
+            OSError: If the test set is missing.
+            ValueError: If the test set is missing or invalid.
+        """
         raise NotImplementedError
 
     def scenes(self, reader: Any, arguments: argparse.Namespace) -> Sequence[str]:
-        """Those to evaluate."""
+        """Return the scenes to evaluate."""
         return select_scenes(reader, arguments.seq_list)
 
     def folder(self, dataset: str, arguments: argparse.Namespace) -> Path:
-        """Of a test set's result."""
+        """Return the result folder of a test set."""
         return Path(arguments.output_dir.format(data=dataset, model_name=arguments.model_name))
 
     @abstractmethod
     def load_network(self, arguments: argparse.Namespace) -> ModelRunner:
-        """The network with the heads that the protocol needs."""
+        """Load the model with the heads of the protocol."""
 
     @abstractmethod
     def settings(self, task: Task, network: ModelRunner, arguments: argparse.Namespace) -> dict[str, Any]:
-        """What decides the predictions besides the network; must not change within a result."""
+        """Return the settings that determine the predictions besides the model. Constant within a result."""
 
     def more_metadata(self, arguments: argparse.Namespace) -> dict[str, Any]:
-        """What else run.json keeps."""
+        """Return additional content of run.json."""
         return {}
 
     def jobs(self, task: Task, arguments: argparse.Namespace) -> Sequence[Job]:
-        """What is predicted together, and the files of the predictions."""
+        """Return the jobs with the files of their predictions."""
         return [Job(scene, [self.prediction_path(task, scene)]) for scene in task.scenes]
 
     def prediction_path(self, task: Task, scene: str) -> Path:
-        """Where a scene's prediction lies, if it is one file."""
+        """Return the path of a scene's prediction if it is one file."""
         return task.folder / f"{scene}.npz"
 
     @abstractmethod
     def predictor(self, task: Task, network: ModelRunner, arguments: argparse.Namespace) -> Any:
-        """A function that writes the files of a job of the task."""
+        """Return a function that writes the files of a job of the task."""
 
     def to_score(self, task: Task, arguments: argparse.Namespace) -> Task:
-        """The task with those scenes that are scored.
+        """Return the task with the scenes to score.
 
         Raises:
-            ValueError: predictions are missing.
+            ValueError: If predictions are missing.
         """
         return task
 
     @abstractmethod
     def score(self, task: Task, scene: str, arguments: argparse.Namespace) -> Any:
-        """Scores of a scene, from its prediction and the ground truth.
+        """Score a scene from its prediction and the ground truth.
 
         Raises:
-            OSError, ValueError: one of them is missing or damaged.
+            OSError: If a file is missing.
+            ValueError: If a file is damaged.
         """
 
     @abstractmethod
     def summarize(self, task: Task, scores: Mapping[str, Any], arguments: argparse.Namespace) -> Any:
-        """Print and write the numbers of a test set, from the scores by scene; called in the main process."""
+        """Print and write the summary of a test set from the scores by scene. Runs in the main process."""
 
 
 def select_scenes(reader: Any, requested: Sequence[str] | None) -> list[str]:
-    """
+    """Return the requested scenes, or all scenes.
+
     Raises:
-        ValueError: the test set has no such sequence.
+        ValueError: If a requested sequence does not exist.
     """
     unknown = [scene for scene in requested or () if scene not in reader.scenes]
     if unknown:

@@ -1,4 +1,4 @@
-"""The points that the reconstruction protocol compares: estimated and true ones of the same views.
+"""Point clouds of the reconstruction protocol: predicted and ground-truth points of the same views.
 
 S frames · H×W pixels · N, M points.
 """
@@ -29,7 +29,7 @@ MAX_PLOT_POINTS = 20_000
 
 @dataclass(frozen=True)
 class Clouds:
-    """What is compared: (N, 3) and (M, 3) points with colours, uint8."""
+    """Predicted (N, 3) and ground-truth (M, 3) points with colors, uint8."""
 
     estimated: np.ndarray
     true: np.ndarray
@@ -40,16 +40,19 @@ class Clouds:
 def evaluation_clouds(
     views: Sequence[View], prediction: dict[str, np.ndarray], use_proj: bool, conf_thresh: float
 ) -> Clouds:
-    """The points in the middle of all views whose true depth is known, the estimated ones brought to the true scale.
+    """Return the points in the central crop of all views with valid ground truth. Predictions are scaled to it.
 
-    Points of the point head are normalised as `normalise_point_maps` says; those of depth and cameras by the similarity
-    that fits them best, pixel by pixel.
+    Points of the point head are normalized as in `normalise_point_maps`. Unprojected depth is aligned by the
+    least-squares similarity of corresponding pixels.
 
     Args:
+        views: Views with ground truth.
         prediction: `points` and `points_conf`, or `depth`, `depth_conf` and `pose_enc`.
+        use_proj: Use unprojected depth.
+        conf_thresh: Minimum confidence.
 
     Raises:
-        ValueError: nothing is left to compare.
+        ValueError: If no point is left.
     """
     true = torch.stack([view.points() for view in views])
     valid = torch.stack([view.valid for view in views])
@@ -61,7 +64,7 @@ def evaluation_clouds(
         confidence = torch.from_numpy(prediction["depth_conf"])
     else:
         estimated, confidence = torch.from_numpy(prediction["points"]), torch.from_numpy(prediction["points_conf"])
-    # (The published program tests each number alone and so moves all points after one that is not finite.)
+    # The reference code filters coordinates separately and shifts all points after a non-finite coordinate.
     valid &= estimated.isfinite().all(-1)
     if not use_proj:
         maps = normalise_point_maps(true, estimated, valid, views[0].cam_from_world)
@@ -78,11 +81,12 @@ def evaluation_clouds(
 
 
 def save_clouds(clouds: Clouds, moved: np.ndarray, path_of: Callable[[str], Path]) -> None:
-    """Write the clouds as PLY, and some of the points with their distances for pictures.
+    """Write the clouds as PLY, and a sample of the points with distances for figures.
 
     Args:
-        moved: the estimated points after registration. (N, 3)
-        path_of: the path of a file, by the end of its name.
+        clouds: The clouds.
+        moved: Predicted points after registration. (N, 3)
+        path_of: Function from the end of a file name to its path.
     """
     for name, points, colours in (
         ("-gt.ply", clouds.true, clouds.gt_colors),

@@ -1,4 +1,4 @@
-"""How far a reconstruction is from the true surfaces: accuracy, completion, normal consistency.
+"""Reconstruction metrics: accuracy, completion, normal consistency.
 
 S frames · H×W pixels · N, M points.
 """
@@ -18,11 +18,15 @@ from streamvggt.evaluation.point_clouds import WORKERS
 
 @dataclass(frozen=True)
 class NormalisedPointMaps:
-    """Point maps in one frame and of one size.
+    """Point maps in one frame and scale.
 
-    true, estimated: (S, H, W, 3)
-    true_shift, estimated_shift: what was subtracted from z.
-    true_scale, estimated_scale: by their ratio the estimate was multiplied.
+    Attributes:
+        true: Ground-truth points. (S, H, W, 3)
+        estimated: Predicted points. (S, H, W, 3)
+        true_shift: Shift that was subtracted from the z of the ground truth.
+        estimated_shift: Shift that was subtracted from the z of the prediction.
+        true_scale: Scale of the ground truth. The prediction was multiplied by true_scale / estimated_scale.
+        estimated_scale: Scale of the prediction.
     """
 
     true: Tensor
@@ -34,20 +38,20 @@ class NormalisedPointMaps:
 
 
 def normalise_point_maps(true: Tensor, estimated: Tensor, valid: Tensor, cam_from_world: Tensor) -> NormalisedPointMaps:
-    """Bring an estimate to the true scale and depth, as the published protocol does before it compares.
+    """Normalize scale and depth of a prediction to the ground truth, as in the reference implementation.
 
-    True points go to the first camera. Over all valid pixels together the median z is subtracted (each cloud its own;
-    the lower one of two middle values), and the estimate is scaled by the ratio of the clouds' sizes: median distances
-    from the median point. Neither rotation nor a shift in x and y is taken out.
+    The ground truth is transformed to the first camera. The median z over all valid pixels is subtracted from each
+    cloud (the lower of two middle values). The prediction is scaled by the ratio of the cloud sizes, the median
+    distances from the median point. Rotation and x and y shift are not aligned.
 
     Args:
-        true: world points. (S, H, W, 3)
-        estimated: in the first camera's axes, of any scale. (S, H, W, 3)
+        true: World points of the ground truth. (S, H, W, 3)
+        estimated: Predicted points in the first camera frame, any scale. (S, H, W, 3)
         valid: (S, H, W) bool
-        cam_from_world: of the first frame. (3, 4)
+        cam_from_world: Pose of the first frame. (3, 4)
 
     Raises:
-        ValueError: no pixel is valid.
+        ValueError: If no pixel is valid.
     """
     if not valid.any():
         raise ValueError("normalise_point_maps: no pixel of any frame has a true depth")
@@ -66,12 +70,17 @@ def normalise_point_maps(true: Tensor, estimated: Tensor, valid: Tensor, cam_fro
 
 @dataclass(frozen=True)
 class ReconstructionScore:
-    """Of one scene, in metres and cosines; means, then medians.
+    """Scores of one scene in meters and cosines, as means and medians.
 
-    acc, acc_med: distance of estimated points from the nearest true ones.
-    comp, comp_med: distance of true points from the nearest estimated ones.
-    nc1, nc1_med: |cosine| between the normals of estimated points and of their nearest true ones.
-    nc2, nc2_med: the same of true points.
+    Attributes:
+        acc: Mean distance of predicted points to the nearest ground-truth point.
+        acc_med: Median of the same distances.
+        comp: Mean distance of ground-truth points to the nearest predicted point.
+        comp_med: Median of the same distances.
+        nc1: Mean |cosine| between the normals of predicted points and their nearest ground-truth points.
+        nc1_med: Median of the same values.
+        nc2: Mean |cosine| between the normals of ground-truth points and their nearest predicted points.
+        nc2_med: Median of the same values.
     """
 
     acc: float
@@ -85,7 +94,7 @@ class ReconstructionScore:
 
     @classmethod
     def of(cls, numbers: Mapping[str, float]) -> ReconstructionScore:
-        """Back from `numbers()`."""
+        """Create a score from the output of `numbers()`."""
         return cls(**{field.name: numbers[field.name] for field in fields(cls)})
 
     @property
@@ -97,7 +106,7 @@ class ReconstructionScore:
         return (self.nc1_med + self.nc2_med) / 2
 
     def numbers(self) -> dict[str, float]:
-        """All ten by name, in the published order."""
+        """Return all ten scores by name, in the order of the reference implementation."""
         return {field.name: getattr(self, field.name) for field in fields(self)} | {
             "nc": self.nc,
             "nc_med": self.nc_med,
@@ -107,14 +116,16 @@ class ReconstructionScore:
 def compare_clouds(
     estimated: np.ndarray, true: np.ndarray, estimated_normals: np.ndarray, gt_normals: np.ndarray
 ) -> ReconstructionScore:
-    """The score of a cloud against the true one.
+    """Score a predicted cloud against the ground truth.
 
     Args:
-        estimated, estimated_normals: (N, 3)
-        true, gt_normals: (M, 3)
+        estimated: Predicted points. (N, 3)
+        true: Ground-truth points. (M, 3)
+        estimated_normals: (N, 3)
+        gt_normals: (M, 3)
 
     Raises:
-        ValueError: one of the clouds is empty.
+        ValueError: If a cloud is empty.
     """
     if not len(estimated) or not len(true):
         raise ValueError(f"compare_clouds: {len(estimated)} estimated and {len(true)} true points; neither may be none")
@@ -129,24 +140,24 @@ def compare_clouds(
 def nearest_indices(
     points: np.ndarray, others: np.ndarray, normals: np.ndarray, other_normals: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Distance from each point to the nearest of the others, and |cosine| between their normals. (N,) each"""
+    """Return the distance of each point to the nearest of the others, and |cosine| of their normals. (N,) each"""
     distance, index = KDTree(others).query(points, workers=WORKERS)
     return distance, np.abs((normals * other_normals[index]).sum(-1))
 
 
 def completion_ratio(estimated: np.ndarray, true: np.ndarray, distance: float) -> float:
-    """Share of true points (M, 3) with an estimated point (N, 3) nearer than `distance`."""
+    """Return the ratio of ground-truth points (M, 3) with a predicted point (N, 3) closer than `distance`."""
     found, _ = KDTree(estimated).query(true, workers=WORKERS)
     return (found < distance).mean().item()
 
 
 def mean_score(scores: Sequence[ReconstructionScore]) -> dict[str, float]:
-    """The unweighted mean over scenes, by name in the published order."""
+    """Return the unweighted mean over scenes by name, in the order of the reference implementation."""
     return {name: float(np.mean([score.numbers()[name] for score in scores])) for name in scores[0].numbers()}
 
 
 def scene_line(scene: str, score: ReconstructionScore) -> str:
-    """One scene's line of the published log."""
+    """Return the log line of a scene in the format of the reference implementation."""
     s = score
     return (
         f"Idx: {scene}, Acc: {s.acc}, Comp: {s.comp}, NC1: {s.nc1}, NC2: {s.nc2} - "
@@ -155,5 +166,5 @@ def scene_line(scene: str, score: ReconstructionScore) -> str:
 
 
 def mean_line(means: dict[str, float]) -> str:
-    """The last line of the published log."""
+    """Return the last log line in the format of the reference implementation."""
     return f"{'mean':<20}: " + "".join(f"{name}: {value:.3f} | " for name, value in means.items())

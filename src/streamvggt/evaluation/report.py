@@ -1,9 +1,9 @@
-"""One page of all results: our numbers beside the published ones, how they were made, and pictures.
+"""HTML report: results next to published results, with settings and figures.
 
     python -m streamvggt.evaluation.report ../eval_results
 
-The page is one HTML file that needs no other. It is made of run.json and scores.json, which every evaluation leaves
-beside its predictions; pictures of depth need the test set, too.
+The report is one self-contained HTML file. It uses run.json and scores.json, which every evaluation writes next to its
+predictions. Depth figures also need the test set.
 """
 
 from __future__ import annotations
@@ -49,10 +49,11 @@ FIXTURES = (
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """A folder with predictions of one test set, and what it says of itself.
+    """A result folder of one test set.
 
-    run: the content of run.json; what is not known of predictions by another program is empty.
-    scores: of scores.json, by the names of the sets of numbers.
+    Attributes:
+        run: Content of run.json. Unknown entries of predictions by another program are empty.
+        scores: Content of scores.json by the names of the score sets.
     """
 
     folder: Path
@@ -71,7 +72,7 @@ class EvaluationResult:
 
     @property
     def network(self) -> str:
-        """Which network, run how; results of the same share a row."""
+        """Label of model and inference mode. Results with equal labels share a row."""
         if not self.run:
             return f"predictions of another program ({self.folder.name})"
         settings = self.settings
@@ -96,16 +97,16 @@ class EvaluationResult:
 
 
 def find_results(root: Path) -> list[EvaluationResult]:
-    """All results under a folder that have numbers.
+    """Return all results under a folder that have scores.
 
     Raises:
-        FileNotFoundError: there are none.
+        FileNotFoundError: If there are none.
     """
     results = []
     for path in sorted(root.rglob(SCORES_NAME)):
         folder = path.parent
         run = read_run(folder) or {}
-        # Without a record the folder's place tells: <protocol>/<dataset>_<model>.
+        # Without a record use the folder name: <protocol>/<dataset>_<model>.
         protocol = run.get("protocol", folder.parent.name)
         results.append(
             EvaluationResult(folder, protocol, run.get("dataset", folder.name.split("_")[0]), run, read_scores(folder))
@@ -118,7 +119,7 @@ def find_results(root: Path) -> list[EvaluationResult]:
 
 
 def published() -> dict[str, Any]:
-    """The tables of published numbers, with their sources."""
+    """Return the tables of published results with their sources."""
     return json.loads(packaged_text("published.json"))
 
 
@@ -127,7 +128,7 @@ def packaged_text(name: str) -> str:
 
 
 def page(results: Sequence[EvaluationResult], pictures: Mapping[Path, Sequence[ResultFigure]], root: Path) -> str:
-    """The HTML."""
+    """Return the HTML page."""
     known = published()
     made_up = [result for result in results if result.is_of_fixtures]
     real = [result for result in results if not result.is_of_fixtures]
@@ -162,7 +163,7 @@ def page(results: Sequence[EvaluationResult], pictures: Mapping[Path, Sequence[R
 
 
 def fixtures_html(table: Mapping[str, Any], results: Sequence[EvaluationResult]) -> str:
-    """The table of results on fixtures, without published rows."""
+    """Return the table of results on fixtures, without published rows."""
     return table_html({**table, "title": f"Fixtures: {table['title']}", "note": "", "rows": []}, results)
 
 
@@ -173,7 +174,7 @@ def _first_title(tables: Sequence[Mapping], protocol: str) -> str:
 def table_rows(
     table: Mapping[str, Any], results: Sequence[EvaluationResult]
 ) -> dict[str, dict[str, tuple[Mapping, bool]]]:
-    """Our rows of a table: label → test set → its numbers, and whether they are of the whole published set."""
+    """Return the rows of a table: label → test set → scores, and whether they cover the full published set."""
     rows: dict[str, dict[str, tuple[Mapping, bool]]] = {}
     for result in results:
         if result.protocol != table["protocol"] or result.dataset not in table["datasets"]:
@@ -184,13 +185,13 @@ def table_rows(
             usual = table["scores"][0] if table["scores"] else table["usual"]
             label = result.network if name == usual else f"{result.network}, {name}"
             if result.dataset in rows.get(label, {}):
-                label += f" [{result.folder.name}]"  # a second run of the same
+                label += f" [{result.folder.name}]"  # another run with the same label
             rows.setdefault(label, {})[result.dataset] = (score["numbers"], is_full_set(score))
     return rows
 
 
 def is_full_set(score: Mapping[str, Any]) -> bool:
-    """Whether the numbers are of as many sequences and frames as the published ones."""
+    """Whether the scores cover as many sequences and frames as the published ones."""
     sequences, frames = score.get("num_published", (None, None))
     there = score.get("num_sequences"), score.get("num_frames")
     whole = (sequences in (None, there[0])) and (frames in (None, there[1]))
@@ -256,7 +257,7 @@ def picture_html(picture: ResultFigure) -> str:
 
 
 def runs_html(results: Sequence[EvaluationResult]) -> str:
-    """How each result was made, and its sequences one by one."""
+    """Return settings and scores per sequence of each result."""
     lines = ["<h2>How these were made</h2>"]
     for result in results:
         title = f"{result.protocol} · {result.dataset} · {result.network}"
@@ -291,10 +292,10 @@ def _text(value: Any) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=some_path, help="folder of all results, usually ../eval_results")
-    parser.add_argument("--out", type=some_path, help="the page (default: report.html in the folder)")
+    parser.add_argument("results", type=some_path, help="root folder of all results, usually ../eval_results")
+    parser.add_argument("--out", type=some_path, help="output file (default: report.html in the folder)")
     parser.add_argument(
-        "--pictures", type=whole(0), default=2, metavar="N", help="sequences shown of each result (default: 2)"
+        "--pictures", type=whole(0), default=2, metavar="N", help="sequences with figures per result (default: 2)"
     )
     arguments = parser.parse_args(argv)
     results = find_results(arguments.results)

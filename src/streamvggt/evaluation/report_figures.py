@@ -1,4 +1,4 @@
-"""Pictures of results: depth beside the truth, points coloured by their error, camera paths."""
+"""Figures of results: depth next to ground truth, points colored by error, camera paths."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ ERROR_RANGE = 0.2
 
 @dataclass(frozen=True)
 class ResultFigure:
-    """A PNG or JPEG, and what it shows."""
+    """A PNG or JPEG with its caption."""
 
     caption: str
     content: bytes
 
 
 def make_figures(protocol: str, folder: Path, run: Mapping[str, Any], count: int) -> list[ResultFigure]:
-    """Of `count` sequences of a result; a caption alone, if what they need is gone."""
+    """Create figures of `count` sequences of a result, or only a caption if the required files are missing."""
     makers = {
         "monodepth": lambda: depth_figures(MonoDepth(), folder, run, count),
         "video_depth": lambda: depth_figures(VideoDepth(), folder, run, count),
@@ -56,14 +56,14 @@ def make_figures(protocol: str, folder: Path, run: Mapping[str, Any], count: int
 
 
 def evenly(items: Sequence, count: int) -> list:
-    """`count` of the items at most, the first and the last among them if there are several."""
+    """Return at most `count` evenly spaced items, including the first and last."""
     if len(items) <= count:
         return list(items)
     return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)] if count > 1 else [items[0]]
 
 
 def depth_figures(protocol: DepthProtocol, folder: Path, run: Mapping[str, Any], count: int) -> list[ResultFigure]:
-    """A strip of each sequence: images, true depth, estimated depth, error."""
+    """Create a strip per sequence: images, ground-truth depth, predicted depth, error."""
     reader = DEPTH_SETS[run["dataset"]](run["about"]["data_root"])
     pictures = []
     for scene in evenly(reader.scenes, count):
@@ -95,7 +95,7 @@ def depth_figures(protocol: DepthProtocol, folder: Path, run: Mapping[str, Any],
 def _depth_column(
     image: np.ndarray, predicted: np.ndarray, true: np.ndarray, valid: np.ndarray, near: float, far: float
 ) -> np.ndarray:
-    """Four tiles one above the other, BGR."""
+    """Stack four tiles vertically, BGR."""
     error = np.abs(predicted - true) / np.where(valid, true, 1) / MAX_ERROR
     tiles = [
         image,
@@ -109,14 +109,14 @@ def _depth_column(
 
 
 def _where_known(colours: np.ndarray, valid: np.ndarray, size: int = 5) -> np.ndarray:
-    """Grey where nothing is known nearby; a laser's scattered points grow together. (H, W, 3)"""
+    """Paint pixels gray without valid pixels nearby. Sparse laser points are dilated. (H, W, 3)"""
     weight = cv2.blur(valid.astype(np.float32), (size, size))[..., None]
     mean = cv2.blur(colours.astype(np.float32) * valid[..., None], (size, size)) / np.maximum(weight, 1e-6)
     return np.where(valid[..., None], colours, np.where(weight > 1e-6, mean, GREY)).astype(np.uint8)
 
 
 def _heat(depth: np.ndarray, near: float, far: float) -> np.ndarray:
-    """Near is red, far is blue, in steps of the logarithm. (H, W, 3) BGR"""
+    """Map log depth to colors: near is red, far is blue. (H, W, 3) BGR"""
     low, high = np.log(max(near, 1e-3)), np.log(max(far, near * 1.01, 2e-3))
     return _colours((high - np.log(np.maximum(depth, 1e-3))) / (high - low), cv2.COLORMAP_TURBO)
 
@@ -126,7 +126,7 @@ def _colours(values: np.ndarray, colours: int) -> np.ndarray:
 
 
 def cloud_figures(folder: Path, count: int) -> list[ResultFigure]:
-    """Points of each scene in their own colours, and estimated and true ones by their distance from the others."""
+    """Draw the points of each scene in their colors, and both clouds colored by distance."""
     pictures = []
     for path in evenly(sorted(folder.glob("*-errors.npz")), count):
         cloud = load_prediction(path)
@@ -141,14 +141,14 @@ def cloud_figures(folder: Path, count: int) -> list[ResultFigure]:
         figure = Figure(figsize=(8, 3), layout="constrained")
         for axes, (title, (points, values)) in zip(figure.subplots(1, 3), panels.items(), strict=True):
             points = _from_above(points - centre)
-            order = points[:, 2].argsort()[::-1]  # near ones over far ones
+            order = points[:, 2].argsort()[::-1]  # draw near points last
             points, values = points[order], values[order]
             size = np.clip(20_000 / len(points), 1, 6)
             options = {} if values.ndim > 1 else {"cmap": "inferno", "vmin": 0, "vmax": ERROR_RANGE}
             shown = axes.scatter(points[:, 0], points[:, 1], c=values, s=size, linewidths=0, **options)
             axes.set(aspect="equal", facecolor="#333", xticks=[], yticks=[])
             axes.set_title(title, fontsize=8)
-            axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]))  # y goes down
+            axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]))  # the y axis points down
         figure.colorbar(shown, ax=figure.axes, shrink=0.7, label="metres", extend="max")
         name = path.name.removesuffix("-errors.npz")
         caption = f"{folder.name}, {name}: points seen from above and in front, after registration"
@@ -157,7 +157,7 @@ def cloud_figures(folder: Path, count: int) -> list[ResultFigure]:
 
 
 def _from_above(points: np.ndarray, pitch: float = 35, yaw: float = 20) -> np.ndarray:
-    """OpenCV axes, turned so that one looks down and from the side. (N, 3)"""
+    """Rotate OpenCV axes to a view from above and from the side. (N, 3)"""
     a, b = np.radians([pitch, yaw])
     turn = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
     tilt = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
@@ -165,7 +165,7 @@ def _from_above(points: np.ndarray, pitch: float = 35, yaw: float = 20) -> np.nd
 
 
 def pose_pictures(folder: Path, count: int) -> list[ResultFigure]:
-    """Camera centres of CO3D's sequences, after the similarity that fits them best."""
+    """Draw the camera centers of CO3D sequences after similarity alignment."""
     pictures = []
     for path in evenly(sorted(folder.glob("*/*.npz")), count):
         arrays = load_prediction(path)
@@ -180,7 +180,7 @@ def pose_pictures(folder: Path, count: int) -> list[ResultFigure]:
 
 
 def trajectory_pictures(folder: Path, count: int) -> list[ResultFigure]:
-    """Ways of the camera; they have been aligned for the numbers."""
+    """Draw the aligned camera trajectories."""
     pictures = []
     for path in evenly(sorted(folder.glob("*-aligned.npz")), count):
         arrays = load_prediction(path)
@@ -191,7 +191,7 @@ def trajectory_pictures(folder: Path, count: int) -> list[ResultFigure]:
 
 
 def trajectory_figure(name: str, estimated: np.ndarray, true: np.ndarray, style: str) -> ResultFigure:
-    """In the plane in which the true centres spread most, with a line from each to its estimate. (S, 3) each"""
+    """Project to the plane of largest ground-truth variance, with lines from ground truth to prediction. (S, 3) each"""
     middle = true.mean(0)
     plane = np.linalg.svd(true - middle, full_matrices=True)[2][:2]  # (2, 3)
     ours, theirs = (estimated - middle) @ plane.T, (true - middle) @ plane.T

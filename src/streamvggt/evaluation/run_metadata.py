@@ -1,7 +1,7 @@
-"""What lies beside predictions and numbers, so that a result explains itself and never mixes two configurations.
+"""Metadata of predictions and scores. It prevents mixing settings within a result.
 
-    run.json     how the predictions were made; written before the first of them
-    scores.json  every set of numbers made from them, whole and for each sequence
+    run.json     how the predictions were made; written before the first prediction
+    scores.json  all score sets of the predictions, in total and per sequence
 
 `streamvggt.evaluation.report` reads both.
 """
@@ -30,16 +30,19 @@ def open_run(
     metadata: Mapping[str, Any],
     processes: ProcessGroup,
 ) -> None:
-    """Begin a run in `folder`, or make sure that the one there is the same and can go on.
+    """Start a run in `folder`, or verify that the existing run has equal settings and can be resumed.
 
     Args:
+        folder: The result folder.
         protocol: "monodepth", "video_depth", "mv_recon", "co3d" or "trajectory".
-        settings: everything that decides the predictions.
-        about: what is told besides: where the weights came from, the machine.
+        dataset: Name of the test set.
+        settings: All settings that determine the predictions.
+        metadata: Additional information: source of the weights, machine.
+        processes: The process group.
 
     Raises:
-        ValueError: predictions in `folder` were made with other settings, or nothing says how.
-        BlockingIOError: another evaluation writes to it.
+        ValueError: If predictions in `folder` have other settings or no record.
+        BlockingIOError: If another evaluation writes to the folder.
     """
     processes.claim(folder)
     path = folder / RUN_NAME
@@ -62,7 +65,7 @@ def open_run(
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
-    """The run record of predictions; None if they have none, as those of another program."""
+    """Return the run record of predictions, or None for predictions of other programs."""
     path = folder / RUN_NAME
     return read_json(path) if path.exists() else None
 
@@ -76,14 +79,15 @@ def write_scores(
     data: Path | None = None,
     **about: Any,
 ) -> None:
-    """Keep a set of numbers in scores.json, in place of an earlier one of that name.
+    """Write a score set to scores.json and replace an earlier set of the same name.
 
     Args:
-        name: of the set: "median", "scale", "point head + ICP".
-        numbers: of the whole data set.
-        sequences: of each sequence.
-        data: Folder of the test set; the numbers say if it holds fixtures.
-        about: how they were made, e.g. that they are of some of the sequences only.
+        folder: The result folder.
+        name: Name of the set: "median", "scale", "point head + ICP".
+        numbers: Scores of the whole data set.
+        sequences: Scores per sequence.
+        data: Folder of the test set. The set is marked if it contains fixtures.
+        about: Additional information, for example that only some sequences were scored.
     """
     path = folder / SCORES_NAME
     scores = read_json(path) if path.exists() else {}

@@ -1,4 +1,4 @@
-"""The network under evaluation: the flags that choose it, and what it says of a sequence of images.
+"""The evaluated model: its flags and its predictions for a sequence of images.
 
 S frames · H×W pixels.
 """
@@ -34,36 +34,47 @@ MODELS = {"streamvggt": (True, "../ckpt/checkpoints.pth"), "vggt": (False, "../c
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags that all evaluations share; `Evaluated.load` reads them."""
+    """Add the flags shared by all evaluations. `ModelRunner.load` reads them."""
     network = parser.add_argument_group("network")
     network.add_argument(
-        "--weights", help=f"see load_model (default: {', '.join(path for _, path in MODELS.values())})"
+        "--weights", help=f"weights, see load_model (default: {', '.join(path for _, path in MODELS.values())})"
     )
-    network.add_argument("--model_name", default="StreamVGGT", help="StreamVGGT (default) or VGGT")
-    network.add_argument("--device", default="auto", help="cuda, mps, cpu (default: the best there is)")
-    network.add_argument("--dtype", choices=("auto", *DTYPES), default="auto", help="default: half precision on CUDA")
+    network.add_argument("--model_name", default="StreamVGGT", help="StreamVGGT or VGGT (default: StreamVGGT)")
+    network.add_argument("--device", default="auto", help="cuda, mps or cpu (default: fastest available device)")
+    network.add_argument(
+        "--dtype", choices=("auto", *DTYPES), default="auto", help="computation dtype (default: half precision on CUDA)"
+    )
     network.add_argument(
         "--inference",
         choices=("stream", "full"),
-        help="frame by frame with a memory, or all frames at once (default: stream; VGGT can only do whole)",
-    )
-    network.add_argument("--policy", default="all", help=f"{POLICY_USAGE}; see docs/streaming.md (default: all)")
-    network.add_argument(
-        "--submaps", metavar=USAGE, help="stitch overlapping windows, see docs/streaming.md (default: one stream)"
+        help="stream: frame by frame with a KV cache; whole: all frames at once (default: stream; VGGT: whole)",
     )
     network.add_argument(
-        "--loop_closure", action="store_true", help="with --submaps: close loops, and correct each sequence at its end"
+        "--policy", default="all", help=f"eviction policy: {POLICY_USAGE}; see docs/streaming.md (default: all)"
     )
     network.add_argument(
-        "--camera_cache", choices=("per_iteration", "shared"), default="per_iteration", help="see docs/streaming.md"
+        "--submaps", metavar=USAGE, help="align overlapping submaps, see docs/streaming.md (default: one stream)"
     )
     network.add_argument(
-        "--size", type=whole(1, 16_384), help="longer side the network sees (default: what it was made for, 518)"
+        "--loop_closure",
+        action="store_true",
+        help="detect loops and correct each sequence at its end (requires --submaps)",
+    )
+    network.add_argument(
+        "--camera_cache",
+        choices=("per_iteration", "shared"),
+        default="per_iteration",
+        help="camera-head cache, see docs/streaming.md",
+    )
+    network.add_argument(
+        "--size",
+        type=whole(1, 16_384),
+        help="longer side of the model input in pixels (default: training resolution, 518)",
     )
 
 
 def weights_name(arguments: argparse.Namespace) -> str:
-    """A short name for the weights that the flags choose, for folders: "checkpoints" of ../ckpt/checkpoints.pth."""
+    """Return a short name of the selected weights for folder names: "checkpoints" for ../ckpt/checkpoints.pth."""
     if arguments.weights:
         return Path(arguments.weights).stem.replace(":", "-")
     return Path(MODELS.get(arguments.model_name.lower(), ("", "released"))[1]).stem
@@ -71,12 +82,13 @@ def weights_name(arguments: argparse.Namespace) -> str:
 
 @dataclass(frozen=True)
 class ModelRunner:
-    """A network and how it is run.
+    """A model and its inference settings.
 
-    heads: those that run.
-    size: longer side of its images.
-    settings: what decides its predictions; goes into the run record and must not change within a result.
-    about: what else one wants to know of it.
+    Attributes:
+        heads: Heads to run.
+        size: Longer side of the images in pixels.
+        settings: Settings that determine the predictions, stored in the run record. Constant within a result.
+        metadata: Additional information.
     """
 
     model: VGGT
@@ -92,10 +104,11 @@ class ModelRunner:
 
     @classmethod
     def load(cls, arguments: argparse.Namespace, heads: Sequence[str]) -> ModelRunner:
-        """The network that the flags choose, with the heads that the protocol needs.
+        """Load the model selected by the flags with the heads of the protocol.
 
         Raises:
-            ValueError, FileNotFoundError: a flag is wrong, or there are no such weights.
+            ValueError: If a flag is invalid.
+            FileNotFoundError: If the weights do not exist.
         """
         if arguments.model_name.lower() not in MODELS:
             raise ValueError(f"--model_name {arguments.model_name} is unknown; choose StreamVGGT or VGGT")
@@ -106,7 +119,7 @@ class ModelRunner:
         parse_policy(arguments.policy)
         submaps, loop_closure = parse_submaps(arguments.submaps, arguments.loop_closure)
         if submaps:
-            heads = tuple(dict.fromkeys((*heads, "camera", "depth")))  # by which windows are joined
+            heads = tuple(dict.fromkeys((*heads, "camera", "depth")))  # used for the alignment of submaps
         if inference == "full" and (arguments.policy, arguments.camera_cache, submaps) != (
             False,
             "per_iteration",
@@ -142,10 +155,10 @@ class ModelRunner:
         return cls(model, tuple(heads), size, *how, settings, about)
 
     def predict(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
-        """What the network says of each frame of one sequence, S = 1, on the host, without refinement stages.
+        """Yield the prediction of each frame of one sequence, S = 1, on the CPU, without intermediate iterations.
 
         Args:
-            images: RGB in [0, 1], all of one size. (3, H, W) each
+            images: RGB in [0, 1], all of equal size. (3, H, W) each
         """
         if self.inference == "full":
             device = next(self.model.parameters()).device
@@ -158,7 +171,7 @@ class ModelRunner:
             if self.loop_closure is None:
                 yield from answers
                 return
-            # All frames are held until the last one has come, for loops move them.
+            # Keep all frames until the end, because loop closure moves them.
             whole = cat(list(answers))
             session.finish()
             whole = apply_corrections(whole, session.corrections())
@@ -172,5 +185,5 @@ class ModelRunner:
         return SubmapSession(self.model, submaps=self.submaps, loop_closure=self.loop_closure, **options)
 
     def predict_sequence(self, images: Iterable[Tensor]) -> Prediction:
-        """What the network says of one sequence, on the host."""
+        """Return the prediction of one sequence on the CPU."""
         return cat(list(self.predict(images)))

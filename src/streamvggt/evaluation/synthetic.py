@@ -1,9 +1,9 @@
-"""The held-out table: how good a checkpoint is on scenes of the procedural world that no training has seen.
+"""Evaluate checkpoints on held-out scenes of the procedural world.
 
     python -m streamvggt.evaluation.synthetic ckpt/tiny-vggt --scene-type rooms --frames 8 --sequences 64
 
-Beside it stand baselines that anyone can compute: one depth for all pixels, and a camera that never moves. The cameras
-are judged twice: those of the camera head, and those that the network's points and depth imply.
+The table includes trivial baselines: constant depth and a static camera. Cameras are evaluated twice: those of the
+camera head, and those implied by points and depth.
 """
 
 from __future__ import annotations
@@ -39,10 +39,13 @@ COLUMNS = ("AbsRel", "δ<1.25", "AUC@30", "AUC@15", "AUC@5", "AUC@30 points", "A
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is judged of one sequence.
+    """Predictions of one sequence.
 
-    cam_from_world: (S, 3, 4)   depth: (S, H, W)   points: of the world. (S, H, W, 3)
-    implied: poses that points and depth imply; None where the points come from the poses. (S, 3, 4)
+    Attributes:
+        cam_from_world: (S, 3, 4)
+        depth: (S, H, W)
+        points: World points. (S, H, W, 3)
+        implied: Poses implied by points and depth. None if the points are computed from the poses. (S, 3, 4)
     """
 
     cam_from_world: Tensor
@@ -55,12 +58,13 @@ Estimator = Callable[[Batch], Estimate]
 
 
 def evaluate(estimators: dict[str, Estimator], batches: Iterator[Batch]) -> dict[str, dict[str, float]]:
-    """Mean numbers of each estimator over sequences (batches of one).
+    """Return the mean metrics of each estimator over sequences (batches of one).
 
-    AbsRel, δ<1.25: depth with one scale per sequence (medians). AUC: relative poses of all pairs of frames; "AUC@30
-    points": of the poses implied by points and depth. ATE: root mean square error of the camera centres after a
-    similarity, over the path's length. points: mean distance of the points after a similarity, over the mean distance
-    of the true ones from their centre. ms: time per frame, the median over the sequences.
+    AbsRel, δ<1.25: depth with one median scale per sequence. AUC: relative poses of all pairs of frames. "AUC@30
+    points": AUC of the implied poses. ATE: RMS error of the camera centers after similarity alignment, relative to the
+    path length.
+    points: mean distance of the points after similarity alignment, relative to the mean distance of the ground-truth
+    points from their centroid. ms: median time per frame.
     """
     sums = {name: {column: [] for column in COLUMNS if not column.startswith("AUC")} for name in estimators}
     angles: dict[str, list[Tensor]] = {name: [] for name in estimators}
@@ -104,11 +108,12 @@ def evaluate(estimators: dict[str, Estimator], batches: Iterator[Batch]) -> dict
 def model_estimator(
     model: VGGT, policy: EvictionPolicy | None = None, camera_cache: CameraCacheMode = "per_iteration"
 ) -> Estimator:
-    """The network's depth, camera head and points (the point head's, or unprojected depth).
+    """Return an estimator of depth, camera head and points (of the point head, or unprojected depth).
 
     Args:
-        policy: frame by frame, with what this policy keeps; None: the whole sequence at once.
-        camera_cache: of the stream; see `VGGT.new_memory`.
+        model: The model.
+        policy: Eviction policy of a stream. None processes the whole sequence at once.
+        camera_cache: Camera cache of the stream, see `VGGT.new_memory`.
     """
 
     @torch.no_grad()
@@ -135,25 +140,25 @@ def model_estimator(
 
 
 def poses_from_points(depth: Tensor, intrinsics: Tensor, points: Tensor) -> Tensor:
-    """Where cameras must stand for their depth to show these world points: each frame's best similarity.
+    """Compute the poses implied by depth and world points: the least-squares similarity of each frame.
 
     Args:
         depth: (S, H, W)
         intrinsics: (S, 3, 3)
-        points: of the world, seen at these pixels. (S, H, W, 3)
+        points: World points of these pixels. (S, H, W, 3)
 
     Returns:
-        Camera-from-world, in the points' unit. (S, 3, 4)
+        Camera-from-world poses in the unit of the points. (S, 3, 4)
     """
     rest = torch.eye(4)[:3].expand(len(depth), 3, 4)
-    seen = unproject(depth, Cameras(rest, intrinsics)).flatten(1, 2).double()  # in each camera's own axes
+    seen = unproject(depth, Cameras(rest, intrinsics)).flatten(1, 2).double()  # in camera axes
     fitted = align_points(points.flatten(1, 2).double(), seen)
     translation = fitted.translation / fitted.scale.clamp(min=1e-9)[:, None]
     return torch.cat([fitted.rotation, translation[..., None]], -1).to(depth.dtype)
 
 
 def static_camera_baseline(batch: Batch) -> Estimate:
-    """One depth everywhere, a camera that never moves and has the true field of view."""
+    """Return constant depth and a static camera with the ground-truth field of view."""
     depth = torch.ones_like(batch.depth[0])
     pose = torch.eye(4)[:3].expand(len(depth), 3, 4)
     return Estimate(pose, depth, unproject(depth, Cameras(pose, batch.intrinsics[0])))
@@ -162,7 +167,7 @@ def static_camera_baseline(batch: Batch) -> Estimate:
 def held_out_sequences(
     split: str, num_sequences: int, num_frames: int, height: int, width: int, style: str = "all"
 ) -> Iterator[Batch]:
-    """Sequences that no training has seen, of one of the `STYLES`."""
+    """Yield held-out sequences of one of the `STYLES`."""
     world = SyntheticScenes(split, style=STYLES[style])
     for index in tqdm(range(num_sequences), desc="held out", unit="sequence", disable=None):
         yield world.batch(index, 1, num_frames, height, width)
@@ -178,20 +183,25 @@ def markdown(table: dict[str, dict[str, float]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("weights", nargs="+", help="files or folders, see load_model")
+    parser.add_argument("weights", nargs="+", help="files or folders of weights, see load_model")
     parser.add_argument("--frames", type=whole(), default=8)
     parser.add_argument("--sequences", type=whole(), default=64)
     parser.add_argument("--image-size", type=whole(1, 16_384), nargs=2, metavar=("H", "W"), default=(112, 112))
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument(
-        "--scene-type", choices=STYLES, default="all", help="rooms: what the shipped networks learnt in"
+        "--scene-type",
+        choices=STYLES,
+        default="all",
+        help="scene type; rooms: training domain of the bundled models (default: all)",
     )
     parser.add_argument(
-        "--causal", action=argparse.BooleanOptionalAction, help="load all weights as this (default: by their config)"
+        "--causal",
+        action=argparse.BooleanOptionalAction,
+        help="override the attention of all weights (default: from their config)",
     )
-    parser.add_argument("--policy", help=f"frame by frame, with one of {POLICY_USAGE}")
+    parser.add_argument("--policy", help=f"eviction policy for streaming: {POLICY_USAGE} (default: whole sequences)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=some_path, help="write the numbers here, too")
+    parser.add_argument("--json", type=some_path, help="output JSON file")
     arguments = parser.parse_args()
     try:
         policy = parse_policy(arguments.policy) if arguments.policy else None

@@ -1,6 +1,6 @@
-"""Points followed through the frames of a sequence, for bundle adjustment: by the network, LightGlue or OpenCV's SIFT.
+"""Point tracks for bundle adjustment from the track head, LightGlue or OpenCV's SIFT.
 
-Each provider turns images (S, 3, H, W) and the network's cameras into `Tracks`. S frames · K points.
+Each provider converts images (S, 3, H, W) and predicted cameras to `Tracks`. S frames · K points.
 """
 
 from __future__ import annotations
@@ -36,33 +36,34 @@ EPIPOLAR_PIXELS = 2.0
 
 
 class PoseRefinement:
-    """Bundle adjustment of a sequence's poses; where it fails, the network's are kept."""
+    """Bundle adjustment of a sequence's poses. If it fails, the predicted poses are kept."""
 
     def __init__(self, model: VGGT, tracks: str):
-        """
+        """Select the track provider.
+
         Raises:
-            ValueError: there are no such tracks.
+            ValueError: If the tracks are not available.
         """
         self._provider = get_track_provider(tracks, model)
 
     def __call__(self, images: Tensor, prediction: Prediction) -> dict[str, np.ndarray]:
-        """Poses that count, (S, 3, 4), and why they are not refined ("" if they are)."""
+        """Return the refined or predicted poses, (S, 3, 4), and why they are not refined ("" if they are)."""
         cameras = prediction.cameras()
         first = type(cameras)(cameras.cam_from_world[0], cameras.intrinsics[0])
         try:
             tracks = self._provider(images, first)
             poses = adjust(first, tracks, tuple(images.shape[-2:]), prediction.depth[0, ..., 0].float())
             return {"refined_cam_from_world": poses.numpy(), "not_refined": np.array("")}
-        except Exception as reason:  # whatever a solver or matcher raises: a sequence must not end the evaluation
+        except Exception as reason:  # no error of a solver or matcher may stop the evaluation
             kept = first.cam_from_world.double().numpy()
             return {"refined_cam_from_world": kept, "not_refined": np.array(str(reason) or type(reason).__name__)}
 
 
 def get_track_provider(name: str, model: VGGT) -> TrackProvider:
-    """The provider called "head", "lightglue", "sift"; "auto": the first of them that there is.
+    """Return the provider "head", "lightglue" or "sift". "auto" selects the first available one.
 
     Raises:
-        ValueError: there is no such provider here; says what it lacks.
+        ValueError: If the provider is not available. The message names the missing requirement.
     """
     has_head, has_lightglue = "track" in model.heads, importlib.util.find_spec("lightglue") is not None
     if name == "auto":
@@ -81,7 +82,7 @@ def get_track_provider(name: str, model: VGGT) -> TrackProvider:
 
 
 class HeadTracks:
-    """The network's own tracks of keypoints of a few frames, each of them moved to the front for its turn."""
+    """Tracks of the track head for keypoints of a few query frames. Each query frame is the first of its sequence."""
 
     def __init__(self, model: VGGT):
         self.model = model
@@ -107,7 +108,10 @@ class HeadTracks:
 
 
 class LightGlueTracks:
-    """ALIKED keypoints matched by LightGlue (Lindenberger et al. 2023) in all pairs of frames."""
+    """ALIKED keypoints matched by LightGlue in all pairs of frames.
+
+    Reference: LightGlue, arXiv 2306.13643.
+    """
 
     def __init__(self, device: torch.device):
         from lightglue import ALIKED, LightGlue
@@ -129,7 +133,7 @@ class LightGlueTracks:
 
 
 def sift_tracks(images: Tensor, cameras: Cameras) -> Tracks:
-    """SIFT keypoints (Lowe 2004) matched in all pairs of frames, checked against the epipolar geometry."""
+    """Match SIFT keypoints (Lowe 2004) in all pairs of frames and verify the epipolar geometry."""
     found = [sift_keypoints(image) for image in images]
     matches = {
         (first, second): match_descriptors(found[first], found[second])
@@ -139,13 +143,13 @@ def sift_tracks(images: Tensor, cameras: Cameras) -> Tracks:
 
 
 def sift_keypoints(image: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The strongest corners and blobs of an image.
+    """Detect the strongest SIFT keypoints of an image.
 
     Args:
         image: RGB in [0, 1]. (3, H, W)
 
     Returns:
-        (x, y) in pixels, float32 (K, 2), each place once; RootSIFT descriptors, float32 (K, 128).
+        Unique positions (x, y) in pixels, float32 (K, 2), and RootSIFT descriptors, float32 (K, 128).
     """
     pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     detector = cv2.SIFT_create(nfeatures=NUM_KEYPOINTS, contrastThreshold=0.01)
@@ -158,7 +162,7 @@ def sift_keypoints(image: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def match_descriptors(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Pairs of keypoints that are each other's best match, clearly, and lie on one epipolar geometry. int (M, 2)"""
+    """Return mutual nearest neighbors that pass the ratio test and one epipolar geometry. int (M, 2)"""
     none = np.zeros((0, 2), int)
     (places, descriptors), (other_places, other_descriptors) = one, other
     if len(places) < 8 or len(other_places) < 8:
@@ -171,7 +175,7 @@ def match_descriptors(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarra
     pairs = torch.stack([kept, index[kept, 0]], 1).numpy()
     if len(pairs) < 8:
         return none
-    cv2.setRNGSeed(0)  # the same matches every time
+    cv2.setRNGSeed(0)  # deterministic matches
     _, mask = cv2.findFundamentalMat(
         places[pairs[:, 0]], other_places[pairs[:, 1]], cv2.FM_RANSAC, EPIPOLAR_PIXELS, 0.999, 2000
     )
@@ -179,11 +183,11 @@ def match_descriptors(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarra
 
 
 def merge_matches(keypoints: list[np.ndarray], matches: Mapping[tuple[int, int], np.ndarray]) -> Tracks:
-    """Tracks of matches between pairs of frames; one that comes to two places in a frame is dropped.
+    """Merge pairwise matches to tracks. Tracks with two positions in one frame are removed.
 
     Args:
-        keypoints: of each frame. (K, 2) each
-        matches: of a pair of frames, pairs of numbers of keypoints. int (M, 2) each
+        keypoints: Keypoints of each frame. (K, 2) each
+        matches: Index pairs of keypoints per frame pair. int (M, 2) each
     """
     counts = [len(places) for places in keypoints]
     start = np.concatenate([[0], np.cumsum(counts)])
@@ -205,10 +209,10 @@ def merge_matches(keypoints: list[np.ndarray], matches: Mapping[tuple[int, int],
 
 
 def farthest_cameras(cameras: Cameras, count: int) -> list[int]:
-    """Frames that look from most different places and in most different directions, the first one among them.
+    """Select frames with the most different positions and directions, including the first frame.
 
-    Each next one is the farthest from all taken so far. (The published choice is by DINOv2 features and the farthest
-    from the last one only.)
+    Each next frame is the farthest from all selected frames. The reference implementation uses DINOv2 features and the
+    distance to the last selected frame only.
     """
     pose = cameras.world_from_cam.double()
     centre, direction = pose[..., 3], pose[..., :3, 2]

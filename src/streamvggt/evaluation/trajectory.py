@@ -1,7 +1,7 @@
-"""Camera trajectories on Sintel, TUM-dynamics and ScanNet: ATE and RPE after the best similarity.
+"""Camera trajectories on Sintel, TUM-dynamics and ScanNet: ATE and RPE after similarity alignment.
 
-    <folder>/<sequence>.npz           estimated poses, camera-from-world, and the true ones
-    <folder>/<sequence>-aligned.npz   both trajectories in the true world, for pictures
+    <folder>/<sequence>.npz           predicted and ground-truth camera-from-world poses
+    <folder>/<sequence>-aligned.npz   both trajectories in the ground-truth world, for figures
     <folder>/result.json              ATE, RPE trans, RPE rot: means over the sequences
 
 S frames.
@@ -55,7 +55,7 @@ class Trajectories(Protocol):
     def add_arguments(self, parser: argparse.ArgumentParser, predict: bool, score: bool) -> None:
         super().add_arguments(parser, predict, score)
         parser.add_argument("--pose_eval_stride", type=whole(), default=1, help="take every n-th frame (default: 1)")
-        parser.add_argument("--crop", action="store_true", help="crop to whole patches instead of resizing once more")
+        parser.add_argument("--crop", action="store_true", help="crop to whole patches instead of a second resize")
 
     def open_reader(self, dataset: str, data_root: Path) -> TrajectorySet:
         return SETS[dataset](data_root)
@@ -83,7 +83,7 @@ class Trajectories(Protocol):
         return predict
 
     def score(self, task: Task, scene: str, arguments: argparse.Namespace) -> TrajectoryScore:
-        """Errors of a sequence; both trajectories are written, aligned."""
+        """Score a sequence and write both aligned trajectories."""
         run = read_run(task.folder)
         stride = run["settings"]["stride"] if run else 1
         true = task.reader.read(scene)

@@ -1,7 +1,7 @@
-"""Video depth: a video is one stream, and one scale (and shift) brings all its frames to the truth.
+"""Video depth: each video is one stream, aligned with one scale (and shift) for all frames.
 
-launch.py       <folder>/<scene>/frame_%04d.npy    float32, as large as the network sees it; numbered in order
-eval_depth.py   <folder>/result_<alignment>.json   eight numbers, each a mean over videos weighted by pixels
+launch.py       <folder>/<scene>/frame_%04d.npy    float32, size of the processed image; numbered in order
+eval_depth.py   <folder>/result_<alignment>.json   eight metrics, pixel-weighted means over videos
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class VideoDepth(DepthProtocol):
 
     @staticmethod
     def _read(reader: DepthSet, clip: EvalSequence) -> tuple[torch.Tensor, torch.Tensor]:
-        """All predictions and all true depth of a video. (T, H, W) each"""
+        """Read all predictions and ground-truth depth maps of a video. (T, H, W) each"""
 
         def read(item: tuple[str, Path]) -> tuple[torch.Tensor, torch.Tensor]:
             return load_pair(reader, clip.scene, *item)

@@ -44,7 +44,7 @@ class PointFilter:
     """Selection of the points to export. Padding, non-finite points and depths ≤ 0 are always excluded.
 
     Attributes:
-        source: Points from depth maps and cameras ("depth") or from the point head ("head").
+        point_source: Points from depth maps and cameras ("depth") or from the point head ("head").
         conf_percentile: Percentage of least confident points to remove after the other filters, in [0, 100].
         frames: Start, stop and step of the stream positions, as of a forward slice.
         drop_white: Remove points with red, green and blue above 240.

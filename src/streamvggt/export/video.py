@@ -47,7 +47,7 @@ class ColorRanges:
     """Value ranges of the color maps, constant over the clip to avoid flicker.
 
     Attributes:
-        nearness: Minimum and maximum inverse depth.
+        inverse_depth: Minimum and maximum inverse depth.
         conf: Minimum and maximum log confidence.
     """
 

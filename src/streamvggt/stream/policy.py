@@ -19,7 +19,7 @@ class PolicySpec:
     """Command-line syntax of a policy: its fields in order, as numbers separated by commas.
 
     Attributes:
-        num_needed: Number of leading fields that are required if any field is given. The others have defaults.
+        num_required: Number of leading fields that are required if any field is given. The others have defaults.
     """
 
     policy: type[EvictionPolicy]
