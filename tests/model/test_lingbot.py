@@ -237,7 +237,7 @@ def test_combinations_that_cannot_be_are_refused_in_words(model):
     with pytest.raises(ValueError, match="query_points: expected none in the stream of a network with scale_frames"):
         tracking(images(1, 1), query_points=torch.zeros(1, 2, 2), memory=tracking.new_memory())
     with pytest.raises(ValueError, match="step_mode='compile': expected a memory that becomes full, got Trajectory"):
-        StreamSession(model, step_mode="compiled")
+        StreamSession(model, step_mode="compile")
     with pytest.raises(ValueError, match="global_rotation: expected space or time, got 'both'"):
         small(global_rotation="both")
     with pytest.raises(ValueError, match="pose: expected camera_from_world or world_from_camera, got 3"):
