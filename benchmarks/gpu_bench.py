@@ -65,13 +65,13 @@ class Bench:
             bench = cls(device, file, **options)
             bench.say("# Rehearsal with toy sizes" if bench.rehearse else "# Ten minutes on a GPU")
             bench.say(f"\n{describe(device)}")
-            steps = static_step.STEP_BUILDERS["compiled"]
+            steps = static_step.STEP_BUILDERS["compile"]
             if bench.rehearse and device.type == "cpu":  # a step that is recorded is computed as it stands
-                static_step.STEP_BUILDERS["compiled"] = lambda step: step
+                static_step.STEP_BUILDERS["compile"] = lambda step: step
             try:
                 yield bench
             finally:
-                static_step.STEP_BUILDERS["compiled"] = steps
+                static_step.STEP_BUILDERS["compile"] = steps
                 bench.say(signed([], device))
 
     def say(self, line: str) -> None:
@@ -100,7 +100,7 @@ class Bench:
     @property
     def recorded(self) -> str:
         """The name of a step that is recorded; on a CPU its books are kept, but nothing is recorded."""
-        return "graph" if self.on_cuda else "compiled"
+        return "cuda_graph" if self.on_cuda else "compile"
 
     def network(
         self, dtype: torch.dtype = torch.bfloat16, heads=HEADS, weights: str = "random:full", **options

@@ -78,7 +78,7 @@ def agreement(bench: Bench) -> Iterator[str]:
         expected = _pushed(StreamSession(bench.network(weights="random:small")), frames)
         bench.check("cuda:1 computes what cuda:0 does", _apart(found, expected) <= 1e-2, "bfloat16")
         timer = StreamSession(
-            bench.network(device="cuda:1", weights="random:small"), policy=SlidingWindow(1, 1), step_mode="graph"
+            bench.network(device="cuda:1", weights="random:small"), policy=SlidingWindow(1, 1), step_mode="cuda_graph"
         )
         bench.check("a step is recorded on cuda:1", len(_pushed(timer, frames)) == 4)
     else:

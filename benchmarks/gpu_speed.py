@@ -34,7 +34,7 @@ FLAT = 0.03
 def targets(bench: Bench) -> Iterator[str]:
     """Time of a frame by the number of frames it sees, beside the floor."""
     model = bench.network().requires_grad_(False)  # the FLOP counter would look for gradients
-    steps = ["eager", bench.recorded, *(["compiled"] if bench.compiled and bench.on_cuda else [])]
+    steps = ["eager", bench.recorded, *(["compile"] if bench.compiled and bench.on_cuda else [])]
     for height, width in ((392, 518),) if bench.rehearse else ((392, 518), (294, 518)):
         images = bench.images(8, height, width)
         floor = Floor.of(model, images[0][None, None], bench.rates)

@@ -38,16 +38,16 @@ def rows(teacher: str, student: str, measured: str | None, device: str) -> dict[
     def load(weights: str, causal: bool):
         return load_model(weights, causal=causal, device=device)
 
-    distilled = load(student, "past")
+    distilled = load(student, True)
     made = {
-        f"teacher, sees all ({fingerprint(load(teacher, 'all'))})": model_estimator(load(teacher, "all")),
-        "teacher's weights run causally, untrained": model_estimator(load(teacher, "past")),
+        f"teacher, sees all ({fingerprint(load(teacher, False))})": model_estimator(load(teacher, False)),
+        "teacher's weights run causally, untrained": model_estimator(load(teacher, True)),
         f"student, distilled ({fingerprint(distilled)})": model_estimator(distilled),
         "… streamed, camera memory exact": model_estimator(distilled, KeepAll()),
         "… streamed, camera memory released": model_estimator(distilled, KeepAll(), "shared"),
     }
     if measured is not None:
-        on_truth = load(measured, "past")
+        on_truth = load(measured, True)
         made[f"student on ground truth only, same budget ({fingerprint(on_truth)})"] = model_estimator(on_truth)
     made["one depth, still camera"] = static_camera_baseline
     return made

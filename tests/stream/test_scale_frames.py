@@ -107,10 +107,10 @@ def test_streams_of_a_pool_are_streams_alone(model):
 
 
 def test_a_recorded_step_has_the_right_time(model, monkeypatch):
-    monkeypatch.setitem(static_step.STEP_BUILDERS, "compiled", lambda step: step)
+    monkeypatch.setitem(static_step.STEP_BUILDERS, "compile", lambda step: step)
     frames = images(2, 11, 14, 28).unbind(1)
     session, eager = (
-        StreamSession(model, policy=SlidingWindow(1, 2, 2), step_mode=step) for step in ("compiled", "eager")
+        StreamSession(model, policy=SlidingWindow(1, 2, 2), step_mode=step) for step in ("compile", "eager")
     )
     for frame in frames:
         assert_same(session.push(frame), eager.push(frame), tolerance=0)
