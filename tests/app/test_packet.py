@@ -97,7 +97,9 @@ def test_colours_of_pictures_change_slowly():
     near = ResultFrame(**{**vars(frame(1)), "depth": frame(1).depth / 10})
     second = updated_ranges(first, near)
     alone = updated_ranges(None, near)
-    assert second.nearness == pytest.approx(0.9 * np.array(first.nearness) + 0.1 * np.array(alone.nearness))
+    assert second.inverse_depth == pytest.approx(
+        0.9 * np.array(first.inverse_depth) + 0.1 * np.array(alone.inverse_depth)
+    )
 
 
 def test_a_frame_without_any_depth_is_an_empty_packet():

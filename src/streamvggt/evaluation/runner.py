@@ -121,7 +121,7 @@ class ModelRunner:
         if submaps:
             heads = tuple(dict.fromkeys((*heads, "camera", "depth")))  # used for the alignment of submaps
         if inference == "full" and (arguments.policy, arguments.camera_cache, submaps) != (
-            False,
+            "all",
             "per_iteration",
             None,
         ):
