@@ -1,4 +1,4 @@
-"""Images to frame tokens: the patch encoder, then frame and global attention in turn (VGGT, arXiv 2503.11651, §3.2).
+"""Aggregator: patch encoder and alternating frame and global attention (VGGT, arXiv 2503.11651, Sec. 3.2).
 
 B batch · S frames · P tokens of a frame · C channels · H×W pixels · h×w patches.
 """
@@ -19,16 +19,18 @@ from streamvggt.layers.vision_transformer import VisionTransformer
 from streamvggt.layers.xfeat import XFeat, fine_maps
 from streamvggt.model.config import GlobalRotation
 
-# Of the photos the encoder was pre-trained on, per RGB channel.
+# ImageNet statistics per RGB channel, as in the pre-training of the encoder.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
 
 class Aggregator(nn.Module):
-    """Frame tokens that know the other frames.
+    """Compute frame tokens with alternating frame and global attention.
 
-    A frame's tokens are [camera (1), registers (4), scale (1, if there are scale frames), patches (h·w)]. Which frames
-    a global block sees is its caller's choice, handed in as one attention pattern per block.
+    The tokens of a frame are [camera (1), registers (4), scale (1, only with scale frames), patches (h·w)]. The caller
+    selects the attention pattern of each global block.
+
+    Reference: VGGT, arXiv 2503.11651, Sec. 3.2.
     """
 
     num_registers = 4
@@ -80,21 +82,27 @@ class Aggregator(nn.Module):
         }
         self.frame_blocks = nn.ModuleList(Block(embed_dim, num_heads, **block) for _ in range(depth))
         self.global_blocks = nn.ModuleList(Block(embed_dim, num_heads, **block) for _ in range(depth))
-        # Entry 0 is for the first frame of the sequence, whose camera is the world; entry 1 for all others.
+        # Entry 0: first frame of the sequence, whose camera defines the world. Entry 1: all other frames.
         self.camera_token = nn.Parameter(torch.randn(1, 2, 1, embed_dim) * 1e-6)
         self.register_token = nn.Parameter(torch.randn(1, 2, self.num_registers, embed_dim) * 1e-6)
-        if scale_frames:  # entry 0 is for the first `scale_frames` frames of a stream
+        if scale_frames:  # entry 0: first `scale_frames` frames of a stream
             self.num_special_tokens = Aggregator.num_special_tokens + 1
             self.scale_token = nn.Parameter(torch.randn(1, 2, 1, embed_dim) * 1e-6)
 
     @property
     def depth(self) -> int:
+        """Number of frame blocks, and of global blocks."""
         return len(self.global_blocks)
 
     def encode_patches(self, images: Tensor) -> Tensor:
-        """Patch features of each image on its own. (B, S, 3, H, W) in [0, 1] → (B, S, h·w, C + M)
+        """Encode each image separately.
 
-        M: channels for the dense heads alone, if the encoder has an XFeat embedding.
+        Args:
+            images: RGB in [0, 1]. (B, S, 3, H, W)
+
+        Returns:
+            Patch features. M additional channels for the dense heads, if the encoder has an XFeat embedding.
+            (B, S, h·w, C + M)
         """
         channels = zip(images.unbind(2), IMAGE_MEAN, IMAGE_STD, strict=True)
         normalised = torch.stack([(channel - mean) / std for channel, mean, std in channels], 2)
@@ -102,13 +110,14 @@ class Aggregator(nn.Module):
         return features.unflatten(0, images.shape[:2])
 
     def fine_maps(self, encoded: Tensor, image_size: tuple[int, int]) -> list[Tensor]:
-        """The maps that an XFeat embedding adds for the dense heads, from fine to coarse.
+        """Unpack the XFeat maps for the dense heads.
 
         Args:
-            encoded: what `encode` returns, of N images. (N, h·w, C + M)
+            encoded: Output of `encode_patches` for N images. (N, h·w, C + M)
+            image_size: Height and width in pixels.
 
         Returns:
-            (N, channels, h·k, w·k) each.
+            Maps from fine to coarse. (N, channels, h·k, w·k) each
         """
         grid = image_size[0] // self.patch_size, image_size[1] // self.patch_size
         return fine_maps(encoded[..., self.embed_dim :], XFeat.fine_channels, self.patch_size, grid)
@@ -124,19 +133,20 @@ class Aggregator(nn.Module):
         mlp_hook: Callable[[int, Tensor], None] | None = None,
         times: Tensor | None = None,
     ) -> dict[int, Tensor]:
-        """Tokens of the frames after some of the layers.
+        """Compute the frame tokens of selected layers.
 
         Args:
-            patch_tokens: what `encode` returns. (B, S, h·w, C + M)
-            grid: h, w.
-            patterns: whom each global block lets see whom; None: all see all.
-            layers: which layers' tokens are wanted; None: the last one's.
-            is_start: the first of these frames is the first of its sequence; of all in the batch, or of each.
-            watch: is shown the number of each layer and what the MLP of its frame block adds, (B·S, P, C).
-            times: Number of earlier stored frames per frame, for global_rotation="time"; None: 0, 1, … (B or 1, S)
+            patch_tokens: Output of `encode_patches`. (B, S, h·w, C + M)
+            grid: Patch rows and columns h, w.
+            patterns: Attention pattern of each global block. None: full attention.
+            layers: Layers to return, counted from 0. None: the last layer.
+            is_first_frame: Whether the first of these frames is the first frame of its sequence. One value for the
+                batch, or one per batch entry.
+            mlp_hook: Function of the layer and the MLP residual of its frame block (B·S, P, C).
+            times: Number of earlier stored frames of each frame, for global_rotation="time". None: 0, 1, … (B or 1, S)
 
         Returns:
-            By layer: after its frame block and after its global block, side by side. (B, S, P, 2C)
+            Per layer: outputs of its frame block and of its global block, concatenated. (B, S, P, 2C)
         """
         num_frames = patch_tokens.shape[1]
         patterns = patterns or [full_pattern] * self.depth
@@ -161,7 +171,7 @@ class Aggregator(nn.Module):
         return tokens
 
     def _special_tokens(self, patch_tokens: Tensor, is_first_frame: bool | Sequence[bool]) -> Tensor:
-        """Camera, register and scale tokens of each frame. (B, S, 5 or 6, C)"""
+        """Return the camera, register and scale tokens of each frame. (B, S, 5 or 6, C)"""
         batch, num_frames = patch_tokens.shape[:2]
         both = torch.cat([self.camera_token, self.register_token], 2).to(patch_tokens.dtype)  # (1, 2, 5, C)
 

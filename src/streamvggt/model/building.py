@@ -1,4 +1,4 @@
-"""Networks whose weights are converted while they are built, so that memory never holds them twice."""
+"""Convert weights during network construction, so that memory contains one copy of the weights."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def build_converted(build: Callable[[], Network], convert: Callable[[str, Tensor], Tensor]) -> Network:
-    """Build a network and convert its tensors part by part, each as soon as it is final.
+    """Build a network and convert its tensors part by part.
 
-    Parts are the entries of a `ModuleList`, which constructors do not change once they have filled the list, and the
-    network's own submodules. The network is built on the meta device first, because the full names of tensors are
-    known only at the end.
+    Parts are the entries of each `ModuleList` and the direct submodules of the network, which constructors do not
+    modify after registration. The network is built on the meta device first, because full tensor names are available
+    only after construction.
 
     Args:
-        build: Returns the network; the same whenever it is called.
-        convert: Gets the name of a tensor in the state dict and its values, returns what takes its place.
+        build: Constructor of the network. Must be deterministic.
+        convert: Function of a state-dict name and a tensor that returns the converted tensor.
+
+    Returns:
+        The network with converted parameters and persistent buffers.
     """
     order: list[nn.Module] = []
     with _registering(lambda parent, module: order.append(module)), torch.device("meta"):
@@ -51,7 +54,7 @@ def build_converted(build: Callable[[], Network], convert: Callable[[str, Tensor
 
 @contextmanager
 def _registering(act: Callable[[nn.Module, nn.Module], None]) -> Iterator[None]:
-    """Call `act` with parent and part whenever this thread makes a module part of another one within the context."""
+    """Call `act(parent, module)` for each submodule that this thread registers within the context."""
     thread = threading.get_ident()
 
     def hook(parent: nn.Module, name: str, module: nn.Module | None) -> None:
@@ -67,7 +70,7 @@ def _registering(act: Callable[[nn.Module, nn.Module], None]) -> Iterator[None]:
 
 @torch.no_grad()
 def _convert_own(module: nn.Module, prefix: str, convert: Callable[[str, Tensor], Tensor]) -> None:
-    """Convert the parameters and saved buffers of a module, not those of its parts."""
+    """Convert the parameters and persistent buffers of a module, without its submodules."""
     for name, parameter in module._parameters.items():
         if parameter is not None:
             converted = convert(prefix + name, parameter.detach())

@@ -1,4 +1,4 @@
-"""Camera tokens to cameras, by repeated refinement (VGGT, arXiv 2503.11651, §3.3).
+"""Camera head: camera tokens to pose encodings by iterative refinement (VGGT, arXiv 2503.11651, Sec. 3.3).
 
 B batch · S frames · C channels of the head (twice the aggregator's).
 """
@@ -18,7 +18,10 @@ POSE_ENC_DIM = 9  # translation, quaternion, two fields of view
 
 
 class CameraHead(nn.Module):
-    """Refines the pose encodings of all frames several times; a trunk lets the frames' camera tokens see each other."""
+    """Refine the pose encodings of all frames iteratively. The trunk attends across the camera tokens of the frames.
+
+    Reference: VGGT, arXiv 2503.11651, Sec. 3.3.
+    """
 
     def __init__(
         self,
@@ -44,41 +47,42 @@ class CameraHead(nn.Module):
         self.poseLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 3 * dim))
         self.adaln_norm = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.pose_branch = Mlp(dim, dim // 2, POSE_ENC_DIM)
-        # A fresh network says "the world's own camera, one radian wide", so that its cameras are cameras.
+        # Initialize to the identity pose and a field of view of 1 rad, so that untrained outputs are valid cameras.
         with torch.no_grad():
             self.pose_branch.fc2.weight.mul_(0.1)
             self.pose_branch.fc2.bias.copy_(torch.tensor([0.0, 0, 0, 0, 0, 0, 1, 1, 1]) / num_iterations)
 
     def forward(self, camera_tokens: Tensor, patterns: Sequence[Sequence[AttentionPattern]]) -> list[Tensor]:
-        """The encodings after each refinement, the last one the best.
+        """Predict the pose encodings.
 
         Args:
-            camera_tokens: the aggregator's, one per frame. (B, S, C)
-            patterns: for each refinement (one entry serves all) and trunk block, whom a frame sees.
+            camera_tokens: Camera tokens of the aggregator, one per frame. (B, S, C)
+            patterns: Attention pattern per iteration and trunk block. One entry applies to all iterations.
 
         Returns:
-            For each refinement: translation, quaternion, fields of view ≥ 0; at least float32. (B, S, 9)
+            Pose encoding after each iteration: translation, quaternion (x, y, z, w), fields of view ≥ 0 in radians, at
+            least float32. (B, S, 9) each
         """
-        # Half precision of autocast would drop what tells the frames' tokens apart (VGGT runs this head so, too).
+        # Half precision removes the small differences between the tokens of frames. VGGT disables autocast here, too.
         with torch.autocast(camera_tokens.device.type, enabled=False):
             return self._refinements(camera_tokens.to(self.token_norm.weight.dtype), patterns)
 
     def _refinements(self, camera_tokens: Tensor, patterns: Sequence[Sequence[AttentionPattern]]) -> list[Tensor]:
-        """`forward` of tokens in the weights' own precision."""
+        """Run the iterations in the precision of the weights."""
         tokens = self.token_norm(camera_tokens)
-        # The sum of refinements stays in float32 whatever the weights are: angles and positions need its digits.
+        # Accumulate in at least float32, because poses need more precision than half precision provides.
         exact = torch.promote_types(tokens.dtype, torch.float32)
         stages: list[Tensor] = []
         raw = None
         for iteration in range(self.num_iterations):
             pred_pose_enc = self.empty_pose_tokens.expand(*tokens.shape[:2], -1) if raw is None else raw.detach()
             delta = self._refine(tokens, pred_pose_enc, patterns[iteration % len(patterns)]).to(exact)
-            raw = delta if raw is None else raw.detach() + delta  # each refinement answers for itself alone
+            raw = delta if raw is None else raw.detach() + delta  # no gradient flows between iterations
             stages.append(torch.cat([raw[..., :7], F.relu(raw[..., 7:])], -1))
         return stages
 
     def _refine(self, tokens: Tensor, pred_pose_enc: Tensor, patterns: Sequence[AttentionPattern]) -> Tensor:
-        """What to add to the encodings said so far. (B, S, C), (B, S, 9) → (B, S, 9)"""
+        """Predict the update of the pose encodings. (B, S, C), (B, S, 9) → (B, S, 9)"""
         embedded = self.embed_pose(pred_pose_enc.to(self.embed_pose.weight.dtype))
         shift, scale, gate = self.poseLN_modulation(embedded).chunk(3, -1)
         x = gate * (self.adaln_norm(tokens) * (1 + scale) + shift) + tokens

@@ -1,4 +1,4 @@
-"""Which device and number format a network runs in, and how its weights lie in memory there."""
+"""Device, number format and memory layout of network weights."""
 
 import math
 import os
@@ -11,10 +11,13 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device called `name`; "auto": the best there is.
+    """Resolve a device name.
+
+    Args:
+        name: PyTorch device name, or "auto": CUDA, otherwise MPS, otherwise CPU.
 
     Raises:
-        ValueError: it is unknown, or this machine has none.
+        ValueError: If the device is unknown or not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -31,9 +34,15 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The format called `name`; "auto": half precision on CUDA; "half": wherever the device computes in it.
+    """Resolve the name of a number format.
 
-    Half precision is bfloat16 if it can be.
+    Args:
+        name: A key of `DTYPES`. "auto": half precision on CUDA, otherwise float32. "half": half precision if the
+            device supports it, otherwise float32.
+        device: Device to run on.
+
+    Returns:
+        The number format. Half precision is bfloat16, or float16 on CUDA devices without bfloat16.
     """
     if name in DTYPES:
         return DTYPES[name]
@@ -45,22 +54,26 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def exact_convolutions() -> None:
-    """Have cuDNN compute float32 convolutions in float32, not in TF32, for this process, as products are by default.
+    """Disable TF32 for cuDNN convolutions in this process. PyTorch disables TF32 for matrix products by default.
 
-    TF32 keeps 10 bits of the mantissa: results in float32 differ from a CPU's by about 1e-3.
+    TF32 has a 10-bit mantissa, so results differ from CPU results by about 1e-3.
     """
     torch.backends.cudnn.allow_tf32 = False
 
 
 def to_channels_last_layout(weight: Tensor, device: torch.device, dtype: torch.dtype, *, copy: bool) -> Tensor:
-    """A weight on its device, its entries in the order in which kernels read them fastest (benchmarks/step.md).
+    """Copy a weight to a device in the memory layout that is fastest there (benchmarks/step.md).
 
-    Channels last for convolutions on CPU and CUDA, as the maps come, so that cuDNN does not lay the weights out for
-    every frame (`benchmarks/gpu.py` measures both). On a CPU matrices by columns in float32, which a product with few
-    tokens reads twice as fast. Elsewhere, where nothing was measured, as they come.
+    - Convolutions on CPU and CUDA: channels last, like the feature maps, so that cuDNN does not convert the weights
+      for every frame (measured by `benchmarks/gpu.py`).
+    - float32 matrices on CPU: column-major, which is twice as fast for products with few tokens.
+    - Other weights and devices: unchanged.
 
     Args:
-        copy: the answer shares no memory with `weight`, even where nothing changes.
+        weight: Weight of any shape.
+        device: Target device.
+        dtype: Target number format.
+        copy: Never share memory with `weight`.
     """
     if device.type in ("cpu", "cuda") and weight.ndim == 4:
         return torch.empty(weight.shape, dtype=dtype, device=device, memory_format=torch.channels_last).copy_(weight)
@@ -70,10 +83,10 @@ def to_channels_last_layout(weight: Tensor, device: torch.device, dtype: torch.d
 
 
 def limit_threads(cgroup: Path = Path("/sys/fs/cgroup")) -> None:
-    """Have PyTorch use no more threads than a container may: it counts the machine's cores, and would wait in line.
+    """Limit PyTorch threads to the container's CPU quota. By default PyTorch counts all cores of the host.
 
     Args:
-        cgroup: where Linux says what this process may use.
+        cgroup: Root folder of the Linux control groups.
     """
     usable = available_cpus(cgroup)
     if usable < torch.get_num_threads():
@@ -81,7 +94,7 @@ def limit_threads(cgroup: Path = Path("/sys/fs/cgroup")) -> None:
 
 
 def available_cpus(cgroup: Path) -> int:
-    """Cores that this process may use, by its affinity and the quota of its container (cgroup version 2 or 1)."""
+    """Return the number of cores available to this process, from its affinity and the quota of cgroup v2 or v1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         if (cgroup / "cpu.max").exists():

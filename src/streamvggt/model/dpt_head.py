@@ -1,4 +1,4 @@
-"""Frame tokens to a map: depth, points or features (DPT, arXiv 2103.13413).
+"""DPT head: frame tokens to depth, points or features per pixel (DPT, arXiv 2103.13413).
 
 N images · C token channels · F features · H×W pixels · h×w patches.
 """
@@ -15,7 +15,10 @@ from streamvggt.layers.tables import cached_table
 
 
 class ResidualUnit(nn.Module):
-    """Two convolutions around a skip. The skip carries relu(x), as in the released network, whose ReLU is in place."""
+    """Two convolutions with a skip connection of relu(x), because the ReLU of the released network is in place.
+
+    (N, F, h, w) → (N, F, h, w)
+    """
 
     def __init__(self, features: int):
         super().__init__()
@@ -28,7 +31,7 @@ class ResidualUnit(nn.Module):
 
 
 class FeatureFusion(nn.Module):
-    """Adds a finer level to what came up from the coarser ones and resizes the sum."""
+    """Add a finer level to the fused coarser levels and resize the sum."""
 
     unit: type[ResidualUnit] = ResidualUnit
 
@@ -42,7 +45,7 @@ class FeatureFusion(nn.Module):
     def forward(self, x: Tensor, skip: Tensor | None, size: Sequence[int]) -> Tensor:
         if skip is not None:
             x = x + self.resConfUnit1(skip)
-        # A 1×1 convolution and a resizing whose weights sum to 1 may change places: a quarter of the pixels.
+        # A 1×1 convolution commutes with a resize whose weights sum to 1. This order processes a quarter of the pixels.
         return interpolate(self.out_conv(self.resConfUnit2(x)), size)
 
 
@@ -78,21 +81,23 @@ class Reassembly(nn.Module):
         grid = (height // self.patch_size, width // self.patch_size)
         levels = []
         for x, project, resize_layer in zip(tokens, self.projects, self.resize_layers, strict=True):
-            # A 1×1 convolution, on tokens: the map comes out with its channels last, as convolutions like it best.
+            # A 1×1 convolution as a linear layer on tokens gives a channels-last map, the fastest layout.
             x = F.linear(self.norm(x), project.weight.flatten(1), project.bias)
             x = x.transpose(1, 2).unflatten(2, grid)  # (N, channels, h, w)
             levels.append(resize_layer(self._with_position(x, image_size)))
         return levels
 
     def _with_position(self, x: Tensor, image_size: tuple[int, int]) -> Tensor:
-        """The map with its positions added, in place."""
+        """Add the position embedding in place, if the head has one."""
         return add_pos_embed(x, image_size) if self.has_positions else x
 
 
 class DPTHead(Reassembly):
-    """A map of every frame from the tokens of four layers of the aggregator.
+    """Predict a map per frame from the tokens of four aggregator layers.
 
-    Four levels are made from the same h×w patches: 4, 2, 1 and ½ times as fine; then fused from coarse to fine.
+    The h×w patches are reassembled to maps with 4, 2, 1 and ½ cells per patch side, then fused from coarse to fine.
+
+    Reference: DPT, arXiv 2103.13413, Sec. 3.2.
     """
 
     def __init__(
@@ -106,11 +111,16 @@ class DPTHead(Reassembly):
         downscale: int = 1,
         skip_channels: Sequence[int] = (),
     ):
-        """
+        """Build the head.
+
         Args:
-            out_channels: of the map; None: `features` channels, without the last convolutions and positions.
-            downscale: how many times smaller than the image the map is.
-            skip_channels: channels of the encoder's maps at 1/2 and 1/4 of its input; empty: it has none.
+            dim: Token channels C.
+            patch_size: Side of a patch in pixels.
+            features: Channels F of the fused maps.
+            channels: Channels of the four reassembled maps.
+            out_channels: Channels of the output. None: F channels, without the output convolutions and positions.
+            downscale: Side of the image divided by the side of the output.
+            skip_channels: Channels of the encoder maps at 1/2 and 1/4 of the input resolution. Empty: no encoder maps.
         """
         super().__init__(dim, channels, patch_size=patch_size, has_positions=out_channels is not None)
         self.downscale = downscale
@@ -118,14 +128,15 @@ class DPTHead(Reassembly):
         self.skips = nn.ModuleList(nn.Conv2d(width, features, 1) for width in skip_channels)
 
     def forward(self, tokens: Sequence[Tensor], image_size: tuple[int, int], fine: Sequence[Tensor] = ()) -> Tensor:
-        """
+        """Predict the map.
+
         Args:
-            tokens: patch tokens of the four layers. (N, h·w, C) each
-            image_size: H, W.
-            fine: maps of the encoder, from fine to coarse, as many as `skip_channels`. (N, channels, …)
+            tokens: Patch tokens of the four layers. (N, h·w, C) each
+            image_size: Height and width in pixels.
+            fine: Encoder maps from fine to coarse, one per entry of `skip_channels`. (N, channels, …) each
 
         Returns:
-            The map, before any activation. (N, out_channels or F, H/downscale, W/downscale)
+            The map before the activation. (N, out_channels or F, H/downscale, W/downscale)
         """
         height, width = image_size
         levels = self.levels(tokens, image_size)
@@ -139,7 +150,7 @@ class LevelFusion(nn.Module):
 
     fusion: type[FeatureFusion] = FeatureFusion
     upscale = 2
-    """Resolution of the result, relative to the finest map."""
+    """Resolution of the output relative to the finest map."""
 
     def __init__(self, features: int, channels: Sequence[int]):
         super().__init__()
@@ -153,7 +164,10 @@ class LevelFusion(nn.Module):
 
         Args:
             levels: Maps from fine to coarse. (N, channels, …) each
-            skips: Maps of the encoder at twice the resolution of the finest level and at about its own, or none.
+            skips: Encoder maps at twice the resolution of the finest level and at about its resolution, or none.
+
+        Returns:
+            The fused map at `upscale` times the resolution of the finest level. (N, F, …)
         """
         level1, level2, level3, level4 = (self.get_submodule(f"layer{i}_rn")(x) for i, x in enumerate(levels, 1))
         if skips:
@@ -168,7 +182,7 @@ class LevelFusion(nn.Module):
 
 
 class Scratch(LevelFusion):
-    """The part of the head that works on maps; its name is the released checkpoints'."""
+    """Fusion and output convolutions. The released checkpoints use the name "scratch"."""
 
     def __init__(self, features: int, channels: Sequence[int], out_channels: int | None):
         super().__init__(features, channels)
@@ -185,6 +199,7 @@ class Scratch(LevelFusion):
         return self.output_conv1(super().fuse(levels, skips))
 
     def finish(self, x: Tensor) -> Tensor:
+        """Apply the output convolutions, if any. (N, F or F/2, H, W) → (N, out_channels or F, H, W)"""
         if self.output_conv2 is None:
             return x
         *before, last = self.output_conv2
@@ -194,9 +209,9 @@ class Scratch(LevelFusion):
 
 
 def conv1x1_float32(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """A 1×1 convolution in at least float32, whatever its weights are and under autocast too.
+    """Apply a 1×1 convolution in at least float32, also under autocast.
 
-    What it answers goes through an exponential, where half precision's rounding would show as steps of depth.
+    An exponential follows, which turns the rounding of half precision into visible steps of the depth.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
     with torch.autocast(x.device.type, enabled=False):
@@ -204,18 +219,20 @@ def conv1x1_float32(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def interpolate(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear, corner pixels on corner pixels. (N, C, h, w) → (N, C, *size)"""
+    """Resize bilinearly with aligned corners. (N, C, h, w) → (N, C, *size)"""
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
 
 
 def add_pos_embed(x: Tensor, image_size: tuple[int, int], scale: float = 0.1) -> Tensor:
-    """Add to a map, in place, where in the image each pixel lies, as sines and cosines.
+    """Add a sinusoidal embedding of the pixel positions to a map, in place.
 
-    The image's aspect ratio is in it. The first C/2 channels are of x, the others of y.
+    Positions are normalized by the diagonal, so they depend on the aspect ratio. The first C/2 channels encode x, the
+    others y.
 
     Args:
-        x: (N, C, h, w)
-        image_size: H, W.
+        x: Map. (N, C, h, w)
+        image_size: Height and width in pixels.
+        scale: Amplitude of the embedding.
     """
     channels, height, width = x.shape[1:]
     aspect = image_size[1] / image_size[0]
@@ -226,18 +243,18 @@ def add_pos_embed(x: Tensor, image_size: tuple[int, int], scale: float = 0.1) ->
     return x
 
 
-@cached_table(maxsize=128)  # a head asks for ten of an image size
+@cached_table(maxsize=128)  # a head needs ten tables per image size
 def _axis_embed(
     span: float, count: int, channels: int, scale: float, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """Sines, then cosines of the centres of `count` cells over [-span, span]. (channels, count)"""
+    """Return sines, then cosines of the centers of `count` cells over [-span, span]. (channels, count)"""
     edge = span * (count - 1) / count
     centres = torch.linspace(-edge, edge, count, device=device)
     return (scale * sincos_embed(centres, channels, base=100.0).to(dtype)).T
 
 
 def sincos_embed(position: Tensor, channels: int, base: float) -> Tensor:
-    """(n,) → (n, channels): sines of the position at falling frequencies, then cosines."""
+    """Embed positions as sines at decreasing frequencies, then cosines. (n,) → (n, channels)"""
     dtype = torch.float32 if position.device.type == "mps" else torch.float64  # MPS has no float64
     frequency = base ** -(torch.arange(channels // 2, dtype=dtype, device=position.device) / (channels / 2))
     angle = position.to(dtype)[:, None] * frequency

@@ -1,9 +1,9 @@
-"""Names of parameters as the network defines them, whatever wraps the network."""
+"""Parameter names without the prefixes of wrappers."""
 
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-"""Attributes under which DDP and EMA, torch.compile, FSDP and activation checkpointing hold the wrapped module."""
+"""Attributes in which DDP and EMA, torch.compile, FSDP and activation checkpointing store the wrapped module."""
 
 
 def original_name(name: str) -> str:
-    """Remove the parts of a parameter's name that wrappers add, e.g. "module." of DDP."""
+    """Remove the components of a parameter name that wrappers add, for example "module." of DDP."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)

@@ -1,6 +1,6 @@
-"""Frame tokens to tracks of query points: a feature map per frame, and a tracker on them.
+"""Track head: a feature map per frame and a point tracker on the maps (VGGT, arXiv 2503.11651, Sec. 3.3).
 
-B batch · S frames · K query points · C channels · h×w cells of the feature map, half as fine as the image.
+B batch · S frames · K query points · C channels · h×w cells of the feature map at half the image resolution.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ MAP_STRIDE = 2  # pixels per cell of the feature map
 
 
 class TrackHead(nn.Module):
-    """Where the points of one frame are in all others."""
+    """Track query points through the frames.
+
+    Reference: VGGT, arXiv 2503.11651, Sec. 3.3. VGGSfM, arXiv 2312.04563.
+    """
 
     def __init__(
         self,
@@ -38,17 +41,19 @@ class TrackHead(nn.Module):
     def forward(
         self, maps: Tensor, queries: Tensor | None, memory: TrackMemory | None = None
     ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """
+        """Track points.
+
         Args:
-            maps: the extractor's. (B, S, C, h, w)
-            queries: (x, y) in pixels of the first of these frames; None: those that the memory follows. (B, K, 2)
-            memory: of a stream; None: these frames are the whole sequence.
+            maps: Output of `feature_extractor`. (B, S, C, h, w)
+            queries: Query points (x, y) in pixels of the first of these frames. None: the points in `memory`. (B, K, 2)
+            memory: Tracking memory of a stream. None: the frames are the full sequence.
 
         Returns:
-            tracks: in pixels, after each refinement. (B, S, K, 2) each
-            visibility, confidence: in [0, 1]. (B, S, K)
+            tracks: (x, y) in pixels after each iteration. (B, S, K, 2) each
+            visibility: Probability in [0, 1]. (B, S, K)
+            confidence: Confidence in [0, 1]. (B, S, K)
         """
-        # Under autocast too, the tracker computes in the dtype of its weights: it turns pixels into up to 1000 radians.
+        # Run in the dtype of the weights, also under autocast, because the tracker embeds pixels as up to 1000 radians.
         with torch.autocast(maps.device.type, enabled=False):
             return self._run_tracker(self.tracker.normalize(maps), queries, memory)
 

@@ -1,7 +1,7 @@
-"""Tensors and sizes of checkpoint files, whichever program wrote them. Nothing in a file is executed.
+"""Read tensors and configurations of checkpoint files. No code in a file is executed.
 
-Kinds: safetensors; a state dict of PyTorch, plain or as an entry of a trainer's checkpoint; either of them in shards
-with an index.json.
+Supported files: safetensors, PyTorch state dicts, training checkpoints with a state dict, and shards of these with an
+index.json.
 """
 
 from __future__ import annotations
@@ -23,18 +23,25 @@ from streamvggt.model.config import VGGTConfig
 from streamvggt.model.names import original_name
 
 CONFIG_NAME, WEIGHTS_NAME, INDEX_SUFFIX = "config.json", "model.safetensors", ".index.json"
-CONFIG_MODEL_TYPE = "streamvggt"  # our config.json has this as its model_type
+CONFIG_MODEL_TYPE = "streamvggt"  # `model_type` in config.json files of this repository
 PICKLED = (".pt", ".pth", ".ckpt", ".bin")
 SUFFIXES = (".safetensors", *PICKLED)
 ENTRIES = ("model", "state_dict", "model_state_dict", "module")
-"""Entries of a trainer's checkpoint that hold the weights, the first that is there counts."""
+"""Entries of a training checkpoint that can contain the weights. The first existing entry is used."""
 LIGHTNING_PREFIX = "model."
-"""PyTorch Lightning keeps the network as the attribute `model` of its own module."""
+"""PyTorch Lightning stores the network as the attribute `model` of its module."""
 
 
 @dataclass
 class Checkpoint:
-    """Tensors of a file or of several shards, mapped, not read, until they are copied."""
+    """Tensors of a file or of shards. Tensors are memory-mapped where possible.
+
+    Attributes:
+        files: The file, or the index and the shards.
+        shapes: Shape per tensor name.
+        stored: Function that returns the tensor with a name.
+        config: Network configuration. None: no config from this repository.
+    """
 
     files: tuple[Path, ...]
     shapes: dict[str, tuple[int, ...]]
@@ -43,11 +50,15 @@ class Checkpoint:
 
     @property
     def source(self) -> str:
-        """The file to name in messages."""
+        """Path of the first file, for messages."""
         return str(self.files[0])
 
     def read(self, name: str) -> Tensor:
-        """Return a tensor. Raises ValueError if it is not one of weights."""
+        """Return a tensor.
+
+        Raises:
+            ValueError: If the tensor is not dense floating point.
+        """
         tensor = self.stored(name)
         if not tensor.is_floating_point() or tensor.layout != torch.strided:
             raise ValueError(
@@ -61,7 +72,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """Open a file of weights.
 
     Raises:
-        ValueError: If the file is of no known kind, is damaged, holds no state dict, or its config is wrong.
+        ValueError: If the file is damaged, has an unknown format, contains no state dict, or its config is invalid.
+        FileNotFoundError: If a shard is missing.
     """
     if path.name.endswith(INDEX_SUFFIX):
         checkpoint = _open_shards(path)
@@ -126,10 +138,10 @@ def _load_inert(path: Path) -> Any:
         is_zip, is_pickle = zipfile.is_zipfile(file), (file.seek(0), file.read(1))[1] == b"\x80"
     if not (is_zip or is_pickle):
         raise ValueError(f"{path} is not a PyTorch checkpoint, or is cut off")
-    if is_sealed(path):  # a state of a training here
+    if is_sealed(path):  # a training state of this repository
         check_seal(path)
     try:
-        # Trainers put their arguments beside the weights. Files from before torch 1.6 cannot be listed, nor mapped.
+        # Training checkpoints can contain argument objects. Files from before torch 1.6 support no listing or mapping.
         others = torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_zip else []
         with torch.serialization.safe_globals([(_Placeholder, name) for name in others]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
@@ -137,12 +149,12 @@ def _load_inert(path: Path) -> Any:
         raise ValueError(
             f"{path} was refused: it holds Python code or objects, which are never executed here. {_convert(path)}"
         ) from error
-    except Exception as error:  # a damaged pickle raises whatever its opcodes run into
+    except Exception as error:  # a damaged pickle can raise any exception
         raise ValueError(f"{path} is not a PyTorch checkpoint, or is cut off: {error}") from error
 
 
 class _Placeholder:
-    """Stands for an object whose class is not loaded; ignores all that the file says of it."""
+    """Replacement for objects of unknown classes. Ignores constructor arguments and state."""
 
     def __new__(cls, *_, **__):
         return super().__new__(cls)
@@ -162,7 +174,7 @@ def _convert(path: Path) -> str:
 
 
 def _open_shards(path: Path) -> Checkpoint:
-    """Open files whose index says which of them holds which tensor."""
+    """Open a sharded checkpoint from its index."""
     try:
         places = json.loads(path.read_bytes())["weight_map"]
         shards = {name: path.parent / name for name in sorted(set(places.values()))}
@@ -189,7 +201,7 @@ def _open_shards(path: Path) -> Checkpoint:
 
 
 def network_names(stored: Iterable[str]) -> dict[str, str]:
-    """Map the network's names of tensors to those in a file, without the prefixes of what wrapped the network."""
+    """Map tensor names of the network to stored names. Prefixes of wrappers (DDP, FSDP, Lightning) are removed."""
     names = {original_name(name): name for name in stored}
     if names and all(name.startswith(LIGHTNING_PREFIX) for name in names):
         names = {name.removeprefix(LIGHTNING_PREFIX): stored for name, stored in names.items()}
@@ -197,13 +209,17 @@ def network_names(stored: Iterable[str]) -> dict[str, str]:
 
 
 def own_config(config: bytes | str | dict[str, Any] | None, source: str) -> dict[str, Any] | None:
-    """The network's arguments, checked and complete, if this project wrote them.
+    """Validate a config written by this repository.
 
     Args:
-        config: JSON, or its content; None: there is none.
+        config: JSON text, or the decoded dict. None: no config.
+        source: Name of the config for messages.
+
+    Returns:
+        Fields of `VGGTConfig`. None if the config is missing or from another program.
 
     Raises:
-        ValueError: If it is broken JSON, or not the config of a network.
+        ValueError: If the JSON is invalid, or the fields are not a valid network configuration.
     """
     if config is None:
         return None
@@ -223,5 +239,6 @@ def own_config(config: bytes | str | dict[str, Any] | None, source: str) -> dict
 
 
 def some(names: Iterable[str], most: int = 10) -> str:
+    """Join at most `most` names for a message, and append the number of omitted names."""
     names = list(names)
     return ", ".join(names[:most]) + (f", … ({len(names) - most} more)" if len(names) > most else "")

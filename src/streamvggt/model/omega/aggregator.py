@@ -1,4 +1,4 @@
-"""Images to frame tokens: encoder, frame blocks and inter-frame blocks in turn.
+"""Aggregator of VGGT-Omega: encoder, then alternating frame and inter-frame blocks.
 
 B batch · S frames · P tokens of a frame · C channels · H×W pixels · h×w patches.
 """
@@ -44,7 +44,7 @@ class OmegaAggregator(nn.Module):
 
         Args:
             images: RGB in [0, 1]. (B, S, 3, H, W)
-            layers: Numbers of the layers, from 0.
+            layers: Layers to return, counted from 0.
 
         Returns:
             Per layer: outputs of its frame block and of its inter-frame block, concatenated. (B, S, P, 2C)

@@ -9,7 +9,7 @@ from typing import Any
 
 RELEASED_REGISTER_BLOCKS = (2, 6, 9, 14, 20)
 ENTRY = "aggregator.inter_frame_blocks."
-"""Prefix of tensors in files of VGGT-Omega; no file of VGGT contains it."""
+"""Prefix of tensor names that only VGGT-Omega files contain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +18,9 @@ class OmegaConfig:
 
     Args:
         register_blocks: Inter-frame blocks that process only the special tokens of all frames.
-        num_registers: Register tokens of a frame in the aggregator, beside its camera token.
-        num_storage: Register tokens of the encoder, beside its class token.
-        dpt_layers: Input layers of the depth head, four numbers from 0.
+        num_registers: Register tokens per frame in the aggregator, in addition to the camera token.
+        num_storage: Register tokens of the encoder, in addition to the class token.
+        dpt_layers: Four input layers of the depth head, counted from 0.
 
     Raises:
         ValueError: If a value has the wrong type, is out of bounds or contradicts another.
@@ -84,11 +84,12 @@ def omega_config(
     else from the released network. If the file has another size, a warning lists the assumed values.
 
     Args:
-        shapes: Shapes by the names of the published file.
-        known: Fields of `OmegaConfig`.
+        shapes: Shape per tensor name of the published file.
+        source: Name of the file for messages.
+        known: Fields of `OmegaConfig` given by the caller.
 
     Raises:
-        ValueError: If the tensors are of another network, or a field is unknown or wrong.
+        ValueError: If the tensors belong to another network, or a field is unknown or invalid.
     """
     known = dict(known or {})
     if unknown := sorted(known.keys() - {entry.name for entry in fields(OmegaConfig)}):

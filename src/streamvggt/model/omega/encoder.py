@@ -1,4 +1,4 @@
-"""The patch encoder of VGGT-Omega: DINOv3's vision transformer (arXiv 2508.10104).
+"""Patch encoder of VGGT-Omega: DINOv3 vision transformer (arXiv 2508.10104).
 
 N images · C channels · h×w patches.
 """
@@ -15,7 +15,7 @@ from streamvggt.model.omega.rotation import CenteredRotation
 
 
 class OmegaEncoder(nn.Module):
-    """Encode images separately to patch features. Every block uses rotary positions; there is no position embedding."""
+    """Encode images separately. All blocks use rotary positions instead of a position embedding."""
 
     def __init__(self, config: OmegaConfig, attention: str = "sdpa"):
         super().__init__()
@@ -24,7 +24,7 @@ class OmegaEncoder(nn.Module):
         self.patch_embed = PatchEmbed(config.patch_size, dim)
         self.cls_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
         self.register_tokens = nn.Parameter(torch.randn(1, config.num_storage, dim) * 0.02)
-        # Part of the published files; only the encoder's own pre-training uses it.
+        # Part of the published files. Only the pre-training of the encoder uses it.
         self.mask_token = nn.Parameter(torch.zeros(1, dim), requires_grad=False)
         self.blocks = nn.ModuleList(
             Block(dim, config.encoder_num_heads, layer_scale=1.0, attention=attention)
@@ -33,7 +33,7 @@ class OmegaEncoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalized images (N, 3, H, W) → (N, h·w, C)."""
+        """Encode normalized images. (N, 3, H, W) → (N, h·w, C)"""
         patch_tokens, _ = self.patch_embed(images)
         grid = tuple(patch_tokens.shape[-2:])
         special = torch.cat([self.cls_token, self.register_tokens], 1)

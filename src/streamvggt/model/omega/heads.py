@@ -1,4 +1,4 @@
-"""Heads of VGGT-Omega: cameras in one pass, and depth by pixel shuffle.
+"""Heads of VGGT-Omega: camera head without iterations, and depth head with pixel shuffle.
 
 B batch · S frames · C channels of a head (twice the aggregator's) · F features · H×W pixels.
 """
@@ -21,7 +21,7 @@ SMALLEST_FOV = 0.01
 
 
 class OmegaCameraHead(nn.Module):
-    """Predict the pose encodings of all frames from their special tokens in one pass, without refinement."""
+    """Predict the pose encodings of all frames from their special tokens, without iterations."""
 
     def __init__(self, config: OmegaConfig, attention: str = "sdpa", layer_scale: float = 0.01):
         super().__init__()
@@ -45,7 +45,7 @@ class OmegaCameraHead(nn.Module):
             special: Camera and register tokens. (B, S, 1 + registers, C)
 
         Returns:
-            Translation, quaternion, fields of view of at least `MIN_FOV` radians; see `Prediction`. (B, S, 9)
+            Translation, quaternion, fields of view ≥ `SMALLEST_FOV` in radians. See `Prediction.pose_enc`. (B, S, 9)
         """
         x = self.token_norm(special).flatten(1, 2)
         for block in self.trunk:
@@ -62,7 +62,10 @@ class PlainResidualUnit(ResidualUnit):
 
 
 class PlainFeatureFusion(FeatureFusion):
-    """Feature fusion with plain residual units, in the reference order: depths of 100 round in the fourth digit."""
+    """Fuse with plain residual units, in the operation order of the reference implementation.
+
+    The order of `FeatureFusion` changes the fourth digit of depths near 100.
+    """
 
     unit = PlainResidualUnit
 

@@ -1,4 +1,4 @@
-"""VGGT-Omega: images of a scene to cameras and depth. All frames attend to each other, so it cannot stream.
+"""VGGT-Omega: predict cameras and depth from images of a scene. Not causal, so streaming is not supported.
 
 B batch · S frames · C channels · H×W pixels.
 """
@@ -20,18 +20,20 @@ LICENSE_NOTE = (
 
 
 class VGGTOmega(nn.Module):
-    """The network of facebookresearch/vggt-omega, built from the blocks of this repository.
+    """Network of facebookresearch/vggt-omega, built from the blocks of this repository.
 
-    It predicts cameras, depth and points of all frames in the conventions of `Prediction`. It has no track head and no
-    memory. The heads run in at least float32, also under autocast, like the reference implementation.
+    The network predicts cameras, depth and points of all frames in the conventions of `Prediction`. There is no track
+    head and no stream memory. The heads run in at least float32, also under autocast, like the reference
+    implementation.
     """
 
     license_note = LICENSE_NOTE
 
     def __init__(self, *, attention: str = "sdpa", layer_scale: float = 0.01, **sizes):
-        """
+        """Build the network with random weights.
+
         Args:
-            attention: "sdpa" or "flash" (flash-attn; half precision on CUDA) in encoder and aggregator.
+            attention: Attention kernel of encoder and aggregator: "sdpa", "math", or "flash" (half precision on CUDA).
             layer_scale: Initial LayerScale factor in aggregator and camera head.
             sizes: Fields of `OmegaConfig`; default: the released network with 1.14 B parameters.
 
@@ -42,7 +44,7 @@ class VGGTOmega(nn.Module):
         self.config = OmegaConfig(**sizes)
         self.patch_size = self.config.patch_size
         self.frames_per_chunk = 8
-        """Frames per call of the depth head; bounds its memory."""
+        """Maximum number of frames per call of the depth head, to limit its memory."""
         self.aggregator = OmegaAggregator(self.config, attention, layer_scale)
         self.camera_head = OmegaCameraHead(self.config, layer_scale=layer_scale)
         self.depth_head = OmegaDepthHead(self.config)
@@ -51,11 +53,11 @@ class VGGTOmega(nn.Module):
         """Run the network on a full sequence.
 
         Args:
-            images: RGB in [0, 1]; H and W are multiples of the patch size. (B, S, 3, H, W)
+            images: RGB in [0, 1]. H and W are multiples of the patch size. (B, S, 3, H, W)
 
         Returns:
-            `pose_enc`, `depth`, `depth_conf` and `points`. The points are the depth unprojected through the predicted
-            cameras; `points_conf` is `depth_conf`.
+            Prediction with `pose_enc`, `depth`, `depth_conf`, `points` and `points_conf`. The points are the depth,
+            unprojected with the predicted cameras. `points_conf` equals `depth_conf`.
 
         Raises:
             ValueError: If the images have a wrong shape or dtype.
@@ -75,7 +77,11 @@ class VGGTOmega(nn.Module):
             return Prediction(image_size, pose_enc=pose_enc, depth=depth, depth_conf=confidence).with_points()
 
     def check(self, images: Tensor) -> None:
-        """Raise ValueError if the images have a wrong shape or dtype."""
+        """Check the shape and dtype of images.
+
+        Raises:
+            ValueError: If the images have a wrong shape or dtype.
+        """
         if images.ndim != 5 or images.shape[2] != 3 or not images.is_floating_point() or 0 in images.shape:
             raise ValueError(
                 f"images: expected floating point (B, S, 3, H, W), got {images.dtype} {tuple(images.shape)}."

@@ -1,4 +1,4 @@
-"""Rotary positions of DINOv3: centers of patches as shares of the image's longer side."""
+"""Rotary positions of DINOv3: patch centers relative to the longer side of the image (arXiv 2508.10104)."""
 
 import math
 
@@ -14,8 +14,8 @@ BASE = 100.0
 class CenteredRotation(RoPE2D):
     """Rotate queries and keys of a frame by the positions of the patch centers.
 
-    Positions lie in [-1, 1] along the longer side of the patch grid. Row angles, then column angles, rotate the channel
-    pairs (c, c + D/2). `Rotation` uses integer positions, and separate halves for rows and columns.
+    Positions are in [-1, 1] along the longer side of the patch grid. Row angles, then column angles, rotate the channel
+    pairs (c, c + D/2). `RoPE2D` uses integer positions, and separate halves for rows and columns.
 
     P tokens of a frame (special tokens first, then h·w patches by rows) · D head width.
     """
@@ -29,12 +29,17 @@ class CenteredRotation(RoPE2D):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
-        """
+        """Compute the rotation tables.
+
         Args:
             grid: Patch rows and columns h, w.
-            num_special: Tokens before the patches; they are not rotated.
-            head_width: A multiple of 4.
-            dtype: Number format of cosines and sines; at least float32.
+            num_special_tokens: Tokens before the patches. They are not rotated.
+            head_width: Channels per head, a multiple of 4.
+            device: Device of the tables.
+            dtype: Number format of the tables, at least float32.
+
+        Raises:
+            ValueError: If `head_width` is not a multiple of 4.
         """
         if head_width % 4:
             raise ValueError(f"head_width: expected a multiple of 4 for rotary positions, got {head_width}.")
@@ -48,7 +53,7 @@ class CenteredRotation(RoPE2D):
 
 
 def rotary_periods(head_width: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return the periods in units of the position; published files store them as the buffer `periods`. (D/4,)"""
+    """Return the periods in units of the position. Published files contain them as the buffer `periods`. (D/4,)"""
     number = torch.arange(head_width // 4, dtype=torch.float32, device=device)
     return BASE ** (2 * number / (head_width // 2))
 
@@ -58,7 +63,7 @@ def centered_cosines_and_sines(
     grid: tuple[int, int], num_special_tokens: int, head_width: int, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
     """Compute cosines and signed sines of all angles. (2, P, D)"""
-    # Positions and angles are float32 for every `dtype`, like the reference implementation.
+    # Compute positions and angles in float32 for all `dtype`, like the reference implementation.
     row, column = (2 * (torch.arange(0.5, count, dtype=torch.float32, device=device) / max(grid)) - 1 for count in grid)
     position = torch.stack(torch.meshgrid(row, column, indexing="ij"), -1).flatten(0, 1)  # (h·w, 2)
     angle = 2 * math.pi * position[..., None] / rotary_periods(head_width, device)  # (h·w, 2, D/4)

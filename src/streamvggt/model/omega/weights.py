@@ -1,4 +1,4 @@
-"""Load VGGT-Omega from its published files with strict checks. No code in a file is executed."""
+"""Load VGGT-Omega from its published files and check the weights strictly. No code in a file is executed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RENAMED = {
     "camera_head.pose_branch.fc1.": "camera_head.camera_branch.0.",
     "camera_head.pose_branch.fc2.": "camera_head.camera_branch.2.",
 }
-"""Prefixes of names in this repository, and the published prefixes that differ."""
+"""Name prefix in this repository → name prefix in published files, where they differ."""
 TEXT_HEAD = "text_alignment_head."
 FLOAT32_PREFIXES = ("camera_head.", "depth_head.")
 """Parts that stay float32 in a half-precision network, like the reference implementation."""
@@ -44,13 +44,18 @@ def load_omega(
     Args:
         name_or_path: A published file such as vggt_omega_1b_512.pt, or "facebook/VGGT-Omega" (gated; log in with
             `hf auth login`). The text head of vggt_omega_1b_256_text.pt is skipped with a warning.
-        dtype: Number format of encoder and aggregator; the heads stay float32.
-        attention: "sdpa" or "flash".
+        device: Device of the weights.
+        dtype: Number format of encoder and aggregator. The heads stay float32.
+        attention: Attention kernel: "sdpa", "math" or "flash".
         sizes: Sizes that the shapes do not determine: `register_blocks`, `dpt_layers`, `camera_num_heads`.
 
+    Returns:
+        The network in evaluation mode.
+
     Raises:
-        FileNotFoundError: If no weights have this name.
-        ValueError: If the file contains another network, code, or missing, extra or wrongly shaped tensors.
+        FileNotFoundError: If there are no weights with this name.
+        ValueError: If the file belongs to another network, contains code, or has missing, extra or wrong-shaped
+            tensors.
     """
     check_kernel(attention, torch.device(device), dtype)
     checkpoint = open_checkpoint(_resolve_path(os.fspath(name_or_path))[0])
@@ -71,8 +76,8 @@ def is_omega(name_or_path: str | os.PathLike) -> bool:
     """Return whether a file contains VGGT-Omega.
 
     Raises:
-        FileNotFoundError: If no weights have this name.
-        ValueError: If the file is damaged or of no known kind.
+        FileNotFoundError: If there are no weights with this name.
+        ValueError: If the file is damaged or has an unknown format.
     """
     name = os.fspath(name_or_path)
     if name.startswith("random:"):
@@ -89,7 +94,7 @@ def published_name(name: str) -> str:
 
 
 def published_shapes(model: VGGTOmega) -> dict[str, tuple[int, ...]]:
-    """Return names and shapes of a published file of this size, with bias masks and rotary periods."""
+    """Return the expected names and shapes of a published file, including bias masks and rotary periods."""
     shapes = {published_name(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     masks = {_mask_name(name): shape for name, shape in shapes.items() if name.endswith(".attn.qkv.bias")}
     return {**shapes, **masks, **{name: (width // 4,) for name, width in _rotated(model.config).items()}}
@@ -123,7 +128,11 @@ def _read(name: str, checkpoint: Checkpoint) -> Tensor:
 
 
 def _check_periods(config: OmegaConfig, checkpoint: Checkpoint) -> None:
-    """Raise ValueError if the stored rotary periods differ from the computed ones."""
+    """Check that the stored rotary periods equal the computed periods.
+
+    Raises:
+        ValueError: If the periods differ.
+    """
     for name, width in _rotated(config).items():
         stored, expected = checkpoint.read(name).float(), rotary_periods(width)
         if not torch.allclose(stored, expected, rtol=1e-4, atol=0):
@@ -134,7 +143,11 @@ def _check_periods(config: OmegaConfig, checkpoint: Checkpoint) -> None:
 
 
 def _check_shapes(expected: Mapping[str, tuple[int, ...]], checkpoint: Checkpoint) -> None:
-    """Raise ValueError with all tensors that do not fit. Warn about a skipped text head."""
+    """Compare the tensors of the network and the file. Warn about a skipped text head.
+
+    Raises:
+        ValueError: If tensors are missing, extra or wrong-shaped. The message lists them.
+    """
     there: dict[str, Any] = {name: of for name, of in checkpoint.shapes.items() if not name.startswith(TEXT_HEAD)}
     missing = [name for name in expected if name not in there]
     extra = [name for name in there if name not in expected]

@@ -1,4 +1,4 @@
-"""How well a track's features match the map around where the track is now (RAFT, arXiv 2003.12039).
+"""Correlation of track features with the feature map around the current track position (RAFT, arXiv 2003.12039).
 
 B batch · S frames · N tracks · C channels · h×w cells of the feature map.
 """
@@ -11,15 +11,15 @@ from torch.nn import functional as F
 
 
 def bilinear_sample(maps: Tensor, coords: Tensor, *, padding: str) -> Tensor:
-    """Bilinear samples; coordinate 0 is the centre of the first cell.
+    """Sample maps bilinearly. Coordinate 0 is the center of the first cell.
 
     Args:
-        maps: (M, C, h, w)
-        coords: (x, y) in cells. (M, n, 2)
-        padding: beyond the map, "border" or "zeros".
+        maps: Feature maps. (M, C, h, w)
+        coords: Positions (x, y) in cells. (M, n, 2)
+        padding: Values outside the map: "border" or "zeros".
 
     Returns:
-        (M, n, C)
+        Samples. (M, n, C)
     """
     height, width = maps.shape[-2:]
     x, y = coords.unbind(-1)
@@ -29,9 +29,14 @@ def bilinear_sample(maps: Tensor, coords: Tensor, *, padding: str) -> Tensor:
 
 
 def feature_pyramid(maps: Tensor, num_levels: int) -> list[Tensor]:
-    """The maps and ever coarser averages of 2×2, while there is something to average, up to a number of levels.
+    """Compute the average pyramid of the maps. Stops early if a side is shorter than 2 cells.
 
-    (B, S, C, h, w) → one such per level
+    Args:
+        maps: Feature maps. (B, S, C, h, w)
+        num_levels: Maximum number of levels.
+
+    Returns:
+        Maps from fine to coarse, starting with `maps`. (B, S, C, …) each
     """
     levels = [maps]
     while len(levels) < num_levels and min(levels[-1].shape[-2:]) >= 2:
@@ -40,24 +45,24 @@ def feature_pyramid(maps: Tensor, num_levels: int) -> list[Tensor]:
 
 
 def correlate(pyramid: list[Tensor], features: Tensor, coords: Tensor, radius: int, num_levels: int) -> Tensor:
-    """Correlation of features with a window around coords, at every level.
+    """Correlate track features with a window around their positions at each level.
 
-    Levels that a small map does not have answer zero, as all that lies beyond a map does; the released code fails there
-    (sides below 128 pixels with its 7 levels).
+    Missing levels of small maps give zeros, like positions outside a map. The reference implementation fails for sides
+    below 128 pixels with its 7 levels.
 
-    Sampling the map and then multiplying equals sampling the correlation map (both are linear) and needs no
-    correlation of a track with places that nobody looks at.
+    The maps are sampled before the product. This equals sampling the correlation map, because both operations are
+    linear, and skips the correlation outside the windows.
 
     Args:
-        pyramid: (B, S, C, h, w) and coarser.
-        features: of each track in each frame. (B, S, N, C)
-        coords: (x, y) in cells of the finest level. (B, S, N, 2)
-        radius: of the window, in cells of each level.
-        num_levels: that are expected.
+        pyramid: Maps from fine to coarse. (B, S, C, h, w) and coarser
+        features: Features of each track in each frame. (B, S, N, C)
+        coords: Positions (x, y) in cells of the finest level. (B, S, N, 2)
+        radius: Radius of the window in cells of each level.
+        num_levels: Number of levels in the output.
 
     Returns:
-        Windows of (2·radius + 1)² fine to coarse; row by row, but with x and y exchanged, as released.
-        (B, S, N, levels·(2·radius + 1)²)
+        Correlations in windows of (2·radius + 1)² cells, from fine to coarse, row-major with x and y exchanged as in
+        the released network. (B, S, N, levels·(2·radius + 1)²)
     """
     step = torch.arange(-radius, radius + 1, dtype=coords.dtype, device=coords.device)
     window = torch.stack(torch.meshgrid(step, step, indexing="ij"), -1).flatten(0, 1)  # (dy, dx) added to (x, y)

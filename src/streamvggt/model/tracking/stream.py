@@ -1,4 +1,4 @@
-"""Tracking while frames arrive one by one."""
+"""Point tracking in streams, one frame at a time."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from streamvggt.model.tracking.tracker import Tracker
 
 @dataclass
 class TrackMemory:
-    """The query frame's feature map, a bounded window of later ones, and the queries.
+    """Tracking memory: query points, the feature map of the query frame and a bounded window of later maps.
 
-    Each new frame is tracked from the query frame over the window to itself: the tracker's own procedure on the frames
-    [query, last `window` frames], of which only the newest answer is new. While no frame has left the window this is
-    exactly the tracker's answer for the last frame of the sequence so far. Later on it follows whatever can be found
-    again from its looks in the query frame with the help of the last frames; a point that looks different by then, or
-    has moved further than the coarsest correlation window in between, is lost. Earlier answers are never revised.
+    Each step runs the tracker on the query frame and the last `window` frames, and returns the result for the newest
+    frame. As long as no frame has left the window, the result equals the tracker's output on the full sequence. After
+    that, points are lost if their appearance differs from the query frame, or if they move beyond the coarsest
+    correlation window. Earlier results are not revised.
 
-    queries: (x, y) in cells of the maps. (B, K, 2), or None: nothing is tracked
-    maps: normalised feature maps, the query frame's first. (B, C, h, w) each
+    Attributes:
+        window: Maximum number of maps in addition to the query frame's.
+        queries: Query points (x, y) in cells of the maps. None: no tracking. (B, K, 2)
+        maps: Normalized feature maps, starting with the query frame's. (B, C, h, w) each
     """
 
     window: int = 8
@@ -29,20 +30,26 @@ class TrackMemory:
     maps: list[Tensor] = field(default_factory=list)
 
     def start(self, queries: Tensor) -> None:
-        """Track these points of the next frame from now on, and no others."""
+        """Replace the query points. The next frame becomes the query frame.
+
+        Args:
+            queries: Query points (x, y) in cells. (B, K, 2)
+        """
         self.queries, self.maps = queries, []
 
     def step(self, tracker: Tracker, new_map: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Track into the next frame.
+        """Track the points into the next frame.
 
         Args:
-            new_map: (B, C, h, w)
+            tracker: The tracker.
+            new_map: Normalized feature map of the next frame. (B, C, h, w)
 
         Returns:
-            What the tracker answers, of the new frame alone.
+            coords: Positions in cells after each iteration. (B, 1, K, 2) each
+            visibility, confidence: In [0, 1]. (B, 1, K)
         """
         assert self.queries is not None, "start tracking first"
-        if len(self.maps) > self.window:  # the query frame and a full window: the oldest of the window goes
+        if len(self.maps) > self.window:  # query frame and full window: evict the oldest frame of the window
             del self.maps[1]
         self.maps.append(new_map)
         stages, visibility, confidence = tracker(torch.stack(self.maps, 1), self.queries)
@@ -50,6 +57,7 @@ class TrackMemory:
 
     @property
     def num_bytes(self) -> int:
+        """Size of the feature maps in bytes."""
         return sum(maps.nbytes for maps in self.maps)
 
     def state_dict(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Points of the first frame to where they are in all frames, by repeated refinement (VGGSfM, arXiv 2312.04563).
+"""Point tracker: iterative refinement of tracks from the first frame to all frames (VGGSfM, arXiv 2312.04563).
 
 B batch · S frames · N tracks · C feature channels · h×w cells of the feature map.
 """
@@ -13,12 +13,15 @@ from streamvggt.model.dpt_head import sincos_embed
 from streamvggt.model.tracking.correlation import bilinear_sample, correlate, feature_pyramid
 from streamvggt.model.tracking.transformer import TrackTransformer
 
-FLOW_SCALE = 518.0  # cells that count as one where the flow itself is an input
-FLOW_PERIODS = 1000.0  # of the flow's sines: angles up to this many radians per cell
+FLOW_SCALE = 518.0  # cells; divisor of the flow as an input
+FLOW_PERIODS = 1000.0  # maximum frequency of the flow embedding, in radians per cell
 
 
 class Tracker(nn.Module):
-    """Follows points on feature maps. All coordinates are in cells of the maps."""
+    """Track points on feature maps. All coordinates are in cells of the maps.
+
+    Reference: VGGSfM, arXiv 2312.04563. CoTracker, arXiv 2307.07635.
+    """
 
     def __init__(
         self,
@@ -52,18 +55,19 @@ class Tracker(nn.Module):
         self.conf_predictor = nn.Sequential(nn.Linear(channels, 1))
 
     def normalize(self, maps: Tensor) -> Tensor:
-        """Feature maps as `forward` wants them. (B, S, C, h, w) → same"""
+        """Normalize feature maps for `forward`. (B, S, C, h, w) → same"""
         return self.fmap_norm(maps.to(self.query_ref_token.dtype).movedim(2, -1)).movedim(-1, 2)
 
     def forward(self, maps: Tensor, queries: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """
+        """Track points from the first frame to all frames.
+
         Args:
-            maps: normalised; frame 0 is the one the queries are points of. (B, S, C, h, w)
-            queries: (x, y) in cells. (B, N, 2)
+            maps: Normalized feature maps. Frame 0 is the query frame. (B, S, C, h, w)
+            queries: Query points (x, y) in cells. (B, N, 2)
 
         Returns:
-            coords: after each refinement, in cells. (B, S, N, 2) each
-            visibility, confidence: in [0, 1]. (B, S, N)
+            coords: Positions (x, y) in cells after each iteration. (B, S, N, 2) each
+            visibility, confidence: In [0, 1]. (B, S, N)
         """
         num_frames, channels = maps.shape[1:3]
         pyramid = feature_pyramid(maps, self.num_levels)
@@ -96,7 +100,7 @@ class Tracker(nn.Module):
         return self.ffeat_updater(self.ffeat_norm(delta.flatten(0, -2))).unflatten(0, delta.shape[:-1])
 
     def _query_pos_embed(self, maps: Tensor, queries: Tensor) -> Tensor:
-        """Where in the image the queries are. (B, 1, N, in_dim)"""
+        """Embed the positions of the query points. (B, 1, N, in_dim)"""
         channels = self.query_ref_token.shape[-1]
         height, width = maps.shape[-2:]
         x = torch.arange(width, device=maps.device)
@@ -108,7 +112,7 @@ class Tracker(nn.Module):
 
 
 def flow_embedding(flow: Tensor, channels: int) -> Tensor:
-    """Sines on even, cosines on odd channels, x then y. (..., 2) → (..., 2·channels)"""
+    """Embed the flow: sines on even and cosines on odd channels, x then y. (..., 2) → (..., 2·channels)"""
     frequency = torch.arange(0, channels, 2, dtype=flow.dtype, device=flow.device) * (FLOW_PERIODS / channels)
     angle = flow[..., None] * frequency  # (..., 2, channels/2)
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(-3)

@@ -1,5 +1,6 @@
-"""The tracker's transformer: attention along time, and across tracks by way of a few virtual ones (CoTracker,
-arXiv 2307.07635).
+"""Transformer of the tracker: attention along time, and across tracks through virtual tracks.
+
+Reference: CoTracker, arXiv 2307.07635.
 
 B batch · N tracks · S frames · C channels.
 """
@@ -11,7 +12,7 @@ from streamvggt.layers.block import Mlp
 
 
 class SelfBlock(nn.Module):
-    """Self-attention and MLP; as released, the residuals start from the *normalised* input."""
+    """Self-attention and MLP. The residual branches start from the normalized input, as in the released network."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0):
         super().__init__()
@@ -27,7 +28,7 @@ class SelfBlock(nn.Module):
 
 
 class CrossBlock(nn.Module):
-    """Cross-attention and MLP; as released, the residuals start from the normalised queries."""
+    """Cross-attention and MLP. The residual branches start from the normalized queries, as in the released network."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0):
         super().__init__()
@@ -44,10 +45,12 @@ class CrossBlock(nn.Module):
 
 
 class TrackTransformer(nn.Module):
-    """What to change about each track in each frame.
+    """Predict the update of each track in each frame.
 
-    Tracks attend along time one by one. Across tracks, in one frame at a time, a fixed number of learnt virtual tracks
-    reads all tracks, attends to itself and is read by them, so the cost is linear in the number of tracks.
+    Temporal blocks attend along each track. In each frame, learned virtual tracks attend to all tracks and to each
+    other, then the tracks attend to the virtual tracks. The cost is linear in the number of tracks.
+
+    Reference: CoTracker, arXiv 2307.07635.
     """
 
     def __init__(
