@@ -27,7 +27,7 @@ FORMATS = {
     "JPEG2000": ".jp2",
     "PPM": ".ppm",
 }
-"""Pillow's names of the formats that are read, each with its usual suffix. Other readers of Pillow start programs."""
+"""Pillow names of the supported formats with their suffixes. Some other Pillow readers start external programs."""
 
 READERS = tuple(name for name in FORMATS if name != "MPO")  # the reader of JPEG recognizes MPO
 MAX_SIDE = 65_500  # pixels; limit of JPEG, the format of images in results
@@ -63,7 +63,7 @@ STARTS = {
 
 MOTION_SUFFIXES = (".mjpg", ".mjpeg")
 ANIMATIONS = ("GIF", "WEBP", "PNG", "AVIF")
-"""Formats whose pictures are built on those before: after a damaged one, none can be decoded."""
+"""Formats whose images depend on earlier images: after a damaged image none can be decoded."""
 
 pillow_heif.register_heif_opener()
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # failures raise an error with a clear message

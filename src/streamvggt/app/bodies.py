@@ -1,4 +1,4 @@
-"""Request bodies: bounded by route, whatever their headers announce, and received within a bounded time."""
+"""Request bodies: limited in size per route, independent of their headers, and in receive time."""
 
 import asyncio
 import json
@@ -10,8 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
 
 UPLOAD = "/gradio_api/upload"
-FORM_BYTES = 1_000_000  # around the files of an upload: part headers and boundaries
-OTHER_BYTES = 64_000  # of every route that is not in the table
+FORM_BYTES = 1_000_000  # part headers and boundaries of an upload
+OTHER_BYTES = 64_000  # routes that are not in the table
 BODY_BYTES = {
     r"/gradio_api/(cancel|reset)/?": 4_000,
     r"/scene/[^/]+/queries": 1_000_000,
@@ -19,34 +19,35 @@ BODY_BYTES = {
     r"/scene/[^/]+/export/[^/]+": 1_000_000,
     r"/scene/[^/]+/camera-frame": 4_000_000,
 }
-"""Largest body per route in bytes. Bodies of these routes are held in memory; uploads go to the disk as they come."""
+"""Maximum body size per route in bytes. These bodies are kept in memory. Uploads are streamed to the disk."""
 
 JSON_ROUTES = re.compile(r"/gradio_api/(queue/join|cancel|reset)/?")
-"""Routes of Gradio, which answers JSON that it does not expect by errors of the server."""
+"""Gradio routes. Gradio responds with server errors to unexpected JSON."""
 
-BODY_GRACE = 20.0  # seconds a body may take, whatever its size
-BODY_RATE = 20_000  # bytes per second that a body must bring after that
+BODY_GRACE = 20.0  # seconds to receive a body of any size
+BODY_RATE = 20_000  # minimum bytes per second afterwards
 
 
 def most_bytes(path: str, upload_bytes: int) -> int:
-    """Return the largest body that a route takes."""
+    """Return the maximum body size of a route in bytes."""
     if path == UPLOAD:
         return upload_bytes + FORM_BYTES
     return next((most for route, most in BODY_BYTES.items() if re.fullmatch(route, path)), OTHER_BYTES)
 
 
 def check_json(body: bytes, functions: Container[int] | None) -> None:
-    """Refuse a body that is no JSON object of plain values, or names a function that the page does not have.
+    """Reject a body that is not a JSON object of plain values, or refers to an unknown function of the page.
 
     Args:
-        functions: Numbers of the page's functions; None: not known.
+        body: The whole body.
+        functions: Function numbers of the page. None skips their check.
 
     Raises:
         HTTPException: 400.
     """
     try:
         content = json.loads(body, parse_constant=_no_number)
-        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair cannot be written back
+        json.dumps(content, ensure_ascii=False).encode()  # lone surrogates cannot be encoded
     except (ValueError, RecursionError) as error:
         raise HTTPException(400, "Request body: expected JSON, got something else. Send a valid request.") from error
     is_ours = isinstance(content, dict) and isinstance(content.get("data", []), list)
@@ -66,9 +67,10 @@ def too_large(most: int) -> HTTPException:
 
 
 class BoundedBody:
-    """`receive` of an ASGI request that stops at a size and does not wait for ever.
+    """`receive` of an ASGI request with a size limit and a time limit.
 
-    num_bytes: received so far.
+    Attributes:
+        num_bytes: Number of bytes received.
     """
 
     def __init__(self, receive: Receive, most: int):
@@ -82,10 +84,10 @@ class BoundedBody:
         """Return the next message.
 
         Raises:
-            HTTPException: 413 if the body is larger than `most`, 408 if it comes too slowly.
+            HTTPException: 413 if the body is too large, 408 if it is too slow.
         """
         if self._is_whole:
-            return await self._receive()  # for the end of the connection
+            return await self._receive()  # waits for the end of the connection
         deadline = self._begun + BODY_GRACE + self.num_bytes / BODY_RATE
         try:
             message = await asyncio.wait_for(self._receive(), deadline - time.monotonic())
@@ -98,13 +100,13 @@ class BoundedBody:
         return message
 
     async def whole(self, check: Callable[[bytes], None] | None = None) -> Receive:
-        """Receive everything; the result hands it on as one message.
+        """Receive the whole body. The result returns it as one message.
 
         Args:
-            check: Of the whole body; raises HTTPException.
+            check: Validates the whole body; raises HTTPException.
 
         Raises:
-            HTTPException: As of calling.
+            HTTPException: As for `__call__`.
         """
         pieces, more = [], True
         while more:

@@ -1,4 +1,4 @@
-"""The visitor's own camera as a source of frames."""
+"""The camera of a user's browser as a source of frames."""
 
 import queue
 import threading
@@ -10,12 +10,12 @@ import numpy as np
 from streamvggt.stream.frames import FrameSource, frame_from_array
 from streamvggt.stream.source import FrameOptions
 
-CAMERA_TIMEOUT = 10.0  # seconds without one after which a visitor's camera counts as gone
-FIRST_PICTURE = 30.0  # the same before the first, for which the visitor is asked
+CAMERA_TIMEOUT = 10.0  # seconds without a frame until the camera is considered closed
+FIRST_PICTURE = 30.0  # the same before the first frame, while the browser asks for permission
 
 
 class BrowserCamera(FrameSource):
-    """Pictures that a visitor's browser sends, until it sends no more or `stopped` is set."""
+    """Frames sent by a browser until it stops or `stopped` is set."""
 
     kind = "live"
 

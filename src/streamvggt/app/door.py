@@ -1,7 +1,7 @@
-"""The one way in: every request of the page and of the viewer goes through `Door` before anything else sees it.
+"""Entry point: `Door` checks every request of the page and the viewer first.
 
-In this order: host, origin, number of requests, size and duration of the body, route. What is refused here costs no
-memory, no disk and no network.
+Order: host, origin, request rate, size and duration of the body, route. A rejected request uses no memory, disk or
+model time.
 """
 
 import re
@@ -29,24 +29,24 @@ ROUTES = {
         r"/gradio_api/(queue/join|cancel|reset)/?|" + UPLOAD + r"|/scene/[^/]+/(queries|stop|picture|export/[^/]+)"
     ),
 }
-"""What the page needs of Gradio, and our own. Gradio's other routes serve files by path and fetch addresses."""
+"""Required Gradio routes and the routes of this package. Other Gradio routes serve files by path and fetch URLs."""
 
 PLAIN = re.compile(rb"[\x20-\x7e]*")
 HEADERS = dict.fromkeys(("host", "accept", "accept-encoding", "accept-language", "user-agent"), PLAIN)
 HEADERS |= dict.fromkeys(("content-type", "content-length", "transfer-encoding"), PLAIN)
 HEADERS |= dict.fromkeys(("range", "if-range", "if-none-match", "if-modified-since"), PLAIN)
-HEADERS |= {"x-forwarded-host": PLAIN}  # judged as `Host` is
+HEADERS |= {"x-forwarded-host": PLAIN}  # checked like `Host`
 HEADERS |= {"x-forwarded-proto": re.compile(rb"https?"), "x-forwarded-prefix": re.compile(rb"(/[\w.-]+)+/?")}
-"""What the application sees of a request's headers. Gradio believes others, such as the address it is served at."""
+"""Headers passed to the application. Gradio trusts other headers, for example its public address."""
 
 
 class Door:
     """ASGI middleware around a whole application.
 
     Args:
-        hosts: Names that the page answers to.
-        quota: Of uploads; None if the application takes none.
-        functions: Numbers of the functions of a Gradio application; None if there is none.
+        hosts: Accepted host names.
+        quota: Upload limit. None if the application has no uploads.
+        functions: Function numbers of a Gradio application, or None.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Door:
         self._pressure = Pressure()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":  # the page has none
+        if scope["type"] == "websocket":  # the page uses no WebSocket
             await receive()
             return await send({"type": "websocket.close", "code": 1008})
         if scope["type"] != "http":
@@ -112,7 +112,11 @@ class Door:
                 reservation.settle(body.num_bytes)
 
     def _judge_names(self, headers: Headers, scope: Scope) -> None:
-        """Raise HTTPException 403 if the host or the origin is not served."""
+        """Check host and origin.
+
+        Raises:
+            HTTPException: 403 if one of them is not accepted.
+        """
         arrived_at = (scope.get("server") or (None,))[0]
         named, forwarded = headers.getlist("host"), headers.getlist("x-forwarded-host")
         if len(named) != 1 or not all(self.hosts.serves(host, arrived_at) for host in [*named, *forwarded]):
@@ -120,14 +124,14 @@ class Door:
         origins = headers.getlist("origin")
         if any(not any(self.hosts.trusts(origin, host) for host in [*named, *forwarded]) for origin in origins):
             raise HTTPException(403, "Requests of other sites are not served.")
-        # Browsers send no Origin with pictures, scripts and the like; where they tell the site otherwise, it counts.
+        # Browsers send no Origin for images and scripts. Then other headers determine the site.
         is_foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
         if is_foreign and not origins and headers.get("sec-fetch-mode") != "navigate":
             raise HTTPException(403, "Requests of other sites are not served.")
 
 
 def cleaned(headers: list[tuple[bytes, bytes]], visitor: str | None) -> list[tuple[bytes, bytes]]:
-    """Headers for the application: those of the table, of each name the first, and no cookie but the visitor's."""
+    """Return the headers for the application: the first of each allowed name, and only the session cookie."""
     kept: dict[bytes, bytes] = {}
     for name, value in headers:
         allowed = HEADERS.get(name.decode("latin-1"))
@@ -143,7 +147,7 @@ def is_https(scope: Scope, headers: Headers) -> bool:
 
 
 def with_cookie(send: Send, is_https: bool) -> Send:
-    """`send` that gives a new visitor the cookie."""
+    """Wrap `send` so that a new user receives the session cookie."""
 
     async def send_with_cookie(message: Message) -> None:
         if message["type"] == "http.response.start":

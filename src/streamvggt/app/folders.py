@@ -1,4 +1,4 @@
-"""Temporary folders that are gone when nobody needs them any longer, even after a kill."""
+"""Temporary folders that are deleted after use, also after a crash."""
 
 import secrets
 import shutil
@@ -16,8 +16,7 @@ PREFIX = "streamvggt-"
 class TemporaryRoot:
     """A folder of this process that only its user can read (mode 0700).
 
-    A lock beside it is held as long as the process lives. Making a root removes those whose lock nobody holds, which
-    killed processes have left.
+    The process locks the folder during its lifetime. A new root deletes unlocked folders of crashed processes.
     """
 
     def __init__(self) -> None:
@@ -25,7 +24,7 @@ class TemporaryRoot:
         self.path = Path(tempfile.gettempdir()) / (PREFIX + secrets.token_hex(8))
         lock = self.path.with_suffix(".lock")
         self._lock = FileLock(lock, mode=0o600)
-        self._lock.acquire()  # first, so that nobody takes the folder for abandoned
+        self._lock.acquire()  # lock first, so that no other process deletes the folder
         self.path.mkdir(mode=0o700)
 
     def remove(self) -> None:
@@ -36,7 +35,7 @@ class TemporaryRoot:
 
 
 def remove_abandoned() -> None:
-    """Remove the folders that killed processes of this user have left in the folder for temporary files."""
+    """Delete folders of crashed processes of this user in the system's temporary folder."""
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*.lock"):
         folder = path.with_suffix("")
         if path.is_symlink() or folder.is_symlink():
@@ -45,12 +44,12 @@ def remove_abandoned() -> None:
             with FileLock(path, blocking=False):
                 shutil.rmtree(folder, ignore_errors=True)
                 path.unlink()
-        except (Timeout, OSError):  # a process that lives uses it, or another has removed it
+        except (Timeout, OSError):  # in use, or already deleted
             continue
 
 
 class SharedFolder:
-    """A folder that several threads use and one removes: it goes when the last of them is done, and stays away."""
+    """A folder used by several threads. It is deleted after `remove`, when the last user is done."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -63,7 +62,7 @@ class SharedFolder:
         """Keep the folder while the block runs.
 
         Raises:
-            ValueError: If it has been removed.
+            ValueError: If the folder was removed.
         """
         with self._changed:
             if self._is_removed:
@@ -77,13 +76,13 @@ class SharedFolder:
                 self._clear()
 
     def remove(self) -> None:
-        """Remove the folder, now or when its users are done; returns at once."""
+        """Delete the folder, now or when its users are done. Does not wait."""
         with self._changed:
             self._is_removed = True
             self._clear()
 
     def wait_removed(self, seconds: float) -> None:
-        """Wait until the users of a removed folder are done, at most so long."""
+        """Wait until the users of a removed folder are done, for at most `seconds`."""
         with self._changed:
             self._changed.wait_for(lambda: not self._num_users, seconds)
 

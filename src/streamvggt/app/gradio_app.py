@@ -1,7 +1,7 @@
-"""The page around the viewer: what to look at, with which settings, and a button.
+"""The page around the viewer: input, settings and a start button.
 
-Results, progress and everything that can be done with them are in the viewer (`static/`), which talks to the scene
-itself (`server.py`); Gradio brings uploads, settings and the look.
+The viewer (`static/`) shows results and progress and communicates with the scene directly (`server.py`). Gradio
+provides uploads, settings and the layout.
 """
 
 import os
@@ -14,20 +14,20 @@ from streamvggt.app.page import POLICY_CHOICES, Page, PageOptions, empty
 from streamvggt.app.scenes import Scenes
 from streamvggt.stream.policy import DEFAULT_POLICY
 
-GRADIO_EVENTS = 200  # that may wait in Gradio's queue: clicks, and pages being loaded
-QUEUE_EVERY = 0.1  # seconds between looks for what visitors have clicked
-PROGRESS_EVERY = 1.0  # seconds between looks for what Gradio calls progress, which the page has none of
+GRADIO_EVENTS = 200  # maximum number of queued Gradio events: clicks and page loads
+QUEUE_EVERY = 0.1  # polling interval of Gradio events in seconds
+PROGRESS_EVERY = 1.0  # polling interval of Gradio progress in seconds; the page does not use it
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif"]
 MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 
-# The viewer rests when nothing is to come; this tells it that something is, and on a phone brings it into sight.
+# Resume polling of the idle viewer before a run, and scroll to the viewer on small screens.
 WAKE_VIEWER = """() => {
   const viewer = document.querySelector("#viewer iframe");
   viewer?.contentWindow.postMessage("expect-run", location.origin);
   if (innerWidth < 700) document.querySelector("#viewer").scrollIntoView({ behavior: "smooth" });
 }"""
 
-# A camera's viewer comes into the page when its run begins: only then there is something to bring into sight.
+# The viewer of a camera is created when the run starts. Scroll to the viewer only then.
 EXPECT_VIEWER = "() => { window.expectsViewer = innerWidth < 700; }"
 SHOW_VIEWER = """() => {
   if (!window.expectsViewer || !document.querySelector("#viewer iframe")) return;
@@ -35,17 +35,17 @@ SHOW_VIEWER = """() => {
   document.querySelector("#viewer").scrollIntoView({ behavior: "smooth" });
 }"""
 
-# It has run, or was refused: the viewer need not wait for it any longer.
+# The run has ended or was rejected, so the viewer stops waiting.
 RUN_IS_OVER = """() => {
   document.querySelector("#viewer iframe")?.contentWindow.postMessage("run-over", location.origin);
 }"""
 
 
 def use_own_uploads(files: gr.File) -> None:
-    """Have a component give the paths that our own upload route has answered with.
+    """Make a file component return the paths of this package's upload route.
 
-    Gradio would copy the files, and fetch addresses. The paths are the visitor's words: `Page.take_files` checks them.
-    A subclass of `gr.File` would make Gradio write a file beside this one.
+    By default Gradio copies the files and fetches URLs. The paths are untrusted: `Page.take_files` checks them. A
+    subclass of `gr.File` makes Gradio write a file next to this module.
     """
 
     def paths(payload: ListFiles | FileData | None) -> list[str] | None:
@@ -58,7 +58,7 @@ def use_own_uploads(files: gr.File) -> None:
 
 
 def build_page(networks: ModelRegistry, scenes: Scenes, options: PageOptions) -> gr.Blocks:
-    """The page; `site.Site` serves it."""
+    """Build the page. `site.Site` serves it."""
     os.environ["GRADIO_TEMP_DIR"] = str(scenes.uploads)
     page = Page(networks, scenes, options)
     with gr.Blocks(
@@ -116,8 +116,8 @@ def build_page(networks: ModelRegistry, scenes: Scenes, options: PageOptions) ->
         use_own_uploads(files)
         taken = [scene_id, frame, notice]
         settings = [weights, memory, fps, max_frames, point_head]
-        # Visitors wait for the network in our own line, which can say who is before them.
-        # Gradio's animation would be drawn all the time, by the processor if need be: the viewer tells how it goes.
+        # Users wait in `RunQueue` instead of Gradio's queue, because it reports their position.
+        # Disable Gradio's animation, which uses CPU time. The viewer shows the progress.
         network = {"concurrency_limit": None, "show_progress": "hidden"}
         blocks.load(page.find_again, None, taken)
         files.upload(page.take_files, files, taken, concurrency_limit=2)
@@ -130,14 +130,14 @@ def build_page(networks: ModelRegistry, scenes: Scenes, options: PageOptions) ->
         frame.change(None, js=SHOW_VIEWER)
         start_camera.click(page.start_camera, settings, taken, **network)
     blocks.queue(max_size=GRADIO_EVENTS, api_open=False)
-    # Gradio's queue looks for work a thousand times a second and for progress a hundred times: 5 % of a core, taken
-    # from the network. There is no public way to slow it down.
+    # Gradio polls its queue a thousand times per second and its progress a hundred times, which uses 5 % of a core.
+    # There is no public API to reduce the rate.
     blocks._queue.sleep_when_free, blocks._queue.progress_update_sleep_when_free = QUEUE_EVERY, PROGRESS_EVERY
     return blocks
 
 
 def theme() -> gr.Theme:
-    """Gradio's own, with fonts that are there and small print that can be read."""
+    """Gradio's default theme with system fonts and larger small text."""
     readable = {"body_text_color_subdued": "*neutral_600", "body_text_color_subdued_dark": "*neutral_300"}
     readable |= {"block_info_text_color": "*neutral_600", "block_info_text_color_dark": "*neutral_300"}
     return gr.themes.Default(primary_hue="orange", font=FONTS, font_mono=MONO_FONTS).set(**readable)

@@ -1,7 +1,7 @@
-"""Which names a page answers to: a list, so that a foreign site cannot use the page through a visitor's browser.
+"""Allowed host names, so that a foreign site cannot use the page through a user's browser.
 
-A site that rebinds its DNS name to this machine sends its own name as `Host`; a script of another site sends its own
-`Origin`. Neither is on the list.
+After DNS rebinding to this machine a foreign site sends its own name as `Host`. A script of another site sends its own
+`Origin`. Neither is allowed.
 """
 
 import re
@@ -16,12 +16,12 @@ Netloc = tuple[str, int | None]
 
 
 class Hosts:
-    """Hosts and origins that are served.
+    """Allowed hosts and origins.
 
-    Without a list: this machine's own names, the listening address, and the address at which a connection arrived.
+    Without a list: the names of this machine, the listening address, and the local address of the connection.
 
     Args:
-        listening: Address the server listens at.
+        listening: Address the server listens on.
         allowed: Further names, as `example.org` or `example.org:8080`. A name without a port allows any port in `Host`
             and the default ports of http and https in `Origin`.
 
@@ -45,9 +45,10 @@ class Hosts:
         self._listed.add(netloc)
 
     def serves(self, host: str, arrived_at: str | None = None) -> bool:
-        """Whether a request with this `Host` header is answered.
+        """Whether a request with this `Host` header is accepted.
 
         Args:
+            host: The header.
             arrived_at: Local address of the connection. No DNS name equals it.
         """
         netloc = parse_netloc(host)
@@ -60,7 +61,7 @@ class Hosts:
         )
 
     def trusts(self, origin: str, host: str) -> bool:
-        """Whether scripts of this `Origin` may send requests: it is the page itself, or on the list."""
+        """Whether scripts of this `Origin` may send requests: the page itself, or an allowed host."""
         match = ORIGIN.fullmatch(origin)
         ours, theirs = parse_netloc(host), parse_netloc(match[2]) if match else None
         if ours is None or theirs is None:
@@ -73,7 +74,7 @@ class Hosts:
 
 
 def parse_netloc(text: str) -> Netloc | None:
-    """Name in lower case and port, if given; None if the text is no host."""
+    """Return name in lower case and port, if given, or None if the text is no host."""
     match = NETLOC.fullmatch(text)
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""What one run has made: its result folder, and packets of its frames for the browser."""
+"""Output of one run: its result folder, and packets of its frames for the browser."""
 
 import threading
 from pathlib import Path
@@ -12,11 +12,13 @@ from streamvggt.prediction import Prediction
 
 
 class Made:
-    """
-    Args:
-        folder: of this run alone.
+    """Output of one run.
 
-    tracks: of each frame, the followed points.
+    Args:
+        folder: Folder of this run only.
+
+    Attributes:
+        tracks: Tracked points of each frame.
     """
 
     def __init__(self, folder: Path):
@@ -35,7 +37,7 @@ class Made:
         return self._packet_path(position, source).exists()
 
     def packet(self, position: int, source: PointSource) -> bytes:
-        """What the browser gets of a frame; made when first asked for, if it is not there."""
+        """Return the packet of a frame. Created at the first request."""
         if not self.has_packet(position, source):
             self._write_packet(ReconstructionResult(self.folder)[position], position, source)
         return self._packet_path(position, source).read_bytes()
@@ -53,7 +55,7 @@ class Made:
 
 
 def get_tracks(frame: ResultFrame, prediction) -> list[Track]:
-    """Where the followed points are in a frame, and where in the world."""
+    """Return image position and world position of the tracked points in a frame."""
     if prediction.tracks is None:
         return []
     height, width = frame.image.shape[:2]

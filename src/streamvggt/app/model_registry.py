@@ -1,4 +1,4 @@
-"""The weights that visitors can choose, loaded when first asked for, one at a time in memory."""
+"""Menu of weights. The selected weights are loaded on demand, one model at a time."""
 
 import logging
 import threading
@@ -13,14 +13,14 @@ logger = logging.getLogger(__name__)
 
 
 class ModelRegistry:
-    """A menu of weights and the one network that is loaded, which several streams share.
+    """Menu of weights, and the loaded model, which several streams share.
 
     Args:
-        menu: what the page calls them, and the names that `load` takes; the first is the default.
-        load: makes the network of a name, ready to stream.
-        allow_paths: names that are not on the menu may be given too; only where all visitors are trusted, for a name may
-            be any path, and any download.
-        stream_bytes: memory of one stream, at most; None: no bound.
+        choices: Menu labels and the names for `load`. The first is the default.
+        load: Loads a causal model by name.
+        allow_paths: Accept names that are not on the menu. Use this only with trusted users, because a name can be any
+            path or download.
+        stream_bytes: Maximum memory per stream in bytes. None disables the limit.
     """
 
     def __init__(
@@ -37,34 +37,34 @@ class ModelRegistry:
         self._lock = threading.Lock()
         self._loaded: tuple[str, nn.Module] | None = None
         self._pool: SessionPool | None = None
-        self._open = ExitStack()  # closes the pool
+        self._open = ExitStack()  # closes the pool on exit
 
     @property
     def default(self) -> str:
         return next(iter(self.choices))
 
     def name_of(self, label: str) -> str:
-        """The name of a menu's entry.
+        """Return the name of a menu entry.
 
         Raises:
-            ValueError: it is not on the menu.
+            ValueError: If the entry is not on the menu.
         """
         if label not in self.choices and not self.allow_paths:
             raise ValueError(f"There are no weights {label[:60]!r} to choose; there are {', '.join(self.choices)}.")
         return self.choices.get(label, label)
 
     def get(self, label: str) -> nn.Module:
-        """The network of a menu's entry.
+        """Return the model of a menu entry.
 
         Raises:
-            ValueError: it is not on the menu, or cannot be loaded; why, only the log says, for a reason tells of files
-                of this machine.
+            ValueError: If the entry is not on the menu, or cannot be loaded. Only the log has the reason, because the
+                reason can contain local file names.
         """
         name = self.name_of(label)
         with self._lock:
             if self._loaded is None or self._loaded[0] != name:
                 self._open.close()
-                self._loaded = self._pool = None  # before the next one takes memory
+                self._loaded = self._pool = None  # free memory before loading the next model
                 try:
                     self._loaded = (name, self._load(name))
                 except (ValueError, OSError, RuntimeError) as error:
@@ -73,13 +73,14 @@ class ModelRegistry:
             return self._loaded[1]
 
     def open(self, label: str, **options) -> PooledStream:
-        """A stream on a menu's network, to be closed when it is over. Frames of several streams are computed together.
+        """Open a stream on the model of a menu entry, with batched frames. Close the stream after use.
 
         Args:
-            options: as of `SessionPool.open`.
+            label: Menu entry.
+            options: As for `SessionPool.open`.
 
         Raises:
-            ValueError: as of `get`.
+            ValueError: As for `get`.
         """
         model = self.get(label)
         with self._lock:

@@ -1,16 +1,16 @@
-"""What of a frame goes to the browser: a thinned cloud, a small picture, the camera.
+"""Data of a frame for the browser: a subsampled cloud, a thumbnail, the camera.
 
 A packet is self-contained and binary, little endian:
 
     4 bytes      length of the header, a multiple of 4
-    header       JSON, padded with spaces; "arrays" says where after it each array begins, and its length, in bytes
+    header       JSON, padded with spaces; "arrays" gives offset after the header and length of each array in bytes
     points       float32 (N, 3), world coordinates
-    colors       uint8 (N, 4): red, green, blue, and 1 where there is sky
+    colors       uint8 (N, 4): red, green, blue, and 1 for sky
     conf         float32 (N,), confidence ≥ 1
-    picture      JPEG: image, nearness and confidence side by side
+    picture      JPEG: image, inverse depth and confidence side by side
 
-The points of a frame are a random sample of its pixels in random order, so that the first M of them are a random
-sample as well: a browser that holds many frames drops the ends.
+The points are a random sample of the pixels in random order, so the first M points are also a random sample. A browser
+with many frames drops the last points of each frame.
 """
 
 import json
@@ -26,20 +26,26 @@ from streamvggt.export.sky import sky_mask
 from streamvggt.export.video import ColorRanges, side_by_side
 
 MAX_FRAME_POINTS = 60_000
-"""Points of one frame, at most."""
+"""Maximum number of points per frame."""
 
 MAX_SCENE_POINTS = 1_200_000
-"""Points of a whole scene that the browser holds, about: the frame at position k brings MAX_SCENE_POINTS / (k + 1)."""
+"""Approximate maximum number of points in the browser: frame k contributes MAX_SCENE_POINTS / (k + 1)."""
 
 BYTES_PER_POINT = {"points": 12, "colors": 4, "conf": 4}
 
 PICTURE_WIDTH = 280
-"""Of each of the three pictures, at most, in pixels."""
+"""Maximum width of each of the three images in pixels."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """A followed point in one frame. x, y: pixels of the processed image. world: where it is, None if unknown."""
+    """A tracked point in one frame.
+
+    Attributes:
+        x: Column in pixels of the processed image.
+        y: Row in pixels of the processed image.
+        world: World point. None if unknown.
+    """
 
     x: float
     y: float
@@ -54,7 +60,7 @@ def pack(
     ranges: ColorRanges,
     tracks: list[Track],
 ) -> bytes:
-    """The packet of the frame at a position of the stream."""
+    """Create the packet of the frame at a stream position."""
     chosen = sample_pixels(frame, position, source)
     points, conf = frame.world_points(source)
     colors = np.dstack([frame.image, sky_mask(frame.image).astype(np.uint8)])  # (H, W, 4)
@@ -78,7 +84,7 @@ def pack(
 
 
 def pack_arrays(header: dict, arrays: dict[str, np.ndarray]) -> bytes:
-    """A packet of a header and arrays, each of which begins at a multiple of 4 bytes."""
+    """Create a packet of a header and arrays. Each array starts at a multiple of 4 bytes."""
     places, parts, offset = {}, [], 0
     for name, array in arrays.items():
         content = array.tobytes()
@@ -92,7 +98,7 @@ def pack_arrays(header: dict, arrays: dict[str, np.ndarray]) -> bytes:
 
 
 def unpack_arrays(packet: bytes) -> tuple[dict, dict[str, np.ndarray]]:
-    """The header and the arrays, as bytes, of a packet."""
+    """Return the header and the arrays of a packet as bytes."""
     (length,) = struct.unpack_from("<I", packet)
     header = json.loads(packet[4 : 4 + length])
     content = np.frombuffer(packet, np.uint8, offset=4 + length)
@@ -100,7 +106,7 @@ def unpack_arrays(packet: bytes) -> tuple[dict, dict[str, np.ndarray]]:
 
 
 def truncate(packet: bytes, num_points: int) -> bytes:
-    """The packet with at most so many points: a smaller sample, for a viewer that would let go the rest at once."""
+    """Return the packet with at most `num_points` points, for a viewer that has reached its point limit."""
     header, arrays = unpack_arrays(packet)
     if header["num_points"] <= num_points:
         return packet
@@ -110,7 +116,7 @@ def truncate(packet: bytes, num_points: int) -> bytes:
 
 
 def sample_pixels(frame: ResultFrame, position: int, source: PointSource) -> np.ndarray:
-    """Numbers, row by row, of a random sample of the usable pixels, in random order; the same for the same position."""
+    """Return row-major indices of a random sample of the usable pixels in random order. Deterministic per position."""
     usable = np.flatnonzero(PointFilter(point_source=source).candidate_mask(frame))
     return np.random.default_rng(position).permutation(usable)[
         : min(MAX_FRAME_POINTS, MAX_SCENE_POINTS // (position + 1))
@@ -118,7 +124,7 @@ def sample_pixels(frame: ResultFrame, position: int, source: PointSource) -> np.
 
 
 def thumbnail(frame: ResultFrame, ranges: ColorRanges) -> bytes:
-    """JPEG of image, nearness (red is near) and confidence (bright is sure), side by side."""
+    """Return a JPEG of image, inverse depth (red is near) and confidence (bright is high) side by side."""
     strip = side_by_side(frame, ranges)
     height, width = frame.image.shape[:2]
     scale = min(PICTURE_WIDTH / width, 1)
@@ -130,13 +136,13 @@ def thumbnail(frame: ResultFrame, ranges: ColorRanges) -> bytes:
 
 
 def updated_ranges(before: ColorRanges | None, frame: ResultFrame) -> ColorRanges:
-    """The colour ranges for the next picture: those of this frame, drawn towards those before, so nothing flickers."""
+    """Return the color ranges of the next thumbnail, smoothed over frames to avoid flicker."""
     depth, conf = frame.predicted("depth")
     usable = frame.valid_mask("depth")[::4, ::4]
     values = np.stack([1 / depth[::4, ::4][usable], np.log(conf[::4, ::4][usable])])
     values.sort(axis=1)
     count = values.shape[1]
-    # A tenth of the time of np.percentile, and as good for colours.
+    # Ten times faster than np.percentile, and accurate enough for colors.
     low, high = values[:, [count // 50, -1 - count // 50]].T if count else np.array([[0.0, 0.0], [1.0, 1.0]])
     if before is not None:
         low = 0.9 * np.array([before.inverse_depth[0], before.conf[0]]) + 0.1 * low

@@ -1,4 +1,4 @@
-"""What the page's buttons do: take files, start a run, find a scene again."""
+"""Actions of the page's buttons: take files, start a run, restore a scene."""
 
 import html
 import logging
@@ -28,17 +28,23 @@ POLICY_CHOICES = {
     "the first and the last 24 frames": "window:1,24",
     "all frames": "all",
 }
-STATUS_INTERVAL = 2.0  # seconds between signs of life of a run; a page that was closed is noticed then
-QUEUE_STATUS_INTERVAL = 5.0  # the same of a visitor who waits
+STATUS_INTERVAL = 2.0  # seconds between status updates of a run, which detect a closed page
+QUEUE_STATUS_INTERVAL = 5.0  # seconds between status updates of a queued user
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PageOptions:
-    """max_frames, max_seconds: of a run, at most. examples: names and files to try.
+    """Options of the page.
 
-    queue_size: visitors that may wait. at_once: visitors who share the network.
+    Attributes:
+        max_frames: Maximum number of frames per run.
+        max_seconds: Maximum duration of a run in seconds.
+        queue_size: Maximum number of queued users.
+        at_once: Maximum number of concurrent runs.
+        limits: Upload limits.
+        examples: Example names and files.
     """
 
     max_frames: int = 300
@@ -50,7 +56,7 @@ class PageOptions:
 
 
 class Page:
-    """What the page's buttons do."""
+    """Actions of the page's buttons."""
 
     def __init__(self, networks: ModelRegistry, scenes: Scenes, options: PageOptions):
         self.networks = networks
@@ -59,21 +65,21 @@ class Page:
         self.line = RunQueue(options.queue_size, options.at_once)
 
     def take_files(self, files: list[str] | None, request: gr.Request) -> tuple[str | None, str, str]:
-        """A scene of uploaded files: its id, the viewer, what to tell."""
+        """Create a scene of uploaded files. Return its id, the viewer and a message."""
         if not files:
             return None, empty(), ""
         try:
             uploads = self.scenes.uploads.resolve()
             paths = [(uploads / file).resolve() for file in files]
             are_uploads = all(path.is_relative_to(uploads) and path.is_file() for path in paths)
-        except (OSError, ValueError):  # no name that a file can have
+        except (OSError, ValueError):  # invalid file name
             are_uploads = False
         if not are_uploads:
             return None, empty(), error_html("These files are not here any longer: upload them again.")
         return self._take(paths, request)
 
     def take_example(self, name: str, request: gr.Request) -> tuple[str | None, str, str]:
-        """A scene of the example that a button names."""
+        """Create a scene of an example. Return its id, the viewer and a message."""
         if name not in self.options.examples:
             return None, empty(), error_html(f"There is no example {name!r}.")
         return self._take([self.options.examples[name]], request)
@@ -101,7 +107,7 @@ class Page:
         return scene.id, viewer(scene), told
 
     def find_again(self, request: gr.Request) -> tuple[str | None, str, str]:
-        """The scene of a visitor whose page is loaded anew."""
+        """Restore the scene of a user after a page reload."""
         scene = self.scenes.latest(session_id(request.cookies))
         return (None, empty(), "") if scene is None else (scene.id, viewer(scene), "")
 
@@ -115,7 +121,7 @@ class Page:
         point_head: bool,
         request: gr.Request,
     ) -> Iterator[str]:
-        """Run the network over the scene; the viewer shows what comes of it."""
+        """Run the model on the scene. The viewer shows the result."""
         owner = session_id(request.cookies)
         if not scene_id or self.scenes.get(scene_id, owner) is None:
             yield error_html("Choose photos or a video first, or click the example.")
@@ -129,7 +135,7 @@ class Page:
                     yield error_html("You have chosen something else meanwhile, in another window.")
                     return
                 yield from self._run(scene, settings)
-        except ValueError as error:  # the line is full; or the scene runs already, from another window
+        except ValueError as error:  # the queue is full, or the scene is already running in another window
             yield error_html(str(error))
 
     def start_camera(
@@ -141,7 +147,7 @@ class Page:
         point_head: bool,
         request: gr.Request,
     ) -> Iterator[tuple[str | None, str, str]]:
-        """Run the network over what the visitor's camera sends: id, viewer, what to tell."""
+        """Run the model on the frames of the user's camera. Yield id, viewer and message."""
         try:
             owner = get_owner(request)
             settings = self.settings(weights, memory, fps, max_frames, point_head)
@@ -156,10 +162,10 @@ class Page:
             yield None, empty(), error_html(str(error))
 
     def settings(self, weights: str, memory: str, fps: float, max_frames: float, point_head: bool) -> RunSettings:
-        """What the form says; `fps` 0 is every frame. Numbers are held to what the page allows.
+        """Convert the form to settings, within the limits of the page. `fps` 0 takes every frame.
 
         Raises:
-            ValueError: it says what the page does not offer.
+            ValueError: If a value is not offered by the page.
         """
         if memory not in POLICY_CHOICES:
             raise ValueError(
@@ -192,17 +198,17 @@ class Page:
 
 
 def queue_updates(place: QueueTicket) -> Iterator[str]:
-    """What to tell a visitor until it is their turn."""
+    """Yield messages until the run may start."""
     while before := place.position:
         yield info_html(f"{'One other visitor is' if before == 1 else f'{before} other visitors are'} before you.")
         place.wait(QUEUE_STATUS_INTERVAL)
 
 
 def get_owner(request: gr.Request) -> str:
-    """Who made this request.
+    """Return the session id of a request.
 
     Raises:
-        ValueError: the browser keeps no cookies.
+        ValueError: If the browser sends no cookie.
     """
     owner = session_id(request.cookies)
     if owner is None:

@@ -1,4 +1,4 @@
-"""How many requests a visitor and an address may have in work, and how many they may send in a while."""
+"""Limits of concurrent requests and request rates per user and address."""
 
 import time
 from collections import Counter
@@ -7,15 +7,15 @@ from contextlib import contextmanager
 
 from starlette.exceptions import HTTPException
 
-VISITOR_REQUESTS = 24  # of one cookie in work; a browser opens six connections
-ADDRESS_REQUESTS = 200  # of one address in work; a proxy or a school may be behind it
+VISITOR_REQUESTS = 24  # concurrent requests per cookie; a browser opens six connections
+ADDRESS_REQUESTS = 200  # concurrent requests per address; a proxy serves many users
 VISITOR_UPLOADS = 2
 PERIOD = 10.0  # seconds
-PERIOD_REQUESTS = 2000  # of one address within that
+PERIOD_REQUESTS = 2000  # requests per address within PERIOD
 
 
 class Pressure:
-    """Counts requests by visitor and by address."""
+    """Count requests by user and by address."""
 
     def __init__(self) -> None:
         self._in_work: Counter[tuple[str, str]] = Counter()
@@ -27,7 +27,7 @@ class Pressure:
         """Count a request while the block runs.
 
         Raises:
-            HTTPException: 429 if there are too many.
+            HTTPException: 429 if a limit is exceeded.
         """
         if time.monotonic() - self._since > PERIOD:
             self._of_late.clear()

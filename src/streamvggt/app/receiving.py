@@ -1,6 +1,6 @@
-"""Uploads over HTTP: the files of a form go to the disk as they come, each upload into a folder of its own.
+"""Uploads over HTTP: the files of a form are streamed to the disk, each upload into a separate folder.
 
-It takes the place of Gradio's own route, which holds what is no file in memory and leaves files of broken uploads.
+This route replaces Gradio's, which keeps other form fields in memory and leaves files of incomplete uploads.
 """
 
 import secrets
@@ -20,13 +20,13 @@ from starlette.routing import Route
 from streamvggt.app.bodies import UPLOAD
 from streamvggt.app.scenes import Scenes
 
-HEADER_BYTES = 8_000  # before each file of the form
+HEADER_BYTES = 8_000  # maximum header size per file of the form
 NUM_FILES = 1000
 NAME_BYTES = 120
 
 
 def upload_route(scenes: Scenes) -> Route:
-    """The route that Gradio's page sends files to. Answers with their paths, as Gradio expects them."""
+    """Return the upload route of the page. It responds with the file paths, as Gradio expects."""
 
     async def upload(request: Request) -> Response:
         folder = scenes.uploads / secrets.token_urlsafe(24)
@@ -50,7 +50,11 @@ def upload_route(scenes: Scenes) -> Route:
 
 
 class Form:
-    """Writes the files of a multipart form. Raises HTTPException 400 for what is no such form."""
+    """Write the files of a multipart form.
+
+    Raises:
+        HTTPException: 400 if the body is no such form.
+    """
 
     def __init__(self, content_type: str, folder: Path):
         kind, options = parse_options_header(content_type)
@@ -79,7 +83,7 @@ class Form:
         self._parser.write(piece)
 
     def finish(self) -> list[Path]:
-        """Return the files, in the order of the form."""
+        """Return the files in the order of the form."""
         if not self._is_whole:
             raise HTTPException(400, "The upload broke off: try again.")
         return self._paths
@@ -126,9 +130,9 @@ class Form:
 
 
 def plain_name(name: bytes) -> str:
-    """A file name from what the browser calls a file: words for the visitor, no path."""
+    """Convert the browser's file name to a display name without a path."""
     last = PurePosixPath(name.decode("utf-8", "replace").replace("\\", "/")).name
     printable = "".join(letter if letter.isprintable() else "_" for letter in last).strip(". ")
     while len(printable.encode()) > NAME_BYTES:
-        printable = printable[1:]  # the suffix stays
+        printable = printable[1:]  # keep the suffix
     return printable or "file"

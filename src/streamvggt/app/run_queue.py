@@ -1,6 +1,6 @@
-"""Visitors who want the network stand in a line; those in front share it, if they want the same weights.
+"""Queue of users. The first users share the model if they selected the same weights.
 
-A visitor in front has the network only while a frame is computed: a camera that sends none holds up nobody.
+A running user occupies the model only while a frame is computed, so an idle camera does not block others.
 """
 
 import threading
@@ -10,11 +10,12 @@ from itertools import takewhile
 
 
 class RunQueue:
-    """
+    """Queue of running and waiting users.
+
     Args:
-        max_size: visitors that may wait.
-        at_once: visitors in front who share the network.
-        per_visitor: places of one visitor.
+        max_size: Maximum number of waiting users.
+        at_once: Maximum number of concurrent runs.
+        per_visitor: Maximum number of places per user.
     """
 
     def __init__(self, max_size: int, at_once: int = 1, per_visitor: int = 2):
@@ -26,13 +27,14 @@ class RunQueue:
 
     @contextmanager
     def join(self, weights: str = "", visitor: str | None = None) -> Iterator["QueueTicket"]:
-        """A place in the line, given up at the end of the block, however it ends.
+        """Take a place in the queue for the duration of the block.
 
         Args:
-            weights: which the visitor wants; one network is in memory at a time.
+            weights: Selected weights. Only one model is in memory at a time.
+            visitor: Session id.
 
         Raises:
-            ValueError: the line is full, or the visitor stands in it too often.
+            ValueError: If the queue is full, or the user has too many places.
         """
         place = QueueTicket(self, weights, visitor)
         with self._moved:
@@ -58,13 +60,13 @@ class RunQueue:
             return 0 if place in in_front else self._places.index(place)
 
     def wait(self, seconds: float) -> None:
-        """Until somebody leaves, at most so long."""
+        """Wait until a place is released, for at most `seconds`."""
         with self._moved:
             self._moved.wait(seconds)
 
 
 class QueueTicket:
-    """Of one visitor in a line."""
+    """A place in the queue."""
 
     def __init__(self, line: RunQueue, weights: str, visitor: str | None):
         self.weights = weights
@@ -73,9 +75,9 @@ class QueueTicket:
 
     @property
     def position(self) -> int:
-        """Visitors before this one; 0: it is this one's turn."""
+        """Number of users in front. 0 if the run may start."""
         return self._line.position(self)
 
     def wait(self, seconds: float) -> None:
-        """Until the line moves, at most so long."""
+        """Wait until the queue changes, for at most `seconds`."""
         self._line.wait(seconds)

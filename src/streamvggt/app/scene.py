@@ -1,4 +1,4 @@
-"""One input, and what the network says of it: run frame by frame, written to disk, watched while it grows."""
+"""One input and its predictions: computed frame by frame, written to disk, viewable during the run."""
 
 import logging
 import queue
@@ -28,20 +28,21 @@ from streamvggt.stream.pool import PoolFull
 from streamvggt.stream.source import FrameOptions
 
 PREVIEW_WIDTH = 840
-FPS_WINDOW = 10  # frames, of which the speed is told
+FPS_WINDOW = 10  # number of frames for the displayed speed
 USER_ERRORS = (ValueError, FileNotFoundError, ConnectionError)
 
 logger = logging.getLogger(__name__)
 
 
 class Scene:
-    """One input of one visitor.
+    """One input of one user.
 
     Args:
-        id: unguessable.
-        folder: of this scene alone.
-        open_frames: takes size, patch_size, max_frames and fps; gives the frames. None: pictures come by `offer`.
+        id: Unguessable id.
+        folder: Folder of this scene only.
         kind: "images", "video" or "live".
+        open_frames: Function of size, patch_size, max_frames and fps that returns the frames. None if frames come from
+            `push_camera_frame`.
     """
 
     def __init__(self, id: str, folder: Path, kind: str, open_frames: Callable[..., FrameSource] | None = None):
@@ -50,7 +51,7 @@ class Scene:
         self.kind = kind
         self.status = Status()
         self.used = time.monotonic()
-        self.queries = np.zeros((0, 2))  # (x, y) in the first original
+        self.queries = np.zeros((0, 2))  # (x, y) in the first original image
         self._stop = threading.Event()
         self._busy = threading.Lock()
         self._offered: queue.Queue[np.ndarray] = queue.Queue(maxsize=1)
@@ -58,13 +59,13 @@ class Scene:
         self._shared = SharedFolder(folder)
         self._shown = Made(folder / "result-0")
 
-    # What the visitor gives
+    # Input
 
     def preview(self) -> bytes:
-        """JPEG of the first picture, to click points in. Made once.
+        """Return a JPEG of the first image for selecting points. Created once.
 
         Raises:
-            ValueError: not even one picture can be read.
+            ValueError: If no image can be read.
         """
         with self._shared.use() as folder:
             path = folder / "preview.jpg"
@@ -79,14 +80,14 @@ class Scene:
             return path.read_bytes()
 
     def set_query_points(self, queries: np.ndarray) -> None:
-        """Points to follow in the next run: (x, y), 0…1 of the first picture's width and height. (K, 2)"""
+        """Set the points to track in the next run: (x, y) in [0, 1] of the first image's width and height. (K, 2)"""
         if queries.ndim != 2 or queries.shape[1] != 2 or len(queries) > 64 or not np.isfinite(queries).all():
             raise ValueError("At most 64 points can be followed.")
         self.queries = queries.clip(0, 1)
         self.status = replace(self.status, num_queries=len(queries))
 
     def push_camera_frame(self, picture: np.ndarray) -> None:
-        """The newest picture of the visitor's camera; one that still waits is dropped. RGB, uint8 (H0, W0, 3)"""
+        """Set the latest image of the user's camera. A pending image is replaced. RGB, uint8 (H0, W0, 3)"""
         self.used = time.monotonic()
         with suppress(queue.Empty):
             self._offered.get_nowait()
@@ -95,39 +96,39 @@ class Scene:
 
     @property
     def needs_camera_frame(self) -> bool:
-        """The last picture offered has been taken."""
+        """Whether the last camera image has been taken."""
         return self._offered.empty()
 
     def stop(self) -> None:
-        """Finish the frame in work and keep what is there."""
+        """Stop after the current frame and keep the result."""
         self._stop.set()
 
     def remove(self) -> None:
-        """Remove all files, those of a frame in work when it is done; nothing can be made of this scene any longer."""
+        """Delete all files, after the current frame. No output can be created afterwards."""
         self._shared.remove()
         self.stop()
 
     def wait_removed(self, seconds: float) -> None:
         self._shared.wait_removed(seconds)
 
-    # The run
+    # Run
 
     def run(self, settings: RunSettings, networks: ModelRegistry) -> Iterator[Status]:
-        """Run the network over the input, a status after each frame.
+        """Run the model on the input. Yield a status after each frame.
 
-        What was there before is replaced when the first frame is done; a run that comes to none leaves it alone.
-        Problems are told by the status. Closing the iterator stops the run and keeps its frames.
+        The first finished frame replaces the previous result. A run without any frame keeps the previous result. Errors
+        are reported in the status. Closing the iterator stops the run and keeps its frames.
         """
         if not self._busy.acquire(blocking=False):
             raise ValueError("This scene is running already.")
         before = self.status
         try:
             self._stop.clear()
-            with self._shared.use():  # whoever removes the scene stops it after this, or it is refused here
+            with self._shared.use():  # a later removal stops the run; an earlier removal raises here
                 self._set_status(state="loading", weights=settings.weights, message="")
                 yield self.status
                 yield from self._steps(settings, networks, before.run + 1)
-                if self.status.state == "loading":  # stopped before the first frame
+                if self.status.state == "loading":  # stopped before the first frame finished
                     self._over(before, "stopped")
         except GeneratorExit:
             self._over(before, "stopped")
@@ -146,9 +147,9 @@ class Scene:
         yield self.status
 
     def _over(self, before: Status, state: str, message: str = "") -> None:
-        """The run has ended early: with the frames it has, else with those of the run before."""
+        """Finish a run early, with its frames, or with those of the previous run if there are none."""
         shown = before if self.status.run == before.run else self.status
-        # Either way it counts, so that the viewer that waits for this run knows.
+        # Increase the run number in both cases, because the viewer waits for it.
         self.status = replace(shown, run=before.run + 1, state=state, message=message, seconds_left=None)
 
     def _steps(self, settings: RunSettings, networks: ModelRegistry, run: int) -> Iterator[Status]:
@@ -170,7 +171,7 @@ class Scene:
             times = deque([begun], maxlen=FPS_WINDOW + 1)
             for frame in frames:
                 queries = self._queries_in(frame) if follows and writer.num_frames == 0 else None
-                # The network belongs to other visitors until the next frame is there.
+                # Other users can use the model until the next frame arrives.
                 prediction = stream.push(frame, query_points=queries).result()
                 made.add(writer, frame, prediction)
                 if writer.num_frames == 1:
@@ -198,7 +199,7 @@ class Scene:
         self._set_status(state=state, message=message.strip(), seconds_left=None, expected=writer.num_frames)
 
     def _heads(self, settings: RunSettings, model: torch.nn.Module) -> tuple[list[str], str]:
-        """The heads to run, and what the visitor should know of them."""
+        """Return the heads to run, and a message for the user."""
         message = "These weights are random: what you see means nothing." if "random" in settings.weights else ""
         heads = ["camera", "depth"]
         if settings.point_head:
@@ -212,7 +213,7 @@ class Scene:
         return heads, message
 
     def _show(self, made: Made, settings: RunSettings, run: int, message: str) -> None:
-        """The first frame of a run is there: it takes the place of what was there before."""
+        """Replace the previous result by the first frame of a run."""
         old, self._shown = self._shown, made
         self.status = Status(
             state="running",
@@ -245,40 +246,40 @@ class Scene:
         )
 
     def _queries_in(self, frame) -> torch.Tensor:
-        """The clicked points in pixels of the processed first frame. (K, 2)"""
+        """Return the query points in pixels of the processed first frame. (K, 2)"""
         height, width = frame.original.shape[:2]
         original = self.queries * (width, height) - 0.5
         homogeneous = np.concatenate([original, np.ones((len(original), 1))], 1)
         pixels = (homogeneous @ np.linalg.inv(frame.original_from_image).T)[:, :2]
         return torch.from_numpy(pixels).float()
 
-    # What the visitor gets
+    # Output
 
     @property
     def result_folder(self) -> Path:
         return self._shown.folder
 
     def describe(self, status: Status) -> dict:
-        """What the viewer is told of the scene and a status of it; `is_fed`: the visitor's own camera is wanted."""
+        """Return the state of the scene for the viewer. `is_fed`: whether the user's camera is needed."""
         told = {"kind": self.kind, "is_fed": self._open_frames == self._camera, "queries": self.queries.tolist()}
         return {**asdict(status), **told}
 
     def packet(self, position: int, source: PointSource) -> bytes:
-        """What the browser gets of a frame; of the point head's points it is made when first asked for."""
+        """Return the packet of a frame. Packets of point-head points are created at the first request."""
         with self._shared.use():
             return self._shown.packet(position, source)
 
     def depth(self, position: int) -> tuple[np.ndarray, np.ndarray]:
-        """Depth and confidence of a frame, float32 (H, W); 0 where there is none."""
+        """Return depth and confidence of a frame, float32 (H, W). 0 marks missing depth."""
         frame = ReconstructionResult(self.result_folder)[position]
         usable = frame.valid_mask("depth")
         return np.where(usable, frame.depth, 0), np.where(usable, frame.depth_conf, 0)
 
     def export(self, kind: str, filter: PointFilter) -> Path:
-        """One file of the result: GLB, PLY, TUM and MP4 as they are, folders as zip archives.
+        """Return one file of the result: GLB, PLY, TUM or MP4, or a folder as a zip archive.
 
         Raises:
-            ValueError: there is no such export, nothing has run yet, or the filter leaves nothing.
+            ValueError: If the export does not exist, there is no result, or the filter removes everything.
         """
         if kind not in EXPORTERS:
             raise ValueError(f"There is no export {kind!r}; there are {', '.join(EXPORTERS)}.")

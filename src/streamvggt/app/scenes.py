@@ -1,4 +1,4 @@
-"""All scenes of a running page: whose they are, how many there may be, when they go."""
+"""All scenes of a running page: owners, limits and expiry."""
 
 import os
 import secrets
@@ -14,19 +14,19 @@ from streamvggt.app.scene import Scene
 from streamvggt.stream.frames import FrameSource
 
 NO_OWNER = None
-"""Owner of scenes that whoever knows the address may see: of the viewer on one's own machine."""
+"""Owner of scenes that are accessible to anyone with the address, for the local viewer."""
 
-CLOSE_SECONDS = 30.0  # that the end of the program waits for frames in work
+CLOSE_SECONDS = 30.0  # maximum wait for current frames at the end of the program
 
 
 class Scenes:
-    """Folders under one that only this user of the machine can read, one for each scene.
+    """Folders of all scenes in one root that only the user of this process can read.
 
     Args:
-        ttl_seconds: a scene that nobody has looked at for so long is removed, files and all.
-        max_per_owner: scenes a visitor may have; the next one takes the place of the oldest.
-        max_scenes: scenes of all visitors together.
-        max_bytes: that all of it may take on the disk when something new is begun.
+        ttl_seconds: Seconds until an inactive scene is deleted.
+        max_per_owner: Maximum number of scenes per user. A new scene replaces the oldest.
+        max_scenes: Maximum number of scenes of all users.
+        max_bytes: Maximum disk space before new scenes are rejected.
     """
 
     def __init__(
@@ -52,13 +52,16 @@ class Scenes:
         open_frames: Callable[..., FrameSource] | None = None,
         folder: Path | None = None,
     ) -> Scene:
-        """A new scene of a visitor.
+        """Create a scene of a user.
 
         Args:
-            folder: made by `new_folder`, with the input in it; None: a new one.
+            owner: Session id.
+            kind: "images", "video" or "live".
+            open_frames: As for `Scene`.
+            folder: Folder of `new_folder` with the input. None creates a folder.
 
         Raises:
-            ValueError: there are too many scenes.
+            ValueError: If there are too many scenes.
         """
         with self._lock:
             own = [scene for whose, scene in self._scenes.values() if whose == owner]
@@ -72,10 +75,10 @@ class Scenes:
             return scene
 
     def new_folder(self) -> Path:
-        """A folder with an unguessable name, for what a visitor brings.
+        """Create a folder with an unguessable name for user input.
 
         Raises:
-            ValueError: there is no room left.
+            ValueError: If the disk limit is reached.
         """
         if self.num_bytes() > self.max_bytes:
             raise ValueError("There is no room left for new scenes at the moment: try again later.")
@@ -85,20 +88,20 @@ class Scenes:
 
     @property
     def uploads(self) -> Path:
-        """Where uploads lie until they are made into scenes."""
+        """Folder of uploads that are not yet scenes."""
         return self.folder / "uploads"
 
     def num_bytes(self) -> int:
-        """What all scenes and uploads take on the disk."""
+        """Return the disk space of all scenes and uploads in bytes."""
         total = 0
         for folder, _, names in os.walk(self.folder):
             for name in names:
-                with suppress(FileNotFoundError):  # removed meanwhile
+                with suppress(FileNotFoundError):  # deleted concurrently
                     total += os.lstat(os.path.join(folder, name)).st_size
         return total
 
     def get(self, id: str, owner: str | None) -> Scene | None:
-        """A visitor's scene; None if there is none of that name, or it is another visitor's."""
+        """Return a user's scene, or None if it does not exist or belongs to another user."""
         whose, scene = self._scenes.get(id, (None, None))
         if scene is None or (whose is not NO_OWNER and (owner is None or not secrets.compare_digest(whose, owner))):
             return None
@@ -106,13 +109,13 @@ class Scenes:
         return scene
 
     def latest(self, owner: str | None) -> Scene | None:
-        """The scene a visitor began last, to be found again when the page is loaded anew."""
+        """Return the latest scene of a user, to restore it after a page reload."""
         with self._lock:
             own = [scene for whose, scene in self._scenes.values() if whose == owner and owner is not NO_OWNER]
         return own[-1] if own else None
 
     def remove_expired(self) -> None:
-        """Remove scenes that nobody has looked at for long, and uploads that became none."""
+        """Delete inactive scenes and unused uploads."""
         with self._lock:
             for _, scene in list(self._scenes.values()):
                 if time.monotonic() - scene.used > self.ttl_seconds:
@@ -123,7 +126,7 @@ class Scenes:
                     shutil.rmtree(folder, ignore_errors=True)
 
     def remove_all(self) -> None:
-        """Remove all scenes; waits for frames in work."""
+        """Delete all scenes. Waits for current frames."""
         with self._lock:
             scenes = [scene for _, scene in self._scenes.values()]
             for scene in scenes:
@@ -133,7 +136,7 @@ class Scenes:
             scene.wait_removed(max(deadline - time.monotonic(), 0))
 
     def close(self) -> None:
-        """Remove everything."""
+        """Delete everything."""
         self.remove_all()
         self._root.remove()
 

@@ -1,17 +1,16 @@
 """Scenes over HTTP, for their owners only.
 
-A scene answers to the visitor who made it and to
-nobody else: what is another's is not found, as if it were not there.
+The scene of another user is reported as not found.
 
     GET  scene/ID/                 the viewer
-    GET  scene/ID/updates          its status, and packets of the frames that the viewer has not got yet
-    GET  scene/ID/preview          the first picture
+    GET  scene/ID/news             status, and packets of new frames
+    GET  scene/ID/preview          the first image
     GET  scene/ID/depth/POSITION   depth and confidence of a frame
-    POST scene/ID/queries          points to follow in the next run
+    POST scene/ID/queries          points to track in the next run
     POST scene/ID/stop
-    POST scene/ID/camera-frame     a picture of the visitor's camera; answered when the next one is wanted
-    POST scene/ID/export/KIND      a file of the result, made with the viewer's settings
-    GET  viewer/FILE               the viewer's parts
+    POST scene/ID/picture          an image of the user's camera; the response requests the next one
+    POST scene/ID/export/KIND      a file of the result, created with the viewer's settings
+    GET  viewer/FILE               files of the viewer
 """
 
 import asyncio
@@ -38,13 +37,11 @@ from streamvggt.export import PointFilter
 from streamvggt.export.result import PointSource
 
 STATIC = Path(__file__).parent / "static"
-UPDATE_INTERVAL = (
-    0.25  # seconds between answers while a scene runs, so that a quick network is not disturbed by each frame
-)
-POLL_INTERVAL = 0.1  # seconds between looks for news
-FIRST_POLL_INTERVAL = 0.03  # the same before the first frame, for which somebody waits
-LONG_POLL_TIMEOUT = 10.0  # seconds until the answer is that there is nothing new
-UPDATES_BYTES = 3_000_000  # of packets in one answer, about
+UPDATE_INTERVAL = 0.25  # seconds between responses during a run, to limit the load
+POLL_INTERVAL = 0.1  # polling interval in seconds
+FIRST_POLL_INTERVAL = 0.03  # shorter interval before the first frame
+LONG_POLL_TIMEOUT = 10.0  # seconds until an empty response
+UPDATES_BYTES = 3_000_000  # approximate packet bytes per response
 FILE_NAMES = {"glb": "scene.glb", "ply": "points.ply", "colmap": "colmap.zip", "tum": "trajectory.txt"}
 FILE_NAMES |= {"depth": "depth.zip", "video": "preview.mp4"}
 GONE = "This scene is not there, or no longer: reload the page."
@@ -52,9 +49,9 @@ PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Re
 
 
 def scene_routes(scenes: Scenes) -> list[Route | Mount]:
-    """The routes of the table above."""
-    exporting = asyncio.Semaphore(1)  # an export takes a core and much memory
-    waiting: set[str] = set()  # scenes with an export in work
+    """Return the routes of the table above."""
+    exporting = asyncio.Semaphore(1)  # an export uses a core and much memory
+    waiting: set[str] = set()  # scenes with a running export
 
     def scene_of(request: Request) -> Scene:
         scene = scenes.get(request.path_params["id"], session_id(request.cookies))
@@ -98,14 +95,14 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
         return Response(await run_in_threadpool(scene.preview), media_type="image/jpeg", headers=PRIVATE)
 
     async def depth(request: Request) -> Response:
-        """Depth and confidence as float32 (2, H, W), 0 where there is none."""
+        """Return depth and confidence as float32 (2, H, W). 0 marks missing depth."""
         scene = scene_of(request)
         position = request.path_params["position"]
         if position >= scene.status.num_frames:
             raise HTTPException(404, "There is no such frame.")
         try:
             values = np.stack(await run_in_threadpool(scene.depth, position)).astype("<f4")
-        except (OSError, ValueError, IndexError) as error:  # the next run has removed the files
+        except (OSError, ValueError, IndexError) as error:  # the next run has deleted the files
             raise HTTPException(404, "There is no such frame.") from error
         return Response(values.tobytes(), media_type="application/octet-stream", headers=PRIVATE)
 
@@ -169,7 +166,7 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
 
 
 def updates_payload(scene: Scene, status: Status, have: int, source: PointSource) -> bytes:
-    """Packets one after another, each with its length before it: the status, and frames from position `have` on."""
+    """Concatenate packets with length prefixes: the status, and the frames from position `have`."""
     packets = [pack_arrays({**scene.describe(status), "source": source, "first": have}, {})]
     try:
         for position in range(have, status.num_frames):
@@ -177,13 +174,13 @@ def updates_payload(scene: Scene, status: Status, have: int, source: PointSource
             if sum(map(len, packets)) > UPDATES_BYTES:
                 break
     except (OSError, ValueError, IndexError):
-        if scene.status.run == status.run:  # else the next run has removed the files; the viewer will ask again
+        if scene.status.run == status.run:  # otherwise the next run has deleted the files
             raise
     return b"".join(piece for packet in packets for piece in (struct.pack("<I", len(packet)), packet))
 
 
 def decode_camera_frame(content: bytes) -> np.ndarray | None:
-    """The pixels of a JPEG that a browser's camera made, RGB (H, W, 3); None if it is none, or a very large one."""
+    """Decode a JPEG of a browser camera to RGB (H, W, 3). Return None if it is invalid or too large."""
     try:
         with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
             return np.asarray(image.convert("RGB")) if image.width * image.height <= 4_000_000 else None
@@ -192,10 +189,10 @@ def decode_camera_frame(content: bytes) -> np.ndarray | None:
 
 
 async def json_of(request: Request) -> object:
-    """The body as JSON.
+    """Return the body as JSON.
 
     Raises:
-        ValueError: it is none, or nested too deeply.
+        ValueError: If the body is invalid or nested too deeply.
     """
     try:
         return await request.json()
@@ -211,10 +208,12 @@ def number(request: Request, name: str) -> int:
 
 
 def point_filter(settings: dict) -> PointFilter:
-    """The filter of an export as the viewer describes it; `frames` are the first and the last position.
+    """Convert the viewer's export settings to a filter. `frames` are the first and the last position.
 
     Raises:
-        ValueError, TypeError, KeyError: it describes none.
+        ValueError: If a value is invalid.
+        TypeError: If a type is invalid.
+        KeyError: If an entry is missing.
     """
     first, last = settings["frames"]
     return PointFilter(

@@ -1,4 +1,4 @@
-"""The web server under the page and the viewer: bounded connections, and time limits for each of them."""
+"""Web server of page and viewer, with limits on connections and their times."""
 
 import asyncio
 import os
@@ -9,16 +9,16 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEAD_SECONDS = 10.0  # for the first line and the headers of a request
-WRITE_SECONDS = 60.0  # for a visitor to take what waits to be sent
+HEAD_SECONDS = 10.0  # maximum seconds for request line and headers
+WRITE_SECONDS = 60.0  # maximum seconds for a client to receive pending data
 CONNECTIONS = 500
-ADDRESS_CONNECTIONS = 250  # of one address; a proxy may be behind it
+ADDRESS_CONNECTIONS = 250  # maximum number of connections per address; a proxy serves many users
 HEADER_BYTES = 32_768
 FIRST_PORT, NUM_PORTS = 7860, 100
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP/1.1 of uvicorn, which by itself waits for ever for headers and for slow readers."""
+    """HTTP/1.1 of uvicorn with timeouts for slow headers and slow readers."""
 
     head_timer: asyncio.TimerHandle | None = None
     write_timer: asyncio.TimerHandle | None = None
@@ -54,7 +54,7 @@ class PatientProtocol(H11Protocol):
         self._cancel("write_timer")
 
     def _watch_head(self) -> None:
-        """Between requests the time runs from the end of the last one, however little by little the next comes."""
+        """Limit the time from the end of the last request to complete headers, independent of partial data."""
         if self.cycle is not None and not self.cycle.response_complete:
             self._cancel("head_timer")
         elif self.head_timer is None and not self.transport.is_closing():
@@ -68,13 +68,13 @@ class PatientProtocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """A server of an application, in this thread (`run`) or beside it (`start`).
+    """Server of an application in this thread (`run`) or in another thread (`start`).
 
     Args:
-        port: None: the first free one from 7860 on; 0: any free one.
+        port: Port. None selects the first free port from 7860, 0 any free port.
 
     Raises:
-        OSError: No such port is free.
+        OSError: If no such port is free.
     """
 
     def __init__(self, app: ASGIApp, host: str, port: int | None):
@@ -108,30 +108,30 @@ class Server(uvicorn.Server):
         self._has_started.set()
 
     def start(self) -> None:
-        """Serve in a thread; returns when the server answers."""
+        """Serve in a thread. Returns when the server accepts requests."""
         self._thread.start()
         self._has_started.wait()
         if not self.started:
             raise RuntimeError("the server did not start; its log says why")
 
     def wait(self) -> None:
-        """Wait for the end of the server."""
+        """Wait until the server stops."""
         while self._thread.is_alive():
-            self._thread.join(1)  # so that Ctrl-C gets through
+            self._thread.join(1)  # the timeout lets Ctrl-C interrupt the wait
 
     def close(self) -> None:
-        """End what `start` began."""
+        """Stop the server of `start`."""
         self.should_exit = True
         self._thread.join()
 
 
 def bind(host: str, port: int | None) -> socket.socket:
-    """A socket at a free port."""
+    """Open a socket at a free port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     ports = range(FIRST_PORT, FIRST_PORT + NUM_PORTS) if port is None else (port,)
     for number in ports:
         bound = socket.socket(family)
-        if os.name == "posix":  # elsewhere the option lets two servers have one port
+        if os.name == "posix":  # on other systems the option allows two servers on one port
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             bound.bind((host, number))

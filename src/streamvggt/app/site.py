@@ -1,4 +1,4 @@
-"""The page on the web: Gradio's application and the scenes' routes behind the one door."""
+"""The served page: Gradio's application and the scene routes behind `Door`."""
 
 import secrets
 import signal
@@ -22,19 +22,20 @@ from streamvggt.app.server import STATIC, scene_routes
 from streamvggt.app.serving import Server
 from streamvggt.app.upload_limit import UploadRateLimit
 
-CLEANUP_INTERVAL = 60.0  # seconds between looks for scenes to remove
+CLEANUP_INTERVAL = 60.0  # seconds between deletions of expired scenes
 
 
 class Site:
     """The page, served from a thread until it is closed.
 
     Args:
-        blocks: As of `build_page`.
-        host: Address to listen at; the default is this machine only.
-        port: None: the first free one from 7860 on.
-        allow_hosts: As of `Hosts`.
+        blocks: Page of `build_page`.
+        host: Address to listen on. The default is local.
+        port: Port. None selects the first free port from 7860.
+        allow_hosts: As for `Hosts`.
 
-    address: Of the page.
+    Attributes:
+        address: URL of the page.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Site:
             UploadRateLimit(scenes, limits.total_bytes, limits.max_bytes_per_hour),
             frozenset(blocks.fns),
         )
-        cv2.setNumThreads(1)  # small pictures gain nothing from threads that wait for each other
+        cv2.setNumThreads(1)  # threads do not speed up small images
         self._server = Server(door, host, port)
         self.address = self._server.address
         blocks.server_port = self._server.port
@@ -82,22 +83,22 @@ class Site:
         threading.Thread(target=run_cleanup, args=(scenes,), daemon=True).start()
 
     def share(self) -> str:
-        """Serve the page by a public gradio.live address as well; returns the address."""
+        """Also serve the page at a public gradio.live address and return the address."""
         address = setup_tunnel("127.0.0.1", self._server.port, secrets.token_urlsafe(32), None, None)
         self._hosts.allow(urlsplit(address).netloc)
         return address
 
     def wait(self) -> None:
         """Serve until Ctrl-C or SIGTERM."""
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # instead of dying at once, with the files left behind
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # exit normally, so that temporary files are deleted
         try:
             self._server.wait()
         except KeyboardInterrupt:
             print("The page is closed.")
 
     def close(self) -> None:
-        """End the server and remove everything that visitors brought."""
-        self.scenes.remove_all()  # runs come to their end while their pages are still served
+        """Stop the server and delete all user data."""
+        self.scenes.remove_all()  # let runs finish while their pages are still served
         self._server.close()
         self._blocks.close()
         self.scenes.close()

@@ -1,4 +1,4 @@
-"""What a run is asked to do, and how a scene is doing."""
+"""Settings of a run, and the status of a scene."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,15 @@ from streamvggt.stream.policy import DEFAULT_POLICY
 
 @dataclass(frozen=True)
 class RunSettings:
-    """weights: of the menu. policy: as of `parse_policy`. fps: of videos and cameras; None: every frame.
+    """Settings of a run.
 
-    max_frames: None: all. point_head: run it beside the depth head, for points that need no unprojecting.
-    max_seconds: a run ends after this; None: no bound.
+    Attributes:
+        weights: Menu entry of the weights.
+        policy: Eviction policy, as for `parse_policy`.
+        fps: Frames per second of videos and cameras. None takes every frame.
+        max_frames: Maximum number of frames. None takes all.
+        point_head: Also run the point head.
+        max_seconds: Maximum duration in seconds. None disables the limit.
     """
 
     weights: str
@@ -24,16 +29,19 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class Status:
-    """How a scene is doing, as the viewer is told.
+    """Status of a scene for the viewer.
 
-    state: "ready" (nothing has run), "loading" (weights), "running", "finished", "stopped" or "failed".
-    message: why it failed, or what else the visitor should know.
-    run: counts the runs, so that the viewer knows when to begin anew.
-    num_frames, expected: done, and of how many; None where nobody knows.
-    fps, seconds_left: of the latest frames; None before the second.
-    memory_mb: of the stream's memory.
-    sources: where points can be had from: "depth", "head".
-    num_queries: points that are followed.
+    Attributes:
+        state: "ready" (no run yet), "loading" (weights), "running", "finished", "stopped" or "failed".
+        message: Reason of a failure, or a notice for the user.
+        run: Run number. The viewer resets when the number changes.
+        num_frames: Number of finished frames.
+        expected: Expected number of frames. None if unknown.
+        fps: Speed of the latest frames. None before the second frame.
+        seconds_left: Estimated remaining time in seconds. None before the second frame.
+        memory_mb: Memory of the stream in MB.
+        sources: Available point sources: "depth", "head".
+        num_queries: Number of tracked points.
     """
 
     state: str = "ready"

@@ -1,4 +1,4 @@
-"""How much visitors may upload: one of them in a while, and all together at a time."""
+"""Upload limits per user and period, and for all users together."""
 
 import time
 from collections import deque
@@ -9,12 +9,16 @@ from starlette.exceptions import HTTPException
 
 from streamvggt.app.scenes import Scenes
 
-WINDOW_SECONDS = 3600.0  # seconds over which the uploads of a visitor are added up
+WINDOW_SECONDS = 3600.0  # period of the limit per user in seconds
 
 
 @dataclass
 class Reservation:
-    """Room for one upload. num_bytes: announced, and received once the upload is over."""
+    """Reserved space of one upload.
+
+    Attributes:
+        num_bytes: Announced size; the received size after the upload.
+    """
 
     visitor: str
     num_bytes: int
@@ -22,18 +26,18 @@ class Reservation:
     is_over: bool = False
 
     def settle(self, num_bytes: int) -> None:
-        """The upload is over, whole or not."""
+        """Record the end of the upload, complete or not."""
         self.num_bytes, self.is_over = num_bytes, True
 
 
 class UploadRateLimit:
-    """Refuses uploads beyond the quota before they are received, in words that the page shows.
+    """Reject uploads above the limit before they are received, with a message for the page.
 
-    `Scenes.max_bytes` bounds all uploads together, so a visitor who deletes the cookie fills no disk.
+    `Scenes.max_bytes` limits all uploads together, so deleting the cookie does not circumvent the disk limit.
 
     Args:
-        upload_bytes: Of the files of one upload.
-        max_bytes_per_hour: Of one visitor within an hour.
+        upload_bytes: Maximum size of one upload in bytes.
+        max_bytes_per_hour: Maximum upload size per user and hour in bytes.
     """
 
     def __init__(self, scenes: Scenes, upload_bytes: int, max_bytes_per_hour: int):
@@ -43,10 +47,10 @@ class UploadRateLimit:
         self._taken: deque[Reservation] = deque()
 
     async def reserve(self, visitor: str, num_bytes: int) -> Reservation:
-        """Reserve room.
+        """Reserve space for an upload.
 
         Raises:
-            HTTPException: 413 if the visitor's quota or the disk's is used up.
+            HTTPException: 413 if the limit of the user or of the disk is exceeded.
         """
         now = time.monotonic()
         while self._taken and self._taken[0].is_over and self._taken[0].begun < now - WINDOW_SECONDS:
@@ -59,7 +63,7 @@ class UploadRateLimit:
                 413, f"You may upload {self.max_bytes_per_hour / 1e9:.1f} GB within an hour: try again later."
             )
         reservation = Reservation(visitor, num_bytes, now)
-        self._taken.append(reservation)  # before the disk is looked at: others come meanwhile
+        self._taken.append(reservation)  # before the asynchronous disk check, because of concurrent uploads
         on_disk = await run_in_threadpool(self.scenes.num_bytes)
         if on_disk + sum(taken.num_bytes for taken in self._taken if not taken.is_over) > self.scenes.max_bytes:
             self._taken.remove(reservation)

@@ -1,6 +1,6 @@
-"""What visitors upload: checked by content, bounded in size and number, laid out for `load_frames`.
+"""Validate uploads by content, size and number, and arrange them for `load_frames`.
 
-Nothing here believes a name. Names are kept only as words in the names of new files.
+File names are untrusted. They only become parts of new file names.
 """
 
 import re
@@ -23,9 +23,13 @@ from streamvggt.stream.images import IMAGE_EXTENSIONS
 
 @dataclass(frozen=True)
 class UploadLimits:
-    """num_photos: of one scene. total_bytes: of all its files, unpacked. pixels: of a photo or of a video's frames.
+    """Limits of one upload.
 
-    max_bytes_per_hour: that a visitor may upload within an hour.
+    Attributes:
+        num_photos: Maximum number of photos per scene.
+        total_bytes: Maximum total size of the unpacked files in bytes.
+        pixels: Maximum number of pixels of a photo or a video frame.
+        max_bytes_per_hour: Maximum upload size per user and hour in bytes.
     """
 
     num_photos: int = 500
@@ -36,9 +40,12 @@ class UploadLimits:
 
 @dataclass(frozen=True)
 class Upload:
-    """path: a folder of photos or a video file, for `load_frames`. kind: "images" or "video".
+    """A validated upload.
 
-    left_out: of images in zip archives that cannot be read, the name and the reason.
+    Attributes:
+        path: Folder of photos or video file for `load_frames`.
+        kind: "images" or "video".
+        left_out: Name and reason of unreadable images in zip archives.
     """
 
     path: Path
@@ -47,14 +54,15 @@ class Upload:
 
 
 def take_uploads(paths: Sequence[str | Path], folder: Path, limits: UploadLimits | None = None) -> Upload:
-    """Check files and copy them into `folder`, photos out of zip archives too.
+    """Validate files and copy them to `folder`. Photos in zip archives are unpacked.
 
     Args:
-        paths: photos and zip archives of photos, in any order; or one video.
-        folder: made here; holds nothing else.
+        paths: Photos and zip archives of photos in any order, or one video.
+        folder: Folder to create for these files only.
+        limits: Upload limits. None selects the defaults.
 
     Raises:
-        ValueError: what came cannot be used; the message is for the visitor.
+        ValueError: If the files cannot be used. The message is for the user.
     """
     limits = limits or UploadLimits()
     paths = [Path(path) for path in paths]
@@ -98,13 +106,16 @@ def take_uploads(paths: Sequence[str | Path], folder: Path, limits: UploadLimits
 
 
 def unpack(archive: Path, folder: Path, limits: UploadLimits, left_out: list[str]) -> list[tuple[str, Path]]:
-    """The photos of a zip, written to `folder` under numbers; names as in the archive, and where they lie.
+    """Unpack the photos of a zip archive to numbered files. Return original names and paths.
 
     Args:
-        left_out: gets the names of images that cannot be read, with the reason.
+        archive: The zip archive.
+        folder: Output folder.
+        limits: Upload limits.
+        left_out: Receives names and reasons of unreadable images.
 
     Raises:
-        ValueError: the archive is damaged, locked, too large when unpacked, or has paths that lead out of it.
+        ValueError: If the archive is damaged, encrypted, too large when unpacked, or has paths outside of it.
     """
     check_directory(archive, 4 * limits.num_photos)
     photos = []
@@ -150,7 +161,7 @@ def _check_member(archive: str, member: zipfile.ZipInfo) -> None:
 
 
 def _copy_limited(content: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, most: int, archive: str) -> int:
-    """Unpack one file; what its header says of its size is not believed."""
+    """Unpack one file. The size in its header is not trusted."""
     size = 0
     with content.open(member) as source, open(target, "wb") as file:
         while piece := source.read(1 << 20):
@@ -162,7 +173,11 @@ def _copy_limited(content: zipfile.ZipFile, member: zipfile.ZipInfo, target: Pat
 
 
 def check_photo(path: Path, name: str, limits: UploadLimits) -> None:
-    """Raises ValueError if a photo's header announces too many pixels; nothing is decoded."""
+    """Check the header of a photo without decoding it.
+
+    Raises:
+        ValueError: If the photo has too many pixels.
+    """
     try:
         with open_image(path) as image:
             num_pixels = image.width * image.height
@@ -173,7 +188,11 @@ def check_photo(path: Path, name: str, limits: UploadLimits) -> None:
 
 
 def check_video(path: Path, limits: UploadLimits) -> None:
-    """Raises ValueError if a file that looks like a video holds none, or one with too many pixels."""
+    """Check a file with a video signature.
+
+    Raises:
+        ValueError: If it has no video, or too many pixels.
+    """
     try:
         with av.open(
             str(path), options={"protocol_whitelist": "file", "format_whitelist": FFMPEG_FORMATS}

@@ -1,4 +1,4 @@
-"""The viewer alone, on one input: a clip, photos, a camera of this machine, an address."""
+"""The viewer alone for one input: a video, photos, a local camera or a URL."""
 
 import signal
 import sys
@@ -32,20 +32,25 @@ def serve_viewer(
     open_browser: bool = True,
     allow_hosts: Sequence[str] = (),
 ) -> None:
-    """Run the network over the frames and show the scene in a browser until Ctrl-C (or SIGTERM).
+    """Run the model on the frames and show the scene in a browser until Ctrl-C or SIGTERM.
 
-    Nothing is kept. The address holds an unguessable word: whoever has it may look.
+    Nothing is kept. The URL contains an unguessable id that grants access.
 
     Args:
-        open_frames: as of `Scene`.
-        port: 0: any free one.
-        allow_hosts: as of `Hosts`.
+        open_frames: As for `Scene`.
+        kind: "images", "video" or "live".
+        settings: Settings of the run.
+        networks: Menu of weights.
+        host: Address to listen on.
+        port: Port. 0 selects any free port.
+        open_browser: Open a browser window.
+        allow_hosts: As for `Hosts`.
     """
     scenes = Scenes()
     scene = scenes.new(NO_OWNER, kind, open_frames)
     door = Door(Starlette(routes=scene_routes(scenes)), Hosts(host, allow_hosts))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # instead of dying at once, with the files left behind
-    cv2.setNumThreads(1)  # small pictures gain nothing from threads that wait for each other
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # exit normally, so that temporary files are deleted
+    cv2.setNumThreads(1)  # threads do not speed up small images
     run = threading.Thread(target=run_scene, args=(scene, settings, networks))
     try:
         server = Server(door, host, port)
@@ -60,7 +65,7 @@ def serve_viewer(
     finally:
         scene.stop()
         if run.is_alive():
-            run.join()  # finishes the frame in work
+            run.join()  # finishes the current frame
         scenes.close()
 
 

@@ -1,4 +1,4 @@
-"""A visitor is a cookie with a random value that scripts cannot read."""
+"""Anonymous users, identified by a random cookie that scripts cannot read."""
 
 import re
 import secrets
@@ -8,15 +8,15 @@ VALUE = re.compile(r"[A-Za-z0-9_-]{32}")
 
 
 def session_id(cookies: dict[str, str]) -> str | None:
-    """Return the visitor of parsed cookies, None without one."""
+    """Return the session id of parsed cookies, or None."""
     value = cookies.get(COOKIE)
     return value if value is not None and VALUE.fullmatch(value) else None
 
 
 def visitor_in(headers: list[str]) -> str | None:
-    """Return the visitor of raw `Cookie` headers, whatever else they contain; the first of several.
+    """Return the session id of raw `Cookie` headers, the first if there are several.
 
-    Browsers send the cookies of all programs on a host, so other cookies need not have any particular form.
+    Browsers send the cookies of all applications of a host, so other cookies can have any form.
     """
     for pair in ";".join(headers).split(";"):
         name, _, value = pair.strip().partition("=")
@@ -26,6 +26,6 @@ def visitor_in(headers: list[str]) -> str | None:
 
 
 def new_session_cookie(is_https: bool) -> str:
-    """Return a `Set-Cookie` value for the browser session; behind https also valid in another site's frame."""
+    """Return a `Set-Cookie` value for the browser session. With https it is also valid in frames of other sites."""
     rules = "SameSite=None; Secure; Partitioned" if is_https else "SameSite=Lax"
     return f"{COOKIE}={secrets.token_urlsafe(24)}; Path=/; HttpOnly; {rules}"

@@ -1,19 +1,19 @@
-"""Zip archives with absurdly many entries are refused before they are listed."""
+"""Reject zip archives with too many entries before they are listed."""
 
 import zipfile
 from pathlib import Path
 
-ENTRY_BYTES = 512  # of the directory for one entry: 46 and a name
+ENTRY_BYTES = 512  # directory size per entry: 46 bytes and a name
 
 
 def check_directory(archive: Path, num_entries: int) -> None:
-    """Check the size of an archive's directory, which `zipfile` reads as a whole, from the record at its end.
+    """Check the directory size of an archive from its end record, because `zipfile` reads the whole directory.
 
     Raises:
-        ValueError: If it has more than `num_entries` entries, or room for many more.
+        ValueError: If the archive has more than `num_entries` entries, or space for many more.
     """
     with open(archive, "rb") as file:
-        record = zipfile._EndRecData(file)  # there is no public way that reads no directory
+        record = zipfile._EndRecData(file)  # no public function reads only the end record
     if record is None:
         raise ValueError(f"{archive.name} cannot be unpacked: it is damaged, or locked with a password.")
     num, size = record[zipfile._ECD_ENTRIES_TOTAL], record[zipfile._ECD_SIZE]

@@ -12,7 +12,7 @@ from streamvggt.words import counted
 
 NAME = "inputs.json"
 Input = list[str | int]
-"""Name, size in bytes, time of the last change in nanoseconds."""
+"""Name, size in bytes, modification time in nanoseconds."""
 
 
 def write_inputs(out: Path, files: Sequence[Path]) -> None:

@@ -63,7 +63,7 @@ STATE_NAME = "stream_state.pt"
 DEFAULTS = {"policy": DEFAULT_POLICY, "kv_cache_dtype": "auto", "dtype": "auto"}
 LOW_MEMORY_PRESET = {"policy": "window:1,8", "kv_cache_dtype": "int8", "dtype": "half"}
 TRAINED_LENGTH = 320
-"""Frames of the longest streams that LingBot-Map was trained with."""
+"""Maximum number of frames per training sequence of LingBot-Map."""
 TRAINED_WINDOWS = "320,16"
 Session = StreamSession | SubmapSession
 SAVE_INTERVAL = 30.0  # minimum number of seconds between two saves of the stream's state

@@ -20,7 +20,7 @@ from streamvggt.stream.submaps.session import SubmapStatistics
 WRITE_INTERVAL = 5.0  # seconds
 
 FIELDS = {"status": str, "settings": dict, "started": str, "frames": dict, "timings": dict, "exports": list}
-"""Those of a run.json that a run to go on with needs, and their types."""
+"""Required fields of the run.json of a run to resume, and their types."""
 
 
 class RunMetadata:

@@ -17,13 +17,13 @@ from streamvggt.geometry.camera import Cameras, invert_pose
 from streamvggt.geometry.pointmap import project
 
 ROUNDS = (60.0, 12.0, 4.0)
-"""Pixels of an image 518 wide within which an observation counts, in each round of adjustment."""
+"""Maximum reprojection error per round, in pixels of an image 518 wide."""
 LOSS_SCALE = 0.25
-"""From this share of that on an observation counts less and less (Cauchy's loss)."""
+"""Scale of the Cauchy loss as a ratio of the maximum reprojection error."""
 MIN_OBSERVATIONS = 20
-"""Points that each frame must see, else nothing holds it."""
+"""Minimum number of observed points per frame, so that the frame is constrained."""
 MIN_ANGLE = 1.0
-"""Degrees between the rays of a point, below which its distance is not known."""
+"""Minimum angle between the rays of a point in degrees."""
 
 
 class BundleAdjustmentError(Exception):

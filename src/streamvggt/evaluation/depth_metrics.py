@@ -16,16 +16,16 @@ from torch import Tensor
 
 METRICS = ("Abs Rel", "Sq Rel", "RMSE", "Log RMSE", "δ < 1.", "δ < 1.25", "δ < 1.25^2", "δ < 1.25^3")
 RATIOS = (1.0, 1.25, 1.25**2, 1.25**3)
-"""The first is published, too: nothing is ever below a ratio of 1."""
+"""The reference implementation also reports the first one. It is 0, because no ratio is below 1."""
 MIN_DEPTH = 1e-5  # minimum aligned prediction in logarithms and ratios
 MIN_SCALE = 1e-3
 CHUNK = 1 << 20
-"""Values at a time: many enough for all processors, few enough to stay near them."""
+"""Values per chunk: enough for all processors, few enough for the cache."""
 
 Affine = tuple[Tensor, Tensor]
 """Scale and shift, 0-d."""
 Alignment = Callable[[Tensor, Tensor], Affine]
-"""From estimated and true values of N valid pixels, (N,) each."""
+"""Function of predicted and ground-truth values of N valid pixels, (N,) each."""
 Range = tuple[float | None, float | None]
 
 
@@ -292,7 +292,7 @@ ALIGNMENTS: dict[str, Alignment] = {
     "scale_exact": align_scale_exact,
     "scale&shift_exact": align_scale_shift_exact,
 }
-"""By the names on the command line and in file names; those that end in "exact" are not published."""
+"""Alignments by name on the command line and in file names. The reference implementation has no "exact" alignments."""
 
 
 # For the held-out table of the procedural world.

@@ -34,7 +34,7 @@ from streamvggt.flags import some_path, whole
 from streamvggt.words import counted
 
 Scores = tuple[Mapping[str, float], int]
-"""Numbers, and how many pixels they are of."""
+"""Metrics and number of evaluated pixels."""
 
 
 @dataclass(frozen=True)

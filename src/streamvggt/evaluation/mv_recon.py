@@ -40,7 +40,7 @@ from streamvggt.flags import real, whole
 from streamvggt.words import counted
 
 MAX_DISTANCE = 0.1
-"""Metres between points that registration may pair."""
+"""Maximum correspondence distance of the registration in meters."""
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from scipy.spatial import KDTree
 from streamvggt.geometry.alignment import align_points
 
 WORKERS = -1
-"""Threads of a k-d tree's query: all processors."""
+"""Threads of a k-d tree query: all processors."""
 NORMALS_CHUNK = 1 << 16
-"""Points whose neighbourhoods are in memory at a time."""
+"""Number of neighborhoods per chunk."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from streamvggt.geometry.camera import cameras_from_pose_enc
 from streamvggt.geometry.pointmap import unproject
 
 MAX_PLOT_POINTS = 20_000
-"""Points kept for pictures, of each cloud."""
+"""Number of sampled points per cloud for figures."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from streamvggt.data.transforms import Size, centre_crop, crop_around_principal_
 from streamvggt.data.view import View
 
 CROP = 224
-"""Pixels in the middle of a view that are compared, at the published size."""
+"""Size of the compared central crop in pixels, at the published resolution."""
 
 
 def view_size(size: int, patch_size: int = 14) -> Size:

@@ -39,7 +39,7 @@ NON_DEFAULT_LABELS = {
     "frame_sampling": "draws {}",
 }
 DEFAULTS = {"revisit": 1, "stride": 1, "image_loader": "crop", "frame_sampling": "global"}
-"""Settings of a protocol that a row must tell if they are not as usual; if none is said here: off."""
+"""Default settings of a protocol; other values appear in the row label. Unlisted settings are off by default."""
 FIXTURES = (
     "<h2>Results on fixtures</h2><p class=warning>Their data were written by <b>streamvggt data make-fixtures</b>: "
     "scenes "

@@ -26,9 +26,9 @@ NUM_FRAMES = 4
 TILE_WIDTH = 150
 GREY = (128, 128, 128)
 MAX_ERROR = 0.25
-"""Relative, of depth; the end of the colours."""
+"""Relative depth error at the end of the color range."""
 ERROR_RANGE = 0.2
-"""Metres, of points; the end of the colours."""
+"""Point error in meters at the end of the color range."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from streamvggt.stream.submaps.session import SubmapSession
 from streamvggt.stream.submaps.submap_graph import apply_corrections
 
 MODELS = {"streamvggt": (True, "../ckpt/checkpoints.pth"), "vggt": (False, "../ckpt/model.pt")}
-"""What a model of this name sees, and where its released weights are, from src/."""
+"""Attention of each model, and path of its released weights relative to src/."""
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:

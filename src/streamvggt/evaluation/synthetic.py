@@ -45,7 +45,7 @@ class Estimate:
         cam_from_world: (S, 3, 4)
         depth: (S, H, W)
         points: World points. (S, H, W, 3)
-        implied: Poses implied by points and depth. None if the points are computed from the poses. (S, 3, 4)
+        pose_from_points: Poses implied by points and depth. None if the points are computed from the poses. (S, 3, 4)
     """
 
     cam_from_world: Tensor

@@ -24,15 +24,15 @@ from streamvggt.prediction import Prediction
 TrackProvider = Callable[[Tensor, Cameras], Tracks]
 
 NUM_KEYPOINTS = 2048
-"""Of a frame, at most."""
+"""Maximum number of keypoints per frame."""
 NUM_QUERY_FRAMES = 3
-"""Frames whose keypoints the track head follows."""
+"""Number of query frames of the track head."""
 MIN_CONFIDENCE = 0.05
-"""Visibility and confidence that the track head must give to a point."""
+"""Minimum visibility and confidence of a track-head point."""
 MATCH_RATIO = 0.8
-"""How much nearer the best descriptor must be than the second best."""
+"""Maximum distance ratio of the best to the second-best descriptor."""
 EPIPOLAR_PIXELS = 2.0
-"""Distance from the epipolar line that a match may have."""
+"""Maximum distance of a match from the epipolar line."""
 
 
 class PoseRefinement:

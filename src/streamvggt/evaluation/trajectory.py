@@ -35,7 +35,7 @@ from streamvggt.words import counted
 
 SETS: dict[str, type[TrajectorySet]] = {"sintel": SintelTrajectories, "tum": Tum, "scannet": ScanNetTrajectories}
 NUM_PUBLISHED = {"sintel": len(TRAJECTORY_SEQUENCES), "tum": 8, "scannet": 100}
-"""Sequences of published results."""
+"""Number of sequences in the published results."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ EXPORTERS: dict[str, Callable[[ReconstructionResult, Path, PointFilter], Path]] 
     "depth": export_depth,
     "video": export_video,
 }
-"""Each writes one file or folder into a folder and returns its path; `NothingLeft` if that would be empty."""
+"""Each exporter writes one file or folder and returns its path. Raises `NothingLeft` if the output is empty."""
 
 __all__ = [
     "EXPORTERS",

@@ -23,16 +23,16 @@ from streamvggt.files import atomic_directory, link_or_copy
 from streamvggt.geometry.pointmap import project
 
 NUM_NEIGHBORS = 2
-"""How many frames before and after its own are asked whether they see a point, too."""
+"""Number of frames before and after the source frame that are tested for observations of a point."""
 
 DEPTH_TOLERANCE = 0.03
-"""A frame sees a point if its depth map says the same depth there, up to this fraction."""
+"""Maximum relative difference between projected and predicted depth of an observation."""
 
 MIN_OBSERVATIONS = 2
-"""Points that fewer frames see are left out: bundle adjustment refuses them."""
+"""Minimum number of observations per point. Bundle adjustment rejects points with fewer."""
 
 READABLE = re.compile(r"[!-~]+")
-"""Image names that readers can take byte by byte or word by word: ASCII without spaces."""
+"""Image names that all readers support: ASCII without spaces."""
 
 OBSERVATION_DTYPE = np.dtype(
     [("point", np.int64), ("position", np.int64), ("pixel", np.float64, 2), ("point2D", np.int64)]

@@ -39,7 +39,7 @@ FIELDS: dict[str, tuple[type, tuple[int | str, ...]]] = {
     "points": (REAL, (H, W, 3)),
     "points_conf": (REAL, (H, W)),
 }
-"""Types and shapes of all fields; H×W is the same for all of a frame."""
+"""Dtypes and shapes of all fields. H×W is equal for all fields of a frame."""
 
 FINITE = ("time", "cam_from_world", "intrinsics", "original_from_image")
 OPTIONAL = ("time", "valid", "depth", "depth_conf", "points", "points_conf")

@@ -12,10 +12,10 @@ from streamvggt.export.result import FrameCamera, ReconstructionResult
 from streamvggt.files import atomic_write
 
 GLTF_FROM_OPENCV = np.array([1, -1, -1], np.float32)
-"""OpenCV looks along z with y down, glTF along -z with y up: half a turn about x."""
+"""Rotation by 180° about x from OpenCV (z forward, y down) to glTF (z backward, y up)."""
 
 FRUSTUM_SIZE = 0.03
-"""Depth of a drawn camera over the diagonal of the scene."""
+"""Frustum depth as a ratio of the scene diagonal."""
 
 
 def export_glb(result: ReconstructionResult, folder: Path, filter: PointFilter) -> Path:

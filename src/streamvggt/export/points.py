@@ -14,7 +14,7 @@ from streamvggt.export.result import PointSource, ReconstructionResult, ResultFr
 from streamvggt.export.sky import sky_mask
 
 MAX_CONF_SAMPLES = 4_000_000
-"""How many confidences the percentile is taken from; of fewer points it is exact."""
+"""Number of sampled confidences for the percentile. For fewer points the percentile is exact."""
 
 POINT_DTYPE = np.dtype(
     [

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 WIDTH = 64
-"""The image is looked at in this width: fine enough for a horizon, and costs little."""
+"""Processing width in pixels: sufficient for a horizon, and fast."""
 
 NUM_THRESHOLDS = 16
 SKY_WEIGHT = 2.0  # weight of the sky's variance relative to the ground's (γ in the paper)

@@ -14,7 +14,7 @@ from streamvggt.export.result import ReconstructionResult, ResultFrame
 from streamvggt.files import atomic_write
 
 RANGE_SAMPLE = 1_000_000
-"""How many pixels of the clip the colour ranges are taken from."""
+"""Number of sampled pixels for the color ranges."""
 
 
 def export_video(result: ReconstructionResult, folder: Path, filter: PointFilter) -> Path:

@@ -28,7 +28,7 @@ FFMPEG_FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,h264,hevc,m4v,mxf,rm,ivf,"
     "yuv4mpegpipe,hls,dash,rtsp,rtp,sdp,mjpeg,mpjpeg"
 )
-"""FFmpeg's names of what may be read, for `format_whitelist`: containers, and the protocols of live streams."""
+"""FFmpeg names of accepted containers and live-stream protocols, for `format_whitelist`."""
 
 
 def video_suffix(path: Path) -> str | None:

@@ -51,11 +51,11 @@ POLICIES = {
     "saliency": PolicySpec(ProbeSaliency),
 }
 POLICY_USAGE = ", ".join(named.usage(name) for name, named in POLICIES.items())
-"""All that `parse_policy` understands, for the help of a command line."""
+"""All values that `parse_policy` accepts, for help texts."""
 
 DEFAULT_POLICY = "frame-diversity:9"
-"""Of command lines, the page and the viewer, if nothing else is asked for: bounded, so that a video of any length runs
-through; why this one: docs/streaming.md. Evaluations and `StreamSession` keep all frames, as published."""
+"""Default of command lines, demo page and viewer. It bounds memory for videos of any length (docs/streaming.md).
+Evaluations and `StreamSession` keep all frames by default, as the reference implementation does."""
 
 
 def parse_policy(text: str) -> EvictionPolicy:

@@ -19,7 +19,7 @@ from streamvggt.prediction import Prediction
 
 StepMode = Literal["eager", "cuda_graph", "compile"]
 MOST_SHAPES = 64
-"""Kinds of streams, by image size, memory and heads, for which one process compiles a step."""
+"""Maximum number of compiled steps per process, which differ by image size, memory and heads."""
 NUM_WARMUP = 3  # before capture on CUDA: selects kernels and builds tables
 
 
