@@ -57,20 +57,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--teacher", default="ckpt/tiny-vggt")
     parser.add_argument("--student", default="ckpt/tiny-streamvggt")
-    parser.add_argument("--measured", help="a student trained on ground truth only, if there is one")
+    parser.add_argument("--ground-truth-student", help="a student trained on ground truth only, if there is one")
     parser.add_argument("--frames", type=whole(), nargs="+", default=(8, 24, 100))
     parser.add_argument("--sequences", type=whole(), nargs="+", default=(64, 24, 8), help="for each number of frames")
-    parser.add_argument("--image", type=whole(1, 16_384), nargs=2, metavar=("H", "W"), default=(112, 112))
+    parser.add_argument("--image-size", type=whole(1, 16_384), nargs=2, metavar=("H", "W"), default=(112, 112))
     parser.add_argument("--scene-type", default="rooms")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=some_path, help="write the tables here (.md), and the numbers beside it (.json)")
     arguments = parser.parse_args()
     if len(arguments.frames) != len(arguments.sequences):
         parser.error("--frames and --sequences need as many numbers each")
-    estimators = rows(arguments.teacher, arguments.student, arguments.measured, arguments.device)
+    estimators = rows(arguments.teacher, arguments.student, arguments.ground_truth_student, arguments.device)
     tables, text = {}, ""
     for num_frames, num_sequences in zip(arguments.frames, arguments.sequences, strict=True):
-        batches = held_out_sequences("test", num_sequences, num_frames, *arguments.image, arguments.scene_type)
+        batches = held_out_sequences("test", num_sequences, num_frames, *arguments.image_size, arguments.scene_type)
         tables[num_frames] = evaluate(estimators, batches)
         title = f"{num_frames} frames ({num_sequences} test sequences, {arguments.scene_type})"
         text += f"\n**{title}**\n\n{markdown(tables[num_frames])}\n"

@@ -189,10 +189,10 @@ def main() -> None:
     parser.add_argument("--scene-type", choices=STYLES, default="rooms")
     parser.add_argument("--frames", type=whole(), default=48)
     parser.add_argument("--stride", type=whole(), default=3, help="of the world's 30 frames per second")
-    parser.add_argument("--image", type=whole(1, 16_384), nargs=2, metavar=("H", "W"), default=(84, 112))
+    parser.add_argument("--image-size", type=whole(1, 16_384), nargs=2, metavar=("H", "W"), default=(84, 112))
     parser.add_argument("--points", choices=("head", "depth"), default="depth", help="which points make the cloud")
     arguments = parser.parse_args()
-    truth = record(arguments.index, arguments.frames, arguments.stride, arguments.scene_type, *arguments.image)
+    truth = record(arguments.index, arguments.frames, arguments.stride, arguments.scene_type, *arguments.image_size)
     session = StreamSession(load_model(arguments.weights, causal=True), heads=("camera", "depth", "points"))
     said = [session.push(image) for image in truth.images[0]]
     depth, conf = (torch.cat([getattr(p, name) for p in said], 1)[0] for name in ("depth", "depth_conf"))

@@ -354,7 +354,7 @@ def _data(title: str, way: str, also: tuple[str, ...], frames: str):
     def geometry(folder: Folder):
         root = folder.work / "root"
         if not root.exists():
-            folder.run("data", "fixtures", root)
+            folder.run("data", "make-fixtures", root)
         spring = folder.new()
         shutil.copytree(root / "spring", spring / "spring")
         first, second = sorted(path for path in (spring / "spring").iterdir() if path.is_dir())

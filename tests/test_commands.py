@@ -55,7 +55,7 @@ def test_the_readmes_reconstruction_of_the_clip(tmp_path):
 def data_root(tmp_path_factory) -> Path:
     """Every data set of the published mixture, as the procedural world."""
     folder = tmp_path_factory.mktemp("data")
-    words = ["data", "fixtures", folder, *training_sets(), "--frames", "12", "--size", "60", "80"]
+    words = ["data", "make-fixtures", folder, *training_sets(), "--frames", "12", "--size", "60", "80"]
     assert main([str(word) for word in words]) == 0
     return folder
 

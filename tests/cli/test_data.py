@@ -15,7 +15,7 @@ def fixtures(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     words = [
         "data",
-        "fixtures",
+        "make-fixtures",
         str(root),
         "spring",
         "virtual_kitti2",
@@ -110,7 +110,7 @@ def test_prepare_says_what_a_download_must_look_like(command, tmp_path):
 
 
 def test_all_fixtures_are_marked(tmp_path):
-    assert main(["data", "fixtures", str(tmp_path), "--frames", "4", "--size", "30", "40"]) == 0
+    assert main(["data", "make-fixtures", str(tmp_path), "--frames", "4", "--size", "30", "40"]) == 0
     folders = [path for path in tmp_path.iterdir() if path.is_dir()]
     assert len(folders) > 20 and all((folder / MARK).is_file() for folder in folders)
     assert are_fixtures(tmp_path / "sintel/training/final") and not are_fixtures(tmp_path)

@@ -159,7 +159,7 @@ def test_a_record_that_is_damaged_is_named(tmp_path):
 
 def test_fixtures_are_not_in_the_columns_of_the_test_sets(tmp_path):
     """Neither with a record of their predictions nor without, and a real set beside them stays where it is."""
-    assert main(["data", "fixtures", str(tmp_path / "sets"), "bonn", "--frames", "2", "--size", "28", "42"]) == 0
+    assert main(["data", "make-fixtures", str(tmp_path / "sets"), "bonn", "--frames", "2", "--size", "28", "42"]) == 0
     made, real = tmp_path / "sets/bonn/rgbd_bonn_dataset", tmp_path / "real/bonn"
     result(tmp_path / "r/a", "video_depth", "bonn", numbers=depth_numbers(0.4321), data=made)
     write_scores(tmp_path / "r/video_depth/bonn_theirs", "scale", depth_numbers(0.5432), {}, data=made)

@@ -11,7 +11,7 @@ from streamvggt import VGGT
 def test_the_command_writes_its_tables(tmp_path, monkeypatch):
     VGGT(**{**TINY, "heads": ("camera", "depth", "points")}).save_pretrained(tmp_path / "weights")
     weights = str(tmp_path / "weights")
-    arguments = ["--teacher", weights, "--student", weights, "--measured", weights, "--frames", "2", "3"]
+    arguments = ["--teacher", weights, "--student", weights, "--ground-truth-student", weights, "--frames", "2", "3"]
     arguments += ["--sequences", "1", "1", "--image-size", "28", "28", "--out", str(tmp_path / "claims.md")]
     monkeypatch.setattr("sys.argv", ["paper_claims", *arguments])
     paper_claims.main()

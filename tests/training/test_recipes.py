@@ -73,7 +73,7 @@ def trained(tmp_path_factory) -> Path:
     )
     (folder / "checkpoints.pth").symlink_to(folder / "model.pt")
     write_transforms(folder / "own", world_clips(1, 4, 60, 80, fov=1.2)[0])
-    words = ["data", "fixtures", folder / "data", *training_sets(), "--frames", "12", "--size", "60", "80"]
+    words = ["data", "make-fixtures", folder / "data", *training_sets(), "--frames", "12", "--size", "60", "80"]
     assert main([str(word) for word in words]) == 0
     for style in ("rooms", "video", "world"):
         words = [

@@ -108,7 +108,7 @@ class RunMetadata:
         if said.median_ms is not None:
             self.content["timings"].update(median_ms=round(said.median_ms, 2), p95_ms=round(said.p95_ms, 2))
         if isinstance(said, SubmapStatistics):
-            counts = ("submaps", "pose_alignments", "restarts", "false_failures", "loop_closure", "rejected_loops")
+            counts = ("submaps", "pose_alignments", "restarts", "false_failures", "loops", "rejected_loops")
             self.content["submaps"] = {
                 **{f"num_{count}": getattr(said, f"num_{count}") for count in counts},
                 "latest_restarts": [[event.frame, event.reason] for event in said.restarts],

@@ -12,7 +12,7 @@ import torch
 
 from streamvggt.files import atomic_write, check_seal
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 
 
 def save_state(path: str | os.PathLike, identity: dict[str, str], state: dict[str, Any]) -> None:
