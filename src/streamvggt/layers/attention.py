@@ -1,7 +1,7 @@
-"""Softmax attention: the kernels that compute it, who sees whom, and the layer around it.
+"""Softmax attention: kernels, attention patterns and the attention layer.
 
-Three things that are easily tangled are kept apart. A *kernel* computes softmax(q·kᵀ/√D)·v. A *pattern* decides which
-keys each query meets (all, the frames up to its own, what a memory holds). The layer projects, normalises and rotates.
+A kernel computes softmax(q·kᵀ/√D)·v. A pattern selects the keys that each query attends to: all keys, the frames up to
+its own, or the content of a KV cache. The layer projects, normalizes and rotates.
 
 B batch · T tokens · S frames · P tokens of a frame · C channels · N heads · D head width.
 """
@@ -24,15 +24,25 @@ AttentionPattern = Callable[[Tensor, Tensor, Tensor, Kernel], Tensor]
 
 
 def sdpa_kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """PyTorch's own attention, on any device and dtype. (B, N, T, D), keys and values of any length."""
+    """Compute attention with PyTorch, on any device and dtype.
+
+    Args:
+        q: Queries. (B, N, T, D)
+        k, v: Keys and values of any length T'. (B, N, T', D)
+
+    Returns:
+        Attention output. (B, N, T, D)
+    """
     return F.scaled_dot_product_attention(q, k, v)
 
 
 def flash_kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The flash-attn package's attention. (B, N, T, D), keys and values of any length.
+    """Compute attention with the flash-attn package. Arguments as in `sdpa_kernel`.
 
     Raises:
-        ValueError: the tensors are not half precision on CUDA, all that flash-attn serves.
+        ValueError: If the tensors are not half precision on CUDA.
+
+    Reference: FlashAttention-2, arXiv 2307.08691.
     """
     check_kernel("flash", q.device, q.dtype)
     from flash_attn import flash_attn_func
@@ -41,19 +51,19 @@ def flash_kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def math_kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The formula as it stands, scores kept: few tokens in bfloat16 on a CPU train fastest so (benchmarks/training.md).
+    """Compute attention with explicit scores. Arguments as in `sdpa_kernel`.
 
-    (B, N, T, D), keys and values of any length.
+    This is the fastest kernel for training with few tokens in bfloat16 on CPU (benchmarks/training.md).
     """
     return torch.softmax(q * q.shape[-1] ** -0.5 @ k.mT, -1) @ v
 
 
 class _WithoutCudnn:
-    """Keeps cuDNN's attention out of PyTorch's choice while any thread is within the context.
+    """Disable cuDNN attention in this process while any thread is within the context.
 
-    On H100 and H200 PyTorch 2.9 and later choose cuDNN first. cuDNN builds a plan for every new shape, 55 to 70 ms each
-    (measured elsewhere, on one SM100 card), and keeps it: with a memory that grows that is one per frame and layer
-    kind. Flash attention, which PyTorch chooses then, has no plans. The choice is one for the process.
+    On H100 and H200, PyTorch 2.9 and later prefer cuDNN attention. cuDNN builds and caches a plan for each new shape,
+    in 55 to 70 ms (published measurement on one SM100 card). A growing KV cache needs a new plan per frame and kind of
+    layer. PyTorch's flash attention has no plans.
     """
 
     def __init__(self):
@@ -76,17 +86,20 @@ class _WithoutCudnn:
 
 
 without_cudnn = _WithoutCudnn()
-"""Context for attention whose number of keys changes from call to call; it may be entered again within."""
+"""Reentrant context for attention with a varying number of keys."""
 
 KERNELS: dict[str, Kernel] = {"sdpa": sdpa_kernel, "flash": flash_kernel, "math": math_kernel}
 
 
 def get_kernel(name: str) -> Kernel:
-    """The kernel called `name`.
+    """Return an attention kernel.
+
+    Args:
+        name: "sdpa", "flash" or "math".
 
     Raises:
-        ValueError: there is none of that name.
-        ImportError: it needs a package that is not installed.
+        ValueError: If the name is unknown.
+        ImportError: If the package of the kernel is not installed.
     """
     if name not in KERNELS:
         raise ValueError(f"attention={name!r} is unknown; choose one of {', '.join(KERNELS)}")
@@ -99,7 +112,11 @@ def get_kernel(name: str) -> Kernel:
 
 
 def check_kernel(name: str, device: torch.device, dtype: torch.dtype) -> None:
-    """Raises ValueError where the kernel called `name` cannot serve tensors of this device and dtype."""
+    """Check that a kernel supports a device and dtype.
+
+    Raises:
+        ValueError: If the kernel does not support the device or dtype.
+    """
     if name == "flash" and (device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16)):
         raise ValueError(
             f"attention='flash' serves float16 and bfloat16 on CUDA, not {dtype} on {device.type}: "
@@ -108,21 +125,26 @@ def check_kernel(name: str, device: torch.device, dtype: torch.dtype) -> None:
 
 
 def full_pattern(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
-    """Every query meets every key."""
+    """Let every query attend to every key."""
     return kernel(q, k, v)
 
 
 class RetainedTokens(NamedTuple):
-    """The first tokens of a frame, where the others are not seen."""
+    """First tokens of a frame whose other tokens are evicted.
+
+    Attributes:
+        frame: Frame index.
+        num_tokens: Number of retained tokens.
+    """
 
     frame: int
     num_tokens: int
 
 
 class CausalPattern:
-    """Every frame meets itself and earlier frames: all of them, or those a policy would have kept.
+    """Causal pattern: each frame attends to itself and earlier frames, all of them or those that a policy keeps.
 
-    One kernel call per frame over the frames it sees, so no (S·P)² mask exists and nothing invisible is computed:
+    There is one kernel call per frame over its attended frames, without an (S·P)² mask and without masked products:
 
         keys    f0 f1 f2 f3
         f0      ■                call 1
@@ -134,12 +156,14 @@ class CausalPattern:
     def __init__(
         self, num_frames: int, attended_frames: Sequence[Sequence[int | RetainedTokens]] | None = None, joint: int = 0
     ):
-        """
+        """Create the pattern.
+
         Args:
-            num_frames: S of the sequence.
-            attended_frames: for each frame the frames, or remnants of frames, it sees, its own among them; None: all up
-                to its own. A frame of fewer tokens than a remnant (the camera trunk's have one) is seen whole.
-            joint: number of first frames that all attend to each other, whatever `attended_frames` is.
+            num_frames: Number of frames S of the sequence.
+            attended_frames: Frames or retained tokens that each frame attends to, including itself. None: all frames
+                up to itself. If a frame has fewer tokens than `RetainedTokens.num_tokens` (camera trunk: one token),
+                all of its tokens are attended to.
+            joint: Number of first frames that attend to each other, independent of `attended_frames`.
         """
         self.num_frames = num_frames
         self.joint = joint
@@ -163,13 +187,13 @@ class CausalPattern:
 
 
 def frame_slice(x: Tensor, frame: int | RetainedTokens, tokens_per_frame: int) -> Tensor:
-    """The keys or values of a frame of a sequence, or of its remnant. (B, N, S·P, D) → (B, N, P or fewer, D)"""
+    """Slice the keys or values of a frame or of its retained tokens. (B, N, S·P, D) → (B, N, P or fewer, D)"""
     frame, size = frame if isinstance(frame, RetainedTokens) else (frame, tokens_per_frame)
     return x[:, :, frame * tokens_per_frame : frame * tokens_per_frame + min(size, tokens_per_frame)]
 
 
 class PerStreamPattern:
-    """Streams that share nothing but the weights: each entry of the batch has a pattern of its own."""
+    """Apply a separate pattern to each batch entry, for independent streams."""
 
     def __init__(self, patterns: Sequence[AttentionPattern]):
         self.patterns = patterns
@@ -180,10 +204,9 @@ class PerStreamPattern:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, with normalised queries and keys if asked.
+    """Multi-head self-attention with optional normalization of queries and keys.
 
-    With qk-norm and a rotation the keys handed to the pattern are finished: nothing has to be redone to use them again
-    for a later frame, which is what lets a memory keep them.
+    Keys are normalized and rotated before the pattern, so that a KV cache can reuse them for later frames.
     """
 
     def __init__(self, dim: int, num_heads: int, *, qk_norm: bool = False, attention: str = "sdpa"):
@@ -198,11 +221,20 @@ class Attention(nn.Module):
         self.kernel = get_kernel(attention)
 
     def forward(self, x: Tensor, rotation: RoPE2D | None = None, pattern: AttentionPattern = full_pattern) -> Tensor:
-        """(B, T, C) → (B, T, C)"""
+        """Compute self-attention.
+
+        Args:
+            x: Tokens. (B, T, C)
+            rotation: Rotary positions of queries and keys. None: no positions.
+            pattern: Attention pattern.
+
+        Returns:
+            Tokens. (B, T, C)
+        """
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).transpose(1, 3).unbind(2)  # (B, N, T, D)
         q, k = self.q_norm(q), self.k_norm(k)
         if rotation is not None:
             q, k = rotation(q), rotation(k)
-        # Under autocast the normalisations answer in float32; the kernel and the memory want one dtype.
+        # Under autocast the normalizations return float32, but kernel and cache need one dtype.
         out = pattern(q.to(v.dtype), k.to(v.dtype), v, self.kernel)
         return self.proj(out.transpose(1, 2).flatten(2))

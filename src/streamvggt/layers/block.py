@@ -1,4 +1,4 @@
-"""The transformer block used everywhere: encoder, aggregator and camera trunk."""
+"""Transformer block of the encoder, the aggregator and the camera trunk."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from streamvggt.layers.rope import RoPE2D
 
 
 class Mlp(nn.Module):
-    """Two linear layers with a GELU between."""
+    """Two linear layers with a GELU in between. (..., C) → (..., out_dim or C)"""
 
     def __init__(self, dim: int, hidden_dim: int, out_dim: int | None = None):
         super().__init__()
@@ -24,7 +24,7 @@ class Mlp(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learnt factor per channel on a residual branch (arXiv 2103.17239)."""
+    """Learned factor per channel of a residual branch (LayerScale, arXiv 2103.17239)."""
 
     def __init__(self, dim: int, init: float):
         super().__init__()
@@ -35,7 +35,7 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """x + scale·attention(norm x), then x + scale·mlp(norm x)."""
+    """Pre-norm transformer block: x + scale·attention(norm x), then x + scale·mlp(norm x)."""
 
     def __init__(
         self,
@@ -49,9 +49,17 @@ class Block(nn.Module):
         attention: str = "sdpa",
         activation_checkpointing: bool = False,
     ):
-        """
+        """Build the block.
+
         Args:
-            activation_checkpointing: for the gradient, compute activations again instead of keeping them.
+            dim: Channels C.
+            num_heads: Number of attention heads.
+            mlp_ratio: Hidden width of the MLP relative to C.
+            layer_scale: Initial LayerScale factor.
+            qk_norm: Normalize queries and keys.
+            norm_eps: Epsilon of the layer norms.
+            attention: Attention kernel, see `get_kernel`.
+            activation_checkpointing: Recompute activations in the backward pass to save memory.
         """
         super().__init__()
         self.activation_checkpointing = activation_checkpointing
@@ -69,7 +77,17 @@ class Block(nn.Module):
         pattern: AttentionPattern = full_pattern,
         mlp_hook: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
-        """(B, T, C) → (B, T, C). `watch` is shown what the MLP adds, (B, T, C)."""
+        """Apply the block.
+
+        Args:
+            x: Tokens. (B, T, C)
+            rotation: Rotary positions. None: no positions.
+            pattern: Attention pattern.
+            mlp_hook: Function of the MLP residual. (B, T, C)
+
+        Returns:
+            Tokens. (B, T, C)
+        """
         if self.activation_checkpointing and torch.is_grad_enabled():
             return checkpoint(self._forward, x, rotation, pattern, mlp_hook, use_reentrant=False)
         return self._forward(x, rotation, pattern, mlp_hook)

@@ -1,4 +1,4 @@
-"""Finished keys and values of the frames that one attention layer remembers."""
+"""KV cache of one attention layer: normalized and rotated keys, and values, per frame."""
 
 from __future__ import annotations
 
@@ -12,47 +12,45 @@ from torch import Tensor
 from streamvggt.layers.attention import Kernel
 from streamvggt.layers.kv_quantization import KVCacheDtype, get_quantizer
 
-INITIAL_SLOTS = 8  # where the number of frames is not known beforehand
-MAX_INITIAL_SLOTS = 64  # a larger known capacity is reached by doubling
-MOST_REMNANTS_AT_ONCE = 256  # as well
+INITIAL_SLOTS = 8  # for unknown capacity
+MAX_INITIAL_SLOTS = 64  # larger capacities are reached by doubling
+MOST_REMNANTS_AT_ONCE = 256  # initial room for retained frames, also doubled on demand
 UNBOUNDED = sys.maxsize
-"""Number of remnants of a cache that keeps all."""
+"""`num_retained_frames` of a cache that retains special tokens of all evicted frames."""
 
 
 class KVCache:
-    """Keys and values in preallocated slots, one slot for one frame's tokens.
+    """KV cache with preallocated slots, one slot per frame.
 
-    Attention over the past does not care for the order of its keys (positions carry no frame), so a new frame may
-    take the place of a dropped one, and nothing is ever shifted or concatenated:
+    Attention is permutation-invariant over keys, and positions do not depend on the frame. A new frame therefore
+    overwrites the slot of an evicted frame, and tokens are never shifted or concatenated:
 
         slot          0    1    2    3    4        P tokens each
         frames        0    5    6    7   free
-        evict([5])     0    –    6    7   free      nothing moves
+        evict([5])     0    –    6    7   free      no data moves
         append(8)     0    8    6    7   free      written in place
         evict([0, 6])  –    8    –    7   free
         append(9)     9    8    –    7   free
-        contents()    9    8    7   free free      the last slot fills the hole that is left
+        contents()    9    8    7   free free      the last used slot fills the gap
 
-    A frame may fill several slots (`append` it several times). Slots double when they run out, up to `capacity`.
+    A frame can use several slots: call `append` several times. The number of slots doubles on demand, up to `capacity`.
 
-    A dropped frame may leave a remnant: its first tokens. Remnants lie before the slots, the newest first, so that all
-    that is held stays in one piece; where there is no room for another, the oldest is overwritten:
+    The first tokens of an evicted frame can be retained. Retained tokens are stored before the slots, newest first, so
+    that all cached tokens are contiguous. If there is no room, the oldest retained tokens are overwritten:
 
-                      room for 3 remnants │ slots
+                room for 3 retained frames │ slots
         evict([1])               –   –   1 │ 0  –  2  3
         evict([2])               –   2   1 │ 0  –  –  3
         evict([3])               3   2   1 │ 0  –  –  –
         evict([4])               3   2   4 │ …
 
-    The room for many remnants doubles when it is full, up to their number.
+    The room for retained tokens doubles on demand, up to `num_retained_frames`.
 
-    A layer may also be pruned token by token (`select_tokens`); from then on it only grows at the end.
+    `select_tokens` evicts single tokens. After that, new frames are appended at the end only.
 
-    How keys and values are stored is a matter of its own (`storage`).
+    The `quantizer` determines the number format. The cache is not differentiable.
 
-    Not differentiable: what is stored carries no gradient.
-
-    B streams · N heads · T tokens held · D head width.
+    B streams · N heads · T cached tokens · D head width.
     """
 
     def __init__(
@@ -65,35 +63,43 @@ class KVCache:
         num_special_tokens: int = 5,
         leaves_remnant: Callable[[int], bool] | None = None,
     ):
-        """
+        """Create an empty cache.
+
         Args:
-            capacity: the most slots that will be needed, if known.
-            remnants: slots dropped, the latest so many, of which the first `tokens_per_retained` tokens stay.
-            num_special: Tokens of a frame before its patches, for policies that treat them differently.
-            leaves_remnant: False for the numbers of frames that leave nothing; None: all frames leave a remnant.
+            capacity: Maximum number of slots. None: unbounded.
+            num_retained_frames: Number of latest evicted slots whose first tokens are retained.
+            tokens_per_retained: Number of retained tokens per evicted slot.
+            dtype: Number format: "auto" (as computed) or "int8".
+            num_special_tokens: Tokens of a frame before its patches, for policies that treat them differently.
+            leaves_remnant: Function that returns False for frames without retained tokens. None: True for all frames.
         """
         self.capacity = capacity
         self.quantizer = get_quantizer(dtype)
         self.tokens_per_retained = tokens_per_retained
-        self.num_evicted = 0  # slots that have left a remnant, overwritten ones too
+        self.num_evicted = 0  # evicted slots with retained tokens, including overwritten ones
         self.num_special_tokens = num_special_tokens
         self._leaves_remnant = leaves_remnant or (lambda frame: True)
-        self._most_front = num_retained_frames * tokens_per_retained  # tokens of remnants, at most
+        self._most_front = num_retained_frames * tokens_per_retained  # maximum number of retained tokens
         self._retained_size = (
             min(num_retained_frames, MOST_REMNANTS_AT_ONCE) * tokens_per_retained
-        )  # where the first slot begins
-        self.frames: list[int | None] = []  # the frame in each used slot, None: free to overwrite
-        self.tokens_per_frame = 0  # P, from the first frame on
+        )  # offset of the first slot
+        self.frames: list[int | None] = []  # frame in each used slot; None: free
+        self.tokens_per_frame = 0  # P, set by the first frame
         self.is_pruned = False
-        self._free: set[int] = set()  # slots whose frame was dropped
-        self._length = 0  # tokens in use, from the first slot on
-        self._keys: list[Tensor] = []  # planes of the storage, (B, N, front + room, any) each
+        self._free: set[int] = set()  # slots of evicted frames
+        self._length = 0  # tokens in use, counted from the first slot
+        self._keys: list[Tensor] = []  # planes of the quantizer, (B, N, front + room, any) each
         self._values: list[Tensor] = []
         self._snapshot: _Snapshot | None = None
 
     @torch.no_grad()
     def append(self, frame: int, keys: Tensor, values: Tensor) -> None:
-        """Remember one frame's keys and values. (B, N, P, D), P the same for every frame unless pruned"""
+        """Append the keys and values of a frame.
+
+        Args:
+            frame: Frame index.
+            keys, values: Keys and values. P is equal for all frames, except after `select_tokens`. (B, N, P, D)
+        """
         tokens = self.tokens_per_frame = keys.shape[2]
         planes = self.quantizer.encode(keys) + self.quantizer.encode(values)
         if self._free:
@@ -108,7 +114,11 @@ class KVCache:
         self._write(self._retained_size + start, planes)
 
     def reserve_slot(self, frame: int) -> int:
-        """Give a free slot, of which there must be one, to a frame whose keys and values are about to be written."""
+        """Assign a free slot to a frame whose keys and values are written next. Requires a free slot.
+
+        Returns:
+            Index of the slot.
+        """
         slot = min(self._free)
         self._free.remove(slot)
         self.frames[slot] = frame
@@ -116,24 +126,24 @@ class KVCache:
 
     @property
     def is_static(self) -> bool:
-        """Full but for one slot, and all remnants there: the next frame takes that slot, and no shape changes."""
+        """Whether the next frame changes no shape: one slot is free, and the room for retained tokens is full."""
         is_full = self.capacity is not None and len(self.frames) == self.capacity and len(self._free) == 1
         return is_full and self._retained_length == self._most_front
 
     def evict(self, frames: Collection[int]) -> None:
-        """Forget frames, but for their remnants; those that are not held are ignored. No other data moves."""
+        """Evict frames and keep their retained tokens. Ignores frames that are not cached. No other data moves."""
         for slot in sorted(self._slots(frames), key=self.frames.__getitem__):
             if self._retained_size and self._leaves_remnant(self.frames[slot]):
                 self._retain_tokens(slot)
             self._clear(slot)
 
     def clear(self) -> None:
-        """Forget everything; the room stays."""
+        """Evict all frames and retained tokens. The allocated memory is kept."""
         self.frames, self._free, self._length = [], set(), 0
         self.num_evicted, self.is_pruned = 0, False
 
     def begin(self) -> None:
-        """From here on keep what is overwritten, so that `rollback` can come back to here, until `commit`."""
+        """Start to save overwritten tokens for `rollback`, until `commit`."""
         self._snapshot = _Snapshot(
             list(self.frames),
             set(self._free),
@@ -145,12 +155,12 @@ class KVCache:
         )
 
     def commit(self) -> None:
-        """What was overwritten since `begin` is not needed any more."""
+        """Drop the tokens saved since `begin`."""
         self._snapshot = None
 
     @torch.no_grad()
     def rollback(self) -> None:
-        """Be as at `begin`, to the bit: what is held, and where it lies."""
+        """Restore the bit-exact content and layout at `begin`."""
         before = self._snapshot
         assert before is not None, "begin first"
         if self._allocated_tokens < before.length:
@@ -169,10 +179,10 @@ class KVCache:
 
     @torch.no_grad()
     def select_tokens(self, index: Tensor) -> None:
-        """Keep these tokens of each stream and head and forget the others.
+        """Keep the selected tokens of each stream and head, and evict all others.
 
         Args:
-            index: into the tokens of `keys_values()`. (B, N, T_kept)
+            index: Indices into the tokens of `keys_values()`. (B, N, T_kept)
         """
         assert not self._retained_size, "a layer of remnants is not pruned by tokens"
         self._compact()
@@ -182,52 +192,54 @@ class KVCache:
         self.frames, self.is_pruned = [], True
 
     def reserve(self, tokens: int) -> None:
-        """Have room for exactly so many tokens, as many as are held at least, so that they can come without a copy."""
+        """Allocate memory for exactly `tokens` tokens, at least the cached ones, so that appends need no copy."""
         assert tokens >= self._length
         if tokens != self._allocated_tokens:
             self._resize(tokens, self._planes)
 
     def keys_values(self) -> tuple[Tensor, Tensor]:
-        """All keys and values held: views of the remnants and the slots in use, if they are stored as they are.
+        """Return all cached keys and values, including retained tokens. Views if the cache is not quantized.
 
-        (B, N, T, D) each
+        Returns:
+            Keys and values. (B, N, T, D) each
         """
         self._compact()
         return self._decoded(self._keys, self._allocated_frames), self._decoded(self._values, self._allocated_frames)
 
     def buffers(self) -> tuple[list[Tensor], list[Tensor]]:
-        """What keys and values are stored in, as views of the remnants and all slots, free ones too."""
+        """Return the planes of keys and of values: views of retained tokens and all slots, including free ones."""
         return [plane[:, :, self._allocated_frames] for plane in self._keys], [
             plane[:, :, self._allocated_frames] for plane in self._values
         ]
 
     def slot_offset(self, slot: int) -> int:
-        """Where a slot begins, in tokens of `buffers()`."""
+        """Return the offset of a slot in tokens of `buffers()`."""
         return self._retained_length + slot * self.tokens_per_frame
 
     def frame_keys(self, frame: int) -> Tensor:
-        """One frame's keys, a view of its slot if they are stored as they are. (B, N, P, D)"""
+        """Return the keys of a frame, a view if the cache is not quantized. (B, N, P, D)"""
         start = self._retained_size + self.frames.index(frame) * self.tokens_per_frame
         return self._decoded(self._keys, slice(start, start + self.tokens_per_frame))
 
     def __len__(self) -> int:
-        """Tokens held."""
+        """Number of cached tokens."""
         if not self._free:
             return self._retained_length + self._length
         return self._retained_length + self.tokens_per_frame * (len(self.frames) - len(self._free))
 
     @property
     def num_bytes(self) -> int:
-        """Memory taken, free slots included."""
+        """Allocated memory in bytes, including free slots."""
         return sum(plane.nbytes for plane in self._planes)
 
     def state_dict(self) -> dict[str, object]:
-        """What is held, slot by slot, free ones too: a cache restored from it goes on to the bit.
+        """Return the content of all slots, including free ones, so that a restored cache continues bit-exact.
 
-        On the host, plane by plane, so that the device needs no room for it.
+        Planes are copied to the host one by one, without additional device memory.
 
-        {"frames": list of int or None, "tokens_per_frame": int, "pruned": bool, "num_evicted": int,
-        "keys", "values": list of planes, (B, N, T, any) each, empty where nothing came yet}
+        Returns:
+            {"frames": list of int or None, "tokens_per_frame": int, "is_pruned": bool, "num_evicted": int, "keys" and
+            "values": list of planes (B, N, T, any), empty before the first frame}
         """
         keys, values = self.buffers()
         return {
@@ -241,7 +253,7 @@ class KVCache:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, object], device: torch.device) -> None:
-        """Hold what `state` says, and nothing else."""
+        """Replace the content by that of `state_dict()`."""
         self.frames, self.is_pruned = list(state["frames"]), state["is_pruned"]
         self.tokens_per_frame, self.num_evicted = state["tokens_per_frame"], state["num_evicted"]
         self._free = {slot for slot, frame in enumerate(self.frames) if frame is None}
@@ -261,7 +273,7 @@ class KVCache:
 
     @property
     def _allocated_frames(self) -> slice:
-        """Remnants and slots, free ones too."""
+        """Range of retained tokens and slots, including free ones."""
         return slice(self._retained_size - self._retained_length, self._retained_size + self._length)
 
     def _decoded(self, planes: list[Tensor], where: slice) -> Tensor:
@@ -274,7 +286,7 @@ class KVCache:
         self._put(start, planes)
 
     def _keep(self, start: int, end: int) -> None:
-        """Have something to come back to where these tokens are about to be lost."""
+        """Save tokens for `rollback` before they are overwritten."""
         self._snapshot.overwritten.append(
             (start - self._retained_size, [plane[:, :, start:end].clone() for plane in self._planes])
         )
@@ -287,7 +299,7 @@ class KVCache:
         self._write(place, [plane[:, :, start : start + tokens] for plane in self._planes])
 
     def _was_held(self, start: int, end: int) -> bool:
-        """Whether any of these tokens held something at `begin`."""
+        """Return whether any of these tokens was in use at `begin`."""
         before = self._snapshot
         remnants = min(self._retained_size, before.num_evicted * self.tokens_per_retained)
         if start < self._retained_size:
@@ -305,7 +317,7 @@ class KVCache:
         return min(self._retained_size, self.num_evicted * self.tokens_per_retained)
 
     def _slots(self, frames: Collection[int]) -> list[int]:
-        """The slots that hold any of these frames."""
+        """Return the slots of frames."""
         if not frames:
             return []
         assert not self.is_pruned, "a layer pruned by tokens has no frames"
@@ -317,7 +329,7 @@ class KVCache:
 
     @torch.no_grad()
     def _retain_tokens(self, slot: int) -> None:
-        """Copy the first tokens of a slot before the newest remnant, or over the oldest."""
+        """Copy the first tokens of a slot before the newest retained tokens, or over the oldest."""
         tokens, size = self.tokens_per_frame, self.tokens_per_retained
         if self._retained_length == self._retained_size < self._most_front:
             self._resize(self._allocated_tokens, self._planes, self._wanted_front(self.num_evicted + 1))
@@ -327,7 +339,7 @@ class KVCache:
         self.num_evicted += 1
 
     def _compact(self) -> None:
-        """Move the last frames into free slots, so that the slots in use are the first ones."""
+        """Move the last frames into free slots, so that the used slots are contiguous."""
         if not self._free:
             return
         tokens = self.tokens_per_frame
@@ -345,11 +357,11 @@ class KVCache:
 
     @property
     def _allocated_tokens(self) -> int:
-        """Tokens that fit in without growing."""
+        """Number of tokens that fit into the allocated slots."""
         return self._keys[0].shape[2] - self._retained_size if self._keys else 0
 
     def _next_size(self, length: int) -> int:
-        """Tokens to make room for where `length` are needed: more, since others will follow."""
+        """Return the number of tokens to allocate if `length` are needed, with room for further frames."""
         first = INITIAL_SLOTS if self.capacity is None else min(self.capacity, MAX_INITIAL_SLOTS)
         wanted = max(2 * self._allocated_tokens, first * self.tokens_per_frame)
         if self.capacity is not None:
@@ -357,17 +369,19 @@ class KVCache:
         return max(length, wanted)
 
     def _wanted_front(self, num_evicted: int) -> int:
-        """Tokens to make room for before the slots where so many remnants have been left: more, as others follow."""
+        """Return the number of retained tokens to allocate for `num_evicted` slots, with room for more."""
         wanted = MOST_REMNANTS_AT_ONCE
         while wanted < num_evicted:
             wanted *= 2
         return min(wanted * self.tokens_per_retained, self._most_front)
 
     def _resize(self, room: int, like: list[Tensor], front: int | None = None) -> None:
-        """Move what is held to where there is room for so many tokens of planes like these, (B, N, any, any) each.
+        """Move the content to larger or smaller planes.
 
         Args:
-            front: tokens of remnants to make room for; None: as many as now.
+            room: Tokens to allocate in the slots.
+            like: Planes that determine the other dimensions and the dtype. (B, N, any, any) each
+            front: Retained tokens to allocate. None: unchanged.
         """
         used = self._retained_size + self._length
         if self._snapshot is not None and self._length < self._snapshot.length:
@@ -383,10 +397,11 @@ class KVCache:
 
 @dataclass
 class _Snapshot:
-    """A cache at `begin`.
+    """State of a cache at `begin`.
 
-    had_planes: something had been stored.
-    overwritten: where, in tokens from the first slot on, and what was there, in the order of writing.
+    Attributes:
+        had_planes: Whether memory was allocated.
+        overwritten: Offsets in tokens from the first slot and the overwritten planes, in the order of writing.
     """
 
     frames: list[int | None]
@@ -400,7 +415,7 @@ class _Snapshot:
 
 
 class CachedPattern:
-    """Attention pattern of a stream: each new frame joins a cache, then meets all that the cache holds."""
+    """Attention pattern of a stream: each new frame is appended to a cache, then attends to the cached tokens."""
 
     def __init__(
         self,
@@ -409,11 +424,13 @@ class CachedPattern:
         query_hook: Callable[[Tensor, KVCache], None] | None = None,
         is_joint: bool = False,
     ):
-        """
+        """Create the pattern.
+
         Args:
-            arrivals: for each new frame its number and the frames to forget before it comes.
-            watch: is shown each new frame's queries, (B, N, P, D), and the cache that they meet.
-            is_joint: All new frames join the cache before the first one attends to it; none is forgotten before.
+            cache: KV cache of the layer, updated in place.
+            schedule: Index of each new frame, and the frames to evict before it is appended.
+            query_hook: Function of the queries (B, N, P, D) of each new frame and the cache.
+            is_joint: Append all new frames before the first one attends. Evict no frames.
         """
         self.cache = cache
         self.schedule = schedule
@@ -443,18 +460,18 @@ class CachedPattern:
 
 
 class StaticCachePattern:
-    """Attention pattern of a stream whose memory is full: what differs between frames is told to the device alone.
+    """Attention pattern of a full cache for captured steps (CUDA graphs).
 
-    The new frame is written where `index` says, then meets all there is: as `CachedPattern` for one frame, but no shape
-        and
-    no address changes, so that a step can be recorded and played again.
+    The tokens of the new frame are written to `index`, then the frame attends to all tokens. The result equals
+    `CachedPattern` for one frame. No shape and no address changes, so that a step can be captured and replayed.
     """
 
     def __init__(self, cache: KVCache, index: Tensor):
-        """
+        """Create the pattern.
+
         Args:
-            cache: full, but for one slot.
-            index: which of the tokens of its planes the new frame's take the place of, on the device. (P)
+            cache: Cache with `is_static`: one free slot.
+            index: Token offsets of the new frame in `cache.buffers()`, on the device. (P)
         """
         self.quantizer = cache.quantizer
         self.keys, self.values = cache.buffers()

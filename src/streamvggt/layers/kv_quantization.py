@@ -1,7 +1,7 @@
-"""How a cache stores keys and values: as they are, or in a byte each.
+"""Number formats of the KV cache: unquantized or int8.
 
-A stored tensor is one or several planes that share all dimensions but the last, so that a cache can move tokens about
-without knowing what they are made of.
+A stored tensor consists of planes that have equal dimensions except for the last. The cache moves tokens by plane,
+independent of the format.
 
 B streams · N heads · T tokens · D head width.
 """
@@ -17,24 +17,24 @@ KVCacheDtype = Literal["auto", "int8"]
 
 
 class NoQuantizer:
-    """One plane: the tensor itself."""
+    """Store tensors unchanged, as one plane."""
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """(B, N, T, D) → planes, (B, N, T, any) each"""
+        """Convert a tensor to planes. (B, N, T, D) → (B, N, T, any) each"""
         return [x]
 
     def decode(self, planes: list[Tensor]) -> Tensor:
-        """Planes → (B, N, T, D), a view of them where that is possible"""
+        """Convert planes to a tensor (B, N, T, D), a view where possible."""
         return planes[0]
 
 
 class Int8Quantizer(NoQuantizer):
-    """Two planes: whole numbers of a byte, and for each token and head what they are to be multiplied with.
+    """Store int8 values and one scale per token and head, as two planes.
 
-    A bit more than half of bfloat16's bytes. Whoever reads a cache gets a copy in the number format that came.
+    The size is slightly more than half of bfloat16. Decoding returns a copy in the original number format.
     """
 
-    # A factor rounded down in bfloat16 makes of it 127.25 at most, which is still a byte.
+    # If the scale is rounded down to bfloat16, values reach 127.25 at most, which still rounds to int8.
     QMAX = 127
 
     def encode(self, x: Tensor) -> list[Tensor]:
@@ -52,10 +52,13 @@ QUANTIZERS: dict[str, NoQuantizer] = {"auto": NoQuantizer(), "int8": Int8Quantiz
 
 
 def get_quantizer(name: str) -> NoQuantizer:
-    """The storage called `name`.
+    """Return the quantizer of a KV cache dtype.
+
+    Args:
+        name: "auto" or "int8".
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: If the name is unknown.
     """
     if name not in QUANTIZERS:
         raise ValueError(f"storage={name!r} is unknown; choose one of {', '.join(QUANTIZERS)}")

@@ -1,4 +1,4 @@
-"""Rotary positions in two dimensions (RoPE, arXiv 2104.09864, by rows and columns)."""
+"""Two-dimensional rotary position embedding (RoPE, arXiv 2104.09864)."""
 
 import torch
 from torch import Tensor
@@ -7,10 +7,10 @@ from streamvggt.layers.tables import cached_table
 
 
 class RoPE2D:
-    """The rotation of one frame's queries and keys by where their patches lie in the image.
+    """Rotate queries and keys by the row and column of their patches.
 
-    The head width is cut in two halves, the first turned by the row, the second by the column. There is no frame in
-    it: the same patch of any frame turns the same way, so keys can be kept for later frames as they are.
+    Rows rotate the first half of the head width, columns the second half. The rotation is independent of the frame, so
+    cached keys stay valid for later frames.
 
     P tokens of a frame (special tokens first, then h·w patches by rows) · D head width.
     """
@@ -25,25 +25,31 @@ class RoPE2D:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
-        """
+        """Compute the rotation tables.
+
         Args:
-            grid: h, w: the frame's patches.
-            num_special: tokens before the patches; they stay unturned (position 0).
-            head_width: a multiple of 4.
-            dtype: of cosine and sine; at least float32.
+            grid: Patch rows and columns h, w.
+            num_special_tokens: Tokens before the patches, at position 0. They are not rotated.
+            head_width: Channels per head, a multiple of 4.
+            base: Base of the frequencies.
+            device: Device of the tables.
+            dtype: Number format of the tables, at least float32.
+
+        Raises:
+            ValueError: If `head_width` is not a multiple of 4.
         """
         if head_width % 4:
             raise ValueError(f"rotary positions need a head width that is a multiple of 4, not {head_width}")
         self.cos, self.signed_sin = cos_sin_tables(grid, num_special_tokens, head_width, base, device, dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Turned tokens of one or several frames. (B, N, S·P, D) → same, at least float32"""
+        """Rotate tokens of one or several frames. (B, N, S·P, D) → same, at least float32"""
         x = x.unflatten(2, (-1, self.cos.shape[0]))  # (B, N, S, P, D)
-        a, b, c, d = x.chunk(4, -1)  # a, b: the row's half; c, d: the column's
+        a, b, c, d = x.chunk(4, -1)  # a, b: row half; c, d: column half
         return torch.addcmul(x * self.cos, torch.cat([b, a, d, c], -1), self.signed_sin).flatten(2, 3)
 
 
-@cached_table(maxsize=32)  # a stream has images of one size, training of a few
+@cached_table(maxsize=32)  # streams use one image size, training a few
 def cos_sin_tables(
     grid: tuple[int, int],
     num_special_tokens: int,
@@ -52,9 +58,9 @@ def cos_sin_tables(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Cosines of all angles, and sines with the signs that a rotation gives them. (2, P, D)"""
+    """Return the cosines and signed sines of all angles. (2, P, D)"""
     height, width = grid
-    # Frequencies and angles in float32 whatever `dtype` is: they are part of the released network.
+    # Compute frequencies and angles in float32 for all `dtype`, as in the released network.
     half = head_width // 2
     frequency = base ** -(torch.arange(0, half, 2, device=device).float() / half)
     row = torch.arange(1, height + 1, device=device).float()[:, None].expand(height, width)

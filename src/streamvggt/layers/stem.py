@@ -1,7 +1,7 @@
-"""Patch tokens by a few convolutions in place of one, for small networks.
+"""Convolutional stem for patch tokens, for small networks.
 
-One strided convolution is linear in the pixels, so what it keeps of a patch does not locate edges within it. Early
-convolutions help small vision transformers in general (arXiv 2106.14881).
+A single strided convolution is linear in the pixels and does not locate edges within a patch. Early convolutions
+improve small vision transformers (arXiv 2106.14881).
 
 B images · C token channels · H×W pixels · h×w patches.
 """
@@ -14,17 +14,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 LEVELS = 3
-"""Times that the resolution is halved."""
+"""Number of convolutions of stride 2."""
 
 
 class ConvStem(nn.Module):
-    """Images to patch tokens: three convolutions of stride 2 with a residual unit after each, then a projection."""
+    """Three convolutions of stride 2, each followed by a residual unit, then a projection to patch tokens."""
 
     def __init__(self, patch_size: int, dim: int, width: int):
-        """
+        """Build the stem.
+
         Args:
-            patch_size: A multiple of 8.
-            width: Channels at half of the resolution; each further level has twice as many.
+            patch_size: Side of a patch in pixels, a multiple of 8.
+            dim: Token channels C.
+            width: Channels at half of the resolution. The number doubles per level.
         """
         super().__init__()
         widths = [3, *(width * 2**level for level in range(LEVELS))]
@@ -34,7 +36,7 @@ class ConvStem(nn.Module):
         self.proj = nn.Conv2d(widths[-1], dim, cells, cells)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) → (B, C, h, w)"""
+        """Compute patch tokens. (B, 3, H, W) → (B, C, h, w)"""
         x = self.units[0](self.downs[0](images))
         for down, unit in zip(self.downs[1:], self.units[1:], strict=True):
             x = unit(down(F.gelu(x)))
@@ -42,7 +44,7 @@ class ConvStem(nn.Module):
 
 
 class ResidualUnit(nn.Module):
-    """Two convolutions beside the identity; nothing is added at first. (B, C, H, W) → (B, C, H, W)"""
+    """Residual branch of two convolutions, initialized to zero. (B, C, H, W) → (B, C, H, W)"""
 
     def __init__(self, channels: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Tensors that depend on nothing but sizes: made once, kept for later."""
+"""Cache for tensors that depend only on sizes, device and dtype."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ _recorded: ContextVar[list[Tensor] | None] = ContextVar("handed_out", default=No
 
 
 def cached_table(maxsize: int) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    """Makes of a function of sizes, device and dtype one that answers from memory, the latest `most` tables.
+    """Return a decorator that caches the results of a function of sizes, device and dtype.
 
-    Tables are no part of a network's state, and to a compiler they are constants. Nobody may write into one.
+    Tables are not part of the state dict, and `torch.compile` treats them as constants. Do not modify them in place.
+
+    Args:
+        maxsize: Maximum number of cached tables. The least recently used table is dropped first.
     """
 
     def decorate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         @lru_cache(maxsize=maxsize)
-        @torch.inference_mode(False)  # a table may meet a gradient later
+        @torch.inference_mode(False)  # tables can be used with gradients later
         @torch.no_grad()
         def made(*arguments) -> Tensor:
             return function(*arguments)
@@ -43,7 +46,7 @@ def cached_table(maxsize: int) -> Callable[[Callable[..., Tensor]], Callable[...
 
 @contextmanager
 def record_tables() -> Iterator[list[Tensor]]:
-    """All tables that anybody asks for meanwhile: whoever records addresses must keep what lies there."""
+    """Collect all tables requested within the context. Keep them as long as a CUDA graph uses their addresses."""
     token = _recorded.set([])
     try:
         yield _recorded.get()

@@ -1,4 +1,4 @@
-"""Rotary positions in time, rows and columns, as in LingBot-Map."""
+"""Rotary positions for time, row and column, as in LingBot-Map."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from streamvggt.layers.tables import cached_table
 
 
 class TimeRotation:
-    """Rotate queries and keys by the time of their frame and the place of their patch.
+    """Rotate queries and keys by the time of their frame and the row and column of their patch.
 
-    Neighboring channels are one pair. The first pairs rotate by time, the next by row, the last by column. A head of
-    width 64 has 20, 22 and 22 channels for them; other widths are divided in proportion. Special token i of a frame
-    has row i and column i; the patches follow, so the top left patch has row and column `num_special`. A rotated key
-    is final: it can be cached for later frames.
+    Neighboring channels form pairs. The first pairs rotate by time, the next by row, the last by column. A head of
+    width 64 uses 20, 22 and 22 channels; other widths are divided proportionally. Special token i has row i and column
+    i. The top left patch has row and column `num_special_tokens`. Rotated keys can be cached for later frames.
 
     B streams · S frames · P tokens per frame · D head width.
     """
@@ -30,12 +29,16 @@ class TimeRotation:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
-        """
+        """Compute the rotation tables.
+
         Args:
             times: Number of earlier stored frames per frame. (B or 1, S)
-            grid: Patches of a frame, h and w.
-            num_special: Tokens before the patches.
-            dtype: Type of cosine and sine; the angles are in float64.
+            grid: Patch rows and columns h, w.
+            num_special_tokens: Tokens before the patches.
+            head_width: Channels per head, even and at least 6.
+            base: Base of the frequencies.
+            device: Device of the tables.
+            dtype: Number format of the tables. The angles are computed in float64.
 
         Raises:
             ValueError: If `head_width` is odd or below 6.
@@ -58,13 +61,13 @@ class TimeRotation:
         )
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the rotated tokens. (B, N, S·P, D) → same, at least float32"""
+        """Rotate tokens. (B, N, S·P, D) → same, at least float32"""
         a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
         return torch.stack([a * self.cos - b * self.sin, a * self.sin + b * self.cos], -1).flatten(-2)
 
 
 def frequencies(width: int, base: float, device: torch.device) -> Tensor:
-    """Angles per step of the pairs of `width` channels, in float64. (width/2)"""
+    """Return the frequency of each channel pair in radians per position, float64. (width/2)"""
     return base ** -(torch.arange(0, width, 2, device=device, dtype=torch.float64) / width)
 
 
@@ -72,7 +75,7 @@ def frequencies(width: int, base: float, device: torch.device) -> Tensor:
 def place_table(
     grid: tuple[int, int], num_special_tokens: int, width: int, base: float, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """Cosines and sines of the angles of rows and columns. (2, P, width)"""
+    """Return the cosines and sines of row and column angles. (2, P, width)"""
     height, columns = grid
     special = torch.arange(num_special_tokens, dtype=torch.float64)[:, None].expand(-1, 2)
     patches = torch.cartesian_prod(torch.arange(height), torch.arange(columns)).double() + num_special_tokens

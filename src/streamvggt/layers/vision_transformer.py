@@ -1,4 +1,4 @@
-"""The patch encoder: DINOv2's vision transformer with registers (arXiv 2304.07193, 2309.16588)."""
+"""Patch encoder: DINOv2 vision transformer with registers (arXiv 2304.07193, 2309.16588)."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from streamvggt.layers.xfeat import XFeatEmbed
 
 
 class PatchEmbed(nn.Module):
-    """Images to patch tokens by one strided convolution."""
+    """Strided convolution from images to patch tokens."""
 
     def __init__(self, patch_size: int, dim: int):
         super().__init__()
         self.proj = nn.Conv2d(3, dim, patch_size, patch_size)
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(B, 3, H, W) → (B, C, h, w), and no finer maps; compare `XFeatEmbed`."""
+        """Compute patch tokens (B, C, h, w) from images (B, 3, H, W). The list of fine maps is empty."""
         return self.proj(images), []
 
 
 class VisionTransformer(nn.Module):
-    """Images to patch features, one image at a time.
+    """Encode images separately to patch features.
 
     B images · C channels · h×w patches.
+
+    Reference: DINOv2, arXiv 2304.07193. Registers, arXiv 2309.16588.
     """
 
     num_registers = 4
@@ -44,11 +46,19 @@ class VisionTransformer(nn.Module):
         stem_width: int = 0,
         activation_checkpointing: bool = False,
     ):
-        """
+        """Build the encoder.
+
         Args:
-            image_size: side of the square image whose patch grid the position embedding was learnt on.
-            xfeat: make patch tokens with an `XFeatEmbed`.
-            stem_width: of that.
+            image_size: Side in pixels of the square training image of the position embedding.
+            patch_size: Side of a patch in pixels.
+            dim: Channels C.
+            depth: Number of blocks.
+            num_heads: Attention heads per block.
+            mlp_ratio: Hidden width of MLPs relative to C.
+            attention: Attention kernel, see `get_kernel`.
+            xfeat: Compute patch tokens with `XFeatEmbed`.
+            stem_width: `stem_width` of `XFeatEmbed`.
+            activation_checkpointing: Recompute activations in the backward pass to save memory.
         """
         super().__init__()
         grid = image_size // patch_size
@@ -57,7 +67,7 @@ class VisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.randn(1, 1, dim) * 1e-6)
         self.pos_embed = nn.Parameter(torch.randn(1, 1 + grid * grid, dim) * 0.02)
         self.register_tokens = nn.Parameter(torch.randn(1, self.num_registers, dim) * 1e-6)
-        # Part of the released checkpoints; masking belongs to the encoder's own pre-training and never happens here.
+        # Part of the released checkpoints. Only the pre-training of the encoder uses it.
         self.mask_token = nn.Parameter(torch.zeros(1, dim), requires_grad=False)
         self.blocks = nn.ModuleList(
             Block(
@@ -74,9 +84,14 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features of normalised images. (B, 3, H, W) → (B, h·w, C + M)
+        """Encode normalized images.
 
-        M: channels of the maps that `XFeatEmbed` adds for the dense heads, packed by patch; else none.
+        Args:
+            images: Images normalized per channel. (B, 3, H, W)
+
+        Returns:
+            Patch features. With `xfeat`, M more channels: the maps for the dense heads, packed by patch.
+            (B, h·w, C + M)
         """
         patches, skips = self.patch_embed(images)
         class_position, patch_position = self._pos_embed(patches.shape[-2:])
@@ -98,7 +113,7 @@ class VisionTransformer(nn.Module):
         )
 
     def _pos_embed(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Position embeddings of the class token (1, 1, C) and of the patches of this grid (1, h·w, C)."""
+        """Return the position embeddings of the class token (1, 1, C) and of a patch grid (1, h·w, C)."""
         of_class, of_patches = self.pos_embed.split([1, self.pos_embed.shape[1] - 1], 1)
         if tuple(grid) != self.grid:
             square = of_patches.unflatten(1, self.grid).permute(0, 3, 1, 2).float()  # (1, C, h, w)
@@ -109,9 +124,13 @@ class VisionTransformer(nn.Module):
 
 @torch.no_grad()
 def start_from_sines(encoder: VisionTransformer, amplitude: float = 0.5) -> None:
-    """Fill the position embeddings of patches with sines and cosines of row and column (MAE, arXiv 2111.06377).
+    """Initialize the position embeddings of patches with sines and cosines of row and column (MAE, arXiv 2111.06377).
 
-    A fresh random embedding hardly shows where a patch is, so a network would first have to learn that.
+    A random embedding hardly encodes the position, so the network would first have to learn it.
+
+    Args:
+        encoder: Encoder to modify in place.
+        amplitude: Amplitude of the sines and cosines.
     """
     dim = encoder.pos_embed.shape[-1]
     frequency = 100.0 ** -torch.linspace(0, 1, dim // 4)  # radians per patch

@@ -1,7 +1,7 @@
-"""A patch embedding that adds local descriptors and keeps maps of fine detail, for small networks.
+"""Patch embedding with XFeat descriptors and fine feature maps, for small networks.
 
-The descriptor network is the backbone of XFeat (arXiv 2404.19174). Its pretrained weights (Apache-2.0) play the part
-that DINOv2 plays for the full network: a small network trained from scratch spends its first hours on matching alone.
+The descriptor network is the backbone of XFeat (arXiv 2404.19174). Its pretrained weights (Apache-2.0) replace the
+DINOv2 weights of the full network, because learning correspondences from scratch dominates the training time.
 
 B images · C token channels · H×W pixels · h×w patches.
 """
@@ -21,7 +21,10 @@ DESCRIPTOR_STRIDE = 8
 
 
 class XFeat(nn.Module):
-    """Grayscale images to dense local descriptors, batch normalization folded into the convolutions."""
+    """Compute dense local descriptors. Batch normalization is folded into the convolutions.
+
+    Reference: XFeat, arXiv 2404.19174.
+    """
 
     width = 64
     fine_channels = (8, 24)
@@ -38,9 +41,10 @@ class XFeat(nn.Module):
         self.block_fusion = nn.ModuleList([_conv(64, 64), _conv(64, 64), _conv(64, 64, 1)])
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """
+        """Compute descriptors and feature maps.
+
         Args:
-            images: RGB with sides that are multiples of 8, in any range: contrast is normalized. (B, 3, H, W)
+            images: RGB in any range, because the contrast is normalized. H and W are multiples of 8. (B, 3, H, W)
 
         Returns:
             Unit descriptors (B, 64, H/8, W/8), and feature maps (B, 8, H/2, W/2) and (B, 24, H/4, W/4).
@@ -58,7 +62,10 @@ class XFeat(nn.Module):
 
     @torch.no_grad()
     def load_published(self, state: Mapping[str, Tensor]) -> None:
-        """Take the weights of the published XFeat checkpoint (`xfeat.pt`), folding its batch normalization.
+        """Load the published XFeat checkpoint (`xfeat.pt`) and fold its batch normalization.
+
+        Args:
+            state: State dict of the checkpoint.
 
         Raises:
             ValueError: If a tensor is missing.
@@ -90,9 +97,12 @@ class XFeatEmbed(nn.Module):
     """
 
     def __init__(self, patch_size: int, dim: int, stem_width: int = 0):
-        """
+        """Build the embedding.
+
         Args:
-            stem_width: Of a `ConvStem` in place of the strided convolution; 0: none.
+            patch_size: Side of a patch in pixels, a multiple of 8.
+            dim: Token channels C.
+            stem_width: `width` of a `ConvStem`. 0: a strided convolution.
 
         Raises:
             ValueError: If the patch size is not a multiple of 8.
@@ -107,13 +117,14 @@ class XFeatEmbed(nn.Module):
         self.describe = nn.Conv2d(XFeat.width, dim, cells, cells)
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """
+        """Compute patch tokens and fine maps.
+
         Args:
             images: RGB. (B, 3, H, W)
 
         Returns:
-            Patch tokens (B, C, h, w), and the fine maps as channels of the patches, (B, channels · k², h, w) with k
-            cells along a side of a patch; see `fine_maps`.
+            Patch tokens (B, C, h, w), and fine maps packed into patch channels, (B, channels · k², h, w) each, with k
+            cells per patch side. Unpack them with `fine_maps`.
         """
         descriptors, maps = self.xfeat(images)
         tokens = self.proj(images) + self.describe(DESCRIPTOR_SCALE * descriptors.to(images.dtype))
@@ -122,19 +133,20 @@ class XFeatEmbed(nn.Module):
 
 
 DESCRIPTOR_SCALE = 8.0
-"""Makes the 64 numbers of a unit descriptor about 1 in size."""
+"""Factor on unit descriptors, so that each of their 64 values has a magnitude of about 1."""
 
 
 def fine_maps(packed: Tensor, channels: Sequence[int], patch_size: int, grid: tuple[int, int]) -> list[Tensor]:
-    """Unpack the maps that `XFeatEmbed` packed into channels of the patches.
+    """Unpack the maps that `XFeatEmbed` packs into patch channels.
 
     Args:
-        packed: (B, h·w, Σ channels · k²), with k = patch_size / 2, patch_size / 4, …
+        packed: Packed maps with k = patch_size / 2, patch_size / 4, … (B, h·w, Σ channels · k²)
         channels: Channels of each map, from fine to coarse.
-        grid: h, w.
+        patch_size: Side of a patch in pixels.
+        grid: Patch rows and columns h, w.
 
     Returns:
-        (B, channels[i], k·h, k·w) each.
+        Maps from fine to coarse. (B, channels[i], k·h, k·w) each
     """
     cells = [patch_size // 2 ** (level + 1) for level in range(len(channels))]
     sizes = [width * k * k for width, k in zip(channels, cells, strict=True)]

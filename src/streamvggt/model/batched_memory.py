@@ -1,4 +1,4 @@
-"""The memories of several streams whose next frames are computed together."""
+"""Memories of several streams that run in one batch."""
 
 from __future__ import annotations
 
@@ -20,30 +20,32 @@ OPENING_ALONE = "a stream is computed alone until its joint first step is comple
 
 
 class BatchedMemory:
-    """To the model the memory of a batch; to each stream of it its own past, length and policy.
+    """Batch of independent stream memories. Each stream has its own frames, length and policy.
 
-        prediction = model(images, memory=Memories([door, yard]))  # images (2, S, 3, H, W)
+        prediction = model(images, memory=BatchedMemory([door, yard]))  # images (2, S, 3, H, W)
 
-    Whatever a frame's tokens go through alone they go through together, so that weights are read once for all streams.
-    In attention to the past each stream meets what its own memory holds:
+    Layers that process tokens or frames independently run on the full batch, so weights are read once for all streams.
+    Attention to the past runs per stream on the stream's own memory:
 
         stream     door   yard   gate
         encoder   ├──────────────────┤   linear layers, norms, attention within a frame, heads
         memory    ├────┤├────┤├──────┤   PerStreamPattern: one pattern per stream
 
-    Streams that track points are computed alone, for they differ in how many.
+    Streams that track points are not supported, because the number of points differs between streams.
     """
 
     is_tracking = is_opening = False
     tracks: TrackMemory | None = None
 
     def __init__(self, memories: Sequence[StreamMemory]):
-        """
+        """Combine memories.
+
         Args:
-            memories: of one stream each, with the same kind of camera memory, following no points.
+            memories: Memories of one stream each, with the same camera cache mode and without tracking.
 
         Raises:
-            ValueError: they are of different kinds, or there is none.
+            ValueError: If there is no memory, the camera cache modes differ, a stream tracks points, or a joint first
+                step is incomplete.
         """
         if len({memory.camera_cache for memory in memories}) != 1:
             raise ValueError("streams that are computed together have one kind of camera memory, and there is one")
@@ -53,7 +55,7 @@ class BatchedMemory:
             raise ValueError(OPENING_ALONE)
         self.memories = memories
         self.failures: list[Exception | None] = [None] * len(memories)
-        """What kept a stream from advancing after the last call; the others have advanced."""
+        """Error of each stream in the last call. None: the stream advanced."""
 
     @property
     def camera_cache(self) -> CameraCacheMode:
@@ -65,11 +67,16 @@ class BatchedMemory:
 
     @property
     def is_empty(self) -> list[bool]:
-        """Of each stream."""
+        """Whether the next frame is the first, per stream."""
         return [memory.is_empty for memory in self.memories]
 
     def validate_inputs(self, batch_size: int, image_size: tuple[int, int], heads: Collection[str]) -> None:
-        """As `Memory.validate_inputs`, of every stream."""
+        """Run `StreamMemory.validate_inputs` for every stream.
+
+        Raises:
+            ValueError: If the batch size differs from the number of memories, a head is not supported, or a stream
+                does not accept the inputs.
+        """
         if batch_size != len(self.memories):
             raise ValueError(
                 f"there are {len(self.memories)} memories of one stream each, but {batch_size} streams came"
@@ -96,7 +103,7 @@ class BatchedMemory:
         return [batch_patterns(patterns) for patterns in frames]
 
     def times(self, num_new: int) -> Tensor:
-        """As `Memory.times`, one row per stream. (B, num_new)"""
+        """Return `StreamMemory.times` with one row per stream. (B, num_new)"""
         return torch.cat([memory.times(num_new) for memory in self.memories])
 
     def mlp_hook(self, num_new: int = 1) -> Callable[[int, Tensor], None] | None:
@@ -112,16 +119,19 @@ class BatchedMemory:
         return watch
 
     def update(self, num_new: int, result: Prediction) -> None:
-        """As `Memory.update`, of every stream; one that fails is taken back and noted, and harms no other."""
+        """Run `StreamMemory.update` for every stream.
+
+        If a stream fails, its memory is restored and its error is stored in `failures`. Other streams are not affected.
+        """
         for stream, memory in enumerate(self.memories):
             if self.failures[stream] is None:
                 try:
                     memory.update(num_new, result.select_stream(stream))
-                except Exception as error:  # whatever a policy may raise
+                except Exception as error:  # policies can raise any exception
                     self.failures[stream] = error
             if self.failures[stream] is not None:
                 memory.rollback()
-                memory.mark()  # what comes of its further frames is taken back, too
+                memory.mark()  # later frames of this call are rolled back as well
 
     def commit(self) -> None:
         for memory, failure in zip(self.memories, self.failures, strict=True):
@@ -133,5 +143,5 @@ class BatchedMemory:
 
 
 def batch_patterns(patterns: Sequence[Sequence[CachedPattern]]) -> list[PerStreamPattern]:
-    """Per stream and layer → per layer."""
+    """Convert patterns per stream and layer to one pattern per layer."""
     return [PerStreamPattern(of_layer) for of_layer in zip(*patterns, strict=True)]

@@ -24,11 +24,12 @@ class KnownCheckpoint:
         causal: Whether the network was trained with causal attention.
         heads: Heads in the file.
         parameters: Number of parameters in the file.
-        license: License of the weights, as far as it is stated.
-        verified: What was compared with the published class.
-        options: Arguments of the network that the shapes do not determine.
-        model: "vggt": `load_model` loads it. "omega": a teacher that `load_omega` loads.
-        exact_camera: True: the published stream has one cache per camera iteration, so camera_cache="shared" is wrong.
+        license: License of the weights, if stated.
+        verified: Extent of the comparison with the published class.
+        options: Fields of `VGGTConfig` that the shapes do not determine.
+        model: Loader: "vggt" for `load_model`, "omega" for `load_omega` (teachers).
+        exact_camera: Whether the published stream has one cache per camera iteration. If True, do not use
+            camera_cache="shared".
     """
 
     id: str

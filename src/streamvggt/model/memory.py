@@ -1,4 +1,4 @@
-"""What a stream remembers between calls of the model, and who decides what stays."""
+"""Stream memory between calls of the model, and the base class of eviction policies."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ PolicyState = Tensor | list[Tensor] | list[int]
 
 @dataclass(frozen=True)
 class PolicyContext:
-    """What a policy that does not go by numbers alone may look at after each frame.
+    """Input of policies that are not index-based, after each frame.
 
-    result: the frame's prediction, S = 1.
-    layers: the global layers' caches, the frame's keys and values among what they hold.
-    notes: what the policy wants to know of this stream later, by name; saved and restored with it. Tensors are replaced
-        by new ones, never written into.
+    Attributes:
+        result: Prediction of the new frame, S = 1.
+        layers: KV caches of the global layers, including the new frame.
+        policy_state: State of the policy for this stream by name, saved and restored with the stream. Replace tensors,
+            do not modify them in place.
     """
 
     result: Prediction
@@ -39,59 +40,63 @@ class PolicyContext:
 
 
 class EvictionPolicy:
-    """Which of the past stays; this one keeps everything. Others (`streamvggt.stream.policy`) override a method.
+    """Eviction policy: selects the frames to keep. This base class keeps all frames.
 
-    Attention knows no policy: it meets what the memory holds. The same policy over a whole sequence is a list of
-    visible frames (`attended_frames`), so that dropping can be tested against masking, and trained with.
+    Subclasses in `streamvggt.stream.policies` override `select` or `prune`. Attention is independent of the policy: it
+    attends to the cached tokens. For full sequences, `attended_frames` gives the equivalent attention mask, which is
+    used in training and to test eviction against masking.
     """
 
     capacity: int | None = None
-    """The most frames ever held, the new one included; None: no bound."""
+    """Maximum number of cached frames, including the new one. None: unbounded."""
 
     retained: int = 0
-    """Frames dropped, the latest so many, whose special tokens stay: camera and registers, in the camera trunk the one
-    token there is."""
+    """Number of latest evicted frames whose special tokens are kept: camera and register tokens in the global layers,
+    the single token in the camera trunk."""
 
     is_index_based = True
-    """`select` goes by the frames' numbers alone. False: it needs evidence, so frames are taken one by one."""
+    """True: `select` depends on frame indices only. False: `select` needs a context, so frames run one at a time."""
 
     required_heads: tuple[str, ...] = ()
-    """Heads of whose answers the evidence must have some."""
+    """Heads that must run, because the policy uses their predictions."""
 
     hooks: tuple[str, ...] = ()
-    """What is shown to it while a frame is computed: "mlp_output", "queries"."""
+    """Hooks to call during the forward pass: "mlp_output" for `on_mlp_output`, "queries" for `on_queries`."""
 
     is_token_level = False
-    """True: `prune` shortens the global layers' caches token by token; `select` then rules the camera memory only."""
+    """True: `prune` evicts tokens of the global layers, and `select` applies to the camera caches only."""
 
     def select(self, frames: Sequence[int], context: PolicyContext | None) -> Sequence[int]:
-        """The frames that the next frame may see.
+        """Select the frames that the next frame attends to.
 
         Args:
-            frames: numbers of the frames held, oldest first; the last one has just been computed.
-            evidence: what is known of it and the past; None if the policy goes `is_index_based`.
+            frames: Indices of the cached frames, oldest first. The last one is the new frame.
+            context: Prediction, caches and policy state. None if the policy is index-based.
 
         Returns:
-            Some of `frames`, oldest first.
+            Subset of `frames`, oldest first.
         """
         return frames
 
     def stores(self, frame: int) -> bool:
-        """False for a frame that `select` never keeps and that leaves no remnant either."""
+        """Return False for frames that `select` never keeps and whose special tokens are not retained."""
         return True
 
     def on_mlp_output(self, layer: int, residual: Tensor, policy_state: dict[str, PolicyState]) -> None:
-        """See what the MLP before a global layer (its frame block's) adds to the new frame's tokens. (B, P, C)"""
+        """Receive the MLP residual of the frame block before a global layer, for the new frame. (B, P, C)"""
 
     def on_queries(self, layer: int, q: Tensor, cache: KVCache, policy_state: dict[str, PolicyState]) -> None:
-        """See a global layer's queries of the new frame, (B, N, P, D), and the cache that they are about to meet."""
+        """Receive the queries (B, N, P, D) of the new frame in a global layer, and the cache they attend to."""
 
     def prune(self, context: PolicyContext) -> None:
-        """Shorten some of the global layers' caches by `select_tokens`; called after every frame if
-        `is_token_level`."""
+        """Evict tokens of the global layers with `KVCache.select_tokens`, after each frame if `is_token_level`."""
 
     def validate_heads(self, heads: Collection[str]) -> None:
-        """Raises ValueError if a head that the policy looks at is not among those that run."""
+        """Check that the heads of `required_heads` run.
+
+        Raises:
+            ValueError: If a required head is missing.
+        """
         if missing := sorted(set(self.required_heads) - set(heads)):
             raise ValueError(
                 f"{self} decides by what the {' and '.join(missing)} head says, which is not to run: "
@@ -99,7 +104,14 @@ class EvictionPolicy:
             )
 
     def attended_frames(self, num_frames: int) -> list[list[int | RetainedTokens]]:
-        """For each of `num_frames` frames what it sees, its own frame last; for policies that go by number alone."""
+        """Return the frames that each frame of a sequence attends to. Requires an index-based policy.
+
+        Args:
+            num_frames: Number of frames S of the sequence.
+
+        Returns:
+            Per frame: retained tokens, kept frames, and the frame itself as the last entry.
+        """
         assert self.is_index_based, f"{type(self).__name__} decides by more than frame numbers"
         kept: list[int] = []
         dropped: list[int] = []
@@ -118,13 +130,16 @@ class EvictionPolicy:
 
 
 class StreamMemory:
-    """The past of one stream, or of a batch of streams that advance together. Made by `VGGT.new_memory`.
+    """Memory of one stream, or of a batch of streams with synchronized frames. Created by `VGGT.new_memory`.
 
-    num_frames: frames seen so far.
-    num_stored: Number of frames that were stored, later dropped ones too: the time of the next frame.
-    held: numbers of the frames that the next frame will see.
-    opening: Encoded patches of the first frames while the joint first step misses some. (B, S, h·w, C)
-    image_size: H, W of the stream's images, from the first frame on.
+    Attributes:
+        num_frames: Number of frames so far.
+        num_stored: Number of stored frames, including frames evicted later. This is the time of the next frame.
+        kept_frames: Indices of the frames that the next frame attends to.
+        opening: Patch tokens of the first frames until the joint first step is complete. (B, S, h·w, C)
+        image_size: Height and width of the images in pixels. None before the first frame.
+        batch_size: Number of streams. None before the first frame.
+        policy_state: State of the policy by name.
     """
 
     def __init__(
@@ -140,18 +155,23 @@ class StreamMemory:
         scale_frames: int = 0,
         num_special_tokens: int = Aggregator.num_special_tokens,
     ):
-        """
+        """Create an empty memory.
+
         Args:
-            camera: "per_iteration": one cache per refinement of the camera head, so that streamed poses equal those of
-                the full causal pass that training uses. "shared": one cache for all refinements, as in the published
-                streaming code, whose numbers were made with it.
-            track_window: later frames kept for tracking, besides the query frame.
-            kv_cache_dtype: of keys and values, "auto": as computed; "int8": one byte per value.
-            scale_frames: Number of first frames that are computed in one joint step.
-            num_special: Special tokens of a frame.
+            num_layers: Number of global layers.
+            camera_blocks: Number of blocks in the camera trunk. 0: no camera head.
+            camera_iterations: Iterations of the camera head.
+            policy: Eviction policy. None: keep all frames.
+            camera_cache: KV caches of the camera head. "per_iteration": one per iteration, so that streamed poses
+                equal those of the full causal pass in training. "shared": one for all iterations, as in the reference
+                implementation.
+            track_window: Number of latest frames kept for tracking, in addition to the query frame.
+            kv_cache_dtype: Number format of keys and values. "auto": as computed. "int8": one byte per value.
+            scale_frames: Number of first frames in the joint first step.
+            num_special_tokens: Special tokens per frame.
 
         Raises:
-            ValueError: If the network cannot have such a memory.
+            ValueError: If `camera_cache` is unknown, or `scale_frames` does not support the policy or the cache mode.
         """
         if camera_cache not in ("per_iteration", "shared"):
             raise ValueError(f"camera_cache: expected 'per_iteration' or 'shared', got {camera_cache!r}")
@@ -203,34 +223,35 @@ class StreamMemory:
 
     @property
     def is_index_based(self) -> bool:
-        """Several frames can be computed in one step: which of them see which is known beforehand."""
+        """Whether several frames can run in one step, because the policy depends on frame indices only."""
         return self.policy.is_index_based
 
     @property
     def is_tracking(self) -> bool:
-        """Points are followed."""
+        """Whether the stream tracks points."""
         return self.tracks.queries is not None
 
     @property
     def is_empty(self) -> bool:
-        """The next frame is the first of its stream."""
+        """Whether the next frame is the first of the stream."""
         return self.num_frames == 0
 
     @property
     def is_opening(self) -> bool:
-        """The joint first step misses frames."""
+        """Whether the joint first step is incomplete."""
         return self.num_frames < self.scale_frames
 
     def reopen(self, patch_tokens: Tensor) -> Tensor:
-        """Begin the joint first step again with the frames so far and the next ones.
+        """Restart the joint first step with the previous and the next frames.
 
-        So the memory after the joint step does not depend on how many frames came per call.
+        The memory after the joint step is therefore independent of the number of frames per call.
 
         Args:
-            patches: Of the next frames, no more than the joint step misses. (B, S, h·w, C)
+            patch_tokens: Patch tokens of the next frames, at most the missing frames of the joint step.
+                (B, S, h·w, C)
 
         Returns:
-            Of all frames of the joint step. (B, num_frames + S, h·w, C)
+            Patch tokens of all frames so far. (B, num_frames + S, h·w, C)
         """
         if self.opening is not None:
             patch_tokens = torch.cat([self.opening, patch_tokens], 1)
@@ -241,10 +262,10 @@ class StreamMemory:
         return patch_tokens
 
     def validate_inputs(self, batch_size: int, image_size: tuple[int, int], heads: Collection[str]) -> None:
-        """Check that what is to be computed fits to what was seen before and to the policy. Nothing changes.
+        """Check the next frames against the memory and the policy. Does not modify the memory.
 
         Raises:
-            ValueError: another number of streams or another image size, or a head that the policy looks at is missing.
+            ValueError: If the batch size or image size differs from earlier frames, or a required head is missing.
         """
         self.policy.validate_heads(heads)
         if self.image_size is None:
@@ -261,13 +282,13 @@ class StreamMemory:
             )
 
     def begin(self, batch_size: int, image_size: tuple[int, int]) -> None:
-        """A call of the model begins; `rollback` goes back to here, `commit` ends it."""
+        """Start a call of the model. End the call with `commit`, or undo it with `rollback`."""
         self.mark()
         self.batch_size, self.image_size = batch_size, image_size
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
-        """Within the block all calls of the model are one: if it raises, none of them has been made."""
+        """Make all calls of the model within the block atomic: if the block raises, the memory is restored."""
         self.mark()
         try:
             yield
@@ -277,8 +298,7 @@ class StreamMemory:
         self.commit()
 
     def mark(self) -> None:
-        """`rollback` goes back to here, until as many `commit` as there were `mark`; an inner one to the outermost
-        mark."""
+        """Take a snapshot for `rollback`. Marks can be nested: only the outermost mark takes a snapshot."""
         self._num_marks += 1
         if self._num_marks > 1:
             return
@@ -296,7 +316,7 @@ class StreamMemory:
             cache.begin()
 
     def eviction_schedule(self, num_new: int) -> list[tuple[int, set[int]]]:
-        """For each of the next frames its number and the frames to forget just before it comes."""
+        """Return the index of each of the next frames, and the frames to evict before it is appended."""
         if self.is_opening:
             return [(frame, set()) for frame in range(self.num_frames, self.num_frames + num_new)]
         assert num_new == 1 or self.policy.is_index_based
@@ -312,7 +332,7 @@ class StreamMemory:
         return plan
 
     def layer_patterns(self, num_new: int) -> list[CachedPattern]:
-        """Attention patterns of the global layers for the next frames."""
+        """Return the attention patterns of the global layers for the next frames."""
         schedule = self.eviction_schedule(num_new)
         if self.policy.is_token_level:
             schedule = [(frame, set()) for frame, _ in schedule]
@@ -328,12 +348,12 @@ class StreamMemory:
         ]
 
     def camera_patterns(self, num_new: int) -> list[list[CachedPattern]]:
-        """Attention patterns of the camera trunk: per refinement (one for all if "shared") and block."""
+        """Return the attention patterns of the camera trunk per iteration (one entry if "shared") and block."""
         schedule = self.eviction_schedule(num_new)
         return [[CachedPattern(cache, schedule, None, self.is_opening) for cache in blocks] for blocks in self.camera]
 
     def times(self, num_new: int) -> Tensor:
-        """Number of earlier stored frames of each of the next frames. (1, num_new)"""
+        """Return the number of earlier stored frames of each of the next frames. (1, num_new)"""
         if self.is_opening:
             return torch.arange(num_new)[None]
         times = [self.num_stored]
@@ -342,22 +362,22 @@ class StreamMemory:
         return torch.tensor([times])
 
     def _is_stored(self, frame: int, dropped: Collection[int]) -> bool:
-        """Whether anything of a new frame stays, given what is dropped right after it."""
+        """Return whether tokens of a new frame are kept, given the frames evicted directly after it."""
         return frame not in dropped or (self.policy.retained > 0 and self.policy.stores(frame))
 
     def shared_camera_patterns(self, num_new: int) -> list[list[CachedPattern]]:
-        """Attention patterns of the "shared" camera trunk, frame by frame: per frame and block."""
+        """Return the attention patterns of the camera trunk with a "shared" cache, per frame and block."""
         return [
             [CachedPattern(cache, [arrival]) for cache in self.camera[0]] for arrival in self.eviction_schedule(num_new)
         ]
 
     def mlp_hook(self, num_new: int = 1) -> Callable[[int, Tensor], None] | None:
-        """What the aggregator shows its frame blocks' residuals to, if the policy wants to see them."""
+        """Return the hook for MLP residuals of frame blocks. None if the policy does not use it."""
         if "mlp_output" not in self.policy.hooks:
             return None
         if num_new == 1:
             return partial(self.policy.on_mlp_output, policy_state=self.policy_state)
-        self._frame_notes = [{} for _ in range(num_new)]  # of a joint step: taken over frame by frame
+        self._frame_notes = [{} for _ in range(num_new)]  # in a joint step, `update` copies the state frame by frame
 
         def watch(layer: int, residual: Tensor) -> None:
             for part, policy_state in zip(
@@ -368,7 +388,12 @@ class StreamMemory:
         return watch
 
     def update(self, num_new: int, result: Prediction) -> None:
-        """Count the frames just computed and forget what the policy does not keep."""
+        """Count the new frames and evict the frames that the policy does not keep.
+
+        Args:
+            num_new: Number of new frames.
+            result: Prediction of the new frames.
+        """
         is_joint = self.is_opening
         for number, (frame, _) in enumerate(self.eviction_schedule(num_new)):
             if self._frame_notes:
@@ -389,13 +414,13 @@ class StreamMemory:
                 self.policy.prune(context)
 
     def commit(self) -> None:
-        """What began with `mark` or `begin` has ended well."""
+        """End a call that started with `mark` or `begin`, and drop the outermost snapshot."""
         self._num_marks -= 1
         if self._num_marks == 0:
             self._close()
 
     def rollback(self) -> None:
-        """Be as at the outermost mark, to the bit, so that what failed half-way can be done again."""
+        """Restore the bit-exact state at the outermost mark, so that a partially failed call can be repeated."""
         before = self._snapshot
         assert before is not None, "mark or begin first"
         self.num_frames, self.kept_frames = before.num_frames, list(before.kept_frames)
@@ -431,17 +456,17 @@ class StreamMemory:
 
     @property
     def num_tokens(self) -> list[int]:
-        """Tokens held by each global layer."""
+        """Number of cached tokens per global layer."""
         return [len(cache) for cache in self.layers]
 
     @property
     def num_bytes(self) -> int:
-        """Memory taken by keys, values, track features and the policy's notes, free slots included."""
+        """Size in bytes of keys, values, track features and policy state, including free slots."""
         of_policy = sum(note.nbytes for note in flatten_state(self.policy_state) if isinstance(note, Tensor))
         return sum(cache.num_bytes for cache in self._caches) + self.tracks.num_bytes + of_policy
 
     def state_dict(self) -> dict[str, object]:
-        """All that is remembered, as tensors, numbers and lists; the policy is not part of it."""
+        """Return the content of the memory as tensors, numbers and lists. The policy is not included."""
         return {
             "num_frames": self.num_frames,
             "kept_frames": list(self.kept_frames),
@@ -460,7 +485,11 @@ class StreamMemory:
         }
 
     def load_state_dict(self, state: dict[str, object], device: torch.device) -> None:
-        """Become the memory that `state_dict()` was taken of."""
+        """Restore the content of `state_dict()`.
+
+        Raises:
+            ValueError: If the camera cache mode or the KV cache dtype differs.
+        """
         if state["camera_cache"] != self.camera_cache:
             raise ValueError(
                 f"the saved stream has camera_cache {state['camera_cache']!r}, this one has {self.camera_cache!r}"
@@ -487,7 +516,7 @@ class StreamMemory:
 
 
 class _Snapshot(NamedTuple):
-    """What a memory was at a mark, but for what its caches hold; tensors are not copied."""
+    """State of a memory at a mark, without its caches. Tensors are not copied."""
 
     num_frames: int
     num_stored: int
@@ -500,7 +529,11 @@ class _Snapshot(NamedTuple):
 
 
 def check_joint_step(policy: EvictionPolicy, camera_cache: CameraCacheMode, scale_frames: int) -> None:
-    """Raises ValueError where a stream that begins with a joint step cannot have such a memory."""
+    """Check that a joint first step supports the policy and the camera cache mode.
+
+    Raises:
+        ValueError: If the camera cache is shared, or the policy's capacity does not exceed `scale_frames`.
+    """
     if camera_cache != "per_iteration":
         raise ValueError(
             f"camera_cache={camera_cache!r}: expected 'per_iteration' for a network with scale_frames={scale_frames}, "
@@ -514,7 +547,7 @@ def check_joint_step(policy: EvictionPolicy, camera_cache: CameraCacheMode, scal
 
 
 def flatten_state(policy_state: dict[str, PolicyState]) -> list[Tensor | int]:
-    """All entries of all notes."""
+    """Return all entries of the policy state as a flat list."""
     return [entry for note in policy_state.values() for entry in (note if isinstance(note, list) else [note])]
 
 
