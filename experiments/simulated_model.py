@@ -93,16 +93,16 @@ class OracleMemory:
         self.world = Sim3.identity()
         self.first = self.last = self.opened = -1
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {"numbers": [self.num_frames, self.first, self.last, self.opened], "world": self.world.to_vector()}
 
-    def restore(self, state: dict[str, Any], device: torch.device) -> None:
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         self.num_frames, self.first, self.last, self.opened = state["numbers"]
         self.world = Sim3.from_vector(state["world"])
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
-        """As `Memory.all_or_nothing`."""
+        """As `StreamMemory.all_or_nothing`."""
         before = dict(vars(self))
         try:
             yield
