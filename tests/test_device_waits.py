@@ -68,7 +68,9 @@ def image() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("policy", WAITS, ids=lambda policy: type(policy).__name__)
-@pytest.mark.parametrize("options", [{}, {"kv_cache_dtype": "int8", "camera_cache": "shared", "dtype": torch.bfloat16}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"kv_cache_dtype": "int8", "camera_cache": "shared", "dtype": torch.bfloat16}], ids=str
+)
 def test_a_frame_waits_for_nothing_but_what_its_policy_reads(policy, options):
     options = dict(options)
     network = on_device(dtype=options.pop("dtype", torch.float32), heads=("camera", "depth", "points")).eval()

@@ -101,7 +101,10 @@ def test_restoring_what_does_not_fit_is_refused(model, tmp_path):
 def damaged_states(content):
     """What a state might be without an entry, or with one of another type."""
     state = content["state"]
-    yield {**content, "state": {name: value for name, value in state.items() if name != "kept_frames"}}, "expected the entries"
+    yield (
+        {**content, "state": {name: value for name, value in state.items() if name != "kept_frames"}},
+        "expected the entries",
+    )
     yield {**content, "state": {**state, "num_frames": "3"}}, "state.num_frames: expected int, got str"
     yield {**content, "state": {**state, "layers": state["layers"][1:]}}, "cannot be gone on with"
     yield {**content, "state": {**state, "layers": [[]] * 4}}, r"state.layers.0: expected dict, got list"
