@@ -24,6 +24,8 @@ from streamvggt.model.device import limit_threads, resolve_device, resolve_dtype
 MENU = {
     "tiny": "tiny",
     "StreamVGGT": "lch01/StreamVGGT",
+    "STream3R (non-commercial)": "yslan/STream3R",
+    "LingBot-Map": "robbyant/lingbot-map",
     "VGGT, run frame by frame": "facebook/VGGT-1B",
     "random:small": "random:small",
 }
