@@ -162,7 +162,7 @@ def test_images_are_copied_where_links_are_not_possible(result, monkeypatch):
 
 
 def test_budget_and_frames_are_respected(result):
-    folder = export_colmap(result, result.folder, replace(FILTER, num_frames=(1, None, 2)), num_points=200)
+    folder = export_colmap(result, result.folder, replace(FILTER, frames=(1, None, 2)), num_points=200)
     model = pycolmap.Reconstruction(folder / "sparse" / "0")
     assert 0 < model.num_points3D() <= 200
     assert sorted(image.name for image in model.images.values()) == ["view_0010.jpg", "view_0030.jpg"]

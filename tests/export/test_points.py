@@ -112,9 +112,9 @@ def test_background_colours_are_dropped(scene, tmp_path, filter, value, kept):
 
 
 def test_frames_can_be_chosen(result):
-    assert set(merged_points(result, replace(ALL, num_frames=(1, None, 2))).frame_index) == {1, 3}
+    assert set(merged_points(result, replace(ALL, frames=(1, None, 2))).frame_index) == {1, 3}
     with pytest.raises(ValueError, match="none of the 5 frames"):
-        merged_points(result, replace(ALL, num_frames=(7, 9, None)))
+        merged_points(result, replace(ALL, frames=(7, 9, None)))
 
 
 def test_the_budget_is_filled_and_the_seed_decides(result):
@@ -129,7 +129,7 @@ def test_the_budget_is_filled_and_the_seed_decides(result):
 
 
 def test_a_setting_out_of_range_is_refused():
-    for wrong in ({"source": "both"}, {"conf_percentile": 100}, {"max_points": 0}, {"frames": (None, None, -1)}):
+    for wrong in ({"point_source": "both"}, {"conf_percentile": 100}, {"max_points": 0}, {"frames": (None, None, -1)}):
         with pytest.raises(ValueError):
             PointFilter(**wrong)
 

@@ -145,6 +145,6 @@ def test_the_cloud_is_merged_once_for_several_exports(result, monkeypatch):
 
 
 def test_chosen_frames_are_the_cameras_drawn(result):
-    path = EXPORTERS["glb"](result, result.folder, replace(ALL, num_frames=(2, 4, None)))
+    path = EXPORTERS["glb"](result, result.folder, replace(ALL, frames=(2, 4, None)))
     vertices = trimesh.load(path, process=False).geometry["cameras"].vertices
     assert len(vertices) == 2 * len(unit_frustum().vertices)

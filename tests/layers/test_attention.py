@@ -76,7 +76,7 @@ def test_special_tokens_are_not_rotated():
 
 
 def test_unknown_kernel_and_missing_flash_attention_are_said(monkeypatch):
-    with pytest.raises(ValueError, match="attention='fast' is unknown; choose one of sdpa, flash, explicit"):
+    with pytest.raises(ValueError, match="attention='fast' is unknown; choose one of sdpa, flash, math"):
         get_kernel("fast")
     monkeypatch.setattr(attention.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install flash-attn"):

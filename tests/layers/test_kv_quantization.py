@@ -67,5 +67,5 @@ def test_what_was_stored_is_not_rounded_again():
 
 
 def test_unknown_storage_is_said():
-    with pytest.raises(ValueError, match="storage='fp4' is unknown; choose one of plain, int8"):
+    with pytest.raises(ValueError, match="kv_cache_dtype='fp4' is unknown; choose one of auto, int8"):
         KVCache(dtype="fp4")

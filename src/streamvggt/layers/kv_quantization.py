@@ -61,5 +61,5 @@ def get_quantizer(name: str) -> NoQuantizer:
         ValueError: If the name is unknown.
     """
     if name not in QUANTIZERS:
-        raise ValueError(f"storage={name!r} is unknown; choose one of {', '.join(QUANTIZERS)}")
+        raise ValueError(f"kv_cache_dtype={name!r} is unknown; choose one of {', '.join(QUANTIZERS)}")
     return QUANTIZERS[name]
