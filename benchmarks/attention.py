@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from components import clock, flops_per_second
-from machine import publish
+from environment_info import publish
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 

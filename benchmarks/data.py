@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from machine import publish
+from environment_info import publish
 from tqdm import tqdm
 
 from procedural_scenes.fixture_clips import world_clips

@@ -33,7 +33,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import psutil
 import torch
-from machine import publish
+from environment_info import publish
 from tqdm import tqdm
 
 from streamvggt import (

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from machine import publish
+from environment_info import publish
 
 from streamvggt.data.encode import write_png
 from streamvggt.evaluation.monodepth import MonoDepth

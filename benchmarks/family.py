@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from machine import publish
+from environment_info import publish
 
 from streamvggt import SlidingWindow, StreamSession, StreamVGGT, Trajectory
 from streamvggt.model.memory import EvictionPolicy

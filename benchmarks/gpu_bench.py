@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from floor import synchronize
-from machine import describe, signed
+from environment_info import describe, signed
+from roofline import synchronize
 
 from streamvggt import VGGT, StreamSession, load_model
 from streamvggt.stream import static_step

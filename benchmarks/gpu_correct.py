@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from floor import Rates
 from gpu_bench import Bench
+from roofline import Rates
 
 from streamvggt import StreamSession
 from streamvggt.layers.attention import KERNELS

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 from components import attention_flops
-from floor import synchronize
 from gpu_bench import HEADS, Bench, frame_times
 from PIL import Image
+from roofline import synchronize
 from torch.utils.flop_counter import FlopCounterMode
 
 from streamvggt import VGGT, StreamSession

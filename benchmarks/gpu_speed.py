@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from floor import Floor
 from gpu_bench import HEADS, Bench, frame_times
+from roofline import Roofline
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
@@ -37,7 +37,7 @@ def targets(bench: Bench) -> Iterator[str]:
     steps = ["eager", bench.recorded, *(["compile"] if bench.compiled and bench.on_cuda else [])]
     for height, width in ((392, 518),) if bench.rehearse else ((392, 518), (294, 518)):
         images = bench.images(8, height, width)
-        floor = Floor.of(model, images[0][None, None], bench.rates)
+        floor = Roofline.of(model, images[0][None, None], bench.rates)
         yield f"\nrandom:full, bfloat16, {width}×{height}, {', '.join(HEADS)}; medians of 30 frames\n"
         yield "| frames seen | step | ms | p95, ms | floor, ms | target | kernels a frame | device at work |"
         yield "|---|---|---|---|---|---|---|---|"
@@ -53,7 +53,7 @@ def targets(bench: Bench) -> Iterator[str]:
 
 
 def _row(
-    bench: Bench, model: VGGT, images: list[Tensor], held: int, step: str, floor: Floor, target: int | None
+    bench: Bench, model: VGGT, images: list[Tensor], held: int, step: str, floor: Roofline, target: int | None
 ) -> str:
     session = StreamSession(model, policy=SlidingWindow(0, held), step_mode=step)
     number = 3 if bench.rehearse else 30

@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 import torch
 from endurance import NETWORK
-from machine import publish
+from environment_info import publish
 from PIL import Image
 from tqdm import tqdm
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import torch
-from machine import publish
+from environment_info import publish
 
 from streamvggt import StreamVGGT, load_model
 

@@ -14,8 +14,8 @@ import threading
 from pathlib import Path
 
 import torch
+from environment_info import publish
 from loading import private_bytes
-from machine import publish
 from tqdm import tqdm
 
 from streamvggt import SlidingWindow, StreamSession, StreamVGGT

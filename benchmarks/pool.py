@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from floor import synchronize
-from machine import publish
+from environment_info import publish
+from roofline import synchronize
 from tqdm import tqdm
 
 from streamvggt import SessionPool, SlidingWindow, StreamSession, load_model

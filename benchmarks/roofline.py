@@ -27,7 +27,7 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Floor:
+class Roofline:
     """Of a network at one image size: what a frame needs without a past, and what each token of the past adds."""
 
     rates: Rates
@@ -37,7 +37,7 @@ class Floor:
     token_bytes: int
 
     @staticmethod
-    def of(model: VGGT, frame: torch.Tensor, rates: Rates) -> "Floor":
+    def of(model: VGGT, frame: torch.Tensor, rates: Rates) -> "Roofline":
         """
         Args:
             frame: (1, 1, 3, H, W)
@@ -49,7 +49,7 @@ class Floor:
         height, width = frame.shape[-2:]
         tokens = model.aggregator.num_special_tokens + height * width // model.patch_size**2
         channels = model.config["embed_dim"]
-        return Floor(
+        return Roofline(
             rates,
             counter.get_total_flops(),
             sum(parameter.nbytes for parameter in model.parameters()),

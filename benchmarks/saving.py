@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-from machine import publish
+from environment_info import publish
 
 from streamvggt import files
 from streamvggt.files import atomic_write, check_seal

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from components import HEADS, SIZES, clock
-from machine import signed
+from environment_info import signed
 
 from streamvggt import StreamSession, load_model
 from streamvggt.stream.frames import load_frames

@@ -26,8 +26,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import psutil
 import torch
-from floor import Floor, Rates, synchronize
-from machine import publish
+from environment_info import publish
+from roofline import Rates, Roofline, synchronize
 from tqdm import tqdm
 
 from streamvggt import StreamSession, load_model
@@ -117,7 +117,7 @@ class Log:
 def measure_streams(model, image_size, marks: Sequence[int], rates: Rates, arguments, log: Log) -> None:
     device = next(model.parameters()).device
     images = torch.rand(NUM_IMAGES, 3, *image_size, generator=torch.Generator().manual_seed(0)).to(device)
-    floor = Floor.of(model, images[:1, None], rates)
+    floor = Roofline.of(model, images[:1, None], rates)
     sessions = {name: StreamSession(model, policy=parse_policy(name)) for name in arguments.policy}
     for session in sessions.values():  # first calls pick kernels and fill pools
         session.push(images[0])
@@ -157,7 +157,7 @@ def measure_streams(model, image_size, marks: Sequence[int], rates: Rates, argum
                 session.save(states / f"{name}.pt")
 
 
-def time_alone(model, sessions, frames: list[torch.Tensor], floor: Floor) -> list[dict]:
+def time_alone(model, sessions, frames: list[torch.Tensor], floor: Roofline) -> list[dict]:
     """Push frames into each session, one session after the other, and time each push.
 
     Returns:

@@ -19,7 +19,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from machine import publish
+from environment_info import publish
 from tqdm import tqdm
 
 sys.path.append(str(Path(__file__).parents[1]))  # the repository, for experiments

@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import hydra
 import torch
-from machine import publish
+from environment_info import publish
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode

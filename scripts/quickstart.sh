@@ -4,7 +4,7 @@
 set -euo pipefail
 given="${1:-}"
 [ -n "$given" ] && shift && [ -e "$given" ] && given="$(cd "$(dirname "$given")" && pwd)/$(basename "$given")"
-source "$(dirname "$0")/environment.sh"
+source "$(dirname "$0")/setup_env.sh"
 
 clip="${given:-assets/clip.mp4}"
 out="results/quickstart"

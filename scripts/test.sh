@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that is checked: format, lint, tests. Arguments go to pytest: bash scripts/test.sh tests/model -k stream
 set -euo pipefail
-source "$(dirname "$0")/environment.sh"
+source "$(dirname "$0")/setup_env.sh"
 
 # The demo page is tested in a browser. Where Gradio or Chromium cannot be had, its tests are skipped and say so.
 demo="$(cksum < requirements_demo.txt) $wanted"
