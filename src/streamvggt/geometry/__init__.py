@@ -1,1 +1,1 @@
-"""Rotations, cameras and point maps. Conventions: docs/conventions.md."""
+"""Rotations, cameras, similarities and point maps. Conventions: docs/conventions.md."""

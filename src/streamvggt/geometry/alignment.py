@@ -1,4 +1,4 @@
-"""The similarity that brings one set of points onto another (Umeyama 1991), also where many of them are wrong."""
+"""Similarity alignment of point sets (Umeyama, PAMI 1991), also robust to outliers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from streamvggt.geometry.similarity import Sim3
 
-MAD_TO_STD = 1.4826  # from the median of absolute errors to the standard deviation, of a normal distribution
+MAD_TO_STD = 1.4826  # median absolute error → standard deviation of a normal distribution
 
 
 def align_points(
@@ -20,17 +20,19 @@ def align_points(
     with_scale: bool = True,
     symmetric: bool = False,
 ) -> Sim3:
-    """The least-squares similarity from source to target points.
+    """Compute the least-squares similarity from source to target points.
 
     Args:
-        source, target: corresponding points. (..., N, 3)
-        weight: ≥ 0 per point; None: all the same. (..., N)
-        with_scale: False: the best rigid motion, scale 1.
-        symmetric: the scale is the quotient of the spreads (Horn 1987) instead of least squares, which noise in
-            `source` makes too small; so aligning back is the inverse, and a chain of alignments does not shrink.
+        source, target: Corresponding points. (..., N, 3)
+        weight: Weights ≥ 0. None: equal weights. (..., N)
+        with_scale: False: compute a rigid motion with scale 1.
+        symmetric: Compute the scale as the ratio of the spreads (Horn 1987). The inverse alignment is then the inverse
+            similarity, and chains of alignments do not shrink. Noise in `source` reduces the least-squares scale.
 
     Returns:
-        A similarity with a proper rotation; scale 1 where all source points are one place.
+        Similarity with a proper rotation, target_from_source. The scale is 1 if all source points coincide.
+
+    Reference: Umeyama, PAMI 1991. Horn, JOSA A 1987.
     """
     weight = torch.ones_like(source[..., 0]) if weight is None else weight
     weight = (weight / weight.sum(-1, keepdim=True).clamp(min=1e-12))[..., None]  # (..., N, 1)
@@ -55,10 +57,12 @@ def align_points(
 
 @dataclass(frozen=True)
 class RobustAlignment:
-    """A similarity, and which of the points it fits.
+    """Result of a robust alignment.
 
-    error: distance of each point from where it should be, in units of its tolerance. (N,)
-    weight: of each point in the last step, at most the weight that it was given. (N,)
+    Attributes:
+        similarity: Similarity target_from_source.
+        error: Residual distance of each point in units of its tolerance. (N,)
+        weight: Weight of each point in the last step, at most its input weight. (N,)
     """
 
     similarity: Sim3
@@ -69,18 +73,19 @@ class RobustAlignment:
 def align_points_robust(
     source: Tensor, target: Tensor, weight: Tensor, tolerance: Tensor, num_steps: int = 60
 ) -> RobustAlignment:
-    """The similarity from source to target points of which many may be wrong.
+    """Compute the similarity from source to target points with outliers.
 
-    Geman and McClure's loss, to which graduated non-convexity leads from least squares (Yang et al., RA-L 2020):
-    weights that ignore all errors beyond a bound, the bound falling step by step from the largest error to the
-    tolerance, or to the noise of the points where that is larger. It needs no start and draws no samples, so the same
-    points always give the same answer.
+    The method minimizes the Geman-McClure loss with graduated non-convexity. The weights suppress errors beyond a
+    bound. The bound decreases from the largest error to the tolerance, or to the noise level if the noise level is
+    larger. The method needs no initialization and no random samples, so the result is deterministic.
 
     Args:
-        source, target: corresponding points. (N, 3), N ≥ 1
-        weight: ≥ 0, how much each point is trusted (its inverse variance in units of the tolerance); not all 0. (N,)
-        tolerance: > 0, the distance from which on a point counts as wrong, in the unit of target. (N,)
-        num_steps: alignments at most.
+        source, target: Corresponding points, N ≥ 1. (N, 3)
+        weight: Weights ≥ 0, not all 0: inverse variances in units of the tolerance. (N,)
+        tolerance: Distances > 0 beyond which points are outliers, in the unit of `target`. (N,)
+        num_steps: Maximum number of alignments.
+
+    Reference: Yang et al., Graduated Non-Convexity for Robust Spatial Perception, RA-L 2020, arXiv 1909.08605.
     """
     bound = None
     trusted = weight
@@ -99,7 +104,7 @@ def align_points_robust(
 
 
 def weighted_median(values: Tensor, weight: Tensor) -> Tensor:
-    """The value on both sides of which half the weight lies. (N,) and (N,) → ()"""
+    """Compute the weighted median. (N,) and (N,) → ()"""
     ordered, order = values.sort()
     reached = weight[order].cumsum(0)
     return ordered[torch.searchsorted(reached, reached[-1:] / 2).clamp(max=len(values) - 1)].squeeze(0)

@@ -1,7 +1,7 @@
-"""Pinhole cameras and the nine numbers in which the network says them.
+"""Pinhole cameras and the pose encoding of the network.
 
 Conventions (docs/conventions.md): OpenCV axes, x right, y down, z forward; poses are camera-from-world; intrinsics are
-in pixels and the centre of the first pixel has coordinate (0, 0).
+in pixels and the center of the first pixel has coordinate (0, 0).
 """
 
 from dataclasses import dataclass
@@ -11,15 +11,16 @@ from torch import Tensor
 
 from streamvggt.geometry.rotation import matrix_from_quaternion, quaternion_from_matrix
 
-MIN_FOV = 0.01  # radians; a telescope's
+MIN_FOV = 0.01  # radians
 
 
 @dataclass(frozen=True)
 class Cameras:
     """Pinhole cameras of one image size.
 
-    cam_from_world: [R | t]: x_camera = R·x_world + t. (..., 3, 4)
-    intrinsics: [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels. (..., 3, 3)
+    Attributes:
+        cam_from_world: Camera-from-world poses [R | t]: x_camera = R·x_world + t. (..., 3, 4)
+        intrinsics: [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels. (..., 3, 3)
     """
 
     cam_from_world: Tensor
@@ -27,18 +28,18 @@ class Cameras:
 
     @property
     def world_from_cam(self) -> Tensor:
-        """[R | t] from camera to world; its last column is the camera centre. (..., 3, 4)"""
+        """World-from-camera poses [R | t]. The last column is the camera center. (..., 3, 4)"""
         return invert_pose(self.cam_from_world)
 
 
 def invert_pose(pose: Tensor) -> Tensor:
-    """The inverse of a rigid motion.
+    """Invert rigid motions.
 
     Args:
-        pose: [R | t]. (..., 3, 4)
+        pose: Rigid motions [R | t]. (..., 3, 4)
 
     Returns:
-        [Rᵀ | -Rᵀt]. (..., 3, 4)
+        Inverse motions [Rᵀ | -Rᵀt]. (..., 3, 4)
     """
     rotation, translation = pose[..., :3], pose[..., 3:]
     inverse = rotation.transpose(-1, -2)
@@ -46,29 +47,32 @@ def invert_pose(pose: Tensor) -> Tensor:
 
 
 def compose_poses(second: Tensor, first: Tensor) -> Tensor:
-    """The rigid motion that does `first`, then `second`: b_from_world = compose_poses(b_from_a, a_from_world).
+    """Compose rigid motions: b_from_world = compose_poses(b_from_a, a_from_world).
 
     Args:
-        second, first: [R | t], leading dimensions that broadcast. (..., 3, 4)
+        second, first: Rigid motions [R | t] with broadcastable leading dimensions. `first` is applied first.
+            (..., 3, 4)
 
     Returns:
-        (..., 3, 4)
+        Composed motions. (..., 3, 4)
     """
     rotation = second[..., :3] @ first[..., :3]
     return torch.cat([rotation, second[..., :3] @ first[..., 3:] + second[..., 3:]], -1)
 
 
 def cameras_from_pose_enc(pose_enc: Tensor, image_size: tuple[int, int]) -> Cameras:
-    """Cameras from the network's "absT_quaR_FoV" encoding.
+    """Decode VGGT pose encodings ("absT_quaR_FoV") to pinhole cameras.
 
     Args:
-        pose_enc: translation (3), quaternion x, y, z, w (4; any length), field of view over the height and over the
-            width (2, radians) of the camera-from-world pose. (..., 9)
-        image_size: H, W of the image in pixels; the principal point is (W/2, H/2).
+        pose_enc: Translation (3), quaternion x, y, z, w (4, any length), vertical and horizontal field of view in
+            radians (2) of camera-from-world poses. (..., 9)
+        image_size: Height and width of the image in pixels. The principal point is (W/2, H/2).
 
     Returns:
-        Cameras with leading dimensions (...), at least in float32. A field of view below `MIN_FOV` is taken as
-        that: the network's ReLU can say 0, of which there is no finite camera.
+        Cameras with leading dimensions (...), at least float32. Fields of view are clamped to ≥ `MIN_FOV`, because
+        the network can output 0, which gives an infinite focal length.
+
+    Reference: VGGT, arXiv 2503.11651, Sec. 3.1.
     """
     if pose_enc.dtype in (torch.float16, torch.bfloat16):
         pose_enc = pose_enc.float()
@@ -84,13 +88,13 @@ def cameras_from_pose_enc(pose_enc: Tensor, image_size: tuple[int, int]) -> Came
 
 
 def inverted_encoding(pose_enc: Tensor) -> Tensor:
-    """The encoding of the inverse poses: world-from-camera of camera-from-world, and back.
+    """Invert the poses of pose encodings: camera-from-world to world-from-camera, or back.
 
     Args:
-        pose_enc: translation, quaternion x, y, z, w of any length, fields of view. (..., 9)
+        pose_enc: Translation, quaternion x, y, z, w of any length, fields of view in radians. (..., 9)
 
     Returns:
-        Same, the quaternion of the same length. (..., 9)
+        Encodings of the inverse poses. The length of the quaternion is unchanged. (..., 9)
     """
     translation, quaternion, fov = pose_enc.split([3, 4, 2], -1)
     conjugate = torch.cat([-quaternion[..., :3], quaternion[..., 3:]], -1)
@@ -99,14 +103,16 @@ def inverted_encoding(pose_enc: Tensor) -> Tensor:
 
 
 def pose_enc_from_cameras(cameras: Cameras, image_size: tuple[int, int]) -> Tensor:
-    """The network's nine numbers of cameras; the inverse of `cameras_from_pose_enc`.
+    """Encode cameras as VGGT pose encodings. Inverse of `cameras_from_pose_enc`.
 
     Args:
-        cameras: of images of `image_size`; the principal point is taken to be the image centre.
-        image_size: H, W in pixels.
+        cameras: Cameras. The principal point is ignored; the encoding assumes the image center.
+        image_size: Height and width of the image in pixels.
 
     Returns:
-        translation, unit quaternion with w ≥ 0, fov_h, fov_w. (..., 9)
+        Translation, unit quaternion x, y, z, w with w ≥ 0, vertical and horizontal field of view in radians. (..., 9)
+
+    Reference: VGGT, arXiv 2503.11651, Sec. 3.1.
     """
     height, width = image_size
     fov_h = 2 * torch.atan(height / 2 / cameras.intrinsics[..., 1, 1])

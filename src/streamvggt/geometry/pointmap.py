@@ -1,4 +1,4 @@
-"""Between depth maps, point maps and pixels. Conventions: docs/conventions.md."""
+"""Conversion between depth maps, point maps and pixels. Conventions: docs/conventions.md."""
 
 import torch
 from torch import Tensor
@@ -7,24 +7,24 @@ from streamvggt.geometry.camera import Cameras
 
 
 def pixel_grid(height: int, width: int, like: Tensor) -> Tensor:
-    """Coordinates (x, y) of all pixels, of dtype and device of `like`. (H, W, 2)"""
+    """Return the coordinates (x, y) of all pixels, with the dtype and device of `like`. (H, W, 2)"""
     y = torch.arange(height, dtype=like.dtype, device=like.device)
     x = torch.arange(width, dtype=like.dtype, device=like.device)
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
 
 
 def unproject(depth: Tensor, cameras: Cameras) -> Tensor:
-    """World points of a depth map.
+    """Unproject depth maps to world points.
 
     Args:
-        depth: distance along the optical axis, in the scene's unit. (..., H, W)
-        cameras: with leading dimensions (...).
+        depth: Distance along the optical axis in scene units. (..., H, W)
+        cameras: Cameras with leading dimensions (...).
 
     Returns:
         Points in world coordinates, in the unit of `depth`. (..., H, W, 3)
 
     Raises:
-        ValueError: the leading dimensions do not agree.
+        ValueError: If the leading dimensions differ.
     """
     if depth.shape[:-2] != cameras.intrinsics.shape[:-2]:
         raise ValueError(
@@ -36,7 +36,7 @@ def unproject(depth: Tensor, cameras: Cameras) -> Tensor:
     x = (torch.arange(width, dtype=depth.dtype, device=depth.device) - K[..., 0, 2, :]) / K[..., 0, 0, :]  # (..., W)
     y = (torch.arange(height, dtype=depth.dtype, device=depth.device) - K[..., 1, 2, :]) / K[..., 1, 1, :]  # (..., H)
     right, down, forward, center = cameras.world_from_cam[..., None, :, :].unbind(-1)  # (..., 1, 3) each
-    # The ray of a pixel is a part of its column plus a part of its row: few operations on whole maps.
+    # A ray is the sum of a column part and a row part, which needs few operations on full maps.
     of_columns = x[..., None] * right  # (..., W, 3)
     of_rows = y[..., None] * down + forward  # (..., H, 3)
     rays = of_columns[..., None, :, :] + of_rows[..., :, None, :]  # (..., H, W, 3)
@@ -44,15 +44,15 @@ def unproject(depth: Tensor, cameras: Cameras) -> Tensor:
 
 
 def project(points: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
-    """Pixels and depths of world points.
+    """Project world points to pixels.
 
     Args:
-        points: world coordinates. (..., N, 3)
-        cameras: with leading dimensions (...).
+        points: World coordinates. (..., N, 3)
+        cameras: Cameras with leading dimensions (...).
 
     Returns:
-        pixels: (x, y); meaningless where the depth is not positive. (..., N, 2)
-        depth: distance along the optical axis. (..., N)
+        pixels: Pixel coordinates (x, y), not meaningful where depth ≤ 0. (..., N, 2)
+        depth: Distance along the optical axis in the unit of `points`. (..., N)
     """
     pose, K = cameras.cam_from_world, cameras.intrinsics
     in_camera = points @ pose[..., :3].transpose(-1, -2) + pose[..., None, :, 3]  # (..., N, 3)

@@ -5,10 +5,10 @@ from torch import Tensor
 
 
 def matrix_from_quaternion(quaternion: Tensor) -> Tensor:
-    """Rotation matrix of a quaternion of any length: the length is divided out.
+    """Convert quaternions of any non-zero length to rotation matrices.
 
     Args:
-        quaternion: x, y, z, w; not zero. (..., 4)
+        quaternion: x, y, z, w. (..., 4)
 
     Returns:
         Rotation matrices. (..., 3, 3)
@@ -24,16 +24,15 @@ def matrix_from_quaternion(quaternion: Tensor) -> Tensor:
 
 
 def quaternion_from_matrix(matrix: Tensor) -> Tensor:
-    """Unit quaternion of a rotation matrix, with scalar part ≥ 0.
+    """Convert rotation matrices to unit quaternions with scalar part ≥ 0.
 
-    Each of the four components can be found from the diagonal and divided out of the rest; the largest one is used,
-    so the division is always well conditioned.
+    The components are computed by division by the largest component, so the division is well conditioned.
 
     Args:
-        matrix: rotation matrices. (..., 3, 3)
+        matrix: Rotation matrices. (..., 3, 3)
 
     Returns:
-        x, y, z, w with w ≥ 0. (..., 4)
+        Quaternions x, y, z, w with w ≥ 0. (..., 4)
     """
     (m00, m01, m02), (m10, m11, m12), (m20, m21, m22) = (row.unbind(-1) for row in matrix.unbind(-2))
     # Row i of `products` is 4·q_i·(x, y, z, w).

@@ -1,4 +1,4 @@
-"""Similarities of space, Sim(3): turn, scale and shift. Their logarithms make averages and pose graphs of them."""
+"""Similarity transforms Sim(3): rotation, scale and translation, with logarithm and exponential map."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from streamvggt.geometry.rotation import quaternion_from_matrix
 
 @dataclass(frozen=True)
 class Sim3:
-    """y = scale·R·x + t; a name says where it leads: world_from_window.
+    """Similarity y = scale·R·x + t. Variable names give the direction, for example world_from_submap.
 
-    scale: > 0. (...)    rotation: (..., 3, 3)    translation: (..., 3)
+    Attributes:
+        scale: Scale > 0. (...)
+        rotation: Rotation matrix R. (..., 3, 3)
+        translation: Translation t. (..., 3)
     """
 
     scale: Tensor
@@ -23,30 +26,32 @@ class Sim3:
 
     @classmethod
     def identity(cls, dtype: torch.dtype = torch.float64) -> Sim3:
+        """Return the identity, without leading dimensions."""
         return cls(torch.ones((), dtype=dtype), torch.eye(3, dtype=dtype), torch.zeros(3, dtype=dtype))
 
     def apply(self, points: Tensor) -> Tensor:
-        """(..., N, 3) → (..., N, 3)"""
+        """Transform points. (..., N, 3) → (..., N, 3)"""
         return self.scale[..., None, None] * points @ self.rotation.mT + self.translation[..., None, :]
 
     def __matmul__(self, first: Sim3) -> Sim3:
-        """The similarity that does `first`, then this: c_from_a = c_from_b @ b_from_a."""
+        """Compose similarities: c_from_a = c_from_b @ b_from_a."""
         translation = self.apply(first.translation[..., None, :]).squeeze(-2)
         return Sim3(self.scale * first.scale, self.rotation @ first.rotation, translation)
 
     def inverse(self) -> Sim3:
+        """Return the inverse similarity."""
         scale, rotation = 1 / self.scale, self.rotation.mT
         translation = -scale[..., None] * (rotation @ self.translation[..., None]).squeeze(-1)
         return Sim3(scale, rotation, translation)
 
     def transform_poses(self, cam_from_world: Tensor) -> Tensor:
-        """The same cameras in the world that this leads to; what they see is `scale` times as far away.
+        """Transform camera poses to the target world. Depths are multiplied by `scale`.
 
         Args:
-            cam_from_world: [R | t]. (..., 3, 4)
+            cam_from_world: Poses [R | t] from the source world. (..., 3, 4)
 
         Returns:
-            (..., 3, 4)
+            Poses [R | t] from the target world. (..., 3, 4)
         """
         rotation = cam_from_world[..., :3] @ self.rotation.mT
         shift = (rotation @ self.translation[..., None]).squeeze(-1)
@@ -54,26 +59,26 @@ class Sim3:
         return torch.cat([rotation, translation[..., None]], -1)
 
     def to(self, *args, **kwargs) -> Sim3:
-        """As `Tensor.to`."""
+        """Apply `Tensor.to` to all parts."""
         return Sim3(*(part.to(*args, **kwargs) for part in (self.scale, self.rotation, self.translation)))
 
     def __getitem__(self, index) -> Sim3:
-        """Of several similarities some, by their leading dimensions."""
+        """Index the leading dimensions."""
         return Sim3(self.scale[index], self.rotation[index], self.translation[index])
 
     def to_vector(self) -> Tensor:
-        """All numbers in a row: scale, rotation row by row, translation. (..., 13)"""
+        """Concatenate scale, row-major rotation and translation. (..., 13)"""
         return torch.cat([self.scale[..., None], self.rotation.flatten(-2), self.translation], -1)
 
     @classmethod
     def from_vector(cls, numbers: Tensor) -> Sim3:
-        """What `flat` has written. (..., 13)"""
+        """Build a similarity from the output of `to_vector`. (..., 13)"""
         return cls(numbers[..., 0], numbers[..., 1:10].unflatten(-1, (3, 3)), numbers[..., 10:])
 
     def log(self) -> Tensor:
-        """Shift (3), rotation vector (3) and logarithm of the scale (1) of the steady motion that ends here after 1.
+        """Return the Sim(3) logarithm: translation (3), rotation vector (3), log scale (1). (..., 7)
 
-        The turn is at most half a circle. (..., 7)
+        The rotation angle is at most π.
         """
         turn = so3_log(self.rotation)
         growth = self.scale.log()[..., None]
@@ -83,7 +88,7 @@ class Sim3:
 
     @classmethod
     def exp(cls, tangent: Tensor) -> Sim3:
-        """Where the steady motion of a logarithm ends; the inverse of `log`. (..., 7)"""
+        """Return the Sim(3) exponential of a tangent vector. Inverse of `log`. (..., 7)"""
         shift, turn, growth = tangent.split([3, 3, 1], -1)
         rotation = torch.linalg.matrix_exp(skew_matrix(turn))
         translation = (_left_jacobian(turn, growth) @ shift[..., None]).squeeze(-1)
@@ -91,19 +96,19 @@ class Sim3:
 
 
 def stack(similarities: list[Sim3]) -> Sim3:
-    """Several similarities as one with a leading dimension."""
+    """Stack similarities along a new leading dimension."""
     return Sim3.from_vector(torch.stack([similarity.to_vector() for similarity in similarities]))
 
 
 def skew_matrix(vector: Tensor) -> Tensor:
-    """[v]ₓ, for which [v]ₓ·x = v × x. (..., 3) → (..., 3, 3)"""
+    """Return the matrix [v]ₓ with [v]ₓ·x = v × x. (..., 3) → (..., 3, 3)"""
     x, y, z = vector.unbind(-1)
     zero = torch.zeros_like(x)
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
 
 
 def so3_log(rotation: Tensor) -> Tensor:
-    """Axis times angle, the angle at most π. (..., 3, 3) → (..., 3)"""
+    """Convert rotation matrices to rotation vectors with angles in [0, π]. (..., 3, 3) → (..., 3)"""
     quaternion = quaternion_from_matrix(rotation)
     sine, cosine = quaternion[..., :3].norm(dim=-1, keepdim=True), quaternion[..., 3:]
     angle = 2 * torch.atan2(sine, cosine)
@@ -111,16 +116,16 @@ def so3_log(rotation: Tensor) -> Tensor:
 
 
 def _left_jacobian(turn: Tensor, growth: Tensor) -> Tensor:
-    """∫₀¹ exp(u·M) du with M = [turn]ₓ + growth·1: how a steady shift adds up while space turns and grows.
+    """Compute the left Jacobian ∫₀¹ exp(u·M) du with M = [turn]ₓ + growth·1.
 
-    It stands in the corner of exp([[M, 1], [0, 0]]), which has no special cases near zero.
+    The Jacobian is the upper right block of exp([[M, 1], [0, 0]]), which needs no special case near zero.
 
     Args:
-        turn: (..., 3)
-        growth: (..., 1)
+        turn: Rotation vector in radians. (..., 3)
+        growth: Log scale. (..., 1)
 
     Returns:
-        (..., 3, 3)
+        Jacobian. (..., 3, 3)
     """
     eye = torch.eye(3, dtype=turn.dtype, device=turn.device)
     motion = skew_matrix(turn) + growth[..., None] * eye

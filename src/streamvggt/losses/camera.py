@@ -1,4 +1,4 @@
-"""The camera's share of a loss, for teachers and measurements alike."""
+"""Camera loss, for distillation and for supervision with ground truth."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from streamvggt.prediction import Prediction
 
 @dataclass(frozen=True)
 class CameraTerm:
-    """Error of translation, rotation and field of view, in the network's own nine numbers.
+    """Error of translation, rotation and field of view of the pose encoding.
 
-    weight: of this term in the total; 0: the head is not run.
-    error, delta: see `robust_error`.
-    translation, rotation, field_of_view: their weights within this term.
-    iteration_decay: every refinement step is supervised, each with this times the weight of the next, and the mean is
-        taken (VGGT: 0.6). None: only the last step counts (then `empty_pose_tokens` is never trained).
-    min_valid_pixels: sequences whose first frame has fewer valid pixels are left out: the scale of a measured scene is
-        not well known then.
-    pair_rotation, pair_translation, pair_direction: weights of the relative poses of all pairs of frames, of the last
-        refinement step; see `pair_errors`. They count beside the rest, whose weight is 1.
+    Attributes:
+        weight: Weight of this term in the total loss. 0: the camera head is not run.
+        error, delta: Error function, see `robust_error`.
+        translation, rotation, field_of_view: Weights within this term.
+        iteration_decay: Weight of an iteration relative to the next iteration, for the mean over all iterations of the
+            camera head (VGGT: 0.6). None: supervise the last iteration only; `empty_pose_tokens` is then not trained.
+        min_valid_pixels: Skip sequences whose first frame has fewer valid pixels, because their scale is uncertain.
+        pair_rotation, pair_translation, pair_direction: Weights of the relative poses of all pairs of frames in the
+            last iteration, see `pair_errors`. They are added to the other errors.
+
+    Reference: VGGT, arXiv 2503.11651, Sec. 3.4.
     """
 
     weight: float
@@ -42,7 +44,7 @@ class CameraTerm:
     pair_direction: float = 0.0
 
     def __call__(self, prediction: Prediction, target: Target) -> Tensor:
-        """The unweighted scalar."""
+        """Return the error, a scalar without `weight`."""
         known = target.prediction.pose_enc
         counted = torch.ones_like(known[:, 0, 0], dtype=torch.bool)  # (B,)
         if target.valid is not None:
@@ -64,7 +66,7 @@ class CameraTerm:
     def _iteration_loss(self, pose_enc: Tensor, known: Tensor, counted: Tensor) -> Tensor:
         translation, quaternion, fov = pose_enc.split([3, 4, 2], -1)
         known_translation, known_quaternion, known_fov = known.split([3, 4, 2], -1)
-        # q and -q are one rotation: be compared with the nearer.
+        # q and -q are the same rotation. Compare with the nearer one.
         opposite = (quaternion.detach() * known_quaternion).sum(-1, keepdim=True) < 0
         known_quaternion = torch.where(opposite, -known_quaternion, known_quaternion)
         error = (
@@ -76,14 +78,14 @@ class CameraTerm:
 
 
 SHORTEST_BASELINE = 0.02
-"""In the unit of the scene; the direction of a shorter translation is not compared."""
+"""Minimum length in scene units of translations whose directions are compared."""
 
 
 def pair_errors(pose_enc: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Compare the relative poses of all ordered pairs of frames.
 
     Args:
-        pose_enc, known: Pose encodings of S > 1 frames, see `Prediction`. (B, S, 9)
+        pose_enc, known: Predicted and target pose encodings of S > 1 frames, see `Prediction`. (B, S, 9)
 
     Returns:
         Mean Frobenius norm of the difference of the rotations, mean absolute error of the translations, and mean
@@ -105,7 +107,10 @@ def pair_errors(pose_enc: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 
 def relative_poses(pose_enc: Tensor) -> tuple[Tensor, Tensor]:
-    """Poses of every frame j seen from every frame i: x_i = R_ij x_j + t_ij.
+    """Compute the relative poses of all pairs of frames: x_i = R_ij x_j + t_ij.
+
+    Args:
+        pose_enc: Camera-from-world pose encodings. (B, S, 9)
 
     Returns:
         R (B, S, S, 3, 3) and t (B, S, S, 3), indexed by i, then j.
@@ -117,5 +122,5 @@ def relative_poses(pose_enc: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _length(vectors: Tensor) -> Tensor:
-    """Euclidean length with a finite gradient at 0. (..., C) → (...)"""
+    """Compute the Euclidean length with a finite gradient at 0. (..., C) → (...)"""
     return (vectors.pow(2).sum(-1) + 1e-6).sqrt()

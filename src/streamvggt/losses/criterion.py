@@ -1,4 +1,4 @@
-"""What all criteria have in common."""
+"""Base classes of all criteria."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from torch import Tensor
 from streamvggt.losses.target import Target
 from streamvggt.prediction import Prediction, of_frames
 
-# The field of a prediction by which one sees that a head has spoken.
+# Field of `Prediction` per head. None: the head did not run.
 HEAD_FIELDS = {"camera": "pose_enc", "depth": "depth", "points": "points", "track": "tracks"}
 
 
 @dataclass(frozen=True)
 class LossOutput:
-    """A loss and what it is made of.
+    """Loss and its terms.
 
-    total: scalar; backward starts here.
-    terms: what each head contributes, weighted, detached; they add up to `total`. Terms that do not apply are absent.
-    details: further numbers for the log, detached; not contributions.
+    Attributes:
+        total: Loss to backpropagate, a scalar.
+        terms: Weighted terms by head, detached. Their sum is `total`. Terms without a target are absent.
+        details: Further values for the log, detached, not part of `total`.
     """
 
     total: Tensor
@@ -29,22 +30,22 @@ class LossOutput:
     details: dict[str, Tensor] = field(default_factory=dict)
 
     def with_terms(self, terms: dict[str, Tensor]) -> LossOutput:
-        """With further weighted scalars."""
+        """Add further weighted scalars to the loss."""
         detached = {name: value.detach() for name, value in terms.items()}
         return replace(self, total=sum(terms.values(), start=self.total), terms={**self.terms, **detached})
 
 
 class Criterion(ABC):
-    """A loss of a prediction and a target, computed in float32 at least, whatever the caller's autocast says."""
+    """Loss of a prediction against a target, computed in at least float32, also under autocast."""
 
     @property
     @abstractmethod
     def heads(self) -> tuple[str, ...]:
-        """The heads that the prediction, and the teacher if there is one, must have been asked for."""
+        """Heads that model and teacher must run."""
 
     @abstractmethod
     def terms(self, prediction: Prediction, target: Target) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Weighted contributions by head's name, and details for the log."""
+        """Return the weighted terms by head, and details for the log."""
 
     def __call__(self, prediction: Prediction, target: Target) -> LossOutput:
         device = _tensors(prediction)[0].device
@@ -53,7 +54,7 @@ class Criterion(ABC):
             known = target.prediction.map(lambda t: _at_least_float32(t.detach())).standardized()
             target = replace(target, prediction=known)
             terms, details = self.terms(prediction, target)
-            # Every output gets a gradient, if only of zeros: processes that train together must agree on this.
+            # Give every output a gradient, possibly zero, because distributed processes must use the same parameters.
             start = sum(zero_loss(tensor) for tensor in _tensors(prediction))
             total = sum(terms.values(), start=start)
         return LossOutput(
@@ -64,15 +65,15 @@ class Criterion(ABC):
 
 
 def zero_loss(tensor: Tensor) -> Tensor:
-    """A zero that hangs on `tensor`: backward gives it gradients of exactly zero, even if it holds NaN."""
+    """Return a zero that depends on `tensor`. Its gradient is exactly zero, even if the tensor contains NaN."""
     return tensor[:0].sum()
 
 
 class SumOfTerms(Criterion):
-    """One term for each head, each with its `weight`; the head of a term that is None or has weight 0 is not run.
+    """Weighted sum of one term per head. Heads whose term is None or has weight 0 are not run.
 
-    Terms of cameras and tracks are called with prediction and target and return a scalar; terms of maps are called
-    with `Maps` and return scalars by name, to be added.
+    Camera and track terms take prediction and target and return a scalar. Depth and point terms take a `MapPair` and
+    return scalars by name, which are added.
     """
 
     def __init__(self, **terms):
@@ -99,11 +100,12 @@ class SumOfTerms(Criterion):
 
 @dataclass(frozen=True)
 class MapPair:
-    """Depth or points of both sides.
+    """Depth or points of prediction and target.
 
-    prediction, target: (B, S, H, W, C)
-    conf, target_conf: the confidences; the target may have none. (B, S, H, W)
-    valid: (B, S, H, W)
+    Attributes:
+        prediction, target: Maps. (B, S, H, W, C)
+        conf, target_conf: Confidences. `target_conf` can be None. (B, S, H, W)
+        valid: Valid pixels of the target. Bool (B, S, H, W)
     """
 
     prediction: Tensor
@@ -126,10 +128,10 @@ class MapPair:
 
 
 def has_target(name: str, prediction: Prediction, target: Target) -> bool:
-    """Whether a field can be compared: the target knows it.
+    """Return whether the target has a field.
 
     Raises:
-        ValueError: the target knows it, but the prediction has not got it.
+        ValueError: If the target has the field and the prediction does not.
     """
     if getattr(target.prediction, name) is None:
         return False

@@ -1,8 +1,8 @@
-"""Distillation: a causal student learns to say what its bidirectional teacher says (StreamVGGT, arXiv 2507.11539).
+"""Distillation loss of a causal student against a bidirectional teacher (StreamVGGT, arXiv 2507.11539).
 
-The idea and the weights are the published ones; where the released code lost supervision (scale, sign and offset of
-every frame free, gradients through a fit that ignores the mask, visibility trained as a logit, …) this is the
-corrected loss. The released one is `streamvggt.losses.distill_reference`.
+Terms and weights are the published ones. This loss corrects the lost supervision of the reference implementation:
+free scale, sign and offset per frame, gradients through a fit that ignores the mask, and visibility trained as a
+logit. `streamvggt.losses.distill_reference` reproduces the reference implementation.
 """
 
 from __future__ import annotations
@@ -29,28 +29,32 @@ from streamvggt.losses.terms import (
 )
 from streamvggt.losses.track import TrackTerm
 
-MIN_ENTRIES = 10  # of slopes or normals, for their mean to be worth having
+MIN_ENTRIES = 10  # minimum number of slopes or normals per sample
 
 
 @dataclass(frozen=True)
 class DistillMapTerm:
-    """Error of a depth or point map against the teacher's: confident error and error of slopes or normals.
+    """Error of a depth or point map against the teacher's map: confidence-weighted error, and slope or normal error.
 
-    Everything is averaged over the valid pixels of a sequence, then over the sequences that have any.
+    Errors are averaged over the valid pixels of each sequence, then over the sequences with valid pixels.
 
-    weight: of this term in the total; 0: the head is not run.
-    gamma, alpha: see `confidence_weighted_error`; the confidence is the student's.
-    normalization: the teacher's map is divided by its mean distance from the origin; the student's by "teacher": the
-        same factor, so that its scale is taught too, consistent with the camera's translation; "per_map": its own mean
-        distance, so that its scale is free; "least_squares": the factor that brings it nearest to the teacher's,
-        positive and constant, so that its scale is free too.
-    scope: factors are of a "sequence", or of each "view", which leaves the scale between frames free unless
-        `normalization` is "teacher".
-    gradient: error of the "slope" (differences of neighbours), of the surface "normal", or "none".
-    gradient_weight: beside the confident error's 1.
-    strides: pixels between the neighbours; the mean over the strides is taken.
-    weight_gradient_by_conf: weigh the slopes and normals by the student's (detached) confidence.
-    weight_by_teacher_conf: pixels count by the teacher's confidence in them.
+    Attributes:
+        weight: Weight of this term in the total loss. 0: the head is not run.
+        gamma, alpha: See `confidence_weighted_error`. The confidence is the student's.
+        normalization: Divisor of the student's map. The teacher's map is divided by its mean distance from the origin.
+            "teacher": the same divisor, which also supervises the scale, consistent with the camera translation.
+            "per_map": the mean distance of the student's map; the scale is free. "least_squares": the positive,
+            constant factor with the least error to the teacher's map; the scale is free.
+        scope: "sequence": one divisor per sequence. "view": one per frame, which leaves the scale between frames free
+            unless `normalization` is "teacher".
+        gradient: Additional error: "slope" (differences of neighboring pixels), surface "normal" or "none".
+        gradient_weight: Weight of the additional error relative to the confidence-weighted error.
+        strides: Pixel strides of the additional error, which is averaged over the strides.
+        weight_gradient_by_conf: Weight slopes and normals by the detached confidence of the student.
+        weight_by_teacher_conf: Weight pixels by the confidence of the teacher.
+
+    Raises:
+        ValueError: If `normalization`, `scope` or `gradient` is unknown.
     """
 
     weight: float
@@ -74,7 +78,11 @@ class DistillMapTerm:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: expected one of {allowed}")
 
     def __call__(self, maps: MapPair) -> dict[str, Tensor]:
-        """The scalars "conf" and "gradient", without the term's weight."""
+        """Return the scalars "conf" and, if selected, "gradient", without `weight`.
+
+        Raises:
+            ValueError: If `weight_by_teacher_conf` is set and the target has no confidence.
+        """
         valid, conf = maps.valid, maps.conf
         student, teacher = self._normalize(
             zero_invalid(maps.prediction, valid), zero_invalid(maps.target, valid), valid
@@ -119,7 +127,10 @@ TRACK = TrackTerm(weight=0.5)
 
 
 class DistillLoss(SumOfTerms):
-    """Teacher to student: cameras, depth, points and tracks. What the teacher did not say is left out."""
+    """Distillation loss of cameras, depth, points and tracks. Skips fields that the teacher did not predict.
+
+    Reference: StreamVGGT, arXiv 2507.11539, Sec. 3.3.
+    """
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
-"""The distillation loss of the released StreamVGGT code, exactly; `streamvggt.losses.distill` is what to use.
+"""Distillation loss of the StreamVGGT reference implementation. Use `streamvggt.losses.distill` for training.
 
-Per view and batch the student's maps are fitted to the teacher's by an affine change, over all pixels and through
-which the gradient flows, so scale, sign and offset of depth and points are not taught. Cameras are read from the last
-refinement step only. Tracks count by the student's own confidence, and visibility, a probability, is read as a logit.
+Per view and batch, an affine fit over all pixels aligns the student's maps to the teacher's, and the gradient flows
+through the fit. Scale, sign and offset of depth and points are therefore not supervised. Cameras are supervised in the
+last iteration only. Tracks are weighted by the student's confidence. The visibility probability is used as a logit.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from streamvggt.prediction import Prediction
 
 
 class DistillLossReference(Criterion):
-    """20·camera + 20·depth + 10·points + 0.5·track.
+    """Loss 20·camera + 20·depth + 10·points + 0.5·track.
 
-    delta: where the camera's Huber turns linear.
-    gamma, alpha: see `confidence_weighted_error`.
-    normalise: divide student's and teacher's maps by their mean distances first (the released code does so in training
-        mode).
+    Args:
+        camera, depth, points, track: Weights. 0: the head is not run.
+        delta: Threshold of the Huber loss of cameras.
+        gamma, alpha: See `confidence_weighted_error`.
+        normalize: Divide the maps of student and teacher by their mean distances first, as the reference implementation
+            in training mode.
     """
 
     def __init__(
@@ -78,13 +80,13 @@ class DistillLossReference(Criterion):
 
 
 def camera_error(student: Tensor, teacher: Tensor, delta: float) -> Tensor:
-    """Huber of translation, quaternion and half of the field of view; (B, S, 9) → scalar."""
+    """Compute the Huber loss of translation, quaternion and, with weight 0.5, field of view. (B, S, 9) → scalar"""
     blocks = zip((1.0, 1.0, 0.5), student.split([3, 4, 2], -1), teacher.split([3, 4, 2], -1), strict=True)
     return sum(weight * robust_error(p, g, "huber", delta).mean() for weight, p, g in blocks)
 
 
 def track_error(tracks: Tensor, visibility: Tensor, conf: Tensor, known: Tensor, known_visibility: Tensor) -> Tensor:
-    """Distance in pixels, and cross entropy that takes the probability `visibility` for a logit; → scalar."""
+    """Compute the distance in pixels plus the cross entropy with the probability `visibility` as a logit. Scalar."""
     distance = robust_error(tracks, known, "l2")
     entropy = binary_cross_entropy_with_logits(visibility, known_visibility, reduction="none")
     return (conf * distance).mean() + (conf * entropy).mean()
@@ -93,11 +95,16 @@ def track_error(tracks: Tensor, visibility: Tensor, conf: Tensor, known: Tensor,
 def view_errors(
     student: Tensor, conf: Tensor, teacher: Tensor, valid: Tensor, gamma: float, alpha: float, normalize: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Confident error, its -α·log c, and gradient error of one view of all samples.
+    """Compute the errors of one view of all samples.
 
     Args:
-        student, teacher: (B, H, W, C), C = 1 for depth, 3 for points
-        conf, valid: (B, H, W)
+        student, teacher: Maps, C = 1 for depth, 3 for points. (B, H, W, C)
+        conf, valid: Confidence of the student and valid pixels. (B, H, W)
+        gamma, alpha: See `confidence_weighted_error`.
+        normalize: Divide the maps by their mean distances first.
+
+    Returns:
+        Weighted error, confidence term -α·log c, and slope or normal error. Scalars.
     """
     valid = valid | ~valid.any()
     if normalize:
@@ -112,13 +119,13 @@ def view_errors(
 
 
 def mean_norm(values: Tensor, valid: Tensor) -> Tensor:
-    """Mean length of each sample's valid vectors, between 0.001 and 1000: (B, H, W, C) → (B, 1, 1, 1)."""
+    """Compute the mean length of valid vectors per sample, clamped to [0.001, 1000]. (B, H, W, C) → (B, 1, 1, 1)"""
     total = torch.where(valid, torch.linalg.vector_norm(values, dim=-1), 0).sum((1, 2))
     return (total / (valid.sum((1, 2)) + 1e-3)).clamp(1e-3, 1e3)[:, None, None, None]
 
 
 def fit_affine(values: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """s and t (C,) that bring s·values + t closest to the target, over all pixels of all samples of (B, H, W, C)."""
+    """Fit s and t (C,) of s·values + t to the target by least squares, over all pixels of all samples. (B, H, W, C)"""
     mean, target_mean = values.mean((0, 1, 2)), target.mean((0, 1, 2))
     centred = values - mean
     scale = (centred * (target - target_mean)).sum() / (centred * centred).sum().clamp(min=1e-6)
@@ -126,7 +133,7 @@ def fit_affine(values: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def slope_error(student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
-    """Error of the differences of neighbours; pairs that are not valid count as zeros."""
+    """Compute the error of the differences of neighboring pixels. Invalid pairs count as zero. Scalar."""
     (along_x, pairs_x), (along_y, pairs_y) = finite_differences(student - teacher, valid)
     error_x = (along_x.abs().mean(-1) * pairs_x)[:, :-1].mean()
     error_y = (along_y.abs().mean(-1) * pairs_y)[:, :, :-1].mean()
@@ -134,7 +141,7 @@ def slope_error(student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
 
 
 def normal_error(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 - cosine of all normals at strides 1, 2 and 4, those of border pixels and of invalid ones too."""
+    """Compute 1 - cosine of all normals at strides 1, 2 and 4, including border and invalid pixels. Scalar."""
     strides = (1, 2, 4)
     errors = [
         1 - cosine_similarity(normals(student[:, ::s, ::s]), normals(teacher[:, ::s, ::s]), dim=-1).mean()

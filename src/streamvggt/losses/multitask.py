@@ -1,4 +1,4 @@
-"""Supervision by measurements, as VGGT was trained (arXiv 2503.11651; released fine-tuning recipe of July 2025)."""
+"""Supervised loss with ground truth, as in the training of VGGT (arXiv 2503.11651; fine-tuning code of July 2025)."""
 
 from __future__ import annotations
 
@@ -22,27 +22,33 @@ from streamvggt.losses.terms import (
 )
 from streamvggt.losses.track import TrackTerm
 
-MAX_ERROR = 100.0  # in units of the scene; what is beyond is a broken measurement and is not learnt from
-MIN_PIXELS = 100  # of a batch, for its depth or points to count
-MIN_NORMALS = 10  # of a batch
-SMALLEST_DEPTH = 1e-4  # in units of the scene, for the logarithm
-MIN_QUANTILE_PIXELS = 1000  # pixels on; fewer are all kept
+MAX_ERROR = 100.0  # in scene units; larger errors are invalid annotations and give no gradient
+MIN_PIXELS = 100  # minimum number of valid pixels per batch
+MIN_NORMALS = 10  # minimum number of valid normals per batch
+SMALLEST_DEPTH = 1e-4  # in scene units, for the logarithm
+MIN_QUANTILE_PIXELS = 1000  # batches with fewer pixels are not trimmed
 
 
 @dataclass(frozen=True)
 class SupervisedMapTerm:
-    """Error of a depth or point map against measurements: confident error, plain error, error of slopes or normals.
+    """Error of a depth or point map against ground truth: weighted error, plain error, and slope or normal error.
 
-    All pixels of a batch weigh the same.
+    All valid pixels of a batch have equal weight.
 
-    weight: of this term in the total; 0: the head is not run.
-    gamma, alpha: see `confidence_weighted_error`.
-    gradient: error of the "slope" (differences of neighbours), of the surface "normal", or "none".
-    strides: pixels between the neighbours; the mean over the strides is taken.
-    weight_gradient_by_conf: make the slopes' and normals' a `confidence_weighted_error` too, by the confidence of the
-        right or lower pixel, or of the normal's pixel.
-    error_quantile: errors above this quantile of the batch are taken for outliers of the measurement; None keeps all.
-    log: compare logarithms, so that errors are relative; for depth.
+    Attributes:
+        weight: Weight of this term in the total loss. 0: the head is not run.
+        gamma, alpha: See `confidence_weighted_error`.
+        gradient: Additional error: "slope" (differences of neighboring pixels), surface "normal" or "none".
+        strides: Pixel strides of the additional error, which is averaged over the strides.
+        weight_gradient_by_conf: Apply `confidence_weighted_error` to the additional error, with the confidence of the
+            right or lower pixel (slopes) or of the pixel itself (normals).
+        error_quantile: Quantile of the batch above which errors are ignored as outliers. None: keep all.
+        log: Compare logarithms, for relative errors of depth.
+
+    Raises:
+        ValueError: If `gradient` is unknown.
+
+    Reference: VGGT, arXiv 2503.11651, Sec. 3.4.
     """
 
     weight: float
@@ -59,8 +65,8 @@ class SupervisedMapTerm:
             raise ValueError(f"gradient is {self.gradient!r}: expected 'slope', 'normal' or 'none'")
 
     def __call__(self, maps: MapPair) -> dict[str, Tensor]:
-        """The scalars "conf", "regression" and, if wanted, "gradient", without the term's weight."""
-        # Masks, no selections: the shape of a selection depends on values, for which a GPU would have to be waited for.
+        """Return the scalars "conf", "regression" and, if selected, "gradient", without `weight`."""
+        # Use masks. Boolean indexing has data-dependent shapes and causes a host-device synchronization.
         valid = maps.valid & (maps.valid.sum() >= MIN_PIXELS)
         conf = torch.where(valid, maps.conf, 1)
         values = maps.prediction, maps.target
@@ -104,10 +110,12 @@ TRACK = TrackTerm(weight=0.0, distance="l1", weight_by_teacher_conf=False, visib
 
 
 class MultiTaskLoss(SumOfTerms):
-    """Measurements to network: cameras, depth, points and tracks. What was not measured is left out.
+    """Supervised loss of cameras, depth, points and tracks. Skips fields without ground truth.
 
-    Neither side is normalised: the target comes in the unit that the network shall learn to speak in (VGGT: the mean
-    distance of a sequence's valid points from the first camera).
+    Prediction and target are not normalized. The target defines the output unit of the network (VGGT: the mean distance
+    of the valid points of a sequence from the first camera).
+
+    Reference: VGGT, arXiv 2503.11651, Sec. 3.4.
     """
 
     def __init__(
@@ -122,13 +130,15 @@ class MultiTaskLoss(SumOfTerms):
 
 
 def trimmed_mean(values: Tensor, counts: Tensor, error_quantile: float | None) -> Tensor:
-    """Compute the mean of the values below their quantile, each clamped to `MAX_ERROR`; 0 if none counts.
-
-    Up to `MIN_QUANTILE_PIXELS` values all are kept.
+    """Compute the mean of the values below their quantile, each clamped to `MAX_ERROR`.
 
     Args:
-        values: (...)
-        counts: Which values count. (...) bool
+        values: Errors. (...)
+        counts: Mask of the values to use. Bool (...)
+        error_quantile: Quantile in [0, 1]. None: keep all values.
+
+    Returns:
+        Scalar. 0 if the mask is empty. Up to `MIN_QUANTILE_PIXELS` values are not trimmed.
     """
     values = values.clamp(max=MAX_ERROR)
     if error_quantile is None:

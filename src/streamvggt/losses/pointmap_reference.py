@@ -1,8 +1,9 @@
-"""The point-map criteria of the released fine-tuning code, exactly; `streamvggt.losses.multitask` is what to use.
+"""Point-map criteria of the reference fine-tuning code. Use `streamvggt.losses.multitask` for training.
 
-They stem from DUSt3R and CUT3R: point maps and poses are divided by the mean distance of the points, both by the
-prediction's own confidence. The predicted pose is read as camera-to-world with quaternion w, x, y, z, which is not how
-VGGT says it, and the clip of the pose error takes its gradient away: with a VGGT network the poses learn nothing.
+The criteria are derived from DUSt3R (arXiv 2312.14132) and CUT3R (arXiv 2501.12387). Point maps and poses are divided
+by the mean distance of the points, weighted by the predicted confidence. The predicted pose is interpreted as
+camera-to-world with quaternion w, x, y, z, which differs from the pose encoding of VGGT. The clamped pose error has no
+gradient, so the poses of a VGGT network are not trained.
 """
 
 from __future__ import annotations
@@ -19,16 +20,20 @@ from streamvggt.losses.target import Target
 from streamvggt.losses.terms import confidence_weighted_error, masked_mean, robust_error
 from streamvggt.prediction import Prediction
 
-MIN_SCALE = 1e-3  # the smallest factor; a sample that has no more has no scale
+MIN_SCALE = 1e-3  # smallest divisor; samples at this value have no valid scale
 
 
 class PointmapLossReference(Criterion):
-    """2·mean over views of (confidence·error - α·log confidence) + 5·min(pose error, 0.3).
+    """Loss 2·mean over views of (confidence·error - α·log confidence) + 5·min(pose error, 0.3).
 
-    keep_metric: do not divide predictions of metric samples by their own size.
-    sky_error: the error that is charged where there is sky.
-    convert_pose: turn the network's pose into the form that the criterion expects before comparing; the released code
-        does not.
+    Args:
+        points, camera: Weights of the two terms.
+        alpha: Weight of the confidence term.
+        max_pose_error: Upper bound of the pose error.
+        keep_metric: Divide predictions of metric samples by the scale of the target instead of their own.
+        sky_error: Error at sky pixels.
+        convert_pose: Convert the pose encoding to the form that the criterion expects. The reference implementation
+            does not convert it.
     """
 
     def __init__(
@@ -48,7 +53,7 @@ class PointmapLossReference(Criterion):
 
     @property
     def heads(self) -> tuple[str, ...]:
-        # Points and their confidence give the poses' scale, so they are needed in any case.
+        # Points and their confidence determine the scale of the poses, so they are always required.
         return ("camera", "points") if self.weights["camera"] else ("points",)
 
     def terms(self, prediction: Prediction, target: Target) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -71,9 +76,10 @@ class PointmapLossReference(Criterion):
 
 
 class PointmapTestPublished(Criterion):
-    """Mean point error of each view in the target's unit, and the same after giving the prediction its spread; added.
+    """Sum of the mean point errors per view in the unit of the target, before and after matching the spread.
 
-    convert_pose: as in `PointmapLossReference`; the pose error is only logged.
+    Args:
+        convert_pose: See `PointmapLossReference`. The pose error is only logged.
     """
 
     heads = ("camera", "points")
@@ -96,12 +102,13 @@ class PointmapTestPublished(Criterion):
 
 @dataclass(frozen=True)
 class PointmapErrors:
-    """What `pointmap_errors` finds.
+    """Result of `pointmap_errors`.
 
-    points: distance of predicted and true points, both divided by their factor. (B, S, H, W)
-    counted: which of them count. Bool (B, S, H, W)
-    pose: translation's and quaternion's error, or None if either side has no poses. Scalar
-    target_factor, prediction_factor: what the points were divided by. (B,)
+    Attributes:
+        points: Distance of predicted and ground-truth points after division by their divisors. (B, S, H, W)
+        counted: Pixels to average over. Bool (B, S, H, W)
+        pose: Error of translation and quaternion, a scalar. None: prediction or target has no poses.
+        target_factor, prediction_factor: Divisors of the points. (B,)
     """
 
     points: Tensor
@@ -111,7 +118,7 @@ class PointmapErrors:
     prediction_factor: Tensor
 
     def view_means(self, values: Tensor) -> Tensor:
-        """Mean of a map's counted pixels in each view, of all samples together: (B, S, H, W) → (S,)."""
+        """Average the counted pixels of each view over all samples. (B, S, H, W) → (S,)"""
         views = zip(values.unbind(1), self.counted.unbind(1), strict=True)
         return torch.stack([masked_mean(value, counted) for value, counted in views])
 
@@ -126,13 +133,16 @@ def pointmap_errors(
     same_spread: bool = False,
     convert_pose: bool = False,
 ) -> PointmapErrors:
-    """Errors of points and poses after dividing each side by its size.
+    """Compute the errors of points and poses after dividing prediction and target by their scales.
 
-    keep_metric: predictions of metric samples are divided by the target's size.
-    keep_scale: nothing is divided.
-    sky_error: the error where there is sky and no measurement; 0: these pixels do not count.
-    same_spread: then make the predicted points' spread about their median the same: by rescaling the prediction
-        if `keep_scale`, else by dividing both sides by their own.
+    Args:
+        prediction, target: Prediction and target with points and confidence.
+        keep_metric: Divide predictions of metric samples by the scale of the target.
+        keep_scale: Do not divide.
+        sky_error: Error at sky pixels without ground truth. 0: ignore these pixels.
+        same_spread: Also match the spread of the points around their median: rescale the prediction if `keep_scale`,
+            otherwise divide both by their spreads.
+        convert_pose: See `PointmapLossReference`.
     """
     gt_points, points, conf = target.prediction.points, prediction.points, prediction.points_conf
     valid = target.valid_like(points)
@@ -180,16 +190,21 @@ def pointmap_errors(
 
 
 def weighted_mean_norm(vectors: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean length of each sample's vectors: (B, ..., 3), (B, ...) → (B,), at least `MIN_SCALE`."""
+    """Compute the weighted mean length of vectors per sample, ≥ `MIN_SCALE`. (B, ..., 3), (B, ...) → (B,)"""
     lengths = torch.where(weights > 0, torch.linalg.vector_norm(vectors, dim=-1), 0)
     size = (lengths * weights).flatten(1).sum(1) / (weights.flatten(1).sum(1) + 1e-8)
     return size.clamp(min=MIN_SCALE)
 
 
 def median_spread(points: Tensor, valid: Tensor) -> Tensor:
-    """Median distance of each sample's valid points from their median, a constant: (B, S, H, W, 3) → (B,).
+    """Compute the median distance of the valid points of each sample from their median, without gradient.
 
-    Medians of an even number are the lower one; a sample without valid points gets 1.
+    Args:
+        points: Points. (B, S, H, W, 3)
+        valid: Valid pixels. Bool (B, S, H, W)
+
+    Returns:
+        Distances. 1 for samples without valid points. The median of an even count is the lower one. (B,)
     """
     spreads = torch.ones_like(points[:, 0, 0, 0, 0])
     for b, mask in enumerate(valid):
@@ -200,9 +215,13 @@ def median_spread(points: Tensor, valid: Tensor) -> Tensor:
 
 
 def published_pose(pose_enc: Tensor) -> Tensor:
-    """The network's pose as the released criterion writes it: camera-to-world T, w, x, y, z with w ≥ 0.
+    """Convert a pose encoding to the form of the reference criterion.
 
-    (..., 9) → (..., 7)
+    Args:
+        pose_enc: Camera-from-world pose encoding. (..., 9)
+
+    Returns:
+        Camera-to-world translation and quaternion w, x, y, z with w ≥ 0. (..., 7)
     """
     translation, quaternion, _ = pose_enc.split([3, 4, 2], -1)
     cam_from_world = torch.cat([matrix_from_quaternion(quaternion), translation[..., None]], -1)
@@ -211,11 +230,12 @@ def published_pose(pose_enc: Tensor) -> Tensor:
 
 
 def published_pose_error(pose: Tensor, gt_pose: Tensor, factor: Tensor, true_factor: Tensor) -> Tensor:
-    """Mean length of the differences of translations, in units of the factors, and of quaternions.
+    """Compute the mean error of translations, divided by the factors, plus the mean error of quaternions.
 
     Args:
-        pose, gt_pose: as from `published_pose`. (B, S, 7)
-        factor, true_factor: samples where either is no more than `MIN_SCALE` are left out. (B,)
+        pose, gt_pose: Output of `published_pose`. (B, S, 7)
+        factor, true_factor: Divisors of predicted and ground-truth translations. Samples with a divisor of at most
+            `MIN_SCALE` are skipped. (B,)
     """
     (translation, quaternion), (true_translation, true_quaternion) = (p.split([3, 4], -1) for p in (pose, gt_pose))
     translation, true_translation = translation / factor[:, None, None], true_translation / true_factor[:, None, None]

@@ -1,4 +1,4 @@
-"""What a prediction is compared with."""
+"""Targets of losses."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from streamvggt.prediction import Prediction
 
 @dataclass(frozen=True)
 class Target:
-    """A teacher's prediction, or measurements in the same form: first camera as world, poses camera-from-world.
+    """Prediction of a teacher, or ground truth in the same form: world of the first camera, camera-from-world poses.
 
-    prediction: what is not known is None. Values at pixels that are not valid are never used; they may be NaN.
-    valid: pixels whose depth and point are known; None means all. Bool (B, S, H, W)
-    sky: pixels that show sky. Bool (B, S, H, W); only the published point-map criterion asks.
-    is_metric: whether the unit is the metre. Bool (B,); only the published point-map criterion asks.
-    camera_only: whether only the poses can be trusted. Bool (B,); only the published point-map criterion asks.
+    Attributes:
+        prediction: Target values. None: unknown field. Values at invalid pixels are not used and can be NaN.
+        valid: Pixels with valid depth and points. None: all pixels. Bool (B, S, H, W)
+        sky: Sky pixels. Only for the reference point-map criterion. Bool (B, S, H, W)
+        is_metric: Whether the unit is the meter. Only for the reference point-map criterion. Bool (B,)
+        camera_only: Whether only the poses are reliable. Only for the reference point-map criterion. Bool (B,)
     """
 
     prediction: Prediction
@@ -28,7 +29,17 @@ class Target:
     camera_only: Tensor | None = None
 
     def valid_like(self, pixels: Tensor) -> Tensor:
-        """`valid`, made all true if it is None, for a map (B, S, H, W, C). Bool (B, S, H, W)"""
+        """Return `valid`, or an all-true mask if `valid` is None.
+
+        Args:
+            pixels: Map that the mask applies to. (B, S, H, W, C)
+
+        Returns:
+            Mask. Bool (B, S, H, W)
+
+        Raises:
+            ValueError: If the shapes of mask and map differ.
+        """
         if self.valid is None:
             return torch.ones(pixels.shape[:4], dtype=torch.bool, device=pixels.device)
         if self.valid.shape != pixels.shape[:4]:

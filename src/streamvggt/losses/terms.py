@@ -1,4 +1,4 @@
-"""The arithmetic of the losses, by name.
+"""Building blocks of the losses: means, errors, scales, slopes and normals.
 
 B batch · S frames · H×W pixels · C channels. `valid` and other masks are bool.
 """
@@ -18,18 +18,18 @@ RobustLoss = Literal["huber", "l1", "l2"]
 
 
 def sample_mean(values: Tensor, weights: Tensor, fewest: int = 1) -> Tensor:
-    """Weighted mean of each sample, averaged over the samples that have at least `fewest` positive weights.
+    """Average the weighted mean of each sample over the samples with at least `fewest` positive weights.
 
-    So a sample without valid pixels changes nothing, and one with few counts as much as one with many. The gradient
-    of what has weight 0 is 0.
+    All counted samples have equal weight, independent of their number of valid pixels. The gradient of values with
+    weight 0 is 0.
 
     Args:
-        values: finite. (B, ...)
-        weights: mask or weights ≥ 0, constants. (B, ...)
-        fewest: how many make a mean worth having.
+        values: Finite values. (B, ...)
+        weights: Mask or weights ≥ 0, without gradient. (B, ...)
+        fewest: Minimum number of positive weights per sample.
 
     Returns:
-        Scalar; 0 if no sample has enough.
+        Scalar. 0 if no sample has enough positive weights.
     """
     values, weights = values.flatten(1), weights.flatten(1).to(values.dtype)
     enough = (weights > 0).sum(1) >= fewest  # (B,)
@@ -39,12 +39,12 @@ def sample_mean(values: Tensor, weights: Tensor, fewest: int = 1) -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over all entries where the mask is true; 0 if there are none."""
+    """Average the entries where the mask is true. 0 if the mask is empty."""
     return torch.where(mask, values, 0).sum() / mask.sum().clamp(min=1)
 
 
 def iteration_mean(errors: list[Tensor], decay: float) -> Tensor:
-    """Mean of the refinement steps' errors, the last with weight 1, each earlier one with `decay` times the next's."""
+    """Average the errors of all iterations with weight decay^(n - 1 - i) for iteration i of n."""
     return sum(decay ** (len(errors) - 1 - i) * error for i, error in enumerate(errors)) / len(errors)
 
 
@@ -52,10 +52,19 @@ def iteration_mean(errors: list[Tensor], decay: float) -> Tensor:
 
 
 def robust_error(prediction: Tensor, target: Tensor, kind: RobustLoss, delta: float = 0.1) -> Tensor:
-    """Error of vectors (..., C) → (...).
+    """Compute the error of vectors.
 
-    kind: "l1" mean of |e| over the components; "l2" Euclidean length; "huber" mean over the components of
-        e²/(2δ) where |e| ≤ δ, |e| - δ/2 elsewhere (slope 1 outside).
+    Args:
+        prediction, target: Vectors. (..., C)
+        kind: "l1": mean of |e| over the components. "l2": Euclidean length. "huber": mean over the components of
+            e²/(2δ) for |e| ≤ δ, otherwise |e| - δ/2.
+        delta: Threshold δ of "huber".
+
+    Returns:
+        Errors. (...)
+
+    Raises:
+        ValueError: If `kind` is unknown.
     """
     if kind == "l1":
         return (prediction - target).abs().mean(-1)
@@ -67,13 +76,23 @@ def robust_error(prediction: Tensor, target: Tensor, kind: RobustLoss, delta: fl
 
 
 def confidence_weighted_error(error: Tensor, conf: Tensor, alpha: float, gamma: float = 1.0) -> Tensor:
-    """γ·c·e - α·log c: being sure costs where one errs and pays where one does not. Least at c = α/(γ·e)."""
+    """Compute the aleatoric-uncertainty loss γ·c·e - α·log c. Its minimum is at c = α/(γ·e).
+
+    High confidence increases the cost of large errors.
+
+    Args:
+        error: Errors e ≥ 0. (...)
+        conf: Confidences c > 0. (...)
+        alpha, gamma: Weights of the confidence term and of the error.
+
+    Reference: DUSt3R, arXiv 2312.14132, Sec. 3.2.
+    """
     conf = conf.clamp(min=1e-6)
     return gamma * conf * error - alpha * conf.log()
 
 
 def zero_invalid(values: Tensor, valid: Tensor) -> Tensor:
-    """A map (B, S, H, W, C) with zeros where it is not valid, so that nothing there can spread."""
+    """Set invalid pixels of a map (B, S, H, W, C) to zero, so that NaN values do not propagate."""
     return torch.where(valid[..., None], values, 0)
 
 
@@ -81,15 +100,15 @@ def zero_invalid(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def mean_distance(values: Tensor, valid: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Mean length of the valid vectors, at least 0.001.
+    """Compute the mean length of the valid vectors, at least 0.001.
 
     Args:
-        values: depth or points. (B, S, H, W, C)
-        valid: (B, S, H, W)
-        dims: what to average over, of B, S, H, W.
+        values: Depth or points. (B, S, H, W, C)
+        valid: Valid pixels. Bool (B, S, H, W)
+        dims: Dimensions among B, S, H, W to average over.
 
     Returns:
-        With ones for `dims` and C, to divide by. (B, S, H, W, 1) or smaller
+        Mean lengths, with size 1 for `dims` and C. (B, S, H, W, 1) or smaller
     """
     lengths = torch.where(valid, torch.linalg.vector_norm(values, dim=-1), 0)
     mean = lengths.sum(dims, keepdim=True) / valid.sum(dims, keepdim=True).clamp(min=1)
@@ -97,7 +116,7 @@ def mean_distance(values: Tensor, valid: Tensor, dims: tuple[int, ...]) -> Tenso
 
 
 def least_squares_scale(values: Tensor, target: Tensor, valid: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """The s ≥ 0.001 that brings s·values closest to the target in least squares; a constant (no gradient).
+    """Compute the factor s ≥ 0.001 of the least-squares fit of s·values to the target, without gradient.
 
     Shapes as in `mean_distance`.
     """
@@ -111,15 +130,15 @@ def least_squares_scale(values: Tensor, target: Tensor, valid: Tensor, dims: tup
 
 
 def finite_differences(values: Tensor, valid: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Each pixel's right and lower neighbour minus the pixel.
+    """Compute the forward differences of each pixel to its right and lower neighbor.
 
     Args:
-        values: (..., H, W, C)
-        valid: (..., H, W)
+        values: Map. (..., H, W, C)
+        valid: Valid pixels. Bool (..., H, W)
 
     Returns:
-        Along x: differences (..., H, W-1, C) and whether both pixels are valid (..., H, W-1);
-        along y: the same with (H-1, W).
+        Along x: differences (..., H, W-1, C), and whether both pixels are valid (..., H, W-1). Along y: differences
+        (..., H-1, W, C), and whether both pixels are valid (..., H-1, W).
     """
     along_x = values[..., :, 1:, :] - values[..., :, :-1, :], valid[..., :, 1:] & valid[..., :, :-1]
     along_y = values[..., 1:, :, :] - values[..., :-1, :, :], valid[..., 1:, :] & valid[..., :-1, :]
@@ -127,20 +146,20 @@ def finite_differences(values: Tensor, valid: Tensor) -> tuple[tuple[Tensor, Ten
 
 
 def _neighbours(padded: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Upper, left, lower, right neighbour of each pixel inside the border: (..., H+2, W+2) → four (..., H, W)."""
+    """Return the upper, left, lower and right neighbor of each inner pixel. (..., H+2, W+2) → four (..., H, W)"""
     return padded[..., :-2, 1:-1], padded[..., 1:-1, :-2], padded[..., 2:, 1:-1], padded[..., 1:-1, 2:]
 
 
 def normals(points: Tensor) -> Tensor:
-    """Four surface normals at each pixel, from its pairs of neighbours: up×left, left×down, down×right, right×up.
+    """Compute four surface normals per pixel from neighbor pairs: up×left, left×down, down×right, right×up.
 
-    Outside the image the points are zero, so the normals of border pixels are meaningless: see `normals_valid`.
+    Points outside the image are zero, so normals of border pixels are not meaningful. See `normals_valid`.
 
     Args:
-        points: (..., H, W, 3)
+        points: Point map. (..., H, W, 3)
 
     Returns:
-        Unit vectors; shorter where three points are nearly on a line. (..., 4, H, W, 3)
+        Unit vectors, shorter if three points are nearly collinear. (..., 4, H, W, 3)
     """
     around = _neighbours(pad(points.movedim(-1, -3), (1, 1, 1, 1)))  # (..., 3, H, W) each
     up, left, down, right = (neighbour.movedim(-3, -1) - points for neighbour in around)
@@ -150,11 +169,11 @@ def normals(points: Tensor) -> Tensor:
 
 
 def normals_valid(valid: Tensor) -> Tensor:
-    """Whether the three pixels of each of the `normals` are valid: (..., H, W) → (..., 4, H, W)."""
+    """Return whether the three pixels of each of the `normals` are valid. (..., H, W) → (..., 4, H, W)"""
     up, left, down, right = _neighbours(pad(valid, (1, 1, 1, 1)))
     return valid[..., None, :, :] & torch.stack([up & left, left & down, down & right, right & up], -3)
 
 
 def normal_errors(prediction: Tensor, target: Tensor) -> Tensor:
-    """1 - cosine between the `normals` of two point maps: (..., H, W, 3) → (..., 4, H, W)."""
+    """Compute 1 - cosine between the `normals` of two point maps. (..., H, W, 3) → (..., 4, H, W)"""
     return 1 - (normals(prediction) * normals(target)).sum(-1)

@@ -1,4 +1,4 @@
-"""The tracks' share of a loss, for teachers and measurements alike."""
+"""Track loss, for distillation and for supervision with ground truth."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from streamvggt.prediction import Prediction
 
 @dataclass(frozen=True)
 class TrackTerm:
-    """Distance of tracked points, cross entropy of their visibility, and of their confidence.
+    """Distance of tracked points, and cross entropy of their visibility and confidence.
 
-    The confidence is taught to be the probability that the track is right, so it cannot be made small for free.
+    The target of the confidence is whether the track is correct, so that low confidence does not reduce the loss.
 
-    weight: of this term in the total; 0: the head is not run.
-    distance: in pixels: "l2" Euclidean, "l1" |Δx| + |Δy|.
-    visibility, confidence: weights within this term, beside the distance's 1.
-    correct_threshold_px: a track nearer than this (Euclidean) to the target is right. Pixels
-    weight_by_teacher_conf: points count by the target's confidence in them, if it has one.
-    visible_only: the distance counts where the target sees the point, of points that it sees in the first frame
-        (measured tracks are unknown elsewhere).
-    iteration_decay: as in `CameraTerm` (VGGT: 0.8). None: only the last step counts.
+    Attributes:
+        weight: Weight of this term in the total loss. 0: the track head is not run.
+        distance: Distance in pixels: "l2" (Euclidean) or "l1" (|Δx| + |Δy|).
+        visibility, confidence: Weights of the cross entropies relative to the distance.
+        correct_threshold_px: Maximum Euclidean distance in pixels of a correct track.
+        weight_by_teacher_conf: Weight points by the confidence of the target, if available.
+        visible_only: Use the distance only where the target is visible, for points visible in the first frame, because
+            ground-truth tracks are undefined elsewhere.
+        iteration_decay: See `CameraTerm` (VGGT: 0.8). None: supervise the last iteration only.
     """
 
     weight: float
@@ -40,7 +41,7 @@ class TrackTerm:
     iteration_decay: float | None = None
 
     def __call__(self, prediction: Prediction, target: Target) -> Tensor:
-        """The unweighted scalar."""
+        """Return the loss, a scalar without `weight`."""
         known = target.prediction
         followed = torch.ones_like(known.tracks[..., 0])  # (B, S, K) weights of the points
         if self.weight_by_teacher_conf and known.track_conf is not None:
@@ -74,9 +75,10 @@ class TrackTerm:
 
 
 def cross_entropy(probability: Tensor, target: Tensor) -> Tensor:
-    """Of two probabilities, elementwise; least where they are equal, NaN where `probability` is.
+    """Compute the elementwise binary cross entropy of two probabilities. NaN where `probability` is NaN.
 
-    PyTorch ends the program at NaN, on a GPU without a way back; a training counts such steps and skips them.
+    PyTorch's cross entropy aborts at NaN, on a GPU with an unrecoverable device error. The trainer counts and skips
+    steps with NaN.
     """
     inside = probability.nan_to_num(0.5).clamp(1e-6, 1 - 1e-6)
     entropy = binary_cross_entropy(inside, target.to(inside.dtype), reduction="none")
