@@ -81,7 +81,7 @@ def test_one_long_window_is_a_plain_run(command, reconstruct, many_photos, optio
 def test_other_windows_do_not_go_on_with_a_result(reconstruct, photos):
     assert reconstruct(photos, "--submaps", "4,2")[0] == 0
     status, said = reconstruct(photos, "--submaps", "6,2", "--resume")
-    assert status == 1 and "windows was '4,2' and is now '6,2'" in said
+    assert status == 1 and "submaps was '4,2' and is now '6,2'" in said
 
 
 @pytest.mark.parametrize("words", ["5", "6,4", "a,b"])

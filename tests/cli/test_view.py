@@ -33,7 +33,7 @@ def test_it_serves_a_growing_scene_until_it_is_ended_and_leaves_nothing_behind(w
         address = re.search(r"http://\S+/scene/\S+/", process.stdout.readline())[0]
         have, state = 0, b""
         while b'"state": "finished"' not in state:
-            with urllib.request.urlopen(f"{address}news?have={have}&run=1") as answer:
+            with urllib.request.urlopen(f"{address}updates?have={have}&run=1") as answer:
                 state = answer.read()
         assert b'"num_frames": 2' in state
         with urllib.request.urlopen(f"{address}?expect-run") as answer:

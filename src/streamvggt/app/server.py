@@ -3,7 +3,7 @@
 The scene of another user is reported as not found.
 
     GET  scene/ID/                 the viewer
-    GET  scene/ID/news             status, and packets of new frames
+    GET  scene/ID/updates          status, and packets of new frames
     GET  scene/ID/preview          the first image
     GET  scene/ID/depth/POSITION   depth and confidence of a frame
     POST scene/ID/queries          points to track in the next run
