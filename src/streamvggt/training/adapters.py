@@ -1,7 +1,7 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685): small matrices learn in place of the large ones that they change.
+"""Low-rank adapters (LoRA, arXiv 2106.09685) for training with few trainable parameters.
 
-The layers and their start are those of the `peft` library. While training, a layer `x.weight` is stored as
-`x.base_layer.weight`, `x.lora_A.default.weight` and `x.lora_B.default.weight`; `merged` gives plain weights again.
+Layers and initialization are those of the `peft` library. During training, a layer `x.weight` is stored as
+`x.base_layer.weight`, `x.lora_A.default.weight` and `x.lora_B.default.weight`. `merged` restores plain weights.
 """
 
 from __future__ import annotations
@@ -18,14 +18,19 @@ BASE, DOWN, UP = ".base_layer.", ".lora_A.default.", ".lora_B.default."
 
 @dataclass(frozen=True)
 class LowRank:
-    """Settings of the adapters: W + (alpha / rank) · B·A, of which B and A learn and B starts at 0.
+    """Settings of low-rank adapters: W + (alpha / rank) · B·A with trainable A and B. B is initialized to 0.
 
     Attributes:
-        layers: Patterns of the names of linear layers, e.g. "aggregator.global_blocks.*".
-        rank: Rows of A and columns of B.
-        alpha: Scale of the change; the learning rate of the adapters is proportional to it.
-        dropout: Probability of dropping an input of an adapter.
+        layers: Name patterns of linear layers, for example "aggregator.global_blocks.*".
+        rank: Rows of A and columns of B, at least 1.
+        alpha: Scale of the weight update, above 0.
+        dropout: Dropout probability of adapter inputs, in [0, 1).
         seed: Seed of A.
+
+    Raises:
+        ValueError: If `rank` or `alpha` is out of bounds.
+
+    Reference: LoRA, arXiv 2106.09685.
     """
 
     layers: Sequence[str]
@@ -39,7 +44,7 @@ class LowRank:
             raise ValueError(f"adapters: expected rank ≥ 1 and alpha > 0, got rank={self.rank}, alpha={self.alpha}.")
 
     def add(self, model: nn.Module) -> None:
-        """Put adapters on the layers and freeze the weights under them. All other parameters stay as they are.
+        """Add adapters to the layers and freeze the weights of these layers. Other parameters are unchanged.
 
         Raises:
             ImportError: If peft is not installed.
@@ -62,10 +67,13 @@ class LowRank:
                 parameter.requires_grad_(True)
 
     def merged(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The plain weights that compute the same: the names of the network without adapters.
+        """Merge the adapters into plain weights.
 
         Args:
             state: State dict of the network with adapters.
+
+        Returns:
+            State dict of the network without adapters.
         """
         plain = {}
         for name, tensor in state.items():

@@ -1,9 +1,9 @@
-"""Training losses inside the network, from true geometry, for small networks trained on little data.
+"""Auxiliary losses on attention and tokens from ground-truth geometry, for small networks trained on little data.
 
-A network trained on hundreds of millions of images learns by itself which patches show the same place. A network that
-sees a million does not: its poses stay at the identity. Where depth and cameras are known, the matches between all
-pairs of frames are known too. They supervise attention and encoder features, and every global block is supervised
-deeply. Nothing of this is left in the trained network.
+With hundreds of millions of training images, correspondences between patches emerge without supervision. With one
+million images, the predicted poses remain at the identity. Ground-truth depth and cameras give the matches between all
+pairs of frames, which supervise attention and encoder features. In addition, every global block has deep supervision.
+The trained network does not contain the auxiliary parameters.
 
 B sequences · S frames · P tokens per frame · N heads · D head width · C channels · H×W pixels · h×w patches.
 """
@@ -28,21 +28,22 @@ from streamvggt.prediction import Prediction
 from streamvggt.training.supervision import GroundTruth
 
 REST_POSE = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.1, 1.1)
-"""Pose encoding that is read out of any token at first: no motion, a common field of view."""
+"""Initial pose encoding of the deep supervision: identity pose and a typical field of view."""
 PLACE, POINT, LOG_DEPTH = slice(0, 2), slice(2, 5), 5
 REST_PATCH = (0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-"""What is read out of patch tokens: place in the first frame, point in the first camera, log depth; and at first."""
+"""Initial output for patch tokens: position in the first frame, point in the first camera, log depth."""
 NEAREST = 0.1
-"""Depth in units of the scene below which errors of points stop counting relative to depth."""
+"""Lower bound in scene units of the depth that normalizes point errors."""
 
 
 @dataclass(frozen=True)
 class Matches:
-    """Where the center of each patch of frame i is in frame j.
+    """Positions in frame j of the patch centers of frame i.
 
-    position: x, y from the middle of the image, in halves of its larger side; meaningless where not seen.
-        (B, S, S, h·w, 2), indexed by i, then j
-    visible: Whether the position is in the image and not hidden there; false for i = j. (B, S, S, h·w) bool
+    Attributes:
+        position: x, y relative to the image center, in units of half the larger side. Not meaningful where not visible.
+            (B, S, S, h·w, 2), indexed by i, then j
+        visible: Whether the position is in the image and not occluded. False for i = j. Bool (B, S, S, h·w)
     """
 
     position: Tensor
@@ -51,11 +52,12 @@ class Matches:
 
 @dataclass
 class Activations:
-    """What was recorded in one forward pass.
+    """Activations of one forward pass.
 
-    queries, keys: of the supervised global blocks. (B, N, S·P, D)
-    tokens: after every global block. (B, S·P, C)
-    features: of the encoder. (B·S, h·w, C + …)
+    Attributes:
+        queries, keys: Queries and keys of the supervised global blocks, by block. (B, N, S·P, D)
+        tokens: Outputs of all global blocks, by block. (B, S·P, C)
+        features: Output of the encoder. (B·S, h·w, C + …)
     """
 
     queries: dict[int, Tensor] = field(default_factory=dict)
@@ -65,16 +67,17 @@ class Activations:
 
 
 class GeometryLosses(nn.Module):
-    """Correspondences for attention and features, and deep supervision of tokens.
+    """Correspondence losses on attention and encoder features, and deep supervision of tokens.
 
-    In each of the `layers`, head 0 is trained to attend from each patch to its match in the first frame, among all
-    keys in sight, and head 1 to the match in every other frame, among the keys of that frame alone: no token tells the
-    order of the later frames, so none of them is special. Targets are bilinear in the four nearest patches. Linear
-    functions of the encoder's features are trained to find the match in every other frame (InfoNCE, arXiv
-    1807.03748). Linear functions of the tokens after every global block are trained to be the patch's place in the
-    first frame (in `layers` and the last block), its point in the first camera, its log depth, and the pose encoding.
+    - Attention, in each of the `layers`: head 0 attends from each patch to its match in the first frame, among all
+      attended keys. Head 1 attends to the match in every other frame, among the keys of that frame only, because no
+      token encodes the order of the later frames. Targets are bilinear weights of the four nearest patches.
+    - Features: linear projections of encoder features match patches between frames (InfoNCE, arXiv 1807.03748).
+    - Deep supervision: linear functions of the tokens after every global block predict the point of the patch in the
+      first camera, its log depth, and the pose encoding. In `layers` and in the last block they also predict the
+      position of the patch in the first frame.
 
-    Its parameters are trained with the network and are not part of the trained weights.
+    The parameters are trained with the network and are not part of the saved weights.
     """
 
     def __init__(
@@ -90,13 +93,15 @@ class GeometryLosses(nn.Module):
         temperature: float = 0.07,
         tolerance: float = 0.05,
     ):
-        """
+        """Create the losses.
+
         Args:
-            attention, place, features, deep, camera: Weights; those of the last two are shared among the blocks.
-            layers: Global blocks whose attention is supervised.
-            channels: Width of the vectors that features are compared by.
-            temperature: Divides the cosines of features.
-            tolerance: A patch counts as seen if the depth there is the expected one up to this share.
+            attention, place, features, deep, camera: Weights of the losses. `deep` and `camera` are averaged over the
+                blocks.
+            layers: Global blocks with supervised attention, counted from 0.
+            channels: Channels of the feature projections.
+            temperature: Divisor of the cosine similarities of features.
+            tolerance: Maximum relative depth error of visible patches.
         """
         super().__init__()
         self.attention, self.place, self.features, self.deep, self.camera = attention, place, features, deep, camera
@@ -104,7 +109,7 @@ class GeometryLosses(nn.Module):
         self.temperature, self.tolerance = temperature, tolerance
 
     def attach(self, network: VGGT) -> None:
-        """Make the linear functions for the tokens of a network."""
+        """Create the parameters for the channels and blocks of a network."""
         dim, depth = network.aggregator.embed_dim, network.aggregator.depth
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(depth))
         self.of_patches = nn.ModuleList(_readout(dim, REST_PATCH) for _ in range(depth))
@@ -115,11 +120,12 @@ class GeometryLosses(nn.Module):
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Names of the losses."""
         return ("attention", "place", "features", "deep", "deep_camera")
 
     @contextmanager
     def watch(self, network: VGGT) -> Iterator[Activations]:
-        """Record what the losses need of forward passes within the context."""
+        """Record the activations that the losses use, in forward passes within the context."""
         seen = Activations()
 
         def note_features(module, inputs, output):
@@ -154,7 +160,16 @@ class GeometryLosses(nn.Module):
                 handle.remove()
 
     def forward(self, batch: Batch, seen: Activations, network: VGGT) -> dict[str, Tensor]:
-        """The weighted scalars by name; those of matches are 0 where the batch has one frame or nothing matches."""
+        """Compute the losses.
+
+        Args:
+            batch: Batch with depth and cameras.
+            seen: Activations of the forward pass, from `watch`.
+            network: The trained network.
+
+        Returns:
+            Weighted scalars by name. Correspondence losses are 0 if the batch has one frame per sequence or no matches.
+        """
         with torch.autocast(batch.images.device.type, enabled=False):
             grid = tuple(side // network.patch_size for side in batch.images.shape[-2:])
             causal, special = network.causal, network.aggregator.num_special_tokens
@@ -186,7 +201,7 @@ class GeometryLosses(nn.Module):
 
 
 def _readout(dim: int, rest: Sequence[float]) -> nn.Linear:
-    """A linear function that answers `rest` at first, whatever the token."""
+    """Create a linear layer whose initial output is `rest` for all inputs."""
     layer = nn.Linear(dim, len(rest))
     nn.init.zeros_(layer.weight)
     with torch.no_grad():
@@ -196,7 +211,13 @@ def _readout(dim: int, rest: Sequence[float]) -> nn.Linear:
 
 @torch.no_grad()
 def find_matches(batch: Batch, patch_size: int, tolerance: float = 0.05) -> Matches:
-    """Find where each patch is seen in all other frames, by depth and cameras. Things that moved are not seen."""
+    """Find the position of each patch in all other frames from depth and cameras. Moved objects have no match.
+
+    Args:
+        batch: Batch with depth and cameras.
+        patch_size: Side of a patch in pixels.
+        tolerance: Maximum relative depth error of visible patches.
+    """
     height, width = batch.depth.shape[-2:]
     rows, columns = _centers(batch.depth, patch_size)
     points = unproject(batch.depth, batch.cameras)[:, :, rows, columns].flatten(2, 3)  # (B, S, h·w, 3)
@@ -221,7 +242,7 @@ def find_matches(batch: Batch, patch_size: int, tolerance: float = 0.05) -> Matc
 
 
 def _centers(images: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
-    """Rows (h, 1) and columns (1, w) of patch centers. A center lies between pixels; the pixel right below stands."""
+    """Return the rows (h, 1) and columns (1, w) of patch centers, rounded to the lower right pixel."""
     rows, columns = (
         torch.arange(patch_size // 2, side, patch_size, device=images.device) for side in images.shape[-2:]
     )
@@ -230,11 +251,12 @@ def _centers(images: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Targets:
-    """The four patches of frame j nearest to each match of frame i.
+    """Four patches of frame j nearest to the match of each patch of frame i.
 
-    patches: Numbers of patches. (B, S, S, h·w, 4) int64
-    weights: Bilinear weights, which add up to 1. (B, S, S, h·w, 4)
-    visible: As in `Matches`. (B, S, S, h·w) bool
+    Attributes:
+        patches: Patch indices. int64 (B, S, S, h·w, 4)
+        weights: Bilinear weights with sum 1. (B, S, S, h·w, 4)
+        visible: See `Matches`. Bool (B, S, S, h·w)
     """
 
     patches: Tensor
@@ -256,23 +278,24 @@ class Targets:
         return cls(patches, weights, matches.visible)
 
     def cross_entropy(self, scores: Tensor, counts: Tensor) -> Tensor:
-        """Mean cross entropy of the scores against the bilinear targets.
+        """Compute the mean cross entropy of scores against the bilinear targets.
 
         Args:
-            scores: Of all patches of frame j for each patch of frame i. (B, S, S, h·w, h·w)
-            counts: Which entries count. (B, S, S, h·w) bool
+            scores: Scores of all patches of frame j for each patch of frame i. (B, S, S, h·w, h·w)
+            counts: Mask of the entries to average. Bool (B, S, S, h·w)
         """
         errors = -(F.log_softmax(scores, -1).gather(-1, self.patches) * self.weights).sum(-1)
         return masked_mean(errors, counts)
 
 
 def attention_error(q: Tensor, k: Tensor, targets: Targets, num_special_tokens: int, causal: bool) -> Tensor:
-    """Cross entropy of the attention of heads 0 and 1 from patches to their matches, see `GeometryLosses`.
+    """Compute the cross entropy of the attention of heads 0 and 1 against the matches. See `GeometryLosses`.
 
     Args:
-        q, k: Normalized and rotated, as attention multiplies them. (B, N, S·P, D)
-        num_special: Tokens of a frame before its patches.
-        causal: Frames see no later frames, so later matches do not count.
+        q, k: Normalized and rotated queries and keys. (B, N, S·P, D)
+        targets: Matches.
+        num_special_tokens: Tokens of a frame before its patches.
+        causal: Skip matches in later frames, because causal attention excludes them.
     """
     num_frames = targets.visible.shape[1]
     q, k = (x[:, :2].unflatten(2, (num_frames, -1)) for x in (q, k))  # (B, 2, S, P, D)
@@ -291,10 +314,12 @@ def attention_error(q: Tensor, k: Tensor, targets: Targets, num_special_tokens: 
 
 
 def position_error(said: Tensor, matches: Matches, causal: bool) -> Tensor:
-    """Mean distance |Δx| + |Δy| of predicted places in the first frame from true ones.
+    """Compute the mean error |Δx| + |Δy| of predicted positions in the first frame.
 
     Args:
-        said: (B, S, h·w, 2)
+        said: Predicted positions in the units of `Matches.position`. (B, S, h·w, 2)
+        matches: Ground-truth matches.
+        causal: Skip matches in later frames.
     """
     counts = (matches.visible & _attendable(said.shape[1], causal, said.device)[..., None])[:, :, 0]
     errors = (said - torch.where(counts[..., None], matches.position[:, :, 0], 0)).abs().sum(-1)
@@ -302,20 +327,24 @@ def position_error(said: Tensor, matches: Matches, causal: bool) -> Tensor:
 
 
 def feature_error(features: Tensor, targets: Targets, temperature: float) -> Tensor:
-    """Mean cross entropy of finding a patch's match among the patches of each other frame by cosine.
+    """Compute the mean InfoNCE loss of matching patches between frames by cosine similarity.
 
     Args:
-        features: (B, S, h·w, C)
+        features: Projected encoder features. (B, S, h·w, C)
+        targets: Matches.
+        temperature: Divisor of the cosine similarities.
     """
     unit = F.normalize(features, dim=-1)
     return targets.cross_entropy(torch.einsum("bipc,bjkc->bijpk", unit, unit) / temperature, targets.visible)
 
 
 def deep_error(read: Tensor, known: Target, patch_size: int) -> Tensor:
-    """Mean error of points relative to their depth, plus that of log depth.
+    """Compute the mean error of points relative to their depth, plus the mean error of log depth.
 
     Args:
-        read: What is read out of patch tokens. (B, S, h·w, 6)
+        read: Predictions from patch tokens. (B, S, h·w, 6)
+        known: Target with depth, points and valid pixels.
+        patch_size: Side of a patch in pixels.
     """
     y, x = _centers(known.prediction.depth[..., 0], patch_size)
     depth = known.prediction.depth[:, :, y, x, 0].flatten(2, 3)
@@ -327,6 +356,6 @@ def deep_error(read: Tensor, known: Target, patch_size: int) -> Tensor:
 
 
 def _attendable(num_frames: int, causal: bool, device: torch.device) -> Tensor:
-    """Whether frame i sees frame j. (S, S) bool"""
+    """Return whether frame i attends to frame j. Bool (S, S)"""
     everything = torch.ones(num_frames, num_frames, dtype=torch.bool, device=device)
     return everything.tril() if causal else everything

@@ -1,4 +1,4 @@
-"""The state of a training on disk: whole or not at all, the last few kept, nothing executed on loading."""
+"""Training checkpoints: written atomically, limited in number, loaded without code execution."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ FORMAT_VERSION = 3
 
 
 class CheckpointManager:
-    """Files of one training.
+    """Checkpoint files of one training run.
 
-        step-00001000.pt   the whole state after 1,000 steps; the newest `keep` stay
-        last.pt            the newest of them
+        step-00001000.pt   full training state after 1,000 steps; the newest `keep` files are kept
+        last.pt            hard link to the newest state
         best/  final/      config.json and model.safetensors, for `load_model`
 
-    The state is gathered from all processes, whatever way they share the network, and written by the first.
+    The main process gathers the state from all processes, sharded or not, and writes the files.
     """
 
     def __init__(self, folder: Path, *, keep: int = 2, is_main: bool = True):
@@ -41,19 +41,23 @@ class CheckpointManager:
 
     @property
     def last(self) -> Path:
+        """Path of last.pt."""
         return self.folder / "last.pt"
 
     @property
     def newest(self) -> Path | None:
-        """The state to go on from: `last`, else the newest of the others; None: there is none."""
+        """State to resume from: last.pt, otherwise the newest step-*.pt. None: no state."""
         return self.last if self.last.exists() else max(self._steps(), default=None)
 
     def save(self, step: int, model: nn.Module, optimizer: Optimizer, config: dict, extra: dict) -> None:
-        """Write the state after `step` steps. All processes must call it.
+        """Write the training state. All processes must call this method.
 
         Args:
-            config: the network's, so that `load_model` can read the file.
-            extra: numbers, strings, lists, dicts and tensors.
+            step: Number of completed optimizer steps.
+            model: The network, wrapped or not.
+            optimizer: The optimizer.
+            config: Network configuration, so that `load_model` can read the file.
+            extra: Further state: numbers, strings, lists, dicts and tensors.
         """
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         state = {
@@ -70,15 +74,18 @@ class CheckpointManager:
         with atomic_write(path, sealed=True, make_folder=False) as unfinished:
             torch.save(state, unfinished)
         with atomic_write(self.last, make_folder=False) as unfinished:
-            unfinished.unlink()  # a link takes no place that is taken
+            unfinished.unlink()  # os.link requires that the target does not exist
             link_or_copy(path, unfinished)
         self._clear()
 
     def load(self, path: Path, model: nn.Module, optimizer: Optimizer) -> tuple[int, dict]:
-        """Continue from a file: fills model and optimiser, answers step and `extra`. All processes must call it.
+        """Load a training state into model and optimizer. All processes must call this method.
+
+        Returns:
+            Number of completed steps, and `extra`.
 
         Raises:
-            ValueError: it is damaged, no training state of this version, or of another network.
+            ValueError: If the file is damaged, not a training state of this version, or from another network.
         """
         self._check(path)
         try:
@@ -100,7 +107,11 @@ class CheckpointManager:
         return state["step"], state["extra"]
 
     def _check(self, path: Path) -> None:
-        """Raises ValueError if a state is damaged; says which others there are."""
+        """Verify the checksum of a state.
+
+        Raises:
+            ValueError: If the file is damaged. The message names an older state, if one exists.
+        """
         try:
             check_seal(path)
         except ValueError as error:
@@ -115,6 +126,6 @@ class CheckpointManager:
         return sorted(self.folder.glob("step-*.pt"))
 
     def _clear(self) -> None:
-        """Remove older states, and what a killed process has left."""
+        """Delete older states and the temporary files of killed processes."""
         for old in [*self._steps()[: -self.keep], *self.folder.glob(".*.part.pt")]:
             old.unlink()

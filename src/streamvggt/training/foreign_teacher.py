@@ -1,4 +1,4 @@
-"""Distillation from the predictions of any network, with any patch size and scale.
+"""Distillation from any network, with any patch size and scale.
 
 B sequences · S frames · H×W pixels.
 """
@@ -20,11 +20,11 @@ from streamvggt.training.supervision import mean_distance, supervised
 
 
 class ForeignTeacher:
-    """Supervision by the predictions of a frozen teacher.
+    """Supervision with the predictions of a frozen teacher.
 
     The teacher is a callable from images in [0, 1], (B, S, 3, H, W), to a `Prediction` of all frames in the frame of
     the first camera. If the teacher predicts no points, they are unprojected from its depth. Tracks are not used.
-    Sequences without any measurement are supervised at every pixel.
+    Sequences without ground truth are supervised at every pixel.
     """
 
     requires_queries = False
@@ -37,15 +37,16 @@ class ForeignTeacher:
         same_images: bool = True,
         normalize: bool = True,
     ):
-        """
+        """Create the supervision. Freezes `model` if it is a module.
+
         Args:
             model: Frozen teacher.
             patch_size: Patch size of the teacher in pixels. None: `model.patch_size`, else 1.
-            same_images: Train on images with sides that both patch sizes divide (multiples of 112 pixels for 14 and
-                16), so that no map is resized. False: Use the image sizes of the student. The teacher runs at the
+            same_images: True: train on image sides that are multiples of both patch sizes (112 pixels for 14 and 16),
+                so that no map is resized. False: use the image sizes of the student. The teacher then runs at the
                 nearest multiples of its patch size, and its maps are resized.
             normalize: Divide lengths by the mean distance of the supervised points of a sequence from the first
-                camera, like `GroundTruth`. False: Keep the unit of the teacher.
+                camera, like `GroundTruth`. False: keep the unit of the teacher.
         """
         self.model = model.eval().requires_grad_(False) if isinstance(model, nn.Module) else model
         self.patch_size = patch_size or getattr(model, "patch_size", 1)
@@ -58,7 +59,7 @@ class ForeignTeacher:
         return self.patch_size if self.same_images else 1
 
     def describe(self) -> str:
-        """Return a log line: teacher and, if it has one, its license note."""
+        """Return a log line with the teacher and its license note, if any."""
         note = getattr(self.model, "license_note", None)
         described = f"Distilling from {type(self.model).__name__} (patch size {self.patch_size}) without tracks."
         return described if note is None else f"{described} LICENSE: {note}"
@@ -99,7 +100,11 @@ class ForeignTeacher:
 
 
 def check_frames(prediction: Prediction, frames: tuple[int, int], image_size: tuple[int, int]) -> None:
-    """Raise ValueError if a prediction does not have the frames (B, S) and the image size (H, W)."""
+    """Check the shapes of a prediction.
+
+    Raises:
+        ValueError: If the prediction does not have the frames (B, S) and the image size (H, W).
+    """
     for name, rest in (("pose_enc", (9,)), ("depth", (*image_size, 1)), ("points", (*image_size, 3))):
         tensor = getattr(prediction, name)
         if tensor is not None and tuple(tensor.shape) != (*frames, *rest):
@@ -115,8 +120,8 @@ def resized_images(images: Tensor, size: tuple[int, int]) -> Tensor:
 def resized(prediction: Prediction, size: tuple[int, int]) -> Prediction:
     """Resize a prediction to images of another size with the same field of view.
 
-    Depth and confidences are interpolated bilinearly. Points are unprojected from the resized depth; if depth or
-    cameras are missing, points are interpolated too.
+    Depth and confidences are interpolated bilinearly. Points are unprojected from the resized depth. If depth or
+    cameras are missing, points are interpolated.
     """
 
     def map_of(tensor: Tensor | None) -> Tensor | None:  # (B, S, H, W, C) or (B, S, H, W)

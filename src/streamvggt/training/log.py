@@ -1,4 +1,4 @@
-"""What a training says: TensorBoard, JSON lines and a progress bar."""
+"""Training log: TensorBoard, JSON lines and a progress bar."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from streamvggt.losses.criterion import LossOutput
 
 
 class TrainingLogger:
-    """Scalars and pictures of one training, by step; only the first process writes.
+    """Log scalars and images of one training run by step. Only the main process writes.
 
-    log.jsonl: {"step": int, name: number, …} per line. A training that is resumed goes on after its last state:
-    lines of later steps are removed.
+    Each line of log.jsonl is {"step": int, name: number, …}. If a run is resumed, lines after its last state are
+    removed.
     """
 
     def __init__(self, folder: Path, *, first_step: int, total_steps: int, is_main: bool):
@@ -39,6 +39,7 @@ class TrainingLogger:
         self._bar = tqdm(total=total_steps, initial=first_step, desc="train", unit="step", dynamic_ncols=True)
 
     def scalars(self, step: int, values: dict[str, float], group: str = "train") -> None:
+        """Write scalars to TensorBoard and log.jsonl as "group/name"."""
         if not self.is_main:
             return
         named = {f"{group}/{name}": value for name, value in values.items()}
@@ -48,16 +49,18 @@ class TrainingLogger:
             file.write(json.dumps({"step": step, **named}) + "\n")
 
     def image(self, step: int, name: str, picture: np.ndarray) -> None:
-        """RGB, uint8. (H, W, 3)"""
+        """Write an RGB image, uint8, to TensorBoard. (H, W, 3)"""
         if self.is_main:
             self._board.add_image(name, picture, step, dataformats="HWC")
 
     def advance(self, shown: str) -> None:
+        """Advance the progress bar by one step and show a text next to it."""
         if self.is_main:
             self._bar.set_postfix_str(shown, refresh=False)
             self._bar.update()
 
     def info(self, text: str) -> None:
+        """Print a line above the progress bar."""
         if self.is_main:
             tqdm.write(text)
 
@@ -68,11 +71,11 @@ class TrainingLogger:
 
 
 class LossAverager:
-    """Means of a loss and of its terms over batches and processes, whichever of the terms each of them had."""
+    """Average a loss and its terms over batches and processes. Batches can lack terms."""
 
     def __init__(self, names: Sequence[str], device: torch.device):
         self.names = ("loss", *names)
-        self._sums = torch.zeros(len(self.names), 2, device=device)  # of values, and how many
+        self._sums = torch.zeros(len(self.names), 2, device=device)  # sums and counts
 
     def add(self, result: LossOutput) -> None:
         values = {"loss": result.total.detach(), **result.terms}
@@ -81,30 +84,30 @@ class LossAverager:
                 self._sums[row] += torch.stack([values[name].float(), torch.ones_like(self._sums[row, 1])])
 
     def means(self, accelerator: Accelerator) -> dict[str, Tensor]:
-        """The means so far; all processes must ask. A term that nobody had is left out."""
+        """Return the means so far, without terms that no batch had. All processes must call this method."""
         total, count = accelerator.reduce(self._sums, "sum").unbind(1)
         means = total / count.clamp(min=1)
-        had = (count > 0).tolist()  # waits for the device, once
+        had = (count > 0).tolist()  # one host-device synchronization
         return {name: means[row] for row, name in enumerate(self.names) if had[row]}
 
 
 def is_before(line: str, step: int) -> bool:
     try:
         return json.loads(line)["step"] <= step
-    except (ValueError, KeyError):  # a line cut off by a kill
+    except (ValueError, KeyError):  # line truncated by a killed process
         return False
 
 
 def depth_figure(images: Tensor, target: Tensor, predicted: Tensor, valid: Tensor | None) -> np.ndarray:
-    """Image | target depth | predicted depth of some frames below each other; both depths share their colours.
+    """Draw image | target depth | predicted depth, one row per frame, with a common color scale.
 
     Args:
-        images: (S, 3, H, W)
-        target, predicted: scaled to the target's median by its own. (S, H, W)
-        valid: (S, H, W)
+        images: RGB in [0, 1]. (S, 3, H, W)
+        target, predicted: Depths. The prediction is scaled to the median of the target. (S, H, W)
+        valid: Valid pixels of the target. None: all pixels. Bool (S, H, W)
 
     Returns:
-        RGB, uint8. (S·H, 3W, 3)
+        RGB figure, uint8. (S·H, 3W, 3)
     """
     valid = torch.ones_like(target, dtype=torch.bool) if valid is None else valid
     if valid.any():

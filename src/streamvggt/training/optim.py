@@ -1,4 +1,4 @@
-"""Which parameters learn, how fast, and when."""
+"""Optimizer, learning-rate schedule and parameter groups."""
 
 from __future__ import annotations
 
@@ -15,19 +15,27 @@ from streamvggt.model.names import original_name
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW (arXiv 1711.05101) with warm-up, plateau and cosine.
+    """AdamW (arXiv 1711.05101) with linear warm-up, plateau and cosine decay.
 
-    Patterns such as "aggregator.patch_embed.*" match whole names of parameters in the network itself: a wrapper of DDP,
-    FSDP or torch.compile does not change them.
+    Patterns such as "aggregator.patch_embed.*" match full parameter names of the network, without the prefixes of DDP,
+    FSDP or torch.compile.
 
-    lr, min_lr: at the end of the warm-up, and at the end of the training.
-    steps, warmup_steps: optimiser steps of the whole training, and of its linear start from 0.
-    decay_from: share of the steps after which the learning rate falls; 0: right after the warm-up.
-    freeze: patterns of parameters that do not learn.
-    lr_multipliers: pattern → factor on the learning rate; the first that matches counts.
-    clip_norm: of the gradients of all parameters together.
-    separate_clip: patterns of parameters whose gradients are clipped by themselves, each pattern's together: where one
-        part's gradients are much larger, it would decide the step of all others.
+    Attributes:
+        lr: Learning rate at the end of the warm-up.
+        steps: Number of optimizer steps.
+        min_lr: Learning rate at the end of the training.
+        warmup_steps: Number of steps of the linear warm-up from 0.
+        decay_from: Fraction of the steps after which the decay starts, in [0, 1). 0: directly after the warm-up.
+        weight_decay: Weight decay of matrices. Vectors and biases have none.
+        betas: Decay rates of the gradient moments.
+        clip_norm: Maximum norm of the gradients of all parameters, except `separate_clip`.
+        separate_clip: Patterns of parameters whose gradients are clipped separately, one group per pattern. Otherwise
+            a part with much larger gradients scales down the step of all others.
+        freeze: Patterns of frozen parameters.
+        lr_multipliers: Factor on the learning rate per pattern. The first matching pattern is used.
+
+    Raises:
+        ValueError: If a value is out of bounds.
     """
 
     lr: float
@@ -55,7 +63,7 @@ class OptimConfig:
             raise ValueError(f"decay_from: expected a share of the steps in [0, 1), got {self.decay_from}")
 
     def lr_at(self, step: float) -> float:
-        """The learning rate of a step, counted from 0, before multipliers."""
+        """Return the learning rate of a step, counted from 0, without multipliers."""
         if step < self.warmup_steps:
             return self.lr * step / self.warmup_steps
         first = max(self.warmup_steps, round(self.decay_from * self.steps))
@@ -63,19 +71,22 @@ class OptimConfig:
         return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
 
     def build(self, model: nn.Module, fused: bool = False) -> AdamW:
-        """Make the optimizer of the parameters that learn; the caller freezes the others.
+        """Create the optimizer of all trainable parameters. Freeze parameters before this call.
 
         Raises:
-            ValueError: If a pattern matches no parameter or nothing is left to learn.
+            ValueError: If a pattern matches no parameter, or no parameter is trainable.
         """
         groups = parameter_groups(model, self.weight_decay, self.lr_multipliers)
         return AdamW(groups, lr=self.lr, betas=tuple(self.betas), fused=fused)
 
     def clip_groups(self, model: nn.Module) -> list[list[nn.Parameter]]:
-        """The trainable parameters, first those clipped with all others, then those of each pattern of `separate_clip`.
+        """Group the trainable parameters by gradient clipping.
+
+        Returns:
+            Parameters clipped together, then the parameters of each pattern of `separate_clip`.
 
         Raises:
-            ValueError: a pattern matches no trainable parameter.
+            ValueError: If a pattern matches no trainable parameter.
         """
         patterns = list(self.separate_clip)
         sets: list[list[nn.Parameter]] = [[] for _ in range(1 + len(patterns))]
@@ -89,6 +100,7 @@ class OptimConfig:
         return [parameters for parameters in sets if parameters]
 
     def set_lr(self, optimizer, step: int) -> float:
+        """Set the learning rates of a step. Return the learning rate without multipliers."""
         lr = self.lr_at(step)
         for group in optimizer.param_groups:
             group["lr"] = lr * group["lr_multiplier"]
@@ -96,11 +108,16 @@ class OptimConfig:
 
 
 def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield the parameters of a network, wrapped or not, by their names in the network itself."""
+    """Yield the parameters of a network with their names, without the prefixes of wrappers."""
     return ((original_name(name), parameter) for name, parameter in model.named_parameters())
 
 
 def freeze_parameters(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Freeze the parameters whose names match a pattern.
+
+    Raises:
+        ValueError: If a pattern matches no parameter.
+    """
     for pattern in patterns:
         matched = [p for name, p in named_parameters(model) if fnmatchcase(name, pattern)]
         if not matched:
@@ -110,7 +127,11 @@ def freeze_parameters(model: nn.Module, patterns: Sequence[str]) -> None:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, lr_multipliers: Mapping[str, float]) -> list[dict]:
-    """Groups of the trainable parameters by decay and multiplier; vectors and biases do not decay."""
+    """Group the trainable parameters by weight decay and learning-rate multiplier. Vectors and biases do not decay.
+
+    Raises:
+        ValueError: If a pattern matches no trainable parameter, or no parameter is trainable.
+    """
     trainable = {name: p for name, p in named_parameters(model) if p.requires_grad}
     if not trainable:
         raise ValueError("every parameter is frozen: nothing is left to learn")
@@ -129,7 +150,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, lr_multipliers: Mapp
 
 
 def summarize_parameters(model: nn.Module) -> str:
-    """How many tensors and numbers learn and how many are frozen, for the log."""
+    """Return a log line with the numbers of trainable and frozen parameters."""
     learning = [p for p in model.parameters() if p.requires_grad]
     frozen = [p for p in model.parameters() if not p.requires_grad]
     return (

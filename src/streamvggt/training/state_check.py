@@ -1,4 +1,4 @@
-"""Values of a training's state are judged before anything is filled with them."""
+"""Validation of training states before they are loaded."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MAX_STEP = 10**12
 
 
 def check_state(state: Mapping[str, object], model: nn.Module, optimizer: Optimizer) -> None:
-    """Compare a loaded state with the training that is to go on from it.
+    """Compare a loaded state with the model and optimizer of the resumed training.
 
     Raises:
-        ValueError: An entry is missing, too much, or of another kind or shape.
+        ValueError: If an entry is missing, extra, or has another type or shape.
     """
     check_whole(0, MAX_STEP, step=state.get("step"))
     for name in ("model", "optimizer", "extra"):
@@ -39,9 +39,10 @@ def check_state(state: Mapping[str, object], model: nn.Module, optimizer: Optimi
 
 
 def check_extra(extra: Mapping[str, object]) -> None:
-    """
+    """Check the `extra` entry of a training state.
+
     Raises:
-        ValueError: What a training keeps beside its network and optimizer is not what it has written.
+        ValueError: If a value is missing, has the wrong type or is out of bounds.
     """
     for name in ("nonfinite_steps", "num_nonfinite"):
         check_whole(0, MAX_STEP, **{f"extra.{name}": extra.get(name)})
@@ -52,7 +53,7 @@ def check_extra(extra: Mapping[str, object]) -> None:
 
 
 def _check_tensors(found: Mapping, like: Mapping, name: str) -> None:
-    """Tensors by name, each as large as those of the training."""
+    """Check the names, shapes and dtypes of tensors."""
     other = sorted(map(str, found.keys() ^ like.keys()))
     _expect(not other, name, "the same entries as this training's", f"{', '.join(other[:3])} on one side only")
     for key, tensor in found.items():
@@ -64,11 +65,11 @@ def _check_tensors(found: Mapping, like: Mapping, name: str) -> None:
 
 
 def _check_group(found: object, like: Mapping, name: str) -> None:
-    """Settings of the optimizer for some parameters."""
+    """Check a parameter group of the optimizer."""
     _expect(isinstance(found, dict), name, "a dictionary", found)
     _expect(found.get("params") == like["params"], f"{name}.params", "the same parameters", "others")
     for key, mine in like.items():
-        if key == "params" or key not in found:  # other versions of PyTorch have other settings
+        if key == "params" or key not in found:  # settings differ between PyTorch versions
             continue
         value = found[key]
         if isinstance(mine, bool) or mine is None:

@@ -1,4 +1,4 @@
-"""What a prediction is compared with: a teacher's prediction, or measurements.
+"""Sources of training targets: teacher predictions or ground truth.
 
 B sequences · S frames · H×W pixels · K points.
 """
@@ -20,35 +20,49 @@ from streamvggt.prediction import Prediction
 
 
 class Supervision(Protocol):
-    """Where targets come from."""
+    """Source of targets."""
 
     requires_queries: bool
-    """Whether every batch has points to track."""
+    """Whether every batch has query points."""
 
     def query_points(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
-        """Points of the first frame for the track head, in pixels; None: nothing to track. (B, K, 2)
+        """Return query points for the track head, before the batch is copied to the device.
 
-        The batch is still on the host, where points can be drawn without waiting for the device.
+        Args:
+            batch: Batch on the host.
+            generator: CPU random generator.
+
+        Returns:
+            Points (x, y) in pixels of the first frame. None: no tracking. (B, K, 2)
         """
 
     def __call__(
         self, batch: Batch, heads: Collection[str], query_points: Tensor | None, patches: Tensor | None
     ) -> Target:
-        """The target of a batch, as far as `heads` need it; `patches` are the teacher's if it shares its encoder."""
+        """Compute the target of a batch.
+
+        Args:
+            batch: Batch on the device.
+            heads: Heads that need a target.
+            query_points: Output of `query_points`. (B, K, 2)
+            patches: Patch tokens, if teacher and student share the encoder. (B, S, h·w, C + M)
+        """
 
 
 class Teacher:
-    """A frozen network that sees all frames: distillation (StreamVGGT, arXiv 2507.11539, §3.3).
+    """Distillation from a frozen bidirectional network (StreamVGGT, arXiv 2507.11539, Sec. 3.3).
 
-    Sequences without any measurement, such as videos, are supervised at every pixel.
+    Sequences without ground truth, such as videos, are supervised at every pixel.
     """
 
     requires_queries = True
 
     def __init__(self, model: VGGT, num_queries: int = 64):
-        """
+        """Create the supervision and freeze the teacher.
+
         Args:
-            num_queries: points to track, drawn from the valid pixels of the first frame.
+            model: Teacher.
+            num_queries: Number of query points, drawn from the valid pixels of the first frame.
         """
         self.model = model.eval().requires_grad_(False)
         self.num_queries = num_queries
@@ -65,15 +79,17 @@ class Teacher:
 
 
 class GroundTruth:
-    """What the data set knows, in the network's own form: the first camera is the world."""
+    """Supervision with the ground truth of the data set. The world is the frame of the first camera."""
 
     requires_queries = False
 
     def __init__(self, *, normalize: bool = True):
-        """
+        """Create the supervision.
+
         Args:
-            normalise: the unit is the mean distance of a sequence's valid points from the first camera (VGGT,
-                arXiv 2503.11651, §3.4), since images alone do not tell the scale. False keeps the data's unit.
+            normalize: Divide lengths by the mean distance of the valid points of a sequence from the first camera
+                (VGGT, arXiv 2503.11651, Sec. 3.4), because images do not determine the scale. False: keep the unit of
+                the data.
         """
         self.normalize = normalize
 
@@ -83,7 +99,7 @@ class GroundTruth:
     def __call__(
         self, batch: Batch, heads: Collection[str], query_points: Tensor | None, patches: Tensor | None
     ) -> Target:
-        with torch.autocast(batch.images.device.type, enabled=False):  # matrix products of poses need all their digits
+        with torch.autocast(batch.images.device.type, enabled=False):  # products of poses need full precision
             return self._target(batch)
 
     def _target(self, batch: Batch) -> Target:
@@ -107,7 +123,7 @@ class GroundTruth:
 
 
 def supervised(batch: Batch) -> Tensor:
-    """Pixels that a teacher supervises: the measured ones, or all pixels of a sequence without any measurement.
+    """Return the pixels that a teacher supervises: annotated pixels, or all pixels of sequences without annotations.
 
     Returns:
         Bool. (B, S, H, W)
@@ -117,14 +133,19 @@ def supervised(batch: Batch) -> Tensor:
 
 
 def relative_to_first(cam_from_world: Tensor) -> Tensor:
-    """Poses with the first camera as the world. (B, S, 3, 4) → (B, S, 3, 4)"""
+    """Transform poses to the frame of the first camera. (B, S, 3, 4) → (B, S, 3, 4)"""
     return compose_poses(cam_from_world, invert_pose(cam_from_world[:, :1]))
 
 
 def mean_distance(points: Tensor, valid: Tensor) -> Tensor:
-    """Mean distance of each sequence's valid points from the origin; 1 where there are none.
+    """Compute the mean distance of the valid points of each sequence from the origin.
 
-    (B, S, H, W, 3), (B, S, H, W) → (B,)
+    Args:
+        points: Points. (B, S, H, W, 3)
+        valid: Valid pixels. Bool (B, S, H, W)
+
+    Returns:
+        Distances. 1 for sequences without valid points. (B,)
     """
     distance = torch.where(valid, points.norm(dim=-1), 0).flatten(1).sum(1)
     count = valid.flatten(1).sum(1)
@@ -132,14 +153,15 @@ def mean_distance(points: Tensor, valid: Tensor) -> Tensor:
 
 
 def sample_queries(valid: Tensor, num_queries: int, generator: torch.Generator) -> Tensor:
-    """Random valid pixels of one frame, drawn with replacement; of all its pixels where too few are valid.
+    """Draw random valid pixels of one frame, with replacement. If too few pixels are valid, draw from all pixels.
 
     Args:
-        valid: On the host. (B, H, W) bool
-        generator: on the CPU, so that every device draws the same.
+        valid: Valid pixels, on the host. Bool (B, H, W)
+        num_queries: Number of points K.
+        generator: CPU random generator, for equal results on all devices.
 
     Returns:
-        (x, y), float, on the host. (B, num_queries, 2)
+        Points (x, y) in pixels, float, on the host. (B, K, 2)
     """
     queries = []
     for mask in valid:

@@ -1,4 +1,4 @@
-"""Load the teacher of a distillation: VGGT or VGGT-Omega."""
+"""Load teachers for distillation: VGGT or VGGT-Omega."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from streamvggt.training.supervision import Teacher
 
 
 def load_teacher(name_or_path: str | os.PathLike, **options) -> VGGT | VGGTOmega:
-    """Load a bidirectional network. The tensor names in the file select the class.
+    """Load a bidirectional network. The tensor names in the file determine the class.
 
     Args:
         name_or_path: As in `load_model`, or a published file of VGGT-Omega (license: docs/training.md).
         options: Arguments of `load_model` or `load_omega`.
 
     Raises:
-        FileNotFoundError: If no weights have this name.
-        ValueError: If the file contains another network or does not fit.
+        FileNotFoundError: If there are no weights with this name.
+        ValueError: If the file belongs to another network, or its tensors do not match.
     """
     if is_omega(name_or_path):
         return load_omega(name_or_path, **options)
@@ -35,11 +35,11 @@ def load_teacher(name_or_path: str | os.PathLike, **options) -> VGGT | VGGTOmega
 def taught_by(
     model: Callable[[Tensor], Prediction], *, num_queries: int = 64, same_images: bool = True
 ) -> Teacher | ForeignTeacher:
-    """Create the supervision by a network: `Teacher` for VGGT, `ForeignTeacher` for any other callable.
+    """Create the supervision for a teacher: `Teacher` for VGGT, `ForeignTeacher` for any other callable.
 
     Args:
         model: Frozen teacher.
-        num_queries: Tracked points per sequence (VGGT only).
+        num_queries: Number of query points per sequence (VGGT only).
         same_images: See `ForeignTeacher` (other teachers only).
     """
     if isinstance(model, VGGT):

@@ -1,7 +1,7 @@
-"""The training loop: one for distilling the student and for training or fine-tuning the teacher.
+"""Training loop for distillation, training and fine-tuning.
 
-Everything that a step depends on is drawn from (seed, step, micro-batch), and nothing from a state that runs along, so
-a training that was killed and resumed ends with the same weights as one that was not.
+The randomness of a step depends only on (seed, step, micro-batch). A killed and resumed run therefore gives the same
+weights as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -42,43 +42,46 @@ from streamvggt.transfer import uploaded
 
 
 class AuxiliaryLoss(Protocol):
-    """Losses beside the criterion, of what passes through the network in training: a module with its own parameters.
+    """Additional losses on activations of the network, with their own parameters.
 
-    It becomes the network's submodule `auxiliary` for the training and is left out of the weights that are saved.
+    The module is a submodule of the network during training. The saved weights do not contain it.
     """
 
     names: Sequence[str]
 
     def attach(self, network: VGGT) -> None:
-        """Make the parameters that this network needs."""
+        """Create the parameters for a network."""
 
     def watch(self, network: VGGT) -> AbstractContextManager:
-        """Within the context, note what is needed of one forward pass in the object that it answers."""
+        """Return a context that records the activations of one forward pass in its target object."""
 
     def __call__(self, batch: Batch, seen: object, network: VGGT) -> dict[str, Tensor]:
-        """Weighted scalars by name."""
+        """Return weighted scalars by name."""
 
 
 class TrainingData(Protocol):
-    """Batches by number: the same number gives the same batch, in any process, and there is always a next one.
+    """Infinite sequence of batches. Equal indices give equal batches in all processes.
 
-    May also have `for_patches(patch_size) -> TrainingData`: the same data in images of whole patches of the network's
-    size; `describe() -> str`, which is said before training; and `replaced() -> dict[str, int]`: how many bad samples
-    this process has replaced so far, by data set.
+    Optional methods:
+
+    - `for_patches(patch_size) -> TrainingData`: the same data with image sides that are multiples of `patch_size`.
+    - `describe() -> str`: log line at the start of the training.
+    - `num_replaced() -> dict[str, int]`: number of invalid samples replaced in this process, by data set.
     """
 
     def __getitem__(self, index: int) -> Batch: ...
 
 
 class Diverged(RuntimeError):
-    """Too many steps in a row had no finite loss and gradient."""
+    """Raised after too many consecutive steps with a non-finite loss or gradient."""
 
 
 class Trainer:
-    """Trains a network.
+    """Train a network.
 
-    A step is `accumulate` micro-batches in each process; micro-batch a of step s in process r of R has the number
-    (s·accumulate + a)·R + r, so how the work is spread changes nothing but rounding.
+    Each process runs `gradient_accumulation_steps` micro-batches per step. Micro-batch a of step s in process r of R
+    has the index (s·gradient_accumulation_steps + a)·R + r. The distribution among processes therefore changes results
+    only by floating-point rounding.
     """
 
     def __init__(
@@ -110,28 +113,44 @@ class Trainer:
         max_minutes: float | None = None,
         resume: bool = True,
     ):
-        """
+        """Prepare the training, and load the newest state in `output_dir` if there is one.
+
         Args:
-            loss: a criterion of `streamvggt.losses`; heads it has no use for are neither run nor changed.
+            model: Network to train.
+            supervision: Source of targets.
+            loss: Criterion from `streamvggt.losses`. Heads without a loss are not run and not changed.
+            data: Training data.
+            optim: Optimizer settings.
+            output_dir: Folder for checkpoints and logs.
+            validation: Validation data. None: no validation.
+            num_validation_batches: Number of validation batches.
+            validate_every: Number of steps between validations.
+            gradient_accumulation_steps: Micro-batches per step and process.
             precision: "no" (float32), "bf16" or "fp16" (with loss scaling).
-            num_workers: processes that load data.
-            save_every, validate_every, log_every: in steps.
-            keep: states to keep.
-            ema_decay: of the moving average of the weights that is validated and saved; None: none.
-            max_nonfinite_steps: stop after this many steps in a row without a finite loss and gradient.
-            auxiliary: further losses of training, not of validation, e.g. `GeometryLosses`; None: none.
-            gradient_scales: module → factor on the gradient that it sends back through its first input, e.g.
-                {"camera_head": 0.05}: how much a head may have its way with the trunk.
-            dense_share: share of a sequence's frames, drawn at random, whose depth and points are trained; the heads
-                take most of a small network's time. Validation takes all frames.
-            policy: frames see only what this memory policy would hold of the past (`EvictionPolicy.attended_frames`),
-                so that the network learns with the memory that it is to stream with; it must go by numbers alone. None:
-                all the past, or all frames, as the network does.
-            adapters: Low-rank adapters that learn in place of the layers that they name; `best` and `final` hold plain
-                weights. None: All weights learn that `optimisation` does not freeze.
-            stop_after: minutes after which `run` saves the state and ends, to be started again; None: at the last step.
-            resume: go on from `output_dir`/last.pt, else from its newest step-*.pt; False refuses to, and overwrites
-                nothing.
+            seed: Random seed.
+            num_workers: Number of data-loading processes.
+            save_every: Number of steps between checkpoints.
+            max_checkpoints: Number of checkpoints to keep.
+            log_every: Number of steps between log entries.
+            ema_decay: Decay of the moving average of the weights, which is then validated and saved. None: no average.
+            max_nonfinite_steps: Number of consecutive steps with a non-finite loss or gradient after which to stop.
+            auxiliary_loss: Additional losses in training, not in validation, such as `GeometryLosses`.
+            gradient_scales: Factor per module on the gradient to its first input. {"camera_head": 0.05} reduces the
+                gradient from the camera head into the trunk.
+            dense_share: Fraction of the frames per sequence, drawn at random, whose depth and points are trained, in
+                (0, 1]. The dense heads dominate the time of small networks. Validation uses all frames.
+            policy: Index-based eviction policy that restricts attention to the frames the policy keeps
+                (`EvictionPolicy.attended_frames`), to train for streaming with this policy. None: the attention
+                pattern of the network.
+            adapters: Low-rank adapters to train instead of the layers they name. `best` and `final` contain plain
+                weights. None: train all weights that `optim` does not freeze.
+            max_minutes: Minutes after which `run` saves the state and returns. None: run to the last step.
+            resume: Resume from last.pt, otherwise from the newest step-*.pt in `output_dir`. False: raise an error if
+                `output_dir` contains a state.
+
+        Raises:
+            ValueError: If arguments are out of bounds or contradict each other, or the state does not match.
+            FileExistsError: If `output_dir` contains a state and `resume` is False.
         """
         counts = {
             "num_validation_batches": num_validation_batches,
@@ -148,14 +167,14 @@ class Trainer:
             check_real(0, 1, **{"trainer.ema_decay": ema_decay})
         if max_minutes is not None and not 0 <= max_minutes < float("inf"):
             raise ValueError(f"trainer.max_minutes: expected minutes, 0 or more, or null, got {max_minutes!r}")
-        # A batch without measured tracks leaves the track head out.
+        # Batches without ground-truth tracks do not run the track head.
         can_leave_out = "track" in loss.heads and not supervision.requires_queries
         self.accelerator = Accelerator(
             cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
             mixed_precision=precision,
             gradient_accumulation_steps=gradient_accumulation_steps,
             kwargs_handlers=[
-                # Gradients as views of the buckets: no second copy of all gradients.
+                # Gradients are views of the buckets, without a second copy of all gradients.
                 DistributedDataParallelKwargs(find_unused_parameters=can_leave_out, gradient_as_bucket_view=True)
             ],
         )
@@ -187,7 +206,7 @@ class Trainer:
         if auxiliary_loss is not None:
             auxiliary_loss.attach(model)
             model.add_module("auxiliary_loss", auxiliary_loss)
-        self.network = model.to(self.device)  # as it is, not wrapped
+        self.network = model.to(self.device)  # not wrapped
         unused = [f"{HEAD_PREFIXES[head]}*" for head in model.heads if head not in self.heads]
         freeze_parameters(model, [*unused, *optim.freeze])
         self.adapters = adapters
@@ -244,7 +263,11 @@ class Trainer:
             self.log.info(f"resumed after step {self.step}, from {newest.name}")
 
     def save_config(self, text: str) -> None:
-        """Write the resolved configuration beside the checkpoints; say loudly what an earlier run had otherwise."""
+        """Write the resolved configuration to config.yaml. Log the changes since an earlier run.
+
+        Args:
+            text: Configuration in YAML.
+        """
         if not self.accelerator.is_main_process:
             return
         path = self.output_dir / "config.yaml"
@@ -254,7 +277,7 @@ class Trainer:
         path.write_text(text, encoding="utf-8")
 
     def run(self) -> None:
-        """Train to the end, go on to it, or on for as long as one run may take."""
+        """Train from the current step to the last step, or until `max_minutes` is over."""
         try:
             began = started = time.perf_counter()
             for said in self.steps(self.optim.steps - self.step):
@@ -278,7 +301,7 @@ class Trainer:
             self.log.close()
 
     def _is_over(self, seconds: float) -> bool:
-        """Whether the time of this run is over, for all processes alike."""
+        """Return whether the time limit is over, with the same result in all processes."""
         if self.max_minutes is None:
             return False
         if seconds > 60 * self.max_minutes:
@@ -286,7 +309,14 @@ class Trainer:
         return self.accelerator.check_trigger()
 
     def steps(self, count: int) -> Iterator[dict]:
-        """Do the next steps, one by one; what each says: loss, terms, gradient norm, learning rate, frames."""
+        """Run the next steps.
+
+        Args:
+            count: Number of steps.
+
+        Yields:
+            Per step: loss, terms, gradient norm, learning rate and number of frames.
+        """
         batches = self._batches()
         for _ in range(count):
             said = self._one_step(batches)
@@ -294,7 +324,7 @@ class Trainer:
             yield said
 
     def _one_step(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
-        # For whatever draws from the global random state, in this project or not.
+        # Seed the global random state for code that does not take a generator.
         set_seed((self.seed * 1_000_003 + self._batch_index()) % 2**32)
         lr = self.optim.set_lr(self.optimizer, self.step)
         tally = LossAverager((*self.heads, *(self.auxiliary_loss.names if self.auxiliary_loss else ())), self.device)
@@ -314,18 +344,18 @@ class Trainer:
         return {**said, "grad_norm": norm, "lr": lr, "frames": num_frames * self.accelerator.num_processes}
 
     def _clip(self) -> Tensor:
-        """Clip the gradients; answer their norm before, of all together."""
+        """Clip the gradients. Return the norm of all gradients before clipping."""
         first, *apart = self.clip_groups
-        norms = [self.accelerator.clip_grad_norm_(first, self.optim.clip_norm)]  # undoes the loss scale, too
+        norms = [self.accelerator.clip_grad_norm_(first, self.optim.clip_norm)]  # also removes the loss scale
         norms += [nn.utils.clip_grad_norm_(parameters, self.optim.clip_norm) for parameters in apart]
         norms = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
         return torch.stack([norm.to(self.device) for norm in norms]).norm()
 
     def _update(self, norm: Tensor, loss: Tensor) -> None:
-        """Step, unless something is not finite; all processes decide alike, from numbers that they share."""
+        """Run the optimizer step if loss and gradients are finite. All processes decide from the same numbers."""
         loss_is_finite, is_finite = torch.stack([loss, loss + norm]).isfinite().tolist()
         scaler = self.accelerator.scaler
-        if is_finite or scaler is not None:  # the loss scaler itself skips, and learns from it
+        if is_finite or scaler is not None:  # the loss scaler skips the step itself and adapts its scale
             self.optimizer.step()
         self.optimizer.zero_grad()
         if is_finite:
@@ -334,7 +364,7 @@ class Trainer:
                 self.ema.update_parameters(self.network)
             return
         if loss_is_finite and scaler is not None and scaler.get_scale() >= 1:
-            return  # gradients beyond float16: the scaler looks for its scale
+            return  # float16 overflow: the loss scaler is adapting its scale
         self.nonfinite_steps += 1
         self.num_nonfinite += 1
         if self.nonfinite_steps >= self.max_nonfinite_steps:
@@ -382,7 +412,7 @@ class Trainer:
         model = self.model if self.ema is None else self.ema.module
         accelerator = self.accelerator
         tally = LossAverager(self.heads, self.device)
-        # A sharded network is gathered in each forward pass, so all processes must do the same number of them.
+        # Forward passes of a sharded network are collective, so all processes run the same number of passes.
         for first in range(0, self.num_validation_batches, accelerator.num_processes):
             position = first + accelerator.process_index
             is_counted = position < self.num_validation_batches
@@ -414,12 +444,12 @@ class Trainer:
             batch_size=None,
             sampler=numbers,
             num_workers=self.num_workers,
-            pin_memory=self.device.type == "cuda",  # as copies that the host does not wait for need it
+            pin_memory=self.device.type == "cuda",  # required for asynchronous copies
         )
         return iter(loader)
 
     def _batch_index(self, position: int = 0) -> int:
-        """The number of this process's micro-batch at a position of the current step."""
+        """Return the index of this process's micro-batch at a position of the current step."""
         accelerator = self.accelerator
         return (
             self.step * self.gradient_accumulation_steps + position
@@ -436,7 +466,7 @@ class Trainer:
         return {**numbers, **self._replaced()}
 
     def _replaced(self) -> dict[str, float]:
-        """Bad samples that all processes have replaced since the start, by data set; all processes must ask."""
+        """Return the number of replaced samples in all processes by data set. All processes must call this method."""
         if not hasattr(self.data, "num_replaced"):
             return {}
         counts = self.data.num_replaced()
@@ -481,8 +511,8 @@ class Trainer:
         )
 
     def _save_weights(self, name: str) -> None:
-        """The weights that are worth using, for `load_model`."""
-        # Gathered, where processes share the network.
+        """Save the weights for `load_model`, of the moving average if there is one."""
+        # Gather the weights of sharded networks.
         state = self.accelerator.get_state_dict(self.model) if self.ema is None else self.ema.module.state_dict()
         if self.accelerator.is_main_process:
             named = {original_name(name): tensor for name, tensor in state.items()}
@@ -494,10 +524,10 @@ class Trainer:
 
 
 def check_sharding(accelerator: Accelerator) -> None:
-    """Refuse version 1 of FSDP, with which each process would clip by the norm of its own share of the gradients.
+    """Check the FSDP version. With version 1, each process clips by the norm of its own gradient shard.
 
     Raises:
-        ValueError: If the accelerator shards by version 1.
+        ValueError: If the accelerator uses FSDP version 1.
     """
     plugin = accelerator.state.fsdp_plugin if accelerator.distributed_type == DistributedType.FSDP else None
     if plugin is not None and plugin.fsdp_version != 2:
@@ -508,12 +538,12 @@ def check_sharding(accelerator: Accelerator) -> None:
 
 
 def in_patches(data: TrainingData | None, patch_size: int) -> TrainingData | None:
-    """Return the data in images of whole patches of the network's size, if their size can be chosen."""
+    """Return the data with image sides that are multiples of `patch_size`, if the data supports `for_patches`."""
     return data.for_patches(patch_size) if hasattr(data, "for_patches") else data
 
 
 def dense_frames(num_frames: int, share: float, generator: torch.Generator) -> list[int] | None:
-    """Draw the frames whose depth and points are trained, at least one; None: all."""
+    """Draw the indices of the frames whose depth and points are trained, at least one. None: all frames."""
     if share == 1:
         return None
     count = max(1, round(share * num_frames))
@@ -521,10 +551,15 @@ def dense_frames(num_frames: int, share: float, generator: torch.Generator) -> l
 
 
 def scale_gradient(model: nn.Module, name: str, scale: float) -> None:
-    """Multiply the gradient that a part of a network sends back through its first input; its own is as ever.
+    """Scale the gradient from a module to its first input. Gradients of the module's parameters are unchanged.
+
+    Args:
+        model: The network.
+        name: Name of the module.
+        scale: Factor on the gradient.
 
     Raises:
-        ValueError: there is no such part.
+        ValueError: If there is no module with this name.
     """
     modules = dict(model.named_modules())
     if name not in modules:
@@ -534,7 +569,7 @@ def scale_gradient(model: nn.Module, name: str, scale: float) -> None:
         first, *others = inputs
         if not first.requires_grad:
             return inputs
-        mine = first.view_as(first)  # the same tensor may go elsewhere, too
+        mine = first.view_as(first)  # other modules can use the same tensor
         mine.register_hook(lambda gradient: gradient * scale)
         return (mine, *others)
 
@@ -542,7 +577,7 @@ def scale_gradient(model: nn.Module, name: str, scale: float) -> None:
 
 
 def shared_encoder(model: VGGT, supervision: Supervision) -> Callable[[Tensor], Tensor] | None:
-    """The patch encoder that serves teacher and student at once; None if they differ or the student's learns."""
+    """Return the patch encoder shared by teacher and student. None if the weights differ or the student's learns."""
     if not isinstance(supervision, Teacher):
         return None
     teacher = supervision.model.aggregator
@@ -564,7 +599,7 @@ class _IndexedBatches(Dataset):
 
 
 class _StridedSampler(Sampler):
-    """first, first + every, first + 2·every, … without end."""
+    """Yield first, first + every, first + 2·every, … infinitely."""
 
     def __init__(self, first: int, every: int):
         self.first, self.every = first, every
