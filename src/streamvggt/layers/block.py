@@ -20,6 +20,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden_dim, out_dim or dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the MLP. (..., C) → (..., out_dim or C)"""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -31,6 +32,7 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.full((dim,), init))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Scale the channels. (..., C) → (..., C)"""
         return x * self.gamma
 
 

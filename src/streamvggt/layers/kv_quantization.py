@@ -38,12 +38,14 @@ class Int8Quantizer(NoQuantizer):
     QMAX = 127
 
     def encode(self, x: Tensor) -> list[Tensor]:
+        """Quantize a tensor. (B, N, T, D) → int8 values (B, N, T, D) and scales (B, N, T, 1)"""
         exact = torch.promote_types(x.dtype, torch.float32)
         factor = x.abs().amax(-1, keepdim=True).to(exact) / self.QMAX
         factor = factor.clamp(min=torch.finfo(x.dtype).tiny).to(x.dtype)
         return [(x / factor.to(exact)).round().to(torch.int8), factor]
 
     def decode(self, planes: list[Tensor]) -> Tensor:
+        """Dequantize planes to a tensor (B, N, T, D)."""
         numbers, factor = planes
         return numbers * factor
 

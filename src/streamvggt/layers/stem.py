@@ -54,4 +54,5 @@ class ResidualUnit(nn.Module):
         nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Add the residual branch. (B, C, H, W) → (B, C, H, W)"""
         return x + self.conv2(F.gelu(self.conv1(F.gelu(x))))

@@ -81,9 +81,11 @@ class SumOfTerms(Criterion):
 
     @property
     def heads(self) -> tuple[str, ...]:
+        """Heads with a term."""
         return tuple(self.by_head)
 
     def terms(self, prediction: Prediction, target: Target) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the weighted term of each head with a target, and the parts of map terms as details."""
         losses, details = {}, {}
         for head, term in self.by_head.items():
             if not has_target(HEAD_FIELDS[head], prediction, target):
@@ -116,6 +118,7 @@ class MapPair:
 
     @classmethod
     def of(cls, head: str, prediction: Prediction, target: Target) -> MapPair:
+        """Select the maps of a head ("depth" or "points") for the predicted frames."""
         frames = prediction.dense_frames
         known, known_conf = getattr(target.prediction, head), getattr(target.prediction, f"{head}_conf")
         return cls(

@@ -45,9 +45,11 @@ class DistillLossReference(Criterion):
 
     @property
     def heads(self) -> tuple[str, ...]:
+        """Heads with a non-zero weight."""
         return tuple(head for head, weight in self.weights.items() if weight)
 
     def terms(self, prediction: Prediction, target: Target) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the weighted term of each head with a target. No details."""
         compute = {"camera": self._camera, "depth": self._depth, "points": self._points, "track": self._track}
         losses = {}
         for head in self.heads:

@@ -53,10 +53,12 @@ class PointmapLossReference(Criterion):
 
     @property
     def heads(self) -> tuple[str, ...]:
+        """Heads to run."""
         # Points and their confidence determine the scale of the poses, so they are always required.
         return ("camera", "points") if self.weights["camera"] else ("points",)
 
     def terms(self, prediction: Prediction, target: Target) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the weighted terms "points" and "camera", and errors per view as details."""
         if not has_target("points", prediction, target):
             return {}, {}
         errors = pointmap_errors(
@@ -88,6 +90,7 @@ class PointmapTestPublished(Criterion):
         self.convert_pose = convert_pose
 
     def terms(self, prediction: Prediction, target: Target) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the summed point errors before and after matching the spread, and errors per view as details."""
         if not has_target("points", prediction, target):
             return {}, {}
         how = {"keep_scale": True, "convert_pose": self.convert_pose}
@@ -245,4 +248,5 @@ def published_pose_error(pose: Tensor, gt_pose: Tensor, factor: Tensor, true_fac
 
 
 def by_view(name: str, values: Tensor) -> dict[str, Tensor]:
+    """Name the values of each view "name/1", "name/2", …"""
     return {f"{name}/{view}": value for view, value in enumerate(values, 1)}

@@ -59,10 +59,12 @@ class BatchedMemory:
 
     @property
     def camera_cache(self) -> CameraCacheMode:
+        """Camera cache mode of all streams."""
         return self.memories[0].camera_cache
 
     @property
     def is_index_based(self) -> bool:
+        """Whether all policies are index-based."""
         return all(memory.is_index_based for memory in self.memories)
 
     @property
@@ -87,18 +89,22 @@ class BatchedMemory:
             memory.validate_inputs(1, image_size, heads)
 
     def begin(self, batch_size: int, image_size: tuple[int, int]) -> None:
+        """Run `StreamMemory.begin` for every stream."""
         self.failures = [None] * len(self.memories)
         for memory in self.memories:
             memory.begin(1, image_size)
 
     def layer_patterns(self, num_new: int) -> list[PerStreamPattern]:
+        """Return the attention patterns of the global layers for the next frames."""
         return batch_patterns([memory.layer_patterns(num_new) for memory in self.memories])
 
     def camera_patterns(self, num_new: int) -> list[list[PerStreamPattern]]:
+        """Return the attention patterns of the camera trunk per iteration and block."""
         refinements = zip(*(memory.camera_patterns(num_new) for memory in self.memories), strict=True)
         return [batch_patterns(patterns) for patterns in refinements]
 
     def shared_camera_patterns(self, num_new: int) -> list[list[PerStreamPattern]]:
+        """Return the attention patterns of the camera trunk with a "shared" cache, per frame and block."""
         frames = zip(*(memory.shared_camera_patterns(num_new) for memory in self.memories), strict=True)
         return [batch_patterns(patterns) for patterns in frames]
 
@@ -107,6 +113,7 @@ class BatchedMemory:
         return torch.cat([memory.times(num_new) for memory in self.memories])
 
     def mlp_hook(self, num_new: int = 1) -> Callable[[int, Tensor], None] | None:
+        """Return a hook that passes MLP residuals to the policy of each stream. None if no policy uses it."""
         watches = [memory.mlp_hook() for memory in self.memories]
         if not any(watches):
             return None
@@ -134,10 +141,12 @@ class BatchedMemory:
                 memory.mark()  # later frames of this call are rolled back as well
 
     def commit(self) -> None:
+        """Commit the streams that advanced and roll back the failed streams."""
         for memory, failure in zip(self.memories, self.failures, strict=True):
             memory.commit() if failure is None else memory.rollback()
 
     def rollback(self) -> None:
+        """Restore all streams to their state at `begin`."""
         for memory in self.memories:
             memory.rollback()
 

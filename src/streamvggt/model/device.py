@@ -37,8 +37,8 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     """Resolve the name of a number format.
 
     Args:
-        name: A key of `DTYPES`. "auto": half precision on CUDA, otherwise float32. "half": half precision if the
-            device supports it, otherwise float32.
+        name: A key of `DTYPES`. "auto": half precision on CUDA, otherwise float32. "half": half precision on
+            CUDA and on CPUs with bfloat16 kernels, otherwise float32.
         device: Device to run on.
 
     Returns:

@@ -26,6 +26,7 @@ class ResidualUnit(nn.Module):
         self.conv2 = nn.Conv2d(features, features, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the unit. (N, F, h, w) → (N, F, h, w)"""
         x = F.relu(x)
         return self.conv2(F.relu(self.conv1(x))) + x
 
@@ -43,6 +44,7 @@ class FeatureFusion(nn.Module):
         self.out_conv = nn.Conv2d(features, features, 1)
 
     def forward(self, x: Tensor, skip: Tensor | None, size: Sequence[int]) -> Tensor:
+        """Fuse a level of equal size, if given, and resize. (N, F, h, w) → (N, F, *size)"""
         if skip is not None:
             x = x + self.resConfUnit1(skip)
         # A 1×1 convolution commutes with a resize whose weights sum to 1. This order processes a quarter of the pixels.
@@ -196,6 +198,7 @@ class Scratch(LevelFusion):
             )
 
     def fuse(self, levels: Sequence[Tensor], skips: Sequence[Tensor] = ()) -> Tensor:
+        """Fuse four maps and apply the first output convolution. Arguments as in `LevelFusion.fuse`."""
         return self.output_conv1(super().fuse(levels, skips))
 
     def finish(self, x: Tensor) -> Tensor:

@@ -552,4 +552,5 @@ def flatten_state(policy_state: dict[str, PolicyState]) -> list[Tensor | int]:
 
 
 def to_device(entry: Tensor | int, device: torch.device) -> Tensor | int:
+    """Move tensors to a device. Other values are unchanged."""
     return entry.to(device) if isinstance(entry, Tensor) else entry

@@ -265,6 +265,7 @@ class Targets:
 
     @classmethod
     def of(cls, matches: Matches, image_size: Sequence[int], patch_size: int) -> Targets:
+        """Convert matches to patch targets for images of H×W pixels."""
         height, width = image_size
         h, w = height // patch_size, width // patch_size
         x, y = (matches.position * max(height, width) / 2).unbind(-1)

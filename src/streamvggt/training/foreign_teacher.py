@@ -65,6 +65,7 @@ class ForeignTeacher:
         return described if note is None else f"{described} LICENSE: {note}"
 
     def query_points(self, batch: Batch, generator: torch.Generator) -> None:
+        """Return None: tracks are not supervised."""
         return None
 
     @torch.no_grad()

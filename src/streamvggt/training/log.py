@@ -65,6 +65,7 @@ class TrainingLogger:
             tqdm.write(text)
 
     def close(self) -> None:
+        """Close the TensorBoard writer and the progress bar."""
         if self.is_main:
             self._board.close()
             self._bar.close()
@@ -78,6 +79,7 @@ class LossAverager:
         self._sums = torch.zeros(len(self.names), 2, device=device)  # sums and counts
 
     def add(self, result: LossOutput) -> None:
+        """Add the loss of a batch."""
         values = {"loss": result.total.detach(), **result.terms}
         for row, name in enumerate(self.names):
             if name in values:
@@ -92,6 +94,7 @@ class LossAverager:
 
 
 def is_before(line: str, step: int) -> bool:
+    """Return whether a log line belongs to `step` or earlier. False for truncated lines."""
     try:
         return json.loads(line)["step"] <= step
     except (ValueError, KeyError):  # line truncated by a killed process

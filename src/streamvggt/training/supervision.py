@@ -68,6 +68,7 @@ class Teacher:
         self.num_queries = num_queries
 
     def query_points(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Draw query points from the valid pixels of the first frame. (B, K, 2)"""
         return sample_queries(batch.valid[:, 0], self.num_queries, generator)
 
     @torch.no_grad()
@@ -94,6 +95,7 @@ class GroundTruth:
         self.normalize = normalize
 
     def query_points(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
+        """Return the ground-truth track positions in the first frame. None: no tracks. (B, K, 2)"""
         return None if batch.tracks is None else batch.tracks[:, 0]
 
     def __call__(

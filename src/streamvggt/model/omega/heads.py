@@ -58,6 +58,7 @@ class PlainResidualUnit(ResidualUnit):
     """Two convolutions and a skip connection of x itself, because the ReLU of VGGT-Omega is not in place."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the unit. (N, F, h, w) → (N, F, h, w)"""
         return self.conv2(F.relu(self.conv1(F.relu(x)))) + x
 
 
@@ -70,6 +71,7 @@ class PlainFeatureFusion(FeatureFusion):
     unit = PlainResidualUnit
 
     def forward(self, x: Tensor, skip: Tensor | None, size: Sequence[int]) -> Tensor:
+        """Fuse a level of equal size, if given, and resize. (N, F, h, w) → (N, F, *size)"""
         if skip is not None:
             x = x + self.resConfUnit1(skip)
         x = self.resConfUnit2(x)

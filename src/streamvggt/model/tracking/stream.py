@@ -61,8 +61,10 @@ class TrackMemory:
         return sum(maps.nbytes for maps in self.maps)
 
     def state_dict(self) -> dict[str, object]:
+        """Return queries and maps. Maps are copied to the host."""
         return {"queries": self.queries, "maps": [maps.to("cpu", copy=True) for maps in self.maps]}
 
     def load_state_dict(self, state: dict[str, object], device: torch.device) -> None:
+        """Restore the content of `state_dict()`."""
         self.queries = None if state["queries"] is None else state["queries"].to(device)
         self.maps = [maps.to(device) for maps in state["maps"]]

@@ -22,6 +22,7 @@ class SelfBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the block. (B, T, C) → (B, T, C)"""
         x = self.norm1(x)
         x = x + self.attn(x, x, x, need_weights=False)[0]
         return x + self.mlp(self.norm2(x))
@@ -39,6 +40,7 @@ class CrossBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Attend from x to the context. (B, T, C), (B, T', C) → (B, T, C)"""
         x, context = self.norm1(x), self.norm_context(context)
         x = x + self.cross_attn(x, context, context, need_weights=False)[0]
         return x + self.mlp(self.norm2(x))
