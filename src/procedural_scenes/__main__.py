@@ -1,6 +1,6 @@
-"""`python -m procedural_scenes preview --out DIR`: a picture and a clip of the procedural world.
+"""`python -m procedural_scenes preview --out DIR`: write an image and a clip of procedural scenes.
 
-`… clip --out FILE`: a video of one scene, as a camera would see it.
+`… clip --out FILE`: write a video of one scene.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ from streamvggt.flags import some_path, whole
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m procedural_scenes", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    preview = commands.add_parser("preview", help="write scenes.png and walk.mp4, and say how fast it went")
-    preview.add_argument("--out", type=some_path, required=True, help="folder to write to")
+    preview = commands.add_parser("preview", help="write scenes.png and walk.mp4, and print the speed")
+    preview.add_argument("--out", type=some_path, required=True, help="output folder")
     preview.add_argument("--seed", type=whole(0, 2**32 - 1), default=0)
     preview.add_argument("--split", choices=SPLITS, default="train")
-    preview.add_argument("--index", type=whole(0), default=0, help="number of the batch to show")
+    preview.add_argument("--index", type=whole(0), default=0, help="index of the batch")
     preview.add_argument("--scenes", type=whole(), default=8)
-    preview.add_argument("--frames", type=whole(), default=4, help="of each scene in the picture")
+    preview.add_argument("--frames", type=whole(), default=4, help="frames per scene in the image")
     preview.add_argument("--clip-frames", type=whole(), default=240)
     preview.add_argument("--size", type=whole(1, 16_384), nargs=2, default=(168, 224), metavar=("H", "W"))
     preview.add_argument("--device", default="cpu")
     preview.set_defaults(run=write_preview)
-    clip = commands.add_parser("clip", help="write a video of one scene, as a camera would see it")
-    clip.add_argument("--out", type=some_path, required=True, help="file to write, .mp4")
+    clip = commands.add_parser("clip", help="write a video of one scene")
+    clip.add_argument("--out", type=some_path, required=True, help="output file, .mp4")
     clip.add_argument("--seed", type=whole(0, 2**32 - 1), default=0)
     clip.add_argument("--split", choices=SPLITS, default="test")
-    clip.add_argument("--index", type=whole(0), default=0, help="number of the scene")
+    clip.add_argument("--index", type=whole(0), default=0, help="index of the scene")
     clip.add_argument("--frames", type=whole(), default=48)
-    clip.add_argument("--stride", type=whole(), default=2, help="of the world's 30 frames per second")
+    clip.add_argument("--stride", type=whole(), default=2, help="frame stride at 30 frames per second")
     clip.add_argument("--size", type=whole(1, 16_384), nargs=2, default=(336, 448), metavar=("H", "W"))
     clip.add_argument("--scene-type", choices=STYLES, default="all")
     clip.set_defaults(run=write_video)
     render = commands.add_parser("render", help="render clips to disk for training; see ClipBatches")
-    render.add_argument("folder", type=some_path, help="folder to write to; an interrupted run continues")
+    render.add_argument("folder", type=some_path, help="output folder; interrupted runs resume")
     render.add_argument("--scene-type", choices=STYLES, default="all")
     render.add_argument("--split", choices=SPLITS, default="train")
     render.add_argument("--seed", type=whole(0, 2**32 - 1), default=1)
     render.add_argument("--clips", type=whole(), default=6144)
-    render.add_argument("--frames", type=whole(), default=8, help="per clip")
-    render.add_argument("--size", type=whole(1, 16_384), default=112, help="side of the square images, pixels")
+    render.add_argument("--frames", type=whole(), default=8, help="frames per clip")
+    render.add_argument("--size", type=whole(1, 16_384), default=112, help="side of the square images in pixels")
     render.set_defaults(run=write_clips)
     options = parser.parse_args(arguments)
     options.run(options)
@@ -63,7 +63,7 @@ def write_preview(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     world = SyntheticScenes(options.split, options.seed)
     height, width = options.size
-    world.batch(options.index, 1, 2, height, width, 8, options.device)  # makes the atlas of patterns
+    world.batch(options.index, 1, 2, height, width, 8, options.device)  # creates the texture atlas before timing
     began = time.perf_counter()
     batch = world.batch(options.index, options.scenes, options.frames, height, width, 48, options.device).to("cpu")
     seconds = time.perf_counter() - began
@@ -97,7 +97,7 @@ def write_clips(options: argparse.Namespace) -> None:
 
 
 def contact_sheet(batch: Batch) -> np.ndarray:
-    """Two rows per scene, a column per frame: images with tracks, then nearness beside ids. (rows, columns, 3) uint8"""
+    """Draw two rows per scene, a column per frame: images with tracks, inverse depth and ids. (..., 3) uint8"""
     rows = []
     for sequence in range(batch.num_sequences):
         depth = batch.depth[sequence]
@@ -117,7 +117,7 @@ def contact_sheet(batch: Batch) -> np.ndarray:
 
 
 def write_clip(path: Path, chunks) -> None:
-    """An H.264 clip of image, nearness and ids side by side."""
+    """Write an H.264 clip of image, inverse depth and ids side by side."""
     with av.open(str(path), "w") as container:
         stream = None
         for batch in chunks:
@@ -150,12 +150,12 @@ def _with_tracks(batch: Batch, sequence: int, frame: int) -> np.ndarray:
 
 
 def _as_heat(values: Tensor) -> Tensor:
-    """Black, red, yellow, white for 0 … 1. (..., 3)"""
+    """Map 0 … 1 to black, red, yellow, white. (..., 3)"""
     return torch.stack([values * 3, values * 3 - 1, values * 3 - 2], -1).clamp(0, 1)
 
 
 def _as_labels(ids: Tensor) -> Tensor:
-    """A colour per id, black for 0. (..., 3)"""
+    """Map each id to a color, 0 to black. (..., 3)"""
     phases = torch.tensor([0.0, 2.1, 4.2])
     colour = 0.55 + 0.45 * (ids[..., None] * 2.4 + phases + (ids[..., None] * 0.37)).sin()
     return colour * (ids[..., None] > 0)

@@ -1,4 +1,4 @@
-"""The world as training data: batches by number, of varied length and shape."""
+"""Procedural scenes as training data: indexed batches of varying length and shape."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from streamvggt.data.view import Batch
 
 @dataclass(frozen=True)
 class SyntheticBatches:
-    """Batch k is the same whenever and wherever it is asked for, and there is always a next one.
+    """Endless sequence of batches. Batch k is deterministic.
 
-    split, seed, style: see `SyntheticScenes`.
-    size: the longer side of the images, in pixels.
-    aspect_ratios: height over width; each batch has one of them.
-    num_frames: fewest and most frames of a sequence; each batch has one length.
-    length_warmup: over how many batches the longest sequences grow from fewest to most; 0: at once.
-    max_images_per_process: images of a batch; as many sequences as fit.
-    num_tracks: points to follow; 0: none.
-    device: where to render.
-    patch_size: sides of images are multiples of it; a training sets it to the network's.
+    Attributes:
+        split: See `SyntheticScenes`.
+        seed: See `SyntheticScenes`.
+        style: See `SyntheticScenes`.
+        size: Longer side of the images in pixels.
+        aspect_ratios: Height / width. Each batch draws one.
+        num_frames: Minimum and maximum frames per sequence. Each batch draws one length.
+        length_warmup: Number of batches over which the maximum length grows from minimum to maximum; 0: no warm-up.
+        max_images_per_process: Maximum number of images per batch, filled with complete sequences.
+        num_tracks: Number of tracked points; 0: none.
+        device: Device for rendering.
+        patch_size: Image sides are multiples of it. The training sets it to that of the model.
     """
 
     split: str = "train"
@@ -49,7 +52,7 @@ class SyntheticBatches:
         check_aspects(self.aspect_ratios)
 
     def for_patches(self, patch_size: int) -> SyntheticBatches:
-        """Return the same batches for a network with this patch size."""
+        """Return the same batches for a model with this patch size."""
         return replace(self, patch_size=patch_size)
 
     def __getitem__(self, index: int) -> Batch:

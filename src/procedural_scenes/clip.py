@@ -1,9 +1,8 @@
-"""Which moments of a trajectory make a training clip.
+"""Select the frame times of training clips on a trajectory.
 
-Neighbouring frames should share much but not all of what they see. How much they share is estimated from how far the
-camera turns, in fields of view, and how far it moves, in widths of what it sees; along the sum of both, the frames
-of a clip are laid at uneven steps.
-B scenes · S frames · T moments of the dense way.
+Consecutive frames should overlap partially. The overlap is estimated from the rotation in fields of view, and from the
+translation in widths of the visible region. Frames are placed at uneven steps along the sum of both.
+B scenes · S frames · T candidate times.
 """
 
 from __future__ import annotations
@@ -22,20 +21,24 @@ from procedural_scenes.trajectory import FRAMES_PER_SECOND
 from streamvggt.geometry.camera import invert_pose
 
 NUM_CANDIDATES = 128
-"""Moments of one lap at which the view is probed."""
+"""Number of candidate times per lap."""
 PROBE_OFFSETS = (-0.7, 0.0, 0.7)
-"""Where in the image the distance is probed, in half fields of view."""
+"""Image positions of the depth probes, in half fields of view."""
 REVERSED_SHARE = 0.3
 
 
 def sample_clip_times(stage: SceneSetup, style: SceneConfig, dice: SceneRNG, fov: Tensor, num_frames: int) -> Tensor:
-    """Times of the frames of one clip per scene.
+    """Sample the frame times of one clip per scene.
 
     Args:
-        fov: over the larger side of the image, radians. (B,)
+        stage: Scenes and trajectories.
+        style: Style of the scenes.
+        dice: Random numbers.
+        fov: Field of view over the longer image side in radians. (B,)
+        num_frames: Frames per clip.
 
     Returns:
-        Seconds, rising or falling. (B, S)
+        Times in seconds, ascending or descending. (B, S)
     """
     lap = stage.trajectories.period.abs()[:, None]
     start = dice.uniform(shape=(1,))
@@ -46,7 +49,7 @@ def sample_clip_times(stage: SceneSetup, style: SceneConfig, dice: SceneRNG, fov
     steps = dice.log_uniform(*style.view_change, (1,)) * dice.uniform(0.6, 1.4, (num_frames,))
     wanted = steps.cumsum(1) - steps[:, :1]
     whole = passed[:, -1:]
-    laps, rest = (wanted / whole).floor(), wanted % whole  # a long clip comes round again
+    laps, rest = (wanted / whole).floor(), wanted % whole  # a long clip covers several laps
     after = torch.searchsorted(passed, rest.contiguous(), right=True).clamp(1, NUM_CANDIDATES)
     low, high = passed.gather(1, after - 1), passed.gather(1, after)
     within = (after - 1 + (rest - low) / (high - low).clamp(min=1e-9)) / NUM_CANDIDATES
@@ -59,7 +62,7 @@ def sample_clip_times(stage: SceneSetup, style: SceneConfig, dice: SceneRNG, fov
 
 
 def novelty(stage: SceneSetup, times: Tensor, fov: Tensor) -> Tensor:
-    """About which share of a view the one before did not see. (B, T) seconds → (B, T - 1)"""
+    """Estimate the ratio of each view that the previous view does not cover. (B, T) seconds → (B, T - 1)"""
     poses = invert_pose(stage.trajectories.cam_from_world(times))
     distance = probe_depth(stage, times, fov)
     moved = (poses[:, 1:, :, 3] - poses[:, :-1, :, 3]).norm(dim=-1)
@@ -70,7 +73,7 @@ def novelty(stage: SceneSetup, times: Tensor, fov: Tensor) -> Tensor:
 
 
 def probe_depth(stage: SceneSetup, times: Tensor, fov: Tensor) -> Tensor:
-    """Median depth of a few rays per moment. (B, T) seconds → (B, T)"""
+    """Return the median depth of a few rays per time. (B, T) seconds → (B, T)"""
     scene = torch.arange(len(fov), device=fov.device).repeat_interleave(times.shape[1])
     probes = torch.tensor(PROBE_OFFSETS, device=fov.device)
     y, x = torch.meshgrid(probes, probes, indexing="ij")
@@ -82,10 +85,10 @@ def probe_depth(stage: SceneSetup, times: Tensor, fov: Tensor) -> Tensor:
     rays = RayBatch(torch.arange(len(scene), device=fov.device), poses[:, :, 3], direction)
     around, _ = exit_points(select(stage.scenes.shells, scene), rays.origin, direction)
     hits = intersect(stage.scenes.primitives(times).flatten(), rays)
-    depth = torch.minimum(around, hits.distance).clamp(max=60)  # the sky counts as far
+    depth = torch.minimum(around, hits.distance).clamp(max=60)  # the sky has the maximum depth
     return depth.median(-1).values.view(times.shape)
 
 
 def sample_fov(dice: SceneRNG, style: SceneConfig) -> Tensor:
-    """Field of view over the larger side of the image, radians. (B,)"""
+    """Sample the field of view over the longer image side in radians. (B,)"""
     return dice.uniform(*map(math.radians, style.fov))

@@ -1,9 +1,9 @@
-"""Clips of the procedural world rendered to disk once, and training batches cut from them.
+"""Clips of procedural scenes rendered to disk once, and training batches sampled from them.
 
     python -m procedural_scenes render ../data/train/world/rooms --scene-type rooms --clips 6144 --frames 8
 
-Rendering takes longer than a small network needs to learn from an image, so each rendered image is used several times,
-in different windows, orders and colors. A folder holds shards of 64 clips: `00000/images.npy`, ….
+Rendering an image takes longer than a training step of a small model. Each rendered image is therefore used several
+times in different windows, orders and colors. A folder contains shards of 64 clips: `00000/images.npy`, ….
 
 N clips · S frames · H×W pixels.
 """
@@ -29,20 +29,22 @@ from streamvggt.files import atomic_directory, atomic_write
 
 CLIPS_PER_SHARD = 64
 CLIPS_AT_ONCE = 8
-"""Clips that are rendered together."""
+"""Number of clips per render batch."""
 RECORD = "clips.json"
 
 
 def render_clips(folder: Path, world: SyntheticScenes, num_clips: int, num_frames: int, size: int) -> None:
-    """Render square clips to `folder`, shard by shard. Shards that exist are kept, so an interrupted run continues.
+    """Render square clips to `folder`, shard by shard. Existing shards are kept, so interrupted runs resume.
 
     Args:
+        folder: Output folder.
+        world: The scenes.
         num_clips: Number of clips, rounded up to whole shards.
         num_frames: Number of frames per clip.
         size: Side of the images in pixels.
 
     Raises:
-        ValueError: If the folder holds clips with other settings.
+        ValueError: If the folder contains clips with other settings.
     """
     settings = {"split": world.split, "seed": world.seed, "style": asdict(world.style)}
     settings = json.loads(json.dumps({**settings, "num_frames": num_frames, "size": size}))
@@ -67,7 +69,7 @@ def render_clips(folder: Path, world: SyntheticScenes, num_clips: int, num_frame
 
 
 def _arrays(batch: Batch) -> dict[str, np.ndarray]:
-    """What is stored: images as bytes, depth in half precision (0 where unknown), cameras exactly."""
+    """Return the stored arrays: images as uint8, depth in half precision (0 if unknown), cameras in full precision."""
     return {
         "images": (batch.images * 255).round().byte().numpy(),
         "depth": torch.where(batch.valid, batch.depth, 0).half().numpy(),
@@ -78,21 +80,23 @@ def _arrays(batch: Batch) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class ClipBatches:
-    """Training batches cut from rendered clips. Batch k is the same whenever and wherever it is asked for.
+    """Training batches sampled from rendered clips. Batch k is deterministic.
 
-    Every sequence is a window of a clip: its stride, order (forward, backward or shuffled), mirror image, color
-    channels, brightness and contrast are drawn at random.
+    Every sequence is a window of a clip. Stride, order (forward, backward or shuffled), mirroring, color channels,
+    brightness and contrast are random.
 
-    root: Folder that holds folders of `render_clips`.
-    shares: Name of a folder → share of the batches.
-    num_frames: Lengths of sequences; each batch draws one.
-    length_warmup: Number of batches over which the longest length and the largest stride grow to their full size; 0: at
-        once. Poses of two near frames are learned first, and longer sequences build on them.
-    max_images_per_process: Images per batch; as many sequences as fit.
-    aspect_ratios: Height over width; each batch draws one and is cropped to it.
-    patch_size: Sides of cropped images are multiples of it; a training sets it to the network's.
-    shuffled, backward: Shares of the sequences.
-    max_stride: Largest step, in frames of the clip, between frames of a sequence.
+    Attributes:
+        root: Folder that contains output folders of `render_clips`.
+        shares: Ratio of the batches by folder name.
+        num_frames: Lengths of sequences. Each batch draws one.
+        length_warmup: Number of batches over which the maximum length and stride grow to their full size; 0: no
+            warm-up. The model learns poses of two near frames first, and longer sequences afterwards.
+        max_images_per_process: Maximum number of images per batch, filled with complete sequences.
+        aspect_ratios: Height / width. Each batch draws one and is cropped to it.
+        patch_size: Sides of cropped images are multiples of it. The training sets it to that of the model.
+        shuffled: Ratio of shuffled sequences.
+        backward: Ratio of backward sequences.
+        max_stride: Maximum step between frames of a sequence, in frames of the clip.
     """
 
     root: str
@@ -123,7 +127,7 @@ class ClipBatches:
             raise ValueError(f"num_frames: expected at most {longest} (the longest clips), got {max(self.num_frames)}")
 
     def for_patches(self, patch_size: int) -> ClipBatches:
-        """Return the same batches for a network with this patch size."""
+        """Return the same batches for a model with this patch size."""
         return replace(self, patch_size=patch_size)
 
     def __getitem__(self, index: int) -> Batch:
@@ -163,7 +167,7 @@ class ClipBatches:
         return [length for length in self.num_frames if length <= longest]
 
     def _folder(self, draw: np.random.Generator, length: int) -> str:
-        """One of the folders whose clips are long enough."""
+        """Draw a folder whose clips are long enough."""
         shares = [
             share if _clip_length(folder) >= length else 0.0
             for folder, share in zip(self._folders, self.shares.values(), strict=True)
@@ -187,7 +191,7 @@ class ClipBatches:
         return {name: array[clip][frames] for name, array in shard.items()}
 
     def _cropped(self, images: Tensor, depth: Tensor, intrinsics: Tensor, aspect: float) -> tuple[Tensor, ...]:
-        """The middle of square images, at this height over width."""
+        """Return the center crop of square images with the given aspect ratio."""
         size = images.shape[-1]
         longer = size // self.patch_size * self.patch_size
         shorter = min(whole_patches(size * min(aspect, 1 / aspect), self.patch_size), longer)
@@ -201,7 +205,7 @@ class ClipBatches:
 
 @cache
 def _shards(folder: str) -> list[dict[str, np.ndarray]]:
-    """Memory maps of a folder's shards."""
+    """Return memory maps of a folder's shards."""
     names = sorted(path for path in Path(folder).glob("[0-9]*") if path.is_dir())
     if not names:
         raise FileNotFoundError(

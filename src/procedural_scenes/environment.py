@@ -1,6 +1,6 @@
-"""What is around everything: the walls of a room, or a ground with a skyline far out.
+"""Surroundings of a scene: the walls of a room, or a ground plane with a distant skyline.
 
-World axes: y points down, as gravity does; the floor is y = 0, heights are negative y; x and z lie flat. Metres.
+World axes in meters: y points down along gravity, and the floor is y = 0. x and z are horizontal.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from procedural_scenes.rng import SceneRNG
 
 NUM_FACES = 6
 FLOOR, CEILING = 0, 1
-"""Faces: floor, ceiling, then the walls at -x, +x, -z, +z; a round wall is face 2."""
+"""Number of faces: floor, ceiling, and the walls at -x, +x, -z, +z. A round wall is face 2."""
 SKYLINE_STEPS = 64
 
 
 @dataclass(frozen=True)
 class Environments:
-    """B shells around x = z = 0.
+    """B surroundings centered at x = z = 0.
 
-    half: half of the extent along x and z. (B, 2)
-    height: of the ceiling. (B,)
-    open_air: without a ceiling, and walls only up to the skyline. (B,) bool
-    round: an elliptic wall instead of four. (B,) bool
-    skyline: heights of the walls around, by angle. (B, SKYLINE_STEPS)
+    Attributes:
+        half: Half extent along x and z in meters. (B, 2)
+        height: Height of the ceiling in meters. (B,)
+        open_air: Without a ceiling, and with walls up to the skyline. (B,) bool
+        round: With one elliptic wall instead of four walls. (B,) bool
+        skyline: Height of the skyline by angle in meters. (B, SKYLINE_STEPS)
     """
 
     half: Tensor
@@ -37,7 +38,7 @@ class Environments:
     skyline: Tensor
 
     def free_extent(self) -> Tensor:
-        """Half extents of a rectangle that keeps off the walls. (B, 2)"""
+        """Return the half extents of a rectangle with clearance to the walls. (B, 2)"""
         inner = torch.where(self.round[:, None], self.half / math.sqrt(2), self.half)
         return inner - torch.where(self.open_air, 3.0, 0.75)[:, None]
 
@@ -60,16 +61,15 @@ def sample_shells(seeds: Tensor, outdoor_prob: float) -> Environments:
 
 
 def exit_points(shells: Environments, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """Where rays that start inside leave their shells.
+    """Intersect rays that start inside with the surroundings.
 
     Args:
-        shells: one for every job. (J,)
-        origin: where the rays of a job start. (J, 3)
+        shells: One per job. (J,)
+        origin: Ray origin of each job. (J, 3)
         direction: (J, 3, P)
 
     Returns:
-        distance: in lengths of `direction`; inf for the sky. (J, P)
-        face: meaningless for the sky. (J, P) int64
+        Distance in lengths of `direction`, inf for the sky (J, P), and face, undefined for the sky (J, P) int64.
     """
     x, y, z = (direction + 1e-20).unbind(1)  # never 0
     ox, oy, oz = (o[:, None] for o in origin.unbind(1))
@@ -95,9 +95,10 @@ def exit_points(shells: Environments, origin: Tensor, direction: Tensor) -> tupl
 
 
 def inward_normals(shells: Environments, points: Tensor, face: Tensor) -> Tensor:
-    """Normals of the faces at points on them, not normalised.
+    """Return the unnormalized inward normals at points on faces.
 
     Args:
+        shells: One per job. (J,)
         points: (J, 3, P)
         face: (J, P)
 

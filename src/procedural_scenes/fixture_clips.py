@@ -1,4 +1,4 @@
-"""Videos of the procedural world in which nothing moves, to write as fixtures of data sets."""
+"""Videos of static procedural scenes for data set fixtures."""
 
 from __future__ import annotations
 
@@ -22,12 +22,17 @@ def world_clips(
     outdoors: bool = False,
     fov: float | None = None,
 ) -> list[list[View]]:
-    """Videos of the procedural world in which nothing moves.
+    """Render videos of static procedural scenes.
 
     Args:
-        stride: of the world's 30 frames per second.
-        outdoors: under a sky.
-        fov: over the larger side of the image, radians; None: another one for each clip.
+        num_clips: Number of videos.
+        num_frames: Frames per video.
+        height: Image height in pixels.
+        width: Image width in pixels.
+        seed: Seed of the scenes.
+        stride: Frame stride at 30 frames per second.
+        outdoors: Use outdoor scenes.
+        fov: Field of view over the longer image side in radians. None draws one per clip.
     """
     world = SyntheticScenes("test", seed, SceneConfig(outdoor_prob=float(outdoors), moving_prob=0))
     times = torch.arange(num_frames)[None] * stride / FRAMES_PER_SECOND

@@ -1,4 +1,4 @@
-"""What surfaces look like: two patterns of the atlas over each other, and a palette."""
+"""Surface materials: two overlaid patterns of the texture atlas, and a palette."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from procedural_scenes.texture import NUM_KINDS, POSTERS, VARIANTS, Atlas
 
 @dataclass(frozen=True)
 class Materials:
-    """Materials of leading dimensions (...).
+    """Materials with leading dimensions (...).
 
-    palette: linear RGB: two colours that the pattern's first number mixes, one that the second lays over. (..., 3, 3)
-    pattern, detail: numbers of patterns in the atlas, as floats. (...)
-    pattern_rate, detail_rate: periods per metre. (...)
-    detail_strength: how much the detail brightens and darkens. (...)
-    turn: angle of the pattern on the surface. (...)
-    shift: of the pattern, in periods. (..., 2)
-    gloss: strength of highlights, which depend on where one looks from. (...)
+    Attributes:
+        palette: Linear RGB: two colors mixed by the pattern's first channel, one overlaid by the second. (..., 3, 3)
+        pattern: Index of the main pattern in the atlas, as float. (...)
+        detail: Index of the detail pattern in the atlas, as float. (...)
+        pattern_rate: Periods of the main pattern per meter. (...)
+        detail_rate: Periods of the detail pattern per meter. (...)
+        detail_strength: Brightness amplitude of the detail. (...)
+        turn: Angle of the pattern on the surface in radians. (...)
+        shift: Offset of the pattern in periods. (..., 2)
+        gloss: Strength of view-dependent highlights. (...)
     """
 
     palette: Tensor
@@ -36,7 +39,7 @@ class Materials:
     gloss: Tensor
 
     def packed(self) -> Tensor:
-        """As one row of numbers each, so that a pixel finds its material with one look. (..., WIDTH)"""
+        """Return one row per material, so that a pixel needs a single lookup. (..., WIDTH)"""
         columns = [self.palette.flatten(-2)]
         for field in fields(self)[1:]:
             value = getattr(self, field.name)
@@ -49,15 +52,16 @@ class Materials:
         return Materials(palette.unflatten(-1, (3, 3)), *[n.squeeze(-1) for n in numbers], shift, gloss.squeeze(-1))
 
     def where(self, condition: Tensor, other: Materials) -> Materials:
-        """These where the condition (...) holds, else the others."""
+        """Select these materials where the condition (...) is true, else the others."""
         return Materials.unpacked(torch.where(condition[..., None], self.packed(), other.packed()))
 
     def albedo(self, atlas: Atlas, uv: tuple[Tensor, Tensor], pixel_size: Tensor) -> Tensor:
-        """Linear colour at places of the surfaces.
+        """Return the linear color at surface positions.
 
         Args:
-            uv: in metres along the surface. Two of (...)
-            pixel_size: what a pixel covers there, in metres. (...)
+            atlas: The texture atlas.
+            uv: Surface coordinates in meters. Two of (...)
+            pixel_size: Size of a pixel on the surface in meters. (...)
 
         Returns:
             (..., 3)
@@ -79,11 +83,13 @@ class Materials:
 def sample_materials(
     dice: SceneRNG, shape: tuple[int, ...], period: tuple[float, float], posters: Tensor | None = None
 ) -> Materials:
-    """Random materials. (B, *shape)
+    """Sample random materials. (B, *shape)
 
     Args:
-        period: smallest and largest size of a pattern before it repeats, in metres.
-        posters: where the pattern shall look like a picture. (B, *shape) bool
+        dice: Random numbers.
+        shape: Shape per scene.
+        period: Minimum and maximum pattern period in meters.
+        posters: Where to use a poster pattern. (B, *shape) bool
     """
     hue, value = dice.uniform(shape=shape), dice.uniform(0.3, 1.0, shape)
     saturation = dice.uniform(0, 1, shape)
@@ -110,7 +116,7 @@ def sample_materials(
         pattern=(kind + NUM_KINDS * dice.integer(VARIANTS, shape)).float(),
         detail=dice.integer(NUM_KINDS * VARIANTS, shape).float(),
         pattern_rate=pattern_rate,
-        # Finer than the pattern, or coarser: stains and wear over several repetitions of it.
+        # Finer than the pattern, or coarser, for stains over several pattern periods.
         detail_rate=pattern_rate * torch.where(dice.bernoulli(0.6, shape), 3.7, 0.27),
         detail_strength=dice.uniform(0.1, 0.6, shape),
         turn=torch.where(dice.bernoulli(0.75, shape), quarter_turns, dice.uniform(0, 2 * math.pi, shape)),
@@ -120,7 +126,7 @@ def sample_materials(
 
 
 def rgb_from_hsv(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
-    """Colour of hue (in turns), saturation and value. (..., 3)"""
+    """Convert hue (in turns), saturation and value to RGB. (..., 3)"""
     k = (torch.tensor([5.0, 3.0, 1.0], device=hue.device) + 6 * hue[..., None]) % 6
     away = torch.minimum(k, 4 - k).clamp(0, 1)
     return value[..., None] * (1 - saturation[..., None] * away)

@@ -1,6 +1,6 @@
-"""What things are built of: boxes, ellipsoids and upright cylinders in a unit cuboid.
+"""Object templates: boxes, ellipsoids and upright cylinders in a unit cuboid.
 
-A thing's own axes: x right, y down, z towards its front; -1 … 1 along each, so y = 1 is where it stands.
+Object axes: x right, y down, z to the front, in [-1, 1]. The object stands at y = 1.
 """
 
 from __future__ import annotations
@@ -15,19 +15,23 @@ MAX_BOXES = 5
 MAX_ROUND = 3
 
 Part = tuple[float, float, float, float, float, float]
-"""Centre and half sizes along x, y, z, in units of the thing's half sizes."""
+"""Center and half sizes along x, y, z, in units of the object's half sizes."""
 
 
 @dataclass(frozen=True)
 class ObjectTemplate:
-    """One sort of thing.
+    """An object class.
 
-    size: smallest and largest half sizes along x, y, z, in metres.
-    indoors, outdoors: how often it is met there.
-    place: "floor", "wall" or "air".
-    boxes, balls, cylinders: its parts.
-    accent: numbers of the parts (boxes, then balls, then cylinders) that wear the second material.
-    even: x and z sizes are the same.
+    Attributes:
+        size: Minimum and maximum half sizes along x, y, z in meters.
+        indoors: Sampling weight indoors.
+        outdoors: Sampling weight outdoors.
+        place: "floor", "wall" or "air".
+        boxes: Box parts.
+        ellipsoids: Ellipsoid parts.
+        cylinders: Cylinder parts.
+        accent: Indices of the parts (boxes, balls, cylinders) with the second material.
+        even: Whether the sizes along x and z are equal.
     """
 
     name: str
@@ -196,14 +200,19 @@ BLUEPRINTS = (
 
 @dataclass(frozen=True)
 class TemplateTable:
-    """The blueprints as tensors, n of them.
+    """The n object templates as tensors.
 
-    weights: of being met indoors and outdoors. (2, n)
-    size: half sizes, low and high. (n, 2, 3)
-    even, on_wall, in_air: (n,) bool
-    boxes, rounds: centres and half sizes of the parts; sizes of 0 where there is none. (n, MAX_…, 6)
-    box_accent, round_accent: (n, MAX_…) bool
-    is_ball: else a cylinder. (n, MAX_ROUND) bool
+    Attributes:
+        weights: Sampling weights indoors and outdoors. (2, n)
+        size: Minimum and maximum half sizes. (n, 2, 3)
+        even: See `ObjectTemplate`. (n,) bool
+        on_wall: Whether the object is at a wall. (n,) bool
+        in_air: Whether the object is in the air. (n,) bool
+        boxes: Centers and half sizes of box parts; unused slots have size 0. (n, MAX_…, 6)
+        rounds: Centers and half sizes of ellipsoid and cylinder parts; unused slots have size 0. (n, MAX_…, 6)
+        box_accent: Box parts with the second material. (n, MAX_…) bool
+        round_accent: Round parts with the second material. (n, MAX_…) bool
+        is_ball: Whether a round part is an ellipsoid, else a cylinder. (n, MAX_ROUND) bool
     """
 
     weights: Tensor

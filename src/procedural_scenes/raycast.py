@@ -1,9 +1,9 @@
-"""Rays against all primitives at once, exactly.
+"""Exact ray casting against all primitives.
 
-Rays come in jobs: those of a job start at one place and lie in one cone (a tile of an image, as seen from the camera
-or from the lamp). Most primitives miss the cone; those that do not are met with every ray. Jobs of like number of
-primitives are computed together, so little is padded, and in chunks, so memory is bounded.
-F frames · J jobs · P rays of a job · N primitives.
+Rays are grouped into jobs. The rays of a job have one origin and lie in one cone (an image tile, from the camera or
+from the lamp). Primitives outside the cone are skipped. Jobs with similar numbers of primitives are batched to reduce
+padding, in chunks to bound memory.
+F frames · J jobs · P rays per job · N primitives.
 """
 
 from __future__ import annotations
@@ -17,12 +17,18 @@ from procedural_scenes.scene import Primitives
 from procedural_scenes.vectors import dot, length, unit
 
 CHUNK_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 26}
-"""How many float32 the largest intermediate tensor may have: on a CPU it should stay in the cache."""
+"""Maximum number of float32 values per intermediate tensor, chosen to fit the CPU cache."""
 
 
 @dataclass(frozen=True)
 class RayBatch:
-    """frame: whose primitives to meet. (J,) int64   origin: (J, 3)   direction: of any length. (J, 3, P)"""
+    """Rays of J jobs.
+
+    Attributes:
+        frame: Index of the frame whose primitives are tested. (J,) int64
+        origin: (J, 3)
+        direction: Not normalized. (J, 3, P)
+    """
 
     frame: Tensor
     origin: Tensor
@@ -31,8 +37,11 @@ class RayBatch:
 
 @dataclass(frozen=True)
 class RayHits:
-    """distance: in lengths of the ray's direction; inf if nothing is met. (J, P)
-    primitive: which; 0 if nothing is met. (J, P) int64
+    """First intersections of rays.
+
+    Attributes:
+        distance: In lengths of the ray's direction; inf without intersection. (J, P)
+        primitive: Index; 0 without intersection. (J, P) int64
     """
 
     distance: Tensor
@@ -40,11 +49,12 @@ class RayHits:
 
 
 def intersect(primitives: Primitives, jobs: RayBatch, relevant: Tensor | None = None) -> RayHits:
-    """What each ray meets first. A primitive that the ray starts in is not met.
+    """Find the first intersection of each ray. Primitives that contain the ray origin are ignored.
 
     Args:
-        primitives: of F frames. (F, N)
-        relevant: rays that count when the cone is drawn; all if None. (J, P) bool
+        primitives: Primitives of F frames. (F, N)
+        jobs: The rays.
+        relevant: Rays that define the cone. None uses all rays. (J, P) bool
     """
     in_cone = _in_frustum(primitives, jobs, relevant)
     split = primitives.num_boxes
@@ -60,7 +70,7 @@ def intersect(primitives: Primitives, jobs: RayBatch, relevant: Tensor | None = 
 
 
 def _in_frustum(primitives: Primitives, jobs: RayBatch, relevant: Tensor | None) -> Tensor:
-    """Whether a primitive may be met by a job's rays, judged by the spheres about them. (J, N) bool"""
+    """Whether a job's cone intersects the bounding spheres of primitives. (J, N) bool"""
     direction = unit(jobs.direction.mT)  # (J, P, 3)
     if relevant is not None:
         direction = direction * relevant[..., None]
@@ -69,7 +79,7 @@ def _in_frustum(primitives: Primitives, jobs: RayBatch, relevant: Tensor | None)
     if relevant is not None:
         cosine = cosine.masked_fill(~relevant, 1)
     cosine = cosine.amin(-1).clamp(0, 1)[:, None]
-    sine = (1 - cosine * cosine).sqrt() + 1e-3  # rounding of the cosine near 1 must not lose what is at the rim
+    sine = (1 - cosine * cosine).sqrt() + 1e-3  # margin against rounding of cosines near 1
     away = primitives.centre[jobs.frame] - jobs.origin[:, None]  # (J, N, 3)
     along = dot(away, axis)
     beside = length(away - along[..., None] * axis)
@@ -83,21 +93,21 @@ def _nearest(meet, local_from_world: Tensor, is_ball: Tensor | None, jobs: RayBa
     primitive = torch.zeros_like(distance, dtype=torch.int64)
     counts, by_count = candidates.sum(1).sort(descending=True, stable=True)
     counts = counts.tolist()
-    order = candidates[by_count].byte().argsort(dim=1, descending=True, stable=True)  # those in the cone first
+    order = candidates[by_count].byte().argsort(dim=1, descending=True, stable=True)  # primitives inside the cone first
     budget = CHUNK_ELEMENTS[distance.device.type] // (3 * num_rays)
     start = 0
     while start < len(counts) and counts[start] > 0:
         most = counts[start]
         chunk = slice(start, start + max(1, budget // most))
         start = chunk.stop
-        # Where a job has fewer, ones outside its cone fill up: they are met by no ray, so they change nothing.
+        # Pad with primitives outside the cone, which no ray intersects.
         which, rows = order[chunk, :most], by_count[chunk]
         frame = jobs.frame[rows, None]
         local = local_from_world[frame, which]  # (j, n, 3, 4)
         origin, direction = jobs.origin[rows], jobs.direction[rows]
         o = local[..., 0] * origin[:, None, :1] + local[..., 1] * origin[:, None, 1:2]
         o = (o + local[..., 2] * origin[:, None, 2:] + local[..., 3])[..., None]  # (j, n, 3, 1)
-        # Term by term, not as a library product: see `vectors.py`.
+        # Term by term instead of a matrix product, see `vectors.py`.
         d = local[..., 0, None] * direction[:, None, None, 0]  # (j, n, 3, P)
         d.addcmul_(local[..., 1, None], direction[:, None, None, 1])
         d.addcmul_(local[..., 2, None], direction[:, None, None, 2])
@@ -109,7 +119,7 @@ def _nearest(meet, local_from_world: Tensor, is_ball: Tensor | None, jobs: RayBa
 
 
 def _intersect_boxes(origin: Tensor, direction: Tensor) -> Tensor:
-    """Distances to the unit cube, inf for a miss. (j, n, 3, 1), (j, n, 3, P) → (j, n, P)"""
+    """Return distances to the unit cube, inf for a miss. (j, n, 3, 1), (j, n, 3, P) → (j, n, P)"""
     inverse = direction.add_(1e-20).reciprocal_()  # never 0
     middle = -origin * inverse
     reach = inverse.abs_()
@@ -118,18 +128,17 @@ def _intersect_boxes(origin: Tensor, direction: Tensor) -> Tensor:
 
 
 def _intersect_quadrics(origin: Tensor, direction: Tensor, is_ball: Tensor) -> Tensor:
-    """Distances to the unit ball or cylinder, inf for a miss. (j, n, 3, 1), (j, n, 3, P), (j, n) → (j, n, P)
+    """Return distances to the unit ball or cylinder, inf for a miss. (j, n, 3, 1), (j, n, 3, P), (j, n) → (j, n, P)
 
-    By the point of the ray that is nearest to the centre (or axis): the textbook's b² - ac loses its digits for
-    small things far away.
+    Uses the point of the ray closest to the center or axis, because b² - ac is inaccurate for small distant objects.
     """
-    upright = is_ball[..., None].to(direction)  # y counts for the ball only
+    upright = is_ball[..., None].to(direction)  # y is used for the ball only
     (ox, oy, oz), (dx, dy, dz) = origin.unbind(2), direction.unbind(2)
     a = (dx * dx).addcmul_(dz, dz).addcmul_(dy * dy, upright).add_(1e-20)
     middle = -(dx * ox + dz * oz + dy * (oy * upright)) / a
     rest = 1 - (ox + middle * dx).square_() - (oz + middle * dz).square_() - (oy + middle * dy).square_() * upright
     half = (rest / a).clamp_(min=0).sqrt_()
-    # Between two planes; a ball is within them anyway.
+    # Clip between two planes, which does not affect a ball.
     inverse = (dy + 1e-20).reciprocal()
     level, reach = -oy * inverse, inverse.abs()
     near, far = torch.maximum(middle - half, level - reach), torch.minimum(middle + half, level + reach)

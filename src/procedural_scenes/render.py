@@ -1,7 +1,7 @@
-"""Pictures of scenes: exact depth and ids by ray casting, then colour of what was met.
+"""Render scenes: exact depth and ids by ray casting, then shading.
 
-Everything is computed for tiles of images (see `cast.py`), all frames of all scenes at once.
-B scenes · S frames · F = B·S · J tiles · P pixels of a tile · H×W pixels. Conventions: docs/conventions.md.
+All tiles of all frames of all scenes are computed together (see `raycast.py`).
+B scenes · S frames · F = B·S · J tiles · P pixels per tile · H×W pixels. Conventions: docs/conventions.md.
 """
 
 from __future__ import annotations
@@ -23,17 +23,21 @@ from streamvggt.geometry.camera import Cameras, invert_pose
 
 TILE = 28
 CHUNK_PIXELS = {"cpu": 1 << 17, "cuda": 1 << 22}
-"""How many pixels are coloured at once."""
+"""Number of pixels per shading chunk."""
 NOISE_SIZE = 512
 SHADOW_GAP = 0.01
-"""Metres that something must be nearer to the lamp to throw a shadow."""
+"""Minimum distance between occluder and shadowed point in meters."""
 
 
 @dataclass(frozen=True)
 class RenderOutput:
-    """images: RGB in [0, 1]. (B, S, 3, H, W)
-    depth: along the optical axis; 0 for the sky. (B, S, H, W)
-    instance_ids: 0 sky, then the shell's faces, from 1 + NUM_FACES things. (B, S, H, W) int64
+    """Rendered images.
+
+    Attributes:
+        images: RGB in [0, 1]. (B, S, 3, H, W)
+        depth: Distance along the optical axis; 0 for the sky. (B, S, H, W)
+        instance_ids: 0 for the sky, then the faces of the surroundings, then objects from 1 + NUM_FACES. (B, S, H, W)
+            int64
     """
 
     images: Tensor
@@ -42,12 +46,13 @@ class RenderOutput:
 
 
 def render(scenes: Scenes, cameras: Cameras, times: Tensor, image_size: tuple[int, int]) -> RenderOutput:
-    """What cameras see.
+    """Render the views of cameras.
 
     Args:
-        cameras: (B, S), of images of `image_size`.
-        times: in seconds; where moving things are. (B, S)
-        image_size: H, W.
+        scenes: B scenes.
+        cameras: Cameras with intrinsics for `image_size`. (B, S)
+        times: Times of moving objects in seconds. (B, S)
+        image_size: Height and width in pixels.
     """
     num_scenes, num_frames = times.shape
     scene = torch.arange(num_scenes, device=times.device).repeat_interleave(num_frames)
@@ -65,13 +70,13 @@ def render(scenes: Scenes, cameras: Cameras, times: Tensor, image_size: tuple[in
 
 
 def select(record, index: Tensor):
-    """Entries of a record of tensors, records within it included."""
+    """Index all tensors of a nested record."""
     values = {field.name: getattr(record, field.name) for field in fields(record)}
     return type(record)(**{n: select(v, index) if is_dataclass(v) else v[index] for n, v in values.items()})
 
 
 def _render_frames(scenes: Scenes, cameras: Cameras, times: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Frames of scenes, a scene for every frame: images (F, 3, H, W), depth (F, H, W), ids (F, H, W)."""
+    """Render one frame per scene: images (F, 3, H, W), depth (F, H, W), ids (F, H, W)."""
     primitives = scenes.primitives(times[:, None]).flatten()  # (F, N)
     tiles = _tiles(cameras, size)
     seen = _surfaces(scenes, primitives, tiles)
@@ -85,7 +90,7 @@ def _render_frames(scenes: Scenes, cameras: Cameras, times: Tensor, size: tuple[
 
 
 def _tiles(cameras: Cameras, size: tuple[int, int]) -> RayBatch:
-    """The rays of all pixels, tile by tile; the last tiles reach over the rim. Directions have depth 1."""
+    """Return the rays of all pixels by tile. The last tiles exceed the image. Directions have depth 1."""
     down, across = -(-size[0] // TILE), -(-size[1] // TILE)
     device = cameras.intrinsics.device
     y, x = torch.arange(down * TILE, device=device), torch.arange(across * TILE, device=device)
@@ -101,7 +106,7 @@ def _tiles(cameras: Cameras, size: tuple[int, int]) -> RayBatch:
 
 
 def _untile(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """(J, P) → (F, H, W)"""
+    """Convert (J, P) to (F, H, W)."""
     down, across = -(-size[0] // TILE), -(-size[1] // TILE)
     image = values.view(-1, down, across, TILE, TILE).transpose(2, 3).reshape(-1, down * TILE, across * TILE)
     return image[:, : size[0], : size[1]]
@@ -109,7 +114,12 @@ def _untile(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 @dataclass(frozen=True)
 class SurfaceHits:
-    """What the rays meet first. depth: inf for the sky. surface: face of the shell or 6 + primitive. All (J, P)."""
+    """First intersections of rays. (J, P) each
+
+    Attributes:
+        depth: inf for the sky.
+        surface: Face of the surroundings, or 6 + primitive.
+    """
 
     depth: Tensor
     surface: Tensor
@@ -125,7 +135,7 @@ def _surfaces(scenes: Scenes, primitives: Primitives, rays: RayBatch) -> Surface
 
 
 def _colour(scenes: Scenes, primitives: Primitives, rays: RayBatch, seen: SurfaceHits, focal: Tensor) -> Tensor:
-    """Linear colour of what the rays meet. (J, P, 3)"""
+    """Return the linear color of the intersections. (J, P, 3)"""
     frame = rays.frame[:, None]
     shells, lights = select(scenes.shells, rays.frame), select(scenes.lights, rays.frame)
     depth = seen.depth.masked_fill(seen.sky, 1.0)
@@ -139,7 +149,7 @@ def _colour(scenes: Scenes, primitives: Primitives, rays: RayBatch, seen: Surfac
 
     slant = facing.abs().clamp(min=0.05) ** 0.75
     pixel_size = depth / focal[:, None] / slant
-    # The sky is painted with the material of the ceiling that is not there.
+    # The sky uses the material of the missing ceiling.
     up = (-look[..., 1]).clamp(min=0) + 0.15
     place = torch.where(seen.sky[..., None], 6 * look / up[..., None], place)
     axis = torch.where(seen.sky, 1, axis)
@@ -167,12 +177,11 @@ def _colour(scenes: Scenes, primitives: Primitives, rays: RayBatch, seen: Surfac
 def _on_surface(
     scenes: Scenes, primitives: Primitives, shells: Environments, rays: RayBatch, surface: Tensor, points: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Where on their surfaces points are.
+    """Return the positions of points on their surfaces.
 
     Returns:
-        place: in metres, in axes that are fixed to the thing. (J, P, 3)
-        normal: in the world, of length 1. (J, P, 3)
-        axis: the one of the thing's axes that the normal is nearest to; the pattern lies across it. (J, P)
+        Position in meters in object axes (J, P, 3), unit normal in world axes (J, P, 3), and the object axis closest to
+        the normal (J, P). The pattern is perpendicular to this axis.
     """
     frame = rays.frame[:, None]
     of_shell = surface < NUM_FACES
@@ -203,14 +212,19 @@ def _on_surface(
 
 
 def _rows(table: Tensor, frame: Tensor, row: Tensor) -> Tensor:
-    """Rows of tables. (F, N, C), (J, 1), (J, P) → (J, P, C)"""
+    """Gather rows of tables. (F, N, C), (J, 1), (J, P) → (J, P, C)"""
     index = frame * table.shape[1] + row
     return table.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, index.shape)
 
 
 @dataclass(frozen=True)
 class Light:
-    """diffuse: what a white surface would show. (J, P, 3)   lit: share of the lamp's light that arrives. (J, P)"""
+    """Illumination of points.
+
+    Attributes:
+        diffuse: Diffuse light on a white surface. (J, P, 3)
+        lit: Ratio of lamp light that reaches the point. (J, P)
+    """
 
     diffuse: Tensor
     lit: Tensor
@@ -240,7 +254,7 @@ def _light(
 
 
 def _ambient_occlusion(shells: Environments, points: Tensor, surface: Tensor, axis: Tensor) -> Tensor:
-    """How little the shell keeps ambient light from points: darker in its corners and near the floor. (J, P)"""
+    """Return the ambient light factor, which is lower in corners and near the floor. (J, P)"""
     x, y, z = points.unbind(-1)
     half_x, half_z = (half[:, None] for half in shells.half.unbind(1))
     to_wall_x, to_wall_z = half_x - x.abs(), half_z - z.abs()
@@ -257,13 +271,13 @@ def _ambient_occlusion(shells: Environments, points: Tensor, surface: Tensor, ax
 
 
 def _tone_map(scenes: Scenes, images: Tensor, times: Tensor) -> Tensor:
-    """From light to an image as a camera stores it. (F, 3, H, W)"""
+    """Convert linear light to camera images. (F, 3, H, W)"""
     sensors = scenes.sensors
-    # The noise of a frame depends on its scene and its time: read again, it is the same.
+    # The noise depends on scene and time only, so repeated rendering is deterministic.
     dice = SceneRNG(scenes.seeds * 1_000_003 + (times * 1000).round().long(), "frame")
     gain = sensors.exposure * 2 ** (sensors.flicker * dice.normal())
     images = images.clamp(min=0) * (gain[:, None] * sensors.balance)[..., None, None]
-    images = images * 1.25 / (1 + 0.25 * images)  # highlights saturate softly
+    images = images * 1.25 / (1 + 0.25 * images)  # soft saturation of highlights
     images = images.clamp(min=1e-6) ** (1 / 2.2)
     height, width = images.shape[-2:]
     rows = (dice.integer(NOISE_SIZE)[:, None] + torch.arange(height, device=images.device)) % NOISE_SIZE
@@ -274,5 +288,5 @@ def _tone_map(scenes: Scenes, images: Tensor, times: Tensor) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _noise(device: torch.device) -> Tensor:
-    """(3, NOISE_SIZE, NOISE_SIZE)"""
+    """Return a noise tile. (3, NOISE_SIZE, NOISE_SIZE)"""
     return torch.randn(3, NOISE_SIZE, NOISE_SIZE, generator=torch.Generator().manual_seed(7)).to(device)

@@ -1,7 +1,7 @@
-"""What stands in a shell: things from the catalogue, their materials, their motions, and the light.
+"""Content of a scene: objects, their materials, their motions, and the light.
 
-B scenes · I things ("items") · N primitives: all boxes of the items, then all balls and cylinders · T times.
-World axes as in `shell.py`.
+B scenes · I objects ("items") · N primitives: all boxes of the items, then all balls and cylinders · T times.
+World axes as in `environment.py`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ SUN_DISTANCE = 200.0
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """What share of the scenes is how.
+    """Distribution of scenes.
 
-    outdoor_prob, moving_prob: of scenes in the open, with moving things.
-    fov: fields of view over the larger side of the image, from … to, degrees.
-    step: smallest and largest share of the view that is new in the next frame, on average over a training clip.
-    video_prob: of training clips that are neighbouring frames of a video, evenly spaced in time, pauses included.
+    Attributes:
+        outdoor_prob: Probability of outdoor scenes.
+        moving_prob: Probability of scenes with moving objects.
+        fov: Minimum and maximum field of view over the longer image side in degrees.
+        view_change: Minimum and maximum mean ratio of new image content per frame of a training clip.
+        video_prob: Probability of training clips with consecutive video frames at even times, including pauses.
     """
 
     outdoor_prob: float = 0.4
@@ -43,22 +45,24 @@ class SceneConfig:
 
 
 ROOMS = SceneConfig(outdoor_prob=0.0, moving_prob=0.0, fov=(55.0, 75.0), view_change=(0.2, 0.5), video_prob=0.0)
-"""Rooms where nothing moves, lenses of phones, frames from places well apart: what a small network learns in hours."""
+"""Static rooms, phone lenses and wide baselines: a domain that a small model learns within hours."""
 VIDEO = replace(ROOMS, view_change=(0.04, 0.15), video_prob=0.3)
-"""The same rooms in small steps of 2 to 8 degrees, as in a hand-held video."""
+"""The same rooms with small steps of 2 to 8 degrees, as in a hand-held video."""
 STYLES = {"all": SceneConfig(), "rooms": ROOMS, "video": VIDEO}
 
 
 @dataclass(frozen=True)
 class Lights:
-    """One lamp or sun per scene, and what comes from everywhere.
+    """One lamp or sun per scene, and ambient light.
 
-    position: of the lamp; the sun is a far lamp. (B, 3)
-    colour: (B, 3)
-    reach: distance at which the lamp is half as bright; inf for the sun. (B,)
-    sky_ambient, ground_ambient: ambient light on surfaces that face up and down. (B, 3)
-    haze: what a metre of air hides, as a share. (B,)
-    sky: colour of the horizon. (B, 3)
+    Attributes:
+        position: Position of the lamp in meters; the sun is a distant lamp. (B, 3)
+        colour: Linear RGB. (B, 3)
+        reach: Distance in meters at which the lamp has half its brightness; inf for the sun. (B,)
+        sky_ambient: Ambient light on surfaces that face up. (B, 3)
+        ground_ambient: Ambient light on surfaces that face down. (B, 3)
+        haze: Ratio of light lost per meter of air. (B,)
+        sky: Color of the horizon. (B, 3)
     """
 
     position: Tensor
@@ -72,10 +76,13 @@ class Lights:
 
 @dataclass(frozen=True)
 class Sensors:
-    """What the camera adds to the light.
+    """Camera response.
 
-    exposure: (B,)   balance: gain of each colour. (B, 3)   noise: deviation, of an image in [0, 1]. (B,)
-    flicker: deviation of a frame's exposure, in stops. (B,)
+    Attributes:
+        exposure: (B,)
+        balance: Gain per color channel. (B, 3)
+        noise: Standard deviation in an image in [0, 1]. (B,)
+        flicker: Standard deviation of the exposure per frame in stops. (B,)
     """
 
     exposure: Tensor
@@ -86,20 +93,21 @@ class Sensors:
 
 @dataclass(frozen=True)
 class Scenes:
-    """B scenes. Lengths in metres.
+    """B scenes. Lengths are in meters.
 
-    seeds: (B,) int64
-    present: whether an item's slot is taken. (B, I) bool
-    centre: of items at rest. (B, I, 3)
-    rotation: world from item, at rest. (B, I, 3, 3)
-    half: half sizes of items, in their own axes. (B, I, 3)
-    sway: cosine and sine amplitude of the motion about `centre`; 0 for what does not move. (B, I, 2, 3)
-    spin: turns about gravity per second. (B, I)
-    rate: motions per second. (B, I)
-    part_centre: of primitives, in the axes of their items. (B, N, 3)
-    part_half: 0 for slots not taken. (B, N, 3)
-    is_ball: of the round primitives, else cylinders. (B, N - boxes) bool
-    materials: of faces of the shell, then of primitives. (B, 6 + N)
+    Attributes:
+        seeds: (B,) int64
+        present: Whether an item slot is used. (B, I) bool
+        centre: Centers of items at rest. (B, I, 3)
+        rotation: World-from-item rotation at rest. (B, I, 3, 3)
+        half: Half sizes of items in their own axes. (B, I, 3)
+        sway: Cosine and sine amplitude of the motion about `centre`; 0 for static items. (B, I, 2, 3)
+        spin: Rotations about gravity per second. (B, I)
+        rate: Motion periods per second. (B, I)
+        part_centre: Centers of primitives in item axes. (B, N, 3)
+        part_half: Half sizes of primitives; 0 for unused slots. (B, N, 3)
+        is_ball: Whether a round primitive is a ball, else a cylinder. (B, N - boxes) bool
+        materials: Materials of the faces of the surroundings, then of primitives. (B, 6 + N)
     """
 
     seeds: Tensor
@@ -128,18 +136,18 @@ class Scenes:
 
     @property
     def item_of_part(self) -> Tensor:
-        """(N,) int64"""
+        """Item index of each primitive. (N,) int64"""
         items = torch.arange(self.num_items, device=self.present.device)
         boxes = self.num_boxes // self.num_items
         return torch.cat([items.repeat_interleave(boxes), items.repeat_interleave(MAX_ROUND)])
 
     @property
     def moves(self) -> Tensor:
-        """Which items move. (B, I) bool"""
+        """Whether items move. (B, I) bool"""
         return self.present & ((self.sway != 0).flatten(2).any(-1) | (self.spin != 0))
 
     def item_poses(self, times: Tensor) -> Tensor:
-        """World-from-item. (B, T) seconds → (B, T, I, 3, 4)"""
+        """Return world-from-item poses. (B, T) seconds → (B, T, I, 3, 4)"""
         angle = 2 * math.pi * self.rate[:, None] * times[..., None]  # (B, T, I)
         away = self.sway[:, None, :, 0] * angle.cos()[..., None] + self.sway[:, None, :, 1] * angle.sin()[..., None]
         turn = 2 * math.pi * self.spin[:, None] * times[..., None]
@@ -148,7 +156,7 @@ class Scenes:
         return torch.cat([rotation, (self.centre[:, None] + away)[..., None]], -1)
 
     def primitives(self, times: Tensor) -> Primitives:
-        """Where all primitives are. (B, T) seconds"""
+        """Return all primitives at some times. (B, T) seconds"""
         poses = self.item_poses(times)[:, :, self.item_of_part]  # (B, T, N, 3, 4)
         turned = poses[..., :3].transpose(-1, -2)  # item from world
         part_centre = self.part_centre[:, None, ..., None]
@@ -165,11 +173,12 @@ class Scenes:
 class Primitives:
     """Boxes, then balls and cylinders, at some times.
 
-    local_from_world: affine maps that take each to its unit form: cube [-1, 1]³, unit ball, or cylinder x² + z² ≤ 1,
-        |y| ≤ 1. (..., N, 3, 4)
-    centre: (..., N, 3)
-    radius: of a sphere about it; 0 for slots not taken. (..., N)
-    is_ball: (..., N - boxes) bool
+    Attributes:
+        local_from_world: Affine map to the unit shape: cube [-1, 1]³, unit ball, or cylinder x² + z² ≤ 1, |y| ≤ 1.
+            (..., N, 3, 4)
+        centre: (..., N, 3)
+        radius: Radius of the bounding sphere; 0 for unused slots. (..., N)
+        is_ball: (..., N - boxes) bool
     """
 
     local_from_world: Tensor
@@ -182,22 +191,22 @@ class Primitives:
         return self.radius.shape[-1] - self.is_ball.shape[-1]
 
     def flatten(self) -> Primitives:
-        """With one leading dimension for the first two."""
+        """Merge the first two dimensions."""
         return Primitives(*[getattr(self, field.name).flatten(0, 1) for field in fields(self)])
 
 
 @dataclass(frozen=True)
 class SceneSetup:
-    """Scenes and the ways through them."""
+    """Scenes and their camera trajectories."""
 
     scenes: Scenes
     trajectories: Trajectories
 
 
 def sample_setup(seeds: Tensor, style: SceneConfig) -> SceneSetup:
-    """Scenes of these seeds, and a way through each that nothing stands in.
+    """Sample the scenes of seeds, and a collision-free camera trajectory through each.
 
-    The way comes first: things that would stand in it are left out, wherever along it a clip is taken.
+    The trajectory is sampled first. Objects that block any part of it are removed.
     """
     shells = sample_shells(seeds, style.outdoor_prob)
     trajectories = sample_trajectories(seeds, shells)
@@ -217,10 +226,10 @@ def _place_objects(seeds: Tensor, shells: Environments, way: Trajectories, style
     on_wall = things.on_wall[kind] & ~shells.round[:, None]
     in_air = things.in_air[kind]
 
-    # Where: along the walls, about what is looked at, about the lap, or anywhere.
+    # Position: along the walls, around the camera target, around the lap, or anywhere.
     wall = dice.integer(4, shape)
     along_wall = on_wall | (dice.bernoulli(0.35, shape) & ~outdoors & ~in_air & ~shells.round[:, None])
-    facing = wall * (math.pi / 2)  # walls at -z, -x, +z, +x: things at a wall look away from it
+    facing = wall * (math.pi / 2)  # walls at -z, -x, +z, +x; objects at a wall face away from it
     size = shells.half[:, None].expand(-1, *shape, -1)
     flat = dice.uniform(-1, 1, (*shape, 2)) * (size - 0.3)
     spread = torch.where(shells.open_air, 3.0, 0.6)[:, None, None]
@@ -229,7 +238,7 @@ def _place_objects(seeds: Tensor, shells: Environments, way: Trajectories, style
     about_lap = way.centre[:, None, [0, 2]] + torch.stack([angle.cos(), angle.sin()], -1) * ring * (
         way.radius[:, None] + spread / 2
     )
-    # The first of the list are the last to be left out: they stand in view, and are those that move.
+    # The first objects are removed last. They are in view, and include the moving objects.
     is_early = torch.arange(NUM_PROPOSALS, device=seeds.device) < NUM_PROPOSALS // 4
     place = (dice.uniform(shape=shape) * torch.where(is_early, 0.5, 1.0))[..., None]
     flat = torch.where(place < 0.3, about_target, torch.where((place < 0.75) & outdoors[..., None], about_lap, flat))
@@ -238,7 +247,7 @@ def _place_objects(seeds: Tensor, shells: Environments, way: Trajectories, style
     share = dice.uniform(-1, 1, shape)
     at_z = (wall % 2 == 0)[..., None]
     sign = torch.where(wall < 2, -1.0, 1.0)
-    across = sign[..., None] * (size - gap[..., None])  # distance from the middle, towards the wall
+    across = sign[..., None] * (size - gap[..., None])  # distance from the center towards the wall
     by_wall = torch.where(
         at_z,
         torch.stack([share * (size[..., 0] - half[..., 0]), across[..., 1]], -1),
@@ -254,14 +263,14 @@ def _place_objects(seeds: Tensor, shells: Environments, way: Trajectories, style
     yaw = torch.where(along_wall, facing, dice.uniform(0, 2 * math.pi, shape))
     rotation = rotation_from_angles(yaw, tumble, tumble.roll(1, 1) * in_air)
 
-    # Motion: swings, ellipses and spins of things that do not stand at a wall.
+    # Motion: swings, ellipses and spins of objects that are not at a wall.
     moving_scene = dice.bernoulli(style.moving_prob)[:, None]
     moves = moving_scene & dice.bernoulli(torch.where(is_early, 0.5, 0.1), shape) & ~along_wall & (half.amax(-1) < 2.4)
     reach = torch.where(outdoors, 1.8, 0.6) * dice.uniform(0.3, 1.0, shape)
     heading = dice.uniform(0, 2 * math.pi, shape)
     first = torch.stack([heading.cos(), torch.where(in_air, 0.3, 0.0) * heading.sin(), heading.sin()], -1)
     second = torch.stack([-first[..., 2], torch.zeros_like(heading), first[..., 0]], -1)
-    second = second * torch.where(dice.bernoulli(0.5, shape), 0.0, 1.0)[..., None]  # a swing or a round
+    second = second * torch.where(dice.bernoulli(0.5, shape), 0.0, 1.0)[..., None]  # a swing or an ellipse
     sway = torch.stack([first, second], 2) * (reach * moves)[..., None, None]
     spin = torch.where(moves & dice.bernoulli(0.4, shape), dice.uniform(-0.2, 0.2, shape), 0.0)
     rate = dice.log_uniform(0.05, 0.25, shape)
@@ -311,7 +320,7 @@ def _place_objects(seeds: Tensor, shells: Environments, way: Trajectories, style
 def _clears_path(
     way: Trajectories, centre: Tensor, rotation: Tensor, half: Tensor, swayed: Tensor, margin: Tensor
 ) -> Tensor:
-    """Whether things stay farther than their sway and a margin from every place of the lap. (B, M) bool"""
+    """Whether objects keep their motion range and a margin away from the whole lap. (B, M) bool"""
     laps = torch.linspace(0, 1, PATH_SAMPLES, device=centre.device)
     places = way.positions(way.period.abs()[:, None] * laps)  # (B, T, 3)
     away = places[:, :, None] - centre[:, None]  # (B, T, M, 3)
@@ -322,9 +331,9 @@ def _clears_path(
 
 
 def _overlaps_previous(centre: Tensor, half: Tensor, swayed: Tensor, counts: Tensor) -> Tensor:
-    """Whether a thing stands in one that comes before it in the list and counts. (B, M) bool
+    """Whether an object overlaps an earlier valid object of the list. (B, M) bool
 
-    One that is itself left out for standing in an earlier one counts too: slightly too few things, but no loop.
+    An earlier object that is itself removed also counts. This removes slightly too many objects but avoids a loop.
     """
     radius = 0.75 * torch.hypot(half[..., 0], half[..., 2]) + swayed
     apart = centre[:, :, None] - centre[:, None]  # (B, M, M, 3)
@@ -336,7 +345,7 @@ def _overlaps_previous(centre: Tensor, half: Tensor, swayed: Tensor, counts: Ten
 
 
 def _sample_surfaces(seeds: Tensor, shells: Environments, accents: Tensor, owner: Tensor, framed: Tensor) -> Materials:
-    """Materials of the shell's faces and of the parts of things: two per thing."""
+    """Sample materials of the faces of the surroundings and of the objects' parts, two per object."""
     dice = SceneRNG(seeds, "materials")
     indoors = sample_materials(dice, (NUM_FACES,), (1.0, 4.0))
     outdoors = sample_materials(dice, (NUM_FACES,), (2.5, 12.0))

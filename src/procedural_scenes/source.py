@@ -1,4 +1,4 @@
-"""The procedural world read frame by frame, as a data set on disk is."""
+"""Read procedural scenes frame by frame, with the interface of a data set on disk."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from streamvggt.data.view import View
 
 
 class SyntheticSource:
-    """`num_scenes` videos of `num_frames` frames of a world.
+    """`num_scenes` videos with `num_frames` frames each.
 
-    Names of scenes are "scene_000000" and so on. For training `SyntheticScenes.batch` is much faster: it renders many
-    frames at once.
+    Scene names are "scene_000000" and so on. For training, `SyntheticScenes.batch` is much faster because it renders
+    many frames together.
     """
 
     def __init__(self, world: SyntheticScenes, num_scenes: int, num_frames: int, height: int, width: int):
@@ -28,15 +28,16 @@ class SyntheticSource:
         self.image_size = (height, width)
 
     def frames(self, scene: str) -> range:
-        """Numbers of the frames of a scene, in the order of time."""
+        """Return the frame indices of a scene in temporal order."""
         self._number(scene)
         return range(self.num_frames)
 
     def read(self, scene: str, frame: int) -> View:
-        """
+        """Render one view.
+
         Raises:
-            KeyError: there is no such scene.
-            IndexError: there is no such frame.
+            KeyError: If the scene does not exist.
+            IndexError: If the frame does not exist.
         """
         stage = _stage(self.world, self._number(scene))
         if not 0 <= frame < self.num_frames:

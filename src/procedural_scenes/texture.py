@@ -1,7 +1,7 @@
-"""Patterns that are painted on surfaces: an atlas made once, looked up with mip levels.
+"""Surface patterns: an atlas that is created once and sampled with mip levels.
 
-A pattern says two numbers in [0, 1] at a place; a material turns them into a colour with its palette. Detail comes at
-several scales because a material lays two patterns over each other, and because every pattern has fine grain.
+A pattern has two channels in [0, 1]. A material maps them to a color with its palette. Detail has several scales,
+because a material overlays two patterns and every pattern has fine grain.
 T patterns · n×n texels.
 """
 
@@ -22,10 +22,11 @@ NUM_LEVELS = int(math.log2(SIZE)) + 1
 
 @dataclass(frozen=True)
 class Atlas:
-    """All patterns with their mip levels, one after the other.
+    """All patterns with their mip levels.
 
-    texels: pattern by pattern, level by level, row by row. (T · texels of one pattern, 2)
-    first_of_level: where a level starts within its pattern. (levels,) int32
+    Attributes:
+        texels: Ordered by pattern, level and row. (T · texels per pattern, 2)
+        first_of_level: Offset of each level within a pattern. (levels,) int32
     """
 
     texels: Tensor
@@ -40,15 +41,15 @@ class Atlas:
         return sum((SIZE >> level) ** 2 for level in range(NUM_LEVELS))
 
     def lookup(self, pattern: Tensor, uv: tuple[Tensor, Tensor], footprint: Tensor) -> Tensor:
-        """What patterns say at places; they repeat with period 1. Trilinear.
+        """Sample patterns trilinearly. Patterns repeat with period 1.
 
         Args:
-            pattern: int32. (...)
-            uv: where. Two of (...)
-            footprint: how much of a period one pixel covers. (...)
+            pattern: Pattern index, int32. (...)
+            uv: Position in periods. Two of (...)
+            footprint: Pixel size in periods. (...)
 
         Returns:
-            In [0, 1]. (..., 2)
+            Values in [0, 1]. (..., 2)
         """
         level = (footprint * SIZE).clamp(1, SIZE).log2()
         finer = level.floor().clamp(max=NUM_LEVELS - 2)
@@ -58,7 +59,7 @@ class Atlas:
         far, far_weights = self._texel_corners(first, uv, finer + 1)
         index = torch.stack(near + far, -1)
         weights = torch.stack([w * (1 - blend) for w in near_weights] + [w * blend for w in far_weights], -1)
-        # A bag is a weighted sum of rows: the eight texels in one pass.
+        # embedding_bag computes the weighted sum of the eight texels in one pass.
         mixed = F.embedding_bag(
             index.flatten(0, -2), self.texels, mode="sum", per_sample_weights=weights.flatten(0, -2)
         )
@@ -67,13 +68,13 @@ class Atlas:
     def _texel_corners(
         self, first: Tensor, uv: tuple[Tensor, Tensor], level: Tensor
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """The four texels around places, and their bilinear weights."""
+        """Return the four texels around positions, and their bilinear weights."""
         size = SIZE >> level
         first = first + self.first_of_level[level]
         x, y = uv[0] * size - 0.5, uv[1] * size - 0.5
         x0, y0 = x.floor(), y.floor()
         fx, fy = x - x0, y - y0
-        last = size - 1  # a power of two less one: `&` wraps
+        last = size - 1  # a power of two minus one, so `&` wraps around
         left, top = x0.int() & last, y0.int() & last
         right, bottom = (left + 1) & last, (top + 1) & last
         top, bottom = first + top * size, first + bottom * size
@@ -83,7 +84,7 @@ class Atlas:
 
 @lru_cache(maxsize=4)
 def atlas(device: torch.device) -> Atlas:
-    """The one atlas of this project, on a device."""
+    """Return the cached atlas on a device."""
     patterns = _patterns().to(device)  # (T, 2, n, n)
     levels = [F.avg_pool2d(patterns, 1 << level) if level else patterns for level in range(NUM_LEVELS)]
     texels = torch.cat([level.flatten(2) for level in levels], -1)  # (T, 2, texels)
@@ -93,7 +94,7 @@ def atlas(device: torch.device) -> Atlas:
 
 @lru_cache(maxsize=1)
 def _patterns() -> Tensor:
-    """`VARIANTS` of every kind. (T, 2, n, n)"""
+    """Create `VARIANTS` patterns of every kind. (T, 2, n, n)"""
     generator = torch.Generator().manual_seed(20240)
     kinds = (_clouds, _tiles, _bricks, _planks, _dots, _plaid, _cells, _marble, _poster, _text, _speckle, _checks)
     made = [torch.stack(kind(generator)) for _ in range(VARIANTS) for kind in kinds]
@@ -104,10 +105,10 @@ def _patterns() -> Tensor:
 
 
 POSTERS = (8, 9)
-"""The kinds that look like pictures on a wall."""
+"""Pattern kinds for posters."""
 NUM_KINDS = 12
 
-# Each kind gives two (n, n) fields in [0, 1] that repeat without a seam.
+# Each kind returns two seamless (n, n) fields in [0, 1].
 
 
 def _clouds(generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -199,7 +200,7 @@ def _checks(generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def _blocks(generator: torch.Generator, columns: int, rows: int, shift: float, gap: float) -> tuple[Tensor, Tensor]:
-    """Rows of blocks, each of its own value, every second row shifted; and the gaps between them."""
+    """Return rows of blocks with random values, with every second row shifted, and the gaps between them."""
     x, y = _grid()
     row = (y * rows).floor()
     along = (x * columns + shift * row) % columns
@@ -209,7 +210,7 @@ def _blocks(generator: torch.Generator, columns: int, rows: int, shift: float, g
 
 
 def _noise(generator: torch.Generator, falloff: float, stretch: float = 1.0) -> Tensor:
-    """Noise whose amplitude falls with frequency^falloff: 0 is white, 2 is smooth. Mean about 0.5."""
+    """Return noise whose amplitude is frequency^-falloff: 0 is white, 2 is smooth. The mean is about 0.5."""
     white = torch.fft.fft2(torch.randn(SIZE, SIZE, generator=generator))
     frequency = torch.fft.fftfreq(SIZE) * SIZE
     size = torch.hypot(frequency[:, None], frequency * stretch).clamp(min=1)
@@ -227,5 +228,5 @@ def _uniform(generator: torch.Generator, low: float, high: float) -> float:
 
 
 def _one_of(generator: torch.Generator, low: int, high: int) -> int:
-    """An integer, both ends included."""
+    """Sample an integer in [low, high]."""
     return int(torch.randint(low, high + 1, (), generator=generator))

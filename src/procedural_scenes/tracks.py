@@ -1,4 +1,4 @@
-"""Points on surfaces of the first frame, followed through all frames.
+"""Track surface points of the first frame through all frames.
 
 B scenes · S frames · K points. Conventions: docs/conventions.md.
 """
@@ -19,14 +19,17 @@ from streamvggt.geometry.camera import Cameras
 from streamvggt.geometry.pointmap import project, unproject
 
 TOLERANCE = 1e-3
-"""How much nearer, relative to the distance, something must be to hide a point."""
+"""Minimum relative distance between an occluder and an occluded point."""
 
 
 @dataclass(frozen=True)
 class Tracks:
-    """positions: (x, y) in pixels, also outside the image. (B, S, K, 2)
-    visibility: in the image, before the camera and not hidden. (B, S, K) bool
-    points: in the world, at each frame's time. (B, S, K, 3)
+    """Point tracks.
+
+    Attributes:
+        positions: (x, y) in pixels, also outside the image. (B, S, K, 2)
+        visibility: Whether the point is inside the image, in front of the camera and not occluded. (B, S, K) bool
+        points: World points at the time of each frame. (B, S, K, 3)
     """
 
     positions: Tensor
@@ -37,14 +40,15 @@ class Tracks:
 def sample_tracks(
     scenes: Scenes, cameras: Cameras, times: Tensor, pictures: RenderOutput, num_tracks: int, dice: SceneRNG
 ) -> Tracks:
-    """Random pixels of the first frames, with the surface that they show carried along by its thing.
+    """Sample random pixels of the first frames and track their surface points with the motion of their objects.
 
-    A first frame with fewer surface pixels than `num_tracks` repeats some; where it has none, nothing is visible.
+    If a first frame has fewer surface pixels than `num_tracks`, pixels repeat. Without surface pixels no point is
+    visible.
     """
     _, num_frames, height, width = pictures.depth.shape
     first_depth, first_ids = pictures.depth[:, 0].flatten(1), pictures.instance_ids[:, 0].flatten(1)
     known = first_depth > 0
-    order = dice.uniform(shape=(height * width,)).masked_fill(~known, 2).argsort(dim=1, stable=True)  # known ones first
+    order = dice.uniform(shape=(height * width,)).masked_fill(~known, 2).argsort(dim=1, stable=True)  # surface first
     turn = torch.arange(num_tracks, device=times.device) % known.sum(1, keepdim=True).clamp(min=1)
     pixel = order.gather(1, turn)  # (B, K)
     exists = known.gather(1, pixel)
@@ -61,7 +65,7 @@ def sample_tracks(
     points = torch.where((item >= 0)[:, None, :, None], carried, points[:, None])  # (B, S, K, 3)
 
     positions, depth = project(points, cameras)
-    # Inside as an image is: from half a pixel before the first centre to half a pixel after the last.
+    # The image extends half a pixel beyond the first and last pixel centers.
     size = torch.tensor([width, height], device=times.device)
     inside = ((positions >= -0.5) & (positions < size - 0.5)).all(-1) & (depth > 0.01)
     visible = inside & exists[:, None] & ~_is_occluded(scenes, cameras, times, points)
@@ -69,7 +73,7 @@ def sample_tracks(
 
 
 def _is_occluded(scenes: Scenes, cameras: Cameras, times: Tensor, points: Tensor) -> Tensor:
-    """Whether something stands between cameras and points; by rays, not by depth maps, so exact. (B, S, K) bool"""
+    """Whether points are occluded, tested exactly by ray casting. (B, S, K) bool"""
     origin = cameras.world_from_cam[..., 3].flatten(0, 1)  # (F, 3)
     direction = points.flatten(0, 1).mT - origin[..., None]
     frame = torch.arange(len(origin), device=times.device)

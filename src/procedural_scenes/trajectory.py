@@ -1,7 +1,7 @@
-"""Where the camera is and looks at any time: closed, smooth, hand-held ways as formulas of time.
+"""Camera trajectories: closed, smooth, hand-held camera paths as functions of time.
 
-A formula instead of a list of poses: a clip of eight frames and a walk of ten thousand cost nothing to keep, any
-frame can be asked for alone, and every lap comes by the same places.
+Functions of time need no storage for long sequences. Each frame can be evaluated separately, and every lap revisits the
+same positions.
 B scenes · T times.
 """
 
@@ -22,22 +22,26 @@ FRAMES_PER_SECOND = 30.0
 
 @dataclass(frozen=True)
 class Trajectories:
-    """An ellipse-like lap, what is looked at on it, and the shaking hand. World axes as in `shell.py`.
+    """An approximately elliptic lap, the viewing direction, and hand shake. World axes as in `environment.py`.
 
-    centre: of the lap. (B, 3)
-    radius: along x and z. (B, 2)
-    wave: how far the lap leaves the ellipse, three times around; x, y, z. (B, 3)
-    start: angle where the lap starts. (B,)
-    wave_phase, swing_phase, pause_phase, shake_phase: angles. (B, 3), (B, 3), (B,), (B, 6, 2)
-    period: seconds of a lap; negative is the other way round. (B,)
-    pause: 0 walks evenly, 1 comes to a stop twice a lap. (B,)
-    follows: looks along the way instead of at the target. (B,) bool
-    target: (B, 3)
-    turn: how far the look is turned off. (B,)
-    pitch: of the look along the way; positive looks down. (B,)
-    swing: how far the look swings: yaw, pitch, roll. (B, 3)
-    swing_rate: swings per lap; not whole, so laps see different things. (B, 3)
-    shake: of the hand: metres, radians. (B, 2)
+    Attributes:
+        centre: Center of the lap in meters. (B, 3)
+        radius: Radius along x and z in meters. (B, 2)
+        wave: Amplitude of a deviation from the ellipse with three periods per lap; x, y, z. (B, 3)
+        start: Start angle of the lap. (B,)
+        wave_phase: (B, 3)
+        swing_phase: (B, 3)
+        pause_phase: (B,)
+        shake_phase: (B, 6, 2)
+        period: Seconds per lap; negative for the opposite direction. (B,)
+        pause: 0 for constant speed, 1 for two stops per lap. (B,)
+        looks_ahead: Whether the camera faces along the path instead of at the target. (B,) bool
+        target: World point. (B, 3)
+        yaw_offset: Offset of the viewing direction. (B,)
+        pitch: Pitch of a camera that faces along the path; positive faces down. (B,)
+        yaw_swing: Amplitudes of yaw, pitch and roll. (B, 3)
+        swing_rate: Swings per lap. Non-integer, so that the views of laps differ. (B, 3)
+        hand_shake: Amplitudes in meters and radians. (B, 2)
     """
 
     centre: Tensor
@@ -59,14 +63,15 @@ class Trajectories:
     hand_shake: Tensor
 
     def positions(self, times: Tensor) -> Tensor:
-        """Camera centres without the hand's shake. (B, T) seconds → (B, T, 3)"""
+        """Return camera centers without hand shake. (B, T) seconds → (B, T, 3)"""
         return self._positions(self._angle(times))
 
     def cam_from_world(self, times: Tensor, pace: float = 1.0) -> Tensor:
-        """Poses. (B, T) seconds → (B, T, 3, 4)
+        """Return camera-from-world poses. (B, T) seconds → (B, T, 3, 4)
 
         Args:
-            pace: how much faster than by itself the way is gone; the hand shakes as ever.
+            times: In seconds. (B, T)
+            pace: Speed factor of the path. Hand shake is unchanged.
         """
         angle = self._angle(times * pace)
         position = self._positions(angle)
@@ -81,7 +86,7 @@ class Trajectories:
         laps = times * pace / self.period.abs()[:, None]
         swings = (2 * math.pi * self.swing_rate[:, None] * laps[..., None] + self.swing_phase[:, None]).sin()
         swing = self.yaw_swing[:, None] * swings  # (B, T, 3)
-        # Two tones per axis make a tremor that does not repeat in view.
+        # Two frequencies per axis, so that the tremor does not repeat visibly.
         tones = torch.tensor(
             [[0.7, 1.9], [0.9, 2.3], [0.8, 1.7], [1.1, 2.9], [1.3, 2.1], [0.6, 2.6]], device=times.device
         )
@@ -97,7 +102,7 @@ class Trajectories:
         return invert_pose(torch.cat([rotation, position[..., None]], -1))
 
     def _angle(self, times: Tensor) -> Tensor:
-        """How far around the lap. (B, T)"""
+        """Return the angle along the lap. (B, T)"""
         even = 2 * math.pi * times / self.period[:, None]
         return self.start[:, None] + even - self.pause[:, None] / 2 * (2 * even + self.pause_phase[:, None]).sin()
 
@@ -108,18 +113,18 @@ class Trajectories:
 
 
 def sample_trajectories(seeds: Tensor, shells: Environments) -> Trajectories:
-    """A way through every shell that keeps off its walls."""
+    """Sample a trajectory per scene with clearance to the walls."""
     dice = SceneRNG(seeds, "trajectory")
     room = shells.free_extent()  # (B, 2)
     outdoors = shells.open_air
     kind = dice.categorical(torch.tensor([0.4, 0.25, 0.35], device=seeds.device))
     orbit, walk, dolly = (kind == 0), (kind == 1), (kind == 2)
 
-    # Indoors the room says how far one can go, outdoors what one wants to see does.
+    # The room limits the path indoors, the target distance outdoors.
     reach = torch.where(outdoors[:, None], torch.minimum(room * 0.6, dice.log_uniform(2.5, 8.0, (1,))), room)
     wide = dice.uniform(0.5, 0.85, (2,)) * reach
     thin = dice.uniform(0.04, 0.2)
-    # A dolly runs along one side and looks at the other; along x or along z.
+    # A dolly moves along one side, along x or z, and faces the other side.
     along_x = dice.bernoulli(0.5)[:, None]
     lane = torch.where(
         along_x, torch.stack([wide[:, 0], thin * reach[:, 1]], -1), torch.stack([thin * reach[:, 0], wide[:, 1]], -1)
@@ -173,7 +178,7 @@ def sample_trajectories(seeds: Tensor, shells: Environments) -> Trajectories:
 
 
 def rotation_from_angles(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
-    """World-from-camera: yaw about gravity, positive pitch looks down, roll about the optical axis. (..., 3, 3)"""
+    """Return world-from-camera: yaw about gravity, pitch (positive is down), roll about the z axis. (..., 3, 3)"""
     (sy, cy), (sp, cp), (sr, cr) = ((angle.sin(), angle.cos()) for angle in (yaw, pitch, roll))
     zero = torch.zeros_like(yaw)
     right, forward = torch.stack([cy, zero, -sy], -1), torch.stack([sy * cp, sp, cy * cp], -1)

@@ -1,4 +1,4 @@
-"""The procedural world as an endless stream of batches, and as sequences of any length.
+"""Procedural scenes as an endless sequence of batches, and as sequences of any length.
 
 B sequences · S frames · H×W pixels · K tracked points.
 """
@@ -22,19 +22,20 @@ from streamvggt.geometry.camera import Cameras
 
 SPLITS = ("train", "val", "test")
 SCENES_PER_BATCH, BATCHES, SEEDS = 1 << 16, 1 << 24, 1 << 20
-"""A scene's seed has digits for its split, the world's seed, the batch and the place in it; so they never meet."""
+"""A scene's seed encodes split, global seed, batch and position in the batch, so seeds are unique."""
 
 
 @dataclass(frozen=True)
 class SyntheticScenes:
-    """Scenes without end, every one a function of its number.
+    """Endless scenes. Each scene is a function of its index.
 
         world = SyntheticScenes("train")
         batch = world.batch(0, num_sequences=16, num_frames=8, height=112, width=112)
 
-    split: "train", "val" or "test"; no scene is in two of them.
-    seed: another number, other scenes.
-    style: what share of scenes is how.
+    Attributes:
+        split: "train", "val" or "test". The splits share no scene.
+        seed: Seed of all scenes.
+        style: Distribution of scenes.
     """
 
     split: str = "train"
@@ -48,7 +49,7 @@ class SyntheticScenes:
             raise ValueError(f"seed is {self.seed}; it must be in 0 … {SEEDS - 1}")
 
     def scene_seeds(self, index: int, count: int, device: torch.device | str = "cpu") -> Tensor:
-        """Seeds of the scenes of batch `index`. (count,) int64"""
+        """Return the seeds of the scenes of batch `index`. (count,) int64"""
         if not 0 <= index < BATCHES:
             raise ValueError(f"batch index is {index}; it must be in 0 … {BATCHES - 1}")
         if not 0 < count <= SCENES_PER_BATCH:
@@ -66,9 +67,9 @@ class SyntheticScenes:
         num_tracks: int = 0,
         device: torch.device | str = "cpu",
     ) -> Batch:
-        """Clips of fresh scenes, one of each; the same for the same arguments.
+        """Render one clip each of new scenes. Deterministic for equal arguments.
 
-        A sequence depends on its place in the batch and not on how many others there are.
+        A sequence depends on its position in the batch, not on the number of sequences.
         """
         return render_clips(
             self.scene_seeds(index, num_sequences, device), self.style, num_frames, (height, width), num_tracks
@@ -88,17 +89,24 @@ class SyntheticScenes:
         num_tracks: int = 0,
         device: torch.device | str = "cpu",
     ) -> Iterator[Batch]:
-        """A video of one scene, a chunk of frames at a time, each a batch of one sequence.
+        """Render a video of one scene in chunks of frames. Each chunk is a batch of one sequence.
 
-        Memory does not grow with `num_frames`, and how it is cut changes nothing; only tracks start anew in each chunk.
+        Memory is independent of `num_frames`. Results are independent of `chunk`, except that tracks restart in each
+        chunk.
 
         Args:
-            scene: the first scene of that batch number.
-            start: first frame; the sequence goes on to frame `num_frames` - 1.
-            laps: how often the way is gone round in `num_frames` frames: 1 ends where it began, 2 comes by every place
-                twice, 0 stands still but for the hand's shake. None goes at its own pace.
-            moving: whether things move; None leaves it to the scene. What moves needs room, so fewer things may stand
-                there.
+            scene: Batch index. The first scene of the batch is used.
+            num_frames: Number of frames of the whole sequence.
+            height: Image height in pixels.
+            width: Image width in pixels.
+            start: First frame. The last frame is `num_frames` - 1.
+            chunk: Frames per chunk.
+            num_laps: Laps in `num_frames` frames: 1 ends at the start, 2 revisits every position, 0 is a static camera
+                with hand shake. None uses the default speed of the trajectory.
+            is_dynamic: Whether objects move. None uses the scene's value. Moving objects need space, so there may be
+                fewer objects.
+            num_tracks: Number of tracked points.
+            device: Device for rendering.
         """
         style = self.style if is_dynamic is None else replace(self.style, moving_prob=float(is_dynamic))
         stage = sample_setup(self.scene_seeds(scene, 1, device), style)
@@ -115,7 +123,7 @@ class SyntheticScenes:
 def render_clips(
     seeds: Tensor, style: SceneConfig, num_frames: int, image_size: tuple[int, int], num_tracks: int = 0
 ) -> Batch:
-    """A training clip of each of B scenes."""
+    """Render a training clip of each of B scenes."""
     stage = sample_setup(seeds, style)
     dice = SceneRNG(seeds, "clip")
     fov = sample_fov(dice, style)
@@ -125,12 +133,15 @@ def render_clips(
 def render_frames(
     stage: SceneSetup, times: Tensor, fov: Tensor, image_size: tuple[int, int], num_tracks: int = 0, pace: float = 1.0
 ) -> Batch:
-    """What the camera of each scene sees at some times.
+    """Render the views of each scene at some times.
 
     Args:
-        times: in seconds. (B, S)
-        fov: over the larger side of the image, radians. (B,)
-        pace: how much faster than by itself the camera goes its way; things move as ever.
+        stage: Scenes and trajectories.
+        times: In seconds. (B, S)
+        fov: Field of view over the longer image side in radians. (B,)
+        image_size: Height and width in pixels.
+        num_tracks: Number of tracked points.
+        pace: Speed factor of the camera. Object motion is unchanged.
     """
     cam_from_world = stage.trajectories.cam_from_world(times, pace)
     cameras = Cameras(cam_from_world, intrinsics_from_fov(fov, image_size)[:, None].expand(-1, times.shape[1], -1, -1))
@@ -156,7 +167,7 @@ def render_frames(
 
 
 def intrinsics_from_fov(fov: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Square pixels, principal point (W/2, H/2). (B,) radians over the larger side → (B, 3, 3)"""
+    """Return intrinsics with square pixels and principal point (W/2, H/2). (B,) radians, longer side → (B, 3, 3)"""
     height, width = image_size
     focal = max(height, width) / 2 / torch.tan(fov / 2)
     zero, one = torch.zeros_like(focal), torch.ones_like(focal)

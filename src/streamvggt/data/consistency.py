@@ -1,4 +1,4 @@
-"""Whether two views of a scene agree about its geometry."""
+"""Geometric consistency of two views of a scene."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from streamvggt.geometry.pointmap import pixel_grid, project
 
 MAX_PIXELS, MAX_DEPTH = 0.5, 0.01
 SPREAD = 1.5
-"""How many pixels far depth is carried from where a laser has measured it: to the eight around."""
+"""Dilation radius of sparse laser depth in pixels."""
 MAX_DEPTH_SPREAD = 0.02
 
 
 @dataclass(frozen=True)
 class GeometricConsistency:
-    """What of a view another one sees, and with which result; all are shares.
+    """Overlap and consistency of a view with another view, as ratios.
 
-    overlap: of the valid pixels, those that land on valid pixels of the other view.
-    agreeing: of these, those that the other view finds at the same depth (1 %) and sends back to where they came from
-        (0.5 pixels). Things that hide each other and things that move never all agree.
+    Attributes:
+        overlap: Ratio of valid pixels that project to valid pixels of the other view.
+        consistent_ratio: Ratio of these pixels with equal depth in the other view (1 %) that project back to their
+            position (0.5 pixels). Occluded and moving objects reduce it.
     """
 
     overlap: float
@@ -34,7 +35,7 @@ class GeometricConsistency:
 
 
 def agreement(first: View, second: View) -> GeometricConsistency:
-    """Sends the pixels of one view into another and back, with both depths and cameras."""
+    """Project the pixels of one view into another and back, with the depths and cameras of both."""
     landed, good = agreeing_pixels(first, second)
     if not landed.any():
         return GeometricConsistency(0.0, 0.0)
@@ -42,10 +43,10 @@ def agreement(first: View, second: View) -> GeometricConsistency:
 
 
 def agreeing_pixels(first: View, second: View) -> tuple[Tensor, Tensor]:
-    """Which pixels of a view land on valid ones of another, and which of them agree. (H, W), (H, W) bool
+    """Return the pixels that project to valid pixels of another view, and those that agree. (H, W), (H, W) bool
 
-    Where the other's depth is known at single pixels only, it is the depth of a neighbour that must be the same, by
-    2 %. That tells gross mistakes; a slightly wrong focal length it does not.
+    If the depth of the other view is sparse, it is compared with a neighboring pixel and a tolerance of 2 %. That
+    detects large errors, but not a slightly wrong focal length.
     """
     if is_sparse(second):
         landed, _, depth_error, _ = forward_backward(first, dilate_depth(second))
@@ -55,14 +56,14 @@ def agreeing_pixels(first: View, second: View) -> tuple[Tensor, Tensor]:
 
 
 def is_sparse(view: View) -> bool:
-    """Whether most pixels with depth have neighbours without, as lasers leave them."""
+    """Whether most pixels with depth have neighbors without depth, as in laser scans."""
     valid = view.valid
     squares = valid[1:, 1:] & valid[:-1, 1:] & valid[1:, :-1] & valid[:-1, :-1]
     return squares.sum() < 0.25 * valid.sum()
 
 
 def dilate_depth(view: View) -> View:
-    """Depth known also beside where it was measured: that of the nearest pixel, up to `SPREAD` away."""
+    """Fill depth up to `SPREAD` pixels beside known depth with the nearest value."""
     unknown = (~view.valid).numpy().astype(np.uint8)
     distance, label = cv2.distanceTransformWithLabels(unknown, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
     near = distance <= SPREAD
@@ -72,13 +73,13 @@ def dilate_depth(view: View) -> View:
 
 
 def forward_backward(first: View, second: View) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Every pixel of a view sent into another and back.
+    """Project every pixel of a view into another and back.
 
     Returns:
-        landed: on valid pixels of the other. (H, W) bool
-        pixel_error: how far from itself it comes back; NaN where not landed. (H, W)
-        depth_error: relative, in the other view; NaN where not landed. (H, W)
-        pixels: where it lands, (x, y). (H, W, 2)
+        landed: Whether the pixel projects to a valid pixel of the other view. (H, W) bool
+        pixel_error: Distance of the back projection to the pixel; NaN where not landed. (H, W)
+        depth_error: Relative depth difference in the other view; NaN where not landed. (H, W)
+        pixels: Projection (x, y). (H, W, 2)
     """
     height, width = first.depth.shape
     points = first.points().flatten(0, 1)
@@ -100,9 +101,9 @@ def forward_backward(first: View, second: View) -> tuple[Tensor, Tensor, Tensor,
 
 
 def sample_depth(view: View, pixels: Tensor) -> Tensor:
-    """Depth between pixels, 0 where one of the four around is not valid; exact on planes. (N, 2) → (N,)
+    """Interpolate depth, 0 if one of the four neighbors is invalid. Exact on planes. (N, 2) → (N,)
 
-    It is the inverse depth that is linear over the image of a plane.
+    Interpolates the inverse depth, which is linear over the image of a plane.
     """
     height, width = view.depth.shape
     grid = 2 * pixels / torch.tensor([width - 1, height - 1]) - 1
@@ -114,7 +115,7 @@ def sample_depth(view: View, pixels: Tensor) -> Tensor:
 
 
 def unproject_pixels(pixels: Tensor, depth: Tensor, cameras: Cameras) -> Tensor:
-    """World points of some pixels. (N, 2), (N,) → (N, 3)"""
+    """Return the world points of pixels. (N, 2), (N,) → (N, 3)"""
     K = cameras.intrinsics
     x = (pixels - K[:2, 2]) / K.diagonal()[:2] * depth[:, None]
     world_from_cam = cameras.world_from_cam

@@ -1,4 +1,4 @@
-"""Training samples of one data set: several views of a scene, chosen, read and brought to one size."""
+"""Training samples of one data set: selected views of a scene, resized to one size."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from streamvggt.data.transforms import ColorJitter, Size, crop_and_resize
 from streamvggt.data.view import View
 
 MAX_NEIGHBOURS = 20
-"""How many frames are tried in place of one without depth."""
+"""Maximum number of replacements of a frame without depth."""
 
 
 @dataclass(frozen=True)
 class Sample:
     """Views of one size.
 
-    scene, frames: where they come from.
-    is_video: whether they are in the order of time.
-    seconds: what it took to make.
+    Attributes:
+        scene: Name of the scene.
+        frames: Names of the frames.
+        is_video: Whether the views are in temporal order.
+        seconds: Loading time in seconds.
     """
 
     views: list[View]
@@ -37,7 +39,7 @@ class Sample:
 
 
 class MultiViewDataset:
-    """Samples by number, of a data set on the disk; nothing is read before one is asked for."""
+    """Indexed samples of a data set on the disk. Nothing is read before the first access."""
 
     def __init__(
         self,
@@ -50,16 +52,17 @@ class MultiViewDataset:
         jitter: bool = False,
         match_orientation: bool = False,
     ):
-        """
+        """Configure the data set.
+
         Args:
-            open_source: opens the reader of the data set when it is needed first.
-            root: where the data set lies, for messages.
-            selection: how views are chosen; None: as the data set's source says.
-            max_views: the largest number of views that will be asked for.
-            crop_augmentation_px: every view is made larger by up to this many pixels before it is cut; 0: none.
-            jitter: colours are changed, in all views of a sample alike.
-            match_orientation: samples of upright images swap width and height of the size asked for. Otherwise they are
-                cut to it, as in the published training.
+            open_source: Opens the reader of the data set on first use.
+            root: Folder of the data set, for messages.
+            view_sampler: Selection of views. None uses that of the reader.
+            max_views: Maximum number of views per sample.
+            crop_augmentation_px: Maximum number of pixels by which a view is enlarged before it is cropped; 0: none.
+            jitter: Apply one random color change to all views of a sample.
+            match_orientation: Swap width and height of the requested size for portrait images. Otherwise portrait
+                images are cropped to it, as in the reference implementation.
         """
         self.open_source, self.root, self.view_sampler = open_source, root, view_sampler
         self.max_views, self.crop_augmentation_px, self.jitter, self.match_orientation = (
@@ -75,7 +78,7 @@ class MultiViewDataset:
 
     @cached_property
     def _ends(self) -> np.ndarray:
-        """Number of items up to and including each scene. (scenes,)"""
+        """Cumulative number of items per scene. (scenes,)"""
         source, views = self.source, self.max_views
         items = [self._view_sampler(scene).num_items(source, scene, views) for scene in source.scenes]
         if not sum(items):
@@ -89,19 +92,21 @@ class MultiViewDataset:
 
     @property
     def num_scenes(self) -> int:
-        """Scenes that give samples."""
+        """Number of scenes with samples."""
         return int((np.diff(self._ends, prepend=0) > 0).sum())
 
     def sample(self, item: int, num_views: int, size: Size, random: np.random.Generator) -> Sample:
-        """Some views of a scene.
+        """Load views of a scene.
 
         Args:
-            item: below `len(self)`.
-            size: (width, height) of the views.
-            random: decides all that is left open; the same numbers give the same sample.
+            item: Index below `len(self)`.
+            num_views: Number of views.
+            size: Width and height of the views in pixels.
+            random: Random generator. Equal states give equal samples.
 
         Raises:
-            DataError, OSError: what was to be read is damaged or missing.
+            DataError: If a file is damaged.
+            OSError: If a file is missing.
         """
         began = time.perf_counter()
         source = self.source
@@ -121,12 +126,12 @@ class MultiViewDataset:
         if self.jitter:
             change = ColorJitter.draw(random)
             views = [replace(view, image=change(view.image)) for view in views]
-        is_video = chosen.is_video and shown == sorted(shown)  # a replacement may come from before
+        is_video = chosen.is_video and shown == sorted(shown)  # a replacement can be an earlier frame
         names = [source.frames(scene)[number] for number in shown]
         return Sample(views, scene, names, is_video, time.perf_counter() - began)
 
     def _scene_of(self, item: int) -> tuple[str, int]:
-        """The scene of an item, and which of the scene's items it is."""
+        """Return the scene of an item, and the index within the scene."""
         position = int(np.searchsorted(self._ends, item, side="right"))
         return self.source.scenes[position], item - (int(self._ends[position - 1]) if position else 0)
 
@@ -155,7 +160,7 @@ class MultiViewDataset:
     def _neighbour(
         self, scene: str, number: int, is_masked: bool, size: Size, used: set[int], random: np.random.Generator
     ) -> tuple[int, View]:
-        """The nearest frame with depth that is not shown yet, and its number; one way round the scene or the other."""
+        """Return the nearest unused frame with depth and its index. The search direction is random and wraps around."""
         frames = self.source.frames(scene)
         way = 1 if random.random() < 0.5 else -1
         around = [(number + way * distance) % len(frames) for distance in range(1, len(frames))]
@@ -168,12 +173,12 @@ class MultiViewDataset:
 
 
 def _oriented_size(size: Size, view: View) -> Size:
-    """The size turned as the view is: portrait or landscape."""
+    """Swap width and height if the view is in portrait orientation."""
     height, width = view.depth.shape
     return (min(size), max(size)) if height > width else (max(size), min(size)) if width > height else size
 
 
 def view_size(views: Sequence[View]) -> Size:
-    """(width, height) of views that share it."""
+    """Return the common width and height of views."""
     height, width = views[0].depth.shape
     return width, height

@@ -32,16 +32,17 @@ from streamvggt.geometry.camera import invert_pose
 
 
 class DatasetReader:
-    """Scenes, their frames in the order of time, and views of them.
+    """Scenes, their frames in temporal order, and views.
 
-    name: as its authors write it.
-    folder: where it lies under the root of all data sets.
-    is_metric: whether its unit is the metre.
-    selection: how the views of a training sample are chosen.
-    splits: names it can be asked for; the first is the one to train on.
-    mask_share: share of samples that lose the depth outside `foreground`.
-    replaces_empty: whether a view without any depth is replaced by a neighbour.
-    page: that says where to get it.
+    Attributes:
+        name: Name as written by the authors.
+        folder: Folder under the root of all data sets.
+        is_metric: Whether the unit is the meter.
+        view_sampler: Selection of the views of a training sample.
+        splits: Names of the splits. The first is the training split.
+        mask_prob: Probability that the depth outside `foreground` is removed from a sample.
+        replace_empty_depth: Whether a view without depth is replaced by a neighbor.
+        docs_page: Page with download instructions.
     """
 
     name: ClassVar[str]
@@ -54,13 +55,14 @@ class DatasetReader:
     docs_page: ClassVar[str] = "docs/data.md"
 
     def __init__(self, root: str | Path, split: str | None = None):
-        """
+        """Open a data set.
+
         Args:
-            root: the data set's own folder.
-            split: one of `splits`; None: the first of them.
+            root: Folder of the data set.
+            split: One of `splits`. None selects the first.
 
         Raises:
-            FileNotFoundError: there is no such folder.
+            FileNotFoundError: If the folder does not exist.
         """
         self.root = Path(root)
         self.split = self.splits[0] if split is None else split
@@ -75,50 +77,51 @@ class DatasetReader:
         self.scenes = sorted(self._frames)
 
     def frames(self, scene: str) -> list[str]:
-        """Names of the frames of a scene, in the order of time."""
+        """Return the frame names of a scene in temporal order."""
         if scene not in self._frames:
             raise KeyError(f"{self.name} has no scene {scene!r} in its split {self.split}")
         return self._frames[scene]
 
-    # What a data set says.
+    # Methods that a data set overrides.
 
     def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
-        """Names of scenes, and of the frames of each in the order of time.
+        """Return scene names with their frame names in temporal order.
 
-        Looks at the disk only through `listing`, so that the result can be cached until the data change.
+        Access the disk only through `listing`, so that the result can be cached until the data change.
         """
         raise NotImplementedError
 
     def read(self, scene: str, frame: str) -> View:
-        """A frame in its stored size.
+        """Read a frame in its stored size.
 
         Raises:
-            DataError, OSError: a file is damaged or missing.
+            DataError: If a file is damaged.
+            OSError: If a file is missing.
         """
         raise NotImplementedError
 
     def view_sampler_for(self, scene: str) -> ViewSampler:
-        """For data sets whose scenes are not all alike."""
+        """Return the view sampler of a scene, for data sets with different kinds of scenes."""
         return self.view_sampler
 
     def segments(self, scene: str) -> list[Sequence[int]]:
-        """Positions of frames that one camera took one after the other; more than one where cameras share a scene."""
+        """Return the positions of consecutive frames of one camera. Scenes with several cameras have several segments."""
         return [range(len(self.frames(scene)))]
 
     def groups(self, scene: str) -> Sequence[Sequence[int]]:
-        """Positions of frames that see the same things; the first of each is what the others were chosen for."""
+        """Return the positions of frames with common content. The first of each group is its reference frame."""
         raise NotImplementedError
 
     def overlap(self, scene: str) -> tuple[np.ndarray, np.ndarray]:
-        """Pairs of frames by position, directed, and how much they share. int (2, M), float (M,)"""
+        """Return directed pairs of frame positions and their overlap. int (2, M), float (M,)"""
         raise NotImplementedError
 
     def foreground(self, scene: str, frame: str) -> Tensor:
-        """Where the object is, for `mask_share`. (H, W) bool"""
+        """Return the object mask for `mask_prob`. (H, W) bool"""
         raise NotImplementedError
 
     def view(self, path: Path, **fields) -> View:
-        """As `make_view`, in the data set's unit."""
+        """Create a view as `make_view`, in the unit of the data set."""
         return make_view(path, is_metric=self.is_metric, **fields)
 
 
@@ -132,19 +135,19 @@ def make_view(
     is_metric: bool,
     sky: np.ndarray | None = None,
 ) -> View:
-    """A view of what was read, checked.
+    """Create a validated view.
 
     Args:
-        path: of what stands for the frame in errors.
+        path: Path that identifies the frame in errors.
         image: RGB. (H, W, 3) uint8
-        depth: in the data set's unit; what is not finite and positive is unknown. (H, W)
-        intrinsics: in pixels; the centre of the first pixel is (0, 0). (3, 3)
-        world_from_cam: pose, OpenCV axes. (4, 4) or (3, 4)
-        is_metric: whether the unit is the metre.
-        sky: (H, W) bool; None: nothing is known to be sky.
+        depth: In units of the data set; values that are not finite and positive are unknown. (H, W)
+        intrinsics: In pixels; the center of the first pixel is (0, 0). (3, 3)
+        world_from_cam: Pose, OpenCV axes. (4, 4) or (3, 4)
+        is_metric: Whether the unit is the meter.
+        sky: (H, W) bool. None if unknown.
 
     Raises:
-        DataError: sizes disagree, the camera is skewed or its pose is no rigid motion.
+        DataError: If sizes differ, the intrinsics are skewed, or the pose is not a rigid motion.
     """
     if image.shape[:2] != depth.shape:
         raise DataError(f"{path}: the image has {image.shape[:2]} pixels, its depth {depth.shape}")

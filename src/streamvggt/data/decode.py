@@ -1,4 +1,4 @@
-"""Files of data sets to arrays: what is damaged is an error that names the file, and nothing in a file is executed.
+"""Read files of data sets to arrays. Errors name the damaged file, and no file content is executed.
 
 H×W pixels.
 """
@@ -23,47 +23,47 @@ import OpenEXR
 
 
 class DataError(ValueError):
-    """Something is wrong with a data set's files; says which file, what was expected and what came."""
+    """Raised for invalid data set files. The message names the file, the expected and the actual content."""
 
 
 DAMAGED_ARRAY = (
     *(ValueError, EOFError, MemoryError, OverflowError, RecursionError, TypeError, SyntaxError),
     *(pickle.UnpicklingError, AttributeError, IndexError, struct.error),
 )
-"""What numpy and pickle raise for files that are none of theirs, or whose headers name absurd sizes."""
+"""Exceptions of numpy and pickle for files of other formats, or headers with invalid sizes."""
 
 
 def read_image(path: Path) -> np.ndarray:
-    """An image of any type, told by its content and not its name; turned upright, alpha dropped. (H, W, 3) uint8 RGB"""
+    """Read an image of any format, detected by content, with EXIF orientation and without alpha. (H, W, 3) uint8 RGB"""
     return _decode(path, cv2.IMREAD_COLOR_RGB)
 
 
 def read_stored_colour(path: Path) -> np.ndarray:
-    """As `read_image`, but in the order in which the file stores the pixels: the EXIF orientation is ignored."""
+    """Read an image as `read_image`, but without applying the EXIF orientation."""
     return _decode(path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
 def write_rgb(path: Path, image: np.ndarray, kind: str | None = None) -> None:
-    """Write an image as its suffix, or else `kind`, says: ".png" or ".jpg", of quality 95. (H, W, 3) uint8 RGB"""
+    """Write an image in the format of its suffix or `kind`: ".png", or ".jpg" with quality 95. (H, W, 3) uint8 RGB"""
     kind = kind or path.suffix
-    options = [cv2.IMWRITE_JPEG_QUALITY, 95] if kind.lower() in (".jpg", ".jpeg") else []  # OpenCV warns of others
+    options = [cv2.IMWRITE_JPEG_QUALITY, 95] if kind.lower() in (".jpg", ".jpeg") else []  # JPEG only
     _, content = cv2.imencode(kind, image[..., ::-1], options)
     path.write_bytes(content)
 
 
 def read_png16(path: Path) -> np.ndarray:
-    """A 16-bit image of one channel. (H, W) uint16"""
+    """Read a 16-bit image with one channel. (H, W) uint16"""
     return _one_channel(path, np.uint16)
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """An 8-bit image of one channel. (H, W) uint8"""
+    """Read an 8-bit image with one channel. (H, W) uint8"""
     return _one_channel(path, np.uint8)
 
 
 def read_exr(path: Path) -> np.ndarray:
-    """An EXR image of one channel, or of one that is there several times, as Blender writes depth. (H, W) float32"""
-    _read_bytes(path)  # a missing file says so in the system's words
+    """Read an EXR image with one channel, or several equal ones, as Blender writes depth. (H, W) float32"""
+    _read_bytes(path)  # raises the system's error for missing files
     try:
         with OpenEXR.File(str(path), separate_channels=True) as file:
             channels = {name: channel.pixels for name, channel in file.channels().items()}
@@ -83,7 +83,7 @@ def write_exr(path: Path, values: np.ndarray) -> None:
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """One array."""
+    """Read one array."""
     try:
         return np.load(io.BytesIO(_read_bytes(path)), allow_pickle=False)
     except DAMAGED_ARRAY as error:
@@ -91,13 +91,13 @@ def read_npy(path: Path) -> np.ndarray:
 
 
 def read_npz(path: Path, *keys: str) -> dict[str, np.ndarray]:
-    """Some arrays of an archive, all if none is named.
+    """Read the named arrays of an archive, or all arrays.
 
-    Arrays of objects, which numpy stores as pickles, may hold numbers, strings, arrays and Python's own containers;
-    a pickle that asks for anything else is refused, never executed.
+    Object arrays, which numpy stores as pickles, may contain numbers, strings, arrays and Python containers. A pickle
+    with other content is rejected and never executed.
     """
     try:
-        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:  # arrays not asked for may be huge
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:  # other arrays may be large
             there = [name.removesuffix(".npy") for name in archive.namelist()]
             missing = [key for key in keys if key not in there]
             if missing:
@@ -110,18 +110,19 @@ def read_npz(path: Path, *keys: str) -> dict[str, np.ndarray]:
 
 
 def read_table(path: Path, columns: int, *, rows: int = 0, skip: int = 0) -> np.ndarray:
-    """Read numbers from a text file, separated by blanks.
+    """Read numbers from a text file, separated by whitespace.
 
     Args:
-        columns: Numbers in a line.
-        rows: Lines that must be there at least.
-        skip: Lines of titles.
+        path: The file.
+        columns: Numbers per line.
+        rows: Minimum number of lines.
+        skip: Number of header lines.
 
     Returns:
         float64. (N, columns)
 
     Raises:
-        DataError: If the file contains something else.
+        DataError: If the file contains other content.
     """
     lines = f"{rows} lines" if rows else "lines"
     try:
@@ -138,9 +139,9 @@ def read_table(path: Path, columns: int, *, rows: int = 0, skip: int = 0) -> np.
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
-    """An HDF5 file to read; what is missing in it, or damaged, is an error that names the file."""
+    """Open an HDF5 file. Errors for missing or damaged content name the file."""
     with open(path, "rb"):
-        pass  # a missing file says so in the system's words
+        pass  # raises the system's error for missing files
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -149,13 +150,13 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
 
 
 def read_hdf5(path: Path, key: str) -> np.ndarray:
-    """One array of an HDF5 file."""
+    """Read one array of an HDF5 file."""
     with open_hdf5(path) as file:
         return file[key][()]
 
 
 def strings(values: h5py.Dataset) -> list[str]:
-    """Text of an HDF5 file, however it is stored there; an empty list may be stored as one of numbers."""
+    """Decode strings of an HDF5 file in any encoding. An empty list may be stored as numbers."""
     return [value.decode() if isinstance(value, bytes) else str(value) for value in values[()].tolist()]
 
 
@@ -172,7 +173,7 @@ def _decode(path: Path, flags: int) -> np.ndarray:
         raise DataError(f"{path}: the image is cut off after {len(content)} bytes; fetch or prepare it again")
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
-    except (cv2.error, MemoryError) as error:  # of a picture with more pixels than OpenCV allows, among others
+    except (cv2.error, MemoryError) as error:  # for example an image with too many pixels for OpenCV
         raise DataError(f"{path}: it cannot be decoded ({str(error).strip()})") from error
     if image is None:
         raise DataError(f"{path}: damaged, or not an image ({len(content)} bytes)")
@@ -188,10 +189,10 @@ def _one_channel(path: Path, dtype: type) -> np.ndarray:
 
 
 def _is_truncated(content: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end; OpenCV would fill in what is missing and say nothing.
+    """Whether a JPEG or PNG is incomplete. OpenCV silently fills missing data.
 
-    Within a JPEG's scan no byte 0xFF is followed by one above 0, restarts excepted, so after the last start of a scan
-    there must be an end of image.
+    In a JPEG scan, byte 0xFF is followed only by 0 or a restart marker. So an end marker must follow the last start of
+    a scan.
     """
     if content.startswith(b"\xff\xd8"):
         return content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda") or b"\xff\xda" not in content
@@ -219,7 +220,7 @@ def _read_array(content: bytes) -> np.ndarray:
 
 
 class _SafeUnpickler(pickle.Unpickler):
-    """Reads numpy's arrays and numbers and Python's containers; everything else is refused."""
+    """Unpickle numpy arrays, numbers and Python containers. Everything else is rejected."""
 
     ALLOWED = frozenset(
         {

@@ -1,4 +1,4 @@
-"""What is in a view, as files of data sets want it; `decode.py` reads such files.
+"""Write views as files of data sets. `decode.py` reads such files.
 
 H×W pixels.
 """
@@ -18,31 +18,31 @@ from streamvggt.geometry.camera import invert_pose
 
 
 def write_image(path: Path, view: View, kind: str | None = None) -> None:
-    """The colours of a view; `kind` is ".jpg" or ".png" where the name says something else."""
+    """Write the image of a view. `kind` is ".jpg" or ".png" if the suffix differs from the format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_rgb(path, image_array(view.image), kind)
 
 
 def write_png(path: Path, values: np.ndarray) -> None:
-    """One channel of uint8 or uint16. (H, W)"""
+    """Write one channel of uint8 or uint16. (H, W)"""
     assert values.dtype in (np.uint8, np.uint16)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(".png", values)[1])
 
 
 def depth_array(view: View) -> np.ndarray:
-    """0 where unknown. (H, W) float32"""
+    """Return the depth, 0 if unknown. (H, W) float32"""
     return torch.where(view.valid, view.depth, 0).float().numpy()
 
 
 def world_from_cam(view: View) -> np.ndarray:
-    """(4, 4) float64"""
+    """Return the pose. (4, 4) float64"""
     pose = np.eye(4)
     pose[:3] = invert_pose(view.cam_from_world.double()).numpy()
     return pose
 
 
 def millimetres(view: View) -> np.ndarray:
-    """Depth as most 16-bit images hold it; 0 where unknown or beyond 65.535 m. (H, W) uint16"""
+    """Return the depth in millimeters as in most 16-bit images; 0 if unknown or beyond 65.535 m. (H, W) uint16"""
     values = np.round(depth_array(view) * 1000)
     return np.where(values < 1 << 16, values, 0).astype(np.uint16)

@@ -1,7 +1,7 @@
-"""Listings of a data set's folders and index files that remember what they looked at.
+"""Cached listings of data set folders and index files.
 
-A source with 100,000 frames lists its folders once; the result is kept in a cache folder with the time of change of
-everything looked at. It is used as long as none of these changed, and made anew otherwise.
+The folders of a large source are listed once. The result is cached with the modification times of all listed folders
+and files. The cache is used while these are unchanged.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ PACKAGE = Path(__file__).parents[1]
 
 
 class FileIndex:
-    """Looks at folders and index files, and remembers at which. Hidden entries are never listed."""
+    """List folders and index files, and record the accesses. Hidden entries are ignored."""
 
     def __init__(self) -> None:
         self.stamps: dict[str, int | None] = {}
 
     def folders(self, folder: Path) -> list[str]:
-        """Names of the folders in a folder, sorted."""
+        """Return the sorted names of the folders in a folder."""
         with os.scandir(self._looked_at(folder)) as entries:
             return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
 
     def files(self, folder: Path, suffix: str) -> list[str]:
-        """Names of the files that end with `suffix`, without it, sorted; none where there is no such folder."""
+        """Return the sorted names of the files with a suffix, without the suffix. Empty if the folder does not exist."""
         try:
             with os.scandir(self._looked_at(folder)) as entries:
                 names = [entry.name for entry in entries if not entry.name.startswith(".")]
         except FileNotFoundError:
-            return []  # a scene that lost its frames, or a folder that is none: nothing to train on, and told by checks
+            return []  # missing folder or frames; `check` reports them
         return sorted(name.removesuffix(suffix) for name in names if name.endswith(suffix))
 
     def exists(self, path: Path) -> bool:
@@ -53,7 +53,7 @@ class FileIndex:
         return read_npz(self._looked_at(path), *keys)
 
     def file(self, path: Path) -> Path:
-        """For files of other kinds: the path, remembered."""
+        """Record the access to a file of another type and return its path."""
         return self._looked_at(path)
 
     def _looked_at(self, path: Path) -> Path:
@@ -62,11 +62,12 @@ class FileIndex:
 
 
 def cached(maker: Callable[[FileIndex], dict], root: Path, *key: str) -> dict:
-    """What `maker` says of a root, from the cache if nothing that it looked at has changed since.
+    """Return the result of `maker` for a root, from the cache if nothing has changed.
 
     Args:
-        maker: gives what JSON can hold; its module and the code that readers share are part of the key.
-        key: what else the result depends on.
+        maker: Returns a JSON-serializable result. Its module and the shared reader code are part of the key.
+        root: Folder of the data set.
+        key: Further dependencies of the result.
     """
     code = inspect.getsource(inspect.getmodule(maker)), code_of(PACKAGE)
     identity = hashlib.sha256("\0".join([str(Path(root).resolve()), *code, *key]).encode()).hexdigest()[:24]
@@ -76,7 +77,7 @@ def cached(maker: Callable[[FileIndex], dict], root: Path, *key: str) -> dict:
         if all(_stamp(Path(name)) == stamp for name, stamp in known["stamps"].items()):
             return known["value"]
     except (OSError, ValueError, KeyError):
-        pass  # none yet, or of a version that is gone
+        pass  # no cache yet, or one of an older version
     listing = FileIndex()
     value = maker(listing)
     try:
@@ -85,13 +86,13 @@ def cached(maker: Callable[[FileIndex], dict], root: Path, *key: str) -> dict:
                 json.dumps({"root": str(root), "stamps": listing.stamps, "value": value}), encoding="utf-8"
             )
     except OSError:
-        pass  # a cache that cannot be written costs time and nothing else
+        pass  # a failed cache write only costs time
     return value
 
 
 @functools.cache
 def code_of(package: Path) -> str:
-    """Digest of what readers of data sets are made of: the sources in `data` and `datasets` of a package."""
+    """Return a digest of the reader code: the sources in `data` and `datasets` of a package."""
     digest = hashlib.sha256()
     for path in sorted(path for name in ("data", "datasets") for path in (package / name).rglob("*.py")):
         content = path.read_bytes()
@@ -100,7 +101,7 @@ def code_of(package: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """$STREAMVGGT_CACHE, or the user's cache folder."""
+    """Return $STREAMVGGT_CACHE, or the cache folder of the user."""
     chosen = os.environ.get(CACHE_ENV)
     return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "streamvggt"
 

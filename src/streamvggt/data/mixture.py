@@ -1,7 +1,7 @@
-"""Batches of several data sets in fixed shares: what a training asks for by number.
+"""Batches of several data sets in fixed proportions, addressed by number.
 
-Number n is batch n mod b of epoch n div b. All that is random comes from (seed, epoch, place in the epoch), so a batch
-is the same whichever process and worker makes it, and a training that is resumed goes on with the next one.
+Number n is batch n mod b of epoch n div b. All random choices depend on (seed, epoch, position in the epoch). A batch
+is therefore independent of process and worker, and a resumed training continues with the next batch.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from streamvggt.data.transforms import MAX_SIDE, Size, whole_patches
 from streamvggt.data.view import Batch, stack
 
 MAX_ATTEMPTS = 10
-"""How many samples of a data set are tried in place of a bad one; when all are bad, so is the data set."""
+"""Maximum number of replacements of a bad sample. If all are bad, the data set is invalid."""
 MAX_WARNINGS = 20
-"""Bad samples of a data set that each worker tells of; more are only counted."""
+"""Number of bad samples per data set that each worker reports. Further ones are only counted."""
 ORDER, SHAPE, ITEMS, CONTENT = range(4)  # purposes of random numbers
 
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """An epoch: of which data set each of its samples is, and which of its items. (samples,), (samples,) int64"""
+    """Data set and item of each sample of an epoch. (samples,), (samples,) int64"""
 
     datasets: np.ndarray
     items: np.ndarray
 
 
 class Mixture:
-    """Data sets, each with so many samples per epoch."""
+    """Data sets with a fixed number of samples per epoch each."""
 
     def __init__(
         self,
@@ -56,19 +56,23 @@ class Mixture:
         on_missing: str = "error",
         patch_size: int = 14,
     ):
-        """
+        """Open the data sets.
+
         Args:
-            samples_per_epoch: of each data set per epoch; those with 0 are left out.
-            resolutions: (width, height); each batch has one of them.
-            resolution_weights: how often each resolution is drawn; None: all alike.
-            size: the longest side of all resolutions; they are scaled to it in whole patches. None: as they are.
-            num_frames: fewest and most views of a sample; each batch has one number of them.
-            max_images_per_process: images of a batch, as many sequences of the most views as fit.
-            on_missing: what to do when a data set is not on the disk: "error", or "skip" to train without it.
-            patch_size: sides of images are multiples of it; a training sets it to the network's.
+            datasets: Data sets by name.
+            samples_per_epoch: Samples of each data set per epoch. Data sets with 0 are ignored.
+            resolutions: (width, height) in pixels. Each batch draws one.
+            resolution_weights: Weight of each resolution. None: equal weights.
+            size: Longest side of all resolutions in pixels; they are scaled to it in whole patches. None: no scaling.
+            num_frames: Minimum and maximum views per sample. Each batch draws one number.
+            max_images_per_process: Maximum number of images per batch, filled with complete sequences of maximum
+                length.
+            seed: Random seed.
+            on_missing: "error", or "skip" to train without missing data sets.
+            patch_size: Image sides are multiples of it. The training sets it to that of the model.
 
         Raises:
-            FileNotFoundError: a data set is missing, or all are.
+            FileNotFoundError: If a data set is missing, or all are.
         """
         fewest, most = num_frames
         check_frames(fewest, most, max_images_per_process)
@@ -100,16 +104,16 @@ class Mixture:
         self.num_frames, self.seed = (fewest, most), seed
         self.batch_size = max_images_per_process // most
         self.num_samples = sum(self.samples_per_epoch.values())
-        self.num_batches = self.num_samples // self.batch_size  # of an epoch; an incomplete last one is left out
+        self.num_batches = self.num_samples // self.batch_size  # per epoch, without an incomplete last batch
         if not self.num_batches:
             raise ValueError(f"an epoch of {self.num_samples} samples is less than one batch of {self.batch_size}")
-        # Shared with the workers that load: samples made, samples replaced, of each data set.
+        # Shared with the loading workers: loaded and replaced samples of each data set.
         self._counts = torch.zeros(len(self.datasets), 2, dtype=torch.int64).share_memory_()
         self._said = dict.fromkeys(self.datasets, 0)
         self._planned: tuple[int, EpochPlan] | None = None
 
     def for_patches(self, patch_size: int) -> Mixture:
-        """Return the same samples for a network with this patch size; both count their bad samples together."""
+        """Return the same samples for a model with this patch size. Both share the count of bad samples."""
         other = copy(self)
         other.resolutions = self._scaled_to(patch_size)
         return other
@@ -123,9 +127,9 @@ class Mixture:
         return stack([sample.views for _, sample in self.batch(number)])
 
     def batch(self, number: int) -> list[tuple[str, Sample]]:
-        """The samples of a batch, with the names of their data sets."""
+        """Return the samples of a batch with the names of their data sets."""
         if get_worker_info() is not None:
-            cv2.setNumThreads(0)  # its threads do not survive the fork that made this worker
+            cv2.setNumThreads(0)  # OpenCV threads do not survive the fork of the worker
         epoch, place = divmod(number, self.num_batches)
         plan = self.plan(epoch)
         size, num_views = self.shape(number)
@@ -135,21 +139,21 @@ class Mixture:
             dataset = self.datasets[name]
             samples.append((name, self._valid_sample(name, int(plan.items[index]), num_views, size, (epoch, index))))
             if dataset.match_orientation and len(samples) == 1:
-                size = view_size(samples[0][1].views)  # the others are cut to the way that the first one stands
+                size = view_size(samples[0][1].views)  # the others are cropped to the orientation of the first
         return samples
 
     def shape(self, number: int) -> tuple[Size, int]:
-        """Size (width, height) and number of views of a batch."""
+        """Return size (width, height) and number of views of a batch."""
         random = self._random(SHAPE, *divmod(number, self.num_batches))
         resolution = self.resolutions[random.choice(len(self.resolutions), p=self.resolution_weights)]
         return resolution, int(random.integers(self.num_frames[0], self.num_frames[1] + 1))
 
     def num_replaced(self) -> dict[str, int]:
-        """How many bad samples of each data set this process and its workers have replaced so far."""
+        """Return the number of replaced bad samples of each data set in this process and its workers."""
         return dict(zip(self.datasets, self._counts[:, 1].tolist(), strict=True))
 
     def describe(self) -> str:
-        """A line for each data set."""
+        """Return one line per data set."""
         rows = [
             f"  {name}: {num} samples per epoch ({num / self.num_samples:.1%}) "
             f"of {len(dataset)} in {dataset.num_scenes} scenes"
@@ -159,13 +163,13 @@ class Mixture:
         return "\n".join([f"{self.num_samples} samples per epoch, {self.batch_size} per batch:", *rows])
 
     def plan(self, epoch: int) -> EpochPlan:
-        """What an epoch holds, in order; the last one asked for is kept."""
+        """Return the samples of an epoch in order. The last result is cached."""
         if self._planned is None or self._planned[0] != epoch:
             self._planned = epoch, self._make_plan(epoch)
         return self._planned[1]
 
     def _make_plan(self, epoch: int) -> EpochPlan:
-        """Every data set gives different items until all were had, then all again, in another order every epoch."""
+        """Draw the items of each data set without repetition until all are used, in another order every epoch."""
         items = []
         for position, (name, dataset) in enumerate(self.datasets.items()):
             random = self._random(ITEMS, epoch, position)
@@ -175,7 +179,7 @@ class Mixture:
         return EpochPlan(datasets[order], np.concatenate(items)[order])
 
     def _valid_sample(self, name: str, item: int, num_views: int, size: Size, place: tuple[int, int]) -> Sample:
-        """The sample of an item, or of others where it is bad; told and counted."""
+        """Return the sample of an item, or a replacement if it is bad. Replacements are reported and counted."""
         dataset, row = self.datasets[name], list(self.datasets).index(name)
         self._counts[row, 0] += 1
         for attempt in range(MAX_ATTEMPTS):
@@ -184,7 +188,7 @@ class Mixture:
                 item = int(random.integers(len(dataset)))
             try:
                 return dataset.sample(item, num_views, size, random)
-            except Exception as error:  # whatever a reader stumbles over must not end a day's training
+            except Exception as error:  # no reader error may stop a training
                 last = error
                 self._counts[row, 1] += 1
                 self._warn(name, error)
@@ -205,8 +209,8 @@ class Mixture:
 
 
 def open_available(datasets: Mapping[str, MultiViewDataset], on_missing: str) -> dict[str, MultiViewDataset]:
-    """Those that are on the disk, opened; the others are an error, or left out loudly."""
-    with ThreadPoolExecutor() as pool:  # of many data sets it is the disk that is waited for
+    """Open the data sets that are on the disk. Missing ones raise an error, or are skipped with a warning."""
+    with ThreadPoolExecutor() as pool:  # opening is limited by the disk
         reasons = dict(zip(datasets, pool.map(_why_missing, datasets.values()), strict=True))
     absent = {name: reason for name, reason in reasons.items() if reason}
     lines = "".join(f"\n  {name}: {reason}" for name, reason in absent.items())
@@ -233,7 +237,7 @@ def _why_missing(dataset: MultiViewDataset) -> str | None:
 
 
 def validation_mixture(**settings) -> Mixture | None:
-    """A mixture to validate on, or None, said loudly, when nothing of it is on the disk."""
+    """Return a mixture for validation, or None with a warning if no data set is on the disk."""
     try:
         return Mixture(on_missing="skip", **settings)
     except FileNotFoundError as error:
@@ -242,7 +246,7 @@ def validation_mixture(**settings) -> Mixture | None:
 
 
 def sample_items(num_items: int, num_samples: int, random: np.random.Generator) -> np.ndarray:
-    """So many items, all different; with more than there are, all of them again and again. (num_samples,) int64"""
+    """Draw items without repetition. If there are too few, all items repeat. (num_samples,) int64"""
     rounds, rest = divmod(num_samples, num_items)
     some = random.choice(num_items, rest, replace=False, shuffle=True)
     return np.concatenate([*(random.permutation(num_items) for _ in range(rounds)), some])

@@ -1,7 +1,7 @@
-"""How the views of a training sample are chosen, and in which order they are shown.
+"""Selection and order of the views of a training sample.
 
-A selection numbers the samples that a scene can give (`num_items`) and makes one of them (`choose`). Frames are known
-by their positions in `source.frames(scene)`.
+A sampler counts the samples of a scene (`num_items`) and selects the views of one (`select_views`). Frames are
+identified by their positions in `source.frames(scene)`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SelectedViews:
-    """positions: of the frames, in the order in which they are shown. is_video: whether that is the order of time."""
+    """Selected views.
+
+    Attributes:
+        positions: Positions of the frames in display order.
+        is_video: Whether the order is temporal.
+    """
 
     positions: list[int]
     is_video: bool
@@ -29,30 +34,36 @@ class SelectedViews:
 
 class ViewSampler(Protocol):
     def num_items(self, source: DatasetReader, scene: str, num_views: int) -> int:
-        """How many samples of up to `num_views` views a scene counts as."""
+        """Return the number of samples of a scene with up to `num_views` views."""
 
     def select_views(
         self, source: DatasetReader, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
     ) -> SelectedViews:
-        """Sample number `item` of a scene.
+        """Select the views of sample `item` of a scene.
 
         Args:
-            max_views: what `num_items` was asked with.
+            source: The data set.
+            scene: Name of the scene.
+            item: Index below `num_items`.
+            num_views: Number of views.
+            max_views: The `num_views` of the call of `num_items`.
+            random: Random generator.
 
         Raises:
-            DataError: the scene has no such sample after all.
+            DataError: If the scene has no such sample.
         """
 
 
 @dataclass(frozen=True)
 class ClipSampler:
-    """From a start frame onwards, at random intervals: in the order of time (a video) or shuffled (a collection).
+    """Frames after a start frame at random intervals, in temporal order (a video) or shuffled (a collection).
 
-    max_interval: largest step between neighbours, in frames.
-    video_prob: share of samples that are videos.
-    fix_prob: share of videos with all intervals equal.
-    block_shuffle: collections are shuffled within consecutive blocks of this many views; None: all together.
-    allow_repeat: scenes of fewer frames than views serve too, and show frames more than once.
+    Attributes:
+        max_interval: Maximum step between consecutive frames.
+        video_prob: Probability of a video.
+        fix_interval_prob: Probability of equal intervals in a video.
+        block_shuffle: Collections are shuffled within blocks of this many views. None shuffles all views.
+        allow_repeat: Use scenes with fewer frames than views, with repeated frames.
     """
 
     max_interval: int = 25
@@ -62,7 +73,7 @@ class ClipSampler:
     allow_repeat: bool = False
 
     def num_starts(self, num_frames: int, num_views: int) -> int:
-        """How many frames of a run may be the start; the last ones have too few after them."""
+        """Return the number of possible start frames. The last frames have too few successors."""
         needed = max(num_views // 3, min(3, num_views)) if self.allow_repeat else num_views
         return max(num_frames - needed + 1, 0)
 
@@ -80,12 +91,12 @@ class ClipSampler:
         raise DataError(f"{scene} has too few frames for {max_views} views")
 
     def from_run(self, run: Sequence[int], start: int, num_views: int, random: np.random.Generator) -> SelectedViews:
-        """A clip of a run, that starts at its frame number `start`."""
+        """Return a clip of a run that starts at its frame `start`."""
         within, is_video = self.clip(len(run), start, num_views, random)
         return SelectedViews([run[position] for position in within], is_video)
 
     def clip(self, length: int, start: int, num_views: int, random: np.random.Generator) -> tuple[list[int], bool]:
-        """Numbers of frames of a run of `length`, and whether they are a video."""
+        """Return frame indices of a run of `length`, and whether they are a video."""
         steps, remaining = num_views - 1, length - 1 - start
         if remaining < steps:
             return self._repeated(start, remaining, num_views, random)
@@ -113,7 +124,7 @@ class ClipSampler:
     def _repeated(
         self, latest_start: int, remaining: int, num_views: int, random: np.random.Generator
     ) -> tuple[list[int], bool]:
-        """Fewer frames than views: some are shown more than once."""
+        """Return frame indices with repetition, for fewer frames than views."""
         num_distinct = remaining
         if num_distinct < 2:
             return [latest_start] * num_views, False
@@ -125,19 +136,20 @@ class ClipSampler:
         if kind < 0.5:
             is_video = random.random() < self.video_prob
             order = distinct if is_video else random.permutation(distinct)
-            return np.resize(order, num_views).tolist(), is_video  # over and over
+            return np.resize(order, num_views).tolist(), is_video  # repeats the order
         drawn = random.choice(distinct, num_views)
         return (np.sort(drawn).tolist(), True) if kind >= 0.9 else (drawn.tolist(), False)
 
 
 @dataclass(frozen=True)
 class CovisibilitySampler:
-    """Members of one of the scene's `groups`, in any order, or a clip of one of its `runs`.
+    """Members of one of the scene's `groups` in any order, or a clip of one of its `segments`.
 
-    clips: how clips are chosen.
-    clip_share: share of samples that are clips: of the run of the group's first member, from a random start.
-    best_first: only the best members of a group are chosen from, twice to four times as many as are wanted.
-    ordered_share: share of the groups that are shown in the order of time.
+    Attributes:
+        clips: Sampler of clips.
+        clip_prob: Probability of a clip: of the segment of the group's first member, from a random start.
+        best_first: Select only from the best members of a group, two to four times the number of views.
+        ordered_prob: Probability of temporal order of a group.
     """
 
     clips: ClipSampler
@@ -146,7 +158,7 @@ class CovisibilitySampler:
     ordered_prob: float = 0.0
 
     def num_items(self, source: DatasetReader, scene: str, num_views: int) -> int:
-        """Its frames; the groups are not read for this, of which there are gigabytes."""
+        """Return the number of frames. The groups are not read, because they have gigabytes."""
         num_frames = len(source.frames(scene))
         return num_frames if num_frames >= num_views else 0
 
@@ -177,7 +189,7 @@ class CovisibilitySampler:
 
 @dataclass(frozen=True)
 class GroupSampler:
-    """Any members of one of the scene's `groups`, in any order."""
+    """Random members of one of the scene's `groups` in any order."""
 
     def num_items(self, source: DatasetReader, scene: str, num_views: int) -> int:
         return len(source.groups(scene))
@@ -193,9 +205,10 @@ class GroupSampler:
 
 @dataclass(frozen=True)
 class GraphWalkSampler:
-    """A random walk over frames that share enough, as `overlap` says; the more they share, the likelier the step.
+    """Random walk over frames with sufficient `overlap`. The step probability increases with the overlap.
 
-    min_overlap: what a pair must share more than.
+    Attributes:
+        min_overlap: Exclusive minimum overlap of a step.
     """
 
     min_overlap: float = 0.2
@@ -207,7 +220,7 @@ class GraphWalkSampler:
     def select_views(
         self, source: DatasetReader, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
     ) -> SelectedViews:
-        """From the frame or, where too few can be reached from it, from its neighbours nearest in number."""
+        """Walk from the frame or, if too few frames are reachable, from its nearest neighbors by index."""
         num_frames = len(source.frames(scene))
         (first, second), shared = source.overlap(scene)
         enough = shared > self.min_overlap
@@ -224,7 +237,7 @@ class GraphWalkSampler:
 
     @staticmethod
     def _walk(edges: list, start: int, num_views: int, random: np.random.Generator) -> list[int]:
-        """Depth first, never twice to a frame, back where it goes no further; as far as it gets."""
+        """Walk depth first without repetition, with backtracking, as far as possible."""
         walk, seen, path = [start], {start}, [start]
         while path and len(walk) < num_views:
             neighbours, weight = edges[path[-1]]

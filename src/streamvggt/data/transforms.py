@@ -1,6 +1,6 @@
-"""From a stored frame to what the network trains on: crops, sizes and colours, with cameras that follow exactly.
+"""Convert stored frames to training views: crops, resizing and color changes, with exact intrinsics.
 
-Sizes are (width, height) in pixels, as data sets write them. H×W pixels.
+Sizes are (width, height) in pixels, as in the configurations. H×W pixels.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from streamvggt.data.view import View
 
 Size = tuple[int, int]
 MAX_SIDE = 16_384
-"""Largest side of training images, in pixels."""
+"""Maximum side of training images in pixels."""
 
 
 def check_aspects(aspects: Sequence[float]) -> None:
-    """
+    """Check aspect ratios.
+
     Raises:
-        ValueError: There are none, or one is no ratio of sides from 1:100 to 100:1.
+        ValueError: If there are none, or one is not between 1:100 and 100:1.
     """
     if not aspects:
         raise ValueError("aspect_ratios: expected at least one, got none")
@@ -41,14 +42,15 @@ def whole_patches(side: float, patch_size: int) -> int:
 
 
 def crop_and_resize(view: View, size: Size, extra: int = 0) -> View:
-    """A view of a given size: centred on its principal point, as much of it as the size can hold.
+    """Crop a view around its principal point and resize it to cover the size.
 
     Args:
-        size: of the result.
-        extra: the view is first made larger than `size` by that many pixels, then cut; another number is another zoom.
+        view: The view.
+        size: Size of the result.
+        extra: Number of pixels by which the view exceeds `size` before the final crop, which changes the zoom.
 
     Raises:
-        DataError: the principal point is too near to a border.
+        DataError: If the principal point is too close to a border.
     """
     width, height = size
     view = crop_around_principal_point(view)
@@ -56,7 +58,7 @@ def crop_and_resize(view: View, size: Size, extra: int = 0) -> View:
 
 
 def crop_around_principal_point(view: View) -> View:
-    """The largest part whose middle is the principal point."""
+    """Return the largest crop that is centered on the principal point."""
     height, width = view.depth.shape
     cx, cy = view.intrinsics[0, 2].item(), view.intrinsics[1, 2].item()
     if min(cx, width - cx) <= width / 5 or min(cy, height - cy) <= height / 5:
@@ -67,14 +69,14 @@ def crop_around_principal_point(view: View) -> View:
 
 
 def rescale_to_cover(view: View, size: Size) -> View:
-    """The smallest of the same shape that is nowhere smaller than `size`."""
+    """Resize a view to the smallest size of equal aspect ratio that covers `size`."""
     height, width = view.depth.shape
     scale = max(size[0] / width, size[1] / height) + 1e-8
     return resize(view, (math.floor(scale * width), math.floor(scale * height)))
 
 
 def centre_crop(view: View, size: Size) -> View:
-    """The middle of a view."""
+    """Return the center crop of a view."""
     height, width = view.depth.shape
     return crop(view, round((width - size[0]) / 2), round((height - size[1]) / 2), size)
 
@@ -90,7 +92,7 @@ def crop(view: View, left: int, top: int, size: Size) -> View:
 
 
 def resize(view: View, size: Size) -> View:
-    """Another number of pixels for the same picture: colours filtered, everything else of the nearest pixel."""
+    """Resize a view: the image with filtering, all other fields with nearest-neighbor sampling."""
     height, width = view.depth.shape
     if size == (width, height):
         return view
@@ -107,7 +109,7 @@ def resize(view: View, size: Size) -> View:
 
 
 def scale_intrinsics(intrinsics: Tensor, scale_x: float, scale_y: float) -> Tensor:
-    """Of a resized image; corners of the image stay corners, so pixel centres move: x' + ½ = scale · (x + ½)."""
+    """Scale intrinsics to a resized image. Image corners are preserved, so x' + ½ = scale · (x + ½)."""
     intrinsics = intrinsics.clone()
     scale = torch.tensor([scale_x, scale_y], dtype=intrinsics.dtype)
     intrinsics[:2, :2] *= scale[:, None]
@@ -116,22 +118,22 @@ def scale_intrinsics(intrinsics: Tensor, scale_x: float, scale_y: float) -> Tens
 
 
 def nearest_indices(before: int, after: int) -> Tensor:
-    """Which of `before` pixels is nearest to each of `after` pixels. (after,) int64"""
+    """Return the index of the nearest of `before` pixels for each of `after` pixels. (after,) int64"""
     return ((torch.arange(after, dtype=torch.float64) + 0.5) * before / after).long().clamp(max=before - 1)
 
 
 def image_array(image: Tensor) -> np.ndarray:
-    """(3, H, W) in [0, 1] → (H, W, 3) uint8"""
+    """Convert (3, H, W) in [0, 1] to (H, W, 3) uint8."""
     return (image * 255).round_().byte().permute(1, 2, 0).contiguous().numpy()
 
 
 def image_tensor(image: np.ndarray) -> Tensor:
-    """(H, W, 3) uint8 → (3, H, W) in [0, 1]"""
+    """Convert (H, W, 3) uint8 to (3, H, W) in [0, 1]."""
     return torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32)).div_(255)
 
 
 def _with_image(view: View, image: Tensor, taken: Callable[[Tensor], Tensor], intrinsics: Tensor) -> View:
-    """A view of another image, and of everything else what is taken of it."""
+    """Return a view with another image, and the other fields transformed by `taken`."""
     ids = view.instance_ids
     return replace(
         view,
@@ -146,10 +148,14 @@ def _with_image(view: View, image: Tensor, taken: Callable[[Tensor], Tensor], in
 
 @dataclass(frozen=True)
 class ColorJitter:
-    """One change of colours, the same for all frames of a sequence.
+    """A color change that is constant over a sequence.
 
-    brightness, contrast, saturation: factors; 1 changes nothing. hue: shift, in turns.
-    order: of the four, by number.
+    Attributes:
+        brightness: Factor; 1 is the identity.
+        contrast: Factor; 1 is the identity.
+        saturation: Factor; 1 is the identity.
+        hue: Shift in turns.
+        order: Order of the four operations by index.
     """
 
     brightness: float
@@ -164,7 +170,7 @@ class ColorJitter:
         return ColorJitter(*factors, random.uniform(-0.1, 0.1), tuple(random.permutation(4)))
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(3, H, W) in [0, 1] → (3, H, W) in [0, 1]"""
+        """Apply the change. (3, H, W) in [0, 1] → (3, H, W) in [0, 1]"""
         pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
         changes = (self._adjust_brightness, self._contrast, self._saturate, self._adjust_hue)
         for number in self.order:
@@ -187,5 +193,5 @@ class ColorJitter:
 
 
 def _blend(pixels: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
-    """All `other` at 0, as it was at 1, more than it was above."""
+    """Interpolate: `other` at 0, `pixels` at 1, extrapolation above 1."""
     return (other + (pixels - other) * np.float32(share)).clip(0, 1)

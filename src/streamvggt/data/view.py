@@ -1,4 +1,4 @@
-"""Frames with their measurements: one (`View`), and the same stacked for training (`Batch`).
+"""Frames with ground truth: single (`View`), and stacked for training (`Batch`).
 
 Conventions: docs/conventions.md. B sequences · S frames · H×W pixels · K tracked points.
 """
@@ -17,16 +17,17 @@ from streamvggt.geometry.pointmap import unproject
 
 @dataclass(frozen=True)
 class View:
-    """One frame and what is known of it. The world is the scene's own.
+    """One frame with its ground truth in the world of the scene.
 
-    image: RGB in [0, 1]. (3, H, W)
-    depth: distance along the optical axis, in the scene's unit; 0 where unknown. (H, W)
-    valid: where `depth` is known. (H, W) bool
-    sky: where nothing is, however far. (H, W) bool
-    intrinsics: in pixels of `image`. (3, 3)
-    cam_from_world: [R | t]. (3, 4)
-    is_metric: whether the unit is the metre.
-    instance_ids: what is seen, numbers of the scene's own; 0 is the sky. (H, W) int64, or None.
+    Attributes:
+        image: RGB in [0, 1]. (3, H, W)
+        depth: Distance along the optical axis in scene units; 0 if unknown. (H, W)
+        valid: Whether `depth` is known. (H, W) bool
+        sky: Whether the pixel shows the sky. (H, W) bool
+        intrinsics: In pixels of `image`. (3, 3)
+        cam_from_world: [R | t]. (3, 4)
+        is_metric: Whether the scene unit is the meter.
+        instance_ids: Object ids of the scene; 0 is the sky. (H, W) int64, or None.
     """
 
     image: Tensor
@@ -43,28 +44,29 @@ class View:
         return Cameras(self.cam_from_world, self.intrinsics)
 
     def points(self) -> Tensor:
-        """World points; meaningless where not `valid`. (H, W, 3)"""
+        """Return world points; undefined where not `valid`. (H, W, 3)"""
         return unproject(self.depth, self.cameras)
 
     def to(self, *args, **kwargs) -> View:
-        """As `Tensor.to` of a device, of every field."""
+        """Apply `Tensor.to` to every field."""
         return _map(self, lambda tensor: tensor.to(*args, **kwargs))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B sequences of S frames each. The world is each scene's own, not the first camera.
+    """B sequences of S frames each, in the worlds of their scenes (not in the first camera).
 
-    images: RGB in [0, 1]. (B, S, 3, H, W)
-    depth: distance along the optical axis; 0 where unknown. (B, S, H, W)
-    valid: where `depth` is known. (B, S, H, W) bool
-    sky: (B, S, H, W) bool
-    intrinsics: (B, S, 3, 3)
-    cam_from_world: (B, S, 3, 4)
-    is_metric: whether the unit is the metre. (B,) bool
-    tracks: where K points of the first frame are in each frame, (x, y) in pixels. (B, S, K, 2)
-    visibility: whether they are seen there; a point never seen is none. (B, S, K) bool
-    instance_ids: 0 is the sky. (B, S, H, W) int64
+    Attributes:
+        images: RGB in [0, 1]. (B, S, 3, H, W)
+        depth: Distance along the optical axis in scene units; 0 if unknown. (B, S, H, W)
+        valid: Whether `depth` is known. (B, S, H, W) bool
+        sky: Whether the pixel shows the sky. (B, S, H, W) bool
+        intrinsics: In pixels. (B, S, 3, 3)
+        cam_from_world: [R | t]. (B, S, 3, 4)
+        is_metric: Whether the scene unit is the meter. (B,) bool
+        tracks: Positions (x, y) of K points of the first frame in each frame, in pixels. (B, S, K, 2)
+        visibility: Whether the points are visible; points that are never visible are invalid. (B, S, K) bool
+        instance_ids: Object ids; 0 is the sky. (B, S, H, W) int64
     """
 
     images: Tensor
@@ -91,19 +93,19 @@ class Batch:
         return Cameras(self.cam_from_world, self.intrinsics)
 
     def points(self) -> Tensor:
-        """World points; meaningless where not `valid`. (B, S, H, W, 3)"""
+        """Return world points; undefined where not `valid`. (B, S, H, W, 3)"""
         return unproject(self.depth, self.cameras)
 
     def to(self, *args, **kwargs) -> Batch:
-        """As `Tensor.to` of a device, of every field."""
+        """Apply `Tensor.to` to every field."""
         return _map(self, lambda tensor: tensor.to(*args, **kwargs))
 
     def pin_memory(self) -> Batch:
-        """As `Tensor.pin_memory`, of every field; a `DataLoader` calls this."""
+        """Apply `Tensor.pin_memory` to every field. `DataLoader` calls it."""
         return _map(self, lambda tensor: tensor.pin_memory())
 
     def view(self, sequence: int, frame: int) -> View:
-        """One frame of one sequence, without the tracks."""
+        """Return one frame of one sequence without tracks."""
         ids = self.instance_ids
         return View(
             self.images[sequence, frame],
@@ -118,10 +120,10 @@ class Batch:
 
 
 def stack(sequences: Sequence[Sequence[View]]) -> Batch:
-    """A batch of sequences of views, without tracks.
+    """Stack sequences of views into a batch without tracks.
 
     Raises:
-        ValueError: there are none, or they differ in length, in size or in whether they are metric within a sequence.
+        ValueError: If there are no views, or they differ in length or size, or a sequence mixes metric and other views.
     """
     if not sequences or not sequences[0]:
         raise ValueError("stack: no views")
@@ -150,7 +152,7 @@ def stack(sequences: Sequence[Sequence[View]]) -> Batch:
 
 
 def concatenate(batches: Sequence[Batch]) -> Batch:
-    """The sequences of several batches in one; a field that one of them lacks is lost."""
+    """Concatenate the sequences of batches. Fields that are missing in one batch are dropped."""
     values = {field.name: [getattr(batch, field.name) for batch in batches] for field in fields(Batch)}
     return Batch(**{n: None if any(v is None for v in vs) else torch.cat(vs) for n, vs in values.items()})
 

@@ -1,4 +1,4 @@
-"""Pictures of views to look at: colours, depth, and where two views agree. Pictures are (H, W, 3) uint8 RGB."""
+"""Figures of views: image, depth, and agreement of two views. Figures are (H, W, 3) uint8 RGB."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AGREES, DISAGREES = (60, 190, 90), (220, 60, 50)
 
 
 def depth_figure(view: View) -> np.ndarray:
-    """Near is red, far is blue, on the scale of this view; dark where unknown, pale blue where sky."""
+    """Map depth to colors in the range of the view: near is red, far is blue, unknown is dark, sky is pale blue."""
     picture = np.empty((*view.depth.shape, 3), np.uint8)
     picture[:] = UNKNOWN
     picture[view.sky.numpy()] = SKY
@@ -34,7 +34,7 @@ def depth_figure(view: View) -> np.ndarray:
 
 
 def consistency_image(first: View, second: View) -> np.ndarray:
-    """The first view in grey; green where the second sees the same at the same place and depth, red where not."""
+    """Draw the first view in gray, with green where the second view agrees in position and depth, and red elsewhere."""
     landed, good = agreeing_pixels(first, second)
     picture = image_array(first.image.mean(0, keepdim=True).expand(3, -1, -1) * 0.6)
     for where, colour in ((landed & ~good, DISAGREES), (good, AGREES)):
@@ -43,7 +43,7 @@ def consistency_image(first: View, second: View) -> np.ndarray:
 
 
 def image_grid(rows: Sequence[tuple[str, Sequence[np.ndarray]]], height: int = 120) -> np.ndarray:
-    """Rows of pictures of one height, each below its title, in as many columns as make the whole about square."""
+    """Arrange rows of images of one height below their titles, in columns that make the figure about square."""
     font = ImageFont.load_default(12)
     lines = [(title, _hstack([_resize_to_height(picture, height) for picture in pictures])) for title, pictures in rows]
     width = max(max(line.shape[1], round(font.getlength(title)) + 2 * GAP) for title, line in lines)
@@ -70,7 +70,7 @@ def _resize_to_height(picture: np.ndarray, height: int) -> np.ndarray:
 
 
 def _dilate_points(picture: np.ndarray, view: View) -> np.ndarray:
-    """Sparse depth is drawn larger, to be seen at all."""
+    """Enlarge sparse depth points for visibility."""
     share = view.valid.float().mean().item()
     if not 0 < share < 0.1:
         return picture
