@@ -62,7 +62,7 @@ class _WithoutCudnn:
     """Disable cuDNN attention in this process while any thread is within the context.
 
     On H100 and H200, PyTorch 2.9 and later prefer cuDNN attention. cuDNN builds and caches a plan for each new shape,
-    in 55 to 70 ms (published measurement on one SM100 card). A growing KV cache needs a new plan per frame and kind of
+    in 55 to 70 ms (measured externally on one SM100 card). A growing KV cache needs a new plan per frame and kind of
     layer. PyTorch's flash attention has no plans.
     """
 

@@ -1,7 +1,7 @@
 """Patch embedding with XFeat descriptors and fine feature maps, for small networks.
 
 The descriptor network is the backbone of XFeat (arXiv 2404.19174). Its pretrained weights (Apache-2.0) replace the
-DINOv2 weights of the full network, because learning correspondences from scratch dominates the training time.
+DINOv2 weights of the full network. A small network trained from scratch otherwise needs hours to learn correspondences.
 
 B images · C token channels · H×W pixels · h×w patches.
 """

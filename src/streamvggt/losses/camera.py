@@ -22,8 +22,8 @@ class CameraTerm:
         weight: Weight of this term in the total loss. 0: the camera head is not run.
         error, delta: Error function, see `robust_error`.
         translation, rotation, field_of_view: Weights within this term.
-        iteration_decay: Weight of an iteration relative to the next iteration, for the mean over all iterations of the
-            camera head (VGGT: 0.6). None: supervise the last iteration only; `empty_pose_tokens` is then not trained.
+        iteration_decay: Weight of each iteration of the camera head relative to the next one, see `iteration_mean`
+            (VGGT: 0.6). None: supervise the last iteration only; `empty_pose_tokens` is then not trained.
         min_valid_pixels: Skip sequences whose first frame has fewer valid pixels, because their scale is uncertain.
         pair_rotation, pair_translation, pair_direction: Weights of the relative poses of all pairs of frames in the
             last iteration, see `pair_errors`. They are added to the other errors.

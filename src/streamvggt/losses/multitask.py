@@ -22,11 +22,11 @@ from streamvggt.losses.terms import (
 )
 from streamvggt.losses.track import TrackTerm
 
-MAX_ERROR = 100.0  # in scene units; larger errors are invalid annotations and give no gradient
+MAX_ERROR = 100.0  # in scene units; larger errors are treated as invalid annotations and give no gradient
 MIN_PIXELS = 100  # minimum number of valid pixels per batch
 MIN_NORMALS = 10  # minimum number of valid normals per batch
 SMALLEST_DEPTH = 1e-4  # in scene units, for the logarithm
-MIN_QUANTILE_PIXELS = 1000  # batches with fewer pixels are not trimmed
+MIN_QUANTILE_PIXELS = 1000  # batches with at most this many pixels are not trimmed
 
 
 @dataclass(frozen=True)

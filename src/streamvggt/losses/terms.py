@@ -44,7 +44,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def iteration_mean(errors: list[Tensor], decay: float) -> Tensor:
-    """Average the errors of all iterations with weight decay^(n - 1 - i) for iteration i of n."""
+    """Sum the errors of n iterations with weight decay^(n - 1 - i) for iteration i = 0, …, n - 1, divided by n."""
     return sum(decay ** (len(errors) - 1 - i) * error for i, error in enumerate(errors)) / len(errors)
 
 

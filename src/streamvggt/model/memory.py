@@ -532,7 +532,8 @@ def check_joint_step(policy: EvictionPolicy, camera_cache: CameraCacheMode, scal
     """Check that a joint first step supports the policy and the camera cache mode.
 
     Raises:
-        ValueError: If the camera cache is shared, or the policy's capacity does not exceed `scale_frames`.
+        ValueError: If the camera cache is shared, or a token-level policy with the MLP hook has a capacity of at most
+            `scale_frames`.
     """
     if camera_cache != "per_iteration":
         raise ValueError(

@@ -422,7 +422,8 @@ def _resolve_path(name: str) -> tuple[Path, KnownCheckpoint | None]:
         return _download(name), BY_ID.get(name)
     raise FileNotFoundError(
         f"no weights at {name!r}: expected a file ({', '.join(SUFFIXES)}), a folder with "
-        f"{WEIGHTS_NAME}, a Hugging Face id ({', '.join(MODEL_IDS)}), or {' or '.join([*BUNDLED_MODELS, *RANDOM_CONFIGS])}"
+        f"{WEIGHTS_NAME}, a Hugging Face id ({', '.join(MODEL_IDS)}), or "
+        f"{' or '.join([*BUNDLED_MODELS, *RANDOM_CONFIGS])}"
     )
 
 

@@ -80,7 +80,7 @@ class TrackTransformer(nn.Module):
         self.flow_head = nn.Linear(dim, out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, S, in_dim) → (B, N, S, out_dim)"""
+        """Predict the updates. (B, N, S, in_dim) → (B, N, S, out_dim)"""
         batch, _, num_frames, _ = x.shape
         points = self.input_transform(self.input_norm(x))
         x = torch.cat([points, self.virual_tracks.expand(batch, -1, num_frames, -1)], 1)  # (B, N + virtual, S, C)
