@@ -105,7 +105,7 @@ class DatasetReader:
         return self.view_sampler
 
     def segments(self, scene: str) -> list[Sequence[int]]:
-        """Return the positions of consecutive frames of one camera. Scenes with several cameras have several segments."""
+        """Return the positions of consecutive frames of one camera. Scenes with several cameras have several."""
         return [range(len(self.frames(scene)))]
 
     def groups(self, scene: str) -> Sequence[Sequence[int]]:

@@ -35,7 +35,7 @@ class FileIndex:
             return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
 
     def files(self, folder: Path, suffix: str) -> list[str]:
-        """Return the sorted names of the files with a suffix, without the suffix. Empty if the folder does not exist."""
+        """Return the sorted names of the files with a suffix, without the suffix. Empty for missing folders."""
         try:
             with os.scandir(self._looked_at(folder)) as entries:
                 names = [entry.name for entry in entries if not entry.name.startswith(".")]
