@@ -3,6 +3,7 @@
 All user images are opened by `open_image`, which detects the format by content. H0×W0 pixels of an image.
 """
 
+import codecs
 import os
 import warnings
 from contextlib import suppress
@@ -152,7 +153,8 @@ def what_it_is(path: Path) -> str:
     if is_heif_start(head):
         return "it is a damaged HEIC or AVIF image"
     try:
-        is_text = b"\0" not in head and bool(head[:-4].decode())
+        # Not final: the head may end within a character.
+        is_text = b"\0" not in head and bool(codecs.getincrementaldecoder("utf-8")().decode(head))
     except UnicodeDecodeError:
         is_text = False
     if not is_text:

@@ -378,7 +378,7 @@ def test_no_memory_left(reconstruct, photos, tmp_path, monkeypatch, error):
     forward = VGGT.forward
 
     def exhausted(self, images, **options):
-        if options["policy"].num_frames == 2:
+        if options["memory"].num_frames == 2:
             raise error
         return forward(self, images, **options)
 
