@@ -39,6 +39,10 @@ MIN_BETTER = 0.75
 """Share of the pairs in which an explanation must be better."""
 
 
+NO_PARALLAX = 1e6
+"""Factor of depth at which the distances of cameras do not matter any longer."""
+
+
 def _with_depth(factor: float) -> Callable[[View], View]:
     return lambda view: replace(view, depth=view.depth * factor)
 
@@ -73,6 +77,10 @@ def _turns() -> Iterator[tuple[str, torch.Tensor]]:
 OPENGL = "the camera axes look like OpenGL's (y up, z backward) for OpenCV's, or the other way around"
 INVERTED = "the poses look inverted (camera-from-world where world-from-camera is expected)"
 TURNS = dict(_turns())
+DEPTH_TOO_SMALL = {
+    f"the depth looks {factor:g} times too small for the poses": _with_depth(factor)
+    for factor in (1.2, 1.5, 2, 10, 100, 1000, 5000)
+}
 EXPLANATIONS: dict[str, Callable[[View], View]] = {
     INVERTED: _with_pose(invert_pose),
     f"{INVERTED}, and {OPENGL}": _with_pose(lambda pose: TURNS[OPENGL] @ invert_pose(pose)),
@@ -80,10 +88,10 @@ EXPLANATIONS: dict[str, Callable[[View], View]] = {
     **{words: _with_pose(lambda pose, turn=turn: turn @ pose) for words, turn in TURNS.items()},
     "the depth looks like the distance along the ray, not along the optical axis": _along_axis,
     **{
-        f"the depth looks {factor:g} times too {word} for the poses": _with_depth(undo)
+        f"the depth looks {factor:g} times too large for the poses": _with_depth(1 / factor)
         for factor in (1.2, 1.5, 2, 10, 100, 1000, 5000)
-        for word, undo in (("large", 1 / factor), ("small", factor))
     },
+    **DEPTH_TOO_SMALL,
     **{
         f"the focal length looks {factor:g} times too {word}": _with_focal(undo)
         for factor in (1.2, 1.5, 2)
@@ -112,8 +120,14 @@ def explain(pairs: Sequence[Views], shifted: Callable[[], Mapping[str, Sequence[
     for words, (before, after) in tried.items():
         left = [depth_difference(*views) for views in after]
         if _explains(as_is if before is pairs else [depth_difference(*views) for views in before], left):
-            counting[words] = median(left)
-    for words in sorted(counting, key=counting.get):
+            counting[words] = left
+    # Views from nearly the same direction agree in the limit of infinite depth, wherever the cameras are.
+    if not counting.keys().isdisjoint(DEPTH_TOO_SMALL):
+        far = [depth_difference(*map(_with_depth(NO_PARALLAX), views)) for views in pairs]
+        counting = {
+            words: left for words, left in counting.items() if words not in DEPTH_TOO_SMALL or _explains(far, left)
+        }
+    for words in sorted(counting, key=lambda words: median(counting[words])):
         if median(agreement(*views).consistent_ratio for views in tried[words][1]) > MIN_UNDONE:
             return words
     return None
