@@ -53,7 +53,7 @@ def configured(name: str, *overrides: str):
 def test_ten_thousand_draws_have_the_published_shares(data_root, name):
     data = configured(name, f"data_root={data_root}")["train"]
     assert {name: data.samples_per_epoch[name] for name in PUBLISHED} == PUBLISHED and data.num_samples == 39000
-    assert (data.batch_size, data.frames, data.num_batches) == (1, (10, 10), 39000)
+    assert (data.batch_size, data.num_frames, data.num_batches) == (1, (10, 10), 39000)
     plan, names = data.plan(0), list(data.datasets)
     drawn = Counter(names[number] for number in plan.datasets[:10_000])
     for name, samples in PUBLISHED.items():

@@ -26,7 +26,7 @@ ROUTES = {
         r"|/scene/[^/]+/(updates|preview|depth/\d{1,9})?"
     ),
     "POST": re.compile(
-        r"/gradio_api/(queue/join|cancel|reset)/?|" + UPLOAD + r"|/scene/[^/]+/(queries|stop|picture|export/[^/]+)"
+        r"/gradio_api/(queue/join|cancel|reset)/?|" + UPLOAD + r"|/scene/[^/]+/(queries|stop|camera-frame|export/[^/]+)"
     ),
 }
 """Required Gradio routes and the routes of this package. Other Gradio routes serve files by path and fetch URLs."""

@@ -8,7 +8,7 @@ The scene of another user is reported as not found.
     GET  scene/ID/depth/POSITION   depth and confidence of a frame
     POST scene/ID/queries          points to track in the next run
     POST scene/ID/stop
-    POST scene/ID/picture          an image of the user's camera; the response requests the next one
+    POST scene/ID/camera-frame     an image of the user's camera; the response requests the next one
     POST scene/ID/export/KIND      a file of the result, created with the viewer's settings
     GET  viewer/FILE               files of the viewer
 """
