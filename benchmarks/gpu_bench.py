@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from environment_info import describe, signed
+from environment_info import signed
 from roofline import synchronize
 
 from streamvggt import VGGT, StreamSession, load_model
+from streamvggt.provenance import describe_machine
 from streamvggt.stream import static_step
 
 HEADS = ("camera", "depth", "points")
@@ -64,7 +65,7 @@ class Bench:
         with open(out, "w", encoding="utf-8") as file:
             bench = cls(device, file, **options)
             bench.say("# Rehearsal with toy sizes" if bench.rehearse else "# Ten minutes on a GPU")
-            bench.say(f"\n{describe(device)}")
+            bench.say(f"\n{describe_machine(device)}")
             steps = static_step.STEP_BUILDERS["compile"]
             if bench.rehearse and device.type == "cpu":  # a step that is recorded is computed as it stands
                 static_step.STEP_BUILDERS["compile"] = lambda step: step

@@ -79,7 +79,7 @@ def write_preview(options: argparse.Namespace) -> None:
 
 
 def write_video(options: argparse.Namespace) -> None:
-    world = SyntheticScenes(options.split, options.seed, STYLES[options.style])
+    world = SyntheticScenes(options.split, options.seed, STYLES[options.scene_type])
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(options.out), "w") as container:
         stream = container.add_stream("libx264", rate=round(30 / options.stride), options={"crf": "20"})
@@ -92,7 +92,7 @@ def write_video(options: argparse.Namespace) -> None:
 
 
 def write_clips(options: argparse.Namespace) -> None:
-    world = SyntheticScenes(options.split, options.seed, STYLES[options.style])
+    world = SyntheticScenes(options.split, options.seed, STYLES[options.scene_type])
     render_clips(options.folder, world, options.clips, options.frames, options.size)
 
 

@@ -269,7 +269,14 @@ def test_numbers_of_a_mixture_are_judged_at_the_door(root, wrong):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"size": 0}, {"size": "large"}, {"num_frames": (0, 2)}, {"aspect_ratios": []}, {"aspect_ratios": [0.0]}, {"num_tracks": -1}],
+    [
+        {"size": 0},
+        {"size": "large"},
+        {"num_frames": (0, 2)},
+        {"aspect_ratios": []},
+        {"aspect_ratios": [0.0]},
+        {"num_tracks": -1},
+    ],
     ids=str,
 )
 def test_numbers_of_the_procedural_world_are_judged_at_the_door(wrong):

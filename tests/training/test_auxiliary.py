@@ -44,7 +44,7 @@ def test_matches_are_where_the_worlds_own_tracks_go(rooms):
             inside = (start >= 0).all(-1) & (start[:, 0] < 98) & (start[:, 1] < 70)
             for k in (both & near & inside).nonzero()[:, 0].tolist():
                 patch = int(start[k, 1] // 14) * 7 + int(start[k, 0] // 14)
-                if matches.attended_frames[sequence, 0, frame, patch]:
+                if matches.visible[sequence, 0, frame, patch]:
                     place = matches.position[sequence, 0, frame, patch] * 98 / 2 + torch.tensor([97, 69]) / 2
                     apart.append((place - end[k]).abs().max())
     apart = torch.stack(apart)
@@ -55,22 +55,20 @@ def test_matches_are_where_the_worlds_own_tracks_go(rooms):
 
 def test_matches_show_the_same_thing_and_mostly_exist(rooms):
     matches = find_matches(rooms, 14)
-    assert not matches.attended_frames.diagonal(dim1=1, dim2=2).any()  # a frame does not match itself
+    assert not matches.visible.diagonal(dim1=1, dim2=2).any()  # a frame does not match itself
     nearest = Targets.of(matches, (70, 98), 14)
     found = nearest.patches.gather(-1, nearest.weights.argmax(-1, keepdim=True))[..., 0]  # (B, S, S, h·w)
     ids = rooms.instance_ids[:, :, 7::14, 7::14].flatten(2)
     there = ids[:, None].expand(-1, 3, -1, -1).gather(3, found)
-    assert (ids[:, :, None] == there)[
-        matches.attended_frames
-    ].float().mean() > 0.8  # the patch's middle may show a neighbor
-    assert 0.3 < matches.attended_frames[:, 1:, 0].float().mean() < 1
+    assert (ids[:, :, None] == there)[matches.visible].float().mean() > 0.8  # the patch's middle may show a neighbor
+    assert 0.3 < matches.visible[:, 1:, 0].float().mean() < 1
 
 
 def test_what_is_hidden_or_moved_does_not_match(rooms):
     nearer = rooms.depth.clone()
     nearer[:, 0] *= 0.5  # something stands before everything in the first frame
     hidden = replace(rooms, depth=nearer)
-    before, after = (find_matches(batch, 14).attended_frames[:, 1:, 0].float().mean() for batch in (rooms, hidden))
+    before, after = (find_matches(batch, 14).visible[:, 1:, 0].float().mean() for batch in (rooms, hidden))
     assert after < before / 5
 
 
@@ -82,7 +80,7 @@ def test_bilinear_targets_average_to_the_place(rooms):
     centers = torch.stack([targets.patches % 7, targets.patches // 7], -1) * 14 + 6.5
     mean = (centers * targets.weights[..., None]).sum(-2)
     pixel = matches.position * 98 / 2 + torch.tensor([97, 69]) / 2
-    inner = matches.attended_frames & ((pixel >= 6.5) & (pixel <= torch.tensor([90.5, 62.5]))).all(-1)
+    inner = matches.visible & ((pixel >= 6.5) & (pixel <= torch.tensor([90.5, 62.5]))).all(-1)
     assert inner.any()
     torch.testing.assert_close(mean[inner], pixel[inner], atol=1e-3, rtol=0)
 
@@ -125,9 +123,7 @@ def test_places_are_compared_where_there_are_matches(rooms):
     matches = find_matches(rooms, 14)
     said = matches.position[:, :, 0].clone()
     assert position_error(said, matches, causal=False) == 0
-    said += torch.where(
-        matches.attended_frames[:, :, 0, :, None], torch.tensor([0.1, -0.2]), 9.0
-    )  # elsewhere anything goes
+    said += torch.where(matches.visible[:, :, 0, :, None], torch.tensor([0.1, -0.2]), 9.0)  # elsewhere anything goes
     assert position_error(said, matches, causal=False).item() == pytest.approx(0.3, rel=1e-4)
 
 

@@ -21,7 +21,7 @@ from conftest import Planes
 from small_models import TINY
 from streamvggt import StreamVGGT
 from streamvggt.losses.multitask import MultiTaskLoss
-from streamvggt.training.checkpoint import Checkpoints
+from streamvggt.training.checkpoint import CheckpointManager
 from streamvggt.training.supervision import Measurements
 
 torch.distributed.init_process_group("gloo")
@@ -47,7 +47,7 @@ def step(model, optimizer, loss, index):
 model, optimizer, loss = build(0)
 assert not model.aggregator.frame_blocks[0].mlp.fc1.weight._local_tensor.shape == (128, 32)  # a share of it
 step(model, optimizer, loss, 0)
-checkpoints = Checkpoints(Path({folder!r}), is_main=rank == 0)
+checkpoints = CheckpointManager(Path({folder!r}), is_main=rank == 0)
 checkpoints.save(1, model, optimizer, model.config, {{"best": 1.5}})
 torch.distributed.barrier()
 again, its_optimizer, _ = build(1)

@@ -290,8 +290,8 @@ def check_camera_memory(arguments: argparse.Namespace) -> None:
     known = find_known(arguments.weights)
     if known is not None and known.exact_camera and arguments.camera_cache != "per_iteration":
         raise ValueError(
-            f"--camera-cache {arguments.camera_cache}: expected per_iteration for {known.id}, whose camera head has one "
-            "cache per iteration. Leave the flag out."
+            f"--camera-cache {arguments.camera_cache}: expected per_iteration for {known.id}, whose camera head has "
+            "one cache per iteration. Leave the flag out."
         )
 
 

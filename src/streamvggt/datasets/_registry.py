@@ -57,9 +57,8 @@ def source_class(name: str) -> type[DatasetReader]:
 
 def training_sets() -> list[str]:
     """Return the names of the data sets to train on: those whose reader selects the views of a sample."""
-    return [
-        name for name in list_modules() if any(hasattr(reader, "view_sampler") for reader in readers(name, DatasetReader))
-    ]
+    names = list_modules()
+    return [name for name in names if any(hasattr(reader, "view_sampler") for reader in readers(name, DatasetReader))]
 
 
 def training_set(reader: str, *, data_root: str | Path, split: str | None = None, **options) -> MultiViewDataset:

@@ -205,7 +205,7 @@ class Trainer:
         is_main = self.accelerator.is_main_process
         if auxiliary_loss is not None:
             auxiliary_loss.attach(model)
-            model.add_module("auxiliary_loss", auxiliary_loss)
+            model.add_module("auxiliary", auxiliary_loss)
         self.network = model.to(self.device)  # not wrapped
         unused = [f"{HEAD_PREFIXES[head]}*" for head in model.heads if head not in self.heads]
         freeze_parameters(model, [*unused, *optim.freeze])
