@@ -22,7 +22,7 @@ from small_models import TINY
 from streamvggt import StreamVGGT
 from streamvggt.losses.multitask import MultiTaskLoss
 from streamvggt.training.checkpoint import CheckpointManager
-from streamvggt.training.supervision import Measurements
+from streamvggt.training.supervision import GroundTruth
 
 torch.distributed.init_process_group("gloo")
 mesh = init_device_mesh("cpu", (2,))
@@ -39,7 +39,7 @@ def build(seed):
 
 def step(model, optimizer, loss, index):
     batch = Planes()[index]
-    target = Measurements()(batch, loss.heads, None, None)
+    target = GroundTruth()(batch, loss.heads, None, None)
     loss(model(batch.images, heads=loss.heads), target).total.backward()
     optimizer.step()
     optimizer.zero_grad()

@@ -309,7 +309,15 @@ def test_equal_trainings_write_equal_weights(tmp_path, planes, fresh):
 
 
 @pytest.mark.parametrize(
-    "name", ["save_every", "validate_every", "log_every", "keep", "gradient_accumulation_steps", "max_nonfinite_steps"]
+    "name",
+    [
+        "save_every",
+        "validate_every",
+        "log_every",
+        "max_checkpoints",
+        "gradient_accumulation_steps",
+        "max_nonfinite_steps",
+    ],
 )
 @pytest.mark.parametrize("value", [0, -1, 1.5, True])
 def test_numbers_are_judged_at_the_door(tmp_path, planes, fresh, name, value):
@@ -404,7 +412,7 @@ from small_models import TINY
 from streamvggt import StreamVGGT
 from test_trainer import make
 torch.manual_seed(0)
-make({folder!r}, StreamVGGT(**TINY).double(), Planes(), steps=4, accumulate={accumulate}).run()
+make({folder!r}, StreamVGGT(**TINY).double(), Planes(), steps=4, gradient_accumulation_steps={accumulate}).run()
 """
 
 
@@ -412,9 +420,7 @@ def run_processes(folder: Path, count: int, accumulate: int, *options: str) -> d
     here = Path(__file__).parent
     script = folder.with_suffix(".py")
     script.write_text(
-        TWO_PROCESSES.format(
-            paths=[str(here), str(here.parent)], folder=str(folder), gradient_accumulation_steps=accumulate
-        ),
+        TWO_PROCESSES.format(paths=[str(here), str(here.parent)], folder=str(folder), accumulate=accumulate),
         encoding="utf-8",
     )
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(count), *options]

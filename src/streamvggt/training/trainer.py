@@ -155,9 +155,9 @@ class Trainer:
         counts = {
             "num_validation_batches": num_validation_batches,
             "validate_every": validate_every,
-            "accumulate": gradient_accumulation_steps,
+            "gradient_accumulation_steps": gradient_accumulation_steps,
             "save_every": save_every,
-            "keep": max_checkpoints,
+            "max_checkpoints": max_checkpoints,
             "log_every": log_every,
             "max_nonfinite_steps": max_nonfinite_steps,
         }
