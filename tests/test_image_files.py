@@ -196,7 +196,7 @@ def test_an_error_without_words_is_named(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError
 
-    monkeypatch.setattr("streamvggt.stream.images.prepare", fail)
+    monkeypatch.setattr("streamvggt.stream.images.preprocess_image", fail)
     with pytest.raises(ValueError, match=r"\(OSError\)"):
         frames_of(tmp_path)
 
