@@ -15,7 +15,6 @@ from roofline import synchronize
 
 from streamvggt import VGGT, StreamSession, load_model
 from streamvggt.provenance import describe_machine
-from streamvggt.provenance import describe_machine
 from streamvggt.stream import static_step
 
 HEADS = ("camera", "depth", "points")
