@@ -23,7 +23,7 @@ from environment_info import publish
 from tqdm import tqdm
 
 sys.path.append(str(Path(__file__).parents[1]))  # the repository, for experiments
-from experiments.long_streams import EVERY, SPACING, Said, Truth, load, save, score, truth_of
+from experiments.long_streams import FRAME_STRIDE, SPACING, Said, Truth, load, save, score, truth_of
 from experiments.simulated_model import Errors, Known, Oracle
 from streamvggt import StreamSession, SubmapOptions, SubmapSession, load_model
 from streamvggt.evaluation.pose_metrics import align_trajectory
@@ -138,12 +138,12 @@ def run(network, setting: Setting, truth: Truth, place: Path, name: str) -> tupl
         said = session.push(image.to(next(network.parameters()).dtype) / 255)
         times.append((time.thread_time() - begun) * 1000)
         poses.append(said.cam_from_world_enc[0, 0].float())
-        if number % EVERY == 0:
+        if number % FRAME_STRIDE == 0:
             depth.append(said.depth[0, 0, ..., 0].float())
         sizes.append(session.num_bytes)
     counts = {"ms": float(np.mean(times)), "p95": float(np.percentile(times, 95)), "most": max(times)}
     counts |= {"MB": max(sizes) / 1e6, "MB, end": sizes[-1] / 1e6}
-    pose_enc, frames = torch.stack(poses), torch.arange(0, len(poses), EVERY)
+    pose_enc, frames = torch.stack(poses), torch.arange(0, len(poses), FRAME_STRIDE)
     depth = torch.stack(depth)
     if isinstance(session, SubmapSession):
         begun = time.thread_time()

@@ -38,7 +38,7 @@ SCENES = {"static": (0, 4, 10, 12), "moving": (16, 30, 45, 74), "loop": (8, 2, 5
 """Test scenes of each kind of video: the first that there are. Four or more things move in those of "moving"; ways of
 laps look in turn inwards and along themselves."""
 KINDS = tuple(SCENES)
-EVERY = 5
+FRAME_STRIDE = 5
 """Depth and points are kept, and judged, of every so many frames; cameras of all."""
 SPACING = 4
 """Points are kept, and depth and points judged, at every so many pixels, down and across."""
@@ -170,7 +170,7 @@ def stream(model: VGGT, images: Tensor, policy: EvictionPolicy, name: str = "") 
     all_heads = ("camera", "depth", "points")
     session = StreamSession(model, policy=policy, heads=all_heads)
     poses, depth, points, tokens, sizes = [], [], [], [], []
-    frames = range(0, images.shape[1], EVERY)
+    frames = range(0, images.shape[1], FRAME_STRIDE)
     for number in tqdm(range(images.shape[1]), desc=name, unit="frame", disable=None):
         # The dense heads take a third of a step, and change nothing that is remembered.
         session.heads = all_heads if number in frames else ("camera", *policy.required_heads)
@@ -179,8 +179,8 @@ def stream(model: VGGT, images: Tensor, policy: EvictionPolicy, name: str = "") 
         if number in frames:
             depth.append(said.depth[:, 0, ..., 0].half())
             points.append(said.points[:, 0, ::SPACING, ::SPACING])
-        tokens.append(sum(session.policy.num_tokens) / len(session.policy.num_tokens))
-        sizes.append(session.policy.num_bytes / len(images))
+        tokens.append(sum(session.memory.num_tokens) / len(session.memory.num_tokens))
+        sizes.append(session.memory.num_bytes / len(images))
     per_stream = [torch.stack(values, 1) for values in (poses, depth, points)]
     of_all = torch.tensor(list(frames)), torch.tensor(tokens), torch.tensor(sizes)
     return [Said(pose_enc, of_all[0], d, p, *of_all[1:]) for pose_enc, d, p in zip(*per_stream, strict=True)]
@@ -191,7 +191,7 @@ def still_camera(truth: Truth) -> Said:
     num_frames = len(truth.images)
     pose = torch.eye(4)[:3].expand(num_frames, 3, 4)
     cameras = Cameras(pose, truth.intrinsics.expand(num_frames, 3, 3))
-    frames = torch.arange(0, num_frames, EVERY)
+    frames = torch.arange(0, num_frames, FRAME_STRIDE)
     depth = torch.ones(len(frames), *truth.depth.shape[1:])
     points = unproject(depth, Cameras(pose[frames], cameras.intrinsics[frames]))[:, ::SPACING, ::SPACING]
     nothing = torch.zeros(num_frames)
@@ -269,7 +269,7 @@ def cloud_distances(points: Tensor, gt_points: Tensor) -> tuple[float, float]:
 def local_error(points: Tensor, gt_points: Tensor) -> float:
     """Mean distance after a similarity for each piece; what is left at the end counts with the last. (K, h, w, 3)"""
     errors = []
-    starts = range(0, max(1, len(points) - PIECE // EVERY + 1), PIECE // EVERY)
+    starts = range(0, max(1, len(points) - PIECE // FRAME_STRIDE + 1), PIECE // FRAME_STRIDE)
     for start, stop in zip(starts, [*starts[1:], len(points)], strict=True):
         ours, theirs = (cloud[start:stop].flatten(0, 2).double() for cloud in (points, gt_points))
         errors.append((align_points(ours, theirs).apply(ours) - theirs).norm(dim=-1))

@@ -160,7 +160,7 @@ def test_a_damaged_prediction_is_named_and_made_again(protocol, whole_runs, weig
 def test_another_configuration_is_refused(protocol, whole_runs, weights, depth_sets, capsys):
     out = whole_runs[protocol.name]
     assert predict(protocol, weights, depth_sets, out, "--eval_dataset", "bonn", "--policy", "window:1,1") == 1
-    assert "memory was 'all' and is now 'window:1,1'" in capsys.readouterr().err
+    assert "policy was 'all' and is now 'window:1,1'" in capsys.readouterr().err
     assert predict(protocol, "random:small", depth_sets, out, "--eval_dataset", "bonn", "--size", "56") == 1
     assert "weights_fingerprint was" in capsys.readouterr().err
 

@@ -77,7 +77,7 @@ def test_no_result_hides_another(tmp_path):
     result(tmp_path / "ba", "co3d", "co3d", "AUC", {"AUC@30": 0.9}, settings={"image_loader": "squash", "use_ba": True})
     rows = [text_of(row).split(" here")[0].strip() for row in re.findall(r"<tr class=ours>.*?</tr>", make(tmp_path))]
     network = "StreamVGGT (tiny, 01234567), streamed"
-    others = ["", "", ", depth and cameras", " [again]", ", bundle adjustment, square images"]
+    others = ["", "", ", depth and cameras", " [again]", ", bundle adjustment, squash images"]
     assert sorted(rows) == sorted(network + other for other in others)
 
 
@@ -88,7 +88,7 @@ def test_a_part_of_a_test_set_is_marked_and_so_are_random_weights(tmp_path):
     assert "†" not in html and "mean nothing" not in html
     about = {"weights": "random:small"}
     result(
-        tmp_path / "a", "video_depth", "bonn", numbers=depth_numbers(0.3), metadata=about, **whole | {"num_frames": 8}
+        tmp_path / "a", "video_depth", "bonn", numbers=depth_numbers(0.3), about=about, **whole | {"num_frames": 8}
     )
     html = make(tmp_path)
     assert "0.300†" in html and "not comparable" in html and "mean nothing" in html
@@ -113,7 +113,7 @@ def test_predictions_of_another_program_are_shown_as_such(tmp_path):
 
 def test_pictures_of_every_kind(depth_sets, tmp_path):
     about = {"data_root": str(depth_sets)}
-    result(tmp_path / "depth", "video_depth", "bonn", numbers=depth_numbers(0), metadata=about, settings={"stride": 1})
+    result(tmp_path / "depth", "video_depth", "bonn", numbers=depth_numbers(0), about=about, settings={"stride": 1})
     reader = DEPTH_SETS["bonn"](depth_sets)
     for scene in reader.scenes:
         (clip,) = VideoDepth().clips(reader, scene, tmp_path / "depth", 1)
@@ -124,7 +124,7 @@ def test_pictures_of_every_kind(depth_sets, tmp_path):
     points = random.normal(size=(50, 3)).astype(np.float32)
     cloud = {"points": points, "colours": np.zeros((50, 3), np.uint8), "distance": points[:, 0] ** 2}
     result(tmp_path / "clouds", "mv_recon", "7scenes", "point head", {"acc": 0.1})
-    np.savez(tmp_path / "clouds" / "chess_seq-03-errors.npz", **cloud, **{f"true_{k}": v for k, v in cloud.items()})
+    np.savez(tmp_path / "clouds" / "chess_seq-03-errors.npz", **cloud, **{f"gt_{k}": v for k, v in cloud.items()})
     poses = torch.eye(4)[:3].repeat(5, 1, 1).numpy()
     poses[:, :, 3] = random.normal(size=(5, 3))
     result(tmp_path / "poses", "co3d", "co3d", "AUC", {"AUC@30": 0.8})
@@ -140,7 +140,7 @@ def test_pictures_of_every_kind(depth_sets, tmp_path):
 
 def test_a_test_set_that_is_gone_costs_its_pictures_only(tmp_path, capsys):
     about = {"data_root": str(tmp_path / "gone")}
-    result(tmp_path / "a", "video_depth", "bonn", numbers=depth_numbers(0.3), metadata=about, settings={"stride": 1})
+    result(tmp_path / "a", "video_depth", "bonn", numbers=depth_numbers(0.3), about=about, settings={"stride": 1})
     assert "0.300" in make(tmp_path)
     assert "no pictures" in capsys.readouterr().out
 

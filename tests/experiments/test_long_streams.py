@@ -131,8 +131,8 @@ def test_a_stream_is_what_a_session_says_however_many_go_together_and_is_kept(tr
     torch.testing.assert_close(said.pose_enc, torch.cat([p.pose_enc[0] for p in alone]), rtol=1e-4, atol=1e-4)
     depth = torch.cat([alone[t].depth[0, ..., 0] for t in said.frames])
     torch.testing.assert_close(said.depth.float(), depth, rtol=2e-3, atol=1e-3)
-    assert said.num_tokens[-1] == sum(session.policy.num_tokens) / 4
-    assert said.num_bytes[-1] == session.policy.num_bytes
+    assert said.num_tokens[-1] == sum(session.memory.num_tokens) / 4
+    assert said.num_bytes[-1] == session.memory.num_bytes
     save(said, tmp_path / "said.npz")
     assert all(torch.equal(value, vars(said)[name]) for name, value in vars(load(Said, tmp_path / "said.npz")).items())
 

@@ -127,7 +127,7 @@ def test_a_batch_of_two_is_two_batches_of_one(model):
     frames = images(2, 6, 14, 28)
     both = stream(model, frames, [3, 1, 2], Trajectory(3, 1))
     for number in range(2):
-        assert_same(both.stream(number), stream(model, frames[number : number + 1], [3, 3], Trajectory(3, 1)))
+        assert_same(both.select_stream(number), stream(model, frames[number : number + 1], [3, 3], Trajectory(3, 1)))
 
 
 def test_the_last_frame_changes_no_result_after_the_joint_step_but_first_frames_attend_to_each_other(model):

@@ -97,7 +97,7 @@ def test_sequences_in_a_batch_do_not_touch_each_other(tmp_path, sizes, size):
         assert both.points.shape == (2, 3, *size, 3)
         for number in range(2):
             alone = model(pictures[number : number + 1])
-            for name, tensor in both.stream(number)._tensors().items():
+            for name, tensor in both.select_stream(number)._tensors().items():
                 torch.testing.assert_close(tensor, getattr(alone, name), atol=1e-11, rtol=1e-11, msg=name)
 
 

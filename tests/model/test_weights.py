@@ -68,8 +68,8 @@ def test_teacher_and_student_are_told_by_the_config_or_the_caller(model, tmp_pat
     teacher.save_pretrained(tmp_path / "teacher")
     assert type(load_model(tmp_path / "teacher")) is VGGT
     same(load_model(tmp_path / "teacher", causal=True), model)
-    assert VGGT.from_pretrained(tmp_path / "teacher").causal == "all"
-    assert StreamVGGT.from_pretrained(tmp_path / "teacher").causal == "past"
+    assert VGGT.from_pretrained(tmp_path / "teacher").causal is False
+    assert StreamVGGT.from_pretrained(tmp_path / "teacher").causal is True
 
 
 @pytest.mark.parametrize(
