@@ -45,7 +45,7 @@ def process_of_two(monkeypatch):
                 super().__init__()
                 self.count, self.rank = 2, rank
 
-            def wait(self):
+            def barrier(self):
                 pass
 
             def gather(self, entries):

@@ -87,9 +87,7 @@ def test_a_part_of_a_test_set_is_marked_and_so_are_random_weights(tmp_path):
     html = make(tmp_path)
     assert "†" not in html and "mean nothing" not in html
     about = {"weights": "random:small"}
-    result(
-        tmp_path / "a", "video_depth", "bonn", numbers=depth_numbers(0.3), about=about, **whole | {"num_frames": 8}
-    )
+    result(tmp_path / "a", "video_depth", "bonn", numbers=depth_numbers(0.3), about=about, **whole | {"num_frames": 8})
     html = make(tmp_path)
     assert "0.300†" in html and "not comparable" in html and "mean nothing" in html
 

@@ -480,7 +480,8 @@ def test_random_weights_are_the_same_numbers_in_every_format(dtype):
     for name, tensor in loaded.state_dict().items():
         wanted = torch.float32 if name.startswith(weights.FLOAT32_PREFIXES) else dtype
         assert tensor.dtype == wanted and torch.equal(tensor, built[name].to(wanted)), name
-    assert all(parameter.requires_grad for parameter in loaded.parameters())
+    fixed = [name for name, parameter in loaded.named_parameters() if not parameter.requires_grad]
+    assert fixed == ["aggregator.patch_embed.mask_token"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads peaks of memory from Linux")

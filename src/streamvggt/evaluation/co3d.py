@@ -79,7 +79,7 @@ class RelativePoses(Protocol):
             "--image_loader",
             choices=("crop", "squash"),
             default="crop",
-            help="crop: width --size, height cropped (default); square: 224×224, distorted, as in the reference "
+            help="crop: width --size, height cropped (default); squash: 224×224, distorted, as in the reference "
             "implementation",
         )
         adjustment = parser.add_argument_group("bundle adjustment")
