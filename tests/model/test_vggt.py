@@ -182,7 +182,7 @@ def test_misuse_of_sees_is_refused():
         teacher(images(1, 2), attended_frames=[[0], [1]])
     with pytest.raises(ValueError, match="cannot go on with a memory"):
         teacher(images(1, 1), memory=tiny().new_memory(SlidingWindow()))
-    with pytest.raises(ValueError, match="expected False .* or True"):
+    with pytest.raises(ValueError, match=r"expected False .* or True"):
         VGGT(causal="future")
     with pytest.raises(ValueError, match="four of the 24 layers"):
         VGGT(dpt_layers=(1, 2, 3, 24))
