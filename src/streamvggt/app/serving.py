@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 10.0  # maximum seconds for request line and headers
+CLOSE_SECONDS = 10.0  # maximum seconds to wait for the end of a server
 WRITE_SECONDS = 60.0  # maximum seconds for a client to receive pending data
 CONNECTIONS = 500
 ADDRESS_CONNECTIONS = 250  # maximum number of connections per address; a proxy serves many users
@@ -120,9 +121,12 @@ class Server(uvicorn.Server):
             self._thread.join(1)  # the timeout lets Ctrl-C interrupt the wait
 
     def close(self) -> None:
-        """Stop the server of `start`."""
+        """Stop the server of `start`. A shutdown that does not end, for example of an open stream, is abandoned."""
         self.should_exit = True
-        self._thread.join()
+        self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive():
+            self.force_exit = True
+            self._thread.join(1)
 
 
 def bind(host: str, port: int | None) -> socket.socket:
