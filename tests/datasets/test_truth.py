@@ -206,8 +206,8 @@ def test_seven_scenes_real_bytes(tmp_path):
     (tmp_path / "7scenes/heads" / seven_scenes.SPLITS[split]).unlink()
     (tmp_path / "7scenes/heads" / seven_scenes.SPLITS[split]).write_text("sequence1\n", encoding="utf-8")
     findings = check(SevenScenes(tmp_path / "7scenes", split), name="7-Scenes")
-    assert findings.is_good and np.median(findings.verdicts[0].consistent_ratio) > 0.75, str(findings)
-    assert check(SevenScenes(tmp_path / "7scenes", split), name="7-Scenes", num_pairs=None).is_good
+    assert findings.is_valid and np.median(findings.verdicts[0].consistent_ratio) > 0.75, str(findings)
+    assert check(SevenScenes(tmp_path / "7scenes", split), name="7-Scenes", num_pairs=None).is_valid
 
 
 @real

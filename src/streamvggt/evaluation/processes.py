@@ -91,6 +91,8 @@ class ProcessGroup:
     def __exit__(self, *_) -> None:
         self._locks.close()
         self._claimed.clear()
+        if torch.distributed.is_initialized():  # Gloo's threads must end before the interpreter does, or they abort the process
+            torch.distributed.destroy_process_group()
 
     def barrier(self) -> None:
         """Wait until all processes have reached this call."""
