@@ -91,7 +91,7 @@ class ProcessGroup:
     def __exit__(self, *_) -> None:
         self._locks.close()
         self._claimed.clear()
-        if torch.distributed.is_initialized():  # Gloo's threads must end before the interpreter does, or they abort the process
+        if torch.distributed.is_initialized():  # threads of Gloo that outlive the interpreter abort the process
             torch.distributed.destroy_process_group()
 
     def barrier(self) -> None:
