@@ -16,21 +16,11 @@ from environment_info import publish
 
 from streamvggt import SlidingWindow, StreamSession, StreamVGGT, Trajectory
 from streamvggt.model.memory import EvictionPolicy
+from streamvggt.model.weights import RANDOM_CONFIGS
 from streamvggt.stream.policies.trajectory import published_policy
 
-MIDDLE = {
-    "image_size": 224,
-    "embed_dim": 192,
-    "depth": 4,
-    "num_heads": 3,
-    "encoder_depth": 4,
-    "encoder_num_heads": 3,
-    "camera_trunk_depth": 2,
-    "camera_num_heads": 6,
-    "dpt_layers": (0, 1, 2, 3),
-    "dpt_features": 32,
-    "dpt_channels": (24, 48, 96, 96),
-}
+TRACKER = "track_"
+MIDDLE = {name: size for name, size in RANDOM_CONFIGS["random:small"].items() if not name.startswith(TRACKER)}
 DENSE = ("camera", "depth", "points")
 LINGBOT = {"scale_frames": 8, "global_rotation": "time", "pose": "world_from_camera"}
 NETWORKS = {
