@@ -37,7 +37,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 TRACKER = {"track_features": 16, "track_levels": 2, "track_dim": 32, "track_depth": 1, "track_virtual": 4}
 NO_RESULT = {"run.json", "inputs.json", "log.jsonl", "config.yaml", "tensorboard"}  # times, and what was typed
 STREAM = """
-import streamvggt.cli.reconstruct as program
+import streamvggt.cli.saved_state as program
 from streamvggt.cli import main
 program.SAVE_INTERVAL, program.MAX_SAVE_TIME_RATIO = 0.05, 0.5
 raise SystemExit(main())

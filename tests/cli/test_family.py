@@ -83,10 +83,10 @@ def test_from_photos_to_exports(command, photos, tmp_path, layout):
 
 
 def test_lingbot_map_gets_submaps_where_its_training_was_shorter(command, many_photos, tmp_path, monkeypatch):
-    from streamvggt.cli import reconstruct
+    from streamvggt.cli import memory_settings
 
-    monkeypatch.setattr(reconstruct, "TRAINED_LENGTH", 20)
-    monkeypatch.setattr(reconstruct, "TRAINED_WINDOWS", "20,9")
+    monkeypatch.setattr(memory_settings, "TRAINED_LENGTH", 20)
+    monkeypatch.setattr(memory_settings, "TRAINED_WINDOWS", "20,9")
     _, path = published(tmp_path, "lingbot-map-long.pt")
     words = ("--weights", path, "--device", "cpu", "--formats", "none", "--max-frames")
     status, said = command("reconstruct", many_photos, "--out", tmp_path / "long", *words, 24)

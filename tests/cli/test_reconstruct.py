@@ -19,7 +19,7 @@ from PIL import Image
 from small_models import tiny
 
 from streamvggt.cli import run_metadata
-from streamvggt.cli.reconstruct import StreamCheckpoint
+from streamvggt.cli.saved_state import StreamCheckpoint
 from streamvggt.export import ReconstructionResult, ResultWriter, frame_files
 from streamvggt.model.device import resolve_dtype
 from streamvggt.model.vggt import VGGT

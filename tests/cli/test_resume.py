@@ -16,7 +16,7 @@ import torch
 from small_models import tiny
 
 from streamvggt.cli import main
-from streamvggt.cli.reconstruct import StreamCheckpoint
+from streamvggt.cli.saved_state import StreamCheckpoint
 from streamvggt.export import ReconstructionResult, ResultWriter, frame_files
 from streamvggt.stream.session import StreamSession
 
@@ -110,7 +110,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(stopped, reconstruct, many_
 @pytest.mark.slow
 @pytest.mark.parametrize("saves", [False, True], ids=["no state", "saved state"])
 def test_a_killed_run_goes_on(stopped, reconstruct, many_photos, whole, pushed, tmp_path, saves):
-    often = "import streamvggt.cli.reconstruct as r; r.SAVE_INTERVAL, r.MAX_SAVE_TIME_RATIO = 0, 1e9"
+    often = "import streamvggt.cli.saved_state as r; r.SAVE_INTERVAL, r.MAX_SAVE_TIME_RATIO = 0, 1e9"
     ended = stopped(signal.SIGKILL, often if saves else "")
     out = tmp_path / "out"
     done = len(ReconstructionResult(out))

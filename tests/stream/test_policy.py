@@ -18,7 +18,7 @@ from streamvggt import (
     Trajectory,
 )
 from streamvggt.app.scene import RunSettings
-from streamvggt.cli import reconstruct, view
+from streamvggt.cli import memory_settings, reconstruct, view
 from streamvggt.evaluation.runner import add_network_arguments
 from streamvggt.stream.policy import DEFAULT_POLICY, POLICIES, POLICY_USAGE, parse_policy
 
@@ -54,7 +54,7 @@ def test_commands_are_bounded_unless_asked_and_evaluations_are_as_published():
 
     def reconstructing(*words: str) -> str:
         arguments = parsed(reconstruct.add_arguments, "clip.mp4", "--out", "out", *words)
-        reconstruct.apply_defaults(arguments)
+        memory_settings.apply_defaults(arguments)
         return arguments.policy
 
     assert reconstructing() == DEFAULT_POLICY

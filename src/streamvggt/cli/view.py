@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from streamvggt.cli.reconstruct import resolve_device, resolve_dtype
 from streamvggt.flags import real, whole
+from streamvggt.model.device import resolve_device, resolve_dtype
 from streamvggt.model.weights import load_model
 from streamvggt.stream.frames import load_frames
 from streamvggt.stream.policy import DEFAULT_POLICY, POLICY_USAGE, parse_policy

@@ -1,0 +1,47 @@
+"""Ctrl-C and termination signals during a run: the current frame is finished first."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from tqdm import tqdm
+
+
+class InterruptHandler:
+    """Finish the current frame after Ctrl-C, SIGTERM or SIGHUP. A second signal stops immediately."""
+
+    def __init__(self):
+        self._asked = False
+        self._before = {}
+        self._terminals: list[int] = []
+
+    def __enter__(self) -> InterruptHandler:
+        self._terminals = [number for number in (1, 2) if os.isatty(number)]
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            if number is None or (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):  # nohup
+                continue
+            self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __bool__(self) -> bool:
+        return self._asked
+
+    def _ask(self, number: int, stack) -> None:
+        if number == getattr(signal, "SIGHUP", None):
+            self._leave_terminal()
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        tqdm.write("finishing this frame, then stopping (Ctrl-C again: at once)")
+
+    def _leave_terminal(self) -> None:
+        """Redirect the output after the terminal is closed, because writing to it raises an error."""
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:
+            for number in self._terminals:
+                os.dup2(nowhere.fileno(), number)

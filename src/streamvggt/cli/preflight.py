@@ -1,0 +1,41 @@
+"""Check input and output folder of a run before the model is loaded."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from streamvggt.cli.export import check_frames, validate_writable
+from streamvggt.export import frame_files
+from streamvggt.stream.frames import load_frames
+from streamvggt.stream.video import URL
+
+
+def validate_input(arguments: argparse.Namespace) -> None:
+    """Reject, before the model is loaded, an input that does not exist or has no frames to take or export.
+
+    Cameras are not opened.
+    """
+    most = arguments.max_frames
+    if not (URL.match(arguments.input) or arguments.input.isdecimal()):
+        frames = load_frames(
+            arguments.input, fps=arguments.fps, stride=arguments.stride, max_frames=arguments.max_frames
+        )
+        if frames.kind == "images":  # the number is only an estimate for videos
+            most = frames.num_frames
+    check_frames(arguments, most)
+
+
+def validate_output_dir(out: Path, resume: bool) -> None:
+    """Reject, before the model is loaded, an output folder that the run would damage or cannot write to."""
+    validate_writable(out)
+    if frame_files(out):
+        if not resume:
+            raise FileExistsError(f"{out} already holds a result: go on with --resume, or choose another --out")
+    elif not (out / "run.json").exists() and out.exists():
+        others = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+        if others:
+            raise FileExistsError(
+                f"{out} holds other files ({', '.join(others[:3])}{', …' if len(others) > 3 else ''}), which a result "
+                "could overwrite: choose a new folder for --out"
+            )
