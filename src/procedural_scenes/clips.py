@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from procedural_scenes.world import SyntheticScenes
-from streamvggt.bounds import check_real, check_whole
+from streamvggt.bounds import MANY, check_real, check_whole
 from streamvggt.data.transforms import MAX_SIDE, check_aspects, whole_patches
 from streamvggt.data.view import Batch
 from streamvggt.files import atomic_directory, atomic_write
@@ -31,6 +31,8 @@ CLIPS_PER_SHARD = 64
 CLIPS_AT_ONCE = 8
 """Number of clips per render batch."""
 RECORD = "clips.json"
+ARRAYS = ("cam_from_world", "depth", "images", "intrinsics")
+"""Names of the arrays of a shard."""
 
 
 def render_clips(folder: Path, world: SyntheticScenes, num_clips: int, num_frames: int, size: int) -> None:
@@ -122,6 +124,10 @@ class ClipBatches:
         check_whole(1, MAX_SIDE, patch_size=self.patch_size)
         check_real(0, 1, shuffled=self.shuffled, backward=self.backward)
         check_aspects(self.aspect_ratios)
+        for name, share in self.shares.items():
+            check_real(0, MANY, **{f"shares.{name}": share})
+        if not sum(self.shares.values()) > 0:
+            raise ValueError(f"shares: expected at least one positive share, got {dict(self.shares)}")
         longest = max(_clip_length(folder) for folder in self._folders)
         if longest < max(self.num_frames):
             raise ValueError(f"num_frames: expected at most {longest} (the longest clips), got {max(self.num_frames)}")
@@ -151,12 +157,12 @@ class ClipBatches:
 
     def describe(self) -> str:
         counts = [sum(len(shard["images"]) for shard in _shards(f)) * _clip_length(f) for f in self._folders]
-        said = [f"{name} ({count:,} images)" for name, count in zip(self.shares, counts, strict=True)]
-        return "rendered clips: " + ", ".join(said)
+        parts = [f"{Path(folder).name} ({count:,} images)" for folder, count in zip(self._folders, counts, strict=True)]
+        return "rendered clips: " + ", ".join(parts)
 
     @property
     def _folders(self) -> list[str]:
-        return [f"{self.root}/{name}" for name in self.shares]
+        return [f"{self.root}/{name}" for name, share in self.shares.items() if share]
 
     def _grown(self, index: int) -> float:
         return min(index / self.length_warmup, 1.0) if self.length_warmup else 1.0
@@ -170,7 +176,7 @@ class ClipBatches:
         """Draw a folder whose clips are long enough."""
         shares = [
             share if _clip_length(folder) >= length else 0.0
-            for folder, share in zip(self._folders, self.shares.values(), strict=True)
+            for folder, share in zip(self._folders, filter(None, self.shares.values()), strict=True)
         ]
         return self._folders[int(draw.choice(len(shares), p=np.array(shares) / sum(shares)))]
 
@@ -211,7 +217,18 @@ def _shards(folder: str) -> list[dict[str, np.ndarray]]:
         raise FileNotFoundError(
             f"{folder}: expected rendered clips, got none. Run: python -m procedural_scenes render {folder}"
         )
-    return [{path.stem: np.load(path, mmap_mode="r") for path in sorted(name.glob("*.npy"))} for name in names]
+    return [_arrays_of(name) for name in names]
+
+
+def _arrays_of(shard: Path) -> dict[str, np.ndarray]:
+    """Return memory maps of the arrays of a shard."""
+    try:
+        return {name: np.load(shard / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{shard}: expected the arrays of a rendered shard ({', '.join(ARRAYS)}), got an incomplete or damaged "
+            f"one: {error}. Delete {shard} and run again: python -m procedural_scenes render {shard.parent}"
+        ) from error
 
 
 def _clip_length(folder: str) -> int:

@@ -1,5 +1,7 @@
 """Clips rendered once and cut into training batches: a function of the number, and true geometry however varied."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -42,6 +44,25 @@ def test_an_interrupted_rendering_continues_and_other_settings_are_refused(folde
     assert (folder / "rooms/00000/images.npy").stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="Choose another folder"):
         render_clips(folder / "rooms", WORLD, 1, 8, 56)
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_a_damaged_shard_is_named_with_the_remedy(folder, tmp_path, damage):
+    shutil.copytree(folder / "rooms", tmp_path / "rooms")
+    depth = tmp_path / "rooms/00000/depth.npy"
+    content = depth.read_bytes()
+    depth.unlink()
+    if damage == "truncated":
+        depth.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"00000: expected the arrays .* Delete .*00000 and run again"):
+        batches(tmp_path)
+
+
+def test_a_folder_with_share_zero_is_not_opened(folder):
+    two = ClipBatches(str(folder), {"rooms": 1.0, "missing": 0.0}, num_frames=(2,))
+    assert torch.equal(two[3].images, batches(folder, num_frames=(2,))[3].images)
+    with pytest.raises(ValueError, match="at least one positive share"):
+        ClipBatches(str(folder), {"rooms": 0.0})
 
 
 def test_a_batch_is_a_function_of_its_number(folder):
