@@ -1,4 +1,4 @@
-"""Common parts of both forms of ARKitScenes: depth of the tablet's own sensor, and depth of a laser scanner."""
+"""Common parts of both forms of ARKitScenes: depth of the tablet sensor, and depth of a laser scanner."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ FIRST_SECOND = 999.8  # of fixtures: as text, what is before the 1000th second c
 class ARKitFrames(DatasetReader):
     """Reader of a set whose cameras are in one table per scene.
 
-    files: Of a frame.
-    table: Name of the file of a scene's cameras.
-    split_folders: By split.
+    Attributes:
+        files: Files of a frame.
+        table: Name of the file with the cameras of a scene.
+        split_folders: Folder of each split.
     """
 
     is_metric = True
@@ -59,7 +60,11 @@ class ARKitFrames(DatasetReader):
 
 
 def seconds(frame: str) -> float:
-    """When a frame <scene>_<seconds> was taken; as text, times of different lengths would not sort."""
+    """Return the capture time of a frame named <scene>_<seconds>. As text, times of different lengths do not sort.
+
+    Raises:
+        DataError: If the frame has another name.
+    """
     try:
         return float(frame.rpartition("_")[2])
     except ValueError as error:
@@ -67,10 +72,12 @@ def seconds(frame: str) -> float:
 
 
 def raw_scenes(raw: Path, splits: Mapping[str, Sequence[str]], needed: str) -> list[str]:
-    """Scenes that have a folder `needed`, as "Training/40000001".
+    """Return the scenes of a download that contain a folder `needed`, as "Training/40000001".
 
     Args:
-        splits: by the split's prepared folder, the names that its raw folder may have.
+        raw: Folder of the download.
+        splits: For each prepared split folder, the possible names of its raw folder.
+        needed: Folder that a scene must contain.
     """
     return sorted(
         {
@@ -92,7 +99,7 @@ def raw_folder(raw: Path, scene: str, splits: Mapping[str, Sequence[str]]) -> Pa
 
 @dataclass(frozen=True)
 class Recording:
-    """A scene as it was downloaded."""
+    """A scene as downloaded. Poses are world-from-camera with OpenCV axes, in meters."""
 
     folder: Path
 
@@ -106,7 +113,7 @@ class Recording:
 
     @cached_property
     def _trajectory(self) -> tuple[np.ndarray, Rotation, np.ndarray]:
-        """Times, orientations and places: world-from-camera."""
+        """Return times (T,), world-from-camera rotations and camera centers (T, 3)."""
         rows = read_table(self.folder / "lowres_wide.traj", 7, rows=2)
         rows = rows[np.unique(rows[:, 0], return_index=True)[1]]
         # A line's rotation and translation take the world into the camera.
@@ -119,7 +126,7 @@ class Recording:
         return Slerp(times, orientations)
 
     def pose(self, time: float) -> np.ndarray | None:
-        """World-from-camera between the poses before and after; None where there are none near. (4, 4)"""
+        """Interpolate the world-from-camera pose at a time in seconds. None if no pose is near. (4, 4)"""
         times, _, places = self._trajectory
         after = np.searchsorted(times, time)
         if not times[0] <= time <= times[-1] or (after and times[after] - times[after - 1] > MAX_POSE_GAP):
@@ -130,10 +137,14 @@ class Recording:
         return pose
 
     def view(self, time: float, millimetres: np.ndarray) -> View | None:
-        """The frame taken at a time; None if its pose or its camera are not known.
+        """Read the frame taken at a time in seconds. Returns None if its pose or camera is unknown.
 
         Args:
-            millimetres: depth of any size. (h, w)
+            time: Key of `images`.
+            millimetres: Depth along the optical axis, any size. (h, w)
+
+        Raises:
+            DataError: If the image size differs from that of its camera.
         """
         pose, pincam = self.pose(time), at_time(self.pincams, time)
         if pose is None or pincam is None:
@@ -155,7 +166,7 @@ class Recording:
 
     @cached_property
     def quarter_turns(self) -> int:
-        """To the left, after which most frames are upright; the download's own word on it is often wrong."""
+        """Number of quarter turns to the left that rotate most frames upright, computed from the gravity axis."""
         _, orientations, _ = self._trajectory
         up = orientations.inv().apply(UP).sum(0)  # in the cameras
         turned = [np.linalg.matrix_power(QUARTER_TURN.numpy(), turns) @ up for turns in range(4)]
@@ -163,18 +174,18 @@ class Recording:
 
 
 def by_time(folder: Path, suffix: str) -> dict[float, Path]:
-    """Files <scene>_<seconds> of a folder, in the order of time."""
+    """Return the files <scene>_<seconds> of a folder by time in seconds, sorted."""
     return dict(sorted((seconds(path.stem), path) for path in folder.glob(f"[!.]*{suffix}")))
 
 
 def at_time(files: Mapping[float, Path], time: float) -> float | None:
-    """The time nearest to another, if they are the same but for the clock's rounding."""
+    """Return the time of the file nearest to `time` if they differ by at most `TIME_TOLERANCE`, else None."""
     closest = min(files, key=lambda other: abs(other - time), default=None)
     return closest if closest is not None and abs(closest - time) <= TIME_TOLERANCE else None
 
 
 def rotate_view(view: View, quarter_turns: int) -> View:
-    """The picture turned to the left, with the camera that would have taken it so."""
+    """Rotate image, depth, intrinsics and pose of a view to the left by quarter turns."""
     for _ in range(quarter_turns):
         _, width = view.depth.shape
         (fx, _, cx), (_, fy, cy), _ = view.intrinsics.tolist()
@@ -191,7 +202,7 @@ def rotate_view(view: View, quarter_turns: int) -> View:
 
 
 def camera_row(_: str, view: View) -> list[float]:
-    """A view's row in the scene's table: width, height, fx, fy, cx, cy."""
+    """Return the row of a view in the table of its scene: width, height, fx, fy, cx, cy in pixels."""
     K = view.intrinsics
     return [*view.depth.shape[::-1], *K.diagonal()[:2].tolist(), *K[:2, 2].tolist()]
 
@@ -199,13 +210,16 @@ def camera_row(_: str, view: View) -> list[float]:
 def write_scene(
     source: type[ARKitFrames], folder: Path, frames: Iterator[tuple[str, View]], groups: Callable | None
 ) -> list[str]:
-    """Write the frames of a scene and its table; return the names of the frames.
+    """Write the frames of a scene and its table. Returns the names of the frames.
 
     Args:
-        groups: Finds which frames see the same; None for a set that does not say.
+        source: Reader class of the set.
+        folder: Folder of the scene.
+        frames: Names and views.
+        groups: Function that finds overlapping frames, or None for a set without groups.
 
     Raises:
-        Skip: If there are no frames.
+        SkipScene: If there are no frames.
     """
     table, names = SceneTable(camera_row, groups), []
     for name, view in frames:
@@ -221,7 +235,7 @@ def write_scene(
 def write_clips(
     source: type[ARKitFrames], out: Path, clips: Sequence[Clip], first_scene: int, groups: Callable | None
 ) -> list[WrittenScene]:
-    """Write fixtures into the training split, ten frames a second."""
+    """Write fixtures into the training split, ten frames per second."""
     written = []
     for number, clip in enumerate(clips):
         scene = str(first_scene + number)

@@ -111,7 +111,7 @@ def camera(viewpoint: Mapping[str, Any], size: tuple[int, int]) -> tuple[np.ndar
 
 
 def viewpoint_of(view: View, image_format: str = "ndc_isotropic") -> dict[str, Any]:
-    """Return the camera of a view as an annotation has it."""
+    """Convert the camera of a view to the fields of a CO3D annotation."""
     pose, K = view.cam_from_world.double().numpy(), view.intrinsics.double().numpy()
     height, width = view.depth.shape
     half = half_units(image_format, width, height)

@@ -1,4 +1,4 @@
-"""COLMAP's text files: cameras.txt and images.txt. Centre of the first pixel: (0.5, 0.5)."""
+"""Read cameras.txt and images.txt of COLMAP. The center of the first pixel is (0.5, 0.5)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streamvggt.data.decode import DataError
 
 @dataclass(frozen=True)
 class ColmapCamera:
-    """parameters: as COLMAP orders them for the model."""
+    """Camera of a COLMAP model. `parameters` have COLMAP's order for the camera model, in pixels."""
 
     model: str
     width: int
@@ -23,7 +23,7 @@ class ColmapCamera:
 
 @dataclass(frozen=True)
 class ColmapImage:
-    """world_from_cam: (4, 4)"""
+    """Image of a COLMAP model. `world_from_cam` has OpenCV axes. (4, 4)"""
 
     name: str
     camera: ColmapCamera
@@ -31,10 +31,10 @@ class ColmapImage:
 
 
 def read_colmap(folder: Path) -> list[ColmapImage]:
-    """Images with their cameras and poses, by name.
+    """Read the images of a text model with their cameras and poses, by name.
 
     Raises:
-        DataError: a line is not as COLMAP writes it.
+        DataError: If a line does not have COLMAP's format.
     """
     cameras = {}
     line = ""

@@ -1,4 +1,4 @@
-"""Which frames of a scene see the same things, from their depth and cameras."""
+"""Overlap of the frames of a scene, computed from depth and cameras."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_NEIGHBORS = 100
 
 @dataclass(frozen=True)
 class LowResFrame:
-    """A frame's depth and camera, small. depth: (h, w); intrinsics: (3, 3) of it; world_from_cam: (4, 4)"""
+    """Subsampled depth (h, w), intrinsics of this size in pixels (3, 3), and world-from-camera pose (4, 4)."""
 
     depth: np.ndarray
     intrinsics: np.ndarray
@@ -24,7 +24,7 @@ class LowResFrame:
 
     @classmethod
     def of(cls, depth: np.ndarray, intrinsics: np.ndarray, world_from_cam: np.ndarray) -> LowResFrame:
-        """From a depth map of any size, 0 where unknown. (H, W), (3, 3), (4, 4)"""
+        """Subsample a depth map of any size (H, W), 0 where unknown, with intrinsics (3, 3) and pose (4, 4)."""
         size = np.array(DEPTH_SIZE)
         rows, columns = (
             ((np.arange(n) + 0.5) * full / n).astype(int) for n, full in zip(size, depth.shape, strict=True)
@@ -37,7 +37,7 @@ class LowResFrame:
 
 
 def overlaps(frames: Iterable[LowResFrame]) -> np.ndarray:
-    """How much of frame i is seen by frame j, as a share of what i sees. (N, N)"""
+    """Return the fraction of the pixels of frame i that frame j observes at equal depth. (N, N) in [0, 1]"""
     frames = list(frames)
     depth = np.stack([frame.depth for frame in frames]).astype(np.float32)  # (N, h, w)
     K = np.stack([frame.intrinsics for frame in frames])
@@ -68,10 +68,10 @@ def overlaps(frames: Iterable[LowResFrame]) -> np.ndarray:
 
 
 def covisible(frames: Iterable[LowResFrame]) -> dict[int, list[tuple[int, float]]]:
-    """For each frame the others that see what it sees and not much else, best first, with the overlap.
+    """Return the overlapping frames of each frame, best first, with the overlap. Omits frames without any.
 
-    A frame without any is left out. The overlap is the smaller of the two shares: a close look at a corner and a view
-    of the whole room overlap little, whichever way one asks.
+    The overlap of two frames is the smaller of both directions. A close-up and a view of the whole room therefore
+    have a small overlap.
     """
     shares = overlaps(frames)
     both = np.minimum(shares, shares.T)

@@ -1,4 +1,4 @@
-"""Evaluation sets with ground-truth depth: which files belong together and how depth is stored."""
+"""Evaluation sets with ground-truth depth: pairs of image and depth files, and the storage format of depth."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ Pair = tuple[Path, Path]
 
 
 class DepthSet:
-    """Scenes, their frames in temporal order, image files and ground-truth depth.
+    """Scenes with images and ground-truth depth, frames in temporal order.
 
-    name: as its authors write it.
-    folders: where it lies under the root of all test sets; several, where published texts and programs disagree.
-    is_flat: its images are no videos, and predictions lie in one folder.
+    Attributes:
+        name: Name used by the authors of the set.
+        folders: Possible folders under the root of all test sets. Published texts and programs differ.
+        is_flat: The images are no videos, and predictions are written to one folder.
     """
 
     name: ClassVar[str]
@@ -30,13 +31,14 @@ class DepthSet:
     is_flat: ClassVar[bool] = False
 
     def __init__(self, root: str | Path):
-        """
+        """List the frames of the set.
+
         Args:
-            root: of all test sets.
+            root: Root folder of all test sets.
 
         Raises:
-            FileNotFoundError: the set is not there.
-            DataError: images and depth do not belong together.
+            FileNotFoundError: If the set is missing or empty.
+            DataError: If images and depth files do not match.
         """
         there = [Path(root) / folder for folder in self.folders if (Path(root) / folder).is_dir()]
         if not there:
@@ -53,17 +55,19 @@ class DepthSet:
         self.scenes = sorted(self._pairs)
 
     def frames(self, scene: str) -> list[str]:
-        """Names of the frames, in the order of time: their images' names without suffix."""
+        """Return the names of the frames in temporal order: file names of the images without suffix."""
         return list(self._pairs[scene])
 
     def image_path(self, scene: str, frame: str) -> Path:
         return self._pairs[scene][frame][0]
 
     def depth(self, scene: str, frame: str) -> Tensor:
-        """True depth in metres, unknown where ≤ 0, in the type that the published evaluation computes in. (H, W)
+        """Read ground-truth depth along the optical axis in meters, unknown where ≤ 0. (H, W)
+
+        The number format is that of the published evaluation.
 
         Raises:
-            DataError, OSError: the file is damaged or missing.
+            DataError, OSError: If the file is damaged or missing.
         """
         return torch.from_numpy(self.read_depth(self._pairs[scene][frame][1]))
 
@@ -77,7 +81,7 @@ class DepthSet:
 
     @classmethod
     def layout(cls) -> str:
-        """Which files there must be."""
+        """Return the expected files, from the docstring of the module."""
         return (sys.modules[cls.__module__].__doc__ or "").partition("\n\n")[2].strip()
 
 
@@ -92,10 +96,10 @@ def files(folder: Path, suffix: str) -> list[Path]:
 
 
 def pair_by_name(images: Sequence[Path], depths: Sequence[Path]) -> list[Pair]:
-    """Images and depth of the same name.
+    """Pair images and depth files of equal name.
 
     Raises:
-        DataError: one of them lacks its partner.
+        DataError: If a file has no partner.
     """
     by_name = {path.stem: path for path in depths}
     alone = sorted({path.stem for path in images} ^ set(by_name))
@@ -109,10 +113,10 @@ def pair_by_name(images: Sequence[Path], depths: Sequence[Path]) -> list[Pair]:
 
 
 def pair_by_order(images: Sequence[Path], depths: Sequence[Path]) -> list[Pair]:
-    """Images and depth of the same place in their sorted lists.
+    """Pair images and depth files of equal position in the lists.
 
     Raises:
-        DataError: the lists differ in length.
+        DataError: If the lists differ in length.
     """
     if len(images) != len(depths):
         where = (images or depths)[0].parent
@@ -121,7 +125,7 @@ def pair_by_order(images: Sequence[Path], depths: Sequence[Path]) -> list[Pair]:
 
 
 def read_fixed_point(path: Path, steps_per_metre: int) -> np.ndarray:
-    """Depth in metres of a 16-bit image, -1 where unknown. (H, W) float64"""
+    """Read depth in meters from a 16-bit image, -1 where unknown. (H, W) float64"""
     steps = read_png16(path)
     if steps.max() <= 255:
         raise DataError(f"{path}: no value is above 255, so these are 8-bit values in a 16-bit file; get it again")

@@ -1,4 +1,4 @@
-"""Prepares the scenes of a download: in parallel, each whole or not at all, going on where it was stopped."""
+"""Prepare the scenes of a download: in parallel, atomically per scene, and resumable."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SkipScene(Exception):
 
 @dataclass
 class PrepareReport:
-    """What became of the scenes: names, with the reason where there is one."""
+    """Names of the scenes by outcome, with the reason if a scene was skipped or failed."""
 
     prepared: list[str] = field(default_factory=list)
     already_prepared: list[str] = field(default_factory=list)
@@ -45,16 +45,19 @@ class PrepareReport:
 
 
 def prepare(name: str, raw: Path, root: Path, *, workers: int = 1, only: str = "*") -> PrepareReport:
-    """Make a data set's folder of its download.
+    """Convert the download of a data set.
 
     Args:
-        name: of the data set.
-        root: of all data sets; the data set's folder in it is made.
-        workers: processes.
-        only: pattern of the scenes to prepare.
+        name: Name of the data set.
+        raw: Folder of the download.
+        root: Root folder of all data sets. The folder of the set in `root` is created.
+        workers: Number of processes.
+        only: Pattern of the scenes to prepare.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such download, or nothing in it that can be prepared.
+        FileNotFoundError: If `raw` does not exist.
+        ValueError: If the set needs no preparation, or `raw` contains no matching scene.
+        RuntimeError: If a worker process was killed.
     """
     module = get_module(name)
     if not hasattr(module, "prepare"):
@@ -89,7 +92,7 @@ def prepare(name: str, raw: Path, root: Path, *, workers: int = 1, only: str = "
 def _outcomes(
     name: str, raw: Path, out: Path, scenes: Sequence[str], workers: int
 ) -> Iterator[tuple[str, str | None, str | None]]:
-    """Of each scene: its name, why it was left out, why it failed."""
+    """Yield each scene with the reasons why it was skipped or failed, or None."""
     if workers <= 1 or len(scenes) <= 1:
         for scene in scenes:
             yield (scene, *_prepare_one(name, raw, scene, out))
@@ -111,7 +114,7 @@ def _outcomes(
 
 
 def _exit_with_parent() -> None:
-    """Leave Ctrl-C to the parent, and end when it has ended, however that was: nobody else would tell."""
+    """Ignore Ctrl-C in workers, and end a worker when its parent process ends for any reason."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
@@ -122,7 +125,7 @@ def _exit_with_parent() -> None:
 
 
 def _prepare_one(name: str, raw: Path, scene: str, out: Path) -> tuple[str | None, str | None]:
-    """Why a scene was left out, and why it failed; None and None: it was prepared."""
+    """Prepare one scene. Returns the reasons why it was skipped and why it failed, or None."""
     place = out / scene
     unfinished = place.with_name(f".{place.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed

@@ -9,14 +9,19 @@ import trimesh
 
 
 class MeshDepthRenderer:
-    """A mesh that answers how far it is, pixel by pixel; exact at every pixel's centre.
+    """Render depth maps of a triangle mesh by casting one ray through each pixel center.
 
     Raises:
-        ModuleNotFoundError: the package embreex is not there.
+        ModuleNotFoundError: If the package embreex is missing.
     """
 
     def __init__(self, vertices: np.ndarray, faces: np.ndarray):
-        """vertices: (N, 3) in the world; faces: (M, 3) of their numbers."""
+        """Copy the mesh.
+
+        Args:
+            vertices: World coordinates. (N, 3)
+            faces: Vertex indices. (M, 3)
+        """
         try:
             from embreex.mesh_construction import TriangleMesh
             from embreex.rtcore_scene import EmbreeScene
@@ -31,15 +36,15 @@ class MeshDepthRenderer:
         return cls(mesh.vertices, mesh.faces)
 
     def depth(self, intrinsics: np.ndarray, world_from_cam: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Distance along the optical axis; 0 where there is nothing.
+        """Render the depth along the optical axis, 0 where no surface is hit.
 
         Args:
-            intrinsics: in pixels; the first pixel has coordinate (0, 0). (3, 3)
-            world_from_cam: OpenCV axes. (4, 4)
-            size: H, W.
+            intrinsics: In pixels. The center of the first pixel is (0, 0). (3, 3)
+            world_from_cam: World-from-camera pose, OpenCV axes. (4, 4)
+            size: Height and width in pixels.
 
         Returns:
-            (H, W) float32
+            Depth in the unit of the vertices. (H, W) float32
         """
         height, width = size
         y, x = np.mgrid[:height, :width]

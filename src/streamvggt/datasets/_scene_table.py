@@ -1,9 +1,9 @@
-"""One file per scene that says all of its frames' cameras: the ARKitScenes sets, ScanNet++.
+"""One file per scene with the cameras of all frames: the ARKitScenes sets, ScanNet++.
 
 images            (N,) names; with or without the suffix ".png"
 intrinsics        (N, 6) width, height, fx, fy, cx, cy; or (N, 3, 3)
 trajectories      (N, 4, 4) world-from-camera
-image_collection  {frame: [(other frame, how much they share), …]}, frames as numbers from 0; not in every set
+image_collection  {frame: [(other frame, overlap), …]}, frame indices from 0; not in every set
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from streamvggt.files import atomic_write
 
 @dataclass(frozen=True)
 class Camera:
-    """intrinsics: (3, 3); world_from_cam: (4, 4); size: H, W of the image, or None where the file does not say."""
+    """Intrinsics in pixels (3, 3), world-from-camera pose (4, 4) and image height and width, None if not stored."""
 
     intrinsics: np.ndarray
     world_from_cam: np.ndarray
@@ -33,13 +33,17 @@ class Camera:
 
 
 def scene_frames(listing: FileIndex, path: Path) -> list[str]:
-    """Names of the frames without suffix, in the order of the file."""
+    """Return the names of the frames without suffix, in the order of the file."""
     return [str(name).removesuffix(".png") for name in listing.npz(path, "images")["images"]]
 
 
 @lru_cache(maxsize=16)
 def scene_cameras(path: Path) -> Mapping[str, Camera]:
-    """By names of frames."""
+    """Read the cameras of a scene by frame name.
+
+    Raises:
+        DataError: If the arrays differ in length.
+    """
     table = read_npz(path, "images", "intrinsics", "trajectories")
     names, intrinsics, poses = table["images"], table["intrinsics"], table["trajectories"]
     if not len(names) == len(intrinsics) == len(poses):
@@ -57,9 +61,12 @@ def scene_cameras(path: Path) -> Mapping[str, Camera]:
 
 @lru_cache(maxsize=16)
 def scene_groups(path: Path, frames: tuple[str, ...]) -> Sequence[Sequence[int]]:
-    """For each frame that has neighbours, itself and them, best first, as positions in `frames`.
+    """Return groups of overlapping frames: each frame with its neighbors, best first, as positions in `frames`.
 
-    Neighbours that are not in `frames` are left out.
+    Neighbors that are not in `frames` are omitted.
+
+    Raises:
+        DataError: If `image_collection` has another format.
     """
     table = read_npz(path, "images", "image_collection")
     names = [str(name).removesuffix(".png") for name in table["images"]]
@@ -79,10 +86,11 @@ def scene_groups(path: Path, frames: tuple[str, ...]) -> Sequence[Sequence[int]]
 
 
 class SceneTable:
-    """The table of a scene, frame by frame.
+    """Collect the cameras of a scene frame by frame and write the table.
 
-    intrinsics_of: how the set writes a view's intrinsics: (6,) or (3, 3).
-    groups: says which frames see the same; None for a set that does not say.
+    Attributes:
+        intrinsics_of: Function that returns the stored intrinsics of a view: (6,) or (3, 3).
+        groups: Function that finds overlapping frames, or None for a set without groups.
     """
 
     def __init__(
@@ -126,7 +134,7 @@ class SceneTable:
 
 
 def write_scene_list(path: Path, table: str) -> None:
-    """The file of a set's scenes: the folders beside it that have a `table`."""
+    """Write the list of scenes: the folders beside the file that contain a `table`."""
     scenes = sorted(found.parent.name for found in path.parent.glob(f"[!.]*/{table}"))
     with atomic_write(path) as unfinished:
         np.savez(unfinished, scenes=np.array(scenes, dtype=str))

@@ -1,4 +1,4 @@
-"""Sequences chosen by a JSON file, {category: {sequence: [frame numbers]}}: CO3D and WildRGB-D."""
+"""Sequences selected by a JSON file {category: {sequence: [frame numbers]}}: CO3D and WildRGB-D."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from streamvggt.files import atomic_write
 
 
 def selected_sequences(listing: FileIndex, path: Path, frame_name: str) -> dict[str, list[str]]:
-    """Scenes "category/sequence" and their frames in the order of time, whatever the order in the file.
+    """Return the scenes "category/sequence" and their frames in temporal order.
 
     Args:
-        frame_name: how a number makes a name, as "{:05d}".
+        listing: File index that records the files it reads.
+        path: The JSON file.
+        frame_name: Format of a frame name, as "{:05d}".
 
     Raises:
-        DataError: the file says something else.
+        DataError: If the file has another format.
     """
     selected = listing.json(path)
     scenes = {}
@@ -36,11 +38,12 @@ def selected_sequences(listing: FileIndex, path: Path, frame_name: str) -> dict[
 
 
 def write_selected(out: Path, scenes_of: Mapping[str, Iterable[str]], images: str) -> None:
-    """List the frames of prepared scenes.
+    """Write the selection files of prepared scenes.
 
     Args:
-        scenes_of: by split, "category/sequence"; what is not there is not listed.
-        images: pattern of a frame's image in the folder of its scene; the number in its name is the frame's.
+        out: Folder of the set.
+        scenes_of: Scenes "category/sequence" of each split. Missing scenes are omitted.
+        images: Pattern of the images in the folder of a scene. The number in the file name is the frame number.
     """
     for split, scenes in scenes_of.items():
         selected: dict[str, dict[str, list[int]]] = {}
@@ -54,7 +57,7 @@ def write_selected(out: Path, scenes_of: Mapping[str, Iterable[str]], images: st
 
 
 def draw(names: Iterable[str], count: int, seed: str) -> list[str]:
-    """At random, as published, but the same each time: at most `count` of the names, sorted."""
+    """Draw at most `count` of the names with a fixed seed. Returns them sorted."""
     names = sorted(names)
     random = np.random.default_rng(zlib.crc32(seed.encode()))
     return sorted(random.choice(names, count, replace=False).tolist()) if len(names) > count else names

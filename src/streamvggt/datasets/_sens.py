@@ -1,10 +1,10 @@
-"""ScanNet's .sens files: one recording, colour and depth streams and poses in a row.
+"""Read ScanNet's .sens files: one recording with color images, depth and poses.
 
-Little endian, without padding: version (uint32, 4) · length of the sensor's name (uint64) and the name · intrinsics and
-extrinsics of the colour camera, then of the depth camera (4 × 16 float32) · compression of colour and of depth (2 ×
-int32) · width and height of colour, then of depth (4 × uint32) · depth units per metre (float32) · number of frames
-(uint64). Each frame: world-from-camera (16 float32) · two time stamps (uint64) · bytes of colour and of depth (2 ×
-uint64) · the colour image · the depth image. What follows the frames (the inertial sensor) is not read.
+Little endian, without padding: version (uint32, 4) · length of the sensor name (uint64) and the name · intrinsics and
+extrinsics of the color camera, then of the depth camera (4 × 16 float32) · compression of color and of depth (2 ×
+int32) · width and height of color, then of depth (4 × uint32) · depth units per meter (float32) · number of frames
+(uint64). Each frame: world-from-camera (16 float32) · two time stamps (uint64) · bytes of color and of depth (2 ×
+uint64) · the color image · the depth image. Data after the frames (the inertial sensor) are not read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RAW_DEPTH, ZLIB_DEPTH = 0, 1
 
 @dataclass(frozen=True)
 class SensHeader:
-    """What holds for all frames. Sizes are H, W; intrinsics are 3×3 in pixels."""
+    """Properties of all frames. Sizes are height and width. Intrinsics are in pixels. (3, 3)"""
 
     colour_intrinsics: np.ndarray
     depth_intrinsics: np.ndarray
@@ -39,10 +39,12 @@ class SensHeader:
 
 @dataclass(frozen=True)
 class SensFrame:
-    """
-    world_from_cam: not finite where tracking was lost. (4, 4)
-    colour: an image file.
-    depth: in metres, 0 where unknown. (H, W) float32
+    """Contents of one frame.
+
+    Attributes:
+        world_from_cam: World-from-camera pose, OpenCV axes, in meters. Not finite where tracking failed. (4, 4)
+        colour: Encoded image file.
+        depth: Depth along the optical axis in meters, 0 where unknown. (H, W) float32
     """
 
     world_from_cam: np.ndarray
@@ -51,14 +53,14 @@ class SensFrame:
 
 
 class SensFile:
-    """A .sens file, read a frame at a time.
+    """Read a .sens file frame by frame.
 
         with SensFile(path) as recording:
             for frame in recording: ...
 
     Raises:
-        ValueError: it is no .sens file of version 4, is compressed in a way that only ScanNet's own C++ can read, or
-            ends too early.
+        ValueError: If the file is not a .sens file of version 4, has a compression that only ScanNet's C++ code reads,
+            or is truncated.
     """
 
     def __init__(self, path: Path):

@@ -1,6 +1,6 @@
-"""Records of the Waymo Open Dataset, read without its own library, which needs an old TensorFlow.
+"""Read records of the Waymo Open Dataset without its library, which requires an old TensorFlow.
 
-Of the messages only those fields are declared that are read; the rest is passed over.
+Only the required fields of the messages are declared. Protobuf skips the others.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ MESSAGES = {
 
 @cache
 def message(name: str) -> type:
-    """The class of a message."""
+    """Return the class of a message."""
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="waymo.proto", package="waymo", syntax="proto2")
     for message_name, fields in MESSAGES.items():
@@ -73,7 +73,11 @@ def message(name: str) -> type:
 
 
 def records(path: Path) -> Iterator[bytes]:
-    """What a TFRecord file holds: length (8 bytes), its checksum (4), content, its checksum (4), and so on."""
+    """Yield the contents of a TFRecord file: length (8 bytes), checksum (4), content, checksum (4), repeated.
+
+    Raises:
+        DataError: If the file is truncated.
+    """
     with open(path, "rb") as file:
         while head := file.read(12):
             length = struct.unpack("<Q", head[:8])[0] if len(head) == 12 else 0
@@ -84,7 +88,11 @@ def records(path: Path) -> Iterator[bytes]:
 
 
 def frames(path: Path) -> Iterator:
-    """Messages `Frame` of a segment, in the order of time."""
+    """Yield the messages `Frame` of a segment in temporal order.
+
+    Raises:
+        DataError: If a record is truncated or is not a `Frame`.
+    """
     for content in records(path):
         frame = message("Frame")()
         try:
@@ -95,12 +103,12 @@ def frames(path: Path) -> Iterator:
 
 
 def matrix(compressed: bytes) -> np.ndarray:
-    """A compressed `MatrixFloat`."""
+    """Decompress a `MatrixFloat`."""
     values = message("MatrixFloat")()
     values.ParseFromString(zlib.decompress(compressed))
     return np.array(values.data, np.float32).reshape(values.shape.dims)
 
 
 def transform(values) -> np.ndarray:
-    """(4, 4)"""
+    """Return a `Transform` as a matrix. (4, 4)"""
     return np.array(values.transform).reshape(4, 4)

@@ -1,6 +1,6 @@
 """Evaluation sets with ground-truth camera trajectories.
 
-S frames. Poses are camera-from-world; where one is unknown its numbers are not finite.
+S frames. Poses are camera-from-world with OpenCV axes. Unknown poses are not finite.
 """
 
 from __future__ import annotations
@@ -19,29 +19,31 @@ from streamvggt.geometry.camera import invert_pose
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A sequence: images in the order of time, and the true poses. (S, 3, 4) float64"""
+    """Images of a sequence in temporal order, and ground-truth camera-from-world poses. (S, 3, 4) float64"""
 
     images: list[Path]
     cam_from_world: Tensor
 
 
 class TrajectorySet:
-    """Sequences by name.
+    """Sequences with images and ground-truth poses.
 
-    name: as its authors write it.
-    folder: where it lies under the root of all test sets.
+    Attributes:
+        name: Name used by the authors of the set.
+        folder: Folder under the root of all test sets.
     """
 
     name: ClassVar[str]
     folder: ClassVar[str]
 
     def __init__(self, root: str | Path):
-        """
+        """List the sequences of the set.
+
         Args:
-            root: of all test sets.
+            root: Root folder of all test sets.
 
         Raises:
-            FileNotFoundError: the set is not there.
+            FileNotFoundError: If the set is missing or empty.
         """
         self.root = Path(root) / self.folder
         if not self.root.is_dir():
@@ -56,9 +58,10 @@ class TrajectorySet:
             )
 
     def read(self, sequence: str) -> Trajectory:
-        """
+        """Read the images and poses of a sequence.
+
         Raises:
-            DataError: there are not as many poses as images, or they cannot be read.
+            DataError: If images and poses differ in number, or the poses cannot be read.
         """
         images = self.images(sequence)
         poses = self.poses(sequence)
@@ -74,14 +77,14 @@ class TrajectorySet:
         raise NotImplementedError
 
     def images(self, sequence: str) -> list[Path]:
-        """In the order of time."""
+        """Return the image files in temporal order."""
         raise NotImplementedError
 
     def poses(self, sequence: str) -> Tensor:
-        """Camera-from-world of each image, in its order. (S, 3, 4) float64"""
+        """Return the camera-from-world pose of each image. (S, 3, 4) float64"""
         raise NotImplementedError
 
 
 def from_world_from_cam(poses: np.ndarray) -> Tensor:
-    """World-from-camera (S, 4, 4) or (S, 3, 4) → camera-from-world (S, 3, 4) float64"""
+    """Convert world-from-camera poses (S, 4, 4) or (S, 3, 4) to camera-from-world (S, 3, 4) float64."""
     return invert_pose(torch.from_numpy(poses[:, :3].astype(np.float64)))

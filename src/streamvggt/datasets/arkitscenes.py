@@ -40,7 +40,7 @@ FRAMES_PER_SECOND = 10
 
 
 class ARKitScenes(_arkit.ARKitFrames):
-    """Scenes that ARKitScenes-HighRes has beside it are left to that."""
+    """ARKitScenes with depth of the tablet sensor. Scenes that ARKitScenes-HighRes also contains are omitted."""
 
     name, folder = "ARKitScenes", FOLDER
     files = FrameFiles("vga_wide/{}.jpg", "lowres_depth/{}.png")
@@ -74,7 +74,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
 
 
 def sampled_frames(recording: _arkit.Recording) -> Iterator[tuple[str, View]]:
-    """Frames with depth, `FRAMES_PER_SECOND` at most, upright."""
+    """Yield frames with depth, at most `FRAMES_PER_SECOND`, rotated upright."""
     depths = _arkit.by_time(recording.folder / "lowres_depth", ".png")
     last = -np.inf
     for time, image in recording.images.items():

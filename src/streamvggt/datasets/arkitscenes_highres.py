@@ -32,7 +32,7 @@ RAW_SPLITS = {"Training": ("Training",), "Validation": ("Validation",)}
 
 
 class ARKitScenesHighRes(_arkit.ARKitFrames):
-    """Frames that the table names but that were never written are left out."""
+    """ARKitScenes with laser-scanner depth. Frames that the table lists but that have no files are omitted."""
 
     name, folder = "ARKitScenes-HighRes", FOLDER
     files = FrameFiles("vga_wide/{}.jpg", "highres_depth/{}.png")
@@ -60,7 +60,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
 
 
 def measured_frames(recording: _arkit.Recording) -> Iterator[tuple[str, View]]:
-    """Every frame with depth of the laser scanner, upright."""
+    """Yield every frame with laser-scanner depth, rotated upright."""
     for time, depth in _arkit.by_time(recording.folder / "highres_depth", ".png").items():
         image = _arkit.at_time(recording.images, time)
         view = None if image is None else recording.view(image, read_png16(depth))

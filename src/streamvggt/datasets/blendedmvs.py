@@ -46,7 +46,7 @@ OURS = "made_by"
 
 
 class BlendedMVS(DatasetReader):
-    """The scenes of the overlap file whose folders are there, and of them the images that are there."""
+    """BlendedMVS: scenes of the overlap file whose folders exist, with the images that exist."""
 
     name, folder, is_metric = "BlendedMVS", FOLDER, False
     view_sampler = GraphWalkSampler(min_overlap=0.2)
@@ -103,12 +103,12 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
 
 
 def finish(raw: Path, out: Path) -> None:
-    """A list of overlaps, unless there is the published one."""
+    """Write a list of overlaps, unless the published list exists."""
     write_overlaps(out, out / OVERLAP)
 
 
 def write_overlaps(root: Path, path: Path) -> None:
-    """How much the images of every scene share; scenes that are in the list already stay as they are."""
+    """Add the overlaps of all new scenes to the list. Existing entries do not change."""
     if path.exists():
         with h5py.File(path, "r") as file:
             known = set(file)
@@ -141,7 +141,7 @@ def read_small(folder: Path, name: str) -> LowResFrame:
 
 
 def read_camera(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Intrinsics (3, 3) and camera-from-world (4, 4)."""
+    """Read intrinsics in pixels (3, 3) and the camera-from-world pose (4, 4)."""
     words = path.read_text(encoding="utf-8").split()
     try:
         first, second = words.index("extrinsic") + 1, words.index("intrinsic") + 1
@@ -156,15 +156,15 @@ PFM_HEADER = re.compile(rb"Pf\s+(\d+)\s+(\d+)\s+([-+.\deE]+)[ \t]*\r?\n")
 
 
 def read_pfm(path: Path) -> np.ndarray:
-    """Read a PFM file of one channel. Rows are stored from the bottom; a negative scale means little endian.
+    """Read a PFM file with one channel. Rows are stored bottom to top. A negative scale means little endian.
 
-    OpenCV takes the scale for 0 if a blank precedes the end of the line of sizes.
+    OpenCV reads the scale as 0 if a blank precedes the end of the size line.
 
     Returns:
         (H, W) float32
 
     Raises:
-        DataError: If the file is something else, or is cut off.
+        DataError: If the file is no PFM file or is truncated.
     """
     content = path.read_bytes()
     header = PFM_HEADER.match(content)
@@ -180,7 +180,7 @@ def read_pfm(path: Path) -> np.ndarray:
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
-    """How much images share is found from what they see."""
+    """Write fixtures. Overlaps are computed from depth and cameras."""
     root = out / FOLDER
     written = write_clips(FILES, root, clips, map("5{:023x}".format, range(len(clips))), "{:08d}")
     write_overlaps(root, root / OVERLAP)

@@ -32,7 +32,7 @@ FRAME_RANGE = slice(30, 140)
 
 
 class Bonn(DepthSet):
-    """Images and depth have times of their own as names; they are paired by their place, as published."""
+    """Bonn RGB-D Dynamic. Images and depth have different times and are paired by position, as published."""
 
     name = "Bonn"
     folders = ("bonn",)
@@ -76,7 +76,7 @@ def _dataset(raw: Path) -> Path:
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
-    """At most five scenes. Images and depth have different times, as in the original."""
+    """Write at most five scenes. Images and depth have different times, as in the original."""
     written = []
     for scene, clip in zip(SEQUENCES, clips, strict=False):
         folder = out / FOLDER / f"{PREFIX}{scene}"

@@ -47,7 +47,7 @@ SHORT_SIDE, LONG_SIDE = 384, 512
 
 
 class CO3D(DatasetReader):
-    """A sequence of a category is a scene."""
+    """CO3Dv2. A scene is a sequence of a category."""
 
     name, folder, is_metric = "CO3Dv2", FOLDER, False
     view_sampler = ClipSampler(max_interval=25, video_prob=0.5, fix_interval_prob=0.5)
@@ -92,14 +92,14 @@ def finish(raw: Path, out: Path) -> None:
 
 
 def write_frame(folder: Path, name: str, view: View) -> None:
-    """Write a frame with depth as a share of its maximum. The view's object ids are the mask."""
+    """Write a frame with depth relative to its maximum. The object ids of the view are the mask."""
     maximum = np.float32(view.depth.max().item())
     share = view.depth.numpy() / max(maximum, 1e-6)
     FILES.write(folder, name, view, share, maximum_depth=maximum)
 
 
 def _read(raw: Path, annotation: Mapping) -> View:
-    """A frame as it was taken."""
+    """Read a frame of the download."""
     path = raw / annotation["image"]["path"]
     image = read_image(path)
     depth = _of_size(_read_depth(raw, annotation["depth"]), image)
@@ -119,7 +119,7 @@ def _read(raw: Path, annotation: Mapping) -> View:
 
 
 def _read_depth(raw: Path, annotation: Mapping) -> np.ndarray:
-    """The 16 bits of a pixel are a half-precision number; it counts where the depth mask says so. (H, W)"""
+    """Read depth. A pixel stores a half-precision number in 16 bits, valid where the depth mask is set. (H, W)"""
     depth = read_png16(raw / annotation["path"]).view(np.float16).astype(np.float32)
     depth *= annotation["scale_adjustment"]
     if annotation.get("mask_path"):
@@ -135,7 +135,7 @@ def _small(view: View) -> View:
 
 
 def _of_size(values: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """At the size of the image, by the nearest pixel."""
+    """Resize to the size of the image by nearest neighbor."""
     rows, columns = (
         nearest_indices(before, after) for before, after in zip(values.shape, image.shape[:2], strict=True)
     )
@@ -143,7 +143,7 @@ def _of_size(values: np.ndarray, image: np.ndarray) -> np.ndarray:
 
 
 def _chosen(raw: Path) -> dict[str, list[str]]:
-    """The scenes of a split, "category/sequence"."""
+    """Return the scenes of a split, "category/sequence"."""
     chosen = {split: [] for split in CO3D.splits}
     for path in sorted(raw.glob(f"*/{SEQUENCES}")):
         good = good_sequences(read_jgz(path))
@@ -155,9 +155,9 @@ def _chosen(raw: Path) -> dict[str, list[str]]:
 
 @lru_cache(maxsize=1)
 def _listed(category: Path) -> dict[str, dict[str, set[str]]]:
-    """By split: sequences of the list fewview_train, and the images of each.
+    """Return the sequences of the list fewview_train by split, with their images.
 
-    A sequence that is evaluated on is not one to train on, and one to train on is not one to test with.
+    Sequences of the evaluation lists are not in the training split, and training sequences are not in the test split.
     """
     lists = {kind: category / FEW_VIEW_LIST.format(kind) for kind in ("train", "dev", "test")}
     lists = {kind: read_json(path) for kind, path in lists.items() if path.exists()}
@@ -175,7 +175,7 @@ def _listed(category: Path) -> dict[str, dict[str, set[str]]]:
 
 @lru_cache(maxsize=1)
 def _annotations(category: Path) -> dict[str, dict[str, Mapping]]:
-    """Of the listed frames: by sequence, then by image."""
+    """Return the annotations of the listed frames by sequence, then by image."""
     listed = _listed(category)
     found: dict[str, dict[str, Mapping]] = {}
     for annotation in read_jgz(category / FRAMES):
@@ -186,7 +186,7 @@ def _annotations(category: Path) -> dict[str, dict[str, Mapping]]:
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
-    """The object of a frame is what is nearer than the median."""
+    """Write fixtures. The object mask of a frame covers the pixels nearer than the median depth."""
     root = out / FOLDER
     scenes = [f"apple/110_13051_{23361 + number}" for number in range(len(clips))]
     written = []

@@ -59,10 +59,10 @@ Frame = dict[str, Any]
 
 
 def read_annotations(folder: Path, category: str) -> dict[str, list[Frame]] | None:
-    """Sequences of a category's test split; None: there is no such file.
+    """Read the sequences of the test split of a category. None if the file does not exist.
 
     Raises:
-        DataError: it is damaged.
+        DataError: If the file is damaged.
     """
     path = folder / f"{category}_test.jgz"
     if not path.exists():
@@ -79,7 +79,7 @@ def read_annotations(folder: Path, category: str) -> dict[str, list[Frame]] | No
 
 
 class Co3dPoses(TrajectorySet):
-    """The whole test split, of all categories that are there; annotations lie beside the images."""
+    """Test split of all available categories. Annotations are in the folder beside the images."""
 
     name, folder = "CO3Dv2", IMAGES
 
@@ -108,12 +108,12 @@ class Co3dPoses(TrajectorySet):
 
 
 def has_far_camera(frames: list[Frame]) -> bool:
-    """As published: the sum of a translation tells an absurd one."""
+    """Return whether the sum of a translation exceeds the published limit."""
     return any(sum(frame["T"]) > 1e5 for frame in frames)
 
 
 def raw_scenes(raw: Path) -> list[str]:
-    """Categories."""
+    """Return the categories."""
     return sorted(path.parent.name for path in raw.glob(f"*/{FRAMES}"))
 
 
@@ -122,17 +122,18 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
 
 
 def finish(raw: Path, out: Path) -> None:
-    """The files of all categories side by side, where the evaluation looks for them."""
+    """Collect the files of all categories in the folder that the evaluation reads."""
     for path in out.glob("*/*.jgz"):
         (out / path.name).unlink(missing_ok=True)
         link_or_copy(path, out / path.name)
 
 
 def write_category(raw: Path, category: str, folder: Path, min_quality: float) -> None:
-    """
+    """Write the annotations of a category.
+
     Raises:
-        Skip: the category has no few-view lists.
-        DataError: a file is damaged.
+        SkipScene: If the category has no few-view lists.
+        DataError: If a file is damaged.
     """
     lists = raw / category / SET_LIST
     if not lists.exists():
@@ -154,14 +155,14 @@ def select(
     set_lists: dict[str, Sequence[tuple[str, int, str]]],
     min_quality: float = MIN_QUALITY,
 ) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Of each subset the listed frames of good sequences, in the order of the lists.
+    """Select the listed frames of good sequences for each subset, in the order of the lists.
 
     Args:
-        frames, sequences: the download's annotations.
-        set_lists: subset → (sequence, frame number, path).
+        frames, sequences: Annotations of the download.
+        set_lists: (sequence, frame number, path) of each subset.
 
     Returns:
-        subset → sequence → frames with filepath, R, T, focal_length, principal_point.
+        Subset → sequence → frames with filepath, R, T, focal_length, principal_point.
     """
     good = good_sequences(sequences, min_quality)
     is_index_based = {(frame["sequence_name"], frame["frame_number"]): frame for frame in frames}
@@ -181,7 +182,7 @@ def select(
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
-    """The clips in turn to two categories, all frames in the test set; one more sequence is of too low quality."""
+    """Write fixtures: clips alternate between two categories, all in the test set, plus one sequence of low quality."""
     root = out / IMAGES
     written = []
     for place, category in enumerate(WRITTEN):

@@ -51,7 +51,7 @@ OUTDOORS = True
 
 
 class Hypersim(DatasetReader):
-    """Each camera's way through a scene is a scene. Empty folders stand for what was left out on purpose."""
+    """Hypersim. A scene is one camera trajectory. Empty folders mark scenes that the preparation skipped."""
 
     name, folder, is_metric = "Hypersim", FOLDER, True
     view_sampler = ClipSampler(max_interval=4, video_prob=0.5, fix_interval_prob=0.5, block_shuffle=16)
@@ -150,11 +150,11 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
 
 
 def tone_map(colour: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Light as an image: as bright as `BRIGHT` says, where there is something.
+    """Convert radiance to RGB. The percentile of brightness of valid pixels becomes `BRIGHT`.
 
     Args:
-        colour: linear. (H, W, 3)
-        something: (H, W) bool
+        colour: Linear radiance. (H, W, 3)
+        something: Valid pixels. (H, W) bool
 
     Returns:
         (H, W, 3) uint8
@@ -167,7 +167,7 @@ def tone_map(colour: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def planar_depth(distance: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    """Depth along the optical axis of distances along the rays. (H, W), (3, 3) → (H, W)"""
+    """Convert distances along rays (H, W) to depth along the optical axis (H, W), with intrinsics (3, 3)."""
     height, width = distance.shape
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     rays = np.stack([x, y, np.ones_like(x)], -1) @ np.linalg.inv(intrinsics).T  # (H, W, 3), 1 along the axis
@@ -201,7 +201,7 @@ def meters_per_unit(path: Path) -> float:
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
-    """Through windows there is nothing: NaN."""
+    """Write fixtures. Sky pixels are NaN."""
     scenes = (f"ai_001_{number:03d}/cam_00" for number in count(1))
     return write_clips(FILES, out / FOLDER, clips, scenes, "{:06d}", depth=with_holes)
 

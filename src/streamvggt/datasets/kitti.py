@@ -37,7 +37,7 @@ DRIVES = (
 
 
 class Kitti(DepthSet):
-    """A drive is a scene."""
+    """KITTI depth. A scene is a drive."""
 
     name = "KITTI"
     folders = (FOLDER,)
@@ -53,7 +53,7 @@ class Kitti(DepthSet):
 
 
 def raw_scenes(raw: Path) -> list[str]:
-    """Images and depth of a drive go to two places, so they are two scenes."""
+    """Return two scenes per drive, because images and depth have separate folders."""
     drives = [path.parents[2].name for path in sorted(raw.glob("val/*_sync/proj_depth/groundtruth/image_02"))]
     return [f"{part}/{drive}_02" for drive in drives for part in PARTS]
 
@@ -77,7 +77,7 @@ def _drive(raw: Path, drive: str) -> Path:
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
-    """As many as there are names. The scanner sees every other line and column, up to 80 m."""
+    """Write fixtures, one scene per name. Depth covers every second row and column up to 80 m."""
     written = []
     for scene, clip in zip(DRIVES, clips, strict=False):
         frames = [f"{number + 5:010d}" for number in range(len(clip))]

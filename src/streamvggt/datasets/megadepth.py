@@ -55,7 +55,7 @@ OUTDOORS = True
 
 
 class MegaDepth(DatasetReader):
-    """The scenes of the list of sets whose folders are there. Frames have no order of time."""
+    """MegaDepth: scenes of the list of sets whose folders exist. Frames have no temporal order."""
 
     name, folder, is_metric = "MegaDepth", FOLDER, False
     view_sampler = GroupSampler()
@@ -79,12 +79,12 @@ class MegaDepth(DatasetReader):
         return FILES.read(self.root / scene, frame).view(self.is_metric)
 
     def groups(self, scene: str) -> np.ndarray:
-        """The sets; in some of them images come more than once. (M, 64)"""
+        """Return the image sets. Some contain an image several times. (M, 64)"""
         return self._sets[scene][1]
 
     @cached_property
     def _sets(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Of each scene the numbers of its images, (N,), and its sets by positions among these, (M, 64)."""
+        """Return the image numbers of each scene (N,) and its sets as positions among them (M, 64)."""
         scene_of, members = np.split(self._table["sets"], [1], axis=1)
         sets = {}
         for number in np.unique(scene_of):
@@ -118,7 +118,7 @@ def dense_folder(raw: Path, scene: str) -> Path:
 
 
 def prepare(raw: Path, scene: str, folder: Path) -> None:
-    """Images without depth are left out, and those that are not of the size that undistorting should have given."""
+    """Write a scene. Omits images without depth and images whose size differs from the undistorted size."""
     name, sub = scene.split("/")
     model = pycolmap.Reconstruction(raw / "MegaDepth_v1_SfM" / name / "sparse/manhattan" / sub)
     dense = dense_folder(raw, scene)
@@ -154,7 +154,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
 
 
 def largest_side(folder: Path) -> int:
-    """Of the images in a folder: what undistorting was told to keep to. In pixels."""
+    """Return the size limit in pixels that the undistortion of the images in a folder used."""
     sides = []
     for path in folder.iterdir():
         with open_image(path) as image:  # reads no more than the size
@@ -163,14 +163,14 @@ def largest_side(folder: Path) -> int:
 
 
 def finish(raw: Path, out: Path) -> None:
-    """A list of sets, unless there is the published one."""
+    """Write a list of sets, unless the published list exists."""
     write_sets(out, out / SETS)
 
 
 def write_sets(root: Path, path: Path) -> None:
-    """For each image a set of others that overlap with it, drawn of those that do most.
+    """Draw a set of overlapping images for each image, from those with the largest overlap.
 
-    Sets of scenes that are in the list already stay as they are.
+    Existing entries do not change.
     """
     scenes, images, sets = [], [], []
     if path.exists():
@@ -194,10 +194,10 @@ def write_sets(root: Path, path: Path) -> None:
 
 
 def covisible_sets(shares: np.ndarray) -> list[np.ndarray]:
-    """Sets of images by number, each with its first image first.
+    """Return sets of image indices. The first index is the reference image.
 
     Args:
-        shares: how much of image i is seen by image j. (N, N)
+        shares: Fraction of image i that image j observes. (N, N)
     """
     random = np.random.default_rng(0)
     both = np.minimum(shares, shares.T)  # a detail and the whole place overlap little, whichever way one asks
@@ -218,7 +218,7 @@ def read_small(folder: Path, name: str) -> LowResFrame:
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
-    """Every second scene is one that training does not see. In a set images come again until it is full."""
+    """Write fixtures. Every second scene is outside the training split. Images repeat until a set is full."""
     scenes = [f"{HELD_OUT[0]}/{n // 2}" if n % 2 else f"{n // 2 + 1:04d}/0" for n in range(len(clips))]
     written, images, sets = [], [], []
     for number, (scene, clip) in enumerate(zip(scenes, clips, strict=True)):

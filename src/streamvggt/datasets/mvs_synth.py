@@ -40,7 +40,7 @@ OUTDOORS = True
 
 
 class MvsSynth(DatasetReader):
-    """The farthest 2 % of each frame count as unknown: there the game's depth is coarse, or that of a backdrop."""
+    """MVS-Synth. The farthest 2 % of each frame are unknown: their depth is coarse or that of a backdrop."""
 
     name, folder, is_metric = "MVS-Synth", FOLDER, False
     view_sampler = ClipSampler(max_interval=4, video_prob=1.0, fix_interval_prob=1.0)
@@ -54,7 +54,7 @@ class MvsSynth(DatasetReader):
 
 
 def without_the_farthest(depth: np.ndarray) -> np.ndarray:
-    """Depth with 0 where it is not finite or among the farthest. (H, W)"""
+    """Set depth to 0 where it is not finite or among the farthest pixels. (H, W)"""
     depth = np.where(np.isfinite(depth), depth, 0)
     known = depth[depth > 0]
     limit = min(np.percentile(known, NEAR_SHARE), FARTHEST) if len(known) else FARTHEST

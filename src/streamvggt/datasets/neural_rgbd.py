@@ -34,7 +34,7 @@ FOV = 2 * math.atan(WIDTH / 2 / FOCAL)
 
 
 class NeuralRGBD(DatasetReader):
-    """Frames whose pose is unknown are left out. (The published reader takes them, at the origin.)"""
+    """Neural RGB-D. Frames with unknown pose are omitted. The published reader places them at the origin."""
 
     name, folder, is_metric = "Neural RGB-D", FOLDER, True
     splits = ("test",)
@@ -66,7 +66,7 @@ class NeuralRGBD(DatasetReader):
 
 
 def read_poses(path: Path) -> np.ndarray:
-    """World-from-camera, OpenGL axes; NaN where unknown. (S, 4, 4)"""
+    """Read world-from-camera poses with OpenGL axes, NaN where unknown. (S, 4, 4)"""
     rows = read_table(path, 4)
     if len(rows) % 4:
         raise DataError(f"{path}: expected four lines of four numbers a frame, got {len(rows)} lines.")
@@ -74,7 +74,7 @@ def read_poses(path: Path) -> np.ndarray:
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
-    """As many as there are names."""
+    """Write fixtures, one scene per name."""
     written = write_clips(FILES, out / FOLDER, clips, SCENES, "{}")
     for place, clip in zip(written, clips, strict=False):
         poses = [world_from_cam(view) @ OPENCV_FROM_OPENGL for view in clip]

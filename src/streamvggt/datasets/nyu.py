@@ -24,7 +24,7 @@ IMAGES, DEPTHS = "nyu_images", "nyu_depths"
 
 
 class Nyu(DepthSet):
-    """One scene, "val": images that have nothing to do with each other."""
+    """NYU Depth v2. One scene, "val", of unrelated images."""
 
     name = "NYU-v2"
     folders = ("nyu_v2", "nyu-v2")
@@ -42,7 +42,7 @@ class Nyu(DepthSet):
 
 
 def raw_scenes(raw: Path) -> list[str]:
-    """Images and depth go to two places, so they are two scenes."""
+    """Return two scenes, because images and depth have separate folders."""
     return [IMAGES, DEPTHS] if _files(raw) else []
 
 
@@ -62,7 +62,7 @@ def _files(raw: Path) -> list[Path]:
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
-    """All frames of all clips in one folder."""
+    """Write the frames of all clips into one folder."""
     val = out / FOLDER
     (val / DEPTHS).mkdir(parents=True, exist_ok=True)
     views = [view for clip in clips for view in clip]

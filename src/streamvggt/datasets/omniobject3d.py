@@ -43,7 +43,7 @@ OPENCV_FROM_BLENDER = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 class OmniObject3D(DatasetReader):
-    """Brought to meters by `scale.json`, but as published not trained on as metric."""
+    """OmniObject3D, converted to meters by `scale.json`. As published, training does not use it as metric."""
 
     name, folder, is_metric = "OmniObject3D", FOLDER, False
     view_sampler = ClipSampler(max_interval=100, video_prob=0.0)
@@ -81,7 +81,7 @@ class OmniObject3D(DatasetReader):
 
 
 def first_number(name: str) -> tuple[int, str]:
-    """To sort r_2 before r_10."""
+    """Return the first number in a name, so that r_2 sorts before r_10."""
     number = re.search(r"\d+", name)
     return int(number.group()) if number else -1, name
 
@@ -121,14 +121,14 @@ def read_cameras(path: Path) -> tuple[float, dict[str, np.ndarray]]:
 
 
 def composite_on_white(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8"""
+    """Composite an RGBA image on white. (H, W, 3) uint8"""
     with open_image(path) as image:
         image = image.convert("RGBA")
     return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
 
 
 def depth_file(name: str, depths: list[Path], render: Path) -> Path:
-    """Blender adds words and its own frame's number to the name: r_1_depth0001.exr."""
+    """Find the depth file of an image. Blender appends words and a frame number: r_1_depth0001.exr."""
     for path in depths:
         if re.fullmatch(rf"{re.escape(name)}(\D.*)?", path.stem):
             return path
@@ -136,13 +136,13 @@ def depth_file(name: str, depths: list[Path], render: Path) -> Path:
 
 
 def intrinsics_from_angle(angle: float, height: int, width: int) -> np.ndarray:
-    """Square pixels, the principal point in the middle of the image, which is half a pixel before (W/2, H/2)."""
+    """Return intrinsics with square pixels and the principal point in the image center. (3, 3)"""
     focal = width / 2 / math.tan(angle / 2)
     return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
-    """Every scene has another unit: 0.004, 0.008, … of it are a millimeter."""
+    """Write fixtures. Each scene has a different unit: 0.004, 0.008, … units per millimeter."""
     things = {f"anise_{number:03d}": 0.004 * number for number in range(1, len(clips) + 1)}
     clips = [[scaled(view, 1000 * scale) for view in clip] for clip, scale in zip(clips, things.values(), strict=True)]
     written = write_clips(FILES, out / FOLDER, clips, things, "r_{}")
@@ -151,7 +151,7 @@ def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
 
 
 def scaled(view: View, units: float) -> View:
-    """The view with another unit of length."""
+    """Return the view in another unit of length."""
     pose = view.cam_from_world.clone()
     pose[:, 3] *= units
     return replace(view, depth=view.depth * units, cam_from_world=pose)

@@ -1,15 +1,15 @@
-"""PointOdyssey (Zheng et al., arXiv 2307.15055): people and things that move, rendered.
+"""PointOdyssey (Zheng et al., arXiv 2307.15055): rendered moving people and objects.
 
 ROOT/point_odyssey/train/<scene>/rgb/%05d.jpg
-                                 depth/%05d.npy   float32, meters; 1000 where the 16 bits of the download were full
+                                 depth/%05d.npy   float32, meters; 1000 where the 16 bits of the download were saturated
                                  cam/%05d.npz     intrinsics (3, 3), pose (4, 4) world-from-camera
 
 RAW  version 1.2
      train/<scene>/rgbs/rgb_%05d.jpg
-                   depths/depth_%05d.png   uint16; 65535 is a kilometer, or any farther
+                   depths/depth_%05d.png   uint16; 65535 is a kilometer or more
                    anno.npz                intrinsics (T, 3, 3), extrinsics (T, 4, 4) camera-from-world
 
-Only the scenes that are trained on are prepared. Images are linked, not copied, where the disk allows.
+Only the scenes of the training split are prepared. Images are linked instead of copied if the file system allows it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ OUTDOORS = True
 
 
 class PointOdyssey(DatasetReader):
-    """Only scenes of `SCENES`. There is no other split: the ground truth of val and test is known to be wrong."""
+    """PointOdyssey, scenes of `SCENES`. No other split, because the ground truth of val and test is wrong."""
 
     name, folder, is_metric = "PointOdyssey", FOLDER, True
     view_sampler = ClipSampler(max_interval=4, video_prob=1.0, fix_interval_prob=1.0)
@@ -98,7 +98,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
-    """The sky is a kilometer away, as in the published preparation. One more scene is in no list: the first again."""
+    """Write fixtures. The sky is a kilometer away, as in the published preparation. One scene is not in `SCENES`."""
     root = out / FOLDER / "train"
     write_clips(FILES, root, clips[:1], [UNLISTED], "{:05d}")
     return write_clips(FILES, root, clips, sorted(SCENES), "{:05d}", depth=with_far_sky)

@@ -41,7 +41,7 @@ RAW_FOLDERS = {"scans_train": ("scans_train", "scans"), "scans_test": ("scans_te
 
 
 class ScanNet(DatasetReader):
-    """A recording of a room is a scene."""
+    """ScanNet. A scene is one recording."""
 
     name, folder, is_metric = "ScanNet", FOLDER, True
     view_sampler = ClipSampler(max_interval=30, video_prob=0.6, fix_interval_prob=0.6, block_shuffle=16)
@@ -107,13 +107,13 @@ def _frames_of_export(folder: Path) -> Iterator[tuple[int, View]]:
 
 
 def _view(path: Path, image: np.ndarray, depth: np.ndarray, intrinsics: np.ndarray, pose: np.ndarray) -> View:
-    """The colours at the size of the depth."""
+    """Return a view with colors at the size of the depth."""
     image = cv2.resize(image, depth.shape[::-1], interpolation=cv2.INTER_AREA)
     return make_view(path, image=image, depth=depth, intrinsics=intrinsics, world_from_cam=pose, is_metric=True)
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
-    """All in the training split."""
+    """Write fixtures into the training split."""
     root = out / FOLDER / "scans_train"
     written = write_clips(FILES, root, clips, map("scene{:04d}_00".format, range(len(clips))), "{:05d}")
     for place in written:

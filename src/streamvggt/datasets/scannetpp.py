@@ -52,7 +52,7 @@ ORIGIN = np.zeros(3), np.zeros(3)  # rotation and translation of a camera in its
 
 
 class ScanNetpp(DatasetReader):
-    """Clips stay with one camera; groups mix both."""
+    """ScanNet++. Clips contain images of one camera, groups those of both."""
 
     name, folder, is_metric = "ScanNet++", FOLDER, True
     view_sampler = CovisibilitySampler(
@@ -83,10 +83,10 @@ class ScanNetpp(DatasetReader):
 
 
 def principal_point_excess(frame: str, height: int) -> float:
-    """By how many pixels the stored principal point is too large.
+    """Return the error of the stored principal point in pixels.
 
-    It was (W/2, H/2) of the original picture, in which the first pixel's centre is (0.5, 0.5), and was then scaled as
-    if that centre were (0, 0): what is left is half a pixel of the original.
+    The principal point was (W/2, H/2) of the original image with the first pixel center at (0.5, 0.5). It was scaled as
+    if this center were (0, 0). The error is half a pixel of the original.
     """
     for camera, original_height in CAMERAS.items():
         if frame.startswith(camera):
@@ -117,14 +117,14 @@ def finish(raw: Path, out: Path) -> None:
 
 
 def stored_intrinsics(name: str, view: View) -> np.ndarray:
-    """With the excess that the set has always had; its source takes it off. (3, 3)"""
+    """Add the error of the published files, which the reader subtracts. (3, 3)"""
     intrinsics = view.intrinsics.double().numpy()
     intrinsics[:2, 2] += principal_point_excess(name, view.depth.shape[0])
     return intrinsics
 
 
 def _pictures(source: Path) -> Iterator[tuple[ColmapImage, Path, Path]]:
-    """Images with poses, their files and the files of their masks; the still camera's first."""
+    """Return images with poses, their files and mask files, DSLR first."""
     places = {"dslr": ("resized_images", "resized_anon_masks"), "iphone": ("rgb", "rgb_masks")}
     for device, (pictures, masks) in places.items():
         folder = source / device
@@ -162,11 +162,11 @@ def _view(image: ColmapImage, picture: Path, mask: Path, mesh: MeshDepthRenderer
 
 
 def undistortion(camera: ColmapCamera) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A pinhole camera that sees as much as it can of what another saw and nothing else.
+    """Compute a pinhole camera without invalid pixels that covers as much as possible of a distorted image.
 
     Returns:
-        intrinsics: of a picture of the same size, square pixels, principal point in its middle. (3, 3)
-        x, y: where in the other's picture each of its pixels is; the first pixel's centre is (0, 0). (H, W) float32
+        intrinsics: Equal image size, square pixels, principal point in the center. (3, 3)
+        x, y: Position of each pixel in the distorted image. The center of the first pixel is (0, 0). (H, W) float32
     """
     if camera.model not in ("OPENCV_FISHEYE", "OPENCV"):
         raise DataError(f"cameras of the model {camera.model} are not known; OPENCV_FISHEYE and OPENCV are")
@@ -200,7 +200,7 @@ def undistortion(camera: ColmapCamera) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
-    """The first half of a clip is the still camera's, the rest the phone's."""
+    """Write fixtures. The first half of a clip is DSLR, the second iPhone."""
     root = out / FOLDER
     written = []
     for number, clip in enumerate(clips):

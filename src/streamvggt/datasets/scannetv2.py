@@ -39,7 +39,7 @@ FRAME_RANGE = slice(None, 270, 3)
 
 
 class ScanNetDepth(DepthSet):
-    """No published program reads it; what counts is as for Bonn and KITTI."""
+    """Depth of ScanNet's test scenes. No published program reads them. Valid depth is defined as for Bonn and KITTI."""
 
     name = "ScanNet"
     folders = (FOLDER,)
@@ -56,7 +56,7 @@ class ScanNetDepth(DepthSet):
 
 
 class ScanNetTrajectories(TrajectorySet):
-    """Every scene with poses."""
+    """Trajectories of all scenes with poses."""
 
     name, folder = "ScanNet", FOLDER
 
@@ -87,7 +87,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
 
 
 def _from_sens(path: Path, folder: Path) -> Iterator[np.ndarray]:
-    """World-from-camera of each frame, whose files are written."""
+    """Write the files of the frames and return their world-from-camera poses."""
     with SensFile(path) as recording:
         if recording.header.colour_suffix != ".jpg":
             raise DataError(f"{path}: JPEG images were expected, they are {recording.header.colour_suffix}")

@@ -53,7 +53,7 @@ FOV = 2 * math.atan(WIDTH / 2 / COLOUR_FOCAL)
 
 
 class SevenScenes(DatasetReader):
-    """A sequence is a scene: "chess/seq-03"."""
+    """7-Scenes. A scene is a sequence: "chess/seq-03"."""
 
     name, folder, is_metric = "7-Scenes", FOLDER, True
     docs_page = "docs/evaluation.md"
@@ -96,7 +96,7 @@ def read_depth(folder: Path, frame: str) -> np.ndarray:
 
 
 def pinhole(focal: float, width: int, height: int) -> np.ndarray:
-    """Square pixels, principal point (W/2, H/2). (3, 3)"""
+    """Return intrinsics with square pixels and principal point (W/2, H/2). (3, 3)"""
     return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
 
 
@@ -106,7 +106,7 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def raw_scenes(raw: Path) -> list[str]:
-    """Sequences."""
+    """Return the sequences."""
     return sorted(str(path.relative_to(raw)) for path in raw.glob("*/seq-*") if path.is_dir())
 
 
@@ -131,13 +131,13 @@ def finish(raw: Path, out: Path) -> None:
 def register(depth: np.ndarray) -> np.ndarray:
     """Project the depth of the Kinect's depth camera into its color camera.
 
-    Each point falls onto the nearest pixel. The nearest point of a pixel counts; a pixel without points is a hole.
+    Each point is assigned to the nearest pixel. A pixel takes its nearest point. A pixel without points is a hole.
 
     Args:
         depth: Millimeters. (H, W) uint16
 
     Returns:
-        Millimeters, cut off to whole numbers as in SimpleRecon, whose files the published evaluation reads; 0 where
+        Millimeters, truncated to integers as in SimpleRecon, whose files the published evaluation reads; 0 where
         unknown. (H, W) uint16
     """
     height, width = depth.shape
@@ -157,7 +157,7 @@ def register(depth: np.ndarray) -> np.ndarray:
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
-    """A room per clip, all in the test split; the depth is that of the color camera."""
+    """Write fixtures: one room per clip, all in the test split, with depth of the color camera."""
     written = []
     for number, clip in enumerate(clips):
         scene = f"{ROOMS[number % len(ROOMS)]}/seq-{number + 1:02d}"

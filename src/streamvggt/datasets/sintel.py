@@ -38,7 +38,7 @@ OUTDOORS = True
 
 
 class Sintel(DepthSet):
-    """All sequences."""
+    """Depth of all MPI Sintel sequences."""
 
     name = "Sintel"
     folders = (FOLDER,)
@@ -54,7 +54,7 @@ class Sintel(DepthSet):
 
 
 class SintelTrajectories(TrajectorySet):
-    """The fourteen sequences."""
+    """Trajectories of the fourteen sequences of the published evaluation."""
 
     name, folder = "Sintel", FOLDER
 
@@ -71,7 +71,7 @@ class SintelTrajectories(TrajectorySet):
 
 
 def read_cam(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Intrinsics (3, 3) and camera-from-world pose (3, 4), float64."""
+    """Read intrinsics in pixels (3, 3) and the camera-from-world pose (3, 4), float64."""
     content = path.read_bytes()
     if len(content) != 4 + 8 * (9 + 12) or np.frombuffer(content[:4], "<f4")[0] != TAG:
         raise DataError(f"{path} is not a .cam file, or is damaged: {TAG} and 21 numbers were expected")
@@ -80,7 +80,7 @@ def read_cam(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_dpt(path: Path) -> np.ndarray:
-    """Depth in metres; the sky is far away. (H, W) float32"""
+    """Read depth in meters. Sky has a large depth. (H, W) float32"""
     content = path.read_bytes()
     tag = np.frombuffer(content[:4], "<f4")
     size = np.frombuffer(content[4:12], "<i4")
@@ -95,7 +95,7 @@ def read_dpt(path: Path) -> np.ndarray:
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
-    """As many as there are names."""
+    """Write fixtures, one scene per name."""
     images, depths, cameras = (out / FOLDER / part for part in (IMAGES, DEPTHS, CAMERAS))
     written = []
     for scene, clip in zip(WRITTEN, clips, strict=False):
@@ -111,14 +111,14 @@ def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
 
 
 def write_dpt(path: Path, depth: np.ndarray) -> None:
-    """Metres. (H, W)"""
+    """Write depth in meters. (H, W)"""
     height, width = depth.shape
     head = np.float32(TAG).tobytes() + np.array([width, height], "<i4").tobytes()
     path.write_bytes(head + depth.astype("<f4").tobytes())
 
 
 def write_cam(path: Path, intrinsics: np.ndarray, cam_from_world: np.ndarray) -> None:
-    """(3, 3) and (3, 4)"""
+    """Write intrinsics (3, 3) and the camera-from-world pose (3, 4)."""
     path.write_bytes(
         np.float32(TAG).tobytes() + intrinsics.astype("<f8").tobytes() + cam_from_world.astype("<f8").tobytes()
     )

@@ -37,7 +37,7 @@ OUTDOORS = True
 
 
 class Spring(DatasetReader):
-    """Every folder with images is a scene."""
+    """Spring. A scene is a folder with images."""
 
     name, folder, is_metric = "Spring", FOLDER, True
     view_sampler = ClipSampler(max_interval=16, video_prob=1.0, fix_interval_prob=1.0)
@@ -50,7 +50,7 @@ class Spring(DatasetReader):
 
 
 def raw_scenes(raw: Path) -> list[str]:
-    """Sequences with disparity; those of the test have none."""
+    """Return the sequences with disparity. Test sequences have none."""
     return sorted(path.parent.name for path in sequences(raw).glob("*/disp1_left"))
 
 

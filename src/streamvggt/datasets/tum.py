@@ -37,7 +37,7 @@ START = 1341845688.5
 
 
 class Tum(TrajectorySet):
-    """Every sequence that is prepared."""
+    """TUM RGB-D, dynamic sequences: every prepared sequence."""
 
     name, folder = "TUM-dynamics", FOLDER
 
@@ -71,7 +71,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
 
 
 def read_list(path: Path) -> list[tuple[float, str]]:
-    """Times and what is said of them, in the order of time."""
+    """Read times in seconds and values of a list, sorted by time."""
     lines = [
         line.split(maxsplit=1)
         for line in path.read_text(encoding="utf-8").splitlines()
@@ -81,7 +81,7 @@ def read_list(path: Path) -> list[tuple[float, str]]:
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
-    """As many as there are names."""
+    """Write fixtures, one sequence per name."""
     written = []
     for sequence, clip in zip(SEQUENCES, clips, strict=False):
         folder = out / FOLDER / f"{PREFIX}freiburg3_{sequence}"
@@ -95,7 +95,7 @@ def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
 
 
 def _pose(matrix) -> str:
-    """Translation and quaternion x, y, z, w."""
+    """Return translation and quaternion x, y, z, w."""
     pose = torch.from_numpy(matrix)
     numbers = torch.cat([pose[:3, 3], quaternion_from_matrix(pose[:3, :3])])
     return " ".join(f"{number:.9f}" for number in numbers.tolist())

@@ -40,7 +40,7 @@ OUTDOORS = True
 
 
 class VirtualKitti2(DatasetReader):
-    """Each camera of each variation is a scene. Split: "train" is all but the last town, "test" the last."""
+    """Virtual KITTI 2. A scene is one camera of one variation. "train" is all but the last town, "test" the last."""
 
     name, folder, is_metric = "Virtual KITTI 2", FOLDER, True
     view_sampler = ClipSampler(max_interval=5, video_prob=1.0, fix_interval_prob=0.9)
@@ -85,13 +85,13 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
 
 @lru_cache(maxsize=4)
 def table(path: Path, num_values: int) -> dict[tuple[int, int], np.ndarray]:
-    """Values by frame and camera of a table with a line of titles."""
+    """Read the values of a table with a header line by frame and camera."""
     rows = read_table(path, 2 + num_values, skip=1)
     return {(int(row[0]), int(row[1])): row[2:] for row in rows}
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
-    """Two clips make a town, one per camera. Both cameras see the last clip if it has no partner."""
+    """Write fixtures: two clips per town, one per camera. A clip without partner is used for both cameras."""
     clips = [*clips, *clips[-1:]] if len(clips) % 2 else list(clips)
     scenes = [f"Scene{number // 2 + 1:02d}/clone/Camera_{number % 2}" for number in range(len(clips))]
     written = write_clips(FILES, out / FOLDER, clips, scenes, "{:05d}", depth=with_far_sky)

@@ -56,7 +56,7 @@ OUTDOORS = True
 
 
 class Waymo(DatasetReader):
-    """Each camera of a segment is a scene: "<segment>/<camera>"."""
+    """Waymo. A scene is one camera of a segment: "<segment>/<camera>"."""
 
     name, folder, is_metric = "Waymo", FOLDER, True
     view_sampler = CAMERAS[1]
@@ -93,7 +93,7 @@ def raw_scenes(raw: Path) -> list[str]:
 
 
 def prepare(raw: Path, scene: str, folder: Path) -> None:
-    """The world is the car of the first frame: where Waymo's begins, float32 has not much left for the street."""
+    """Write a segment. The world is the first vehicle pose, because float32 is too coarse for Waymo's world."""
     world_from_waymo = None
     for number, frame in enumerate(frames(raw / scene)):
         where = f"{raw / scene}: frame {number}"
@@ -124,10 +124,10 @@ def finish(raw: Path, out: Path) -> None:
 
 
 def undistort_image(pixels: np.ndarray, calibration: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An image without its lens's distortion, `WIDTH` wide, and its intrinsics.
+    """Undistort an image and resize it to a width of `WIDTH`. Returns the image and its intrinsics.
 
     Args:
-        calibration: fx, fy, cx, cy, k1, k2, p1, p2, k3; the first pixel's outer corner is (0, 0).
+        calibration: fx, fy, cx, cy, k1, k2, p1, p2, k3 in pixels. The outer corner of the first pixel is (0, 0).
     """
     fx, fy, cx, cy = calibration[:4]
     intrinsics = np.array([[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]])
@@ -141,7 +141,7 @@ def undistort_image(pixels: np.ndarray, calibration: np.ndarray) -> tuple[np.nda
 def depth_of_points(
     points: np.ndarray, world_from_cam: np.ndarray, intrinsics: np.ndarray, height: int, width: int
 ) -> np.ndarray:
-    """Depth at the pixels where points are seen, the nearest of each pixel; 0 elsewhere. (N, 3) → (H, W)"""
+    """Project points (N, 3) into a depth map, 0 where no point falls. The nearest point of a pixel counts. (H, W)"""
     cam_from_world = np.linalg.inv(world_from_cam)
     x, y, z = cam_from_world[:3, :3] @ points.T + cam_from_world[:3, 3:]
     x, y, z = x[z > 0], y[z > 0], z[z > 0]
@@ -166,7 +166,7 @@ def calibration_of(calibrations: Iterable, name: int, what: str):
 
 
 def laser_points(frame, where: str) -> np.ndarray:
-    """Return the first returns of all lasers, in Waymo's world. (N, 3)
+    """Return the first returns of all lasers in Waymo's world, in meters. (N, 3)
 
     Args:
         where: File and frame, for error messages.
@@ -199,10 +199,10 @@ def laser_points(frame, where: str) -> np.ndarray:
 
 
 def laser_rays(calibration, vehicle_from_laser: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Directions of the pixels of a range image, in the laser's axes; of length 1. (h, w, 3)
+    """Return the unit directions of the pixels of a range image, in the axes of the laser. (h, w, 3)
 
-    Rows go from the highest beam to the lowest; columns once around, from behind over the left (as the car has it) to
-    behind again, so that the middle one looks ahead.
+    Rows go from the highest beam to the lowest. Columns start behind the vehicle and turn over its left, so that the
+    center column looks ahead.
     """
     beams = np.array(calibration.beam_inclinations)
     if not len(beams):
@@ -216,9 +216,9 @@ def laser_rays(calibration, vehicle_from_laser: np.ndarray, height: int, width: 
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
-    """Four clips make a segment, one for each of the cameras 1 to 4.
+    """Write fixtures: four clips per segment, one for each of the cameras 1 to 4.
 
-    The first camera's last frame is there once more, and marked as invalid; the fifth camera sees as the first does.
+    The last frame of the first camera exists twice and is marked as invalid. The fifth camera equals the first.
     """
     root = out / FOLDER
     written, invalid = [], {}
@@ -239,7 +239,7 @@ def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
 
 
 def laser_lines(view: View) -> np.ndarray:
-    """Depth along the lines of a laser: two rows of each four. (H, W)"""
+    """Return depth at the rows of laser beams: two rows out of four. (H, W)"""
     depth = depth_array(view).copy()
     depth[np.arange(len(depth)) % 4 >= 2] = 0
     return depth

@@ -51,7 +51,7 @@ SIZE = 512, 384
 
 
 class WildRGBD(DatasetReader):
-    """A sequence of a category is a scene."""
+    """WildRGB-D. A scene is a sequence of a category."""
 
     name, folder, is_metric = "WildRGB-D", FOLDER, True
     view_sampler = ClipSampler(max_interval=25, video_prob=0.5, fix_interval_prob=0.5)
@@ -118,14 +118,14 @@ def finish(raw: Path, out: Path) -> None:
 
 
 def evenly(items: list, count: int) -> list:
-    """At most `count` of the items, first and last among them."""
+    """Return at most `count` items at equal distances, including the first and the last."""
     if len(items) <= count:
         return items
     return [items[number] for number in np.linspace(0, len(items) - 1, count).round().astype(int)]
 
 
 def _chosen(raw: Path) -> dict[str, list[str]]:
-    """The scenes of a split, "category/scenes/name"."""
+    """Return the scenes of a split, "category/scenes/name"."""
     chosen: dict[str, list[str]] = {split: [] for split in NUM_SCENES}
     for folder in sorted(path.parent for path in raw.glob(f"*/{LISTS[0]}")):
         there = {path.name for path in (folder / "scenes").glob("[!.]*") if path.is_dir()}
@@ -137,10 +137,10 @@ def _chosen(raw: Path) -> dict[str, list[str]]:
 
 
 def _trained_on(path: Path) -> set[str]:
-    """Scenes that a list trains on.
+    """Return the training scenes of a list.
 
     Raises:
-        DataError: If the file is no such list.
+        DataError: If the file has another format.
     """
     lists = read_json(path)
     try:
@@ -150,7 +150,7 @@ def _trained_on(path: Path) -> set[str]:
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
-    """The object of a frame is what is nearer than the median."""
+    """Write fixtures. The object mask of a frame covers the pixels nearer than the median depth."""
     root = out / FOLDER
     scenes = [f"apple/scenes/scene_{number + 1:03d}" for number in range(len(clips))]
     clips = [[replace(view, instance_ids=near_mask(view)) for view in clip] for clip in clips]
