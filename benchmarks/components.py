@@ -194,7 +194,7 @@ def measure(name: str, dtype_name: str, device: torch.device) -> list[str]:
 
     for _ in range(fill):
         push()
-    # PyTorch's counter does not know its own kernel for CPUs.
+    # PyTorch's counter does not cover its own kernel for CPUs.
     on_cpu = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops}
     with FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
         flops = readings(counter.get_total_flops, push)

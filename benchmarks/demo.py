@@ -211,7 +211,7 @@ def measure_viewer(browser: Browser, num_frames: int) -> list[str]:
     page.goto(f"http://127.0.0.1:{port}/scene/{scene.id}/")
     page.wait_for_function(f"() => viewer.cloud.frames.length === {num_frames} && viewer.cloud.isCalm")
     loaded = time.perf_counter() - begun
-    said = page.evaluate(INTERACT)
+    outputs = page.evaluate(INTERACT)
     page.close()
     server.should_exit = True
     thread.join()
@@ -227,10 +227,10 @@ def measure_viewer(browser: Browser, num_frames: int) -> list[str]:
         f"| pixels with a depth | {num_frames * 518 * 392 / 1e6:.0f} million |",
         f"| sent | {sum(sent) / 1e6:.0f} MB, {sum(sent) / num_frames / 1e3:.0f} kB per frame |",
         f"| until all is there and drawn | {loaded:.1f} s |",
-        f"| points held and drawn when calm | {said['points'] / 1e6:.2f} million |",
-        f"| memory of the page's script | {said['heap'] / 1e6:.0f} MB |",
-        f"| turning the scene: ms between pictures, median and 95 % | {said['median']:.0f}, {said['p95']:.0f} |",
-        f"| the confidence slider: ms until its picture is there | {said['slider']:.0f} |",
+        f"| points held and drawn when calm | {outputs['points'] / 1e6:.2f} million |",
+        f"| memory of the page's script | {outputs['heap'] / 1e6:.0f} MB |",
+        f"| turning the scene: ms between pictures, median and 95 % | {outputs['median']:.0f}, {outputs['p95']:.0f} |",
+        f"| the confidence slider: ms until its picture is there | {outputs['slider']:.0f} |",
         "",
     ]
 

@@ -119,12 +119,12 @@ def stream(memory: str, num_frames: int, save_every: int, folder: Path) -> None:
         (folder / "notes.txt").open("a", encoding="utf-8") as notes,
     ):
         for frame in range(streams.num_frames, num_frames):
-            said = streams.push(images, frame)
+            outputs = streams.push(images, frame)
             digest = hashlib.blake2b(digest_size=8)
-            for prediction in said:
+            for prediction in outputs:
                 for value in prediction.numpy().values():
                     digest.update(value.tobytes())
-            del said, prediction
+            del outputs, prediction
             answers.write(RECORD.pack(frame, digest.digest()))
             answers.flush()
             if (frame + 1) % save_every == 0:

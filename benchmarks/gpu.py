@@ -3,7 +3,7 @@
     python benchmarks/gpu.py --out benchmarks/gpu-h200.md
     python benchmarks/gpu.py --rehearse --out out/gpu.md    # every section on a CPU, with toy sizes
 
-A run that is cut off has said what it found so far. Exit status 1: a check of correctness failed, or a section broke.
+An interrupted run has written its results so far. Exit status 1: a check of correctness failed, or a section broke.
 Targets are printed as met or missed and change nothing.
 """
 
@@ -18,7 +18,7 @@ from gpu_correct import agreement, card, waits
 from gpu_end import end_to_end, training
 from gpu_speed import attention, endurance, peaks, targets
 
-SECTIONS = {  # and the seconds after which a section says no more
+SECTIONS = {  # and the time limit of each section in seconds
     card: 20,
     agreement: 90,
     waits: 30,
@@ -40,18 +40,18 @@ def run(bench: Bench, chosen: list[str]) -> None:
         if section.__name__ not in chosen:
             continue
         left = WHOLE - (time.perf_counter() - started)
-        bench.say(f"\n## {section.__doc__.splitlines()[0].rstrip('.')}\n")
+        bench.write(f"\n## {section.__doc__.splitlines()[0].rstrip('.')}\n")
         if left <= 0:
-            bench.say("Left out: the time is over.")
+            bench.write("Skipped: time limit reached.")
             continue
         bench.begin(min(seconds, left))
         try:
             for line in section(bench):
-                bench.say(line)
+                bench.write(line)
         except Exception as error:
             bench.check(f"section {section.__name__}", False, f"{type(error).__name__}: {error}".splitlines()[0])
         bench.free()
-        bench.say(f"\n({time.perf_counter() - bench.started:.0f} s)")
+        bench.write(f"\n({time.perf_counter() - bench.started:.0f} s)")
 
 
 def main() -> int:
@@ -66,7 +66,7 @@ def main() -> int:
         parser.error("PyTorch sees no CUDA device here; --rehearse runs all sections on a CPU with toy sizes")
     with Bench.writing_to(arguments.out, device, rehearse=arguments.rehearse, compiled=arguments.compiled) as bench:
         run(bench, arguments.only or [section.__name__ for section in SECTIONS])
-        bench.say(f"\nFailed: {', '.join(bench.failures) or 'nothing'}.")
+        bench.write(f"\nFailed: {', '.join(bench.failures) or 'nothing'}.")
     return 1 if bench.failures else 0
 
 

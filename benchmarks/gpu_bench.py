@@ -64,8 +64,8 @@ class Bench:
         out.parent.mkdir(parents=True, exist_ok=True)
         with open(out, "w", encoding="utf-8") as file:
             bench = cls(device, file, **options)
-            bench.say("# Rehearsal with toy sizes" if bench.rehearse else "# Ten minutes on a GPU")
-            bench.say(f"\n{describe_machine(device)}")
+            bench.write("# Rehearsal with toy sizes" if bench.rehearse else "# Ten minutes on a GPU")
+            bench.write(f"\n{describe_machine(device)}")
             steps = static_step.STEP_BUILDERS["compile"]
             if bench.rehearse and device.type == "cpu":  # a step that is recorded is computed as it stands
                 static_step.STEP_BUILDERS["compile"] = lambda step: step
@@ -73,16 +73,16 @@ class Bench:
                 yield bench
             finally:
                 static_step.STEP_BUILDERS["compile"] = steps
-                bench.say(signed([], device))
+                bench.write(signed([], device))
 
-    def say(self, line: str) -> None:
+    def write(self, line: str) -> None:
         print(line, flush=True)
         self.file.write(line + "\n")
         self.file.flush()
 
     def check(self, what: str, holds: bool, found: str = "") -> None:
-        """Say whether something that must hold does; the run fails if it does not."""
-        self.say(f"- {'ok' if holds else '**FAILED**'}: {what}{f' ({found})' if found else ''}")
+        """Write whether a condition holds. The run fails if it does not."""
+        self.write(f"- {'ok' if holds else '**FAILED**'}: {what}{f' ({found})' if found else ''}")
         if not holds:
             self.failures.append(what)
 

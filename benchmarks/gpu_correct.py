@@ -1,4 +1,4 @@
-"""Sections of benchmarks/gpu.py that say whether the device computes what it should, and waits only where it must."""
+"""Sections of benchmarks/gpu.py that check the results of the device and its synchronizations."""
 
 import tempfile
 import warnings

@@ -45,12 +45,12 @@ def end_to_end(bench: Bench) -> Iterator[str]:
             arguments = ["reconstruct", photos, "--out", Path(folder) / f"out{number}", "--weights", weights]
             arguments += ["--max-frames", number, "--size", size, "--policy", "window:1,8", "--device", device]
             begun = time.perf_counter()
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as outputs:
                 status = command_line([str(argument) for argument in arguments])
             spent.append(time.perf_counter() - begun)
-            bench.check(f"reconstruct of {number} frames ends well", status == 0, said.getvalue()[-200:].strip())
+            bench.check(f"reconstruct of {number} frames ends well", status == 0, outputs.getvalue()[-200:].strip())
     if spent[1] <= spent[0]:
-        yield "- loading took longer than all frames: their rate cannot be said"
+        yield "- loading took longer than all frames: no rate"
         return
     rate = (many - few) / (spent[1] - spent[0])
     yield f"- {many} JPEGs of 1920×1080 at size {size}, camera and depth, eager: {rate:.1f} frames/s, loading apart"

@@ -1,11 +1,11 @@
-"""Programs that are killed again and again, and what they leave in the end.
+"""Results of programs that are killed repeatedly.
 
     python benchmarks/kills.py --kills 20 --out benchmarks/kills.md
 
-Each program runs once undisturbed. Then it is started into another folder and killed (SIGKILL, all of its processes) at
-any moment of its work, started again as its documentation says, and so on; in the end it may finish. If it finishes
-before all kills are done, it begins again in a new folder. Every file that holds a result must be that of the
-undisturbed run: the bytes of files, and the tensors of training states.
+Each program runs once undisturbed. Then it is started in another folder, killed at a random time (SIGKILL, all of
+its processes) and restarted as documented, until all kills are done. If it finishes earlier, it starts again in a new
+folder. Every result file must equal that of the undisturbed run: the bytes of files, and the tensors of training
+states.
 
 Small networks with random weights, on a CPU.
 """

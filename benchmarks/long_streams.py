@@ -3,7 +3,7 @@
     python benchmarks/long_streams.py --out benchmarks/long-streams
 
 writes OUT.md (tables, command, machine), OUT.png (curves), OUT.json (all numbers) and, of the first video of each kind,
-OUT-KIND.jpg. What each policy said of each stream is kept in --folder, so that the command goes on where it was
+OUT-KIND.jpg. The outputs of each policy and stream are stored in --folder, so that the command resumes where it was
 interrupted, scores other lengths without running anything, and is cheap to repeat. `--tables-only` makes the tables of
 what is there.
 """
@@ -28,15 +28,15 @@ sys.path.append(str(Path(__file__).parents[1]))  # the repository, for experimen
 from experiments.long_streams import (
     KINDS,
     SCENES,
-    Said,
-    Truth,
+    GroundTruth,
+    StreamOutputs,
     disagreement,
     load,
+    load_ground_truth,
     save,
     score,
     still_camera,
     stream,
-    truth_of,
 )
 from experiments.stream_figure import draw_streams
 from streamvggt import KeepAll, StreamSession, TokenDiversity, load_model
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="first frames to score")
     parser.add_argument("--keep-all-frames", type=int, default=500, help="where `all` stops")
     parser.add_argument("--image-size", type=int, nargs=2, metavar=("H", "W"), default=(84, 112))
-    parser.add_argument("--folder", type=Path, default=Path("results/long-streams"), help="what was said is kept here")
+    parser.add_argument("--folder", type=Path, default=Path("results/long-streams"), help="folder of stored outputs")
     parser.add_argument("--pictures", nargs="*", default=(), help="policies to draw: OUT-KIND.jpg")
     parser.add_argument("--tables-only", action="store_true", help="run nothing")
     parser.add_argument("--out", type=Path, required=True)
@@ -105,11 +105,11 @@ def main() -> None:
 
     model = load_model(arguments.weights, causal=True)
     truths = arguments.folder / "truth"
-    said = arguments.folder / fingerprint(model)
+    outputs = arguments.folder / fingerprint(model)
     videos = [(kind, SCENES[kind][i]) for i in range(arguments.scenes) for kind in arguments.kinds]
 
-    def truth(kind: str, scene: int) -> Truth:
-        return truth_of(kind, scene, arguments.frames, *arguments.image_size, truths).every(arguments.stride)
+    def truth(kind: str, scene: int) -> GroundTruth:
+        return load_ground_truth(kind, scene, arguments.frames, *arguments.image_size, truths).every(arguments.stride)
 
     def length(memory: str) -> int:
         bounded = not isinstance(policies[memory], KeepAll)
@@ -118,7 +118,7 @@ def main() -> None:
 
     def path(kind: str, scene: int, memory: str) -> Path:
         every = f"-every-{arguments.stride}" if arguments.stride > 1 else ""
-        return said / f"{kind}-{scene}-{length(memory)}{every}-{memory.replace(':', '_')}.npz"
+        return outputs / f"{kind}-{scene}-{length(memory)}{every}-{memory.replace(':', '_')}.npz"
 
     if not arguments.tables_only:
         for memory, policy in policies.items():
@@ -128,7 +128,7 @@ def main() -> None:
                 name = f"{memory}, {' '.join(kind for kind, _ in together)}"
                 for video, one in zip(together, stream(model, images, policy, name), strict=True):
                     save(one, path(*video, memory))
-            times = said / f"ms-{memory.replace(':', '_')}.json"
+            times = outputs / f"ms-{memory.replace(':', '_')}.json"
             if not times.exists():
                 measured = step_times(model, policy, truth(*videos[0]).images, WARM)
                 with atomic_write(times) as unfinished:
@@ -137,11 +137,13 @@ def main() -> None:
     lengths = [n for n in arguments.lengths if n * arguments.stride <= arguments.frames]
     results = scores(videos, list(policies), truth, path, lengths)
     for memory in policies:
-        if (times := said / f"ms-{memory.replace(':', '_')}.json").exists():
+        if (times := outputs / f"ms-{memory.replace(':', '_')}.json").exists():
             results[memory]["ms"] = statistics.median(json.loads(times.read_text(encoding="utf-8")))
     write(results, arguments, fingerprint(model), lengths)
     for kind, scene in videos[: len(arguments.kinds)]:
-        shown = {m: load(Said, path(kind, scene, m)) for m in arguments.pictures if path(kind, scene, m).exists()}
+        shown = {
+            m: load(StreamOutputs, path(kind, scene, m)) for m in arguments.pictures if path(kind, scene, m).exists()
+        }
         if shown:
             picture = arguments.out.with_name(f"{arguments.out.name}-{kind}.jpg")
             draw_streams(truth(kind, scene), shown, picture)
@@ -174,12 +176,12 @@ def scores(videos, memories: list[str], truth, path, lengths: list[int]) -> dict
     for kind, scene in tqdm(videos, desc="scoring", unit="video", disable=None):
         true = truth(kind, scene)
         has_all = "all" in memories and path(kind, scene, "all").exists()
-        reference = load(Said, path(kind, scene, "all")) if has_all else None
+        reference = load(StreamOutputs, path(kind, scene, "all")) if has_all else None
         for memory in (STILL, *memories):
             if memory == STILL:
                 one = still_camera(true)
             elif path(kind, scene, memory).exists():
-                one = load(Said, path(kind, scene, memory))
+                one = load(StreamOutputs, path(kind, scene, memory))
             else:
                 continue
             per_length = results[memory]["videos"].setdefault(f"{kind}-{scene}", {})
@@ -243,7 +245,7 @@ def write(results: dict, arguments, network: str, lengths: list[int]) -> None:
         size = mean(results, row, "bytes", reached(row))
         return "–" if row == STILL or size is None else f"{size / 1e6:.2f}"
 
-    told = " / ".join(map(str, lengths))
+    joined = " / ".join(map(str, lengths))
     compared = [n for n in (SHORT, *lengths) if n <= arguments.keep_all_frames]
     videos = results[STILL]["videos"]
     text = f"# Long streams: {arguments.weights} ({network})\n\n"
@@ -255,8 +257,8 @@ def write(results: dict, arguments, network: str, lengths: list[int]) -> None:
             "tokens a layer (frames)": held,
             "MB": megabytes,
             "ms": lambda row: number(results[row].get("ms"), 1),
-            f"AbsRel at {told}": series(results, "AbsRel", lengths),
-            f"ATE at {told}": series(results, "ATE", lengths),
+            f"AbsRel at {joined}": series(results, "AbsRel", lengths),
+            f"ATE at {joined}": series(results, "ATE", lengths),
             f"unlike `all` at {' / '.join(map(str, compared))}": series(results, "unlike all", compared),
         },
     )

@@ -79,8 +79,8 @@ def measure(storage: str, num_frames: int) -> dict[str, float]:
 def measure_apart(storage: str, num_frames: int) -> dict[str, float]:
     """In a process of its own, for PyTorch gives back little of what it had."""
     command = [sys.executable, __file__, "--only", storage, "--frames", str(num_frames)]
-    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return json.loads(said.splitlines()[-1])
+    outputs = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(outputs.splitlines()[-1])
 
 
 def main() -> None:

@@ -59,11 +59,11 @@ def main() -> None:
         exact = network(torch.float32, torch.float32, arguments.device)(images)
         rows = []
         for name, dtypes in cases.items():
-            said = network(*dtypes, arguments.device)(images)
-            depth = relative(said.depth, exact.depth)
-            points = relative(said.points, exact.points)
-            conf = relative(said.depth_conf, exact.depth_conf)
-            pose = relative(said.pose_enc[:, :, :3], exact.pose_enc[:, :, :3])
+            outputs = network(*dtypes, arguments.device)(images)
+            depth = relative(outputs.depth, exact.depth)
+            points = relative(outputs.points, exact.points)
+            conf = relative(outputs.depth_conf, exact.depth_conf)
+            pose = relative(outputs.pose_enc[:, :, :3], exact.pose_enc[:, :, :3])
             rows.append(f"| {name} | {depth:.2e} | {conf:.2e} | {points:.2e} | {pose:.2e} |")
     command = shlex.join(["python", "benchmarks/precision.py", *sys.argv[1:]])
     height, width = arguments.image_size
@@ -90,9 +90,9 @@ def main() -> None:
     print(text)
 
 
-def relative(said: torch.Tensor, exact: torch.Tensor) -> float:
+def relative(outputs: torch.Tensor, exact: torch.Tensor) -> float:
     """Mean difference over how much the exact result varies: its level alone would hide errors of its details."""
-    return ((said - exact).abs().mean() / exact.std()).item()
+    return ((outputs - exact).abs().mean() / exact.std()).item()
 
 
 if __name__ == "__main__":

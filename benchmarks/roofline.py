@@ -42,7 +42,7 @@ class Roofline:
         Args:
             frame: (1, 1, 3, H, W)
         """
-        # PyTorch's counter does not know its own attention for CPUs.
+        # PyTorch's counter does not cover its own attention for CPUs.
         on_cpu = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops}
         with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
             model(frame)

@@ -65,9 +65,9 @@ def main() -> None:
                 answers.append(one.push(image))
                 spent.append(read() - begun)
                 first = max(first, time.perf_counter() - on_wall)
-            exact, said = answers
-            depth.append(difference(said.depth, exact.depth))
-            pose.append((said.pose_enc.float() - exact.pose_enc).abs().max().item())
+            exact, outputs = answers
+            depth.append(difference(outputs.depth, exact.depth))
+            pose.append((outputs.pose_enc.float() - exact.pose_enc).abs().max().item())
             if number >= fill + 3:
                 plain_times.append(spent[0])
                 times.append(spent[1])

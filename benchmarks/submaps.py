@@ -1,9 +1,9 @@
-"""What windows and closed loops do for long streams: of a network, and of a stand-in that knows the truth but drifts.
+"""Effect of submaps and loop closure on long streams of a network and of a simulated model with drift.
 
     python benchmarks/submaps.py --out benchmarks/submaps
 
-writes OUT.md (tables, command, machine) and OUT.png (ways from above and clouds). What each setting said of each video
-is kept in --folder, so that the command goes on where it was interrupted. Times are processor time of this thread.
+writes OUT.md (tables, command, machine) and OUT.png (trajectories from above and clouds). The outputs of each setting
+and video are stored in --folder, so that the command resumes an interrupted run. Times are CPU time of this thread.
 """
 
 import argparse
@@ -23,8 +23,17 @@ from environment_info import publish
 from tqdm import tqdm
 
 sys.path.append(str(Path(__file__).parents[1]))  # the repository, for experiments
-from experiments.long_streams import FRAME_STRIDE, SPACING, Said, Truth, load, save, score, truth_of
-from experiments.simulated_model import Errors, Known, Oracle
+from experiments.long_streams import (
+    FRAME_STRIDE,
+    SPACING,
+    GroundTruth,
+    StreamOutputs,
+    load,
+    load_ground_truth,
+    save,
+    score,
+)
+from experiments.simulated_model import Errors, GroundTruthVideo, SimulatedModel
 from streamvggt import StreamSession, SubmapOptions, SubmapSession, load_model
 from streamvggt.evaluation.pose_metrics import align_trajectory
 from streamvggt.files import atomic_write
@@ -45,7 +54,7 @@ DRIFT = Errors(
     noise=0.05,
     outlier_ratio=0.1,
 )
-"""Of the stand-in: 0.03° and 0.02 % in each step, more with the age of a stream; noise, and wrong patches, in depth."""
+"""Drift of 0.03° and 0.02 % per frame, more for longer streams, depth noise and patches of wrong depth."""
 COLUMNS = ("ATE", "RPE t 10", "RPE r 10", "AbsRel", "AbsRel, last", "drift", "accuracy, depth", "completeness, depth")
 NUM_CLOUD = 60_000
 
@@ -87,7 +96,7 @@ def main() -> None:
     parser.add_argument("--videos", nargs="+", default=["loop:8", "revisit:7"], help="kind and scene of long_streams")
     parser.add_argument("--frames", type=int, default=2000)
     parser.add_argument("--image-size", type=int, nargs=2, metavar=("H", "W"), default=(84, 112))
-    parser.add_argument("--folder", type=Path, default=Path("results/windows"), help="what was said is kept here")
+    parser.add_argument("--folder", type=Path, default=Path("results/windows"), help="folder of stored outputs")
     parser.add_argument("--truth", type=Path, help="rendered videos are kept here (default: in --folder)")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
@@ -101,45 +110,49 @@ def main() -> None:
     row = 0
     for video in arguments.videos:
         kind, scene = video.split(":")
-        truth = truth_of(
+        truth = load_ground_truth(
             kind, int(scene), arguments.frames, *arguments.image_size, arguments.truth or arguments.folder / "truth"
         )
-        known = Known(truth.images.float() / 255, truth.depth.float(), truth.cam_from_world, truth.intrinsics)
-        networks = {arguments.weights: model, "stand-in": Oracle(known, DRIFT, encoder=model)}
+        known = GroundTruthVideo(
+            truth.images.float() / 255, truth.depth.float(), truth.cam_from_world, truth.intrinsics
+        )
+        networks = {arguments.weights: model, "simulated": SimulatedModel(known, DRIFT, encoder=model)}
         for name, network in networks.items():
-            said = {}
+            outputs = {}
             lines += [f"## {name}, {video}, {arguments.frames} frames", "", *header()]
             for setting in SETTINGS:
-                place = arguments.folder / (fingerprint(model) if name != "stand-in" else "stand-in")
+                place = arguments.folder / (fingerprint(model) if name != "simulated" else "simulated")
                 place = place / f"{kind}-{scene}-{arguments.frames}-{str(setting).replace(':', '_').replace(' ', '-')}"
-                said[setting], counts = run(network, setting, truth, place, f"{name}, {video}, {setting}")
-                lines.append(line(setting, score(said[setting], truth), counts))
+                outputs[setting], counts = run(network, setting, truth, place, f"{name}, {video}, {setting}")
+                lines.append(line(setting, score(outputs[setting], truth), counts))
             lines.append("")
             best = min(
                 (setting for setting in SETTINGS if setting.loops),
-                key=lambda setting: score(said[setting], truth)["ATE"],
+                key=lambda setting: score(outputs[setting], truth)["ATE"],
             )
-            draw(axes[row], f"{name}, {video}", truth, said, best)
+            draw(axes[row], f"{name}, {video}", truth, outputs, best)
             row += 1
     figure.savefig(arguments.out.with_suffix(".png"), dpi=60)
     lines += [f"![ways from above, and clouds]({arguments.out.name}.png)", "", *legend()]
     publish(lines, arguments.out.with_suffix(".md"), device)
 
 
-def run(network, setting: Setting, truth: Truth, place: Path, name: str) -> tuple[Said, dict[str, float]]:
-    """What a setting says of a video, corrected at the end if loops were closed, and what it cost."""
+def run(
+    network, setting: Setting, truth: GroundTruth, place: Path, name: str
+) -> tuple[StreamOutputs, dict[str, float]]:
+    """Outputs of a setting for a video, corrected at the end if loops were closed, and their cost."""
     answers, notes = place.with_suffix(".npz"), place.with_suffix(".json")
     if answers.exists() and notes.exists():
-        return load(Said, answers), json.loads(notes.read_text(encoding="utf-8"))
+        return load(StreamOutputs, answers), json.loads(notes.read_text(encoding="utf-8"))
     session = setting.session(network)
     poses, depth, times, sizes = [], [], [], []
     for number, image in enumerate(tqdm(truth.images, desc=name, unit="frame", mininterval=10)):
         begun = time.thread_time()
-        said = session.push(image.to(next(network.parameters()).dtype) / 255)
+        outputs = session.push(image.to(next(network.parameters()).dtype) / 255)
         times.append((time.thread_time() - begun) * 1000)
-        poses.append(said.cam_from_world_enc[0, 0].float())
+        poses.append(outputs.cam_from_world_enc[0, 0].float())
         if number % FRAME_STRIDE == 0:
-            depth.append(said.depth[0, 0, ..., 0].float())
+            depth.append(outputs.depth[0, 0, ..., 0].float())
         sizes.append(session.num_bytes)
     counts = {"ms": float(np.mean(times)), "p95": float(np.percentile(times, 95)), "most": max(times)}
     counts |= {"MB": max(sizes) / 1e6, "MB, end": sizes[-1] / 1e6}
@@ -168,11 +181,11 @@ def run(network, setting: Setting, truth: Truth, place: Path, name: str) -> tupl
         pose_enc = moved.pose_enc[0]
         depth = depth * moved.depth[0, frames, :, :, 0].float()
     nothing = torch.zeros(len(poses))
-    without = Said(pose_enc, frames, depth.half(), nothing, nothing, torch.tensor(sizes))
+    without = StreamOutputs(pose_enc, frames, depth.half(), nothing, nothing, torch.tensor(sizes))
     cameras = without.cameras
     chosen = Cameras(cameras.cam_from_world[frames], cameras.intrinsics[frames])
     points = unproject(depth, chosen)[:, ::SPACING, ::SPACING]
-    result = Said(pose_enc, frames, depth.half(), points, nothing, torch.tensor(sizes))
+    result = StreamOutputs(pose_enc, frames, depth.half(), points, nothing, torch.tensor(sizes))
     place.parent.mkdir(parents=True, exist_ok=True)
     save(result, answers)
     with atomic_write(notes) as unfinished:
@@ -201,28 +214,28 @@ def legend() -> list[str]:
         "are corrected at the end of the stream. ms, MB: per frame, processor time of the mean, 95th percentile and",
         "worst frame; the most memory at any time, keyframes included.",
         "",
-        f"The stand-in knows the true cameras and depth and is wrong on purpose: {DRIFT}.",
+        f"The simulated model adds these errors to ground-truth cameras and depth: {DRIFT}.",
         "Its features are the network's encoder's.",
-        "It shows what the machinery can do and says nothing about any network.",
+        "It shows the effect of alignment and loop closure, not the quality of a network.",
     ]
 
 
-def draw(axes, title: str, truth: Truth, said: dict[Setting, Said], best: Setting) -> None:
+def draw(axes, title: str, truth: GroundTruth, outputs: dict[Setting, StreamOutputs], best: Setting) -> None:
     """Ways from above, and clouds of the first setting and the best one with loops, beside the truth."""
     plain, without = SETTINGS[0], Setting(best.memory, best.size)
     true = invert_pose(truth.cam_from_world.double())[:, :, 3]
     axes[0].plot(true[:, 0], true[:, 2], "k", lw=3, alpha=0.4, label="truth")
     for setting in (plain, without, best):
-        ours, _ = align_trajectory(said[setting].cameras.cam_from_world, truth.cam_from_world)
+        ours, _ = align_trajectory(outputs[setting].cameras.cam_from_world, truth.cam_from_world)
         axes[0].plot(ours[:, 0, 3], ours[:, 2, 3], lw=1, label=str(setting))
     axes[0].legend(fontsize=8)
     axes[0].set_title(f"{title}: ways from above")
-    frames = said[plain].frames
+    frames = outputs[plain].frames
     cameras = Cameras(truth.cam_from_world[frames], truth.intrinsics.expand(len(frames), 3, 3))
     points = unproject(truth.depth[frames].float(), cameras)[:, ::SPACING, ::SPACING]
     cloud(axes[3], "truth", truth, frames, points, points)
-    cloud(axes[1], str(plain), truth, frames, said[plain].points, points)
-    cloud(axes[2], str(best), truth, frames, said[best].points, points)
+    cloud(axes[1], str(plain), truth, frames, outputs[plain].points, points)
+    cloud(axes[2], str(best), truth, frames, outputs[best].points, points)
     shown = torch.cat([points.flatten(0, 2).double(), true])
     limits = [(x.min() - 0.5, x.max() + 0.5) for x in (shown[:, 0], shown[:, 2])]
     for axis in axes:
@@ -231,7 +244,7 @@ def draw(axes, title: str, truth: Truth, said: dict[Setting, Said], best: Settin
         axis.set_aspect("equal")
 
 
-def cloud(axis, title: str, truth: Truth, frames, points, gt_points) -> None:
+def cloud(axis, title: str, truth: GroundTruth, frames, points, gt_points) -> None:
     """Points from above, moved to the true ones; without the ceiling."""
     colours = truth.images[frames].movedim(1, -1)[:, ::SPACING, ::SPACING].flatten(0, 2).float() / 255
     flat, true_flat = points.flatten(0, 2).double(), gt_points.flatten(0, 2).double()

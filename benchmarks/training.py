@@ -41,7 +41,7 @@ def main() -> None:
             def __getitem__(self, index):
                 return batch
 
-        trainer.data = Same()  # the network alone; loading is said apart
+        trainer.data = Same()  # the network only; loading is timed separately
         trainer.num_workers = 0
         seconds = []
         for _ in trainer.steps(2):

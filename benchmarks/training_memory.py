@@ -104,8 +104,8 @@ def step(model: VGGT, teacher: VGGT | None, optimizer, heads: list[str], num_fra
         if teacher is not None:
             with torch.no_grad():
                 target = teacher(images, **inputs)  # held until the end of the step, as a training holds it
-        said = model(images, **inputs)
-    outputs = [*said._tensors().values(), *said.pose_enc_list, *said.tracks_list]
+        prediction = model(images, **inputs)
+    outputs = [*prediction._tensors().values(), *prediction.pose_enc_list, *prediction.tracks_list]
     sum(output.float().mean() for output in outputs).backward()
     optimizer.step()
     optimizer.zero_grad()

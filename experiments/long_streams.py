@@ -1,8 +1,8 @@
-"""Streams of thousands of frames with their truth, and how well a network with a bounded memory follows them.
+"""Quality of streams of thousands of frames with a bounded memory, against ground truth.
 
-Four kinds of video in rooms of the procedural world that no training has seen: one that stands almost still, one in
-which things move, one that goes round in laps, and one that comes back to its start after long. A stream is run once;
-what it said is kept, and any number of its first frames can be scored.
+Four kinds of video in unseen rooms of the procedural world: a nearly static camera, moving objects, a loop of several
+laps, and a return to the start after a long trajectory. A stream is run once and stored. Any number of its first frames
+can be scored.
 S frames · K of them with depth and points · H×W pixels · h×w of them with points.
 """
 
@@ -53,14 +53,14 @@ GAPS = (1, 10)
 
 
 def film(kind: str, scene: int, num_frames: int, height: int, width: int) -> Iterator[Batch]:
-    """A video of one of the `KINDS` in a test scene, some frames at a time.
+    """Render a video of one of the `KINDS` in a test scene in chunks of frames.
 
-    static: the camera stays where it is but for the shaking hand. moving: things move, and the camera goes its way at
-    its own pace. loop: a lap every `LAP` frames. revisit: one lap, so that the last frames see what the first saw.
-    The first frames of a longer video are the same, but for "revisit".
+    static: the camera only shakes. moving: objects move, and the camera follows its trajectory. loop: one lap per `LAP`
+    frames. revisit: one lap, so that the last frames show the place of the first.
+    Except for "revisit", a short video equals the first frames of a longer one.
 
     Raises:
-        ValueError: there is no such kind.
+        ValueError: If the kind is unknown.
     """
     if kind not in KINDS:
         raise ValueError(f"kind {kind!r} is unknown; choose one of {', '.join(KINDS)}")
@@ -70,13 +70,14 @@ def film(kind: str, scene: int, num_frames: int, height: int, width: int) -> Ite
 
 
 @dataclass(frozen=True)
-class Truth:
-    """A video and what is known of it.
+class GroundTruth:
+    """A video with ground truth.
 
-    images: RGB, uint8. (S, 3, H, W)
-    depth: float16; rooms have no sky, so it is known everywhere. (S, H, W)
-    cam_from_world: (S, 3, 4)
-    intrinsics: of all frames. (3, 3)
+    Attributes:
+        images: RGB, uint8. (S, 3, H, W)
+        depth: Depth along the optical axis, float16. Rooms have no sky, so every pixel is valid. (S, H, W)
+        cam_from_world: Camera-from-world poses. (S, 3, 4)
+        intrinsics: Intrinsics of all frames in pixels. (3, 3)
     """
 
     images: Tensor
@@ -84,26 +85,27 @@ class Truth:
     cam_from_world: Tensor
     intrinsics: Tensor
 
-    def every(self, stride: int) -> Truth:
-        """As a camera would see it that is faster."""
-        return Truth(self.images[::stride], self.depth[::stride], self.cam_from_world[::stride], self.intrinsics)
+    def every(self, stride: int) -> GroundTruth:
+        """Return every n-th frame, as from a faster camera."""
+        return GroundTruth(self.images[::stride], self.depth[::stride], self.cam_from_world[::stride], self.intrinsics)
 
-    def first(self, num_frames: int) -> Truth:
-        return Truth(
+    def first(self, num_frames: int) -> GroundTruth:
+        return GroundTruth(
             self.images[:num_frames], self.depth[:num_frames], self.cam_from_world[:num_frames], self.intrinsics
         )
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a network said of a stream.
+class StreamOutputs:
+    """Predictions of a network for a stream.
 
-    pose_enc: (S, 9)
-    frames: numbers of those with depth and points, rising. (K,)
-    depth: float16. (K, H, W)
-    points: of every `SPACING`-th pixel, in the world. (K, h, w, 3)
-    num_tokens: that a layer holds after each frame, on average. (S,)
-    num_bytes: of the stream's memory after each frame. (S,)
+    Attributes:
+        pose_enc: Pose encodings. (S, 9)
+        frames: Indices of the frames with depth and points, increasing. (K,)
+        depth: float16. (K, H, W)
+        points: World points of every `SPACING`-th pixel. (K, h, w, 3)
+        num_tokens: Mean number of cached tokens per layer after each frame. (S,)
+        num_bytes: Memory of the stream after each frame. (S,)
     """
 
     pose_enc: Tensor
@@ -113,9 +115,9 @@ class Said:
     num_tokens: Tensor
     num_bytes: Tensor
 
-    def first(self, num_frames: int) -> Said:
+    def first(self, num_frames: int) -> StreamOutputs:
         count = int((self.frames < num_frames).sum())
-        return Said(
+        return StreamOutputs(
             self.pose_enc[:num_frames],
             self.frames[:count],
             self.depth[:count],
@@ -129,10 +131,10 @@ class Said:
         return cameras_from_pose_enc(self.pose_enc, tuple(self.depth.shape[-2:]))
 
 
-Record = TypeVar("Record", Truth, Said)
+Record = TypeVar("Record", GroundTruth, StreamOutputs)
 
 
-def save(record: Truth | Said, path: Path) -> None:
+def save(record: GroundTruth | StreamOutputs, path: Path) -> None:
     with atomic_write(path) as unfinished:
         np.savez(unfinished, **{field.name: getattr(record, field.name).numpy() for field in fields(record)})
 
@@ -142,30 +144,30 @@ def load(kind: type[Record], path: Path) -> Record:
         return kind(**{field.name: torch.from_numpy(arrays[field.name]) for field in fields(kind)})
 
 
-def truth_of(kind: str, scene: int, num_frames: int, height: int, width: int, folder: Path) -> Truth:
-    """The video, rendered once and kept in `folder`."""
+def load_ground_truth(kind: str, scene: int, num_frames: int, height: int, width: int, folder: Path) -> GroundTruth:
+    """Load a video with ground truth from `folder`. Renders it on first use."""
     path = folder / f"{kind}-{scene}-{num_frames}-{width}x{height}.npz"
     if not path.exists():
         parts = []
         with tqdm(total=num_frames, desc=path.stem, unit="frame", disable=None) as progress:
             for batch in film(kind, scene, num_frames, height, width):
                 images = (batch.images[0] * 255).round().byte()
-                parts.append(Truth(images, batch.depth[0].half(), batch.cam_from_world[0], batch.intrinsics[0]))
+                parts.append(GroundTruth(images, batch.depth[0].half(), batch.cam_from_world[0], batch.intrinsics[0]))
                 progress.update(len(images))
         per_frame = {
             name: torch.cat([getattr(p, name) for p in parts]) for name in ("images", "depth", "cam_from_world")
         }
-        save(Truth(**per_frame, intrinsics=parts[0].intrinsics[0]), path)
-    return load(Truth, path)
+        save(GroundTruth(**per_frame, intrinsics=parts[0].intrinsics[0]), path)
+    return load(GroundTruth, path)
 
 
 @torch.no_grad()
-def stream(model: VGGT, images: Tensor, policy: EvictionPolicy, name: str = "") -> list[Said]:
-    """Run streams through a network that advance together; a policy must decide for each by itself.
+def stream(model: VGGT, images: Tensor, policy: EvictionPolicy, name: str = "") -> list[StreamOutputs]:
+    """Run streams through a network in lockstep. The policy must decide per stream.
 
     Args:
         images: RGB, uint8. (B, S, 3, H, W)
-        name: to show beside the progress.
+        name: Label of the progress bar.
     """
     all_heads = ("camera", "depth", "points")
     session = StreamSession(model, policy=policy, heads=all_heads)
@@ -174,20 +176,20 @@ def stream(model: VGGT, images: Tensor, policy: EvictionPolicy, name: str = "") 
     for number in tqdm(range(images.shape[1]), desc=name, unit="frame", disable=None):
         # The dense heads take a third of a step, and change nothing that is remembered.
         session.heads = all_heads if number in frames else ("camera", *policy.required_heads)
-        said = session.push(images[:, number].float() / 255)
-        poses.append(said.cam_from_world_enc[:, 0])
+        outputs = session.push(images[:, number].float() / 255)
+        poses.append(outputs.cam_from_world_enc[:, 0])
         if number in frames:
-            depth.append(said.depth[:, 0, ..., 0].half())
-            points.append(said.points[:, 0, ::SPACING, ::SPACING])
+            depth.append(outputs.depth[:, 0, ..., 0].half())
+            points.append(outputs.points[:, 0, ::SPACING, ::SPACING])
         tokens.append(sum(session.memory.num_tokens) / len(session.memory.num_tokens))
         sizes.append(session.memory.num_bytes / len(images))
     per_stream = [torch.stack(values, 1) for values in (poses, depth, points)]
     of_all = torch.tensor(list(frames)), torch.tensor(tokens), torch.tensor(sizes)
-    return [Said(pose_enc, of_all[0], d, p, *of_all[1:]) for pose_enc, d, p in zip(*per_stream, strict=True)]
+    return [StreamOutputs(pose_enc, of_all[0], d, p, *of_all[1:]) for pose_enc, d, p in zip(*per_stream, strict=True)]
 
 
-def still_camera(truth: Truth) -> Said:
-    """What can be said without looking: one depth everywhere, a camera that never moves."""
+def still_camera(truth: GroundTruth) -> StreamOutputs:
+    """Return the baseline: constant depth and a static camera."""
     num_frames = len(truth.images)
     pose = torch.eye(4)[:3].expand(num_frames, 3, 4)
     cameras = Cameras(pose, truth.intrinsics.expand(num_frames, 3, 3))
@@ -196,30 +198,30 @@ def still_camera(truth: Truth) -> Said:
     points = unproject(depth, Cameras(pose[frames], cameras.intrinsics[frames]))[:, ::SPACING, ::SPACING]
     nothing = torch.zeros(num_frames)
     encoding = pose_enc_from_cameras(cameras, tuple(depth.shape[-2:]))
-    return Said(encoding, frames, depth.half(), points, nothing, nothing)
+    return StreamOutputs(encoding, frames, depth.half(), points, nothing, nothing)
 
 
-def score(said: Said, truth: Truth) -> dict[str, float]:
-    """How far a stream is from the truth.
+def score(outputs: StreamOutputs, truth: GroundTruth) -> dict[str, float]:
+    """Compare a stream with the ground truth.
 
-    AbsRel, δ<1.25: of depth, with one scale for the stream (medians).
-    AbsRel, last: of the last `LAST` frames, with the same scale.
-    AbsRel, each: with a scale for each frame.
-    drift: deviation of the logarithm of those scales: how much the unit wanders.
-    ATE: root mean square error of the camera centres after a similarity, over their true root mean square distance from
-        their mean: 1 is as good as a camera that never moves. "ATE, path": over the true path's length.
-    wander: by how much the cameras' root mean square distance from their mean is too large, in metres by the depth's
-        unit: what a camera that stands still seems to move.
-    RPE t n, RPE r n: error of the motion within n of the `GAPS`, root mean squares: metres after the same similarity,
-        and degrees.
-    accuracy, completeness: mean distance of estimated points from the nearest true ones, and the other way round:
-        metres, after a similarity of corresponding points; of the point head's, and ("…, depth") of depth and cameras.
-    local: mean distance of the point head's points from their true places, metres, after a similarity for every
-        `PIECE` frames: what is right of places seen shortly after each other.
-    tokens, bytes: held after the last frame.
+    AbsRel, δ<1.25: depth with one scale for the stream (ratio of medians).
+    AbsRel, last: the last `LAST` frames, with the same scale.
+    AbsRel, each: with one scale per frame.
+    drift: standard deviation of the logarithm of these scales.
+    ATE: root mean square error of the camera centers after a similarity, divided by the root mean square distance of
+        the ground-truth centers from their mean. A static camera has 1. "ATE, path": divided by the length of the path.
+    wander: excess of the root mean square distance of the centers from their mean, in meters with the scale of depth.
+        For a static camera, its apparent motion.
+    RPE t n, RPE r n: root mean square error of the motion within n of the `GAPS` frames: meters after the same
+        similarity, and degrees.
+    accuracy, completeness: mean distance of predicted points from the nearest ground-truth points, and vice versa, in
+        meters after a similarity of corresponding points, for the point head and ("…, depth") for depth and cameras.
+    local: mean distance of the point-head points from their ground truth in meters, after one similarity per `PIECE`
+        frames. Measures the consistency of neighboring frames.
+    tokens, bytes: cached after the last frame.
     """
-    frames = said.frames
-    depth, true_depth = _spaced(said.depth).float(), _spaced(truth.depth[frames]).float()
+    frames = outputs.frames
+    depth, true_depth = _spaced(outputs.depth).float(), _spaced(truth.depth[frames]).float()
     valid = true_depth > 0
     scaled = median_scale(depth, true_depth, valid)
     ratios = true_depth.flatten(1).median(1).values / depth.flatten(1).median(1).values.clamp(min=1e-9)
@@ -232,7 +234,7 @@ def score(said: Said, truth: Truth) -> dict[str, float]:
         "drift": ratios.log().std(correction=0).item(),
     }
 
-    cameras = said.cameras
+    cameras = outputs.cameras
     centres = invert_pose(truth.cam_from_world.double())[:, :, 3]
     spread = _spread(centres)
     length = centres.diff(dim=0).norm(dim=-1).sum().item()
@@ -249,16 +251,19 @@ def score(said: Said, truth: Truth) -> dict[str, float]:
     seen_by = Cameras(truth.cam_from_world[frames[chosen]], truth.intrinsics.expand(len(chosen), 3, 3))
     gt_points = _spaced(unproject(truth.depth[frames[chosen]].float(), seen_by))
     ours = Cameras(cameras.cam_from_world[frames[chosen]], cameras.intrinsics[frames[chosen]])
-    for name, points in (("", said.points[chosen]), (", depth", _spaced(unproject(said.depth[chosen].float(), ours)))):
+    for name, points in (
+        ("", outputs.points[chosen]),
+        (", depth", _spaced(unproject(outputs.depth[chosen].float(), ours))),
+    ):
         accuracy, completeness = cloud_distances(points.flatten(0, 2), gt_points.flatten(0, 2))
         numbers |= {f"accuracy{name}": accuracy, f"completeness{name}": completeness}
     everywhere = Cameras(truth.cam_from_world[frames], truth.intrinsics.expand(len(frames), 3, 3))
-    numbers["local"] = local_error(said.points, _spaced(unproject(truth.depth[frames].float(), everywhere)))
-    return numbers | {"tokens": said.num_tokens[-1].item(), "bytes": said.num_bytes[-1].item()}
+    numbers["local"] = local_error(outputs.points, _spaced(unproject(truth.depth[frames].float(), everywhere)))
+    return numbers | {"tokens": outputs.num_tokens[-1].item(), "bytes": outputs.num_bytes[-1].item()}
 
 
 def cloud_distances(points: Tensor, gt_points: Tensor) -> tuple[float, float]:
-    """Accuracy and completeness of corresponding points, after the best similarity. (N, 3) each"""
+    """Return accuracy and completeness of corresponding points after the best similarity. (N, 3) each"""
     points, gt_points = points.double(), gt_points.double()
     moved = align_points(points, gt_points).apply(points).numpy()
     there = KDTree(gt_points.numpy()).query(moved)[0].mean()
@@ -267,7 +272,7 @@ def cloud_distances(points: Tensor, gt_points: Tensor) -> tuple[float, float]:
 
 
 def local_error(points: Tensor, gt_points: Tensor) -> float:
-    """Mean distance after a similarity for each piece; what is left at the end counts with the last. (K, h, w, 3)"""
+    """Return the mean distance after one similarity per segment. A shorter rest joins the last segment. (K, h, w, 3)"""
     errors = []
     starts = range(0, max(1, len(points) - PIECE // FRAME_STRIDE + 1), PIECE // FRAME_STRIDE)
     for start, stop in zip(starts, [*starts[1:], len(points)], strict=True):
@@ -276,10 +281,10 @@ def local_error(points: Tensor, gt_points: Tensor) -> float:
     return torch.cat(errors).mean().item()
 
 
-def disagreement(said: Said, other: Said) -> float:
-    """How far the depth of one stream is from another's, as AbsRel with the other in the place of the truth."""
-    count = min(len(said.frames), len(other.frames))
-    ours, theirs = said.depth[:count].float(), other.depth[:count].float()
+def disagreement(outputs: StreamOutputs, other: StreamOutputs) -> float:
+    """Return the AbsRel of the depth of one stream, with the depth of another stream as reference."""
+    count = min(len(outputs.frames), len(other.frames))
+    ours, theirs = outputs.depth[:count].float(), other.depth[:count].float()
     return absolute_relative_error(ours, theirs, theirs > 0)
 
 
@@ -289,5 +294,5 @@ def _spaced(maps: Tensor) -> Tensor:
 
 
 def _spread(centres: Tensor) -> float:
-    """Root mean square distance from the mean. (S, 3)"""
+    """Return the root mean square distance from the mean. (S, 3)"""
     return (centres - centres.mean(0)).square().sum(-1).mean().sqrt().item()

@@ -1,10 +1,10 @@
-"""The paper's claims at small scale: what causality, distillation and the camera's memory cost and bring.
+"""Small-scale reproduction of the paper's claims: effect of causality, distillation and the camera cache.
 
     python -m experiments.paper_claims --out results/claims.md
 
 StreamVGGT (arXiv 2507.11539) claims that a causal student distilled from the bidirectional teacher nearly keeps its
-quality, that without distillation it does not, and that streaming equals the full causal pass. Each row of the table
-is one of these networks on the same sequences of rooms that no training has seen.
+quality, that a student without distillation does not, and that streaming equals the full causal pass. Each row of the
+table is one of these networks on the same unseen sequences of rooms.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from streamvggt.stream.policies.sliding_window import KeepAll
 
 
 def rows(teacher: str, student: str, measured: str | None, device: str) -> dict[str, Estimator]:
-    """Estimators by name.
+    """Return the estimators by name.
 
     Args:
-        teacher, student, measured: weights, see `load_model`; `measured` is a student trained on ground truth only.
+        teacher, student, measured: Weights, see `load_model`. `measured` is a student trained on ground truth only.
     """
 
     def load(weights: str, causal: bool):

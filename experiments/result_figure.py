@@ -1,9 +1,9 @@
-"""A picture of what a network makes of a clip whose truth is known: images, depth, confidence, cloud and cameras.
+"""Figure of predictions for a clip with ground truth: images, depth, confidence, cloud and cameras.
 
     python -m experiments.result_figure --out assets/result.jpg
 
-Below the images stand true depth, estimated depth and confidence; then the true cloud and the estimated one from two
-sides, with the cameras. The estimate is brought into the true world by one similarity for the whole clip.
+Below the images: ground-truth depth, predicted depth and confidence. Then both clouds from two sides, with the cameras.
+The prediction is aligned by one similarity for the whole clip.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LABEL = 24  # pixels
 
 
 def record(index: int, num_frames: int, stride: int, style: str, height: int, width: int) -> Batch:
-    """The frames that `python -m procedural_scenes clip` shows, with their truth. One sequence."""
+    """Return the frames of `python -m procedural_scenes clip` with ground truth. One sequence."""
     world = SyntheticScenes("test", style=STYLES[style])
     numbers = range(0, num_frames * stride, stride)
     single = [next(world.sequence(index, n + 1, height, width, start=n)) for n in numbers]
@@ -44,13 +44,13 @@ def record(index: int, num_frames: int, stride: int, style: str, height: int, wi
 
 
 def draw(truth: Batch, depth: Tensor, conf: Tensor, cameras: Cameras, points: Tensor) -> np.ndarray:
-    """The picture.
+    """Draw the figure.
 
     Args:
-        truth: one sequence of S frames.
-        depth, conf: of the network. (S, H, W)
-        cameras: of the network, S of them.
-        points: the network's world points. (S, H, W, 3)
+        truth: One sequence of S frames.
+        depth, conf: Predictions. (S, H, W)
+        cameras: Predicted cameras of the S frames.
+        points: Predicted world points. (S, H, W, 3)
 
     Returns:
         RGB, uint8. (rows, columns, 3)
@@ -94,15 +94,15 @@ def draw(truth: Batch, depth: Tensor, conf: Tensor, cameras: Cameras, points: Te
 
 
 def splat(points: Tensor, colours: Tensor, origins: Tensor, view: Cameras, poses: Tensor) -> np.ndarray:
-    """Points as small squares, the nearest on top, and cameras as pyramids.
+    """Draw points as squares, nearest on top, and cameras as pyramids.
 
-    Surfaces seen from behind are left out, so that one looks into a room through its walls.
+    Back faces are omitted, so that walls do not hide the interior of a room.
 
     Args:
-        points, colours: (N, 3)
-        origins: from where each point was seen. (N, 3)
-        view: one camera without leading dimensions.
-        poses: world-from-camera of the cameras to draw. (S, 3, 4)
+        points, colours: World points and their colors. (N, 3)
+        origins: Camera center that observed each point. (N, 3)
+        view: One camera without leading dimensions.
+        poses: World-from-camera poses of the cameras to draw. (S, 3, 4)
 
     Returns:
         RGB, uint8.
@@ -145,7 +145,7 @@ def _pyramid(picture: np.ndarray, pose: Tensor, view: Cameras, colour: tuple[int
 
 
 def view_from_above(points: Tensor, azimuth: float) -> Cameras:
-    """A camera that looks at the middle of some points from above; y points down."""
+    """Return a camera that views the center of the points from above. y points down."""
     middle = points.median(0).values
     reach = (points - middle).norm(dim=-1).quantile(0.9)
     away = torch.tensor([np.cos(azimuth), -0.75, np.sin(azimuth)], dtype=torch.float32)
@@ -194,13 +194,13 @@ def main() -> None:
     arguments = parser.parse_args()
     truth = record(arguments.index, arguments.frames, arguments.stride, arguments.scene_type, *arguments.image_size)
     session = StreamSession(load_model(arguments.weights, causal=True), heads=("camera", "depth", "points"))
-    said = [session.push(image) for image in truth.images[0]]
-    depth, conf = (torch.cat([getattr(p, name) for p in said], 1)[0] for name in ("depth", "depth_conf"))
-    cameras = [p.cameras() for p in said]
+    outputs = [session.push(image) for image in truth.images[0]]
+    depth, conf = (torch.cat([getattr(p, name) for p in outputs], 1)[0] for name in ("depth", "depth_conf"))
+    cameras = [p.cameras() for p in outputs]
     cameras = Cameras(
         torch.cat([c.cam_from_world for c in cameras], 1)[0], torch.cat([c.intrinsics for c in cameras], 1)[0]
     )
-    points = torch.cat([p.points for p in said], 1)[0]
+    points = torch.cat([p.points for p in outputs], 1)[0]
     if arguments.points == "depth":
         points = unproject(depth[..., 0], cameras)
     picture = draw(truth, depth[..., 0], conf, cameras, points)

@@ -1,7 +1,7 @@
-"""A stand-in for a network that knows the truth of one video and errs as it is told to.
+"""Simulated model: ground truth of one video plus a configurable error model.
 
-It shows what is done with a network's answers (stitching, closing of loops) apart from how good a network is. Its
-numbers say nothing about any network.
+It shows the effect of submap alignment and loop closure apart from the quality of a network. Its numbers do not
+indicate the quality of any network.
 S frames · H×W pixels.
 """
 
@@ -25,17 +25,18 @@ from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction
 
 THUMBNAIL = 8
-"""Frames are recognised by so many pixels, down and across."""
+"""Height and width of the thumbnails that identify frames."""
 
 
 @dataclass(frozen=True)
-class Known:
-    """A video and what is true of it.
+class GroundTruthVideo:
+    """A video with ground truth.
 
-    images: RGB in [0, 1]; no two alike. (S, 3, H, W)
-    depth: (S, H, W)
-    cam_from_world: (S, 3, 4)
-    intrinsics: of all frames, principal point in the middle. (3, 3)
+    Attributes:
+        images: RGB in [0, 1], all different. (S, 3, H, W)
+        depth: Depth along the optical axis. (S, H, W)
+        cam_from_world: Camera-from-world poses, OpenCV axes. (S, 3, 4)
+        intrinsics: Intrinsics of all frames in pixels, principal point in the image center. (3, 3)
     """
 
     images: Tensor
@@ -46,21 +47,23 @@ class Known:
 
 @dataclass(frozen=True)
 class Errors:
-    """How the oracle errs; by default not at all, but that every stream has its own world and scale.
+    """Error model. Without arguments, predictions are exact except for a random world and scale per stream.
 
-    rotation_drift_deg, translation_drift, drift_scale: of each step from frame to frame: degrees about the camera's
-        down axis, shares of its typical depth to the right, logarithm.
-    random_walk: random drift of each step: radians, shares of the typical depth, logarithm alike.
-    drift_doubling_frames: frames after which a stream's drift is twice that of its start; networks err more the
-        longer they go on.
-    noise: of depth, pixel by pixel, logarithm.
-    outlier_ratio, wrong_factor: of the pixels, in patches, depth is off by about that factor.
-    informative_confidence: wrong pixels have low confidence.
-    failure_frame: from this frame of the video on, streams opened before it was seen answer nonsense, as `failure_mode`
-        says: "jump": the camera is elsewhere; "confidence": nothing is trusted; "nan": no numbers; "scale": depth
+    Attributes:
+        rotation_drift_deg: Rotation about the camera's down axis per frame in degrees.
+        translation_drift: Translation to the right per frame, relative to the median depth.
+        drift_scale: Logarithm of the scale change per frame.
+        random_walk: Standard deviation of a random drift per frame: radians, fractions of the median depth, log scale.
+        drift_doubling_frames: Number of frames after which the drift per frame is twice that of the start.
+        noise: Standard deviation of the logarithm of depth, per pixel.
+        outlier_ratio: Fraction of pixels, in patches, with wrong depth.
+        wrong_factor: Approximate factor of wrong depth.
+        informative_confidence: Wrong pixels have a low confidence.
+        failure_frame: From this frame of the video on, streams that started before it fail.
+        failure_mode: "jump": wrong camera. "confidence": low confidence. "nan": poses are not finite. "scale": depth
             shrinks.
-    aliasing_distance: a camera further than this from the last frame's is taken for the last frame's: what happens
-        where two places look alike.
+        aliasing_distance: A camera farther than this from that of the last frame is confused with it, as if both places
+            had equal appearance.
     """
 
     rotation_drift_deg: float = 0.0
@@ -77,12 +80,13 @@ class Errors:
     aliasing_distance: float = math.inf
 
 
-class OracleMemory:
-    """What a stream of an `Oracle` remembers: where its world is by now.
+class SimulatedMemory:
+    """Memory of a stream of a `SimulatedModel`: the drift of its world.
 
-    world: from the truth to the stream's own world, at the latest frame.
-    first, last: numbers in the video of its first and latest frame.
-    opened: the latest frame that any stream had seen when this one began.
+    Attributes:
+        world: Similarity from the ground truth to the world of the stream, at the latest frame.
+        first, last: Indices of the first and the latest frame in the video.
+        opened: Latest frame of any stream when this stream started.
     """
 
     def __init__(self, policy: EvictionPolicy | None):
@@ -111,28 +115,33 @@ class OracleMemory:
             raise
 
 
-class Oracle(nn.Module):
-    """Takes the place of a `StreamVGGT` in a session; float64 on the CPU."""
+class SimulatedModel(nn.Module):
+    """Replaces a `StreamVGGT` in a session. Computes in float64 on the CPU."""
 
-    def __init__(self, known: Known, errors: Errors | None = None, *, encoder: VGGT | None = None, seed: int = 0):
-        """
+    def __init__(
+        self, known: GroundTruthVideo, errors: Errors | None = None, *, encoder: VGGT | None = None, seed: int = 0
+    ):
+        """Precompute the thumbnails.
+
         Args:
-            encoder: whose encoder is asked for features, so that places are recognised by a real one's.
-            seed: other errors of the same kind.
+            known: The video that the frames come from.
+            errors: Error model.
+            encoder: Network whose encoder gives the patch features. None: thumbnails.
+            seed: Seed of the random errors.
         """
         super().__init__()
         self.known, self.errors, self.seed = known, errors or Errors(), seed
         self.heads = ("camera", "depth")
         self.patch_size = 14
-        self.where = nn.Parameter(torch.zeros((), dtype=torch.float64))  # sessions ask where a model is
+        self.where = nn.Parameter(torch.zeros((), dtype=torch.float64))  # sessions read the device of a model
         self._thumbnails = thumbnails(known.images)
-        self._encoder = (encoder,)  # not a part of this one
+        self._encoder = (encoder,)  # in a tuple, so that it is no submodule
         self.num_encoded = 0
         self._latest = -1
         self.aggregator = SimpleNamespace(encode_patches=self._encode)
 
-    def new_memory(self, policy: EvictionPolicy | None = None, **_) -> OracleMemory:
-        return OracleMemory(policy)
+    def new_memory(self, policy: EvictionPolicy | None = None, **_) -> SimulatedMemory:
+        return SimulatedMemory(policy)
 
     def _encode(self, images: Tensor) -> Tensor:
         self.num_encoded += images.shape[1]
@@ -142,9 +151,15 @@ class Oracle(nn.Module):
         return encoder.aggregator.encode_patches(images.to(next(encoder.parameters())))
 
     def forward(
-        self, images: Tensor, *, memory: OracleMemory, patch_tokens: Tensor | None = None, heads=None, query_points=None
+        self,
+        images: Tensor,
+        *,
+        memory: SimulatedMemory,
+        patch_tokens: Tensor | None = None,
+        heads=None,
+        query_points=None,
     ) -> Prediction:
-        """The prediction of the next frame. (1, 1, 3, H, W)"""
+        """Predict the next frame. images: (1, 1, 3, H, W)"""
         self.num_encoded += patch_tokens is None
         errors = self.errors
         frame = int((self._thumbnails - thumbnails(images[0])).abs().sum(-1).argmin())
@@ -184,7 +199,7 @@ class Oracle(nn.Module):
         memory.num_frames += 1
         return self._answer(frame, pose, depth, memory)
 
-    def _answer(self, frame: int, pose: Tensor, depth: Tensor, memory: OracleMemory) -> Prediction:
+    def _answer(self, frame: int, pose: Tensor, depth: Tensor, memory: SimulatedMemory) -> Prediction:
         errors = self.errors
         height, width = depth.shape
         noise = self._random(memory.first, 10_000 + frame, height * width).view(height, width)
@@ -212,7 +227,7 @@ class Oracle(nn.Module):
         return Prediction(**{**vars(prediction), **nonsense})
 
     def _random(self, *of: int) -> Tensor:
-        """Normal numbers, the same for the same stream and frame; the last argument says how many."""
+        """Return standard normal numbers that depend on stream and frame only. The last argument is their count."""
         *of, count = of
         return torch.randn(count, generator=self._generator(*of), dtype=torch.float64)
 
@@ -220,13 +235,13 @@ class Oracle(nn.Module):
         return torch.Generator().manual_seed(((self.seed * 1_000_003) + first) * 1_000_003 + number)
 
     def points(self, frame: int) -> Tensor:
-        """True world points of a frame. (H, W, 3)"""
+        """Return the ground-truth world points of a frame. (H, W, 3)"""
         camera = Cameras(self.known.cam_from_world[frame].double(), self.known.intrinsics.double())
         return unproject(self.known.depth[frame].double(), camera)
 
 
 def thumbnails(images: Tensor) -> Tensor:
-    """A few numbers by which an image is known again, also after it was compressed. (S, 3, H, W) → (S, 192)"""
+    """Return a descriptor that identifies an image, also after compression. (S, 3, H, W) → (S, 192)"""
     return nn.functional.adaptive_avg_pool2d(images.double(), THUMBNAIL).flatten(1)
 
 

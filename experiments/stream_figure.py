@@ -1,4 +1,4 @@
-"""What became of a long stream: its cloud beside the true one, seen from above, and its way over the true one.
+"""Figure of long streams: predicted clouds and trajectories beside the ground truth, from above.
 
 S frames · K of them with depth.
 """
@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments.long_streams import Said, Truth
+from experiments.long_streams import GroundTruth, StreamOutputs
 from experiments.result_figure import splat, view_from_above
 from streamvggt.evaluation.pose_metrics import align_trajectory
 from streamvggt.files import atomic_write
@@ -27,15 +27,15 @@ PYRAMIDS = 25
 """Cameras drawn among the points, at most."""
 
 
-def draw_streams(truth: Truth, said: Mapping[str, Said], path: Path) -> None:
-    """Write a picture: one column for the truth and one for each stream.
+def draw_streams(truth: GroundTruth, outputs: Mapping[str, StreamOutputs], path: Path) -> None:
+    """Write a figure with one column for the ground truth and one per stream.
 
-    Above are clouds of depth and cameras, each brought into the true world by the similarity of corresponding points;
-    below are ways from above, brought there by that of the camera centres.
+    Upper row: clouds of depth and cameras, aligned by a similarity of corresponding points. Lower row: trajectories
+    from above, aligned by a similarity of the camera centers.
     """
-    figure = Figure(figsize=(5 * (1 + len(said)), 7.5), layout="constrained")
-    axes = figure.subplots(2, 1 + len(said))
-    frames = next(iter(said.values())).frames
+    figure = Figure(figsize=(5 * (1 + len(outputs)), 7.5), layout="constrained")
+    axes = figure.subplots(2, 1 + len(outputs))
+    frames = next(iter(outputs.values())).frames
     chosen = torch.linspace(0, len(frames) - 1, min(CLOUD_FRAMES, len(frames))).round().long()
     numbers = frames[chosen]
     true_cameras = Cameras(truth.cam_from_world[numbers], truth.intrinsics.expand(len(numbers), 3, 3))
@@ -45,7 +45,7 @@ def draw_streams(truth: Truth, said: Mapping[str, Said], path: Path) -> None:
     view = view_from_above(gt_points.flatten(0, 2), AZIMUTH)
     axes[0, 0].imshow(_cloud(gt_points, colours, true_poses, view))
     axes[0, 0].set_title("truth", fontsize=10)
-    for column, (name, stream) in enumerate(said.items(), 1):
+    for column, (name, stream) in enumerate(outputs.items(), 1):
         cameras = Cameras(stream.cameras.cam_from_world[numbers], stream.cameras.intrinsics[numbers])
         points = unproject(stream.depth[chosen].float(), cameras)
         moved = align_points(points.flatten(0, 2).double(), gt_points.flatten(0, 2).double())
@@ -54,7 +54,7 @@ def draw_streams(truth: Truth, said: Mapping[str, Said], path: Path) -> None:
         poses = torch.cat([moved.rotation @ poses[..., :3], moved.apply(poses[..., 3])[..., None]], -1).float()
         axes[0, column].imshow(_cloud(points, colours, poses, view))
         axes[0, column].set_title(name, fontsize=10)
-    for column, (name, stream) in enumerate([("truth", None), *said.items()]):
+    for column, (name, stream) in enumerate([("truth", None), *outputs.items()]):
         ours, theirs = align_trajectory(
             truth.cam_from_world if stream is None else stream.cameras.cam_from_world, truth.cam_from_world
         )

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from experiments.simulated_model import Known
+from experiments.simulated_model import GroundTruthVideo
 from streamvggt.geometry.camera import invert_pose
 from streamvggt.geometry.pointmap import pixel_grid
 
@@ -22,7 +22,7 @@ def walk(num_frames: int, laps: float = 1.0) -> torch.Tensor:
     return invert_pose(torch.cat([rotation, centre[..., None]], -1))
 
 
-def look(cam_from_world: torch.Tensor) -> Known:
+def look(cam_from_world: torch.Tensor) -> GroundTruthVideo:
     """What cameras in the room see."""
     intrinsics = torch.tensor([[30.0, 0, WIDTH / 2], [0, 30, HEIGHT / 2], [0, 0, 1]], dtype=torch.float64)
     pixels = pixel_grid(HEIGHT, WIDTH, intrinsics)
@@ -35,4 +35,4 @@ def look(cam_from_world: torch.Tensor) -> Known:
     hit = centre + depth[..., None] * ray
     waves = torch.randn(3, 12, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * 2.5
     images = 0.5 + 0.5 * torch.einsum("shwi,cki->sckhw", hit, waves).sin().mean(2)
-    return Known(images, depth, cam_from_world, intrinsics)
+    return GroundTruthVideo(images, depth, cam_from_world, intrinsics)

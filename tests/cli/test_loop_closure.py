@@ -11,7 +11,7 @@ import torch
 from analytic_room import look, walk
 from PIL import Image
 
-from experiments.simulated_model import Errors, Oracle
+from experiments.simulated_model import Errors, SimulatedModel
 from streamvggt import SubmapSession
 from streamvggt.evaluation.pose_metrics import trajectory_errors
 from streamvggt.export import ReconstructionResult
@@ -39,9 +39,9 @@ def room_photos(known, tmp_path):
 @pytest.fixture(autouse=True)
 def drifting(known, monkeypatch):
     def load(*_, **__):
-        oracle = Oracle(known, Errors(rotation_drift_deg=0.25, noise=0.01))
-        oracle.config = {"image_size": 56}
-        return oracle
+        simulated = SimulatedModel(known, Errors(rotation_drift_deg=0.25, noise=0.01))
+        simulated.config = {"image_size": 56}
+        return simulated
 
     monkeypatch.setattr("streamvggt.cli.reconstruct.load_model", load)
     options = LoopClosureOptions(keyframe_interval=2, min_frame_gap=40)

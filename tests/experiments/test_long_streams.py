@@ -10,16 +10,16 @@ from experiments import long_streams
 from experiments.long_streams import (
     LAP,
     SPACING,
-    Said,
-    Truth,
+    GroundTruth,
+    StreamOutputs,
     disagreement,
     film,
     load,
+    load_ground_truth,
     save,
     score,
     still_camera,
     stream,
-    truth_of,
 )
 from experiments.stream_figure import draw_streams
 from streamvggt import SlidingWindow, StreamSession
@@ -53,12 +53,14 @@ def test_each_kind_of_video_is_what_its_name_says():
 
 
 @pytest.fixture(scope="module")
-def truth(tmp_path_factory) -> Truth:
-    return truth_of("loop", SCENE, 40, 28, 42, tmp_path_factory.mktemp("truth"))
+def truth(tmp_path_factory) -> GroundTruth:
+    return load_ground_truth("loop", SCENE, 40, 28, 42, tmp_path_factory.mktemp("truth"))
 
 
-def told(truth: Truth, scale: float = 1.0, turn: torch.Tensor | None = None, shift: float = 0.0) -> Said:
-    """The truth as a network would say it, in a world that is scaled, turned and shifted."""
+def biased(
+    truth: GroundTruth, scale: float = 1.0, turn: torch.Tensor | None = None, shift: float = 0.0
+) -> StreamOutputs:
+    """Ground truth as predictions in a world that is scaled, rotated and shifted."""
     turn = torch.eye(3) if turn is None else turn
     pose = invert_pose(truth.cam_from_world)
     pose = torch.cat([turn @ pose[..., :3], scale * (turn @ pose[..., 3:]) + shift], -1)
@@ -68,7 +70,7 @@ def told(truth: Truth, scale: float = 1.0, turn: torch.Tensor | None = None, shi
     points = unproject(depth, Cameras(cameras.cam_from_world[frames], cameras.intrinsics[frames]))
     count = torch.arange(len(pose)).float()
     encoding = pose_enc_from_cameras(cameras, tuple(depth.shape[-2:]))
-    return Said(encoding, frames, depth, points[:, ::SPACING, ::SPACING], count, 100 * count)
+    return StreamOutputs(encoding, frames, depth, points[:, ::SPACING, ::SPACING], count, 100 * count)
 
 
 ERRORS = [
@@ -88,8 +90,8 @@ ERRORS = [
 
 def test_the_truth_has_no_error_in_any_world(truth):
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0))).Q
-    for said in (told(truth), told(truth, 7.0, turn * torch.linalg.det(turn), 3.0)):
-        numbers = score(said, truth)
+    for outputs in (biased(truth), biased(truth, 7.0, turn * torch.linalg.det(turn), 3.0)):
+        numbers = score(outputs, truth)
         assert all(numbers[name] < 2e-3 for name in ERRORS), numbers
         assert numbers["δ<1.25"] == 1
         assert numbers["tokens"] == 39 and numbers["bytes"] == 3900
@@ -104,9 +106,9 @@ def test_one_depth_and_a_still_camera_have_the_errors_that_can_be_told_beforehan
 
 
 def test_a_unit_that_wanders_is_drift_and_not_shape(truth):
-    said = told(truth)
-    growing = torch.linspace(0, 1, len(said.frames)).exp()[:, None, None]
-    numbers = score(Said(**{**vars(said), "depth": said.depth * growing}), truth)
+    outputs = biased(truth)
+    growing = torch.linspace(0, 1, len(outputs.frames)).exp()[:, None, None]
+    numbers = score(StreamOutputs(**{**vars(outputs), "depth": outputs.depth * growing}), truth)
     assert numbers["AbsRel, each"] < 2e-3 < 0.1 < numbers["AbsRel"]
     assert numbers["drift"] == pytest.approx(growing.log().std(correction=0).item(), rel=1e-3)
     assert numbers["AbsRel, last"] == numbers["AbsRel"]  # shorter than what is last
@@ -125,20 +127,21 @@ def test_scoring_the_first_frames_is_scoring_a_stream_that_ended_there(truth):
 def test_a_stream_is_what_a_session_says_however_many_go_together_and_is_kept(truth, policy, tmp_path):
     model = tiny(dtype=torch.float32, heads=("camera", "depth", "points"))
     images = torch.stack([truth.images[:12], truth.images[12:24]])
-    said = stream(model, images, policy)[1]
+    outputs = stream(model, images, policy)[1]
     session = StreamSession(model, policy=policy)
     alone = [session.push(image.float() / 255) for image in images[1]]
-    torch.testing.assert_close(said.pose_enc, torch.cat([p.pose_enc[0] for p in alone]), rtol=1e-4, atol=1e-4)
-    depth = torch.cat([alone[t].depth[0, ..., 0] for t in said.frames])
-    torch.testing.assert_close(said.depth.float(), depth, rtol=2e-3, atol=1e-3)
-    assert said.num_tokens[-1] == sum(session.memory.num_tokens) / 4
-    assert said.num_bytes[-1] == session.memory.num_bytes
-    save(said, tmp_path / "said.npz")
-    assert all(torch.equal(value, vars(said)[name]) for name, value in vars(load(Said, tmp_path / "said.npz")).items())
+    torch.testing.assert_close(outputs.pose_enc, torch.cat([p.pose_enc[0] for p in alone]), rtol=1e-4, atol=1e-4)
+    depth = torch.cat([alone[t].depth[0, ..., 0] for t in outputs.frames])
+    torch.testing.assert_close(outputs.depth.float(), depth, rtol=2e-3, atol=1e-3)
+    assert outputs.num_tokens[-1] == sum(session.memory.num_tokens) / 4
+    assert outputs.num_bytes[-1] == session.memory.num_bytes
+    save(outputs, tmp_path / "outputs.npz")
+    loaded = load(StreamOutputs, tmp_path / "outputs.npz")
+    assert all(torch.equal(value, vars(outputs)[name]) for name, value in vars(loaded).items())
 
 
 def test_a_picture_of_the_truth_beside_itself(truth, tmp_path):
-    draw_streams(truth, {"itself": told(truth, 3.0)}, tmp_path / "streams.png")
+    draw_streams(truth, {"itself": biased(truth, 3.0)}, tmp_path / "streams.png")
     drawn = np.asarray(Image.open(tmp_path / "streams.png").convert("RGB")).astype(int)
     above = drawn[drawn.shape[0] // 10 : drawn.shape[0] * 2 // 5]  # without the titles
     halves = [half[(half < 250).any(-1)] for half in np.split(above, [above.shape[1] // 2], 1)]

@@ -7,7 +7,7 @@ import torch
 from analytic_room import look, walk
 from small_models import assert_same
 
-from experiments.simulated_model import Errors, Oracle
+from experiments.simulated_model import Errors, SimulatedModel
 from streamvggt.evaluation.pose_metrics import trajectory_errors
 from streamvggt.prediction import cat
 from streamvggt.stream.submaps.loop_closure import LoopClosureOptions, detect_loop, overlap_ratio
@@ -39,13 +39,13 @@ def ate(prediction, known) -> float:
 @pytest.fixture(scope="module")
 def open_walk(known):
     """Drifting, without loops."""
-    return run(SubmapSession(Oracle(known, DRIFT), submaps=SIZE), known.images)
+    return run(SubmapSession(SimulatedModel(known, DRIFT), submaps=SIZE), known.images)
 
 
 @pytest.fixture(scope="module")
 def closed(known):
     """Drifting, with loops: session and answers."""
-    session = SubmapSession(Oracle(known, DRIFT), submaps=SIZE, loop_closure=LOOPS)
+    session = SubmapSession(SimulatedModel(known, DRIFT), submaps=SIZE, loop_closure=LOOPS)
     said = run(session, known.images)
     session.finish()
     return session, said
@@ -73,8 +73,8 @@ def test_answers_are_in_the_corrected_world_once_a_loop_is_closed(known, open_wa
 def test_without_loops_nothing_is_kept_and_nothing_moves(known, closed):
     """A walk that does not come back is what it is without `loops`, to the bit."""
     away = replace(known, cam_from_world=known.cam_from_world[:110])
-    plain = run(SubmapSession(Oracle(away, DRIFT), submaps=SIZE), known.images[:110])
-    session = SubmapSession(Oracle(away, DRIFT), submaps=SIZE, loop_closure=LOOPS)
+    plain = run(SubmapSession(SimulatedModel(away, DRIFT), submaps=SIZE), known.images[:110])
+    session = SubmapSession(SimulatedModel(away, DRIFT), submaps=SIZE, loop_closure=LOOPS)
     assert_same(run(session, known.images[:110]), plain, tolerance=0)
     session.finish()
     assert session.statistics().num_loops == 0 and session.corrections() == []
@@ -83,7 +83,7 @@ def test_without_loops_nothing_is_kept_and_nothing_moves(known, closed):
 def test_places_that_only_look_alike_are_refused(known):
     """Every new place looks like the oldest one; those that the camera has left behind are not joined to it."""
 
-    class Fooled(Oracle):
+    class Fooled(SimulatedModel):
         def _encode(self, images):
             return torch.ones(1, 1, 1, 5) * torch.tensor([1.0, 2, 3, 4, 5 + 1e-3 * self._latest % 0.01])
 
@@ -94,14 +94,14 @@ def test_places_that_only_look_alike_are_refused(known):
     statistics = session.statistics()
     assert statistics.num_loops == 0 and statistics.num_rejected_loops >= 2 and session.corrections() == []
     assert all("common" in refused.reason for refused in statistics.rejected_loops)
-    plain = run(SubmapSession(Oracle(known, DRIFT), submaps=SIZE), known.images[:110])
+    plain = run(SubmapSession(SimulatedModel(known, DRIFT), submaps=SIZE), known.images[:110])
     torch.testing.assert_close(said.pose_enc, plain.pose_enc, rtol=0, atol=0)
 
 
 def test_a_place_that_is_mistaken_for_another_is_refused_by_its_shape(known):
     """The network itself believes to be back; but what it sees there is not what it saw."""
 
-    class Mistaken(Oracle):
+    class Mistaken(SimulatedModel):
         def _encode(self, images):
             return torch.ones(1, 1, 1, 5) * torch.tensor([1.0, 2, 3, 4, 5 + 1e-3 * self._latest % 0.01])
 
@@ -114,10 +114,10 @@ def test_a_place_that_is_mistaken_for_another_is_refused_by_its_shape(known):
 
 @pytest.mark.parametrize("at", [124, 131, 140])
 def test_a_restored_session_closes_the_same_loops(known, closed, tmp_path, at):
-    session = SubmapSession(Oracle(known, DRIFT), submaps=SIZE, loop_closure=LOOPS)
+    session = SubmapSession(SimulatedModel(known, DRIFT), submaps=SIZE, loop_closure=LOOPS)
     run(session, known.images[:at])
     session.save(tmp_path / "state.pt")
-    other = SubmapSession(Oracle(known, DRIFT), submaps=SIZE, loop_closure=LOOPS)
+    other = SubmapSession(SimulatedModel(known, DRIFT), submaps=SIZE, loop_closure=LOOPS)
     other.restore(tmp_path / "state.pt")
     said = run(other, known.images[at:])
     other.finish()
@@ -127,7 +127,7 @@ def test_a_restored_session_closes_the_same_loops(known, closed, tmp_path, at):
         assert ours.first_frame == theirs.first_frame and torch.equal(ours.world.to_vector(), theirs.world.to_vector())
     assert other.statistics().memory_bytes == whole.statistics().memory_bytes
     with pytest.raises(ValueError, match="submaps"):
-        SubmapSession(Oracle(known, DRIFT), submaps=SIZE).restore(tmp_path / "state.pt")
+        SubmapSession(SimulatedModel(known, DRIFT), submaps=SIZE).restore(tmp_path / "state.pt")
 
 
 def place(frame: int, submap: int, descriptor: list[float], seed: int = 0) -> LoopKeyframe:

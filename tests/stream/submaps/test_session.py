@@ -8,7 +8,7 @@ import torch
 from analytic_room import look, walk
 from small_models import assert_same, images, tiny
 
-from experiments.simulated_model import Errors, Oracle
+from experiments.simulated_model import Errors, SimulatedModel
 from streamvggt import VGGT, KeepAll, SlidingWindow, StreamSession, StreamVGGT
 from streamvggt.evaluation.pose_metrics import trajectory_errors
 from streamvggt.geometry.alignment import RobustAlignment, align_points
@@ -39,16 +39,16 @@ def ate(prediction, known) -> float:
 
 
 def test_aligned_submaps_equal_the_ground_truth(known):
-    session = SubmapSession(Oracle(known), submaps=SIZE)
+    session = SubmapSession(SimulatedModel(known), submaps=SIZE)
     said = run(session, known.images)
     statistics = session.statistics()
     assert statistics.num_submaps == 9 and statistics.num_restarts == statistics.num_pose_alignments == 0
     assert ate(said, known) < 1e-4
     points = unproject(said.depth[0, ..., 0], said.map(lambda tensor: tensor[0]).cameras()).flatten(0, 2)
-    true = torch.stack([Oracle(known).points(frame) for frame in range(120)]).flatten(0, 2)
+    true = torch.stack([SimulatedModel(known).points(frame) for frame in range(120)]).flatten(0, 2)
     fitted = align_points(points, true).apply(points)
     assert (fitted - true).norm(dim=-1).max() < 1e-3
-    alone = run(StreamSession(Oracle(known)), known.images[:20])
+    alone = run(StreamSession(SimulatedModel(known)), known.images[:20])
     assert_same(said.select_frames(slice(0, 20)), alone, tolerance=0)
 
 
@@ -56,13 +56,13 @@ def test_submaps_without_alignment_are_far_off(known, monkeypatch):
     monkeypatch.setattr(
         SubmapSession, "_activate", lambda self, submap, *_: vars(self._state).update(active=submap, pending=None)
     )
-    assert ate(run(SubmapSession(Oracle(known), submaps=SIZE), known.images), known) > 0.5
+    assert ate(run(SubmapSession(SimulatedModel(known), submaps=SIZE), known.images), known) > 0.5
 
 
 def test_noise_and_wrong_points_hardly_matter(known, monkeypatch):
     """A quarter is wrong in each window, so of common points four in ten and more."""
     errors = Errors(noise=0.03, outlier_ratio=0.25, wrong_factor=2)
-    session = SubmapSession(Oracle(known, errors), submaps=SIZE)
+    session = SubmapSession(SimulatedModel(known, errors), submaps=SIZE)
     robust = ate(run(session, known.images), known)
     statistics = session.statistics()
     assert statistics.num_restarts == 0 and statistics.last_alignment.inlier_ratio == pytest.approx(0.56, abs=0.1)
@@ -72,7 +72,7 @@ def test_noise_and_wrong_points_hardly_matter(known, monkeypatch):
         return RobustAlignment(found, (found.apply(source) - target).norm(dim=-1) / tolerance, weight)
 
     monkeypatch.setattr("streamvggt.stream.submaps.submap_alignment.align_points_robust", least_squares)
-    plain = SubmapSession(Oracle(known, errors), submaps=SIZE)
+    plain = SubmapSession(SimulatedModel(known, errors), submaps=SIZE)
     assert robust < 0.03 < ate(run(plain, known.images), known)
     assert plain.statistics().num_pose_alignments == plain.statistics().num_submaps - 1  # hardly a point agrees
 
@@ -80,8 +80,8 @@ def test_noise_and_wrong_points_hardly_matter(known, monkeypatch):
 def test_confidence_says_which_points_are_right(known):
     """Where most are wrong, only their confidence helps."""
     errors = Errors(outlier_ratio=0.8, wrong_factor=2)
-    unsure = SubmapSession(Oracle(known, errors), submaps=SIZE)
-    sure = SubmapSession(Oracle(known, replace(errors, informative_confidence=True)), submaps=SIZE)
+    unsure = SubmapSession(SimulatedModel(known, errors), submaps=SIZE)
+    sure = SubmapSession(SimulatedModel(known, replace(errors, informative_confidence=True)), submaps=SIZE)
     assert ate(run(sure, known.images), known) < 0.04 < ate(run(unsure, known.images), known)
     assert sure.statistics().num_pose_alignments == 0 and sure.statistics().last_alignment.residual < 0.001
     assert unsure.statistics().num_pose_alignments == unsure.statistics().num_submaps - 1
@@ -124,9 +124,9 @@ def test_int8_kv_cache(tmp_path):
 
 
 def test_the_encoder_runs_once_per_frame(known):
-    oracle = Oracle(known)
-    run(SubmapSession(oracle, submaps=SIZE), known.images[:60])
-    assert oracle.num_encoded == 60
+    simulated = SimulatedModel(known)
+    run(SubmapSession(simulated, submaps=SIZE), known.images[:60])
+    assert simulated.num_encoded == 60
 
 
 @pytest.mark.parametrize(
@@ -138,11 +138,11 @@ def test_the_encoder_runs_once_per_frame(known):
 )
 def test_a_restored_session_continues_bit_exactly(known, tmp_path, at, errors):
     frames = known.images[:40]
-    session = SubmapSession(Oracle(known, errors), submaps=SIZE)
+    session = SubmapSession(SimulatedModel(known, errors), submaps=SIZE)
     run(session, frames[:at])
     session.save(tmp_path / "state.pt")
     expected = run(session, frames[at:])
-    other = SubmapSession(Oracle(known, errors), submaps=SIZE)
+    other = SubmapSession(SimulatedModel(known, errors), submaps=SIZE)
     other.restore(tmp_path / "state.pt")
     assert other.num_frames == at
     assert_same(run(other, frames[at:]), expected, tolerance=0)
@@ -160,21 +160,21 @@ def test_a_restored_session_continues_bit_exactly(known, tmp_path, at, errors):
 def test_a_failed_submap_is_restarted_at_once(known, collapse, reason, at):
     errors = Errors(noise=0.01, failure_frame=at, failure_mode=collapse)
     known = look(known.cam_from_world[:64])
-    session = SubmapSession(Oracle(known, errors), submaps=SIZE)
+    session = SubmapSession(SimulatedModel(known, errors), submaps=SIZE)
     said = run(session, known.images)
     statistics = session.statistics()
     assert [restart.frame for restart in statistics.restarts] == [at]
     assert reason in statistics.restarts[0].reason
     assert statistics.num_pose_alignments == 0
     assert ate(said, known) < 0.02
-    plain = run(StreamSession(Oracle(known, errors)), known.images)
+    plain = run(StreamSession(SimulatedModel(known, errors)), known.images)
     assert collapse in ("confidence", "scale") or not ate(plain, known) < 0.5
 
 
 def test_an_invalid_frame_does_not_restart_a_valid_submap(known):
     """A fresh window says the same of it, so the old one is not to blame."""
 
-    class Dark(Oracle):
+    class Dark(SimulatedModel):
         def _answer(self, frame, *rest):
             said = super()._answer(frame, *rest)
             return replace(said, depth_conf=1 + (said.depth_conf - 1) / 1000) if 50 <= frame < 53 else said
@@ -185,7 +185,7 @@ def test_an_invalid_frame_does_not_restart_a_valid_submap(known):
 
 
 def test_a_pending_submap_that_cannot_be_aligned_is_restarted(known):
-    class Odd(Oracle):
+    class Odd(SimulatedModel):
         """Sees nothing right in the stream that starts at frame 28."""
 
         def _answer(self, frame, pose, depth, memory):
@@ -203,7 +203,7 @@ def test_a_pending_submap_that_cannot_be_aligned_is_restarted(known):
 
 
 def test_submaps_that_cannot_be_aligned_by_points_are_aligned_by_pose(known):
-    class Blind(Oracle):
+    class Blind(SimulatedModel):
         def _answer(self, frame, pose, depth, memory):
             said = super()._answer(frame, pose, depth, memory)
             random = torch.rand(
@@ -222,7 +222,7 @@ def test_submaps_that_cannot_be_aligned_by_points_are_aligned_by_pose(known):
 def test_submaps_without_points_are_aligned_by_pose(known):
     """Camera centres give the scale."""
 
-    class CamerasOnly(Oracle):
+    class CamerasOnly(SimulatedModel):
         def _answer(self, *rest):
             return replace(super()._answer(*rest), depth=None, depth_conf=None)
 
@@ -232,7 +232,7 @@ def test_submaps_without_points_are_aligned_by_pose(known):
 
 
 def test_memory_does_not_grow(known):
-    session = SubmapSession(Oracle(known), submaps=SIZE)
+    session = SubmapSession(SimulatedModel(known), submaps=SIZE)
     sizes = []
     for frame in known.images:
         session.push(frame)
