@@ -19,3 +19,12 @@ if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
     echo "$wanted" > .venv/installed
 fi
 export PATH="$root/.venv/bin:$PATH"
+
+install_extra() {  # NAME: install requirements_NAME.txt unless installed
+    local stamp
+    stamp="$(cksum < "requirements_$1.txt") $wanted"
+    if [ "$(cat ".venv/installed-$1" 2>/dev/null)" != "$stamp" ]; then
+        .venv/bin/pip install --quiet --disable-pip-version-check -r "requirements_$1.txt" || return
+        echo "$stamp" > ".venv/installed-$1"
+    fi
+}

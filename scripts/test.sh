@@ -3,13 +3,9 @@
 set -euo pipefail
 source "$(dirname "$0")/setup_env.sh"
 
-# The demo page is tested in a browser. Where Gradio or Chromium cannot be had, its tests are skipped and say so.
-demo="$(cksum < requirements_demo.txt) $wanted"
-if [ "$(cat .venv/installed-demo 2>/dev/null)" != "$demo" ]; then
-    if .venv/bin/pip install --quiet --disable-pip-version-check -r requirements_demo.txt; then
-        echo "$demo" > .venv/installed-demo
-    fi
-fi
+# Tests of the demo page and of the documentation site are skipped if their packages or Chromium are missing.
+install_extra demo || echo "Gradio could not be installed: the tests of the demo page will be skipped" >&2
+install_extra docs || echo "mkdocs could not be installed: the test of the documentation site will be skipped" >&2
 if ! command -v chromium > /dev/null && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
     echo "Installing Chromium (once) …"
     { apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium fonts-dejavu-core; } \
