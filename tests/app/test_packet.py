@@ -57,6 +57,9 @@ def test_a_packet_holds_the_points_colours_and_confidences_of_its_pixels(source)
     assert header["num_points"] == len(x) == (H - 2) * W  # no padding; what is no number lies there
     np.testing.assert_array_equal(arrays["points"].reshape(-1, 3), world[y, x].astype(np.float32))
     np.testing.assert_array_equal(arrays["colors"].reshape(-1, 4)[:, :3], stored.image[y, x])
+    marks, edges = arrays["colors"].reshape(-1, 4)[:, 3], stored.edge_mask(source)[y, x]
+    np.testing.assert_array_equal(marks & 2, 2 * edges)
+    assert edges.any() and not edges.all()
     np.testing.assert_array_equal(arrays["conf"], conf[y, x].astype(np.float32))
     picture = cv2.imdecode(arrays["picture"], cv2.IMREAD_COLOR)
     assert picture.shape == (H, 3 * W, 3)

@@ -136,7 +136,7 @@ def test_a_live_scene_takes_what_the_browser_sends(scenes, networks):
 
 def test_every_export_opens_in_its_own_library(scene, networks):
     finish(scene, networks=networks)
-    all = PointFilter(conf_percentile=0)
+    all = PointFilter(conf_percentile=0, drop_edges=False)
     cloud = trimesh.load(scene.export("ply", all))
     assert len(cloud.vertices) == 4 * 56 * 42
     assert "points" in trimesh.load(scene.export("glb", all)).geometry

@@ -14,7 +14,7 @@ from streamvggt.export import points as points_module
 from streamvggt.export.points import Reservoir
 from streamvggt.export.video import color_ranges, side_by_side
 
-ALL = PointFilter(conf_percentile=0)
+ALL = PointFilter(conf_percentile=0, drop_edges=False)
 PER_FRAME = 30 * 40
 
 
@@ -89,7 +89,7 @@ def test_what_is_no_depth_is_no_point(scene, tmp_path, value):
 
 
 def test_the_percentile_drops_its_share_of_the_least_confident(result):
-    everything, sure = merged_points(result, ALL), merged_points(result, PointFilter(conf_percentile=30))
+    everything, sure = merged_points(result, ALL), merged_points(result, replace(ALL, conf_percentile=30))
     assert len(sure) / len(everything) == pytest.approx(0.7, abs=0.005)
     dropped = np.sort(everything.conf)[: len(everything) - len(sure)]
     assert dropped.max() < sure.conf.min()
@@ -97,7 +97,7 @@ def test_the_percentile_drops_its_share_of_the_least_confident(result):
 
 def test_the_percentile_of_a_sample_is_close(result, monkeypatch):
     monkeypatch.setattr(points_module, "MAX_CONF_SAMPLES", 600)
-    cloud = merged_points(result, PointFilter(conf_percentile=30))
+    cloud = merged_points(result, replace(ALL, conf_percentile=30))
     assert len(cloud) / (5 * PER_FRAME) == pytest.approx(0.7, abs=0.08)  # four standard deviations
 
 
@@ -109,6 +109,17 @@ def test_background_colours_are_dropped(scene, tmp_path, filter, value, kept):
     ResultWriter(tmp_path).add(scene.frames[0], scene.predictions[0])
     assert len(merged_points(ReconstructionResult(tmp_path), replace(ALL, **{filter: True}))) == PER_FRAME - 10
     assert len(merged_points(ReconstructionResult(tmp_path), ALL)) == PER_FRAME
+
+
+def test_points_between_objects_are_dropped_unless_asked_for(scene, tmp_path):
+    """A depth that is blurred, as networks blur it, puts points between the ball and the wall."""
+    depth = scene.predictions[0].depth[..., 0]
+    depth.copy_(torch.nn.functional.avg_pool2d(depth, 3, stride=1, padding=1, count_include_pad=False))
+    result = scene.write(tmp_path / "blurred", 1)
+    kept, all = merged_points(result, replace(ALL, drop_edges=True)), merged_points(result, ALL)
+    assert (scene.distance(all.points) > 0.3).sum() > 20
+    assert (scene.distance(kept.points) > 0.3).sum() == 0
+    assert PER_FRAME * 0.8 < len(kept) < len(all) == PER_FRAME
 
 
 def test_frames_can_be_chosen(result):

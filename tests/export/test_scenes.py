@@ -12,7 +12,7 @@ from streamvggt.export import EXPORTERS, NothingLeft, PointFilter, Reconstructio
 from streamvggt.export.glb import unit_frustum
 from streamvggt.export.gltf import Shape, glb_bytes
 
-ALL = PointFilter(conf_percentile=0)
+ALL = PointFilter(conf_percentile=0, drop_edges=False)
 FLIP = np.array([1, -1, -1])
 
 

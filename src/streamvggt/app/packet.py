@@ -5,7 +5,7 @@ A packet is self-contained and binary, little endian:
     4 bytes      length of the header, a multiple of 4
     header       JSON, padded with spaces; "arrays" gives offset after the header and length of each array in bytes
     points       float32 (N, 3), world coordinates
-    colors       uint8 (N, 4): red, green, blue, and 1 for sky
+    colors       uint8 (N, 4): red, green, blue, and the sum of 1 for sky and 2 for a depth discontinuity
     conf         float32 (N,), confidence ≥ 1
     picture      JPEG: image, inverse depth and confidence side by side
 
@@ -63,7 +63,8 @@ def pack(
     """Create the packet of the frame at a stream position."""
     chosen = sample_pixels(frame, position, source)
     points, conf = frame.world_points(source)
-    colors = np.dstack([frame.image, sky_mask(frame.image).astype(np.uint8)])  # (H, W, 4)
+    marks = sky_mask(frame.image) + 2 * frame.edge_mask(source)
+    colors = np.dstack([frame.image, marks.astype(np.uint8)])  # (H, W, 4)
     arrays = {
         "points": points.reshape(-1, 3).take(chosen, 0).astype("<f4"),
         "colors": colors.reshape(-1, 4).take(chosen, 0),
@@ -117,7 +118,7 @@ def truncate(packet: bytes, num_points: int) -> bytes:
 
 def sample_pixels(frame: ResultFrame, position: int, source: PointSource) -> np.ndarray:
     """Return row-major indices of a random sample of the usable pixels in random order. Deterministic per position."""
-    usable = np.flatnonzero(PointFilter(point_source=source).candidate_mask(frame))
+    usable = np.flatnonzero(PointFilter(point_source=source, drop_edges=False).candidate_mask(frame))
     return np.random.default_rng(position).permutation(usable)[
         : min(MAX_FRAME_POINTS, MAX_SCENE_POINTS // (position + 1))
     ]

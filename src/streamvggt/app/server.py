@@ -223,4 +223,5 @@ def point_filter(settings: dict) -> PointFilter:
         drop_white=bool(settings["drop_white"]),
         drop_black=bool(settings["drop_black"]),
         drop_sky=bool(settings["drop_sky"]),
+        drop_edges=bool(settings.get("drop_edges", True)),
     )

@@ -60,6 +60,12 @@ def add_export_arguments(parser: argparse.ArgumentParser, default: str) -> None:
     group.add_argument("--drop-white", action="store_true", help="remove points of white background")
     group.add_argument("--drop-black", action="store_true", help="remove points of black background")
     group.add_argument("--drop-sky", action="store_true", help="remove points of detected sky")
+    group.add_argument(
+        "--no-edge-mask",
+        dest="drop_edges",
+        action="store_false",
+        help="keep points at depth discontinuities, which float between objects",
+    )
 
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
@@ -108,6 +114,7 @@ def point_filter(arguments: argparse.Namespace) -> PointFilter:
         drop_white=arguments.drop_white,
         drop_black=arguments.drop_black,
         drop_sky=arguments.drop_sky,
+        drop_edges=arguments.drop_edges,
         max_points=arguments.max_points,
     )
 

@@ -50,6 +50,7 @@ class PointFilter:
         drop_white: Remove points with red, green and blue above 240.
         drop_black: Remove points whose sum of red, green and blue is below 16.
         drop_sky: Remove detected sky, see `streamvggt.export.sky`.
+        drop_edges: Remove points at depth discontinuities, see `streamvggt.geometry.edges`.
         max_points: Maximum number of points, sampled uniformly.
     """
 
@@ -59,6 +60,7 @@ class PointFilter:
     drop_white: bool = False
     drop_black: bool = False
     drop_sky: bool = False
+    drop_edges: bool = True
     max_points: int = 1_000_000
 
     def __post_init__(self):
@@ -97,6 +99,8 @@ class PointFilter:
             mask &= frame.image.sum(-1, dtype=np.int32) >= 16
         if self.drop_sky:
             mask &= ~sky_mask(frame.image)
+        if self.drop_edges:
+            mask &= ~frame.edge_mask(self.point_source)
         return mask
 
 

@@ -25,6 +25,7 @@ from streamvggt.export.corrections import read_corrections
 from streamvggt.export.frame_file import FrameT, load_frame
 from streamvggt.frame import Frame
 from streamvggt.geometry.camera import Cameras, cameras_from_pose_enc
+from streamvggt.geometry.edges import depth_edges
 from streamvggt.geometry.pointmap import project, unproject
 from streamvggt.geometry.similarity import Sim3
 from streamvggt.names import is_plain
@@ -188,6 +189,11 @@ class ResultFrame(FrameCamera):
         if self.valid is not None:
             content &= self.valid
         return content & np.isfinite(conf) & (conf > 0) & np.isfinite(depth) & (depth > 0)
+
+    def edge_mask(self, source: PointSource) -> np.ndarray:
+        """Return the pixels at depth discontinuities, whose points belong to no surface. Bool. (H, W)"""
+        depth, valid = self.camera_depth(source), self.valid_mask(source)
+        return depth_edges(*map(torch.from_numpy, (depth, self.intrinsics, valid))).numpy()
 
 
 def frame_files(folder: Path | str) -> list[Path]:

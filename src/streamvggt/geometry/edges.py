@@ -1,0 +1,88 @@
+"""Detect depth discontinuities, where networks output points between objects ("flying pixels").
+
+Depth networks interpolate between foreground and background. Unprojected, these pixels form fringes that belong to no
+surface. An edge is a relative depth step near a change of the surface normal. A slanted plane has large steps, but a
+constant normal. A curved surface has changing normals, but small steps.
+H×W pixels.
+
+Reference: the criterion follows MapAnything, arXiv 2509.13414, and MoGe, arXiv 2410.19115.
+"""
+
+from itertools import combinations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool2d, normalize, pad
+
+MAX_STEP = 0.03
+"""Maximum depth range in a 3×3 window of a surface, relative to the depth, if the longer side has 518 pixels.
+
+The limit grows with the pixel size, because the depth range of a plane does.
+"""
+
+MAX_ANGLE = 10.0
+"""Maximum angle in degrees between the normals around a pixel of a surface."""
+
+RADIUS = 4
+"""Distance in pixels over which a change of the normal counts: the middle of a wide depth ramp is planar."""
+
+
+def depth_edges(depth: Tensor, intrinsics: Tensor, valid: Tensor) -> Tensor:
+    """Return where the depth is discontinuous.
+
+    Args:
+        depth: Distance along the optical axis, in any unit. (..., H, W)
+        intrinsics: In pixels of the depth map. The center of the first pixel is (0, 0). (..., 3, 3)
+        valid: Pixels with finite depth > 0. Other pixels are neither edges nor do they cause edges. Bool. (..., H, W)
+
+    Returns:
+        True at pixels with a depth step, within `RADIUS` of a change of the normal. Bool. (..., H, W)
+    """
+    depth = torch.where(valid, depth, 1)
+    is_step = relative_step(depth, valid) > MAX_STEP * 518 / max(depth.shape[-2:])
+    is_bent = window_max(normal_angle(depth, intrinsics, valid), RADIUS) > MAX_ANGLE
+    return valid & is_step & is_bent
+
+
+def relative_step(depth: Tensor, valid: Tensor) -> Tensor:
+    """Return the depth range of the valid pixels in each 3×3 window, relative to the central depth. (..., H, W)"""
+    highest = window_max(depth.masked_fill(~valid, -torch.inf), 1)
+    lowest = -window_max((-depth).masked_fill(~valid, -torch.inf), 1)
+    return ((highest - lowest) / depth).masked_fill(~valid, 0)
+
+
+def normal_angle(depth: Tensor, intrinsics: Tensor, valid: Tensor) -> Tensor:
+    """Return the maximum angle between the surface normals at the four corners of each pixel, in degrees.
+
+    The normal of a corner is perpendicular to both diagonals of its 2×2 pixels. Corners with an invalid pixel do not
+    count.
+
+    Returns:
+        Angle in [0, 180]. 0 for pixels with fewer than two corners. (..., H, W)
+    """
+    height, width = depth.shape[-2:]
+    K = intrinsics.to(depth)[..., None, None]
+    x = (torch.arange(width, dtype=depth.dtype, device=depth.device) - K[..., 0, 2, :, :]) / K[..., 0, 0, :, :]
+    y = (torch.arange(height, dtype=depth.dtype, device=depth.device)[:, None] - K[..., 1, 2, :, :]) / K[
+        ..., 1, 1, :, :
+    ]
+    points = torch.stack([x * depth, y * depth, depth], -1)  # (..., H, W, 3)
+    falling = points[..., 1:, 1:, :] - points[..., :-1, :-1, :]
+    rising = points[..., :-1, 1:, :] - points[..., 1:, :-1, :]
+    normals = normalize(torch.linalg.cross(falling, rising, dim=-1), dim=-1, eps=1e-30)  # (..., H - 1, W - 1, 3)
+    known = valid[..., 1:, 1:] & valid[..., :-1, :-1] & valid[..., :-1, 1:] & valid[..., 1:, :-1]
+    normals = pad(normals, (0, 0, 1, 1, 1, 1))  # (..., H + 1, W + 1, 3)
+    known = pad(known, (1, 1, 1, 1))
+    corners = [(slice(i, height + i), slice(j, width + j)) for i in (0, 1) for j in (0, 1)]
+    smallest = torch.ones_like(depth)
+    for first, second in combinations(corners, 2):
+        cosine = (normals[(..., *first, slice(None))] * normals[(..., *second, slice(None))]).sum(-1)
+        both = known[(..., *first)] & known[(..., *second)]
+        smallest = torch.where(both, torch.minimum(smallest, cosine), smallest)
+    return torch.rad2deg(torch.arccos(smallest.clamp(-1, 1)))
+
+
+def window_max(values: Tensor, radius: int) -> Tensor:
+    """Return the maximum of each square window of 2·radius + 1 pixels. (..., H, W)"""
+    flat = values.reshape(-1, 1, *values.shape[-2:])
+    return max_pool2d(flat, 2 * radius + 1, stride=1, padding=radius).view(values.shape)
