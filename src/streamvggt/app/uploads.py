@@ -18,7 +18,7 @@ from streamvggt.app.zips import check_directory
 from streamvggt.image_files import FORMATS, image_format, open_image, unreadable_image, what_it_is
 from streamvggt.natural_order import natural_key
 from streamvggt.stream.containers import FFMPEG_FORMATS, video_suffix
-from streamvggt.stream.images import IMAGE_EXTENSIONS
+from streamvggt.stream.image_list import IMAGE_EXTENSIONS
 
 
 @dataclass(frozen=True)

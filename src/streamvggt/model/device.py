@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+CGROUP = Path("/sys/fs/cgroup")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -82,7 +83,7 @@ def to_channels_last_layout(weight: Tensor, device: torch.device, dtype: torch.d
     return weight.to(device, dtype, copy=copy)
 
 
-def limit_threads(cgroup: Path = Path("/sys/fs/cgroup")) -> None:
+def limit_threads(cgroup: Path = CGROUP) -> None:
     """Limit PyTorch threads to the container's CPU quota. By default PyTorch counts all cores of the host.
 
     Args:
@@ -93,7 +94,7 @@ def limit_threads(cgroup: Path = Path("/sys/fs/cgroup")) -> None:
         torch.set_num_threads(usable)
 
 
-def available_cpus(cgroup: Path) -> int:
+def available_cpus(cgroup: Path = CGROUP) -> int:
     """Return the number of cores available to this process, from its affinity and the quota of cgroup v2 or v1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:

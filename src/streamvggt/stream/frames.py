@@ -5,7 +5,7 @@
         ...
     print(frames.skipped)  # names and reasons of unreadable files
 
-Only one frame is in memory at a time.
+Threads read and prepare a few frames ahead of the iteration. Other frames are not in memory.
 """
 
 import glob
@@ -17,14 +17,8 @@ from urllib.request import url2pathname
 
 from streamvggt.image_files import image_format, printable, unreadable_image, what_it_is
 from streamvggt.stream.containers import video_suffix
-from streamvggt.stream.images import (
-    ImageList,
-    ImageSource,
-    find_images,
-    further_in,
-    images_in_folder,
-    images_matching,
-)
+from streamvggt.stream.image_list import ImageList, find_images, further_in, images_in_folder, images_matching
+from streamvggt.stream.images import ImageSource
 from streamvggt.stream.preprocess import frame_from_array, preprocess_image
 from streamvggt.stream.source import FrameOptions, FrameSource
 from streamvggt.stream.video import URL, VideoSource, WebcamSource

@@ -1,50 +1,32 @@
-"""Read frames from image files: selection, order and names."""
+"""Read frames from image files: order of the images, names, and decoding in threads."""
 
-import glob
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, count, groupby, islice
 from pathlib import Path
+
+from PIL import Image
 
 from streamvggt.frame import Frame
 from streamvggt.image_files import (
     ANIMATIONS,
-    MOTION_SUFFIXES,
-    further_pictures,
-    image_format,
     is_deep,
-    no_regular_file,
     open_image,
     pages_of,
     plain_reason,
     printable,
-    unreadable_image,
     white_of,
 )
 from streamvggt.names import storable
-from streamvggt.natural_order import natural_key, stem
+from streamvggt.natural_order import stem
+from streamvggt.stream.image_list import ImageList, and_more
 from streamvggt.stream.preprocess import compute_placement, preprocess_image
+from streamvggt.stream.read_ahead import read_ahead
 from streamvggt.stream.source import FrameOptions, FrameSource
 
-IMAGE_TYPES = (
-    "avif, bmp, gif, heic, heif, hif, j2k, jfif, jp2, jpe, jpeg, jpg, mpo, pbm, pgm, png, pnm, ppm, tga, tif, "
-    "tiff, webp"
-)
-VIDEO_TYPES = "3gp, avi, flv, m2ts, m4v, mkv, mov, mp4, mpeg, mpg, mts, ogv, ts, webm, wmv"
-IMAGE_EXTENSIONS = frozenset(f".{name}" for name in IMAGE_TYPES.split(", "))
-VIDEO_EXTENSIONS = frozenset(f".{name}" for name in VIDEO_TYPES.split(", "))
-JOINABLE = (".pbm", ".pgm", ".pnm", ".ppm", *MOTION_SUFFIXES)
 NUM_WHITE = 5  # images that determine the bit depth of 16-bit files
-
-
-@dataclass(frozen=True)
-class ImageList:
-    """Image files in order, and names and reasons of the image and video files that are ignored."""
-
-    paths: list[Path]
-    left_out: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -75,7 +57,7 @@ class ImageSource(FrameSource):
             raise ValueError("photos have no times for fps to choose by; use stride to take every n-th")
         if options.strict and images.left_out:
             name, reason = images.left_out[0]
-            raise ValueError(f"{name}: {reason}" + _more(len(images.left_out) - 1, "files"))
+            raise ValueError(f"{name}: {reason}" + and_more(len(images.left_out) - 1, "files"))
         self.files = self.paths = images.paths
         self.left_out = images.left_out
 
@@ -114,25 +96,42 @@ class ImageSource(FrameSource):
                 continue
         return max(whites)
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Generator[Frame, None, None]:
         self.skipped[:] = [] if self.start else self.left_out
         chosen = [(index, picture) for index, picture in self._pictures.items() if index >= self.start]
+        _ = self._canvas_size, self._white  # read all headers before the threads need them
         num_read = 0
-        for path, group in groupby(chosen, key=lambda entry: entry[1].path):
-            for frame in self._frames_of(path, list(group)):
+        with closing(read_ahead(self._tasks(chosen))) as frames:
+            for frame in frames:
+                if isinstance(frame, _Unreadable):
+                    self._skip(frame)
+                    continue
                 num_read += 1
                 yield frame
         if chosen and not num_read and not self.start:  # otherwise earlier frames were read
             name, reason = self.skipped[len(self.left_out)]
             raise ValueError(f"none of {len(chosen)} images could be read; the first, {name}: {reason}")
 
-    def _frames_of(self, path: Path, pictures: list[tuple[int, Picture]]) -> Iterator[Frame]:
+    def _tasks(self, chosen: list[tuple[int, Picture]]) -> Generator[Callable[[], "Frame | _Unreadable"], None, None]:
+        """Yield one function per image that decodes the image. The images of one file are decoded one by one."""
+        for path, group in groupby(chosen, key=lambda entry: entry[1].path):
+            pictures = list(group)
+            if len(pictures) == 1:
+                yield partial(self._only_frame, *pictures[0])
+            else:
+                for frame in self._frames_of(path, pictures):
+                    yield partial(_same, frame)
+
+    def _only_frame(self, index: int, picture: Picture) -> "Frame | _Unreadable":
+        return next(self._frames_of(picture.path, [(index, picture)]))
+
+    def _frames_of(self, path: Path, pictures: list[tuple[int, Picture]]) -> Iterator["Frame | _Unreadable"]:
         """Yield the frames of one file, opened once, because seeking in an animation decodes all earlier images."""
         try:
             file = open_image(path)
         except Exception as error:  # Pillow's readers raise anything, from SyntaxError to struct.error
             for _, picture in pictures:
-                self._skip(picture, error)
+                yield _Unreadable(picture, error)
             return
         with file:
             failure = None
@@ -140,29 +139,45 @@ class ImageSource(FrameSource):
                 try:
                     if failure is not None:
                         raise failure
-                    if picture.page:
-                        file.seek(picture.page)
-                    frame = preprocess_image(
-                        file,
-                        **self.options.preprocess_options,
-                        canvas_size=self._canvas_size,
-                        white=self._white,
-                        index=index,
-                        name=picture.name,
-                    )
+                    frame = self._prepared(file, index, picture)
                 except Exception as error:
-                    self._skip(picture, error)
                     if file.format in ANIMATIONS:
                         failure = error
+                    yield _Unreadable(picture, error)
                     continue
                 yield frame
 
-    def _skip(self, picture: Picture, error: Exception) -> None:
+    def _prepared(self, file: Image.Image, index: int, picture: Picture) -> Frame:
+        if picture.page:
+            file.seek(picture.page)
+        return preprocess_image(
+            file,
+            **self.options.preprocess_options,
+            canvas_size=self._canvas_size,
+            white=self._white,
+            index=index,
+            name=picture.name,
+        )
+
+    def _skip(self, unreadable: "_Unreadable") -> None:
+        picture, error = unreadable.picture, unreadable.error
         reason = plain_reason(picture.path, error)
         name = printable(picture.path) + (f", picture {picture.page + 1}" if picture.page else "")
         if self.options.strict:
             raise ValueError(f"{name}: {reason}") from error
         self.skipped.append((name, reason))
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """An image that cannot be read. The iteration skips or raises it at its place."""
+
+    picture: Picture
+    error: Exception
+
+
+def _same(frame: "Frame | _Unreadable") -> "Frame | _Unreadable":
+    return frame
 
 
 def _pictures_of(paths: Sequence[Path]) -> Iterator[Picture]:
@@ -199,111 +214,3 @@ class _Names:
             numbered = (f"{wanted}_{number}" for number in count(2))
             self.candidates[wanted] = chain([wanted], (name for name in numbered if name not in self.stems))
         return next(self.candidates[wanted])
-
-
-def _is_visible(path: Path, extensions: frozenset[str]) -> bool:
-    return path.suffix.lower() in extensions and not path.name.startswith(".") and path.is_file()
-
-
-def _natural_sorted(paths: Sequence[Path]) -> list[Path]:
-    return sorted(paths, key=natural_key)
-
-
-def _sorted_out(paths: Sequence[Path]) -> ImageList:
-    """Select the images among files, by suffix or content, and list the ignored images and videos."""
-    images, left_out = [], []
-    for path in _natural_sorted(paths):
-        suffix = path.suffix.lower()
-        if path.name.startswith("."):
-            continue
-        if not path.is_file():
-            if suffix in IMAGE_EXTENSIONS and (reason := no_regular_file(path)):
-                left_out.append((printable(path), reason))
-            continue
-        if suffix in IMAGE_EXTENSIONS:
-            images.append(path)
-        elif suffix in VIDEO_EXTENSIONS:
-            left_out.append((printable(path), "a video; give it as the source itself"))
-        elif reason := _unreadable(path):
-            left_out.append((printable(path), reason))
-        elif image_format(path):
-            images.append(path)
-    return ImageList(images, left_out + further_in(images))
-
-
-def further_in(paths: Sequence[Path]) -> list[tuple[str, str]]:
-    """Return the files of which only the first image is read, with the reason."""
-    joinable = [
-        path for path in paths if path.suffix.lower() in JOINABLE or path.suffix.lower() not in IMAGE_EXTENSIONS
-    ]
-    return [(printable(path), said) for path in joinable if (said := further_pictures(path))]
-
-
-def _unreadable(path: Path) -> str | None:
-    try:
-        return unreadable_image(path)
-    except OSError:  # no permission, so the type is unknown
-        return None
-
-
-def images_in_folder(folder: Path) -> ImageList:
-    found = _sorted_out(list(folder.iterdir()))
-    if found.paths:
-        return found
-
-    message = f"No images ({IMAGE_TYPES}) in folder {folder}"
-    videos = _natural_sorted([path for path in folder.iterdir() if _is_visible(path, VIDEO_EXTENSIONS)])
-    subfolders = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    subfolders = [
-        sub for sub in _natural_sorted(subfolders) if any(_is_visible(p, IMAGE_EXTENSIONS) for p in sub.iterdir())
-    ]
-    others = Counter(path.suffix.lower() for path in folder.iterdir() if path.is_file() and path.suffix)
-    if subfolders:
-        message += f"; its subfolders have some, name one of them: {_summarize(subfolders)}"
-    if videos:
-        message += f"; it holds videos, name one of them: {_summarize(videos)}"
-    elif found.left_out:
-        message += "; {} is {}".format(*found.left_out[0]) + _more(len(found.left_out) - 1, "files")
-    elif others:
-        message += "; it holds " + ", ".join(f"{count} {extension}" for extension, count in others.most_common(3))
-    raise ValueError(message)
-
-
-def images_matching(pattern: str) -> ImageList:
-    """Find images by a glob pattern. Brackets in the name of an existing folder are literal."""
-    paths = [Path(match) for match in glob.glob(_with_plain_folders(pattern), recursive=True)]
-    found = _sorted_out(paths)
-    if not paths:
-        raise FileNotFoundError(f"No file matches {pattern}")
-    if not found.paths:
-        raise ValueError(f"No image ({IMAGE_TYPES}) matches {pattern}; it matches {_summarize(_natural_sorted(paths))}")
-    return found
-
-
-def _with_plain_folders(pattern: str) -> str:
-    folder = escaped = Path()
-    for part in Path(pattern).parts:
-        folder /= part
-        escaped /= glob.escape(part) if folder.exists() else part
-    return str(escaped)
-
-
-def find_images(source: Sequence[str | Path]) -> ImageList:
-    paths = [Path(path).expanduser() for path in source]
-    if not paths:
-        raise ValueError("the list of images is empty")
-    missing = [path for path in paths if not path.exists()]
-    if missing:
-        raise FileNotFoundError(f"{len(missing)} of {len(paths)} listed images do not exist: {_summarize(missing)}")
-    for path in paths:
-        if not path.is_file() or path.suffix.lower() in VIDEO_EXTENSIONS:
-            raise ValueError(f"a list must hold image files only; give {path} as the source itself")
-    return ImageList(paths, further_in(paths))
-
-
-def _summarize(paths: Sequence[Path]) -> str:
-    return ", ".join(printable(path) for path in paths[:3]) + (", …" if len(paths) > 3 else "")
-
-
-def _more(number: int, what: str) -> str:
-    return f" (and {number} more {what})" if number else ""

@@ -4,9 +4,10 @@ import math
 import re
 import time
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -17,6 +18,7 @@ from av.sidedata.sidedata import Type as SideData
 from streamvggt.frame import Frame
 from streamvggt.stream.containers import FFMPEG_FORMATS
 from streamvggt.stream.preprocess import compute_placement, frame_from_array
+from streamvggt.stream.read_ahead import read_ahead
 from streamvggt.stream.source import FrameOptions, FrameSource
 
 URL = re.compile(r"(rtsp|rtmp|https?|udp|tcp)://", re.IGNORECASE)
@@ -36,8 +38,16 @@ class TimedFrameSource(FrameSource):
     def _rgb(self, picture: object) -> np.ndarray:
         """Return upright pixels, uint8. (H0, W0, 3)"""
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Generator[Frame, None, None]:
         self.skipped.clear()
+        tasks = self._tasks()
+        # A live frame that waits for its turn is out of date.
+        frames = (task() for task in tasks) if self.kind == "live" else read_ahead(tasks)
+        with closing(tasks), closing(frames):
+            yield from frames
+
+    def _tasks(self) -> Generator[Callable[[], Frame], None, None]:
+        """Decode the video. Yield one function per selected frame that prepares the frame."""
         fps = None if self.options.fps is None else Fraction(self.options.fps).limit_denominator(10_000)
         canvas_size = None
         last_tick = -1
@@ -49,22 +59,18 @@ class TimedFrameSource(FrameSource):
                     continue
                 last_tick = tick
                 num_chosen += 1
-                if canvas_size is None or index >= self.start:
-                    array = self._rgb(picture)
-                    if canvas_size is None:
-                        canvas_size = compute_placement(
-                            array.shape[1::-1], **self.options.preprocess_options
-                        ).canvas_size
+                if canvas_size is None:
+                    size = self._rgb(picture).shape[1::-1]
+                    canvas_size = compute_placement(size, **self.options.preprocess_options).canvas_size
                 if index >= self.start:
-                    yield frame_from_array(
-                        array,
-                        **self.options.preprocess_options,
-                        canvas_size=canvas_size,
-                        index=index,
-                        time=float(seconds),
-                    )
+                    yield partial(self._prepared, picture, canvas_size, index, float(seconds))
                 if num_chosen == self.options.max_frames:
                     return
+
+    def _prepared(self, picture: object, canvas_size: tuple[int, int], index: int, seconds: float) -> Frame:
+        return frame_from_array(
+            self._rgb(picture), **self.options.preprocess_options, canvas_size=canvas_size, index=index, time=seconds
+        )
 
 
 class WebcamSource(TimedFrameSource):
