@@ -129,13 +129,13 @@ def test_the_point_head(reconstruct, photos, tmp_path):
 
 @pytest.mark.slow
 def test_the_process_does_not_grow(command, options, many_photos, tmp_path, monkeypatch):
-    process, add, sizes = psutil.Process(), ResultWriter.add, []
+    process, finish, sizes = psutil.Process(), ResultWriter.finish, []
 
     def measured(self, *arguments):
-        add(self, *arguments)
+        finish(self, *arguments)
         sizes.append(process.memory_info().rss / 1e6)
 
-    monkeypatch.setattr(ResultWriter, "add", measured)
+    monkeypatch.setattr(ResultWriter, "finish", measured)
     more = ("--heads", "camera,depth,points")  # a frame kept by mistake would be 0.1 MB
     assert command("reconstruct", many_photos, "--out", tmp_path / "out", *options, *more)[0] == 0
     assert max(sizes[100:]) - max(sizes[40:50]) < 3

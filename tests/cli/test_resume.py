@@ -343,7 +343,9 @@ def test_a_folder_that_goes_away_ends_the_run(reconstruct, photos, monkeypatch, 
 
     def gone(self, frame):
         if self.memory.num_frames == 3:
-            out.rename(tmp_path / "elsewhere") if moved else shutil.rmtree(out)
+            out.rename(tmp_path / "elsewhere")
+            if not moved:
+                shutil.rmtree(tmp_path / "elsewhere")
         return push(self, frame)
 
     monkeypatch.setattr(StreamSession, "push", gone)
@@ -563,7 +565,7 @@ def test_interrupting_a_camera_is_its_end(reconstruct, webcam, tmp_path):
 
 def test_a_camera_has_no_past_to_go_on_from(reconstruct, webcam, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
-        patch.setattr(ResultWriter, "add", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+        patch.setattr(ResultWriter, "finish", lambda *_: (_ for _ in ()).throw(OSError("no space")))
         reconstruct("0")
     reconstruct("0")
     before = snapshot(tmp_path / "out")

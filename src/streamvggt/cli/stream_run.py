@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from tqdm import tqdm
@@ -13,6 +14,7 @@ from streamvggt.cli.run_messages import log_submaps, print_skipped, warn_low_mem
 from streamvggt.cli.run_metadata import RunMetadata
 from streamvggt.cli.saved_state import STATE_NAME, StreamCheckpoint
 from streamvggt.export import (
+    BackgroundWriter,
     Corrections,
     PointFilter,
     ReconstructionResult,
@@ -39,47 +41,71 @@ def run_stream(frames: FrameSource, session: Session, lock: FolderLock, record: 
     if writer.num_frames == 0:
         warn_low_memory(session.model, session, frames)
     is_live = frames.kind == "live"
-    status = "streamed"
     record.progress(writer.num_frames, frames.skipped, session.statistics)
     if not goes_on:
         write_inputs(out, frames.files)
-    total = None if frames.num_frames is None else writer.num_frames + frames.num_frames
-    with (
-        InterruptHandler() as interrupted,
-        tqdm(total=total, initial=writer.num_frames, desc="stream", unit="frame", dynamic_ncols=True) as bar,
-    ):
-        try:
-            for frame, prediction in predicted(frames, session):
-                lock.check()
-                writer.add(frame, prediction)
-                bar.set_postfix_str(f"memory {session.num_bytes / 1e6:,.0f} MB", refresh=False)
-                bar.update()
-                if interrupted:
-                    status = "interrupted"
-                    break
-                record.progress(writer.num_frames, frames.skipped, session.statistics)
-                if not is_live and state.should_save():
-                    state.save(writer.num_frames)
-        except KeyboardInterrupt:  # the second Ctrl-C
-            status = "interrupted"
-        except BaseException as error:
-            if not lock.is_here:
-                raise
-            record.progress(writer.num_frames, frames.skipped, session.statistics, "failed", error)
-            if not is_live:
-                state.save(writer.num_frames)
+    try:
+        is_complete = push_frames(frames, session, writer, lock, record, state)
+    except KeyboardInterrupt:  # the second Ctrl-C
+        is_complete = False
+    except BaseException as error:
+        if not lock.is_here:
             raise
+        record.progress(writer.num_frames, frames.skipped, session.statistics, "failed", error)
+        if not is_live:
+            state.save(writer.num_frames)
+        raise
     if is_live and writer.num_frames:
-        status = "streamed"  # no other exit reaches this line
-    if status == "streamed":
+        is_complete = True  # an interruption is the only end of a live source
+    if is_complete:
         apply_loop_corrections(session, out)
+    status = "streamed" if is_complete else "interrupted"
     record.progress(writer.num_frames, frames.skipped, session.statistics, status)
-    if status == "interrupted":
+    if not is_complete:
         state.save(writer.num_frames)
         return False
     state.discard()
     print_skipped(record)
     log_submaps(session)
+    return True
+
+
+def push_frames(
+    frames: FrameSource,
+    session: Session,
+    writer: ResultWriter,
+    lock: FolderLock,
+    record: RunMetadata,
+    state: StreamCheckpoint,
+) -> bool:
+    """Push frames until the end or an interruption, and write the predictions in the background.
+
+    All computed frames are written before this function returns or raises, except at a third interruption.
+
+    Returns:
+        Whether the end was reached.
+    """
+    total = None if frames.num_frames is None else writer.num_frames + frames.num_frames
+    with (
+        InterruptHandler() as interrupted,
+        tqdm(total=total, initial=writer.num_frames, desc="stream", unit="frame", dynamic_ncols=True) as bar,
+        BackgroundWriter(writer) as background,
+        closing(predicted(frames, session)) as predictions,
+    ):
+        try:
+            for frame, prediction in predictions:
+                lock.check()
+                background.add(frame, prediction)
+                bar.set_postfix_str(f"memory {session.num_bytes / 1e6:,.0f} MB", refresh=False)
+                bar.update()
+                if interrupted:
+                    return False
+                record.progress(writer.num_frames, frames.skipped, session.statistics)
+                if frames.kind != "live" and state.should_save():
+                    background.flush()
+                    state.save(writer.num_frames)
+        finally:
+            background.flush()
     return True
 
 

@@ -10,6 +10,7 @@ EXPORTERS["glb"](ReconstructionResult("out"), Path("out"), PointFilter(conf_perc
 from collections.abc import Callable
 from pathlib import Path
 
+from streamvggt.export.background_writer import BackgroundWriter
 from streamvggt.export.check import check_result
 from streamvggt.export.colmap import export_colmap
 from streamvggt.export.corrections import Corrections, write_corrections
@@ -35,6 +36,7 @@ EXPORTERS: dict[str, Callable[[ReconstructionResult, Path, PointFilter], Path]] 
 
 __all__ = [
     "EXPORTERS",
+    "BackgroundWriter",
     "Corrections",
     "DamagedResult",
     "FrameCamera",

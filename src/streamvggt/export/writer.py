@@ -1,6 +1,8 @@
 """Write a result while the stream runs. `streamvggt.export.result` describes the files."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -60,14 +62,30 @@ class ResultWriter:
             ValueError: If the prediction has no cameras, or more than one frame.
             OSError: If writing fails, for example because the disk is full. Finished frames are kept.
         """
+        with self.explained(frame):
+            self.write_image(frame)
+            return self.finish(frame, prediction)
+
+    def write_image(self, frame: Frame) -> None:
+        """Store the original image of a frame. Safe in other threads, and in any order of the frames."""
+        with atomic_write(self.folder / "images" / f"{frame.name}.jpg", make_folder=False) as path:
+            Image.fromarray(frame.original).save(path, quality=95)
+
+    def finish(self, frame: Frame, prediction: Prediction) -> ResultFrame:
+        """Store the prediction of the next frame of the stream, whose image is stored. Return the stored frame."""
         stored = ResultFrame.from_prediction(frame, prediction)
+        with atomic_write(self.folder / "frames" / f"{self.num_frames:06d}.npz", make_folder=False) as path:
+            save_frame(path, stored)
+        with open(self.folder / "trajectory.txt", "a", encoding="utf-8") as file:
+            file.write(tum_line(self.num_frames if stored.time is None else stored.time, stored.cam_from_world))
+        self.num_frames += 1
+        return stored
+
+    @contextmanager
+    def explained(self, frame: Frame) -> Iterator[None]:
+        """Raise errors of writing the next frame with the place, the reason and the fix."""
         try:
-            with atomic_write(self.folder / "images" / f"{frame.name}.jpg", make_folder=False) as path:
-                Image.fromarray(frame.original).save(path, quality=95)
-            with atomic_write(self.folder / "frames" / f"{self.num_frames:06d}.npz", make_folder=False) as path:
-                save_frame(path, stored)
-            with open(self.folder / "trajectory.txt", "a", encoding="utf-8") as file:
-                file.write(tum_line(self.num_frames if stored.time is None else stored.time, stored.cam_from_world))
+            yield
         except OSError as error:
             if not (self.folder / "frames").is_dir() or not (self.folder / "images").is_dir():
                 raise FileNotFoundError(
@@ -80,8 +98,6 @@ class ResultWriter:
                 f"cannot write frame {self.num_frames} ({frame.name}) to {self.folder}: {error.strerror or error}. "
                 f"{free:.1f} GB are free there. {counted(self.num_frames, 'finished frame')} kept: go on with --resume",
             ) from error
-        self.num_frames += 1
-        return stored
 
     def _kept(self, paths: list[Path]) -> tuple[list[float | None], list[np.ndarray]]:
         """Check the frames to keep and their images. Return their times and poses."""
