@@ -1,6 +1,6 @@
 """`python -m procedural_scenes preview --out DIR`: write an image and a clip of procedural scenes.
 
-`… clip --out FILE`: write a video of one scene.
+`… clip --out FILE.mp4`: write a video of one scene. `… clip --out FOLDER`: write photos of one scene.
 """
 
 from __future__ import annotations
@@ -36,16 +36,20 @@ def main(arguments: list[str] | None = None) -> None:
     preview.add_argument("--size", type=whole(1, 16_384), nargs=2, default=(168, 224), metavar=("H", "W"))
     preview.add_argument("--device", default="cpu")
     preview.set_defaults(run=write_preview)
-    clip = commands.add_parser("clip", help="write a video of one scene")
-    clip.add_argument("--out", type=some_path, required=True, help="output file, .mp4")
+    clip = commands.add_parser("clip", help="write a video or photos of one scene")
+    clip.add_argument(
+        "--out", type=some_path, required=True, help="output file, .mp4, or output folder of photos with wide baselines"
+    )
     clip.add_argument("--seed", type=whole(0, 2**32 - 1), default=0)
     clip.add_argument("--split", choices=SPLITS, default="test")
     clip.add_argument("--index", type=whole(0), default=0, help="index of the scene")
     clip.add_argument("--frames", type=whole(), default=48)
     clip.add_argument("--stride", type=whole(), default=2, help="frame stride at 30 frames per second")
     clip.add_argument("--size", type=whole(1, 16_384), nargs=2, default=(336, 448), metavar=("H", "W"))
+    clip.add_argument("--laps", type=float, help="laps of the camera in the video; 1 ends at the start")
+    clip.add_argument("--crf", type=whole(0, 51), default=20, help="H.264 quality; larger is smaller (default: 20)")
     clip.add_argument("--scene-type", choices=STYLES, default="all")
-    clip.set_defaults(run=write_video)
+    clip.set_defaults(run=write_clip_or_photos)
     render = commands.add_parser("render", help="render clips to disk for training; see ClipBatches")
     render.add_argument("folder", type=some_path, help="output folder; interrupted runs resume")
     render.add_argument("--scene-type", choices=STYLES, default="all")
@@ -78,14 +82,31 @@ def write_preview(options: argparse.Namespace) -> None:
     print(f"{options.out / 'walk.mp4'}: {options.clip_frames / (time.perf_counter() - began):.0f} frames/s, written")
 
 
-def write_video(options: argparse.Namespace) -> None:
+def write_clip_or_photos(options: argparse.Namespace) -> None:
     world = SyntheticScenes(options.split, options.seed, STYLES[options.scene_type])
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    if options.out.suffix == ".mp4":
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write_video(options, world)
+    else:
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_photos(options, world)
+
+
+def write_photos(options: argparse.Namespace, world: SyntheticScenes) -> None:
+    """Write the frames of a training clip, whose views overlap partially, as JPEGs."""
+    batch = world.batch(options.index, 1, options.frames, *options.size)
+    for number, image in enumerate(batch.images[0]):
+        Image.fromarray(_bytes(image.permute(1, 2, 0))).save(options.out / f"photo_{number:02d}.jpg", quality=88)
+
+
+def write_video(options: argparse.Namespace, world: SyntheticScenes) -> None:
+    length = options.frames * options.stride
     with av.open(str(options.out), "w") as container:
-        stream = container.add_stream("libx264", rate=round(30 / options.stride), options={"crf": "20"})
+        stream = container.add_stream("libx264", rate=round(30 / options.stride), options={"crf": str(options.crf)})
         stream.height, stream.width, stream.pix_fmt = *options.size, "yuv420p"
-        for number in range(0, options.frames * options.stride, options.stride):
-            batch = next(world.sequence(options.index, number + 1, *options.size, start=number))
+        for number in range(0, length, options.stride):
+            chunks = world.sequence(options.index, length, *options.size, start=number, chunk=1, num_laps=options.laps)
+            batch = next(chunks)
             picture = _bytes(batch.images[0, 0].permute(1, 2, 0))
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())

@@ -48,7 +48,11 @@ ROOMS = SceneConfig(outdoor_prob=0.0, moving_prob=0.0, fov=(55.0, 75.0), view_ch
 """Static rooms, phone lenses and wide baselines: a domain that a small model learns within hours."""
 VIDEO = replace(ROOMS, view_change=(0.04, 0.15), video_prob=0.3)
 """The same rooms with small steps of 2 to 8 degrees, as in a hand-held video."""
-STYLES = {"all": SceneConfig(), "rooms": ROOMS, "video": VIDEO}
+OUTDOOR = SceneConfig(outdoor_prob=1.0, moving_prob=1.0, fov=(50.0, 75.0))
+"""Open air with moving objects."""
+FAR_APART = replace(ROOMS, view_change=(0.45, 0.6))
+"""The same rooms as single photos: about half of each image is new."""
+STYLES = {"all": SceneConfig(), "rooms": ROOMS, "video": VIDEO, "outdoor": OUTDOOR, "far-apart": FAR_APART}
 
 
 @dataclass(frozen=True)
