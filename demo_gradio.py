@@ -19,17 +19,8 @@ from streamvggt.app.model_registry import ModelRegistry  # noqa: E402
 from streamvggt.app.page import PageOptions  # noqa: E402
 from streamvggt.app.scenes import Scenes  # noqa: E402
 from streamvggt.app.site import Site  # noqa: E402
+from streamvggt.cli.demo_menu import page_examples, weights_menu  # noqa: E402
 from streamvggt.model.device import limit_threads, resolve_device, resolve_dtype  # noqa: E402
-
-MENU = {
-    "tiny": "tiny",
-    "StreamVGGT": "lch01/StreamVGGT",
-    "STream3R (non-commercial)": "yslan/STream3R",
-    "LingBot-Map": "robbyant/lingbot-map",
-    "VGGT, run frame by frame": "facebook/VGGT-1B",
-    "random:small": "random:small",
-}
-EXAMPLES = {"Example: a walk through a made-up world": ROOT / "assets" / "clip.mp4"}
 
 
 def main() -> None:
@@ -46,6 +37,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="additional accepted host name; repeatable"
+    )
+    parser.add_argument(
+        "--random-weights", action="store_true", help="add random weights to the menu, for measurements"
     )
     parser.add_argument("--any-weights", action="store_true", help="allow any path or Hub id; only for trusted users")
     parser.add_argument("--max-frames", type=int, default=300, help="maximum number of frames per run (default: 300)")
@@ -79,18 +73,20 @@ def main() -> None:
     share = arguments.share or os.environ.get("GRADIO_SHARE", "").lower() == "true"
     hosts = [*arguments.allow_host, *filter(None, [os.environ.get("SPACE_HOST")])]
     port = arguments.port or int(os.environ.get("GRADIO_SERVER_PORT", 0)) or None
+    choices, infos = weights_menu(arguments.weights, arguments.random_weights)
     networks = ModelRegistry(
-        {**{name: name for name in arguments.weights}, **MENU},
+        choices,
         load,
         allow_paths=arguments.any_weights,
         stream_bytes=int(1e9 * arguments.stream_gb),
+        infos=infos,
     )
     options = PageOptions(
         max_frames=arguments.max_frames,
         max_seconds=60 * arguments.max_minutes,
         queue_size=arguments.queue_size,
         at_once=arguments.at_once,
-        examples=EXAMPLES,
+        examples=page_examples(ROOT / "assets"),
     )
     scenes = Scenes(ttl_seconds=60 * arguments.expire_minutes, max_bytes=int(1e9 * arguments.disk_limit_gb))
     try:

@@ -19,6 +19,7 @@ from streamvggt.app.model_registry import ModelRegistry
 from streamvggt.app.page import PageOptions
 from streamvggt.app.scenes import Scenes
 from streamvggt.app.site import Site
+from streamvggt.cli.demo_menu import page_examples, weights_menu
 
 CLIP = Path(__file__).parents[1] / "assets" / "clip.mp4"
 CHROMIUM_FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
@@ -34,9 +35,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
 
-    networks = ModelRegistry({arguments.weights: arguments.weights}, lambda name: load_model(name, causal=True))
+    _, infos = weights_menu([arguments.weights], False)
+    networks = ModelRegistry(
+        {arguments.weights: arguments.weights}, lambda name: load_model(name, causal=True), infos=infos
+    )
     scenes = Scenes()
-    options = PageOptions(examples={"Example: a walk through a made-up world": CLIP})
+    options = PageOptions(examples=page_examples(CLIP.parent))
     blocks = build_page(networks, scenes, options)
     site = Site(blocks, scenes, options)
     address = site.address
@@ -72,10 +76,8 @@ def run(browser: Browser, address: str, **looks) -> tuple[Page, Frame]:
     page = browser.new_context(**looks).new_page()
     page.set_default_timeout(WAIT)
     page.goto(address)
-    page.get_by_role("button", name="Example").click()
+    page.get_by_role("button", name="Room").click()
     frame = page.frame_locator("#viewer iframe")
-    frame.locator("#preview img").wait_for()
-    page.locator("#start").click()
     frame.get_by_text("Done:").wait_for()
     viewer = page.query_selector("#viewer iframe").content_frame()
     calm(viewer)

@@ -11,7 +11,7 @@ from PIL import Image
 from small_models import TINY
 
 from streamvggt import StreamVGGT
-from streamvggt.app.model_registry import ModelRegistry
+from streamvggt.app.model_registry import ModelRegistry, WeightsInfo
 from streamvggt.app.scenes import Scenes
 
 
@@ -29,7 +29,11 @@ def networks() -> ModelRegistry:
             raise FileNotFoundError("no weights at 'nowhere'")
         return network()
 
-    return ModelRegistry({"small": "small", "missing": "nowhere"}, load)
+    infos = {
+        "small": WeightsInfo("60 thousand parameters", has_tracker=True),
+        "missing": WeightsInfo(limits="It reconstructs nothing.", has_tracker=False),
+    }
+    return ModelRegistry({"small": "small", "missing": "nowhere"}, load, infos=infos)
 
 
 @pytest.fixture
@@ -53,14 +57,17 @@ def photos(tmp_path) -> list[Path]:
 def site(networks):
     """The page, with the clip of assets/ as its example."""
     pytest.importorskip("gradio", reason="the page needs `pip install -r requirements_demo.txt`")
+    from streamvggt.app.examples import Example
     from streamvggt.app.gradio_app import build_page
     from streamvggt.app.page import PageOptions
     from streamvggt.app.site import Site
 
     scenes = Scenes()
-    options = PageOptions(
-        max_frames=60, queue_size=1, at_once=1, examples={"Example: a walk": ROOT / "assets" / "clip.mp4"}
-    )
+    examples = [
+        Example("Room", ROOT / "assets" / "clip.mp4"),
+        Example("Photos", ROOT / "assets" / "examples" / "photos", memory="all frames", max_frames=3),
+    ]
+    options = PageOptions(max_frames=60, queue_size=1, at_once=1, examples=examples)
     site = Site(build_page(networks, scenes, options), scenes, options)
     yield site
     site.close()

@@ -64,5 +64,5 @@ def test_a_removed_folder_goes_when_its_last_user_is_done_and_does_not_come_back
     waiting.join(30)
     assert not waiting.is_alive()
     assert not folder.path.exists()
-    with pytest.raises(ValueError, match="not there any longer"), folder.use():
+    with pytest.raises(ValueError, match="no longer exists"), folder.use():
         pass

@@ -9,6 +9,7 @@ import threading
 import time
 import zipfile
 
+import av
 import cv2
 import numpy as np
 import pycolmap
@@ -29,7 +30,12 @@ def viewer_of(page):
 
 def choose(page, *files) -> None:
     page.locator("#files input[type=file]").set_input_files(files)
-    viewer_of(page).locator("#preview img").wait_for()
+    viewer_of(page).locator("#first img").wait_for()
+
+
+def evaluate(page, expression: str):
+    """A value in the viewer."""
+    return page.query_selector("#viewer iframe").content_frame().evaluate(expression)
 
 
 def set_slider(slider, value: float) -> None:
@@ -166,10 +172,8 @@ def slow_network(networks, monkeypatch):
 
 def test_stop_keeps_what_is_there(visitor, slow_network):
     page = visitor()
-    page.get_by_role("button", name="Example: a walk").click()
+    page.get_by_role("button", name="Room").click()
     viewer = viewer_of(page)
-    viewer.locator("#preview img").wait_for()
-    page.locator("#start").click()
     viewer.get_by_text(re.compile(r"^Frame [2-9] of")).wait_for()
     keep_screenshot(page, "running")
     viewer.locator("#stop").click()
@@ -180,18 +184,133 @@ def test_stop_keeps_what_is_there(visitor, slow_network):
     assert viewer.locator("#downloads [data-kind=ply]").is_enabled()
 
 
-def test_a_page_loaded_anew_shows_the_scene_again_and_photos_are_added_to_those_chosen(visitor, photos):
+def test_photos_are_added_and_removed_and_a_reloaded_page_shows_the_scene_in_its_address(visitor, photos):
+    page = visitor()
+    choose(page, *photos[:2])
+    page.locator("#files input[type=file]").set_input_files(photos[2])
+    strip = viewer_of(page).locator("#photos img")
+    wait_until(page, "document.querySelectorAll('#photos li').length === 3")
+    assert [image.get_attribute("alt") for image in strip.all()] == ["IMG_1.jpg", "IMG_2.png", "IMG_10.webp"]
+    wait_until(page, "[...document.querySelectorAll('#photos img')].every((image) => image.naturalWidth > 0)")
+    keep_screenshot(page, "photos")
+    viewer_of(page).get_by_title("Remove IMG_2.png").click()
+    wait_until(page, "document.querySelectorAll('#photos li').length === 2")
+    page.locator("#start").click()
+    viewer_of(page).get_by_text("Done: 2 frames").wait_for()
+    address, scene = page.url, page.locator("#viewer iframe").get_attribute("src")
+    assert scene.split("/")[1] in address
+    choose(page, CLIP)  # a later scene of the same visitor
+    assert page.url != address
+    page.goto("about:blank")
+    page.goto(address)
+    viewer_of(page).get_by_text("Done: 2 frames").wait_for()
+    wait_until(page, "viewer.cloud.frames.length === 2")
+    page.locator("#start").click()  # the page knows the scene
+    wait_until(page, "viewer.feed.status.run === 2 && viewer.feed.hasAll")
+
+    other = visitor()
+    other.goto("about:blank")
+    other.goto(address)
+    other.locator("#start").wait_for()
+    other.get_by_text("Choose photos or a video, or click an example.").wait_for()
+    assert other.locator("#viewer iframe").count() == 0
+
+
+def test_an_example_has_a_thumbnail_and_starts_with_its_settings(visitor):
+    page = visitor()
+    example = page.get_by_role("button", name="Photos", exact=True)
+    shown = example.evaluate("(button) => getComputedStyle(button, '::before').backgroundImage")
+    assert shown.startswith('url("data:image/jpeg;base64,')
+    example.click()
+    viewer_of(page).get_by_text("Done: 3 frames").wait_for()
+    page.get_by_role("button", name="More settings").click()
+    assert page.locator("#memory input").input_value() == "all frames"
+    assert page.locator("#max-frames input[type=number]").input_value() == "3"
+
+
+def test_a_failed_second_start_keeps_the_finished_scene(visitor, photos, tmp_path):
+    page = visitor()
+    page.add_init_script("navigator.mediaDevices.getUserMedia = async () => { throw { name: 'NotAllowedError' }; }")
+    page.reload()  # the script runs in later documents
+    choose(page, *photos[:2])
+    page.locator("#start").click()
+    done = viewer_of(page).get_by_text("Done: 2 frames")
+    done.wait_for()
+    (tmp_path / "holiday.mp4").write_text("dear diary", encoding="utf-8")
+    page.locator("#files input[type=file]").set_input_files(tmp_path / "holiday.mp4")
+    page.locator("#notice").get_by_text("Failed: holiday.mp4 is neither a photo nor a video").wait_for()
+    assert done.is_visible()
+    page.get_by_role("tab", name="Camera").click()
+    page.locator("#start-camera").click()
+    page.locator("#camera-notice").get_by_text("Failed: Camera access was not permitted.").wait_for()  # under its tab
+    assert not page.locator("#notice").is_visible()
+    assert done.is_visible()
+    page.get_by_role("tab", name="Photos or video").click()
+    select_weights(page, "missing")
+    page.locator("#start").click()
+    page.locator("#notice").get_by_text("Failed: The weights 'missing' cannot be loaded").wait_for()
+    viewer_of(page).get_by_text("Failed. The viewer shows the finished 2 frames.").wait_for()
+    wait_until(page, "viewer.feed.hasAll && viewer.cloud.frames.length === 2")
+    keep_screenshot(page, "failed-second-start")
+
+
+def select_weights(page, label: str) -> None:
+    page.locator("#weights input").click()
+    page.get_by_role("option", name=label).click()
+
+
+def test_tracking_is_offered_where_the_weights_have_a_tracker(visitor, photos):
     page = visitor()
     choose(page, photos[0])
-    page.locator("#files input[type=file]").set_input_files(photos[1:])
-    viewer_of(page).locator("#preview img").wait_for()
-    page.locator("#start").click()
-    viewer_of(page).get_by_text("Done: 3 frames").wait_for()
-    page.reload()
-    viewer_of(page).get_by_text("Done: 3 frames").wait_for()
-    wait_until(page, "viewer.cloud.frames.length === 3")
-    page.locator("#start").click()  # the page knows which scene it is
-    wait_until(page, "viewer.feed.status.run === 2 && viewer.feed.hasAll")
+    page.locator("#about").get_by_text("They track points").wait_for()
+    first = viewer_of(page).locator("#first")
+    first.click()
+    viewer_of(page).locator("#first circle").wait_for()
+    select_weights(page, "missing")
+    viewer_of(page).get_by_text("The selected weights have no tracker. Press Start.").wait_for()
+    page.locator("#about").get_by_text("It reconstructs nothing. They have no tracker.").wait_for()
+    assert viewer_of(page).locator("#first circle").count() == 0
+    first.click(position={"x": 5, "y": 5})
+    assert len(evaluate(page, "viewer.feed.status.queries")) <= 1
+
+
+def test_meshes_normals_views_screenshot_and_fly_through(visitor):
+    page = visitor()
+    page.get_by_role("button", name="Photos", exact=True).click()
+    viewer = viewer_of(page)
+    viewer.get_by_text("Done: 3 frames").wait_for()
+    viewer.locator("#cameras").uncheck()
+    set_slider(viewer.locator("#percentile"), 0)
+    pictures = {"points": cloud_picture(page, "view-points")}
+    for mode in ("mesh", "normals"):
+        viewer.locator("#surface").select_option(mode)
+        wait_until(page, "viewer.cloud.surface.meshes.size === 3")
+        pictures[mode] = cloud_picture(page, f"view-{mode}")
+    for one, other in (("points", "mesh"), ("mesh", "normals")):
+        assert (np.abs(pictures[one] - pictures[other]).sum(-1) > 12).mean() > 0.01
+    viewer.locator("#surface").select_option("points")
+    set_slider(viewer.locator("#max-points"), 50)
+    wait_until(page, "viewer.cloud.maxPoints === 50_000 && viewer.cloud.numPoints <= 50_000")
+    viewer.get_by_role("button", name="Top").click()
+    above = "viewer.cloud.camera.position.clone().sub(viewer.cloud.controls.target).normalize().y"
+    wait_until(page, f"{above} > 0.99")
+    keep_screenshot(page, "view-top")
+    viewer.get_by_role("button", name="Orbit").click()
+    wait_until(page, "viewer.cloud.controls.getAzimuthalAngle() !== 0")
+    viewer.get_by_role("button", name="First camera").click()
+    wait_until(page, f"{above} < 0.9")
+
+    def download(kind: str) -> bytes:
+        with page.expect_download() as waiting:
+            viewer.locator(f"#downloads [data-kind={kind}]").click()
+        return waiting.value.path().read_bytes()
+
+    picture = np.asarray(Image.open(io.BytesIO(download("screenshot"))).convert("RGB"))
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
+    with av.open(io.BytesIO(download("fly-through"))) as container:
+        frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
+    assert len(frames) > 3
+    assert np.abs(frames[0] - frames[-1]).mean() > 0.5  # the view moves
 
 
 def test_two_visitors_stay_apart(visitor, photos):
@@ -228,16 +347,16 @@ def test_one_has_the_network_one_waits_and_the_next_is_told_that_the_line_is_ful
         first.locator("#start").click()
         viewer_of(first).get_by_text("Loading the weights small and the first frame").wait_for()
         second.locator("#start").click()
-        second.get_by_text("One other visitor is before you.").wait_for()
-        viewer_of(second).get_by_text("Waiting for the network").wait_for()
+        second.get_by_text("Position in queue: 1.").wait_for()
+        viewer_of(second).get_by_text("Waiting for the model").wait_for()
         keep_screenshot(second, "waiting")
         third.locator("#start").click()
-        third.get_by_text("The line is full: 2 others run the network or wait for it.").wait_for()
+        third.get_by_text("Failed: The queue is full: 2 users run the model or wait.").wait_for()
         viewer_of(third).get_by_text("Ready. Press Start.").wait_for()
         keep_screenshot(third, "line-full")
 
         second.close()  # which gives up the place
-        ahead = third.get_by_text("One other visitor is before you.")
+        ahead = third.get_by_text("Position in queue: 1.")
         while not ahead.is_visible():
             third.locator("#start").click()
             third.wait_for_timeout(300)
@@ -257,16 +376,6 @@ def test_a_text_file_named_mp4_gives_an_error_on_the_page(visitor, tmp_path):
     page.get_by_text("Choose photos or a video first").wait_for()
 
 
-def test_missing_weights_are_told_on_the_page(visitor, photos):
-    page = visitor()
-    choose(page, photos[0])
-    page.locator("#weights input").click()
-    page.get_by_role("option", name="missing").click()
-    page.locator("#start").click()
-    page.locator("#notice").get_by_text("The weights 'missing' cannot be loaded").wait_for()
-    viewer_of(page).get_by_text("The weights 'missing' cannot be loaded").wait_for()
-
-
 def test_the_visitors_camera(visitor):
     page = visitor(permissions=["camera"])
     page.get_by_role("tab", name="Camera").click()
@@ -280,24 +389,12 @@ def test_the_visitors_camera(visitor):
     viewer.get_by_text(re.compile(r"^Done: \d+ frames")).wait_for()
 
 
-def test_a_camera_that_may_not_be_used_is_told(visitor):
-    page = visitor()
-    page.add_init_script("navigator.mediaDevices.getUserMedia = async () => { throw { name: 'NotAllowedError' }; }")
-    page.reload()  # scripts are added to what is loaded from now on
-    page.locator("#start").wait_for()
-    page.get_by_role("tab", name="Camera").click()
-    page.locator("#start-camera").click()
-    trouble = viewer_of(page).get_by_text("The camera cannot be used: it was not permitted.")
-    trouble.wait_for()
-    viewer_of(page).get_by_text("Stopped: 0 frames").wait_for()
-    assert trouble.is_visible()
-
-
 def test_on_a_phone_in_the_dark(visitor):
     page = visitor(viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True, is_mobile=True)
-    page.get_by_role("button", name="Example: a walk").click()
-    viewer_of(page).locator("#preview img").wait_for()
-    run_through(page, num_frames=3)
+    page.get_by_role("button", name="Photos", exact=True).click()
+    page.wait_for_function("() => document.querySelector('#viewer').getBoundingClientRect().top < 100")
+    viewer_of(page).get_by_text("Done: 3 frames").wait_for()
+    wait_until(page, "viewer.feed.hasAll && viewer.cloud.isCalm")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     frame = page.query_selector("#viewer iframe").content_frame()
     assert frame.evaluate("document.documentElement.dataset.theme") == "dark"
@@ -305,6 +402,20 @@ def test_on_a_phone_in_the_dark(visitor):
     keep_screenshot(page, "phone")
     viewer_of(page).locator("#depth").tap()
     viewer_of(page).get_by_text(re.compile(r"Pixel .* depth [\d.]+")).wait_for()
+    set_slider(viewer_of(page).locator("#percentile"), 0)
+    middle = frame.evaluate("[scene.clientWidth / 2, scene.clientHeight / 2]")
+    viewer_of(page).locator("#scene").tap(position={"x": middle[0], "y": middle[1]})
+    viewer_of(page).get_by_text(re.compile(r"\) · depth [\d.]+ in frame \d")).wait_for()
+    for place, name in ((page, "page"), (frame, "viewer")):
+        small = place.evaluate(SMALL_CONTROLS)
+        assert small == [], name
+
+
+SMALL_CONTROLS = """() => [...document.querySelectorAll("button, input, select, textarea")]
+  .filter((control) => control.checkVisibility({ opacityProperty: true, visibilityProperty: true }))
+  .map((control) => [control.outerHTML.slice(0, 120), control.getBoundingClientRect()])
+  .filter(([, { width, height }]) => width > 0 && (width < 23.5 || height < 23.5))
+  .map(([html, { width, height }]) => `${html} ${width}×${height}`)"""
 
 
 def test_on_a_phone_the_camera_brings_the_viewer_into_sight(visitor):

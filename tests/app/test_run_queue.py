@@ -22,7 +22,7 @@ def test_who_came_first_goes_first():
 def test_a_full_line_takes_nobody_and_somebody_again_when_one_leaves():
     line = RunQueue(max_size=1)
     with line.join():
-        with line.join(), pytest.raises(ValueError, match=r"full: 2 others .* Try again in some minutes"), line.join():
+        with line.join(), pytest.raises(ValueError, match=r"full: 2 users .* Try again in a few minutes"), line.join():
             pass
         with line.join() as next:
             assert next.position == 1
@@ -71,5 +71,5 @@ def test_one_visitor_has_few_places():
     with ExitStack() as stack:
         for visitor in ("me", "me", "you"):
             stack.enter_context(line.join("a", visitor))
-        with pytest.raises(ValueError, match="You have 2 runs going already"):
+        with pytest.raises(ValueError, match="You already have 2 runs"):
             stack.enter_context(line.join("a", "me"))

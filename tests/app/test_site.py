@@ -107,12 +107,12 @@ def test_only_uploaded_files_become_scenes(networks, scenes, photos):
         "assets/clip.mp4",
     ]
     outside += ["a\0b", 5000 * "a", "", ".", ".."]
-    told = {page.take_files([path], REQUEST) for path in outside}
+    told = {page.take_files([path], None, "small", REQUEST)[2] for path in outside}
     assert len(told) == 1  # nothing tells which of them exist
-    assert "upload them again" in told.pop()[2]
+    assert "Upload them again" in told.pop()
     scenes.uploads.mkdir()
     mine = photos[0].rename(scenes.uploads / "mine.jpg")
-    assert page.take_files([mine.name], REQUEST)[2] == ""
+    assert page.take_files([mine.name], None, "small", REQUEST)[2] == ""
 
 
 def test_names_that_are_not_on_the_menu_are_refused_alike(networks, scenes, tmp_path):
@@ -121,20 +121,23 @@ def test_names_that_are_not_on_the_menu_are_refused_alike(networks, scenes, tmp_
     scene = scenes.new("v" * 32, "live")
     for name in (str(tmp_path), "/nowhere", "lch01/StreamVGGT"):
         (told,) = page.start(scene.id, name, "all frames", 5, 3, False, REQUEST)
-        assert "to choose; there are small, missing" in told
+        assert "expected small, missing" in told
     (told,) = page.start(scene.id, "small", "window:1,999999", 5, 3, False, REQUEST)
-    assert "There is no memory" in told
+    assert "Eviction policy: expected" in told
     (told,) = page.start(scene.id, "small", "all frames", float("nan"), 3, False, REQUEST)
-    assert "are numbers" in told
+    assert "expected numbers" in told
 
 
-def test_a_page_loaded_anew_finds_its_scene_again(networks, scenes):
+def test_a_page_loaded_anew_finds_the_scene_in_its_address_or_the_latest(networks, scenes):
     page = Page(networks, scenes, PageOptions())
-    assert page.find_again(REQUEST)[0] is None
-    scene = scenes.new("v" * 32, "live")
-    assert page.find_again(REQUEST)[0] == scene.id
-    assert scene.id in page.find_again(REQUEST)[1]
-    assert page.find_again(SimpleNamespace(cookies={}))[0] is None
+    assert page.find_again("", REQUEST)[0] is None
+    first, latest = scenes.new("v" * 32, "live"), scenes.new("v" * 32, "live")
+    other = scenes.new("w" * 32, "live")
+    assert page.find_again(first.id, REQUEST)[0] == first.id
+    assert first.id in page.find_again(first.id, REQUEST)[1]
+    for asked in ("", other.id, "../x"):
+        assert page.find_again(asked, REQUEST)[0] == latest.id
+    assert page.find_again(first.id, SimpleNamespace(cookies={}))[0] is None
 
 
 ODD = [

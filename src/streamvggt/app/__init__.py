@@ -4,6 +4,7 @@ door            entry point of all requests: hosts, origins, sizes, rates, route
 serving         web server below it: connections and time limits
 receiving       uploads over HTTP (upload_limit)
 uploads         validation of uploads, and their layout in the scene folder (zips)
+photos          photos of a scene: thumbnails, adding, removing
 scene           one input of one user: runs the model, writes results to disk (status, camera, made)
 scenes          all scenes: owners, limits, expiry (folders)
 run_queue       running and queued users
@@ -11,6 +12,7 @@ model_registry  weights on the menu, shared by several streams
 packet          data of a frame for the browser
 server          scenes over HTTP, for their owners only
 static/         the viewer that runs in the browser
+examples        clips with a button each
 page            actions of the page's buttons
 gradio_app      the page around the viewer
 site            the served page

@@ -15,7 +15,7 @@ OTHER_BYTES = 64_000  # routes that are not in the table
 BODY_BYTES = {
     r"/gradio_api/(cancel|reset)/?": 4_000,
     r"/scene/[^/]+/queries": 1_000_000,
-    r"/scene/[^/]+/stop": 1_000,
+    r"/scene/[^/]+/(stop|photo/[^/]+/remove)": 1_000,
     r"/scene/[^/]+/export/[^/]+": 1_000_000,
     r"/scene/[^/]+/camera-frame": 4_000_000,
 }

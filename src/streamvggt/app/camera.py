@@ -36,10 +36,10 @@ class BrowserCamera(FrameSource):
                     continue
                 if index:
                     return
-                raise ConnectionError("No picture came from the camera: is it switched on and permitted?") from None
+                raise ConnectionError("No image came from the camera. Check that it is on and permitted.") from None
             last = time.monotonic()
             shape = shape or picture.shape
             if picture.shape != shape:
-                raise ValueError("The camera changed its picture size, perhaps it was turned: start again.")
+                raise ValueError("The camera changed its image size, for example because it was rotated. Start again.")
             yield frame_from_array(picture, **self.options.preprocess_options, index=index, time=last - begun)
             index += 1

@@ -23,10 +23,11 @@ ROUTES = {
     "GET": re.compile(
         r"/|/(config|theme\.css|favicon\.ico|manifest\.json|robots\.txt)/?|/(assets|static|svelte|viewer)/.*"
         r"|/gradio_api/(queue/data|heartbeat/[^/]+|theme\.css|upload_progress|app_id)/?"
-        r"|/scene/[^/]+/(updates|preview|depth/\d{1,9})?"
+        r"|/scene/[^/]+/(updates|preview|photo/\d{1,9}|depth/\d{1,9})?"
     ),
     "POST": re.compile(
-        r"/gradio_api/(queue/join|cancel|reset)/?|" + UPLOAD + r"|/scene/[^/]+/(queries|stop|camera-frame|export/[^/]+)"
+        r"/gradio_api/(queue/join|cancel|reset)/?|" + UPLOAD + r"|/scene/[^/]+/"
+        r"(queries|stop|camera-frame|photo/\d{1,9}/remove|export/[^/]+)"
     ),
 }
 """Required Gradio routes and the routes of this package. Other Gradio routes serve files by path and fetch URLs."""

@@ -66,7 +66,7 @@ class SharedFolder:
         """
         with self._changed:
             if self._is_removed:
-                raise ValueError("This scene is not there any longer: reload the page.")
+                raise ValueError("This scene no longer exists. Reload the page.")
             self._num_users += 1
         try:
             yield self.path

@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.data_classes import FileData, ListFiles
 
 from streamvggt.app.model_registry import ModelRegistry
-from streamvggt.app.page import POLICY_CHOICES, Page, PageOptions, empty
+from streamvggt.app.page import POLICY_CHOICES, Page, PageOptions, about_html, empty
 from streamvggt.app.scenes import Scenes
 from streamvggt.stream.policy import DEFAULT_POLICY
 
@@ -20,25 +20,18 @@ PROGRESS_EVERY = 1.0  # polling interval of Gradio progress in seconds; the page
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif"]
 MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 
-# Resume polling of the idle viewer before a run, and scroll to the viewer on small screens.
-WAKE_VIEWER = """() => {
-  const viewer = document.querySelector("#viewer iframe");
-  viewer?.contentWindow.postMessage("expect-run", location.origin);
-  if (innerWidth < 700) document.querySelector("#viewer").scrollIntoView({ behavior: "smooth" });
-}"""
+STEPS = """# Watch the scene grow
+1. Click an example, or choose [photos or a video](#files) or your [camera](#start-camera).
+2. Press [Start](#start). The [scene](#viewer) grows frame by frame.
+3. Turn, measure and download it. Method: [StreamVGGT](https://arxiv.org/abs/2507.11539),
+   [weights](https://huggingface.co/lch01/StreamVGGT)."""
 
-# The viewer of a camera is created when the run starts. Scroll to the viewer only then.
-EXPECT_VIEWER = "() => { window.expectsViewer = innerWidth < 700; }"
-SHOW_VIEWER = """() => {
-  if (!window.expectsViewer || !document.querySelector("#viewer iframe")) return;
-  window.expectsViewer = false;
-  document.querySelector("#viewer").scrollIntoView({ behavior: "smooth" });
-}"""
-
-# The run has ended or was rejected, so the viewer stops waiting.
-RUN_IS_OVER = """() => {
-  document.querySelector("#viewer iframe")?.contentWindow.postMessage("run-over", location.origin);
-}"""
+# The page's functions (`static/page.js`) in Gradio's events.
+SCENE_IN_ADDRESS = "() => [new URLSearchParams(location.hash.slice(1)).get('scene') ?? '']"
+OPEN_CAMERA = "async (_, ...settings) => [await page.openCamera(), ...settings]"
+WAKE_VIEWER, RUN_OVER = "() => page.wakeViewer()", "() => page.runOver()"
+WEIGHTS_CHANGED = "() => page.weightsChanged()"
+EXPECT_VIEWER, VIEWER_CHANGED = "() => page.expectViewer()", "() => page.viewerChanged()"
 
 
 def use_own_uploads(files: gr.File) -> None:
@@ -67,49 +60,44 @@ def build_page(networks: ModelRegistry, scenes: Scenes, options: PageOptions) ->
         fill_width=True,
     ) as blocks:
         scene_id = gr.State(None)
-        gr.Markdown(
-            "# Watch the scene grow\nPhotos, a video or your camera become a 3D scene, frame by frame.", elem_id="title"
-        )
+        in_address = gr.Textbox("", visible="hidden", show_label=False)
+        camera_error = gr.Textbox("", visible="hidden", show_label=False)
+        gr.Markdown(STEPS, elem_id="title")
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
                 with gr.Tab("Photos or video"):
+                    examples = _examples(options)
                     files = gr.File(
                         label="Photos, a zip of photos, or one video",
                         file_count="multiple",
-                        height=150,
+                        height=140,
                         elem_id="files",
                     )
-                    examples = [gr.Button(name, size="sm") for name in options.examples]
+                    fps = gr.Slider(0, 30, 5, step=1, label="Frames per second", info="Of a video. 0: every frame")
                     start = gr.Button("Start", variant="primary", elem_id="start")
+                    notice = gr.HTML("", elem_id="notice", elem_classes="notice")
                 with gr.Tab("Camera"):
-                    gr.Markdown("Walk slowly around what you film. Your browser asks whether it may use the camera.")
+                    gr.Markdown("Walk slowly around the scene. The browser asks for access to the camera.")
                     start_camera = gr.Button("Start with the camera", variant="primary", elem_id="start-camera")
-                notice = gr.HTML("", elem_id="notice")
-                weights = gr.Dropdown(
-                    list(networks.choices),
-                    value=networks.default,
-                    label="Weights",
-                    info="Loaded when first used." + (" You may type a path." if networks.allow_paths else ""),
-                    allow_custom_value=networks.allow_paths,
-                    elem_id="weights",
-                )
+                    camera_notice = gr.HTML("", elem_id="camera-notice", elem_classes="notice")
+                weights = _weights_menu(networks)
+                about = gr.HTML(about_html(networks, networks.default), elem_id="about")
                 with gr.Accordion("More settings", open=False):
                     memory = gr.Dropdown(
                         list(POLICY_CHOICES),
-                        label="The network remembers",
-                        info=f"Recommended: {DEFAULT_POLICY}. All frames: slower and larger with each.",
+                        label="Eviction policy",
+                        info=f"Recommended: {DEFAULT_POLICY}. All frames: time and memory grow with each frame.",
                         elem_id="memory",
                     )
-                    fps = gr.Slider(0, 30, 5, step=1, label="Frames per second of a video", info="0: every frame")
                     max_frames = gr.Slider(
                         1,
                         options.max_frames,
                         min(100, options.max_frames),
                         step=1,
-                        label="Frames, at most",
+                        label="Maximum frames",
                         elem_id="max-frames",
                     )
-                    point_head = gr.Checkbox(False, label="Run the point head, too", info="A second way to the points")
+                    point_head = gr.Checkbox(False, label="Run point head", info="Second source of points, if present")
             with gr.Column(scale=4, min_width=320):
                 frame = gr.HTML(empty(), elem_id="viewer")
 
@@ -119,21 +107,50 @@ def build_page(networks: ModelRegistry, scenes: Scenes, options: PageOptions) ->
         # Users wait in `RunQueue` instead of Gradio's queue, because it reports their position.
         # Disable Gradio's animation, which uses CPU time. The viewer shows the progress.
         network = {"concurrency_limit": None, "show_progress": "hidden"}
-        blocks.load(page.find_again, None, taken)
-        files.upload(page.take_files, files, taken, concurrency_limit=2)
-        files.clear(page.take_files, files, taken)
+        blocks.load(page.find_again, in_address, taken, js=SCENE_IN_ADDRESS)
+        blocks.load(page.about_weights, weights, about, show_progress="hidden")
+        weights.change(page.about_weights, weights, about, show_progress="hidden")
+        about.change(None, js=WEIGHTS_CHANGED)
+        upload = files.upload(page.take_files, [files, scene_id, weights], taken, concurrency_limit=2)
+        upload.then(lambda: None, None, files, show_progress="hidden")
         for button in examples:
-            button.click(page.take_example, button, taken)
+            button.click(None, js=EXPECT_VIEWER)
+            outputs = [*taken, memory, fps, max_frames]
+            button.click(page.run_example, [button, weights], outputs, **network).then(None, js=RUN_OVER)
         start.click(None, js=WAKE_VIEWER)
-        start.click(page.start, [scene_id, *settings], notice, **network).then(None, js=RUN_IS_OVER)
-        start_camera.click(None, js=EXPECT_VIEWER)
-        frame.change(None, js=SHOW_VIEWER)
-        start_camera.click(page.start_camera, settings, taken, **network)
+        start.click(page.start, [scene_id, *settings], notice, **network).then(None, js=RUN_OVER)
+        frame.change(None, js=VIEWER_CHANGED)
+        start_camera.click(
+            page.start_camera, [camera_error, *settings], [scene_id, frame, camera_notice], js=OPEN_CAMERA, **network
+        ).then(None, js=RUN_OVER)
     blocks.queue(max_size=GRADIO_EVENTS, api_open=False)
     # Gradio polls its queue a thousand times per second and its progress a hundred times, which uses 5 % of a core.
     # There is no public API to reduce the rate.
     blocks._queue.sleep_when_free, blocks._queue.progress_update_sleep_when_free = QUEUE_EVERY, PROGRESS_EVERY
     return blocks
+
+
+def _examples(options: PageOptions) -> list[gr.Button]:
+    """Create the buttons of the examples. `examples.thumbnail_css` adds the images."""
+    with gr.Row(elem_id="examples"):
+        return [
+            gr.Button(example.label, elem_id=f"example-{number}", elem_classes="example", size="sm", min_width=60)
+            for number, example in enumerate(options.examples)
+        ]
+
+
+def _weights_menu(networks: ModelRegistry) -> gr.Dropdown:
+    labels = [
+        (f"{label} ({about})" if (about := networks.info(label).about) else label, label) for label in networks.choices
+    ]
+    return gr.Dropdown(
+        labels,
+        value=networks.default,
+        label="Weights",
+        info="Loaded on first use." + (" You can enter a path." if networks.allow_paths else ""),
+        allow_custom_value=networks.allow_paths,
+        elem_id="weights",
+    )
 
 
 def theme() -> gr.Theme:

@@ -4,12 +4,28 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from streamvggt.stream.pool import PooledStream, SessionPool
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What the page shows about a menu entry.
+
+    Attributes:
+        about: Size and purpose.
+        limits: Warning for users who reconstruct their own photos, or "".
+        has_tracker: Whether points can be tracked. None if unknown before the weights are loaded.
+    """
+
+    about: str = ""
+    limits: str = ""
+    has_tracker: bool | None = None
 
 
 class ModelRegistry:
@@ -21,6 +37,7 @@ class ModelRegistry:
         allow_paths: Accept names that are not on the menu. Use this only with trusted users, because a name can be any
             path or download.
         stream_bytes: Maximum memory per stream in bytes. None disables the limit.
+        infos: Descriptions of menu entries.
     """
 
     def __init__(
@@ -29,10 +46,12 @@ class ModelRegistry:
         load: Callable[[str], nn.Module],
         allow_paths: bool = False,
         stream_bytes: int | None = None,
+        infos: Mapping[str, WeightsInfo] | None = None,
     ):
         self.choices = dict(choices)
         self.allow_paths = allow_paths
         self.stream_bytes = stream_bytes
+        self._infos = dict(infos or {})
         self._load = load
         self._lock = threading.Lock()
         self._loaded: tuple[str, nn.Module] | None = None
@@ -50,8 +69,16 @@ class ModelRegistry:
             ValueError: If the entry is not on the menu.
         """
         if label not in self.choices and not self.allow_paths:
-            raise ValueError(f"There are no weights {label[:60]!r} to choose; there are {', '.join(self.choices)}.")
+            raise ValueError(f"Weights: expected {', '.join(self.choices)}, got {label[:60]!r}. Choose from the menu.")
         return self.choices.get(label, label)
+
+    def info(self, label: str) -> WeightsInfo:
+        """Return the description of a menu entry. A loaded model determines `has_tracker`."""
+        info = self._infos.get(label, WeightsInfo())
+        loaded = self._loaded
+        if loaded is None or loaded[0] != self.choices.get(label, label):
+            return info
+        return replace(info, has_tracker="track" in loaded[1].heads)
 
     def get(self, label: str) -> nn.Module:
         """Return the model of a menu entry.
@@ -69,7 +96,7 @@ class ModelRegistry:
                     self._loaded = (name, self._load(name))
                 except (ValueError, OSError, RuntimeError) as error:
                     logger.warning("the weights %r cannot be loaded: %s", name, error)
-                    raise ValueError(f"The weights {label[:60]!r} cannot be loaded; the log says why.") from error
+                    raise ValueError(f"The weights {label[:60]!r} cannot be loaded. See the server log.") from error
             return self._loaded[1]
 
     def open(self, label: str, **options) -> PooledStream:

@@ -1,23 +1,27 @@
 """Actions of the page's buttons: take files, start a run, restore a scene."""
 
 import html
+import json
 import logging
 import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import gradio as gr
 
+from streamvggt.app.examples import Example
 from streamvggt.app.model_registry import ModelRegistry
+from streamvggt.app.photos import Photos
 from streamvggt.app.run_queue import QueueTicket, RunQueue
 from streamvggt.app.scene import Scene
 from streamvggt.app.scenes import Scenes
 from streamvggt.app.status import RunSettings
-from streamvggt.app.uploads import UploadLimits, take_uploads
+from streamvggt.app.uploads import Upload, UploadLimits, take_uploads
 from streamvggt.app.visitors import session_id
 from streamvggt.stream.frames import load_frames
 from streamvggt.stream.policy import DEFAULT_POLICY
@@ -44,7 +48,7 @@ class PageOptions:
         queue_size: Maximum number of queued users.
         at_once: Maximum number of concurrent runs.
         limits: Upload limits.
-        examples: Example names and files.
+        examples: Examples with a button each.
     """
 
     max_frames: int = 300
@@ -52,7 +56,7 @@ class PageOptions:
     queue_size: int = 8
     at_once: int = 4
     limits: UploadLimits = field(default_factory=UploadLimits)
-    examples: Mapping[str, Path] = field(default_factory=dict)
+    examples: Sequence[Example] = ()
 
 
 class Page:
@@ -64,52 +68,85 @@ class Page:
         self.options = options
         self.line = RunQueue(options.queue_size, options.at_once)
 
-    def take_files(self, files: list[str] | None, request: gr.Request) -> tuple[str | None, str, str]:
-        """Create a scene of uploaded files. Return its id, the viewer and a message."""
-        if not files:
-            return None, empty(), ""
+    def take_files(
+        self, files: list[str] | None, scene_id: str | None, weights: str, request: gr.Request
+    ) -> tuple[object, object, str]:
+        """Create a scene of uploaded files, or add photos to the current scene. Return id, viewer and message.
+
+        If the files cannot be used, the current scene stays.
+        """
         try:
             uploads = self.scenes.uploads.resolve()
-            paths = [(uploads / file).resolve() for file in files]
+            paths = [(uploads / file).resolve() for file in files or ()]
             are_uploads = all(path.is_relative_to(uploads) and path.is_file() for path in paths)
         except (OSError, ValueError):  # invalid file name
             are_uploads = False
-        if not are_uploads:
-            return None, empty(), error_html("These files are not here any longer: upload them again.")
-        return self._take(paths, request)
-
-    def take_example(self, name: str, request: gr.Request) -> tuple[str | None, str, str]:
-        """Create a scene of an example. Return its id, the viewer and a message."""
-        if name not in self.options.examples:
-            return None, empty(), error_html(f"There is no example {name!r}.")
-        return self._take([self.options.examples[name]], request)
-
-    def _take(self, paths: list[Path], request: gr.Request) -> tuple[str | None, str, str]:
+        if not are_uploads or not files:
+            return gr.skip(), gr.skip(), error_html("These files are no longer on the server. Upload them again.")
         try:
-            owner = get_owner(request)
-            folder = self.scenes.new_folder()
+            scene, left_out = self._take(paths, get_owner(request), scene_id)
         except ValueError as error:
-            return None, empty(), error_html(str(error))
+            return gr.skip(), gr.skip(), error_html(str(error))
+        notes = [info_html(limits)] if (limits := self.networks.info(weights).limits) else []
+        notes += [info_html(f"Not used: {'; '.join(left_out)}")] if left_out else []
+        return scene.id, viewer(scene), "".join(notes)
+
+    def _take(self, paths: list[Path], owner: str, scene_id: str | None = None) -> tuple[Scene, tuple[str, ...]]:
+        """Create a scene, or add photos to the current scene. Return it, and names and reasons of unused files.
+
+        Raises:
+            ValueError: If the files cannot be used.
+        """
+        folder = self.scenes.new_folder()
         try:
             upload = take_uploads(paths, folder / "input", self.options.limits)
-            scene = self.scenes.new(owner, upload.kind, partial(load_frames, upload.path), folder)
+            current = self.scenes.get(scene_id, owner) if scene_id else None
+            if upload.kind == "images" and current is not None and current.photos is not None:
+                current.change_photos(lambda photos: photos.add(upload.path))
+                shutil.rmtree(folder, ignore_errors=True)
+                return current, upload.left_out
+            scene = self.scenes.new(owner, upload.kind, self._frames(upload), folder)
             scene.preview()
-        except (ValueError, OSError) as error:
+            return scene, upload.left_out
+        except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
-            if isinstance(error, OSError):
-                logger.warning("an upload could not be taken: %s", error)
-                error = "The files could not be stored or read; the log says why."
-            return None, empty(), error_html(str(error))
+            logger.warning("an upload could not be stored: %s", error)
+            raise ValueError("The files could not be stored or read. See the server log.") from error
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        told = error_html(f"Left out: {'; '.join(upload.left_out)}") if upload.left_out else ""
-        return scene.id, viewer(scene), told
 
-    def find_again(self, request: gr.Request) -> tuple[str | None, str, str]:
-        """Restore the scene of a user after a page reload."""
-        scene = self.scenes.latest(session_id(request.cookies))
+    def _frames(self, upload: Upload):
+        if upload.kind == "images":
+            return Photos(upload.path, self.options.limits.num_photos)
+        return partial(load_frames, upload.path)
+
+    def run_example(
+        self, label: str, weights: str, request: gr.Request
+    ) -> Iterator[tuple[object, object, str, object, object, object]]:
+        """Create a scene of an example and run it. Yield id, viewer, message, and the settings of the form."""
+        example = next((example for example in self.options.examples if example.label == label), None)
+        try:
+            if example is None:
+                raise ValueError(f"There is no example {str(label)[:60]!r}.")
+            owner = get_owner(request)
+            scene, _ = self._take(example.files, owner)
+        except ValueError as error:
+            yield gr.skip(), gr.skip(), error_html(str(error)), gr.skip(), gr.skip(), gr.skip()
+            return
+        form = example.memory, example.fps, min(example.max_frames, self.options.max_frames)
+        yield scene.id, viewer(scene, expect_run=True), "", *form
+        for message in self.start(scene.id, weights, *form, False, request):
+            yield gr.skip(), gr.skip(), message, gr.skip(), gr.skip(), gr.skip()
+
+    def find_again(self, scene_id: str, request: gr.Request) -> tuple[str | None, str, str]:
+        """Restore the scene in the address of a reloaded page, or else the latest scene of the user."""
+        owner = session_id(request.cookies)
+        scene = (scene_id and self.scenes.get(scene_id, owner)) or self.scenes.latest(owner)
         return (None, empty(), "") if scene is None else (scene.id, viewer(scene), "")
+
+    def about_weights(self, weights: str) -> str:
+        return about_html(self.networks, str(weights))
 
     def start(
         self,
@@ -124,7 +161,7 @@ class Page:
         """Run the model on the scene. The viewer shows the result."""
         owner = session_id(request.cookies)
         if not scene_id or self.scenes.get(scene_id, owner) is None:
-            yield error_html("Choose photos or a video first, or click the example.")
+            yield error_html("Choose photos or a video first, or click an example.")
             return
         try:
             settings = self.settings(weights, memory, fps, max_frames, point_head)
@@ -132,7 +169,7 @@ class Page:
                 yield from queue_updates(place)
                 scene = self.scenes.get(scene_id, owner)
                 if scene is None:
-                    yield error_html("You have chosen something else meanwhile, in another window.")
+                    yield error_html("This scene was replaced in another window.")
                     return
                 yield from self._run(scene, settings)
         except ValueError as error:  # the queue is full, or the scene is already running in another window
@@ -140,26 +177,36 @@ class Page:
 
     def start_camera(
         self,
+        camera_error: str,
         weights: str,
         memory: str,
         fps: float,
         max_frames: float,
         point_head: bool,
         request: gr.Request,
-    ) -> Iterator[tuple[str | None, str, str]]:
-        """Run the model on the frames of the user's camera. Yield id, viewer and message."""
+    ) -> Iterator[tuple[object, object, str]]:
+        """Run the model on the frames of the user's camera. Yield id, viewer and message.
+
+        The new scene replaces the current one when the run can start: the camera is open and the weights are loaded.
+
+        Args:
+            camera_error: Reason why the browser could not open the camera, or "".
+        """
         try:
+            if camera_error:
+                raise ValueError(str(camera_error)[:200])
             owner = get_owner(request)
             settings = self.settings(weights, memory, fps, max_frames, point_head)
             with self.line.join(self.networks.name_of(weights), owner) as place:
-                for told in queue_updates(place):
-                    yield None, empty(), told
+                for told in chain(queue_updates(place), [info_html("Loading the weights …")]):
+                    yield gr.skip(), gr.skip(), told
+                self.networks.get(weights)
                 scene = self.scenes.new(owner, "live")
                 show = viewer(scene, expect_run=True)
                 for told in self._run(scene, settings):
                     yield scene.id, show, told
         except ValueError as error:
-            yield None, empty(), error_html(str(error))
+            yield gr.skip(), gr.skip(), error_html(str(error))
 
     def settings(self, weights: str, memory: str, fps: float, max_frames: float, point_head: bool) -> RunSettings:
         """Convert the form to settings, within the limits of the page. `fps` 0 takes every frame.
@@ -168,11 +215,9 @@ class Page:
             ValueError: If a value is not offered by the page.
         """
         if memory not in POLICY_CHOICES:
-            raise ValueError(
-                f"There is no memory {str(memory)[:60]!r} to choose; there are {', '.join(POLICY_CHOICES)}."
-            )
+            raise ValueError(f"Eviction policy: expected {', '.join(POLICY_CHOICES)}, got {str(memory)[:60]!r}.")
         if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in (fps, max_frames)):
-            raise ValueError("Frames per second and frames at most are numbers.")
+            raise ValueError("Frames per second and maximum frames: expected numbers.")
         return RunSettings(
             weights=weights,
             policy=POLICY_CHOICES[memory],
@@ -190,7 +235,7 @@ class Page:
             for _ in steps:
                 if time.monotonic() - told > STATUS_INTERVAL:
                     told = time.monotonic()
-                    yield info_html("Running: watch it grow in the viewer.")
+                    yield info_html("Running. The viewer shows each frame.")
         finally:
             steps.close()
         status = scene.status
@@ -200,7 +245,7 @@ class Page:
 def queue_updates(place: QueueTicket) -> Iterator[str]:
     """Yield messages until the run may start."""
     while before := place.position:
-        yield info_html(f"{'One other visitor is' if before == 1 else f'{before} other visitors are'} before you.")
+        yield info_html(f"Position in queue: {before}.")
         place.wait(QUEUE_STATUS_INTERVAL)
 
 
@@ -213,23 +258,37 @@ def get_owner(request: gr.Request) -> str:
     owner = session_id(request.cookies)
     if owner is None:
         raise ValueError(
-            "Your browser sent no cookie, by which the page keeps your photos apart from other people's: "
-            "allow cookies for this page and reload it."
+            "The browser sent no cookie. The page needs it to keep your photos private. "
+            "Allow cookies for this page and reload it."
         )
     return owner
 
 
 def viewer(scene: Scene, expect_run: bool = False) -> str:
-    address = f"scene/{scene.id}/{'?expect-run' if expect_run else ''}"
+    """Return the frame of a scene. Its address changes, and so reloads the viewer, if photos were added."""
+    query = f"?photos={scene.photos.num_taken}" if scene.photos is not None else "?"
+    address = f"scene/{scene.id}/{query}{'&expect-run' if expect_run else ''}"
     return f'<iframe title="3D viewer" src="{address}" allow="camera; fullscreen"></iframe>'
 
 
 def empty() -> str:
-    return '<div class="empty">Choose photos or a video, or click the example:<br>the scene will grow here.</div>'
+    return '<div class="empty">Choose photos or a video, or click an example.<br>The scene grows here.</div>'
+
+
+def about_html(networks: ModelRegistry, weights: str) -> str:
+    """Return the limits of the weights, and whether they track points, in words and for the viewer."""
+    info = networks.info(weights)
+    tracker = {
+        True: "They track points: click points in the first image before Start.",
+        False: "They have no tracker.",
+        None: "",
+    }[info.has_tracker]
+    words = html.escape(" ".join(filter(None, [info.limits, tracker])))
+    return f'<div class="note" data-tracker="{json.dumps(info.has_tracker)}">{words}</div>'
 
 
 def error_html(text: str) -> str:
-    return f'<div class="problem" role="alert">{html.escape(text)}</div>'
+    return f'<div class="problem" role="alert">Failed: {html.escape(text)}</div>'
 
 
 def info_html(text: str) -> str:

@@ -39,11 +39,10 @@ class RunQueue:
         place = QueueTicket(self, weights, visitor)
         with self._moved:
             if visitor is not None and sum(other.visitor == visitor for other in self._places) >= self.per_visitor:
-                raise ValueError(f"You have {self.per_visitor} runs going already: stop one of them first.")
+                raise ValueError(f"You already have {self.per_visitor} runs. Stop one of them first.")
             if len(self._places) >= self.at_once + self.max_size:
                 raise ValueError(
-                    f"The line is full: {len(self._places)} others run the network or wait for it. "
-                    "Try again in some minutes."
+                    f"The queue is full: {len(self._places)} users run the model or wait. Try again in a few minutes."
                 )
             self._places.append(place)
         try:

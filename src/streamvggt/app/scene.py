@@ -19,6 +19,7 @@ from streamvggt.app.camera import BrowserCamera
 from streamvggt.app.folders import SharedFolder
 from streamvggt.app.made import Made
 from streamvggt.app.model_registry import ModelRegistry
+from streamvggt.app.photos import Photos
 from streamvggt.app.status import RunSettings, Status
 from streamvggt.export import EXPORTERS, PointFilter, ReconstructionResult, ResultWriter
 from streamvggt.export.result import PointSource
@@ -79,10 +80,30 @@ class Scene:
                 path.write_bytes(cv2.imencode(".jpg", small[..., ::-1])[1].tobytes())
             return path.read_bytes()
 
+    @property
+    def photos(self) -> Photos | None:
+        """Photos of the input. None for videos and cameras."""
+        return self._open_frames if isinstance(self._open_frames, Photos) else None
+
+    def change_photos(self, change: Callable[[Photos], None]) -> None:
+        """Add or remove photos for the next run.
+
+        Raises:
+            ValueError: If a run reads the photos.
+        """
+        if not self._busy.acquire(blocking=False):
+            raise ValueError("The photos cannot change during a run. Stop the run first.")
+        try:
+            with self._shared.use() as folder:
+                change(self.photos)
+                (folder / "preview.jpg").unlink(missing_ok=True)
+        finally:
+            self._busy.release()
+
     def set_query_points(self, queries: np.ndarray) -> None:
         """Set the points to track in the next run: (x, y) in [0, 1] of the first image's width and height. (K, 2)"""
         if queries.ndim != 2 or queries.shape[1] != 2 or len(queries) > 64 or not np.isfinite(queries).all():
-            raise ValueError("At most 64 points can be followed.")
+            raise ValueError("Points: expected at most 64 pairs of finite numbers.")
         self.queries = queries.clip(0, 1)
         self.status = replace(self.status, num_queries=len(queries))
 
@@ -120,7 +141,7 @@ class Scene:
         are reported in the status. Closing the iterator stops the run and keeps its frames.
         """
         if not self._busy.acquire(blocking=False):
-            raise ValueError("This scene is running already.")
+            raise ValueError("This scene is already running.")
         before = self.status
         try:
             self._stop.clear()
@@ -136,12 +157,12 @@ class Scene:
         except USER_ERRORS as error:
             self._over(before, "failed", str(error).replace(str(self.folder), "…"))
         except (MemoryError, torch.OutOfMemoryError, PoolFull):
-            self._over(before, "failed", "There is no memory left: take fewer frames or a shorter memory.")
+            self._over(before, "failed", "Out of memory. Reduce the number of frames or choose a smaller policy.")
         except Exception as error:
             logger.exception("scene %s failed", self.folder.name)
             is_disk = isinstance(error, OSError) and error.errno is not None
             words = f"The result could not be written: {error.strerror}." if is_disk else None
-            self._over(before, "failed", words or "Something went wrong in the program; its log says what.")
+            self._over(before, "failed", words or "Internal error. See the server log.")
         finally:
             self._busy.release()
         yield self.status
@@ -182,7 +203,7 @@ class Scene:
                 if self._stop.is_set():
                     break
                 if settings.max_seconds is not None and times[-1] - begun > settings.max_seconds:
-                    message = f"{message} A run may take {settings.max_seconds / 60:.0f} minutes: it was ended."
+                    message = f"{message} A run may take {settings.max_seconds / 60:.0f} minutes and was stopped."
                     break
         finally:
             stream.close()
@@ -190,7 +211,7 @@ class Scene:
                 shutil.rmtree(made.folder, ignore_errors=True)
         if writer.num_frames == 0:
             if not self._stop.is_set():
-                raise ValueError("Not one frame could be read.")
+                raise ValueError("No frame could be read.")
             return
         if frames.skipped:
             names = ", ".join(name for name, _ in frames.skipped[:3])
@@ -200,16 +221,16 @@ class Scene:
 
     def _heads(self, settings: RunSettings, model: torch.nn.Module) -> tuple[list[str], str]:
         """Return the heads to run, and a message for the user."""
-        message = "These weights are random: what you see means nothing." if "random" in settings.weights else ""
+        message = "These weights are random. The result has no meaning." if "random" in settings.weights else ""
         heads = ["camera", "depth"]
         if settings.point_head:
             if "points" not in model.heads:
-                raise ValueError(f"The weights {settings.weights} have no point head: switch it off.")
+                raise ValueError(f"The weights {settings.weights} have no point head. Switch it off.")
             heads.append("points")
         if len(self.queries) and "track" in model.heads:
             heads.append("track")
         elif len(self.queries):
-            message = f"The weights {settings.weights} have no tracker: your points are not followed. {message}"
+            message = f"The weights {settings.weights} have no tracker. The points are not tracked. {message}"
         return heads, message
 
     def _show(self, made: Made, settings: RunSettings, run: int, message: str) -> None:
@@ -262,7 +283,7 @@ class Scene:
     def describe(self, status: Status) -> dict:
         """Return the state of the scene for the viewer. `is_fed`: whether the user's camera is needed."""
         told = {"kind": self.kind, "is_fed": self._open_frames == self._camera, "queries": self.queries.tolist()}
-        return {**asdict(status), **told}
+        return {**asdict(status), **told, "photos": [] if self.photos is None else self.photos.names()}
 
     def packet(self, position: int, source: PointSource) -> bytes:
         """Return the packet of a frame. Packets of point-head points are created at the first request."""
@@ -282,9 +303,9 @@ class Scene:
             ValueError: If the export does not exist, there is no result, or the filter removes everything.
         """
         if kind not in EXPORTERS:
-            raise ValueError(f"There is no export {kind!r}; there are {', '.join(EXPORTERS)}.")
+            raise ValueError(f"Export: expected {', '.join(EXPORTERS)}, got {kind!r}.")
         if self.status.num_frames == 0:
-            raise ValueError("There is nothing to download yet: press Start first.")
+            raise ValueError("There is no result to download. Press Start first.")
         self.used = time.monotonic()
         with self._shared.use():
             folder = self.folder / "exports"

@@ -68,7 +68,7 @@ class Scenes:
             for scene in own[: max(len(own) - self.max_per_owner + 1, 0)]:
                 self._remove(scene)
             if len(self._scenes) >= self.max_scenes:
-                raise ValueError("Too many people are here at the moment: try again in some minutes.")
+                raise ValueError("The server is full. Try again in a few minutes.")
             folder = folder or self.new_folder()
             scene = Scene(folder.name, folder, kind, open_frames)
             self._scenes[scene.id] = (owner, scene)
@@ -81,7 +81,7 @@ class Scenes:
             ValueError: If the disk limit is reached.
         """
         if self.num_bytes() > self.max_bytes:
-            raise ValueError("There is no room left for new scenes at the moment: try again later.")
+            raise ValueError("The disk of the server is full. Try again later.")
         folder = self.folder / secrets.token_urlsafe(24)
         folder.mkdir(mode=0o700)
         return folder

@@ -5,7 +5,9 @@ The scene of another user is reported as not found.
     GET  scene/ID/                 the viewer
     GET  scene/ID/updates          status, and packets of new frames
     GET  scene/ID/preview          the first image
-    GET  scene/ID/depth/POSITION   depth and confidence of a frame
+    GET  scene/ID/photo/KEY        thumbnail of a photo
+    GET  scene/ID/depth/POSITION   depth and confidence of a frame, of every `step`-th pixel
+    POST scene/ID/photo/KEY/remove
     POST scene/ID/queries          points to track in the next run
     POST scene/ID/stop
     POST scene/ID/camera-frame     an image of the user's camera; the response requests the next one
@@ -29,6 +31,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from streamvggt.app.packet import MAX_SCENE_POINTS, pack_arrays, truncate
+from streamvggt.app.photos import Photos
 from streamvggt.app.scene import Scene
 from streamvggt.app.scenes import Scenes
 from streamvggt.app.status import Status
@@ -44,7 +47,7 @@ LONG_POLL_TIMEOUT = 10.0  # seconds until an empty response
 UPDATES_BYTES = 3_000_000  # approximate packet bytes per response
 FILE_NAMES = {"glb": "scene.glb", "ply": "points.ply", "colmap": "colmap.zip", "tum": "trajectory.txt"}
 FILE_NAMES |= {"depth": "depth.zip", "video": "preview.mp4"}
-GONE = "This scene is not there, or no longer: reload the page."
+GONE = "This scene does not exist or has expired. Reload the page."
 PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
@@ -91,19 +94,40 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
     async def preview(request: Request) -> Response:
         scene = scene_of(request)
         if scene.kind == "live":
-            raise HTTPException(404, "A camera has no first picture before it runs.")
+            raise HTTPException(404, "A camera has no first image before it runs.")
         return Response(await run_in_threadpool(scene.preview), media_type="image/jpeg", headers=PRIVATE)
 
-    async def depth(request: Request) -> Response:
-        """Return depth and confidence as float32 (2, H, W). 0 marks missing depth."""
-        scene = scene_of(request)
-        position = request.path_params["position"]
-        if position >= scene.status.num_frames:
-            raise HTTPException(404, "There is no such frame.")
+    async def photo(request: Request) -> Response:
+        photos, key = photos_of(request)
         try:
-            values = np.stack(await run_in_threadpool(scene.depth, position)).astype("<f4")
+            return Response(await run_in_threadpool(photos.thumbnail, key), media_type="image/jpeg", headers=PRIVATE)
+        except Exception as error:  # Pillow's readers raise anything
+            raise HTTPException(404, "This photo has no thumbnail.") from error
+
+    async def remove_photo(request: Request) -> Response:
+        photos, key = photos_of(request)
+        try:
+            await run_in_threadpool(scene_of(request).change_photos, lambda photos: photos.remove(key))
+        except (ValueError, KeyError) as error:
+            raise HTTPException(400, str(error)) from error
+        return JSONResponse(photos.names(), headers=PRIVATE)
+
+    def photos_of(request: Request) -> tuple[Photos, int]:
+        photos, key = scene_of(request).photos, request.path_params["key"]
+        if photos is None or all(key != other for other, _ in photos.names()):
+            raise HTTPException(404, "This photo does not exist.")
+        return photos, key
+
+    async def depth(request: Request) -> Response:
+        """Return depth and confidence of every `step`-th pixel as float32 (2, H, W). 0 marks missing depth."""
+        scene = scene_of(request)
+        position, step = request.path_params["position"], max(number(request, "step"), 1)
+        if position >= scene.status.num_frames:
+            raise HTTPException(404, "This frame does not exist.")
+        try:
+            values = np.stack(await run_in_threadpool(scene.depth, position))[:, ::step, ::step].astype("<f4")
         except (OSError, ValueError, IndexError) as error:  # the next run has deleted the files
-            raise HTTPException(404, "There is no such frame.") from error
+            raise HTTPException(404, "This frame does not exist.") from error
         return Response(values.tobytes(), media_type="application/octet-stream", headers=PRIVATE)
 
     async def queries(request: Request) -> Response:
@@ -111,7 +135,7 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
         try:
             points = np.array(await json_of(request), np.float64).reshape(-1, 2)
         except (ValueError, TypeError, OverflowError) as error:
-            raise HTTPException(400, "A list of points [x, y] was expected.") from error
+            raise HTTPException(400, "Points: expected a list of [x, y].") from error
         try:
             scene.set_query_points(points)
         except ValueError as error:
@@ -122,7 +146,7 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
         scene = scene_of(request)
         image = await run_in_threadpool(decode_camera_frame, await request.body())
         if image is None or scene.kind != "live":
-            raise HTTPException(400, "A JPEG of at most 4 million pixels was expected, for a scene of a camera.")
+            raise HTTPException(400, "Camera frame: expected a JPEG of at most 4 million pixels.")
         scene.push_camera_frame(image)
         deadline = time.monotonic() + LONG_POLL_TIMEOUT
         while not scene.needs_camera_frame and time.monotonic() < deadline:
@@ -139,9 +163,9 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
         try:
             filter = point_filter(await json_of(request))
         except (ValueError, TypeError, KeyError, OverflowError) as error:
-            raise HTTPException(400, f"These settings describe no export: {error}") from error
+            raise HTTPException(400, f"Invalid export settings: {error}") from error
         if scene.id in waiting:
-            raise HTTPException(429, "A file of this scene is being made already: wait for it.")
+            raise HTTPException(429, "Another export of this scene is running. Wait for it.")
         waiting.add(scene.id)
         try:
             async with exporting:
@@ -156,6 +180,8 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
         Route("/", viewer),
         Route("/updates", updates),
         Route("/preview", preview),
+        Route("/photo/{key:int}", photo),
+        Route("/photo/{key:int}/remove", remove_photo, methods=["POST"]),
         Route("/depth/{position:int}", depth),
         Route("/queries", queries, methods=["POST"]),
         Route("/stop", stop, methods=["POST"]),

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from gradio.networking import setup_tunnel
 
 from streamvggt.app.door import Door
+from streamvggt.app.examples import thumbnail_css
 from streamvggt.app.gradio_app import PageOptions, theme
 from streamvggt.app.hosts import Hosts
 from streamvggt.app.receiving import upload_route
@@ -61,7 +62,9 @@ class Site:
             path="/",
             server_name=host,
             theme=theme(),
+            css=thumbnail_css(options.examples),
             css_paths=STATIC / "page.css",
+            head='<script type="module" src="viewer/page.js"></script>',
             footer_links=[],
             show_error=False,
             enable_monitoring=False,

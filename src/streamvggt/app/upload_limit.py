@@ -60,12 +60,12 @@ class UploadRateLimit:
             > self.max_bytes_per_hour
         ):
             raise HTTPException(
-                413, f"You may upload {self.max_bytes_per_hour / 1e9:.1f} GB within an hour: try again later."
+                413, f"Uploads are limited to {self.max_bytes_per_hour / 1e9:.1f} GB per hour. Try again later."
             )
         reservation = Reservation(visitor, num_bytes, now)
         self._taken.append(reservation)  # before the asynchronous disk check, because of concurrent uploads
         on_disk = await run_in_threadpool(self.scenes.num_bytes)
         if on_disk + sum(taken.num_bytes for taken in self._taken if not taken.is_over) > self.scenes.max_bytes:
             self._taken.remove(reservation)
-            raise HTTPException(413, "There is no room left for uploads at the moment: try again later.")
+            raise HTTPException(413, "The disk of the server is full. Try again later.")
         return reservation

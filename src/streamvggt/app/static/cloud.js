@@ -1,31 +1,35 @@
-// The scene in 3D: a cloud of points per frame, cameras, followed points. Draws only when something has changed, and
-// while things move only as many points as the graphics can draw in time; the rest follow when it is calm.
-// World axes are OpenCV's (x right, y down, z forward); one group turns them into three.js's (y up, z backward).
+// The scene in 3D: a point cloud per frame, cameras and tracks. Renders only after changes. While the view moves, it
+// renders as many points as the graphics can in time. The rest follows when the view is still.
+// World axes are OpenCV's (x right, y down, z forward). One group turns them into three.js's (y up, z backward).
 
 import {
-  BufferAttribute, BufferGeometry, Color, Group, LineBasicMaterial, LineSegments, Matrix4, PerspectiveCamera, Points,
-  Scene, ShaderMaterial, Vector3, WebGLRenderer, OrbitControls,
+  BufferAttribute, BufferGeometry, CatmullRomCurve3, Color, Group, LineBasicMaterial, LineSegments,
+  OrbitControls, PerspectiveCamera, Points, Raycaster, Scene, ShaderMaterial, Vector2, Vector3, WebGLRenderer,
 } from "../../viewer/three.min.js";
+import { Surface } from "./surface.js";
 
-const MAX_SCENE_POINTS = 1_200_000; // held and drawn at most, about; as in packet.py
-const PERCENTILE_SAMPLE = 100_000; // points of which the percentile of the confidence is taken
-const CAMERA_SIZE = 0.05; // of the scene's size
-const FOLLOW_SPEED = 0.15; // of the way, per picture
-const FRAME_BUDGET_MS = 30; // milliseconds that a picture may take while things move
-const IDLE_DELAY_MS = 300; // milliseconds without a change
+export const MAX_SCENE_POINTS = 1_200_000; // approximate maximum, as in packet.py
+const PERCENTILE_SAMPLE = 100_000; // number of points for the percentile of the confidence
+const FOLLOW_SPEED = 0.15; // fraction of the distance per image
+const FRAME_BUDGET_MS = 30; // while the view moves
+const IDLE_DELAY_MS = 300; // without a change, until all points are drawn
+const PICK_RADIUS = 10; // pixels
+const PATH_POSES = 40; // of the fly-through
+const [SKY, EDGE] = [1, 2]; // marks of packet.py
 
 const vertexShader = `
   uniform float pointSize, sceneScale, threshold;
-  uniform bool dropWhite, dropBlack, dropSky;
+  uniform bool dropWhite, dropBlack, dropSky, dropEdges;
   attribute float conf;
   attribute vec4 paint;
   varying vec3 shade;
   void main() {
     vec3 rgb = floor(paint.rgb * 255.0 + 0.5);
+    int marks = int(paint.a * 255.0 + 0.5);
     bool hidden = conf < threshold
       || (dropWhite && rgb.r > 240.0 && rgb.g > 240.0 && rgb.b > 240.0)
       || (dropBlack && rgb.r + rgb.g + rgb.b < 16.0)
-      || (dropSky && paint.a > 0.0);
+      || (dropSky && (marks & ${SKY}) != 0) || (dropEdges && (marks & ${EDGE}) != 0);
     vec4 eye = modelViewMatrix * vec4(position, 1.0);
     gl_Position = hidden ? vec4(2.0, 2.0, 2.0, 1.0) : projectionMatrix * eye;
     gl_PointSize = clamp(pointSize * sceneScale / max(-eye.z, 1e-6), 1.0, 32.0);
@@ -51,29 +55,21 @@ export class Cloud {
     this.controls.addEventListener("change", () => this.draw());
     this.controls.addEventListener("start", () => this.onGrab?.());
     this.world = new Group();
-    this.world.scale.set(1, -1, -1);
-    this.scene.add(this.world);
-    this.material = new ShaderMaterial({
-      vertexShader,
-      fragmentShader,
-      uniforms: {
-        pointSize: { value: 4 },
-        sceneScale: { value: 1 },
-        threshold: { value: -1 },
-        dropWhite: { value: false },
-        dropBlack: { value: false },
-        dropSky: { value: false },
-      },
-    });
-    this.cameras = lines(this.world);
-    this.current = lines(this.world);
-    this.paths = lines(this.world);
-    this.marks = lines(this.world);
-    this.filters = { percentile: 30, dropWhite: false, dropBlack: false, dropSky: false, range: [0, 0] };
+    this.world.rotation.x = Math.PI;
+    this.pointGroup = new Group();
+    this.surface = new Surface();
+    this.scene.add(this.world.add(this.pointGroup, this.surface.group));
+    const flags = { dropWhite: false, dropBlack: false, dropSky: false, dropEdges: false };
+    const uniforms = { pointSize: 4, sceneScale: 1, threshold: -1, ...flags };
+    for (const name in uniforms) uniforms[name] = { value: uniforms[name] };
+    this.material = new ShaderMaterial({ vertexShader, fragmentShader, uniforms });
+    [this.cameras, this.current, this.paths, this.marks] = [1, 2, 3, 4].map(() => lines(this.world));
+    this.filters = { ...flags, percentile: 30, range: [0, 0] };
     this.frames = [];
+    this.maxPoints = MAX_SCENE_POINTS;
     this.scale = 1;
     this.goal = null;
-    this.speed = 20_000; // points that the graphics draw in a millisecond, as measured lately
+    this.speed = 20_000; // points per millisecond, as measured lately
     this.isCalm = true; // all points are drawn
     new ResizeObserver(() => this.resize()).observe(canvas.parentElement);
     this.clear();
@@ -81,103 +77,97 @@ export class Cloud {
   }
 
   clear() {
-    for (const frame of this.frames) this.remove(frame);
+    for (const { points } of this.frames) {
+      points.geometry.dispose();
+      this.pointGroup.remove(points);
+    }
     this.frames = [];
     this.sample = null;
+    this.surface.clear();
     for (const part of [this.cameras, this.current, this.paths, this.marks]) setLines(part, [], []);
     this.draw();
   }
 
-  /** Take the next frame of a packet. */
+  /** Add the frame of a packet. */
   add(packet) {
-    const geometry = new BufferGeometry();
-    geometry.setAttribute("position", new BufferAttribute(packet.points, 3));
-    geometry.setAttribute("paint", new BufferAttribute(packet.colors, 4, true));
-    geometry.setAttribute("conf", new BufferAttribute(packet.conf, 1));
-    const points = new Points(geometry, this.material);
+    const points = new Points(new BufferGeometry(), this.material);
     points.frustumCulled = false;
-    this.world.add(points);
+    this.pointGroup.add(points);
     const pose = poseOf(packet.cam_from_world);
     this.frames.push({ points, num: 0, pose, intrinsics: packet.intrinsics, size: packet.image_size, tracks: packet.tracks });
-    this.sample = null;
-    this.share();
-    if (this.frames.length === 1) {
-      this.scale = medianDistance(packet.points, pose.center) || 1;
-      this.camera.near = this.scale / 100;
-      this.camera.far = this.scale * 200;
-      this.resetView();
-    }
+    this.replacePoints(this.frames.length - 1, packet);
+    if (this.frames.length > 1) return;
+    this.scale = medianDistance(packet.points, pose.center) || 1;
+    [this.camera.near, this.camera.far] = [this.scale / 100, this.scale * 200];
+    this.resetView();
   }
 
-  /** Other points for frames that are there. */
-  replacePoints(position, packet) {
-    const geometry = this.frames[position].points.geometry;
+  /** Set the points of a frame, of another source of points. */
+  replacePoints(position, { points, colors, conf }) {
+    const { geometry } = this.frames[position].points;
     geometry.dispose();
-    geometry.setAttribute("position", new BufferAttribute(packet.points, 3));
-    geometry.setAttribute("paint", new BufferAttribute(packet.colors, 4, true));
-    geometry.setAttribute("conf", new BufferAttribute(packet.conf, 1));
-    this.sample = null;
+    geometry.boundingSphere = null;
+    geometry.setAttribute("position", new BufferAttribute(points, 3));
+    geometry.setAttribute("paint", new BufferAttribute(colors, 4, true));
+    geometry.setAttribute("conf", new BufferAttribute(conf, 1));
     this.share();
   }
 
-  remove(frame) {
-    frame.points.geometry.dispose();
-    this.world.remove(frame.points);
-  }
-
-  /** Every frame draws as many points as every other. What is never drawn again is let go. */
+  /** Draw an equal number of points of each frame. Release points that are never drawn again. */
   share() {
-    const each = Math.floor(MAX_SCENE_POINTS / Math.max(this.frames.length, 1));
+    const most = Math.floor(MAX_SCENE_POINTS / Math.max(this.frames.length, 1));
+    const each = Math.floor(Math.min(this.maxPoints, MAX_SCENE_POINTS) / Math.max(this.frames.length, 1));
     for (const frame of this.frames) {
       const { geometry } = frame.points;
-      const held = geometry.attributes.conf.count;
-      if (held > 2 * each) {
+      if (geometry.attributes.conf.count > 2 * most) {
         geometry.dispose(); // the graphics memory; three.js fills it again
-        for (const [name, attribute] of Object.entries(geometry.attributes)) {
-          const array = attribute.array.slice(0, each * attribute.itemSize);
-          geometry.setAttribute(name, new BufferAttribute(array, attribute.itemSize, attribute.normalized));
+        for (const [name, { array, itemSize, normalized }] of Object.entries(geometry.attributes)) {
+          geometry.setAttribute(name, new BufferAttribute(array.slice(0, most * itemSize), itemSize, normalized));
         }
       }
       frame.num = Math.min(each, geometry.attributes.conf.count);
     }
+    this.sample = null;
+    this.draw();
   }
 
-  /** Show what passes the filters; `range` is the first and the last position. */
+  /** Show what passes the filters. `range` is the first and the last position. */
   filter(changes) {
-    const before = JSON.stringify({ ...this.filters, percentile: 0 });
+    const state = () => JSON.stringify({ ...this.filters, percentile: 0 });
+    const before = state();
     Object.assign(this.filters, changes);
-    if (JSON.stringify({ ...this.filters, percentile: 0 }) !== before) this.sample = null;
+    if (state() !== before) this.sample = null;
     const [first, last] = this.filters.range;
-    this.frames.forEach((frame, position) => (frame.points.visible = position >= first && position <= last));
-    const uniforms = this.material.uniforms;
-    for (const name of ["dropWhite", "dropBlack", "dropSky"]) uniforms[name].value = this.filters[name];
+    this.frames.forEach(({ points }, position) => (points.visible = position >= first && position <= last));
+    const { uniforms } = this.material;
+    for (const name of ["dropWhite", "dropBlack", "dropSky", "dropEdges"]) uniforms[name].value = this.filters[name];
     this.sample ??= this.confidences();
     const index = Math.floor((this.filters.percentile / 100) * this.sample.length);
     uniforms.threshold.value = this.filters.percentile > 0 && this.sample.length ? this.sample[index] : -1;
+    this.surface.filter(uniforms.threshold.value);
     this.draw();
   }
 
   /** Sorted confidences of a sample of the points that pass the other filters. */
   confidences() {
-    const visible = this.frames.filter((frame) => frame.points.visible);
+    const visible = this.frames.filter(({ points }) => points.visible);
     const each = Math.ceil(PERCENTILE_SAMPLE / Math.max(visible.length, 1));
     const found = [];
     for (const { points, num } of visible) {
       const { conf, paint } = points.geometry.attributes;
-      const count = Math.min(num, each);
-      for (let i = 0; i < count; i++) if (this.isVisible(paint.array, 4 * i)) found.push(conf.array[i]);
+      for (let i = 0; i < Math.min(num, each); i++) if (this.passes(paint.array, 4 * i)) found.push(conf.array[i]);
     }
     return new Float32Array(found).sort();
   }
 
-  isVisible(paint, at) {
-    const [red, green, blue, sky] = [paint[at], paint[at + 1], paint[at + 2], paint[at + 3]];
-    const { dropWhite, dropBlack, dropSky } = this.filters;
-    return !(dropWhite && red > 240 && green > 240 && blue > 240)
-      && !(dropBlack && red + green + blue < 16) && !(dropSky && sky > 0);
+  passes(paint, at) {
+    const [red, green, blue, marks] = paint.subarray(at, at + 4);
+    const { dropWhite, dropBlack, dropSky, dropEdges } = this.filters;
+    return !(dropWhite && red > 240 && green > 240 && blue > 240) && !(dropBlack && red + green + blue < 16)
+      && !(dropSky && marks & SKY) && !(dropEdges && marks & EDGE);
   }
 
-  /** The size at which the first frame's points just close up, seen from behind its camera. */
+  /** Point size that closes the gaps of the first frame, seen from behind its camera. */
   autoPointSize() {
     const [{ points, intrinsics, size: [height, width] }] = this.frames;
     const numPoints = Math.max(points.geometry.attributes.conf.count, 1);
@@ -190,48 +180,70 @@ export class Cloud {
     this.draw();
   }
 
+  setMaxPoints(number) {
+    this.maxPoints = number;
+    this.share();
+  }
+
   setBackground(color) {
     this.scene.background = new Color(color);
     this.draw();
   }
 
-  /** Draw the cameras of all frames up to the last, the one at `position` brighter, and the followed points' ways. */
-  showCameras({ cameras, tracks, position }) {
-    const [vertices, colors] = [[], []];
-    const [own, ownColors] = [[], []];
-    if (cameras) {
-      this.frames.forEach((frame, index) => {
-        const corners = frustum(frame, CAMERA_SIZE * this.scale * (index === position ? 1.6 : 1));
-        if (index === position) addFrustum(own, ownColors, corners, [1, 0.45, 0.1]);
-        else addFrustum(vertices, colors, corners, timeColor(index / Math.max(this.frames.length - 1, 1)));
-        if (index > 0) {
-          vertices.push(...this.frames[index - 1].pose.center, ...frame.pose.center);
-          colors.push(0.55, 0.55, 0.6, 0.55, 0.55, 0.6);
-        }
+  /** Draw all cameras, the one at `position` brighter, and the tracks up to it. `size`: of the scene's scale. */
+  showCameras({ cameras, tracks, position, size }) {
+    const [vertices, colors, own, ownColors, paths, pathColors] = [[], [], [], [], [], []];
+    this.frames.forEach((frame, index) => {
+      if (!cameras) return;
+      const corners = frustum(frame, size * this.scale * (index === position ? 1.6 : 1));
+      if (index === position) addFrustum(own, ownColors, corners, [1, 0.45, 0.1]);
+      else addFrustum(vertices, colors, corners, timeColor(index / Math.max(this.frames.length - 1, 1)));
+      if (index === 0) return;
+      vertices.push(...this.frames[index - 1].pose.center, ...frame.pose.center);
+      colors.push(0.55, 0.55, 0.6, 0.55, 0.55, 0.6);
+    });
+    for (let index = 1; tracks && index <= position && index < this.frames.length; index++) {
+      this.frames[index].tracks.forEach((track, number) => {
+        const ends = [this.frames[index - 1].tracks[number] ?? [], track];
+        if (ends.some((end) => end.length < 6 || end[2] < 0.5)) return; // unknown or hidden
+        paths.push(...ends.flatMap((end) => end.slice(3, 6)));
+        pathColors.push(...trackColor(number), ...trackColor(number));
       });
     }
     setLines(this.cameras, vertices, colors);
     setLines(this.current, own, ownColors);
-    const [ways, wayColors] = [[], []];
-    if (tracks) {
-      for (let index = 1; index <= position && index < this.frames.length; index++) {
-        this.frames[index].tracks.forEach((track, number) => {
-          const before = this.frames[index - 1].tracks[number];
-          if (track.length < 6 || !before || before.length < 6 || track[2] < 0.5 || before[2] < 0.5) return;
-          ways.push(...before.slice(3, 6), ...track.slice(3, 6));
-          wayColors.push(...trackColor(number), ...trackColor(number));
-        });
-      }
-    }
-    setLines(this.paths, ways, wayColors);
+    setLines(this.paths, paths, pathColors);
     this.draw();
   }
 
-  /** The view from behind the first camera. */
-  resetView() {
-    if (!this.frames.length) return;
-    const { eye, target } = this.behind(this.frames[0]);
+  /** Show the scene from behind the first camera ("first"), from above ("top"), or turning ("orbit"). */
+  setView(name) {
     this.goal = null;
+    this.controls.autoRotate = name === "orbit";
+    if (!this.frames.length || !["first", "top"].includes(name)) return this.draw();
+    if (name === "top") {
+      const [x, y, z] = this.extent();
+      const target = new Vector3(x.middle, -y.middle, -z.middle);
+      const height = 1.5 * Math.max(z.size, x.size / this.camera.aspect) + y.size / 2;
+      this.look({ target, eye: target.clone().add(new Vector3(0, height, 0.001 * height)) });
+    } else this.look(this.behind(this.frames[0]));
+  }
+
+  /** Middle and size of the cloud along each world axis, without the outermost points. */
+  extent() {
+    const sample = this.frames.flatMap(({ points }) => [...points.geometry.attributes.position.array.subarray(0, 300)]);
+    return [0, 1, 2].map((axis) => {
+      const sorted = sample.filter((_, i) => i % 3 === axis).sort((a, b) => a - b);
+      const [low, high] = [0.05, 0.95].map((part) => sorted[Math.floor(part * (sorted.length - 1))] ?? 0);
+      return { middle: (low + high) / 2, size: high - low };
+    });
+  }
+
+  resetView() {
+    this.setView("first");
+  }
+
+  look({ eye, target }) {
     this.camera.position.copy(eye);
     this.controls.target.copy(target);
     this.controls.update();
@@ -241,64 +253,68 @@ export class Cloud {
   /** Glide to the view from behind a frame's camera. */
   flyTo(position) {
     if (!this.frames[position]) return;
+    this.controls.autoRotate = false;
     this.goal = this.behind(this.frames[position]);
     this.draw();
   }
 
+  /** Return a smooth path behind the cameras: a function of time in [0, 1] for `look`. */
+  flightPath() {
+    const step = Math.max(this.frames.length / PATH_POSES, 1);
+    const poses = [];
+    for (let at = 0; at < this.frames.length; at += step) poses.push(this.behind(this.frames[Math.floor(at)]));
+    if (poses.length === 1) return () => poses[0];
+    const curve = (name) => new CatmullRomCurve3(poses.map((pose) => pose[name]), false, "centripetal");
+    const [eyes, targets] = [curve("eye"), curve("target")];
+    return (time) => ({ eye: eyes.getPoint(time), target: targets.getPoint(time) });
+  }
+
   behind({ pose }) {
     const flip = ([x, y, z]) => new Vector3(x, -y, -z);
-    const center = flip(pose.center);
-    const forward = flip(pose.forward);
+    const [center, forward] = [flip(pose.center), flip(pose.forward)];
     const eye = center.clone().addScaledVector(forward, -0.45 * this.scale).add(new Vector3(0, 0.18 * this.scale, 0));
     return { eye, target: center.addScaledVector(forward, 0.8 * this.scale) };
   }
 
-  /** The point drawn nearest to a place of the canvas (CSS pixels), or null: {world, position, conf}. */
+  /** Return the drawn point nearest to a position of the canvas in CSS pixels, or null: {world, position, conf}. */
   pick(x, y) {
     const { width, height } = this.canvas.getBoundingClientRect();
+    const ray = new Raycaster();
     this.camera.updateMatrixWorld();
-    const matrix = new Matrix4().multiplyMatrices(this.camera.projectionMatrix, this.camera.matrixWorldInverse);
-    matrix.multiply(this.world.matrixWorld);
-    const m = matrix.elements;
+    ray.setFromCamera(new Vector2((2 * x) / width - 1, 1 - (2 * y) / height), this.camera);
+    const pixel = (2 * Math.tan((this.camera.fov * Math.PI) / 360)) / height; // size at distance 1
+    ray.params.Points.threshold = PICK_RADIUS * pixel * 4 * this.scale;
     let [best, bestCost] = [null, Infinity];
-    const { threshold } = this.material.uniforms;
     this.frames.forEach(({ points, num }, position) => {
       if (!points.visible) return;
-      const p = points.geometry.attributes.position.array;
-      const { array: paint } = points.geometry.attributes.paint;
-      const { array: conf } = points.geometry.attributes.conf;
-      for (let i = 0; i < num; i++) {
-        const [a, b, c] = [p[3 * i], p[3 * i + 1], p[3 * i + 2]];
-        const w = m[3] * a + m[7] * b + m[11] * c + m[15];
-        if (w <= 0) continue;
-        const dx = ((m[0] * a + m[4] * b + m[8] * c + m[12]) / w + 1) * width / 2 - x;
-        const dy = (1 - (m[1] * a + m[5] * b + m[9] * c + m[13]) / w) * height / 2 - y;
-        const off = dx * dx + dy * dy;
-        if (off > 100 || conf[i] < threshold.value || !this.isVisible(paint, 4 * i)) continue;
-        const cost = w * (1 + off / 50); // near the eye, and near the cursor
-        if (cost < bestCost) [best, bestCost] = [{ world: [a, b, c], position, conf: conf[i] }, cost];
+      points.geometry.setDrawRange(0, num);
+      const { conf, paint, position: world } = points.geometry.attributes;
+      for (const { distance, distanceToRay, index } of ray.intersectObject(points)) {
+        const off = distanceToRay / distance / pixel;
+        const cost = distance * (1 + (off * off) / 50); // near the eye, and near the cursor
+        if (off > PICK_RADIUS || cost >= bestCost || conf.array[index] < this.material.uniforms.threshold.value) continue;
+        if (!this.passes(paint.array, 4 * index)) continue;
+        best = { world: [...world.array.subarray(3 * index, 3 * index + 3)], position, conf: conf.array[index] };
+        bestCost = cost;
       }
     });
     return best;
   }
 
-  /** How far along the optical axis of a frame's camera a world point lies. */
-  depthFrom(position, [x, y, z]) {
-    const { pose } = this.frames[position];
-    return pose.forward[0] * (x - pose.center[0]) + pose.forward[1] * (y - pose.center[1])
-      + pose.forward[2] * (z - pose.center[2]);
+  /** Depth of a world point along the optical axis of a frame's camera. */
+  depthFrom(position, world) {
+    const { center, forward } = this.frames[position].pose;
+    return forward.reduce((sum, value, axis) => sum + value * (world[axis] - center[axis]), 0);
   }
 
   /** Mark picked points, and the line between two. */
   mark(worlds) {
-    const [vertices, colors] = [[], []];
     const arm = 0.02 * this.scale;
-    for (const [x, y, z] of worlds) {
-      vertices.push(x - arm, y, z, x + arm, y, z, x, y - arm, z, x, y + arm, z, x, y, z - arm, x, y, z + arm);
-    }
-    if (worlds.length === 2) vertices.push(...worlds[0], ...worlds[1]);
-    for (let i = 0; i < vertices.length / 3; i++) colors.push(1, 0.2, 0.5);
-    setLines(this.marks, vertices, colors);
+    const vertices = worlds.flatMap(([x, y, z]) => [
+      x - arm, y, z, x + arm, y, z, x, y - arm, z, x, y + arm, z, x, y, z - arm, x, y, z + arm,
+    ]);
+    if (worlds.length === 2) vertices.push(...worlds.flat());
+    setLines(this.marks, vertices, vertices.map((_, i) => [1, 0.2, 0.5][i % 3]));
     this.draw();
   }
 
@@ -315,7 +331,7 @@ export class Cloud {
     this.draw();
   }
 
-  /** Ask for one picture; many asks before it are one. */
+  /** Request an image. Several requests before it result in one image. */
   draw() {
     this.isCalm = false;
     if (this.asked) return;
@@ -328,6 +344,7 @@ export class Cloud {
         if (this.camera.position.distanceTo(this.goal.eye) < 0.01 * this.scale) this.goal = null;
         else this.draw();
       }
+      if (this.controls.autoRotate) this.draw();
       this.controls.update();
       this.render(this.speed * FRAME_BUDGET_MS);
       clearTimeout(this.calming);
@@ -338,9 +355,9 @@ export class Cloud {
     });
   }
 
-  /** Draw at most so many points, the same share of every frame's, and measure how long it takes. */
+  /** Draw at most `mostPoints` points, an equal fraction of each frame, and measure the time. */
   render(mostPoints) {
-    const all = this.numPoints;
+    const all = this.pointGroup.visible ? this.numPoints : 0;
     const share = Math.min(mostPoints / Math.max(all, 1), 1);
     for (const { points, num } of this.frames) points.geometry.setDrawRange(0, Math.ceil(share * num));
     const begun = performance.now();
@@ -352,22 +369,27 @@ export class Cloud {
   }
 }
 
-/** Centre and viewing direction of a camera-from-world matrix [R | t], in rows: C = -Rᵀt, forward = the third row. */
+/** Center and viewing direction of a camera-from-world matrix [R | t], in rows. `turn` multiplies by Rᵀ. */
 function poseOf(m) {
-  const turn = (v) => [0, 1, 2].map((k) => m[k] * v[0] + m[4 + k] * v[1] + m[8 + k] * v[2]); // Rᵀv
+  const turn = (v) => [0, 1, 2].map((k) => m[k] * v[0] + m[4 + k] * v[1] + m[8 + k] * v[2]);
   return { center: turn([-m[3], -m[7], -m[11]]), forward: turn([0, 0, 1]), turn };
 }
 
-function frustum({ pose, intrinsics: k, size: [height, width] }, depth) {
-  const corners = [[0, 0], [width, 0], [width, height], [0, height]].map(([x, y]) =>
-    pose.turn([((x - k[2]) / k[0]) * depth, ((y - k[5]) / k[4]) * depth, depth]).map((v, i) => v + pose.center[i]));
-  return [pose.center, ...corners];
+/** World point of a pixel at a depth. */
+export function unproject({ pose, intrinsics: k }, x, y, depth) {
+  return pose.turn([((x - k[2]) / k[0]) * depth, ((y - k[5]) / k[4]) * depth, depth]).map((v, i) => v + pose.center[i]);
+}
+
+function frustum(frame, depth) {
+  const [height, width] = frame.size;
+  const corners = [[0, 0], [width, 0], [width, height], [0, height]].map(([x, y]) => unproject(frame, x, y, depth));
+  return [frame.pose.center, ...corners];
 }
 
 function addFrustum(vertices, colors, [apex, ...corners], color) {
   corners.forEach((corner, index) => {
     vertices.push(...apex, ...corner, ...corner, ...corners[(index + 1) % 4]);
-    for (let i = 0; i < 4; i++) colors.push(...color);
+    colors.push(...color, ...color, ...color, ...color);
   });
 }
 
@@ -394,10 +416,8 @@ function medianDistance(points, center) {
   return distances.sort((a, b) => a - b)[distances.length >> 1];
 }
 
-/** Blue at the start, over green, to orange at the end. */
-function timeColor(t) {
-  return [0.15 + 0.75 * t, 0.55 + 0.15 * Math.sin(Math.PI * t), 0.95 - 0.8 * t];
-}
+/** Blue at the start, green, orange at the end. */
+const timeColor = (t) => [0.15 + 0.75 * t, 0.55 + 0.15 * Math.sin(Math.PI * t), 0.95 - 0.8 * t];
 
 const HUES = [[1, 0.3, 0.3], [0.3, 0.9, 0.4], [0.35, 0.6, 1], [1, 0.8, 0.2], [0.9, 0.4, 1], [0.2, 0.9, 0.9], [1, 0.55, 0.15]];
 

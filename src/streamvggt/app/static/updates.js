@@ -1,8 +1,8 @@
-// What the server says of a scene: its status, and packets of frames (their form: packet.py).
+// Updates of a scene from the server: its status, and packets of frames (format: packet.py).
 
-const RETRY_AFTER = 2000; // milliseconds, after the connection broke
+const RETRY_INTERVAL = 2000; // milliseconds, after the connection broke
 
-/** Take a packet apart: its header, with each array of it as bytes that begin at a multiple of 4. */
+/** Parse a packet: its header, with its arrays, which start at multiples of 4 bytes. */
 function unpack(buffer, start) {
   const headerLength = new DataView(buffer).getUint32(start, true);
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, start + 4, headerLength)));
@@ -21,16 +21,15 @@ function unpack(buffer, start) {
 function unpackAll(buffer) {
   const packets = [];
   for (let start = 0; start < buffer.byteLength; ) {
-    const length = new DataView(buffer).getUint32(start, true);
     packets.push(unpack(buffer, start + 4));
-    start += 4 + length;
+    start += 4 + new DataView(buffer).getUint32(start, true);
   }
   return packets;
 }
 
-/** The reason in an answer that is not "ok", in words. */
-export async function errorText(answer) {
-  const text = await answer.text();
+/** The reason in a response that is not "ok". */
+export async function errorText(response) {
+  const text = await response.text();
   try {
     return JSON.parse(text).detail ?? text;
   } catch {
@@ -38,34 +37,31 @@ export async function errorText(answer) {
   }
 }
 
-/**
- * Keeps asking for news while there may be some, and rests when a run has ended and everything has come.
- * It asks for more only when what came has been taken, so a slow browser is never flooded.
- */
+/** Long polling while there can be updates. Requests more after the last frames were processed. */
 export class UpdateStream {
-  constructor({ onStatus, onFrame, onFrames, onRun, onError }) {
-    Object.assign(this, { onStatus, onFrame, onFrames, onRun, onError });
+  constructor(handlers) {
+    Object.assign(this, handlers); // onStatus, onFrame, onFrames, onRun, onError
     this.source = "depth";
     this.have = 0;
     this.status = { run: 0, state: "", num_frames: 0 };
     this.wantedRun = 0;
   }
 
-  /** A run is about to begin: watch out for it. */
+  /** Poll until the next run begins. */
   expectRun() {
     this.wantedRun = this.status.run + 1;
     this.wake?.();
   }
 
-  /** The run that was expected is over, or never began: ask once more how things are. */
+  /** The expected run is over or was rejected: request the status once more. */
   stopExpecting() {
-    if (this.wantedRun <= this.status.run) return; // it has been seen to begin
+    if (this.wantedRun <= this.status.run) return; // the run has begun
     this.wantedRun = 0;
     this.status = { ...this.status, state: "" };
     this.wake?.();
   }
 
-  /** Show other points of the same frames: get them all again. */
+  /** Request the points of all frames again, from another source. */
   setSource(source) {
     this.source = source;
     this.have = 0;
@@ -80,27 +76,26 @@ export class UpdateStream {
   async follow() {
     for (;;) {
       if (this.hasAll) await new Promise((resolve) => (this.wake = resolve));
-      const source = this.source;
-      const question = new URLSearchParams({ have: this.have, run: this.status.run, state: this.status.state, source });
+      const { source, have, status: { run, state } } = this;
       let packets;
       try {
-        const answer = await fetch(`updates?${question}`);
-        if (answer.status === 404) return this.onError(await errorText(answer), true);
-        if (!answer.ok) throw new Error(await errorText(answer));
-        packets = unpackAll(await answer.arrayBuffer());
-      } catch (error) {
-        this.onError("The connection is gone; trying again …", false);
-        await new Promise((resolve) => setTimeout(resolve, RETRY_AFTER));
+        const response = await fetch(`updates?${new URLSearchParams({ have, run, state, source })}`);
+        if (response.status === 404) return this.onError(await errorText(response), true);
+        if (!response.ok) throw new Error(await errorText(response));
+        packets = unpackAll(await response.arrayBuffer());
+      } catch {
+        this.onError("Connection lost. Trying again …", false);
+        await new Promise((resolve) => setTimeout(resolve, RETRY_INTERVAL));
         continue;
       }
       const [status, ...frames] = packets;
-      if (status.run !== this.status.run) {
+      if (status.run !== run) {
         this.have = 0;
         this.onRun();
       }
       this.status = status;
       this.onStatus(status);
-      if (source !== this.source) continue; // chosen while the answer was on its way
+      if (source !== this.source) continue; // changed during the request
       for (const frame of frames) {
         if (frame.position !== this.have) break;
         this.onFrame(frame);

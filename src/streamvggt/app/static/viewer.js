@@ -1,44 +1,50 @@
-// Buttons, sliders and pictures around the cloud. Everything but the source of the points, the depth map of a frame and
-// downloads is answered here, from what the browser holds.
+// Controls and images around the cloud. All settings of the view apply in the browser, without a request. Requests fetch
+// the other point source, the depth map of a frame, and downloads.
 
 import { sendFrames } from "./camera.js";
-import { Cloud, trackColor } from "./cloud.js";
+import { Cloud, MAX_SCENE_POINTS, trackColor } from "./cloud.js";
+import { record, save } from "./recording.js";
+import { gridStep, meshPositions } from "./surface.js";
 import { UpdateStream, errorText } from "./updates.js";
 
-const RECENT = 8; // frames, of the choice "the last 8 frames"
-const TRACK_LENGTH = 12; // frames of a followed point's way in the picture
-const PIXEL_RATIO = 2; // pixels of the canvases per pixel of the pictures, for the lines drawn on them
-const PLAY_EVERY = 120; // milliseconds
+const RECENT = 8; // frames of the choice "last 8 frames"
+const TRACK_LENGTH = 12; // frames of a track in the image
+const PIXEL_RATIO = 2; // canvas pixels per image pixel, for the lines on the images
+const PLAY_INTERVAL = 120; // milliseconds
 const DEPTHS_KEPT = 6;
-const WAITING = "Waiting for the network …";
+const WAITING = "Waiting for the model …";
+const FILTERS = ["dropEdges", "dropSky", "dropWhite", "dropBlack"];
 
 const byId = (id) => document.getElementById(id);
+const on = (ids, type, act) => ids.split(" ").forEach((id) => byId(id).addEventListener(type, act));
+const value = (id) => Number(byId(id).value);
+const isChecked = (id) => byId(id).checked;
 const cloud = new Cloud(byId("scene"));
-const isStandalone = window.parent === window; // without a page around, so without a Start button
+const isStandalone = window.parent === window; // without a page around it
+const outside = isStandalone ? null : window.parent.document;
 document.body.classList.toggle("alone", isStandalone);
-let frames = []; // what the pictures and the timeline need of each packet
-let status = { state: "", run: 0, num_frames: 0, sources: ["depth"], queries: [], kind: "images" };
+let frames = []; // the images and cameras of the packets
+let status = { state: "", run: 0, num_frames: 0, sources: ["depth"], queries: [], photos: [], kind: "images" };
 let position = 0;
-let followLatest = true; // the newest frame is shown until the visitor looks at another
+let followLatest = true; // show the newest frame until the user selects another
 let measuredPoints = [];
 let isSizeChosen = false;
-let isCameraOn = false; // the visitor's camera is on
-let cameraTrouble = ""; // why it cannot be used
-const depths = new Map(); // of frames looked at lately, by position
+let isCameraOn = false;
+const depths = new Map(); // of the latest frames, by position
 
 const feed = new UpdateStream({ onStatus, onFrame, onFrames, onRun, onError });
-if (new URLSearchParams(location.search).has("expect-run")) feed.wantedRun = 1; // it begins by itself
+if (new URLSearchParams(location.search).has("expect-run")) feed.wantedRun = 1; // it begins without a click
 window.addEventListener("message", (event) => {
   if (event.origin !== location.origin) return;
+  if (event.data === "weights") showTracker();
   if (event.data === "run-over") feed.stopExpecting();
-  if (event.data === "expect-run") {
-    feed.expectRun();
-    byId("state").textContent = WAITING;
-  }
+  if (event.data !== "expect-run") return;
+  feed.expectRun();
+  byId("state").textContent = WAITING;
 });
-window.viewer = { cloud, feed }; // for tests, and for the curious
+window.viewer = { cloud, feed }; // for tests
 
-// News
+// Updates
 
 function onRun() {
   frames = [];
@@ -46,8 +52,7 @@ function onRun() {
   [position, followLatest, measuredPoints] = [0, true, []];
   cloud.clear();
   cloud.mark([]);
-  byId("preview").hidden = true;
-  byId("reading").hidden = true;
+  byId("preview").hidden = byId("reading").hidden = true;
   byId("source").value = feed.source = "depth";
 }
 
@@ -55,18 +60,16 @@ function onFrame(packet) {
   if (packet.position < frames.length) return cloud.replacePoints(packet.position, packet);
   frames.push({ ...packet, points: null, colors: null, conf: null });
   cloud.add(packet);
-  if (frames.length === 1 && !isSizeChosen) {
-    byId("size").value = cloud.autoPointSize();
-    cloud.setPointSize(Number(byId("size").value));
-  }
+  if (frames.length > 1 || isSizeChosen) return;
+  byId("size").value = cloud.autoPointSize();
+  cloud.setPointSize(value("size"));
 }
 
-/** Some have come: show the newest, unless the visitor looks at another. */
 async function onFrames() {
   byId("position").max = frames.length - 1;
   if (followLatest) position = frames.length - 1;
   applyFilters();
-  if (byId("follow").checked) cloud.flyTo(position);
+  if (isChecked("follow")) cloud.flyTo(position);
   await showFrame();
 }
 
@@ -74,13 +77,12 @@ function onStatus(news) {
   const isNew = news.state !== status.state || news.run !== status.run;
   status = news;
   const isActive = ["loading", "running"].includes(news.state);
-  byId("stop").hidden = !isActive;
+  byId("stop").hidden = byId("progress").hidden = !isActive;
   byId("stop").disabled = false;
-  byId("progress").hidden = !isActive;
   if (news.expected && news.num_frames) byId("progress").value = Math.min(news.num_frames / news.expected, 1);
   else byId("progress").removeAttribute("value");
   byId("state").textContent = statusText(news);
-  showMessage(news.message || cameraTrouble, news.state === "failed" || Boolean(cameraTrouble));
+  showMessage(news.message, news.state === "failed");
   byId("downloads").disabled = !news.num_frames;
   byId("source").querySelector("[value=head]").disabled = !news.sources.includes("head");
   byId("choose-points").hidden = isStandalone || news.kind === "live" || isActive || !news.num_frames;
@@ -91,19 +93,15 @@ function onStatus(news) {
 
 async function sendCameraFrames() {
   isCameraOn = true;
-  try {
-    await sendFrames(() => ["loading", "running"].includes(status.state));
-  } catch (error) {
-    cameraTrouble = error.message; // the server does not know it, and its next news must not hide it
-    showMessage(cameraTrouble, true);
-    fetch("stop", { method: "POST" });
-  }
+  const stream = window.parent.page?.cameraStream;
+  if (stream) await sendFrames(stream, () => ["loading", "running"].includes(status.state));
+  if (!stream?.active) post("stop");
   isCameraOn = false;
 }
 
 function statusText({ state, num_frames, expected, fps, seconds_left, memory_mb, weights, kind }) {
   const count = `${num_frames} ${num_frames === 1 ? "frame" : "frames"}`;
-  const speed = fps ? ` · ${fps < 1 ? fps.toFixed(2) : fps.toFixed(1)} frames/s` : "";
+  const speed = fps ? ` · ${fps.toFixed(fps < 1 ? 2 : 1)} frames/s` : "";
   if (state === "loading") return `Loading the weights ${weights} and the first frame …`;
   if (feed.wantedRun > status.run) return WAITING;
   if (state === "ready") return kind === "live" ? "Waiting for the camera …" : "Ready. Press Start.";
@@ -111,7 +109,7 @@ function statusText({ state, num_frames, expected, fps, seconds_left, memory_mb,
     const left = seconds_left > 0.5 ? ` · ${duration(seconds_left)} left` : "";
     return `Frame ${num_frames}${expected ? ` of ${expected}` : ""}${speed}${left} · memory ${Math.round(memory_mb)} MB · ${weights}`;
   }
-  if (state === "failed") return num_frames ? `Stopped by a problem after ${count}; they are kept.` : "It did not work.";
+  if (state === "failed") return num_frames ? `Failed. The viewer shows the finished ${count}.` : "Failed.";
   return `${state === "stopped" ? "Stopped" : "Done"}: ${count}${speed} · ${weights}`;
 }
 
@@ -126,8 +124,16 @@ function onError(text, isFinal) {
 
 function showMessage(text, isAlarm) {
   byId("message").hidden = !text;
-  byId("message").textContent = text;
+  byId("message").textContent = `${isAlarm ? "Failed: " : ""}${text}`;
   byId("message").classList.toggle("alarm", isAlarm);
+}
+
+/** Send a request that changes something. Returns the response, or null after an error message. */
+async function post(route, content) {
+  const response = await fetch(route, { method: "POST", body: content && JSON.stringify(content) });
+  if (response.ok) return response;
+  showMessage(await errorText(response), true);
+  return null;
 }
 
 // The frame shown
@@ -136,15 +142,12 @@ async function showFrame() {
   const frame = frames[position];
   if (!frame) return;
   byId("position").value = position;
-  const time = frame.time === null ? "" : ` · ${frame.time.toFixed(2)} s`;
-  byId("which").textContent = `${position + 1} / ${frames.length}${time}`;
+  byId("which").textContent = `${position + 1} / ${frames.length}${frame.time === null ? "" : ` · ${frame.time.toFixed(2)} s`}`;
   byId("which").title = frame.name;
-  const [x, y, z] = cloud.frames[position].pose.center;
-  const focal = frame.intrinsics[0];
-  const fov = (2 * Math.atan(frame.image_size[1] / 2 / focal) * 180) / Math.PI;
+  const center = cloud.frames[position].pose.center.map((coordinate) => coordinate.toFixed(3)).join(", ");
+  const fov = (2 * Math.atan(frame.image_size[1] / 2 / frame.intrinsics[0]) * 180) / Math.PI;
   byId("pose").textContent =
-    `Camera at (${x.toFixed(3)}, ${y.toFixed(3)}, ${z.toFixed(3)}), field of view ${fov.toFixed(0)}°. ` +
-    "Move over the pictures or click into the scene to measure.";
+    `Camera at (${center}), field of view ${fov.toFixed(0)}°. Point at the images or click in the scene to measure.`;
   drawCameras();
   const shown = position;
   const bitmap = await createImageBitmap(frame.picture);
@@ -153,33 +156,33 @@ async function showFrame() {
   ["image", "depth", "confidence"].forEach((name, index) => {
     const canvas = byId(name);
     [canvas.width, canvas.height] = [PIXEL_RATIO * width, PIXEL_RATIO * bitmap.height];
-    const pen = canvas.getContext("2d");
-    pen.drawImage(bitmap, index * width, 0, width, bitmap.height, 0, 0, canvas.width, canvas.height);
+    const source = [index * width, 0, width, bitmap.height];
+    canvas.getContext("2d").drawImage(bitmap, ...source, 0, 0, canvas.width, canvas.height);
   });
-  if (byId("tracks").checked) drawTracks(byId("image").getContext("2d"), (PIXEL_RATIO * width) / frame.image_size[1]);
+  if (isChecked("tracks")) drawTracks(byId("image").getContext("2d"), (PIXEL_RATIO * width) / frame.image_size[1]);
   fit();
 }
 
 function drawTracks(pen, scale) {
   pen.lineWidth = 2.5;
   frames[position].tracks.forEach(([x, y, visible], number) => {
-    const color = `rgb(${trackColor(number).map((value) => value * 255).join()})`;
-    pen.strokeStyle = pen.fillStyle = color;
+    pen.strokeStyle = pen.fillStyle = css(trackColor(number));
     pen.beginPath();
-    for (let index = Math.max(position - TRACK_LENGTH, 0); index <= position; index++) {
-      const [u, v] = frames[index].tracks[number];
-      pen.lineTo(u * scale, v * scale);
+    for (const { tracks } of frames.slice(Math.max(position - TRACK_LENGTH, 0), position + 1)) {
+      pen.lineTo(tracks[number][0] * scale, tracks[number][1] * scale);
     }
     pen.stroke();
     pen.beginPath();
     pen.arc(x * scale, y * scale, 7, 0, 7);
-    if (visible > 0.5) pen.fill();
-    else pen.stroke();
+    pen[visible > 0.5 ? "fill" : "stroke"]();
   });
 }
 
+const css = (color) => `rgb(${color.map((channel) => channel * 255).join()})`;
+
 function drawCameras() {
-  cloud.showCameras({ cameras: byId("cameras").checked, tracks: byId("tracks").checked, position });
+  const size = value("camera-size") / 100;
+  cloud.showCameras({ cameras: isChecked("cameras"), tracks: isChecked("tracks"), position, size });
 }
 
 function showFrameAt(where) {
@@ -187,74 +190,84 @@ function showFrameAt(where) {
   followLatest = position === frames.length - 1;
   showFrame();
   applyFilters();
-  if (byId("follow").checked) cloud.flyTo(position);
+  if (isChecked("follow")) cloud.flyTo(position);
 }
 
-byId("position").addEventListener("input", () => showFrameAt(Number(byId("position").value)));
+on("position", "input", () => showFrameAt(value("position")));
 let playing = null;
-byId("play").addEventListener("click", () => {
+on("play", "click", () => {
   clearInterval(playing);
-  playing = playing
-    ? null
-    : setInterval(() => showFrameAt(position + 1 < frames.length ? position + 1 : 0), PLAY_EVERY);
+  playing = playing ? null : setInterval(() => showFrameAt((position + 1) % frames.length), PLAY_INTERVAL);
   byId("play").textContent = playing ? "❚❚" : "▶";
   byId("play").setAttribute("aria-label", playing ? "Pause" : "Play");
 });
 
-// What the cloud shows
+// Settings of the view
 
 function range() {
   const last = frames.length - 1;
-  return {
-    all: [0, last],
-    past: [0, position],
-    recent: [Math.max(position - RECENT + 1, 0), position],
-    one: [position, position],
-  }[byId("span").value];
+  const start = { all: 0, past: 0, recent: Math.max(position - RECENT + 1, 0), one: position }[byId("span").value];
+  return [start, byId("span").value === "all" ? last : position];
 }
 
 function filters() {
-  return {
-    percentile: Number(byId("percentile").value),
-    dropWhite: byId("dropWhite").checked,
-    dropBlack: byId("dropBlack").checked,
-    dropSky: byId("dropSky").checked,
-    range: range(),
-  };
+  const flags = Object.fromEntries(FILTERS.map((name) => [name, isChecked(name)]));
+  return { ...flags, percentile: value("percentile"), range: range() };
 }
 
 function applyFilters() {
-  document.querySelector("[for=percentile]").textContent = `${byId("percentile").value} %`;
-  document.querySelector("[for=size]").textContent = byId("size").value;
+  const shown = { percentile: "%", size: "", "camera-size": "%", "max-points": "k" };
+  for (const id in shown) document.querySelector(`[for=${id}]`).textContent = `${byId(id).value} ${shown[id]}`;
   cloud.filter(filters());
+  showSurface();
 }
 
-for (const id of ["percentile", "span", "dropWhite", "dropBlack", "dropSky"]) byId(id).addEventListener("input", applyFilters);
-byId("size").addEventListener("input", () => {
+/** Show points, or the depth maps as meshes. Missing depth maps are fetched. */
+async function showSurface() {
+  const mode = byId("surface").value;
+  cloud.pointGroup.visible = mode === "points";
+  const wanted = mode === "points" ? [] : meshPositions(range());
+  cloud.surface.show(wanted, mode === "normals");
+  cloud.draw();
+  for (const at of wanted) {
+    if (cloud.surface.meshes.has(at) || !frames[at]) continue;
+    const step = gridStep(frames[at].image_size[1]);
+    const [values, bitmap] = await Promise.all([fetchDepth(at, step), createImageBitmap(frames[at].picture)]);
+    if (byId("surface").value !== mode || !values || !meshPositions(range()).includes(at)) return;
+    cloud.surface.add(at, cloud.frames[at], values, step, bitmap);
+    cloud.surface.show(wanted, mode === "normals");
+    cloud.draw();
+  }
+}
+
+on("percentile span surface dropEdges dropSky dropWhite dropBlack", "input", applyFilters);
+on("size", "input", () => {
   isSizeChosen = true;
-  cloud.setPointSize(Number(byId("size").value));
+  cloud.setPointSize(value("size"));
   applyFilters();
 });
-byId("cameras").addEventListener("input", drawCameras);
-byId("tracks").addEventListener("input", showFrame);
-byId("source").addEventListener("input", () => feed.setSource(byId("source").value));
-byId("backdrop").addEventListener("input", applyTheme);
-byId("reset").addEventListener("click", () => {
-  byId("follow").checked = false;
-  cloud.resetView();
+on("max-points", "input", () => {
+  cloud.setMaxPoints(1000 * value("max-points"));
+  applyFilters();
 });
-byId("follow").addEventListener("input", () => byId("follow").checked && cloud.flyTo(position));
-cloud.onGrab = () => {
+on("cameras camera-size", "input", () => (drawCameras(), applyFilters()));
+on("tracks", "input", showFrame);
+on("source", "input", () => feed.setSource(byId("source").value));
+on("backdrop", "input", applyTheme);
+on("views", "click", ({ target }) => {
+  if (!target.dataset.view) return;
   byId("follow").checked = false;
+  cloud.setView(target.dataset.view);
+});
+on("follow", "input", () => isChecked("follow") && cloud.flyTo(position));
+cloud.onGrab = () => {
+  byId("follow").checked = cloud.controls.autoRotate = false;
   cloud.goal = null;
 };
-byId("large").addEventListener("click", () => {
-  if (document.fullscreenElement) document.exitFullscreen();
-  else byId("stage").requestFullscreen();
-});
-byId("stop").addEventListener("click", () => {
+on("large", "click", () => (document.fullscreenElement ? document.exitFullscreen() : byId("stage").requestFullscreen()));
+on("stop", "click", () => {
   byId("stop").disabled = true;
-  fetch("stop", { method: "POST" });
+  post("stop");
 });
 
 // Measuring
@@ -267,9 +280,10 @@ function read(text) {
 const number = (value) => Number(value.toPrecision(4)).toString();
 
 let pressed = null;
-byId("scene").addEventListener("pointerdown", (event) => (pressed = [event.clientX, event.clientY]));
-byId("scene").addEventListener("pointerup", (event) => {
-  if (!pressed || Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]) > 4) return;
+on("scene", "pointerdown", (event) => (pressed = [event.clientX, event.clientY]));
+on("scene", "pointerup", (event) => {
+  const slack = event.pointerType === "touch" ? 12 : 4; // pixels that a click or tap may move
+  if (!pressed || Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]) > slack) return;
   const { left, top } = byId("scene").getBoundingClientRect();
   const found = cloud.pick(event.clientX - left, event.clientY - top);
   if (!found || measuredPoints.length === 2) measuredPoints = [];
@@ -277,18 +291,22 @@ byId("scene").addEventListener("pointerup", (event) => {
   cloud.mark(measuredPoints);
   if (!found) return read("");
   const depth = number(cloud.depthFrom(found.position, found.world));
-  const text = `(${found.world.map(number).join(", ")}) · depth ${depth} in frame ${found.position + 1} · confidence ${number(found.conf)}`;
-  const apart = measuredPoints.length === 2 ? ` · ${number(Math.hypot(...measuredPoints[0].map((value, i) => value - measuredPoints[1][i])))} from the first point` : "";
-  read(text + apart);
+  const [a, b] = measuredPoints;
+  const apart = b ? ` · ${number(Math.hypot(...a.map((coordinate, i) => coordinate - b[i])))} from the first point` : "";
+  const where = `depth ${depth} in frame ${found.position + 1} · confidence ${number(found.conf)}`;
+  read(`(${found.world.map(number).join(", ")}) · ${where}${apart}`);
 });
 
-async function depthMap(where) {
-  if (!depths.has(where)) {
-    const answer = fetch(`depth/${where}`).then(async (got) => (got.ok ? new Float32Array(await got.arrayBuffer()) : null));
-    depths.set(where, answer);
-    if (depths.size > DEPTHS_KEPT) depths.delete(depths.keys().next().value);
-  }
-  return depths.get(where);
+/** Depth, then confidence, of every `step`-th pixel. */
+async function fetchDepth(at, step = 1) {
+  const response = await fetch(`depth/${at}?step=${step}`);
+  return response.ok ? new Float32Array(await response.arrayBuffer()) : null;
+}
+
+function depthMap(at) {
+  if (!depths.has(at)) depths.set(at, fetchDepth(at));
+  if (depths.size > DEPTHS_KEPT) depths.delete(depths.keys().next().value);
+  return depths.get(at);
 }
 
 async function readPixel(event) {
@@ -299,119 +317,138 @@ async function readPixel(event) {
   const x = Math.floor(((event.clientX - box.left) / box.width) * width);
   const y = Math.floor(((event.clientY - box.top) / box.height) * height);
   const values = await depthMap(position);
-  const depth = values?.[y * width + x];
-  read(
-    depth > 0
-      ? `Pixel (${x}, ${y}) · depth ${number(depth)} · confidence ${number(values[height * width + y * width + x])}`
-      : `Pixel (${x}, ${y}) · no depth here`,
-  );
+  const [depth, conf] = [values?.[y * width + x], values?.[(height + y) * width + x]];
+  read(`Pixel (${x}, ${y}) · ${depth > 0 ? `depth ${number(depth)} · confidence ${number(conf)}` : "no depth"}`);
 }
 
-for (const id of ["image", "depth", "confidence"]) {
-  byId(id).addEventListener("pointermove", readPixel);
-  byId(id).addEventListener("click", readPixel); // a tap moves nothing
-  byId(id).addEventListener("pointerleave", (event) => event.pointerType === "mouse" && read(""));
-}
+on("image depth confidence", "pointermove", readPixel);
+on("image depth confidence", "click", readPixel); // a tap moves nothing
+on("image depth confidence", "pointerleave", (event) => event.pointerType === "mouse" && read(""));
 
-// Points to follow
+// The input: photos, and points to track
 
 function showPreview() {
   const image = byId("first").querySelector("img");
-  image.src = "preview";
+  image.src = `preview?${status.photos[0]?.[0]}`;
   image.onload = fit;
   byId("preview").hidden = false;
-  drawQueries();
+  showPhotos();
+  showTracker();
 }
 
-function drawQueries() {
-  const dots = status.queries.map(
-    ([x, y], index) =>
-      `<circle cx="${100 * x}%" cy="${100 * y}%" r="6" fill="rgb(${trackColor(index).map((v) => v * 255).join()})" stroke="white" stroke-width="1.5" />`,
+function showPhotos() {
+  byId("photos").hidden = status.photos.length < 2;
+  byId("photos").replaceChildren(...status.photos.map(([key, name]) => {
+    const item = document.createElement("li");
+    const image = Object.assign(new Image(), { loading: "lazy", src: `photo/${key}`, alt: name, title: name });
+    const button = Object.assign(document.createElement("button"), { textContent: "×", title: `Remove ${name}` });
+    button.addEventListener("click", () => removePhoto(key));
+    item.append(image, button);
+    return item;
+  }));
+}
+
+async function removePhoto(key) {
+  const response = await post(`photo/${key}/remove`);
+  if (!response) return;
+  status.photos = await response.json();
+  showPreview();
+}
+
+/** Whether the selected weights have a tracker: "true", "false", or "null" if unknown. */
+const tracker = () => outside?.querySelector("#about [data-tracker]")?.dataset.tracker ?? "null";
+
+/** Offer tracking if the selected weights have a tracker. */
+function showTracker() {
+  const hasNone = tracker() === "false";
+  byId("tracking").textContent = {
+    true: "Click points to track (optional), then press Start.",
+    false: "The selected weights have no tracker. Press Start.",
+    null: "Click points to track (only if the weights have a tracker), then press Start.",
+  }[tracker()];
+  byId("first").classList.toggle("inert", hasNone);
+  const dots = (hasNone ? [] : status.queries).map(
+    ([x, y], index) => `<circle cx="${100 * x}%" cy="${100 * y}%" r="6" fill="${css(trackColor(index))}" />`,
   );
   byId("first").querySelector("svg").innerHTML = dots.join("");
   byId("clear-points").hidden = dots.length === 0;
 }
 
 async function setQueries(queries) {
-  const answer = await fetch("queries", { method: "POST", body: JSON.stringify(queries) });
-  if (!answer.ok) return showMessage(await errorText(answer), true);
-  status.queries = await answer.json();
-  drawQueries();
+  const response = await post("queries", queries);
+  if (!response) return;
+  status.queries = await response.json();
+  showTracker();
 }
 
-byId("first").addEventListener("click", (event) => {
+on("first", "click", (event) => {
+  if (tracker() === "false") return;
   const box = byId("first").querySelector("img").getBoundingClientRect();
   const point = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
-  const near = ([x, y]) => Math.hypot((x - point[0]) * box.width, (y - point[1]) * box.height) < 10;
-  const others = status.queries.filter((query) => !near(query));
+  const others = status.queries.filter(([x, y]) => Math.hypot((x - point[0]) * box.width, (y - point[1]) * box.height) >= 10);
   setQueries(others.length < status.queries.length ? others : [...others, point]);
 });
-byId("clear-points").addEventListener("click", () => setQueries([]));
-byId("choose-points").addEventListener("click", () => {
-  if (byId("preview").hidden) showPreview();
-  else byId("preview").hidden = true;
-});
+on("clear-points", "click", () => setQueries([]));
+on("choose-points", "click", () => (byId("preview").hidden ? showPreview() : (byId("preview").hidden = true)));
 
 // Downloads
 
-byId("downloads").addEventListener("click", async ({ target }) => {
-  if (!target.dataset.kind || target.disabled) return;
-  const label = target.textContent;
+async function exported(kind) {
+  const { percentile, range: frames, dropEdges, dropSky, dropWhite, dropBlack } = filters();
+  const flags = { drop_edges: dropEdges, drop_sky: dropSky, drop_white: dropWhite, drop_black: dropBlack };
+  const settings = { source: feed.source, conf_percentile: percentile, frames, ...flags };
+  const response = await fetch(`export/${kind}`, { method: "POST", body: JSON.stringify(settings) });
+  if (!response.ok) throw new Error(await errorText(response));
+  return [await response.blob(), response.headers.get("content-disposition").match(/filename="([^"]+)"/)[1]];
+}
+
+async function screenshot() {
+  cloud.render(Infinity); // the canvas is empty after its image was shown
+  return [await new Promise((done) => byId("scene").toBlob(done)), "screenshot.png"];
+}
+
+const DOWNLOADS = { screenshot, "fly-through": () => record(cloud) };
+
+on("downloads", "click", async ({ target }) => {
+  const { kind } = target.dataset;
+  if (!kind || target.disabled) return;
   target.disabled = true;
-  target.textContent = "…";
-  showMessage(`Making ${label} …`, false);
+  showMessage(`Creating ${target.textContent} …`, false);
   try {
-    const { percentile, dropWhite, dropBlack, dropSky, range: span } = filters();
-    const settings = {
-      source: feed.source, conf_percentile: percentile, frames: span,
-      drop_white: dropWhite, drop_black: dropBlack, drop_sky: dropSky,
-    };
-    const answer = await fetch(`export/${target.dataset.kind}`, { method: "POST", body: JSON.stringify(settings) });
-    if (!answer.ok) throw new Error(await errorText(answer));
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(await answer.blob());
-    link.download = answer.headers.get("content-disposition").match(/filename="([^"]+)"/)[1];
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    save(...(await (DOWNLOADS[kind] ?? (() => exported(kind)))()));
     showMessage("", false);
   } catch (error) {
-    showMessage(`${label} could not be made: ${error.message}`, true);
+    showMessage(error.message, true);
   } finally {
     target.disabled = false;
-    target.textContent = label;
   }
 });
 
-// Looks
+// Theme and size
 
 function applyTheme() {
-  const outside = isStandalone ? null : window.parent.document;
   const isDark = outside ? outside.body.classList.contains("dark") : matchMedia("(prefers-color-scheme: dark)").matches;
-  document.documentElement.dataset.theme = isDark ? "dark" : "light";
-  if (outside) {
-    const theme = getComputedStyle(outside.body);
-    for (const [ours, theirs] of [["--ground", "--body-background-fill"], ["--panel", "--background-fill-secondary"]]) {
-      document.documentElement.style.setProperty(ours, theme.getPropertyValue(theirs));
-    }
+  const root = document.documentElement;
+  root.dataset.theme = isDark ? "dark" : "light";
+  const theme = outside && getComputedStyle(outside.body);
+  for (const [ours, theirs] of [["--ground", "--body-background-fill"], ["--panel", "--background-fill-secondary"]]) {
+    if (theme) root.style.setProperty(ours, theme.getPropertyValue(theirs));
   }
-  const style = getComputedStyle(document.documentElement);
-  cloud.setBackground(byId("backdrop").value || style.getPropertyValue("--stage").trim());
+  cloud.setBackground(byId("backdrop").value || getComputedStyle(root).getPropertyValue("--stage").trim());
 }
 
-/** On a phone the frame around us takes the height of what is in it. */
+/** On a phone the frame has the height of its content. */
 function fit() {
   const frame = window.frameElement;
-  if (!frame) return;
   const isNarrow = matchMedia("(max-width: 700px)").matches;
-  frame.style.height = isNarrow ? `${document.body.scrollHeight + 4}px` : "";
+  if (frame) frame.style.height = isNarrow ? `${document.body.scrollHeight + 4}px` : "";
 }
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", applyTheme);
 window.addEventListener("resize", fit);
-if (!isStandalone) {
-  new MutationObserver(applyTheme).observe(window.parent.document.body, { attributeFilter: ["class"] });
-}
+if (outside) new MutationObserver(applyTheme).observe(outside.body, { attributeFilter: ["class"] });
+byId("max-points").max = byId("max-points").value = MAX_SCENE_POINTS / 1000;
 applyTheme();
-cloud.setPointSize(Number(byId("size").value));
+cloud.setPointSize(value("size"));
 applyFilters();
 feed.follow();

@@ -1,0 +1,36 @@
+// Files made in the browser: a video of a flight along the trajectory.
+
+const FRAMES_PER_SECOND = 30;
+const SECONDS_PER_FRAME = 0.12; // of the input
+const [MIN_SECONDS, MAX_SECONDS] = [3, 20];
+
+/** Record the flight. Returns the video and its file name. The view returns to where it was. */
+export async function record(cloud) {
+  const type = ["video/mp4", "video/webm"].find((name) => window.MediaRecorder?.isTypeSupported(name));
+  if (!type) throw new Error("This browser cannot record videos.");
+  const before = { eye: cloud.camera.position.clone(), target: cloud.controls.target.clone() };
+  const path = cloud.flightPath();
+  const seconds = Math.min(Math.max(cloud.frames.length * SECONDS_PER_FRAME, MIN_SECONDS), MAX_SECONDS);
+  const recorder = new MediaRecorder(cloud.canvas.captureStream(FRAMES_PER_SECOND), { mimeType: type });
+  const pieces = [];
+  recorder.addEventListener("dataavailable", ({ data }) => pieces.push(data));
+  const stopped = new Promise((done) => recorder.addEventListener("stop", done));
+  cloud.setView("none");
+  recorder.start();
+  const begun = performance.now();
+  for (let time = 0; time < 1; time = (performance.now() - begun) / seconds / 1000) {
+    cloud.look(path(time));
+    await new Promise((done) => requestAnimationFrame(done));
+  }
+  recorder.stop();
+  await stopped;
+  cloud.look(before);
+  return [new Blob(pieces, { type }), `fly-through.${type.split("/")[1]}`];
+}
+
+/** Offer a file as a download. */
+export function save(blob, name) {
+  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
