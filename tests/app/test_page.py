@@ -174,13 +174,13 @@ def test_stop_keeps_what_is_there(visitor, slow_network):
     page = visitor()
     page.get_by_role("button", name="Room").click()
     viewer = viewer_of(page)
-    viewer.get_by_text(re.compile(r"^Frame [2-9] of")).wait_for()
+    viewer.get_by_text(re.compile(r"^Frame \d+ of 48")).wait_for()
     keep_screenshot(page, "running")
     viewer.locator("#stop").click()
-    viewer.get_by_text(re.compile(r"^Stopped: \d+ frames")).wait_for()
+    viewer.get_by_text(re.compile(r"^Stopped: \d+ frames?")).wait_for()
     wait_until(page, "viewer.feed.hasAll")
     kept = page.query_selector("#viewer iframe").content_frame().evaluate("viewer.cloud.frames.length")
-    assert 2 <= kept < 20
+    assert 1 <= kept < 48
     assert viewer.locator("#downloads [data-kind=ply]").is_enabled()
 
 
@@ -275,7 +275,7 @@ def test_tracking_is_offered_where_the_weights_have_a_tracker(visitor, photos):
 
 
 def test_meshes_normals_views_screenshot_and_fly_through(visitor):
-    page = visitor()
+    page = visitor(viewport={"width": 900, "height": 640})
     page.get_by_role("button", name="Photos", exact=True).click()
     viewer = viewer_of(page)
     viewer.get_by_text("Done: 3 frames").wait_for()

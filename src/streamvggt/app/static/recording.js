@@ -1,12 +1,13 @@
 // Files made in the browser: a video of a flight along the trajectory.
 
+const TYPES = ["video/mp4;codecs=avc1.42E01F", "video/webm;codecs=vp8"]; // encoders that keep up on slow machines
 const FRAMES_PER_SECOND = 30;
 const SECONDS_PER_FRAME = 0.12; // of the input
 const [MIN_SECONDS, MAX_SECONDS] = [3, 20];
 
 /** Record the flight. Returns the video and its file name. The view returns to where it was. */
 export async function record(cloud) {
-  const type = ["video/mp4", "video/webm"].find((name) => window.MediaRecorder?.isTypeSupported(name));
+  const type = TYPES.find((name) => window.MediaRecorder?.isTypeSupported(name));
   if (!type) throw new Error("This browser cannot record videos.");
   const before = { eye: cloud.camera.position.clone(), target: cloud.controls.target.clone() };
   const path = cloud.flightPath();
@@ -25,7 +26,8 @@ export async function record(cloud) {
   recorder.stop();
   await stopped;
   cloud.look(before);
-  return [new Blob(pieces, { type }), `fly-through.${type.split("/")[1]}`];
+  const [container] = type.split(";");
+  return [new Blob(pieces, { type: container }), `fly-through.${container.split("/")[1]}`];
 }
 
 /** Offer a file as a download. */
