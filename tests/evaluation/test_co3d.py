@@ -28,16 +28,16 @@ def stored(name: str):
 
 
 def test_annotations_as_published():
-    said = select(
+    output = select(
         stored("co3d_frame_annotations"), stored("co3d_sequence_annotations"), stored("co3d_set_lists"), min_quality=0.5
     )
-    assert json.dumps(said["train"]) == str(GOLDEN["co3d_out_train"])
-    assert json.dumps(said["test"]) == str(GOLDEN["co3d_out_test"])
+    assert json.dumps(output["train"]) == str(GOLDEN["co3d_out_train"])
+    assert json.dumps(output["test"]) == str(GOLDEN["co3d_out_test"])
 
 
 def test_cameras_as_published():
-    said = opencv_from_pytorch3d(torch.from_numpy(GOLDEN["pt3d_R"]), torch.from_numpy(GOLDEN["pt3d_T"]))
-    assert torch.equal(said, torch.from_numpy(GOLDEN["pt3d_extri"]))
+    output = opencv_from_pytorch3d(torch.from_numpy(GOLDEN["pt3d_R"]), torch.from_numpy(GOLDEN["pt3d_T"]))
+    assert torch.equal(output, torch.from_numpy(GOLDEN["pt3d_extri"]))
 
 
 def frames(count: int, far: bool = False) -> list[dict]:
@@ -114,12 +114,12 @@ def predictions(out: Path) -> dict[str, Path]:
 
 
 def with_poses(once: Path, out: Path, change: Callable[[str, torch.Tensor], torch.Tensor]) -> Path:
-    """A finished run whose network has said what `change` makes of a sequence's name and its true poses."""
+    """A finished run with poses computed by `change` from the name and the ground truth of a sequence."""
     for name, path in predictions(once).items():
         arrays = dict(np.load(path))
         (out / name).parent.mkdir(parents=True, exist_ok=True)
-        said = change(name, torch.from_numpy(arrays["gt_cam_from_world"]))
-        save_arrays(out / f"{name}.npz", **arrays | {"cam_from_world": said.numpy()})
+        output = change(name, torch.from_numpy(arrays["gt_cam_from_world"]))
+        save_arrays(out / f"{name}.npz", **arrays | {"cam_from_world": output.numpy()})
     (out / "run.json").write_text((once / "run.json").read_text(encoding="utf-8"), encoding="utf-8")
     return out
 
@@ -136,14 +136,14 @@ def test_the_truth_is_perfect_in_any_world_and_scale_and_a_mirrored_one_is_not(d
     world = opencv_from_pytorch3d(torch.from_numpy(GOLDEN["pt3d_R"][0]), torch.from_numpy(GOLDEN["pt3d_T"][0]))
     mirror = torch.tensor([-1.0, 1, 1], dtype=torch.float64)
 
-    def said(name: str, true: torch.Tensor) -> torch.Tensor:
+    def output(name: str, true: torch.Tensor) -> torch.Tensor:
         poses = compose_poses(true, world)
         poses[..., 3] *= 7
         if name.startswith("vase"):  # left is right, in the camera and in the world
             poses = torch.cat([mirror[:, None] * poses[..., :3] * mirror, (mirror * poses[..., 3])[..., None]], -1)
         return poses
 
-    out = with_poses(once, tmp_path, said)
+    out = with_poses(once, tmp_path, output)
     assert run(data, out) == 0
     found = results(out)
     assert found["categories"]["apple"] == {"AUC@30": 1, "AUC@15": 1, "AUC@5": 1, "AUC@3": 1}
@@ -162,10 +162,10 @@ def test_a_turn_of_ten_degrees_of_one_camera_by_hand(data, once, tmp_path):
     c, s = np.cos(np.pi / 18), np.sin(np.pi / 18)
     turn = torch.tensor([[c, -s, 0], [s, c, 0], [0, 0, 1]], dtype=torch.float64)
 
-    def said(name: str, true: torch.Tensor) -> torch.Tensor:
+    def output(name: str, true: torch.Tensor) -> torch.Tensor:
         return torch.cat([true[:3], turn @ true[3:]])
 
-    out = with_poses(once, tmp_path, said)
+    out = with_poses(once, tmp_path, output)
     assert run(data, out) == 0
     # 10° up to rounding: the threshold 10 may or may not count.
     assert results(out)["mean"]["AUC@30"] == pytest.approx(0.5 + 0.5 * 20.5 / 30, abs=0.5 * 0.51 / 30)
@@ -225,9 +225,9 @@ def test_debug_takes_apples_that_are_there(data, tmp_path):
 
 def test_vggt_and_bundle_adjustment_never_fail(data, tmp_path, capsys):
     assert run(data, tmp_path, "--model_name", "VGGT", "--use_ba", "--tracks", "sift", categories=("apple",)) == 0
-    said = results(tmp_path)["bundle_adjustment"]
-    assert said["refined"] + said["kept"] == 2
-    assert said["kept"] == 0 or "keep the network's poses" in capsys.readouterr().out
+    output = results(tmp_path)["bundle_adjustment"]
+    assert output["refined"] + output["kept"] == 2
+    assert output["kept"] == 0 or "keep the network's poses" in capsys.readouterr().out
 
 
 def test_categories_are_the_published_ones():

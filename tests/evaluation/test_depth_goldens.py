@@ -136,8 +136,8 @@ def test_a_missing_prediction_is_an_error_and_not_a_smaller_mean(data, tmp_path,
     scene = sorted(path.name for path in tmp_path.iterdir() if path.is_dir())[0]
     (tmp_path / scene / "frame_0001.npy").unlink()
     assert VideoDepth().main(words, predict=False) == 1
-    said = capsys.readouterr().err
-    assert "1 of 6 predictions are missing" in said and "frame_0001.npy" in said
+    output = capsys.readouterr().err
+    assert "1 of 6 predictions are missing" in output and "frame_0001.npy" in output
     assert not (tmp_path / "result_scale.json").exists()
     others = [path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != scene]
     assert VideoDepth().main([*words, "--seq_list", *others], predict=False) == 0

@@ -40,7 +40,7 @@ def protocol(request) -> DepthProtocol:
 
 
 def write_truth(protocol: DepthProtocol, dataset: str, data: Path, folder: Path, change=lambda depth: depth) -> None:
-    """The true depth, changed, as if a network had said it; where it is unknown some number."""
+    """Predictions: changed ground-truth depth, with a number where it is unknown."""
     reader = DEPTH_SETS[dataset](data)
     for scene in reader.scenes:
         for clip in protocol.clips(reader, scene, folder, 1):
@@ -149,8 +149,8 @@ def test_a_damaged_prediction_is_named_and_made_again(protocol, whole_runs, weig
     path = sorted(out.glob("bonn/crowd2/*.npy"))[1]
     path.write_bytes(path.read_bytes()[:200])
     assert score(protocol, depth_sets, out, "--eval_dataset", "bonn") == 1
-    said = capsys.readouterr().err
-    assert f"{path} is damaged" in said and "run the prediction step again" in said
+    output = capsys.readouterr().err
+    assert f"{path} is damaged" in output and "run the prediction step again" in output
     assert predict(protocol, weights, depth_sets, out, "--eval_dataset", "bonn") == 0
     assert f"{path} is damaged: it is made again" in capsys.readouterr().err
     assert score(protocol, depth_sets, out, "--eval_dataset", "bonn") == 0
@@ -176,8 +176,8 @@ def test_a_bad_image_fails_its_sequence_and_no_other(weights, depth_sets, tmp_pa
     bad = sorted((data / "bonn/rgbd_bonn_dataset/rgbd_bonn_balloon2/rgb_110").iterdir())[1]
     bad.write_bytes(bad.read_bytes()[:100])
     assert predict(VideoDepth(), weights, data, tmp_path, "--eval_dataset", "bonn") == 1
-    said = capsys.readouterr().err
-    assert str(bad) in said and "1 problem, see above: bonn, balloon2" in said
+    output = capsys.readouterr().err
+    assert str(bad) in output and "1 problem, see above: bonn, balloon2" in output
     assert len(list((tmp_path / "bonn" / "crowd2").iterdir())) == 3
     assert score(VideoDepth(), data, tmp_path, "--eval_dataset", "bonn") == 1
     assert "missing" in capsys.readouterr().err

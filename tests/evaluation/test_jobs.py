@@ -37,8 +37,8 @@ def test_what_is_there_is_not_made_again_and_what_is_damaged_is(tmp_path, capsys
     made = []
     assert go(tmp_path, made, fail=("b", "d")) == 1
     assert made == ["a", "c", "e"]
-    said = capsys.readouterr().err
-    assert "test, b: too difficult" in said and "2 problems, see above: test, b; test, d" in said
+    output = capsys.readouterr().err
+    assert "test, b: too difficult" in output and "2 problems, see above: test, b; test, d" in output
     damaged = tmp_path / "c.npy"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     made.clear()

@@ -42,22 +42,22 @@ def view_of(image: np.ndarray, depth: np.ndarray, intrinsics: np.ndarray) -> Vie
 @pytest.mark.parametrize("case", range(4))
 def test_views_are_cut_as_published(case):
     view = view_of(GOLDEN["crop_img"], GOLDEN["crop_depth"], GOLDEN["crop_K"])
-    said = preprocess_view(view, tuple(GOLDEN["crop_targets_wh"][case].tolist()))
-    np.testing.assert_array_equal(image_array(said.image), GOLDEN[f"crop_out_img_{case}"])
-    np.testing.assert_array_equal(said.depth, GOLDEN[f"crop_out_depth_{case}"])
-    np.testing.assert_allclose(said.intrinsics, GOLDEN[f"crop_out_K_{case}"], atol=1e-5)
+    output = preprocess_view(view, tuple(GOLDEN["crop_targets_wh"][case].tolist()))
+    np.testing.assert_array_equal(image_array(output.image), GOLDEN[f"crop_out_img_{case}"])
+    np.testing.assert_array_equal(output.depth, GOLDEN[f"crop_out_depth_{case}"])
+    np.testing.assert_allclose(output.intrinsics, GOLDEN[f"crop_out_K_{case}"], atol=1e-5)
 
 
 def test_true_cameras_and_depth_pixels_as_published():
     index = np.arange(480 * 640, dtype=np.float32).reshape(480, 640)
     for focal, wanted in zip((525, 554.2562584220408), GOLDEN["crop_real_K_7scenes_nrgbd"], strict=True):
         intrinsics = np.array([[focal, 0, 320], [0, focal, 240], [0, 0, 1]], np.float32)
-        said = preprocess_view(view_of(np.zeros((480, 640, 3), np.uint8), index, intrinsics), view_size(518))
-        np.testing.assert_allclose(said.intrinsics, wanted, rtol=1e-6)
-        corners = said.depth[:: 392 - 1, :: 518 - 1]
+        output = preprocess_view(view_of(np.zeros((480, 640, 3), np.uint8), index, intrinsics), view_size(518))
+        np.testing.assert_allclose(output.intrinsics, wanted, rtol=1e-6)
+        corners = output.depth[:: 392 - 1, :: 518 - 1]
         np.testing.assert_array_equal(corners, GOLDEN["crop_real_depth_index_corners"])
-        np.testing.assert_array_equal(said.depth[0], GOLDEN["crop_real_depth_index_row0"])
-        np.testing.assert_array_equal(said.depth[:, 0] // 640, GOLDEN["crop_real_depth_index_col0"])
+        np.testing.assert_array_equal(output.depth[0], GOLDEN["crop_real_depth_index_row0"])
+        np.testing.assert_array_equal(output.depth[:, 0] // 640, GOLDEN["crop_real_depth_index_col0"])
 
 
 def test_sizes_and_the_part_that_is_compared():
@@ -182,7 +182,7 @@ def true_views(data: Path, dataset: str, scene: str) -> list[View]:
 
 
 def with_points(once: Path, out: Path, data: Path, change) -> Path:
-    """A finished run whose point head has said what `change` makes of the truth in the first camera. (S, H, W, 3)"""
+    """A finished run with points computed by `change` from ground truth in the first camera. (S, H, W, 3)"""
     shutil.copytree(once, out)
     for path in predictions(out):
         dataset = path.parent.name
@@ -293,8 +293,8 @@ def test_other_settings_are_refused_and_what_is_missing_is_named(data, once, wei
     (tmp_path / "data").mkdir()
     shutil.copytree(data / "neural_rgbd", tmp_path / "data/neural_rgbd")
     assert run(tmp_path / "data", tmp_path / "out", weights) == 1
-    said = capsys.readouterr()
-    assert "7scenes is skipped: 7-Scenes: there is no folder" in said.err and "NRGBD    mean" in said.out
+    output = capsys.readouterr()
+    assert "7scenes is skipped: 7-Scenes: there is no folder" in output.err and "NRGBD    mean" in output.out
     predictions(tmp_path / "out")[0].unlink()
     assert run(tmp_path / "data", tmp_path / "out", weights, "--eval_dataset", "NRGBD", "--score_only") == 1
     assert "is missing: run the prediction step again" in capsys.readouterr().err

@@ -60,13 +60,13 @@ def test_the_program_reports_every_scene_and_what_is_wrong(clip, tmp_path, capsy
     out = tmp_path / "own.json"
     words = [tmp_path / "scenes", "--weights", "random:small", "--size", "56", "--max_frames", "3", "--json", out]
     assert main([str(word) for word in words]) == 1
-    said = capsys.readouterr()
-    assert "photos: expected cameras to compare with, got images only" in said.err.replace(str(tmp_path), "")
+    output = capsys.readouterr()
+    assert "photos: expected cameras to compare with, got images only" in output.err.replace(str(tmp_path), "")
     content = json.loads(out.read_text(encoding="utf-8"))
     assert set(content["scenes"]) == {"room", "yard"}
     assert set(content["mean"]) == set(COLUMNS)
     assert content["mean"]["Abs Rel"] == content["scenes"]["room"]["Abs Rel"]
-    assert "| yard | – | – |" in said.out and "| mean of 2 |" in said.out
+    assert "| yard | – | – |" in output.out and "| mean of 2 |" in output.out
 
 
 def test_too_few_frames_are_named(clip, tmp_path):

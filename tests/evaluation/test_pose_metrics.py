@@ -36,19 +36,19 @@ def test_pairs_of_poses_as_published(case):
     shares = [pose_accuracy(rotation, 5), pose_accuracy(translation, 5)]
     np.testing.assert_allclose(shares, GOLDEN["pose_racc5_tacc5"][case], atol=1e-12)
     errors = torch.maximum(rotation, translation)
-    said = [auc(errors, int(threshold)) for threshold in GOLDEN["pose_auc_thresholds"]]
-    np.testing.assert_allclose(said, GOLDEN["pose_auc"][case], atol=1e-12)
+    output = [auc(errors, int(threshold)) for threshold in GOLDEN["pose_auc_thresholds"]]
+    np.testing.assert_allclose(output, GOLDEN["pose_auc"][case], atol=1e-12)
 
 
 def test_single_precision_predictions_as_published():
     """Up to the published code's own rounding: it goes through single precision quaternions, we compute in double."""
     for case in range(3):
-        said = relative_pose_errors(golden("pose_pred")[case, :, :3].float(), golden("pose_gt")[case, :, :3])
-        for ours, name in zip(said, ("pose_mixed_r_err_deg", "pose_mixed_t_err_deg"), strict=True):
+        output = relative_pose_errors(golden("pose_pred")[case, :, :3].float(), golden("pose_gt")[case, :, :3])
+        for ours, name in zip(output, ("pose_mixed_r_err_deg", "pose_mixed_t_err_deg"), strict=True):
             torch.testing.assert_close(ours, golden(name)[case], atol=3e-3, rtol=0)
-        errors = torch.maximum(*said)
-        said = [auc(errors, int(threshold)) for threshold in GOLDEN["pose_auc_thresholds"]]
-        np.testing.assert_allclose(said, GOLDEN["pose_mixed_auc"][case], atol=1e-12)
+        errors = torch.maximum(*output)
+        output = [auc(errors, int(threshold)) for threshold in GOLDEN["pose_auc_thresholds"]]
+        np.testing.assert_allclose(output, GOLDEN["pose_mixed_auc"][case], atol=1e-12)
 
 
 def test_areas_at_the_edges_of_bins_and_of_pooled_pairs_as_published():
@@ -78,10 +78,10 @@ def test_trajectory_errors_are_those_of_evo():
         invert_pose(torch.tensor(stored[f"{which}_world_from_cam"], dtype=torch.float64)[:, :3])
         for which in ("true", "estimated")
     )
-    said = trajectory_errors(ours, true)
-    assert said.ate == pytest.approx(stored["ate"], rel=1e-9)
-    assert said.rpe_translation == pytest.approx(stored["rpe_translation"], rel=1e-9)
-    assert said.rpe_rotation == pytest.approx(stored["rpe_rotation"], rel=1e-9)
+    output = trajectory_errors(ours, true)
+    assert output.ate == pytest.approx(stored["ate"], rel=1e-9)
+    assert output.rpe_translation == pytest.approx(stored["rpe_translation"], rel=1e-9)
+    assert output.rpe_rotation == pytest.approx(stored["rpe_rotation"], rel=1e-9)
 
 
 def line(centres, degrees=None) -> torch.Tensor:

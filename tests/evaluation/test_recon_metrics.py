@@ -30,10 +30,10 @@ def golden(name: str) -> torch.Tensor:
 @pytest.mark.parametrize(("case", "factor"), [("norm_", 1.0), ("norm_tiny_", 1e-6)])
 def test_point_maps_are_normalised_as_published(case, factor):
     first = invert_pose(golden("norm_c2w")[0, :3])
-    said = normalise_point_maps(golden("norm_gt_world"), golden("norm_pred") * factor, golden("norm_valid"), first)
-    torch.testing.assert_close(said.true, golden("norm_out_gt"), rtol=1e-5, atol=2e-6)
-    torch.testing.assert_close(said.estimated, golden(case + "out_pred"), rtol=1e-5, atol=2e-6)
-    numbers = [said.true_shift, said.estimated_shift, said.true_scale, said.estimated_scale]
+    output = normalise_point_maps(golden("norm_gt_world"), golden("norm_pred") * factor, golden("norm_valid"), first)
+    torch.testing.assert_close(output.true, golden("norm_out_gt"), rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(output.estimated, golden(case + "out_pred"), rtol=1e-5, atol=2e-6)
+    numbers = [output.true_shift, output.estimated_shift, output.true_scale, output.estimated_scale]
     np.testing.assert_allclose(numbers, GOLDEN[case + "monitoring"], rtol=1e-5)
 
 
@@ -84,9 +84,9 @@ def test_registration_normals_and_score_as_published():
     score = compare_clouds(moved, true, normals, gt_normals)
     np.testing.assert_allclose([score.acc, score.acc_med, score.nc1, score.nc1_med], GOLDEN["icp_accuracy"], rtol=1e-6)
     number = re.compile(r"\d\.\d+")
-    said, published = scene_line("chess/seq-03", score), str(GOLDEN["icp_log_line"]).strip()
-    assert number.sub("#", said) == number.sub("#", published)
-    np.testing.assert_allclose(*(np.array(number.findall(line), float) for line in (said, published)), rtol=1e-9)
+    output, published = scene_line("chess/seq-03", score), str(GOLDEN["icp_log_line"]).strip()
+    assert number.sub("#", output) == number.sub("#", published)
+    np.testing.assert_allclose(*(np.array(number.findall(line), float) for line in (output, published)), rtol=1e-9)
 
 
 def test_mean_line_as_published():

@@ -65,9 +65,9 @@ def test_one_network_is_one_row_and_another_memory_another(tmp_path):
 def test_other_alignments_go_to_their_tables(tmp_path):
     for name, value in {"scale": 0.1, "scale_exact": 0.09, "metric": 0.7}.items():
         result(tmp_path, "video_depth", "bonn", name, depth_numbers(value))
-    said = text_of(make(tmp_path))
-    assert "streamed, scale_exact here 0.090" in said
-    assert "Video depth in metres" in said and "streamed here 0.700" in said
+    output = text_of(make(tmp_path))
+    assert "streamed, scale_exact here 0.090" in output
+    assert "Video depth in metres" in output and "streamed here 0.700" in output
 
 
 def test_no_result_hides_another(tmp_path):
@@ -94,14 +94,14 @@ def test_a_part_of_a_test_set_is_marked_and_so_are_random_weights(tmp_path):
 
 def test_how_it_was_made_is_said_with_every_sequence(tmp_path):
     result(tmp_path / "a", "monodepth", "nyu", "median", depth_numbers(0.3), sequences=["val"])
-    said = text_of(make(tmp_path))
+    output = text_of(make(tmp_path))
     for words in (
         "weights_fingerprint 0123456789abcdef",
         "machine a card",
         "predicted 2026-11-24",
         "val 0.3000 0.9000",
     ):
-        assert words in said
+        assert words in output
 
 
 def test_predictions_of_another_program_are_shown_as_such(tmp_path):

@@ -60,7 +60,7 @@ def predictions(out: Path) -> list[Path]:
 
 
 def with_poses(once: Path, out: Path, data: Path, change) -> Path:
-    """A finished run whose network has said what `change` makes of the true poses."""
+    """A finished run with poses computed by `change` from ground truth."""
     shutil.copytree(once, out)
     for path in predictions(out):
         true = trajectory.SETS[path.parent.name](data).read(path.stem).cam_from_world
@@ -168,8 +168,8 @@ def test_two_processes_make_the_same_numbers(data, once, weights, tmp_path, proc
 def test_what_is_missing_damaged_or_different_is_said(data, once, weights, tmp_path, capsys):
     shutil.copytree(data / "tum", tmp_path / "data/tum")
     assert run(tmp_path / "data", tmp_path / "out", weights) == 1
-    said = capsys.readouterr()
-    assert "sintel is skipped: there is no folder" in said.err and "tum      ATE" in said.out
+    output = capsys.readouterr()
+    assert "sintel is skipped: there is no folder" in output.err and "tum      ATE" in output.out
     assert run(data, once, weights, "--pose_eval_stride", 2) == 1
     assert "stride was 1 and is now 2" in capsys.readouterr().err
     assert run(data, once, weights, "--eval_dataset", "tum", "--seq_list", "nowhere") == 1

@@ -46,7 +46,7 @@ def test_pairs_do_not_depend_on_the_world_and_opposite_directions_cost_most():
 
 
 def test_the_term_adds_the_pairs_and_leaves_uncounted_sequences_out():
-    known, said = encodings(2), encodings(3).requires_grad_()
+    known, output = encodings(2), encodings(3).requires_grad_()
     valid = torch.ones(2, 4, 8, 8, dtype=torch.bool)
     valid[1] = False
     target = Target(Prediction(SIZE, pose_enc=known), valid=valid)
@@ -54,13 +54,13 @@ def test_the_term_adds_the_pairs_and_leaves_uncounted_sequences_out():
         CameraTerm(weight=1.0, min_valid_pixels=1, **options)
         for options in ({}, {"pair_rotation": 1.0, "pair_translation": 2.0, "pair_direction": 3.0})
     )
-    prediction = Prediction(SIZE, pose_enc=said)
+    prediction = Prediction(SIZE, pose_enc=output)
     added = pairs(prediction, target) - plain(prediction, target)
-    of_first = pair_errors(said[:1], known[:1])
+    of_first = pair_errors(output[:1], known[:1])
     expected = sum(weight * error for weight, error in zip((1, 2, 3), of_first, strict=True))
     assert added.item() == pytest.approx(expected.item() / 2, rel=0.02)
     added.backward()
-    assert said.grad[0].abs().max() > 0 and said.grad[1].abs().max() == 0
+    assert output.grad[0].abs().max() > 0 and output.grad[1].abs().max() == 0
 
 
 def test_logarithms_make_errors_relative():
@@ -72,7 +72,9 @@ def test_logarithms_make_errors_relative():
     term = SupervisedMapTerm(weight=1.0, log=True, error_quantile=None)
     losses = []
     for depth in (near, far):
-        said = torch.where(valid[..., None], 2 * depth, torch.nan)
-        losses.append(term(MapPair(said, conf, torch.where(valid[..., None], depth, -1.0), None, valid))["regression"])
+        output = torch.where(valid[..., None], 2 * depth, torch.nan)
+        losses.append(
+            term(MapPair(output, conf, torch.where(valid[..., None], depth, -1.0), None, valid))["regression"]
+        )
     torch.testing.assert_close(losses[0], losses[1])
     assert losses[0].item() == pytest.approx(0.6931, abs=1e-3)

@@ -146,12 +146,12 @@ def out_of_memory(*args):
 def test_forgetting_frames_is_masking(model, policy):
     """Whatever made it choose: the stream is what a mask computes that hides the same frames."""
     frames = images(2, 12)
-    session, seen, said = StreamSession(model, policy=policy), [], []
+    session, seen, output = StreamSession(model, policy=policy), [], []
     for number, frame in enumerate(frames.unbind(1)):
         seen.append([*session.memory.kept_frames, number])
-        said.append(session.push(frame))
+        output.append(session.push(frame))
     with torch.no_grad():
-        assert_same(cat(said), model(frames, attended_frames=seen))
+        assert_same(cat(output), model(frames, attended_frames=seen))
     assert len(set(map(len, seen))) >= 3 and 0 in seen[-1]
     assert len(seen[-1]) <= policy.capacity < 12
 
@@ -177,10 +177,10 @@ def test_the_host_reads_a_number_per_frame_at_most(model, policy):
 
 @pytest.mark.parametrize("policy", [policy for policy in BOUNDED if policy.required_heads], ids=repr)
 def test_heads_that_it_looks_at_must_run(model, policy):
-    said = r"decides by what the camera and depth head says, .*: add it to the heads \(points\)"
-    with pytest.raises(ValueError, match=said):
+    output = r"decides by what the camera and depth head says, .*: add it to the heads \(points\)"
+    with pytest.raises(ValueError, match=output):
         StreamSession(model, policy=policy, heads=("points",))
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=output):
         model(images(1, 1), heads=("points",), memory=model.new_memory(policy))
 
 
@@ -191,13 +191,13 @@ def test_keys_and_values_of_a_byte_change_little(policy, tmp_path):
     plain = StreamSession(model, policy=policy)
     session = StreamSession(model, policy=policy, kv_cache_dtype="int8")
     exact = [plain.push(frame) for frame in frames]
-    said = [session.push(frame) for frame in frames[:6]]
+    output = [session.push(frame) for frame in frames[:6]]
     session.save(tmp_path / "state.pt")
     other = StreamSession(model, policy=policy, kv_cache_dtype="int8")
     other.restore(tmp_path / "state.pt")
-    said += [session.push(frame) for frame in frames[6:]]
-    assert_same(cat([other.push(frame) for frame in frames[6:]]), cat(said[6:]), tolerance=0)
-    error = (cat(said).depth - cat(exact).depth).abs().max() / cat(exact).depth.std()
+    output += [session.push(frame) for frame in frames[6:]]
+    assert_same(cat([other.push(frame) for frame in frames[6:]]), cat(output[6:]), tolerance=0)
+    error = (cat(output).depth - cat(exact).depth).abs().max() / cat(exact).depth.std()
     assert 0 < error < 0.05
     assert session.memory.num_tokens == plain.memory.num_tokens
     assert session.num_bytes < 0.4 * plain.num_bytes  # of float64

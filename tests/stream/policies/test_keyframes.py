@@ -37,7 +37,7 @@ def test_key_frames_are_a_mask(model, policy):
         assert_same(model(frames, heads=HEADS, memory=model.new_memory(policy)), masked)
 
 
-def said(x: float, depth: float = 2.0) -> Prediction:
+def output(x: float, depth: float = 2.0) -> Prediction:
     """A wall that a camera, moved sideways by `x`, looks at: 64 × 64 pixels, 90° wide, so 32 pixels focal length."""
     quarter = torch.pi / 2
     pose_enc = torch.tensor([[[-x, 0, 0, 0, 0, 0, 1, quarter, quarter]]])
@@ -45,30 +45,30 @@ def said(x: float, depth: float = 2.0) -> Prediction:
 
 
 def test_displacement_by_hand():
-    here, there = said(0.0), said(0.5)
+    here, there = output(0.0), output(0.5)
     poses = there.pose_enc[:, 0], here.pose_enc[:, 0]
     # What lies 2 away moves by 0.5 · 32 / 2 = 8 pixels.
     assert mean_displacement(subsampled_points(there), *poses, (64, 64)).item() == pytest.approx(8, abs=1e-4)
     assert mean_displacement(subsampled_points(here), poses[1], poses[1], (64, 64)).item() == pytest.approx(0, abs=1e-4)
-    far = said(100.0)
+    far = output(100.0)
     assert mean_displacement(subsampled_points(far), far.pose_enc[:, 0], poses[1], (64, 64)).item() == torch.inf
-    behind = said(0.0, depth=-1.0)
+    behind = output(0.0, depth=-1.0)
     assert mean_displacement(subsampled_points(behind), poses[1], poses[1], (64, 64)).item() == torch.inf
 
 
 def test_coverage_by_hand():
     """The image has 2 × 2 cells, each as wide as 2 where the wall is."""
-    points = subsampled_points(said(0.0))
+    points = subsampled_points(output(0.0))
     for moved, part in [(0.0, 1.0), (1.7, 1.0), (1.9, 0.5), (5.0, 0.0)]:
-        assert coverage(points, said(moved).pose_enc[:, 0], (64, 64)).item() == pytest.approx(part)
-    assert coverage(points + 100, said(0.0).pose_enc[:, 0], (64, 64)).item() == 0
+        assert coverage(points, output(moved).pose_enc[:, 0], (64, 64)).item() == pytest.approx(part)
+    assert coverage(points + 100, output(0.0).pose_enc[:, 0], (64, 64)).item() == 0
 
 
 def walk(model, policy, positions) -> list[int]:
     """The frames held after all predictions of a camera at these positions."""
     memory = model.new_memory(policy)
     for x in positions:
-        memory.update(1, said(x))
+        memory.update(1, output(x))
     return memory.kept_frames
 
 

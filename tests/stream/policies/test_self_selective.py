@@ -16,7 +16,7 @@ ADDED = np.random.RandomState(9).standard_normal((LAYERS, NUM_FRAMES, B, P, D)) 
 JUMPS = ((3, 6, 7, 9, 14), (5,))  # frames of each stream at which its camera turns round to where nothing was seen
 
 
-def said(frame: int) -> Prediction:
+def output(frame: int) -> Prediction:
     """A wall before a camera that has jumped sideways so many times."""
     jumps = [sum(jump <= frame for jump in of_stream) for of_stream in JUMPS]
     pose_enc = torch.tensor([[[-100.0 * jump, 0, 0, 0, 0, 0, 1, 1, 1]] for jump in jumps])
@@ -84,7 +84,7 @@ def test_the_choice_is_the_plain_rule(policy):
         for layer, cache in enumerate(layers):
             policy.on_mlp_output(layer, torch.from_numpy(ADDED[layer, frame]), policy_state)
             come(cache, layer, frame)
-        policy.prune(PolicyContext(said(frame), layers, policy_state))
+        policy.prune(PolicyContext(output(frame), layers, policy_state))
         for (layer, b), history in expected.items():
             for n in range(N):
                 assert held(layers[layer], b, n) == history[frame], (frame, layer, b, n)
