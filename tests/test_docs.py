@@ -35,7 +35,7 @@ def commands() -> list[str]:
             block = re.sub(r" *<<'END'.*?\nEND\n", "\n", block, flags=re.DOTALL)
             for line in block.replace("\\\n", " ").splitlines():
                 for part in re.split(r" && | \| ", re.sub(r"(^| ) *#.*", "", line)):
-                    command = re.sub(r"^(\w+=(\"[^\"]*\"|\S*) +)*", "", part.strip())
+                    command = re.sub(r"^(\w+=(\"[^\"]*\"|\S*)( +|$))*", "", part.strip())
                     found[" ".join(command.split())] = None
     return [command for command in found if command]
 
@@ -133,6 +133,27 @@ def test_the_api_page_documents_every_public_name():
     assert sorted(path.rpartition(".")[2] for path in paths) == sorted(streamvggt.__all__)
     for module, _, name in (path.rpartition(".") for path in paths):
         assert getattr(importlib.import_module(module), name) is getattr(streamvggt, name)
+
+
+def test_files_and_tests_named_in_the_docs_exist():
+    """Paths of the guides for contributors, and tests that a page names as evidence."""
+    tests = {path.name: path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/*.py")}
+    code = "\n".join(tests.values())
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for name in re.findall(r"\b(test_\w+)\b(?!\.py|/)", text):
+            assert f"def {name}(" in code or f"{name}.py" in tests or name == "test_NAME", f"{page.name}: {name}"
+        if page.name in ("CONTRIBUTING.md", "architecture.md"):
+            for path in re.findall(r"`((?:[\w.]+/)*\w+\.(?:py|yaml|sh|json))`", text):
+                folders = (
+                    ROOT,
+                    ROOT / "src",
+                    ROOT / "src/streamvggt",
+                    ROOT / "tests/stream/policies",
+                    ROOT / "tests/datasets",
+                )
+                found = any((folder / path).exists() for folder in folders)
+                assert found or "NAME" in path or path == "config.json", f"{page.name}: {path}"
 
 
 def test_lines_of_prose_have_at_most_120_characters():
