@@ -42,7 +42,7 @@ def kernels(device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[Ten
             check_kernel("flash", device, dtype)
             found["flash: the flash-attn package"] = get_kernel("flash")
         except (ImportError, ValueError) as error:
-            print(f"left out: {error}")
+            print(f"skipped: {error}")
     else:
         found["explicit: the formula"] = KERNELS["math"]
     return found

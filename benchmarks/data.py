@@ -3,7 +3,7 @@
 python benchmarks/data.py --out benchmarks/data.md
 
 Every data set is the procedural world in its layout, at the size in which the set is stored; one process, one thread,
-in seconds of the processor, so that what else the machine does is left out. Files were just written: no disk is waited
+in seconds of the processor, so that what else the machine does is skipped. Files were just written: no disk is waited
 for.
 """
 
@@ -44,7 +44,7 @@ STORED = {  # width, height
 }
 SIZE, NUM_VIEWS, NUM_FRAMES = (518, 392), 10, 12
 PARTS = {  # what a part of the time is spent in: file of the code, function
-    "decode colour": [("decode.py", "read_image")],
+    "decode color": [("decode.py", "read_image")],
     "decode depth, masks": [("decode.py", name) for name in ("read_png16", "read_mask", "read_exr", "read_npy")],
     "decode cameras, lists": [("decode.py", name) for name in ("read_npz", "read_json", "open_hdf5")],
     "resize": [("transforms.py", "resize")],
@@ -123,7 +123,7 @@ def main() -> None:
         "# Loading training data",
         "",
         f"Samples of {NUM_VIEWS} views at {SIZE[0]}×{SIZE[1]}, per worker and second of one core's time, with "
-        "random zoom and colours; then what the time goes into. The rest is crops, conversions and checks. "
+        "random zoom and colors; then what the time goes into. The rest is crops, conversions and checks. "
         "Resizing (Pillow's Lanczos and bicubic, as published) takes the most; a pixel of a PNG (`hypersim`, "
         "`omniobject3d`, `spring`, `mvs_synth`) takes two to three times as long to decode as one of a JPEG.",
         "",

@@ -4,8 +4,8 @@
 
 A small network streams in a child process, which notes every 500 frames what it takes of the machine: processor time,
 memory, open files, threads, Python objects. Then a second child streams the same frames and is killed (SIGKILL), now at
-any moment, now in the middle of saving its state; another one goes on from the last state on disk. Every answer of
-every process must be that of the uninterrupted one to the bit.
+any moment, now in the middle of saving its state; another one continues from the last state on disk. Every answer of
+every process must be that of the uninterrupted one bit-exactly.
 
 Of the memories, `pool` is four streams in one pool that are saved together.
 """
@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def stream(memory: str, num_frames: int, save_every: int, folder: Path) -> None:
-    """The child: goes on from the last state in `folder`, if there is one."""
+    """The child: continues from the last state in `folder`, if there is one."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = StreamVGGT(**NETWORK).eval().requires_grad_(False)
@@ -190,7 +190,7 @@ class Single:
 class Together:
     """Streams of a pool, saved to one folder for each time, so that all go on from the same frame.
 
-    In a batch of other streams a stream's answers differ by rounding: to the bit, all must go on together.
+    In a batch of other streams a stream's answers differ by rounding: bit-exactly, all must go on together.
     """
 
     def __init__(self, model, folder: Path):
@@ -325,7 +325,7 @@ def report(rows: Sequence[str], notes: dict[str, list[dict]], arguments) -> None
         + ", four frames a step.",
         "",
         "Then the same stream, killed at any moment + while it saved its state, restored from what was on disk. Its "
-        "answers (+ those computed a second time after a kill) against the uninterrupted run's, bit for bit.",
+        "answers (+ those computed a second time after a kill) against the uninterrupted run's, bit-exactly.",
         "",
         "| memory | frames | ms | process, MB | open files | threads | Python objects | stream's memory, kB | kills | "
         "answers compared | different |",

@@ -2,7 +2,7 @@
 
     python benchmarks/evaluation.py --out benchmarks/evaluation.md
 
-Depth: ScanNet's layout, true depth of 640×480 as 16-bit PNG, predictions of 518×378; files are made once and linked, so
+Depth: ScanNet's layout, ground-truth depth of 640×480 as 16-bit PNG, predictions of 518×378; files are linked, so
 that they are decoded as often as in a real evaluation. Reconstruction: a room's walls, as many points as five views of
 224×224 pixels.
 """
@@ -58,7 +58,7 @@ def write_depth(root: Path, num_frames: int, per_scene: int) -> None:
 
 
 def room(num_points: int) -> np.ndarray:
-    """Points on the inside of a box of 4×3×5 metres. (N, 3)"""
+    """Points on the inside of a box of 4×3×5 meters. (N, 3)"""
     random = np.random.default_rng(0)
     points = random.uniform(-0.5, 0.5, (num_points, 3))
     wall = random.integers(0, 3, num_points)

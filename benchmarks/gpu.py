@@ -30,7 +30,7 @@ SECTIONS = {  # and the time limit of each section in seconds
     training: 120,
 }
 WHOLE = 540.0
-"""Seconds for all sections; one that is not begun by then is left out."""
+"""Seconds for all sections; one that is not begun by then is skipped."""
 
 
 def run(bench: Bench, chosen: list[str]) -> None:

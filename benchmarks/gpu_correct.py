@@ -82,7 +82,7 @@ def agreement(bench: Bench) -> Iterator[str]:
         )
         bench.check("a step is recorded on cuda:1", len(_pushed(timer, frames)) == 4)
     else:
-        yield "- left out: a second card (there is none)"
+        yield "- skipped: a second card (there is none)"
 
 
 def _formats(bench: Bench, title: str, **network) -> Iterator[str]:
@@ -111,7 +111,7 @@ def _formats(bench: Bench, title: str, **network) -> Iterator[str]:
 
 
 def _recordings(bench: Bench) -> Iterator[str]:
-    """A step that is recorded is the eager one to the bit, after a reset and after going on from a file too."""
+    """A step that is recorded is the eager one bit-exactly, after a reset and after going on from a file too."""
     model, frames = bench.network(weights="random:small"), bench.images(6 if bench.rehearse else 10, 112, 112)
     for number, policy in enumerate(RECORDED):
         for storage in (("auto", "int8")[number % 2],) if bench.rehearse else ("auto", "int8"):
@@ -125,9 +125,9 @@ def _recordings(bench: Bench) -> Iterator[str]:
                 session.restore(Path(folder) / "stream.pt")
             beyond, expected_beyond = _pushed(session, frames[:3]), _pushed(eager, frames[:3])
             equal = _apart(found, expected) == _apart(again, expected) == _apart(beyond, expected_beyond) == 0
-            bench.check(f"{policy}, {storage}: recorded = eager to the bit, after reset and restore too", equal)
+            bench.check(f"{policy}, {storage}: recorded = eager bit-exactly, after reset and restore too", equal)
             if bench.is_over:
-                yield "- left out: further policies"
+                yield "- skipped: further policies"
                 return
 
 
@@ -149,7 +149,7 @@ def _kernels(bench: Bench, few: dict) -> Iterator[str]:
     try:
         import flash_attn  # noqa: F401
     except ImportError:
-        yield "- left out: the flash-attn package (not installed)"
+        yield "- skipped: the flash-attn package (not installed)"
         return
     q, k, v = (torch.randn(1, 16, n, 64, device=bench.device, dtype=torch.bfloat16) for n in (1041, 9369, 9369))
     exact = KERNELS["math"](q.float(), k.float(), v.float())

@@ -51,7 +51,7 @@ TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"
 
 
 def programs(work: Path) -> dict[str, Callable[[Path], list]]:
-    """The words that start, and go on with, each program into a folder."""
+    """The words that start, and continue with, each program into a folder."""
     stream = ["-c", STREAM, "reconstruct", work / "photos", "--weights", work / "student", "--device", "cpu"]
     stream += ["--resume", "--formats", "tum,depth", "--out"]
     training = [*TRAINING, f"teacher_weights={work / 'teacher'}"]

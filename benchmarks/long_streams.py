@@ -284,11 +284,11 @@ def write(results: dict, arguments, network: str, lengths: list[int]) -> None:
 
 LEGEND = """\
 AbsRel, δ<1.25: depth with one scale for the stream; last: of its last 100 frames; each: with a scale for each frame;
-drift: deviation of the logarithm of those scales. ATE: of the camera centres after a similarity, over their true
-spread: 1 is a camera that never moves. RPE: of the motion within 10 frames, metres and degrees. local: distance of
-the point head's points from their places after a similarity for every 50 frames, metres. accuracy, completeness: the
+drift: deviation of the logarithm of those scales. ATE: of the camera centers after a similarity, over their true
+spread: 1 is a camera that never moves. RPE: of the motion within 10 frames, meters and degrees. local: distance of
+the point head's points from their places after a similarity for every 50 frames, meters. accuracy, completeness: the
 same points after one similarity, to the nearest true one and back. wander: spread of the cameras beyond the true one,
-metres by the depth's unit. unlike `all`: difference of depth, as AbsRel. tokens: of a layer after the last frame. ms:
+meters by the depth's unit. unlike `all`: difference of depth, as AbsRel. tokens: of a layer after the last frame. ms:
 processor time of a step of one stream with all heads after 200 frames, median of 40."""
 
 

@@ -9,7 +9,7 @@ Between the marks the streams of all policies advance together, in one batch, an
 alone, is not asked again for an image that comes again. Around a mark each frame of each stream is computed alone, all
 of it, and timed, policy after policy, and after each round the same network on one frame without a past: if the machine
 becomes slower, both do, and the quotient shows whether a stream slows down. At every mark the streams are saved;
-the same command goes on from the last one.
+the same command continues from the last one.
 """
 
 import argparse

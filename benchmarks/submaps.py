@@ -209,8 +209,8 @@ def line(setting: Setting, numbers: dict[str, float], counts: dict) -> str:
 def legend() -> list[str]:
     return [
         "ATE: over the spread of the camera's true places, 1 is a camera that never moves. RPE: of the motion within",
-        "10 frames, metres and degrees. AbsRel: one scale for the stream; last: of the last 100 frames; drift:",
-        "deviation of the frames' own scales (logarithm). accuracy, completeness: metres, of 40 frames' points. Loops",
+        "10 frames, meters and degrees. AbsRel: one scale for the stream; last: of the last 100 frames; drift:",
+        "deviation of the frames' own scales (logarithm). accuracy, completeness: meters, of 40 frames' points. Loops",
         "are corrected at the end of the stream. ms, MB: per frame, processor time of the mean, 95th percentile and",
         "worst frame; the most memory at any time, keyframes included.",
         "",

@@ -69,7 +69,7 @@ class Live(TorchDispatchMode):
 
 
 def measure(name: str, overrides: list[str], num_frames: int) -> tuple[int, float]:
-    """How many parameters learn, and the peak in bytes of the second step."""
+    """How many parameters are trainable, and the peak in bytes of the second step."""
     with hydra.initialize_config_dir(CONFIG, version_base=None):
         config = hydra.compose(name, [*overrides, *(["data.path=."] if name.endswith("_own") else [])])
     settings = config.trainer
@@ -123,7 +123,7 @@ def main() -> None:
         f"Full network, one process, one sample, {WIDTH}×{HEIGHT} pixels, bfloat16 autocast, activation checkpointing.",
         "Counted on fake tensors, not measured on a GPU: add about 1 GB for CUDA, and room for fragmentation.",
         "",
-        "| config | learns | images | parameters that learn | peak |",
+        "| config | learns | images | trainable parameters | peak |",
         "|---|---|---|---|---|",
     ]
     for name, learns, overrides, num_frames in ROWS:

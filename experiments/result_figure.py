@@ -66,7 +66,7 @@ def draw(truth: Batch, depth: Tensor, conf: Tensor, cameras: Cameras, points: Te
 
     strips = [
         ("input", [_bytes(truth.images[0, t].movedim(0, -1).numpy()) for t in chosen]),
-        ("true depth", [nearness(truth.depth[0, t]) for t in chosen]),
+        ("ground-truth depth", [nearness(truth.depth[0, t]) for t in chosen]),
         ("depth", [nearness(scaled[t]) for t in chosen]),
         ("confidence", _confidence(conf[chosen])),
     ]

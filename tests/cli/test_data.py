@@ -105,7 +105,7 @@ def test_prepare_says_what_a_download_must_look_like(command, tmp_path):
     status, said = command("data", "prepare", "spring", tmp_path)
     assert status == 1 and "name ROOT, too" in said
     status, said = command("data", "prepare", "spring", tmp_path, tmp_path / "out")
-    assert status == 1 and "holds nothing to prepare. Expected:" in said
+    assert status == 1 and "contains nothing to prepare. Expected:" in said
     assert not (tmp_path / "out").exists()
 
 

@@ -48,7 +48,7 @@ WRONG = {
     "camera and world swapped": lambda view: with_pose(view, invert_pose(view.cam_from_world)),
     "OpenGL axes": opengl,
     "ray length for depth": ray_length,
-    "millimetres for metres": lambda view: replace(view, depth=view.depth * 1000),
+    "millimeters for meters": lambda view: replace(view, depth=view.depth * 1000),
     "focal length of another size": lambda view: replace(
         view, intrinsics=view.intrinsics * torch.tensor([[1.1, 1, 1], [1, 1.1, 1], [1, 1, 1]])
     ),
@@ -83,7 +83,7 @@ def test_sparse_depth_agrees_roughly(pair):
     assert found.overlap > 0.15 and found.consistent_ratio > 0.6, found
 
 
-@pytest.mark.parametrize("kind", ["camera and world swapped", "OpenGL axes", "millimetres for metres"])
+@pytest.mark.parametrize("kind", ["camera and world swapped", "OpenGL axes", "millimeters for meters"])
 def test_sparse_depth_in_a_grossly_wrong_convention_does_not(pair, kind):
     wrong = [WRONG[kind](lasered(view)) for view in pair]
     assert agreement(*wrong).consistent_ratio < 0.8 * agreement(*map(lasered, pair)).consistent_ratio, agreement(*wrong)

@@ -43,7 +43,7 @@ def test_samples_are_different_frames_and_videos_run_forwards(name, root):
 
 
 def test_a_tenth_of_the_object_samples_shows_only_the_object(root):
-    """Depth, not colours, in all views of a sample alike."""
+    """Depth, not colors, in all views of a sample alike."""
     dataset = training_set(reader="wildrgbd", data_root=root, max_views=2)
     masked = []
     for sample in samples(dataset, 120, num_views=2):

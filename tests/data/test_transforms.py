@@ -1,4 +1,4 @@
-"""Crops, sizes and colours: cameras follow exactly, and everything of a view goes the same way."""
+"""Crops, sizes and colors: cameras follow exactly, and everything of a view goes the same way."""
 
 import colorsys
 

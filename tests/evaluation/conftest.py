@@ -1,4 +1,4 @@
-"""A small network and the procedural world as the test sets with true depth."""
+"""A small network and the procedural world as the test sets with ground-truth depth."""
 
 from contextlib import contextmanager
 from pathlib import Path

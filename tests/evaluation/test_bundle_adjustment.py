@@ -125,7 +125,7 @@ def test_the_track_head_follows_keypoints_of_frames_in_the_order_of_the_sequence
     for frame in farthest_cameras(cameras, 3):
         keypoints = torch.from_numpy(sift_keypoints(images[frame])[0])
         own = tracks.positions[frame, start : start + len(keypoints)]
-        torch.testing.assert_close(own, keypoints)  # a point is where it was asked for
+        torch.testing.assert_close(own, keypoints)  # a point is where it was requested
         start += len(keypoints)
     assert start == tracks.seen.shape[1] > 0
 

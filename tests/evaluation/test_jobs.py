@@ -84,7 +84,7 @@ def test_a_result_never_mixes_two_configurations(tmp_path):
     assert record["command"] == sys.argv and "torch" in record["versions"]
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "0001depth.npy").write_text("of another program", encoding="utf-8")
-    with pytest.raises(ValueError, match="nothing says how they were made"):
+    with pytest.raises(ValueError, match="their settings are unknown"):
         run(tmp_path / "b")
 
 

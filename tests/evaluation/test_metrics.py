@@ -13,7 +13,7 @@ from streamvggt.geometry.rotation import matrix_from_quaternion
 
 
 def poses(centres, degrees) -> torch.Tensor:
-    """Camera-from-world poses at centres (S, 3), turned about y."""
+    """Camera-from-world poses at centers (S, 3), turned about y."""
     half = torch.deg2rad(torch.tensor(degrees, dtype=torch.float64)) / 2
     zero = torch.zeros_like(half)
     rotation = matrix_from_quaternion(torch.stack([zero, half.sin(), zero, half.cos()], -1))
@@ -76,7 +76,7 @@ def test_trajectory_error_by_hand():
     moved = poses([[10 + 3 * z, 5, -3 * x] for x, _, z in square], [0.0] * 4)
     assert ate(moved, true) < 1e-7
     still = ate(poses([[0, 0, 0]] * 4, [0.0] * 4), true)
-    assert still == pytest.approx(math.sqrt(0.5) / 3)  # all at the centre of the square, of a path of length 3
+    assert still == pytest.approx(math.sqrt(0.5) / 3)  # all at the center of the square, of a path of length 3
     assert invert_pose(true)[2, :, 3].tolist() == [1, 0, 1]
 
 

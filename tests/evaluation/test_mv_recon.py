@@ -115,7 +115,7 @@ def test_neural_rgbd_counts_frames_as_numbers_and_leaves_out_unknown_poses(tmp_p
 
 
 def test_raw_depth_of_seven_scenes_is_registered_by_hand(tmp_path):
-    """A wall two metres away stays two metres away, but seen from the side and with another focal length."""
+    """A wall two meters away stays two meters away, but seen from the side and with another focal length."""
     wall = np.full((480, 640), 2000, np.uint16)
     wall[0, 0] = 65535
     wall[200:280, 300:340] = 1000  # a box before it
@@ -124,7 +124,7 @@ def test_raw_depth_of_seven_scenes_is_registered_by_hand(tmp_path):
     for x, y, metres in ((100, 100, 2.0), (320, 240, 1.0), (500, 400, 2.0)):
         point = rotation @ np.array([(x + 0.5 - 320) / 585 * metres, (y + 0.5 - 240) / 585 * metres, metres]) + shift
         u, v = np.rint(525 * point[:2] / point[2] + [320, 240]).astype(int)
-        assert abs(int(seen[v, u]) - 1000 * point[2]) <= 3  # a neighbour may have fallen onto it
+        assert abs(int(seen[v, u]) - 1000 * point[2]) <= 3  # a neighbor may have fallen onto it
     assert 0.6 < (seen > 0).mean() < 0.85  # 525 / 585 squared of the picture, less what lies outside
     assert seen.max() < 2100
 

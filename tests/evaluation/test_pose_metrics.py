@@ -85,7 +85,7 @@ def test_trajectory_errors_are_those_of_evo():
 
 
 def line(centres, degrees=None) -> torch.Tensor:
-    """Camera-from-world poses at centres (S, 3), turned about y."""
+    """Camera-from-world poses at centers (S, 3), turned about y."""
     half = torch.deg2rad(torch.tensor(degrees or [0.0] * len(centres), dtype=torch.float64)) / 2
     zero = torch.zeros_like(half)
     rotation = matrix_from_quaternion(torch.stack([zero, half.sin(), zero, half.cos()], -1))
@@ -99,7 +99,7 @@ def test_trajectory_errors_by_hand():
     turned = line([[7 - 3 * x, 5, -3 * z] for x, _, z in corner], [180.0] * 4)  # another world, another scale
     perfect = trajectory_errors(turned, true)
     assert perfect.ate < 1e-9 and perfect.rpe_translation < 1e-9 and perfect.rpe_rotation < 1e-6
-    # All at one place: every true centre is √½ from the middle, every step is 1 off.
+    # All at one place: every true center is √½ from the middle, every step is 1 off.
     still = trajectory_errors(line([[0, 0, 0]] * 4), true)
     assert still.ate == pytest.approx(math.sqrt(0.5))
     assert still.rpe_translation == pytest.approx(1)

@@ -59,7 +59,7 @@ def test_one_network_is_one_row_and_another_memory_another(tmp_path):
         "StreamVGGT (tiny, 01234567), streamed, memory window:1,8 here 0.200 90.0",
     ]
     assert "StreamVGGT P 0.323 65.7 0.059 97.2 0.173 72.1" in text_of(html)
-    assert "Monocular depth" not in html, "tables without results of ours are left out"
+    assert "Monocular depth" not in html, "tables without results of ours are skipped"
 
 
 def test_other_alignments_go_to_their_tables(tmp_path):
@@ -67,7 +67,7 @@ def test_other_alignments_go_to_their_tables(tmp_path):
         result(tmp_path, "video_depth", "bonn", name, depth_numbers(value))
     output = text_of(make(tmp_path))
     assert "streamed, scale_exact here 0.090" in output
-    assert "Video depth in metres" in output and "streamed here 0.700" in output
+    assert "Video depth in meters" in output and "streamed here 0.700" in output
 
 
 def test_no_result_hides_another(tmp_path):
@@ -132,7 +132,7 @@ def test_pictures_of_every_kind(depth_sets, tmp_path):
     np.savez(tmp_path / "ways" / "sitting-aligned.npz", world_from_cam=poses + 0.1, true_world_from_cam=poses)
     html = make(tmp_path)
     assert html.count("<img") == 5
-    for words in ("Bonn, crowd2: images", "chess_seq-03: points", "apple/1: camera centres", "sitting: way"):
+    for words in ("Bonn, crowd2: images", "chess_seq-03: points", "apple/1: camera centers", "sitting: way"):
         assert words in html
 
 
@@ -140,7 +140,7 @@ def test_a_test_set_that_is_gone_costs_its_pictures_only(tmp_path, capsys):
     about = {"data_root": str(tmp_path / "gone")}
     result(tmp_path / "a", "video_depth", "bonn", numbers=depth_numbers(0.3), about=about, settings={"stride": 1})
     assert "0.300" in make(tmp_path)
-    assert "no pictures" in capsys.readouterr().out
+    assert "no figures" in capsys.readouterr().out
 
 
 def test_an_empty_folder_is_an_error(tmp_path):

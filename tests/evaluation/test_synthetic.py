@@ -54,7 +54,7 @@ def test_streamed_and_whole_are_judged_alike():
 
 
 def test_points_and_depth_imply_the_poses():
-    """The true points, moved, turned and scaled, with the true depth in another unit."""
+    """The ground-truth points, moved, turned and scaled, with the ground-truth depth in another unit."""
     batch = next(held_out_sequences("val", 1, 3, 28, 42, "rooms"))
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0))).Q
     turn = turn * torch.linalg.det(turn)

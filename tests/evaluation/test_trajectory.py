@@ -96,14 +96,14 @@ def test_the_truth_is_perfect_in_any_world_and_scale(data, once, weights, tmp_pa
 
 
 def test_errors_by_hand(data, once, weights, tmp_path):
-    """The last camera turned by 12° about its own axis: one step of three is off, by that; all centres are right."""
+    """The last camera turned by 12° about its own axis: one step of three is off, by that; all centers are right."""
     c, s = math.cos(math.radians(12)), math.sin(math.radians(12))
     turn = torch.tensor([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, 0]], dtype=torch.float64)
     out = with_poses(once, tmp_path / "turned", data, lambda true: torch.cat([true[:3], compose_poses(turn, true[3:])]))
     assert run(data, out, weights, "--score_only") == 0
     expected = {"ATE": 0, "RPE trans": 0, "RPE rot": 12 / math.sqrt(3)}
     assert numbers(out, "tum") == pytest.approx(expected, abs=1e-4)
-    # A camera that does not move: the true centres are as far from it as from their middle.
+    # A camera that does not move: the true centers are as far from it as from their middle.
     out = with_poses(once, tmp_path / "still", data, lambda true: true[:1].expand(FRAMES, 3, 4))
     assert run(data, out, weights, "--score_only") == 0
     spreads, steps = [], []

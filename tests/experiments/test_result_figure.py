@@ -20,7 +20,7 @@ def test_the_truth_in_another_world_and_scale_is_drawn_as_the_truth():
     left, right = clouds[:, :half].astype(int), clouds[:, half:].astype(int)
     inked = (left < 250).any(-1)
     assert inked.mean() > 0.01
-    # The least confident points are left out on the right; what is there is what the truth shows.
+    # The least confident points are skipped on the right; what is there is what the truth shows.
     shown = (right < 250).any(-1) & inked
     assert shown.sum() > 0.4 * inked.sum()
     assert (np.abs(left - right).max(-1) < 30)[shown].mean() > 0.8

@@ -100,7 +100,7 @@ def test_camera_learns_nothing_from_its_own_convention(goldens, gradients):
 
 
 def test_converted_pose(goldens, close):
-    """With `convert_pose`, the network's own numbers of the true pose are right."""
+    """With `convert_pose`, the network's own numbers of the ground-truth pose are right."""
     prediction, target = goldens.finetune("train_all_metric")
     prediction = replace(prediction, pose_enc=target.prediction.pose_enc)
     result = PointmapLossReference(convert_pose=True)(prediction, target)

@@ -43,7 +43,7 @@ def test_normals(goldens, close):
 
 
 def test_normals_of_a_plane_are_its_normal(close):
-    """Seen from the camera, all four normals of a wall z = 2 agree; only those with neighbours count."""
+    """Seen from the camera, all four normals of a wall z = 2 agree; only those with neighbors count."""
     y, x = torch.meshgrid(torch.arange(5.0), torch.arange(6.0), indexing="ij")
     wall = torch.stack([x, y, torch.full_like(x, 2)], -1)
     valid = normals_valid(torch.ones(5, 6, dtype=torch.bool))

@@ -232,7 +232,7 @@ def test_neither_is_taken_for_the_other(tmp_path, teacher):
     assert is_omega(path) and not is_omega(teacher) and not is_omega("random:small")
     with pytest.raises(ValueError, match="expected VGGT or StreamVGGT, got VGGT-Omega"):
         load_model(path)
-    with pytest.raises(ValueError, match="does not hold a VGGT-Omega network"):
+    with pytest.raises(ValueError, match="does not contain a VGGT-Omega network"):
         load_omega(teacher)
 
 

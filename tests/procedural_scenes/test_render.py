@@ -45,7 +45,7 @@ def plain(scenes):
 
 
 def by_hand():
-    """A room of 8 × 6 metres, 3 high, and in it a ball of radius 0.5 at (0, -1, 2) and nothing else."""
+    """A room of 8 × 6 meters, 3 high, and in it a ball of radius 0.5 at (0, -1, 2) and nothing else."""
     scenes = stage_of(1, outdoor_prob=0.0, moving_prob=0.0).scenes
     boxes = scenes.num_boxes
     part_half = torch.zeros_like(scenes.part_half)
@@ -139,7 +139,7 @@ def test_frames_agree_on_the_surfaces_they_share():
         pixels, depth = project(points[:, i].flatten(1, 2), other)
         known = (pictures.depth[:, i] > 0).flatten(1)
         inside = ((pixels > 0) & (pixels < torch.tensor([W - 1.0, H - 1.0]))).all(-1) & (depth > 0.1) & known
-        # Shift the principal point so that the place is a pixel centre: one picture of one pixel per place.
+        # Shift the principal point so that the place is a pixel center: one picture of one pixel per place.
         for scene in range(6):
             some = inside[scene].nonzero()[:, 0][::97]
             K = other.intrinsics[scene].repeat(len(some), 1, 1)
@@ -161,7 +161,7 @@ def test_frames_agree_on_the_surfaces_they_share():
 
 
 def test_texture_sticks_to_surfaces():
-    """The same point has the same colour from two places near each other, with all that depends on the look off."""
+    """The same point has the same color from two places near each other, with all that depends on the look off."""
     stage = stage_of(8, moving_prob=0.0)
     stage = replace(stage, scenes=plain(stage.scenes))
     _, cameras, pictures = filmed(stage, 2, (84, 84), times=torch.tensor([[1.0, 1.4]]).expand(8, -1))
@@ -186,7 +186,7 @@ def test_texture_sticks_to_surfaces():
 
 
 def test_there_is_detail_on_the_surfaces():
-    """Within one face or thing, neighbouring pixels differ: else there is nothing to match."""
+    """Within one face or thing, neighboring pixels differ: else there is nothing to match."""
     stage = stage_of(16)
     stage = replace(stage, scenes=plain(stage.scenes))
     _, _, pictures = filmed(stage, 1)
@@ -253,7 +253,7 @@ def test_tracks_follow_moving_things(moving):
 
 
 def test_texture_moves_with_its_thing(rays):
-    """A camera that stands still, a ball that moves and turns: its points keep their colours."""
+    """A camera that stands still, a ball that moves and turns: its points keep their colors."""
     cameras, _ = rays
     scenes = plain(by_hand())
     ambient = torch.ones_like(scenes.lights.sky_ambient)

@@ -1,4 +1,4 @@
-"""Low-rank adapters: what learns, what is saved, and that a training with them resumes to the bit."""
+"""Low-rank adapters: what learns, what is saved, and that a training with them resumes bit-exactly."""
 
 import pytest
 import torch

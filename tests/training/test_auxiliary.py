@@ -178,7 +178,7 @@ def test_training_alone_knows_of_it(tmp_path, planes, fresh):
 
 
 def test_a_frozen_shared_encoder_is_refused(tmp_path, planes, fresh):
-    with pytest.raises(ValueError, match="auxiliary losses need an encoder that learns"):
+    with pytest.raises(ValueError, match="auxiliary losses need a trainable encoder"):
         Trainer(
             model=fresh(),
             supervision=Teacher(fresh(False)),

@@ -74,7 +74,7 @@ def test_the_full_network_is_frozen_as_published():
         model = StreamVGGT()
     freeze_parameters(model, ["aggregator.patch_embed.*", "aggregator.camera_token", "aggregator.register_token"])
     assert summarize_parameters(model) == (
-        "1451 tensors with 952,154,540 parameters learn, 346 with 304,382,976 are frozen"
+        "1451 tensors with 952,154,540 parameters are trainable, 346 with 304,382,976 are frozen"
     )
     groups = parameter_groups(model, 0.05, {})
     counts = {g["weight_decay"]: (len(g["params"]), sum(p.numel() for p in g["params"])) for g in groups}
@@ -87,7 +87,7 @@ def test_patterns_that_match_nothing_are_errors():
         freeze_parameters(model, ["encoder.*"])
     with pytest.raises(ValueError, match="lr_multipliers pattern 'x'"):
         parameter_groups(model, 0.0, {"x": 0.5})
-    with pytest.raises(ValueError, match="nothing is left to learn"):
+    with pytest.raises(ValueError, match="no parameter is trainable"):
         freeze_parameters(model, ["*"])
         OptimConfig(lr=1.0, steps=1).build(model)
     with pytest.raises(ValueError, match="warmup_steps=5"):

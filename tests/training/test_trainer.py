@@ -265,7 +265,7 @@ def test_a_checkpoint_is_a_network_for_load_model(tmp_path, planes, fresh):
 
 def test_a_training_is_not_overwritten(tmp_path, planes, fresh):
     make(tmp_path, fresh(), planes(), steps=2).run()
-    with pytest.raises(FileExistsError, match="holds a training already"):
+    with pytest.raises(FileExistsError, match="already contains a training"):
         make(tmp_path, fresh(), planes(), resume=False)
 
 
@@ -282,13 +282,13 @@ def test_a_damaged_state_is_named(tmp_path, planes, fresh):
 
 
 def test_without_the_last_state_the_newest_other_one_is_taken(tmp_path, planes, fresh, capsys):
-    """The last one is damaged: it says which to remove, and goes on from the one before."""
+    """The last one is damaged: it says which to remove, and continues from the one before."""
     make(tmp_path, fresh(), planes(), steps=4, save_every=2).run()
     (tmp_path / "step-00000001.pt").touch()  # what a kill between two savings leaves
     (tmp_path / ".step-00000003.part.pt").touch()
     path = tmp_path / "last.pt"
     path.write_bytes(path.read_bytes()[:-1])
-    words = r"Without last\.pt, step-00000004\.pt, the training goes on from step-00000002\.pt"
+    words = r"Without last\.pt, step-00000004\.pt, the training continues from step-00000002\.pt"
     with pytest.raises(ValueError, match=words):
         make(tmp_path, fresh(), planes())
     path.unlink()

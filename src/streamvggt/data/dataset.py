@@ -169,7 +169,7 @@ class MultiViewDataset:
             if view.valid.any():
                 used.add(other)
                 return other, view
-        raise DataError(f"{self.root}/{scene}: frame {frames[number]} has no depth, nor have its neighbours")
+        raise DataError(f"{self.root}/{scene}: frame {frames[number]} has no depth, nor have its neighbors")
 
 
 def _oriented_size(size: Size, view: View) -> Size:

@@ -215,7 +215,7 @@ def _read_array(content: bytes) -> np.ndarray:
         return np.lib.format.read_array(file, allow_pickle=False)
     objects = _SafeUnpickler(file, encoding="latin1").load()
     if not isinstance(objects, np.ndarray) or objects.shape != shape:
-        raise ValueError("the pickle holds no array of that shape")
+        raise ValueError("the pickle contains no array of that shape")
     return objects
 
 

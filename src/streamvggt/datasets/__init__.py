@@ -22,7 +22,7 @@ A module whose download is converted first also contains:
 
     raw_scenes(raw)                names of the scenes of a download, each the path of its folder under ROOT/FOLDER
     prepare(raw, scene, folder)    write one scene into `folder`, a temporary folder that replaces the scene's folder
-                                   when `prepare` returns. Raises `Skip` for a scene that is left out on purpose.
+                                   when `prepare` returns. Raises `Skip` for a scene that is skipped on purpose.
     finish(raw, out)               optional: write the files that describe all prepared scenes; `out` is ROOT/FOLDER.
                                    Runs after each preparation.
 

@@ -227,7 +227,7 @@ def write_scene(
         table.add(f"{name}.png", view)
         names.append(name)
     if not names:
-        raise SkipScene("no frame has colours, depth, intrinsics and a pose")
+        raise SkipScene("no frame has colors, depth, intrinsics and a pose")
     table.write(folder / source.table)
     return names
 

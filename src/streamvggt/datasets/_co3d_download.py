@@ -102,7 +102,7 @@ def camera(viewpoint: Mapping[str, Any], size: tuple[int, int]) -> tuple[np.ndar
     height, width = size
     half = half_units(viewpoint["intrinsics_format"], width, height)
     focal = np.array(viewpoint["focal_length"]) * half
-    # The middle of the image is W/2 from its border, but W/2 - 1/2 from the first pixel's centre.
+    # The middle of the image is W/2 from its border, but W/2 - 1/2 from the first pixel's center.
     centre = np.array([width, height]) / 2 - np.array(viewpoint["principal_point"]) * half - 0.5
     intrinsics = np.array([[focal[0], 0, centre[0]], [0, focal[1], centre[1]], [0, 0, 1]])
     cam_from_world = np.eye(4)

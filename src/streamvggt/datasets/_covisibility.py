@@ -32,7 +32,7 @@ class LowResFrame:
         scale = size[::-1] / np.array(depth.shape[::-1])
         small = np.array(intrinsics, np.float64)
         small[:2] *= scale[:, None]
-        small[:2, 2] += 0.5 * scale - 0.5  # pixel centres are whole numbers
+        small[:2, 2] += 0.5 * scale - 0.5  # pixel centers are whole numbers
         return cls(depth[np.ix_(rows, columns)].astype(np.float32), small, np.array(world_from_cam, np.float64))
 
 

@@ -51,7 +51,7 @@ class DepthSet:
             scene: {image.stem: (image, depth) for image, depth in pairs} for scene, pairs in self.list_scenes().items()
         }
         if not any(self._pairs.values()):
-            raise FileNotFoundError(f"{self.name}: {self.root} holds no frames where they should be:\n{self.layout()}")
+            raise FileNotFoundError(f"{self.name}: {self.root} expected frames, got none:\n{self.layout()}")
         self.scenes = sorted(self._pairs)
 
     def frames(self, scene: str) -> list[str]:

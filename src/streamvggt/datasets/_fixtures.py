@@ -13,7 +13,7 @@ from streamvggt.data.view import View
 from streamvggt.datasets._files import FrameFiles
 
 MARK = ".fixtures"
-"""Hidden file in the folder of a set that holds fixtures, so that numbers of them are never taken for the set's."""
+"""Hidden file in the folder of a set that contains fixtures, so that numbers of them are never taken for the set's."""
 
 Clip = Sequence[View]
 """Views of one scene in temporal order."""
@@ -41,7 +41,7 @@ def write_clips(
 
     Args:
         root: Folder of the scenes.
-        scenes: Names; clips without a name are left out.
+        scenes: Names; clips without a name are skipped.
         frame: Name of a frame by its number, e.g. "{:04d}".
         first: Number of the first frame.
         depth: Depth to write in place of the view's, e.g. with a marked sky.

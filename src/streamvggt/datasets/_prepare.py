@@ -21,7 +21,7 @@ from streamvggt.words import counted
 
 
 class SkipScene(Exception):
-    """Raised when a scene is left out on purpose. The message gives the reason."""
+    """Raised when a scene is skipped on purpose. The message gives the reason."""
 
 
 @dataclass
@@ -65,7 +65,7 @@ def prepare(name: str, raw: Path, root: Path, *, workers: int = 1, only: str = "
     if not raw.is_dir():
         raise FileNotFoundError(f"{raw} is no folder; it must be the raw download of {name}, see docs/data.md")
     if not (scenes := module.raw_scenes(raw)):
-        raise ValueError(f"{raw} holds nothing to prepare. Expected:\n{module.__doc__}")
+        raise ValueError(f"{raw} contains nothing to prepare. Expected:\n{module.__doc__}")
     if not (chosen := [scene for scene in scenes if fnmatch(scene, only)]):
         raise ValueError(f"none of {len(scenes)} scenes matches {only!r}; the first is {scenes[0]!r}")
     out = root / module.FOLDER
@@ -107,7 +107,7 @@ def _outcomes(
         except BrokenProcessPool as error:
             raise RuntimeError(
                 "a worker was killed, most likely for want of memory; run the same command again with fewer --workers, "
-                "it goes on where it stopped"
+                "it resumes"
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -106,7 +106,7 @@ class SensFile:
         (num_frames,) = self._unpack("Q")
         if colour_compression not in FILES_OF_COLOUR or depth_compression not in (RAW_DEPTH, ZLIB_DEPTH):
             raise ValueError(
-                f"{self.path} is compressed as {colour_compression} (colour) and {depth_compression} (depth); only png "
+                f"{self.path} is compressed as {colour_compression} (color) and {depth_compression} (depth); only png "
                 "or jpeg and raw or zlib can be read here: export it with ScanNet's SensReader"
             )
         return SensHeader(

@@ -54,7 +54,7 @@ class TrajectorySet:
         self.scenes = sorted(self.list_scenes())
         if not self.scenes:
             raise FileNotFoundError(
-                f"{self.root} holds no sequences with images and poses; docs/evaluation.md says what must be there"
+                f"{self.root} contains no sequences with images and poses; docs/evaluation.md says what must be there"
             )
 
     def read(self, sequence: str) -> Trajectory:

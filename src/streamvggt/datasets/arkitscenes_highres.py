@@ -8,7 +8,7 @@ RAW is the download of https://github.com/apple/ARKitScenes (download_data.py ra
      Training|Validation/<scene>/lowres_wide.traj
                                  vga_wide/*.png  vga_wide_intrinsics/*.pincam  highres_depth/*.png
 
-Scenes without highres_depth are left out. Every frame with depth of the laser scanner is taken if its colors and pose
+Scenes without highres_depth are skipped. Every frame with depth of the laser scanner is taken if its colors and pose
 are known; frames are called after their color image, and recordings are turned upright.
 """
 

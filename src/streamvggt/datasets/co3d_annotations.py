@@ -92,7 +92,7 @@ class Co3dPoses(TrajectorySet):
         }
         if not self._frames and (Path(root) / self.folder).is_dir():
             raise FileNotFoundError(
-                f"{annotations} holds no annotations: make them with "
+                f"{annotations} contains no annotations: make them with "
                 f"`streamvggt data prepare co3d_annotations {Path(root) / self.folder} {root}`"
             )
         super().__init__(root)

@@ -13,7 +13,7 @@ RAW  metadata_camera_parameters.csv     from the data set's code: contrib/mikero
 
 The lens of most scenes is tilted or shifted, which is a pinhole camera that is rotated against the camera that the
 poses mean. Intrinsics and rotation come from the table; poses and depth follow the rotation. Scenes whose pinhole
-camera is skewed by half a pixel or more are left out.
+camera is skewed by half a pixel or more are skipped.
 """
 
 from __future__ import annotations

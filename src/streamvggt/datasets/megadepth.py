@@ -135,7 +135,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
         if np.abs(np.subtract(pixels.shape[:2], (camera.height, camera.width))).max() > 1:
             continue
         intrinsics = camera.calibration_matrix()
-        intrinsics[:2, 2] -= 0.5  # COLMAP's first pixel has its centre at (½, ½)
+        intrinsics[:2, 2] -= 0.5  # COLMAP's first pixel has its center at (½, ½)
         pose = np.eye(4)
         pose[:3] = image.cam_from_world().inverse().matrix()
         view = make_view(
@@ -150,7 +150,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
         scale = min(MAX_SIZE[0] / width, MAX_SIZE[1] / height, 1)
         FILES.write(folder, image.name, resize(view, (round(scale * width), round(scale * height))))
     if not any(folder.iterdir()):
-        raise DataError(f"{dense}: no image of the model has a picture of the size that was expected, and depth")
+        raise DataError(f"{dense}: no image of the model has depth and an image of the expected size")
 
 
 def largest_side(folder: Path) -> int:

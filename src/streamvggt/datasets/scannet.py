@@ -10,7 +10,7 @@ RAW is the download of http://www.scan-net.org/ScanNet, either as it is or expor
      scans_test/<scene>/<scene>.sens
      or instead of the .sens:  color/<n>.jpg  depth/<n>.png  pose/<n>.txt  intrinsic/intrinsic_depth.txt
 
-Frames whose pose was lost are left out. The images get the size of the depth, whose camera is taken for both: the depth
+Frames whose pose was lost are skipped. The images get the size of the depth, whose camera is taken for both: the depth
 is registered to the colors. The test scenes for evaluation are `scannetv2`.
 """
 

@@ -1,4 +1,4 @@
-"""MPI Sintel (Butler et al., ECCV 2012): an animated film with true depth. For evaluation, read as downloaded.
+"""MPI Sintel (Butler et al., ECCV 2012): an animated film with ground-truth depth. For evaluation, read as downloaded.
 
 ROOT/sintel/training/final/<sequence>/frame_%04d.png
                      depth/<sequence>/frame_%04d.dpt           float32 after tag, width and height

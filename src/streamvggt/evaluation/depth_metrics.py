@@ -141,7 +141,7 @@ def weighted_mean(scores: Sequence[tuple[Mapping[str, float], int]]) -> dict[str
     """
     total = sum(num_valid for _, num_valid in scores)
     if not total:
-        raise ValueError("no pixel of the true depth is valid, so there is nothing to compare")
+        raise ValueError("no pixel of the ground-truth depth is valid, so there is nothing to compare")
     return {name: sum(numbers[name] * n for numbers, n in scores) / total for name in METRICS}
 
 

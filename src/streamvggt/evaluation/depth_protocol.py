@@ -145,7 +145,7 @@ class DepthProtocol(Protocol):
             total = sum(len(paths[scene]) for scene in scenes)
             raise ValueError(
                 f"{len(missing)} of {total} predictions are missing, the first is {missing[0]}: run launch.py again, "
-                "it goes on where it stopped; or name the sequences to score with --seq_list"
+                "it resumes; or name the sequences to score with --seq_list"
             )
         return replace(task, scenes=scenes)
 
@@ -186,7 +186,7 @@ def load_pair(reader: DepthSet, scene: str, frame: str, path: Path) -> tuple[Ten
     true = reader.depth(scene, frame)
     predicted = load_prediction(path)
     if predicted.ndim != 2 or not np.isfinite(predicted).all():
-        raise ValueError(f"{path} holds no finite depth (H, W), but {predicted.dtype} {predicted.shape}")
+        raise ValueError(f"{path} contains no finite depth (H, W), but {predicted.dtype} {predicted.shape}")
     height, width = true.shape
     resized = cv2.resize(predicted.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
     return torch.from_numpy(resized), true

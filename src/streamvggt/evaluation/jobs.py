@@ -134,9 +134,7 @@ def load_prediction(path: Path):
         ValueError: If the file is missing or damaged. The message gives the fix.
     """
     if not path.exists():
-        raise ValueError(
-            f"the prediction {path} is missing: run the prediction step again, it goes on where it stopped"
-        )
+        raise ValueError(f"the prediction {path} is missing: run the prediction step again, it resumes")
     try:
         if is_sealed(path):  # files of other programs have no checksum
             check_seal(path)
@@ -153,7 +151,7 @@ def run_main(run: Callable[[], int]) -> int:
     try:
         return run()
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        print("\ninterrupted; the same command continues from here", file=sys.stderr)
         return 130
     except (OSError, ValueError, ImportError) as error:
         print(f"\nerror: {error}", file=sys.stderr)

@@ -82,7 +82,7 @@ class ProcessGroup:
             if not (folder.is_dir() if lock is None else lock.is_here):
                 raise FileNotFoundError(
                     f"{folder}: expected the folder that this evaluation writes to, got none: it was deleted or moved. "
-                    "Start again, or move it back and go on."
+                    "Start again, or move it back and continue."
                 )
 
     def __enter__(self) -> ProcessGroup:

@@ -77,7 +77,7 @@ class Protocol(ABC):
         Returns:
             The exit status: 1 if a test set, a prediction or a score is missing at the end.
         """
-        stages = {(True, False): ": predict; goes on where it was stopped", (False, True): ": score what is predicted"}
+        stages = {(True, False): ": predict; resumes an interrupted run", (False, True): ": score what is predicted"}
         parser = argparse.ArgumentParser(description=self.title + stages.get((predict, score), ""))
         self.add_arguments(parser, predict, score)
         if predict and score:

@@ -74,7 +74,7 @@ def evaluation_clouds(
     colours = torch.from_numpy(prediction["images"])[:, rows, columns]
     sure = valid & (confidence >= conf_thresh)
     if not sure.any():
-        raise ValueError("no pixel in the middle of the views has a true depth and enough confidence")
+        raise ValueError("no pixel in the middle of the views has a ground-truth depth and enough confidence")
     if use_proj:
         estimated = align_points(estimated[sure].double(), true[sure].double()).apply(estimated.double())
     return Clouds(*(_array(x) for x in (estimated[sure], true[valid], colours[sure], colours[valid])))

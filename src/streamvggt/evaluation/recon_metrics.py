@@ -54,7 +54,7 @@ def normalise_point_maps(true: Tensor, estimated: Tensor, valid: Tensor, cam_fro
         ValueError: If no pixel is valid.
     """
     if not valid.any():
-        raise ValueError("normalise_point_maps: no pixel of any frame has a true depth")
+        raise ValueError("normalise_point_maps: no pixel of any frame has a ground-truth depth")
     true = true @ cam_from_world[:, :3].mT + cam_from_world[:, 3]
     shifted, shifts, scales = [], [], []
     for points in (true, estimated):
@@ -128,7 +128,7 @@ def compare_clouds(
         ValueError: If a cloud is empty.
     """
     if not len(estimated) or not len(true):
-        raise ValueError(f"compare_clouds: {len(estimated)} estimated and {len(true)} true points; neither may be none")
+        raise ValueError(f"compare_clouds: expected points in both clouds, got {len(estimated)} and {len(true)}.")
     distance, consistency = nearest_indices(estimated, true, estimated_normals, gt_normals)
     distance_back, consistency_back = nearest_indices(true, estimated, gt_normals, estimated_normals)
     each = (distance, distance_back, consistency, consistency_back)

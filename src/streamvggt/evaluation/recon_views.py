@@ -1,8 +1,8 @@
 """Views as the published evaluation of reconstructions prepares them.
 
-Training's `data.transforms.fit` is the same but for two roundings, which decide the published true points: depth is of
-the pixel that OpenCV's nearest neighbour takes (rounded down), and both focal lengths are multiplied by the wanted
-scale, not by the one that whole pixels leave.
+`data.transforms.crop_and_resize` of the training differs by two roundings, which determine the published points: depth
+comes from the pixel of OpenCV's nearest neighbor (rounded down), and both focal lengths are multiplied by the requested
+scale instead of the ratio of the rounded sizes.
 """
 
 from __future__ import annotations
@@ -66,6 +66,6 @@ def _rescale_to_cover(view: View, size: Size) -> View:
 
 
 def _nearest(before: int, after: int) -> Tensor:
-    """Which of `before` pixels OpenCV's nearest neighbour takes for each of `after`. (after,) int64"""
+    """Which of `before` pixels OpenCV's nearest neighbor takes for each of `after`. (after,) int64"""
     index = np.arange(before, dtype=np.float32)[None]
     return torch.from_numpy(cv2.resize(index, (after, 1), interpolation=cv2.INTER_NEAREST)[0]).long()

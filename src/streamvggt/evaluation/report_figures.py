@@ -51,7 +51,7 @@ def make_figures(protocol: str, folder: Path, run: Mapping[str, Any], count: int
     try:
         return makers[protocol]() if count and run else []
     except (OSError, ValueError, KeyError) as error:
-        print(f"no pictures of {folder}: {error}")
+        print(f"no figures of {folder}: {error}")
         return []
 
 
@@ -84,9 +84,7 @@ def depth_figures(protocol: DepthProtocol, folder: Path, run: Mapping[str, Any],
         known = np.concatenate([true[valid] for _, _, true, valid in columns])
         near, far = np.percentile(known, [2, 98]) if len(known) else (1.0, 2.0)
         strip = np.hstack([_depth_column(*column, near, far) for column in columns])
-        caption = (
-            f"{reader.name}, {scene}: images; true depth; estimated depth, each image brought to the true median; "
-        )
+        caption = f"{reader.name}, {scene}: images; ground-truth depth; predicted depth, scaled to its median; "
         caption += f"relative error, black 0 to yellow {MAX_ERROR:.0%}. {near:.1f} m is red, {far:.1f} m is blue"
         pictures.append(ResultFigure(caption, cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()))
     return pictures
@@ -174,7 +172,7 @@ def pose_pictures(folder: Path, count: int) -> list[ResultFigure]:
             invert_pose(torch.from_numpy(poses).double())[:, :, 3] for poses in (estimated, arrays["gt_cam_from_world"])
         )
         ours = align_points(ours, theirs).apply(ours)
-        name = f"{path.parent.name}/{path.stem}: camera centres"
+        name = f"{path.parent.name}/{path.stem}: camera centers"
         pictures.append(trajectory_figure(name, ours.numpy(), theirs.numpy(), "o"))
     return pictures
 

@@ -55,7 +55,7 @@ def open_run(
         processes.barrier()
     if not path.exists():
         raise ValueError(
-            f"{folder} holds files but no {RUN_NAME}, so nothing says how they were made: choose another --output_dir, "
+            f"{folder} contains files but no {RUN_NAME}, so their settings are unknown: choose another --output_dir, "
             "or remove the folder to start again"
         )
     earlier = read_json(path)
@@ -113,7 +113,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read ({error}): remove {path.parent} to start again") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} does not hold a record: remove {path.parent} to start again")
+        raise ValueError(f"{path} does not contain a record: remove {path.parent} to start again")
     return content
 
 

@@ -96,7 +96,7 @@ class Trajectories(Protocol):
             raise ValueError("the predicted poses are not finite")
         known = true_poses.isfinite().all(-1).all(-1)
         if known.sum() < 2:
-            raise ValueError("fewer than two true poses are known")
+            raise ValueError("fewer than two ground-truth poses are known")
         errors = trajectory_errors(poses[known], true_poses[known])
         ours, theirs = align_trajectory(poses[known], true_poses[known])
         save_arrays(

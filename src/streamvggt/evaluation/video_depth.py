@@ -56,5 +56,5 @@ class VideoDepth(DepthProtocol):
         pairs = list(bar)
         predicted, true = zip(*pairs, strict=True)
         if len({tuple(depth.shape) for depth in true}) > 1:
-            raise ValueError(f"{reader.name}, {clip.scene}: the true depth changes its size within the video")
+            raise ValueError(f"{reader.name}, {clip.scene}: the ground-truth depth changes its size within the video")
         return torch.stack(predicted), torch.stack(true)

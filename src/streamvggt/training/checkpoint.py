@@ -120,7 +120,7 @@ class CheckpointManager:
             if not others:
                 raise
             remove = ", ".join(sorted({path.name, *(other.name for other in same)}))
-            raise ValueError(f"{error} Without {remove}, the training goes on from {others[-1]}.") from error
+            raise ValueError(f"{error} Without {remove}, the training continues from {others[-1]}.") from error
 
     def _steps(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.pt"))

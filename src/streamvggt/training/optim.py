@@ -60,7 +60,7 @@ class OptimConfig:
                     f"optimisation.{name}: expected a finite number of the right sign, got {getattr(self, name)!r}"
                 )
         if not 0 <= self.decay_from < 1:
-            raise ValueError(f"decay_from: expected a share of the steps in [0, 1), got {self.decay_from}")
+            raise ValueError(f"decay_from: expected a fraction of the steps in [0, 1), got {self.decay_from}")
 
     def lr_at(self, step: float) -> float:
         """Return the learning rate of a step, counted from 0, without multipliers."""
@@ -134,7 +134,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, lr_multipliers: Mapp
     """
     trainable = {name: p for name, p in named_parameters(model) if p.requires_grad}
     if not trainable:
-        raise ValueError("every parameter is frozen: nothing is left to learn")
+        raise ValueError("no parameter is trainable: all are frozen")
     for pattern in lr_multipliers:
         if not any(fnmatchcase(name, pattern) for name in trainable):
             raise ValueError(f"lr_multipliers pattern {pattern!r} matches no trainable parameter of the network")
@@ -154,6 +154,6 @@ def summarize_parameters(model: nn.Module) -> str:
     learning = [p for p in model.parameters() if p.requires_grad]
     frozen = [p for p in model.parameters() if not p.requires_grad]
     return (
-        f"{len(learning)} tensors with {sum(p.numel() for p in learning):,} parameters learn, "
+        f"{len(learning)} tensors with {sum(p.numel() for p in learning):,} parameters are trainable, "
         f"{len(frozen)} with {sum(p.numel() for p in frozen):,} are frozen"
     )

@@ -29,7 +29,7 @@ def check_state(state: Mapping[str, object], model: nn.Module, optimizer: Optimi
     for name, kind in (("state", dict), ("param_groups", list)):
         _expect(isinstance(found.get(name), kind), f"optimizer.{name}", f"a {kind.__name__}", found.get(name))
     for name, entries in found["state"].items():
-        _expect(name in like["state"], "optimizer.state", "parameters that learn", name)
+        _expect(name in like["state"], "optimizer.state", "trainable parameters", name)
         _expect(isinstance(entries, dict), f"optimizer.state.{name}", "a dictionary", entries)
         _check_tensors(entries, like["state"][name], f"optimizer.state.{name}")
     groups = found["param_groups"]

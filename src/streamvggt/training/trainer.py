@@ -180,7 +180,7 @@ class Trainer:
         )
         if parse_flag_from_env("ACCELERATE_USE_FSDP") and self.accelerator.distributed_type != DistributedType.FSDP:
             raise ValueError(
-                f"FSDP was asked for but accelerate does not shard on {self.accelerator.device.type}: "
+                f"FSDP was requested but accelerate does not shard on {self.accelerator.device.type}: "
                 "use GPUs, or leave --use_fsdp out"
             )
         check_sharding(self.accelerator)
@@ -223,16 +223,14 @@ class Trainer:
             raise ValueError(
                 f"{policy} cannot be trained with: it takes a network with causal=True (this one: "
                 f"causal={model.causal}) "
-                "and a policy that goes by frame numbers alone, such as Window or Keyframes"
+                "and a policy that is index-based, such as Window or Keyframes"
             )
         self.policy = policy
         self.auxiliary_loss = auxiliary_loss
         if auxiliary_loss is not None and self.encoder is not None:
-            raise ValueError(
-                "auxiliary losses need an encoder that learns; here a frozen one serves teacher and student"
-            )
+            raise ValueError("auxiliary losses need a trainable encoder; here a frozen one serves teacher and student")
         if not 0 < dense_share <= 1:
-            raise ValueError(f"dense_share: expected a share in (0, 1], got {dense_share}")
+            raise ValueError(f"dense_share: expected a fraction in (0, 1], got {dense_share}")
         self.dense_share = dense_share
         for name, scale in (gradient_scales or {}).items():
             scale_gradient(model, name, scale)
@@ -244,7 +242,7 @@ class Trainer:
         if newest is not None:
             if not resume:
                 raise FileExistsError(
-                    f"{self.output_dir} holds a training already: go on with it (resume=true) "
+                    f"{self.output_dir} already contains a training: continue with it (resume=true) "
                     "or choose another output_dir"
                 )
             self._resume(newest)
@@ -292,7 +290,7 @@ class Trainer:
                     self._save()
                 if is_over:
                     self.log.info(
-                        f"stopped after {self.max_minutes:g} minutes and {self.step} steps: start again to go on"
+                        f"stopped after {self.max_minutes:g} minutes and {self.step} steps: start again to continue"
                     )
                     return
                 started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Training on scenes of one's own: which scenes are taken, which are refused, and what a sample is."""
+"""Training on scenes of one's own: which scenes are taken, which are rejected, and what a sample is."""
 
 import numpy as np
 import pytest

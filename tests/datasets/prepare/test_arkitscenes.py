@@ -37,11 +37,11 @@ TIMES = [999.8, 999.9, 1000.0, 1000.1]
 
 
 def write_raw(raw, clip, split="Training", colour_delay=0.0, between=True):
-    """Thirty colour frames a second, ten poses.
+    """Thirty color frames a second, ten poses.
 
     Args:
-        colour_delay: of the clock of colours, in seconds.
-        between: whether there are colour frames between those of the clip.
+        colour_delay: of the clock of colors, in seconds.
+        between: whether there are color frames between those of the clip.
     """
     folder = raw / split / SCENE
     rows = []
@@ -97,7 +97,7 @@ def test_laser_depth_becomes_the_upright_world(turns, tmp_path):
     report = prepare("arkitscenes_highres", tmp_path / "raw", tmp_path)
     assert report.prepared == [f"Validation/{SCENE}"] and not report.failed
     source = ARKitScenesHighRes(tmp_path / ARKitScenesHighRes.folder, "test")
-    # The first colours are before the first pose.
+    # The first colors are before the first pose.
     assert source.frames(SCENE) == [f"{SCENE}_{time - 0.001:.3f}" for time in TIMES[1:]]
     for frame, truth in zip(source.frames(SCENE), CLIP[1:], strict=True):
         view = source.read(SCENE, frame)
@@ -113,7 +113,7 @@ def test_the_download_calls_the_test_split_validation(tmp_path):
     assert source.scenes == [SCENE]
     groups = source.groups(SCENE)
     assert groups and all(0 <= number < 4 for group in groups for number in group)
-    assert any(group[:2] == [0, 1] for group in groups), "neighbours see the same"
+    assert any(group[:2] == [0, 1] for group in groups), "neighbors see the same"
 
 
 def test_frames_without_pose_or_depth_are_left_out(tmp_path):

@@ -53,7 +53,7 @@ def test_neighbours_come_best_first_and_only_if_there_are_any():
 
 
 def test_small_cameras_project_where_large_ones_do():
-    """Pixel centres stay put: a pixel of the small depth is a true point of the wall."""
+    """Pixel centers stay put: a pixel of the small depth is a true point of the wall."""
     pose = camera(turn=0.4)
     large = np.diag([10, 10, 1.0]) @ K + np.array([[0, 0, 4.5], [0, 0, 4.5], [0, 0, 0]])
     small = LowResFrame.of(MeshDepthRenderer(*WALL).depth(large, pose, (480, 640)), large, pose)

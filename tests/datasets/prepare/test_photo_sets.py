@@ -81,7 +81,7 @@ def test_a_published_list_of_overlaps_stays_and_ours_grows(tmp_path, clip, monke
     prepare("blendedmvs", tmp_path / "raw", tmp_path)
     source = BlendedMVS(out)
     assert source.scenes == ["6" * 24]
-    assert source.frames("6" * 24) == ["00000001"], "an image that is listed but not there is left out"
+    assert source.frames("6" * 24) == ["00000001"], "an image that is listed but not there is skipped"
     assert source.overlap("6" * 24)[0].shape == (2, 0)
 
 
@@ -157,7 +157,7 @@ def test_megadepth_never_enlarges_and_says_when_nothing_fits(tmp_path, clip):
     for picture in (dense / "imgs").iterdir():
         cv2.imwrite(str(picture), np.zeros((H - 8, W, 3), np.uint8))
     report = prepare("megadepth", tmp_path, tmp_path)
-    assert "no image of the model has a picture of the size" in report.failed["0002/0"]
+    assert "no image of the model has depth and an image" in report.failed["0002/0"]
     assert cv2.imread(str(tmp_path / MegaDepth.folder / "0001/0/000_o.jpg.jpg")).shape == (H, W, 3)
     assert MegaDepth(tmp_path / MegaDepth.folder).scenes == [], "two images are too few for a set"
 

@@ -98,7 +98,7 @@ def test_raw_depth_is_read_too_and_what_cannot_be_is_said(tmp_path):
     with SensFile(path) as recording:
         assert recording.header.num_frames == len(list(recording)) == len(list(recording)), "can be read again"
     path.write_bytes(sens_bytes(depth_compression=2))
-    with pytest.raises(ValueError, match=r"a.sens is compressed as 2 \(colour\) and 2 \(depth\).*SensReader"):
+    with pytest.raises(ValueError, match=r"a.sens is compressed as 2 \(color\) and 2 \(depth\).*SensReader"):
         SensFile(path)
     path.write_bytes(sens_bytes()[:-5000])
     with SensFile(path) as recording, pytest.raises(ValueError, match=r"a.sens ends in the middle.*download it again"):

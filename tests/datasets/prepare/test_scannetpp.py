@@ -16,8 +16,8 @@ from streamvggt.geometry.camera import Cameras
 from streamvggt.geometry.pointmap import unproject
 
 SCENE = "036bce3393"
-HALF = np.array([3.0, 2, 2.5])  # of the room's sides, metres
-# width, height, fx, fy, cx, cy, distortion: as COLMAP writes them, the first pixel's centre at (0.5, 0.5)
+HALF = np.array([3.0, 2, 2.5])  # of the room's sides, meters
+# width, height, fx, fy, cx, cy, distortion: as COLMAP writes them, the first pixel's center at (0.5, 0.5)
 STILL = (175, 117, 80.0, 81, 88.5, 57, -0.03, 0.006, -0.002, 0.0005)
 PHONE = (192, 144, 150.0, 149, 95, 73, 0.05, -0.02, 0.001, -0.0005)
 QUATERNIONS = [(0.9, 0.1, -0.42, 0.05), (0.92, 0.05, -0.38, 0.02), (0.88, 0.12, -0.45, 0.0)]  # w, x, y, z
@@ -25,7 +25,7 @@ CENTRES = np.array([[0.3, 0.1, -0.2], [0.5, 0.2, -0.1], [0.0, 0.1, 0.1]])
 
 
 def paint(points):
-    """The colour of a place on the walls, smooth. (..., 3) → (..., 3) in [0, 1]"""
+    """The color of a place on the walls, smooth. (..., 3) → (..., 3) in [0, 1]"""
     waves = np.stack([points @ direction for direction in np.array([[5.0, 3, 2], [-2, 6, 3], [3, -2, 6]])], -1)
     return 0.5 + 0.4 * np.sin(waves)
 
@@ -49,7 +49,7 @@ def photograph(camera, world_from_cam, fisheye):
     """What a bent lens sees of the box. (H, W, 3) uint8"""
     width, height, fx, fy, cx, cy, *distortion = camera
     y, x = np.mgrid[:height, :width]
-    pixels = np.stack([x + 0.5, y + 0.5], -1).reshape(-1, 1, 2).astype(np.float64)  # centres, as COLMAP counts
+    pixels = np.stack([x + 0.5, y + 0.5], -1).reshape(-1, 1, 2).astype(np.float64)  # centers, as COLMAP counts
     K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
     undistort = cv2.fisheye.undistortPoints if fisheye else cv2.undistortPoints
     flat = undistort(pixels, K, np.array(distortion)).reshape(height, width, 2)
@@ -129,7 +129,7 @@ def test_bent_pictures_become_straight_ones_of_the_box(raw, tmp_path):
 
         right = paint_error((0, 0))
         for shift in [(0.5, 0), (-0.5, 0), (0, 0.5), (0, -0.5)]:
-            assert right < 0.75 * paint_error(shift), f"{frame}: colours are {shift} pixels off"
+            assert right < 0.75 * paint_error(shift), f"{frame}: colors are {shift} pixels off"
     assert agreement(views[2], views[3]).overlap > 0.3
     assert agreement(views[2], views[3]).consistent_ratio > 0.9
 

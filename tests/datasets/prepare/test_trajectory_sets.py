@@ -34,7 +34,7 @@ def test_tum_takes_every_third_pair_and_no_more_than_ninety(tmp_path):
     sequence = Tum(tmp_path).read(folder.name)
     assert len(sequence.images) == 90
     centres = -sequence.cam_from_world[:, 0, 3]
-    # The image without a pose is left out before every third is taken.
+    # The image without a pose is skipped before every third is taken.
     assert centres[:3].tolist() == [0, 4, 7]
     assert [path.stem for path in sequence.images[:3]] == [f"{times[n]:.6f}" for n in (0, 4, 7)]
 

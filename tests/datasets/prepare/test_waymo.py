@@ -17,7 +17,7 @@ from streamvggt.datasets._tfrecord import message
 from streamvggt.datasets.waymo import INVALID, Waymo
 
 HALF = np.array([30.0, 20.0, 8.0])
-"""Of the box, in metres, about the world's origin."""
+"""Of the box, in meters, about the world's origin."""
 SEGMENT = "segment-1_with_camera_labels.tfrecord"
 H, W = 64, 96
 INTRINSIC = [70.0, 72.0, 50.0, 30.0]

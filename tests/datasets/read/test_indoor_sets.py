@@ -81,7 +81,7 @@ def test_frames_are_sorted_by_time_and_keep_their_cameras(layout, source, tmp_pa
 
 
 def test_frames_that_were_never_written_are_left_out(tmp_path):
-    """The published preparation lists names of depth images whose colour image is a millisecond off."""
+    """The published preparation lists names of depth images whose color image is a millisecond off."""
     (place, _) = arkitscenes_highres.write(tmp_path, CLIPS)
     root = tmp_path / ARKitScenesHighRes.folder
     folder = root / "Training" / place.scene
@@ -160,9 +160,9 @@ def test_groups_mix_cameras_best_first(tmp_path):
 
 
 def test_half_a_pixel_of_the_original_picture_is_taken_off():
-    """Full still pictures of 1752×1168 scaled to cover 920×690, as published: the centre is the centre."""
+    """Full still pictures of 1752×1168 scaled to cover 920×690, as published: the center is the center."""
     scale = 690 / 1168
-    stored = (1752 / 2 + 0.5) * scale - 0.5  # W/2, scaled as if the first pixel's centre were (0, 0)
+    stored = (1752 / 2 + 0.5) * scale - 0.5  # W/2, scaled as if the first pixel's center were (0, 0)
     width = 1752 * scale
     assert stored - principal_point_excess("DSC00001", 690) == pytest.approx((width - 1) / 2)
     with pytest.raises(DataError, match="neither DSC##### nor frame_######"):

@@ -51,7 +51,7 @@ def test_foreground_is_above_a_tenth_of_full_scale(source, layout, tmp_path):
 
 @SETS
 def test_a_frame_without_depth_is_empty_and_no_error(source, layout, tmp_path):
-    """It is replaced by a neighbour when samples are made."""
+    """It is replaced by a neighbor when samples are made."""
     (place,) = layout.write(tmp_path, CLIPS)
     read = source(tmp_path / source.folder)
     assert read.replace_empty_depth

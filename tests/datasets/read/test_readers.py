@@ -24,8 +24,8 @@ class Case:
     """What a format keeps of the truth.
 
     name: of the data set.
-    depth_step: coarseness of stored depth, in metres; relative for `relative_step`.
-    image_error: mean error of the stored colours, of 1: JPEG's; 0.002 for what is stored exactly.
+    depth_step: coarseness of stored depth, in meters; relative for `relative_step`.
+    image_error: mean error of the stored colors, of 1: JPEG's; 0.002 for what is stored exactly.
     min_valid: share of the pixels with known depth that are read as such.
     outdoors: under a sky, which the format knows as sky if `has_sky`.
     num_clips: scenes to write.
@@ -129,7 +129,7 @@ def test_views_project_into_each_other(read_back):
 
 
 def test_there_is_something_to_agree_on(read_back):
-    """Of the fixture itself: neighbours overlap, and where they do they mostly agree."""
+    """Of the fixture itself: neighbors overlap, and where they do they mostly agree."""
     _, _, written = read_back
     for clip, _ in written:
         shared = agreement(clip[0], clip[1])

@@ -99,7 +99,7 @@ def omega_config(
         if len(shapes.get(name, ())) != num_axes or not all(shapes[name]):
             said = f"of shape {shapes[name]}" if name in shapes else "missing"
             raise ValueError(
-                f"{source} does not hold a VGGT-Omega network: among its {len(shapes)} tensors, {name} is {said}."
+                f"{source} does not contain a VGGT-Omega network: among its {len(shapes)} tensors, {name} is {said}."
             )
         return shapes[name]
 
