@@ -20,7 +20,7 @@ def test_what_is_in_range_is_taken():
 
 
 @pytest.mark.parametrize("text", WRONG)
-def test_what_is_not_is_said(text):
+def test_what_is_not_is_reported(text):
     with pytest.raises(
         argparse.ArgumentTypeError, match=re.escape(f"expected a whole number from 1 to 9, got {text!r}")
     ):
@@ -66,7 +66,7 @@ def test_a_wrong_number_stops_before_anything_is_done(flag, text, tmp_path, caps
         "--conf-percentile",
     ],
 )
-def test_an_empty_value_is_refused(flag, tmp_path, capsys):
+def test_an_empty_value_is_rejected(flag, tmp_path, capsys):
     photos = tmp_path / "photos"
     photos.mkdir()
     words = ["reconstruct", str(photos), "--out", str(tmp_path / "out"), f"{flag}="]

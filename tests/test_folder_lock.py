@@ -68,7 +68,7 @@ def test_a_killed_holder_holds_nothing_though_its_workers_live_on(tmp_path):
 
 
 @pytest.mark.parametrize("script", ["train.py", "finetune.py"])
-def test_a_second_training_into_one_folder_is_refused(tmp_path, script):
+def test_a_second_training_into_one_folder_is_rejected(tmp_path, script):
     with FolderLock(tmp_path / "out"):
         done = subprocess.run(
             [sys.executable, script, f"output_dir={tmp_path / 'out'}"],

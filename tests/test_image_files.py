@@ -102,7 +102,7 @@ def test_a_thumbnail_of_a_raw_image_is_no_photo(tmp_path):
     assert [frame.name for frame in frames] == ["b"] and "RAW" in source.skipped[0][1]
 
 
-def test_pictures_of_a_file_that_cannot_be_reached_are_told(tmp_path):
+def test_images_of_a_file_that_cannot_be_reached_are_reported(tmp_path):
     """Pillow does not find the last picture of the MPO files that it writes."""
     first, *others = greys(50, 100, 150, 200)
     first.save(tmp_path / "b.mpo", save_all=True, append_images=others)
@@ -112,7 +112,7 @@ def test_pictures_of_a_file_that_cannot_be_reached_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["gif", "webp", "png", "avif", "tif", "heic"])
-def test_all_pictures_of_a_file_are_frames(tmp_path, kind):
+def test_all_images_of_a_file_are_frames(tmp_path, kind):
     first, *others = greys(50, 100, 150, 200)
     options = {"duration": 100} if kind in ("gif", "webp", "png", "avif") else {}
     first.save(tmp_path / f"b.{kind}", save_all=True, append_images=others, **options)
@@ -201,7 +201,7 @@ def test_an_error_without_words_is_named(tmp_path, monkeypatch):
         frames_of(tmp_path)
 
 
-def test_after_a_damaged_picture_of_an_animation_no_more_are_decoded(tmp_path):
+def test_after_a_damaged_image_of_an_animation_no_more_are_decoded(tmp_path):
     """Pillow would decode the next picture on top of one whose size it had refused."""
     greys(20)[0].save(tmp_path / "a.png")
     first, *others = greys(50, 100, 150)
@@ -217,7 +217,7 @@ def test_after_a_damaged_picture_of_an_animation_no_more_are_decoded(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.ppm", "a.pgm", "a.pbm", "a.mjpg", "a.MJPEG", "b.pnm"])
-def test_pictures_joined_end_to_end_are_told(tmp_path, name):
+def test_images_joined_end_to_end_are_reported(tmp_path, name):
     mode = {".pgm": "L", ".pbm": "1"}.get(name[1:], "RGB")
     file = io.BytesIO()
     greys(100)[0].convert(mode).save(file, "JPEG" if "J" in name.upper() else "PPM")
@@ -234,7 +234,7 @@ def test_pictures_joined_end_to_end_are_told(tmp_path, name):
             load_frames(source, strict=True)
 
 
-def test_a_link_to_nothing_and_a_pipe_are_told(tmp_path):
+def test_a_link_to_nothing_and_a_pipe_are_reported(tmp_path):
     greys(100)[0].save(tmp_path / "a.png")
     (tmp_path / "b.png").symlink_to(tmp_path / "nowhere.png")
     os.mkfifo(tmp_path / "c.png")

@@ -17,7 +17,7 @@ def test_usual_names_stay(name):
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "/x", "a/b", "a\\b", "C:x", "a\nb", "a\0", "\udcff"])
-def test_other_names_are_refused_and_replaced(name):
+def test_other_names_are_rejected_and_replaced(name):
     assert not is_plain(name) and is_plain(storable(name))
 
 

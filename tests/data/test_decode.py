@@ -27,7 +27,7 @@ def picture() -> np.ndarray:
     return cv2.resize(RANDOM.integers(0, 255, (6, 8, 3), np.uint8), (80, 60))
 
 
-def test_colour_goes_by_content_and_is_rgb(tmp_path):
+def test_color_goes_by_content_and_is_rgb(tmp_path):
     pixels = picture()
     (tmp_path / "a.jpg").write_bytes(cv2.imencode(".png", pixels[..., ::-1])[1])
     assert np.array_equal(read_image(tmp_path / "a.jpg"), pixels)
@@ -44,7 +44,7 @@ def test_numbers_survive_exactly(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_an_image_cut_off_anywhere_is_refused(tmp_path, suffix):
+def test_an_image_cut_off_anywhere_is_rejected(tmp_path, suffix):
     content = cv2.imencode(suffix, picture())[1].tobytes()
     path = tmp_path / f"a{suffix}"
     for length in (0, 1, 10, len(content) // 3, len(content) - 200, len(content) - 13, len(content)):
@@ -76,7 +76,7 @@ def test_what_is_missing_or_no_such_file_is_named(tmp_path, reader, suffix):
         reader(path)
 
 
-def test_a_colour_image_is_no_depth(tmp_path):
+def test_a_color_image_is_no_depth(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), picture())
     with pytest.raises(DataError, match=r"16-bit image of one channel was expected, it is uint8"):
         read_png16(tmp_path / "a.png")

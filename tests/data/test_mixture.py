@@ -150,7 +150,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("kind", SPOILT)
-def test_bad_samples_are_replaced_told_and_counted(root, tmp_path, capsys, kind):
+def test_bad_samples_are_replaced_reported_and_counted(root, tmp_path, capsys, kind):
     spoil, said = SPOILT[kind]
     data = damaged(root, tmp_path, spoil)
     for number in range(data.num_batches):  # every item of the data set once

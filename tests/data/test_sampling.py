@@ -160,7 +160,7 @@ def chain(*edges: tuple[int, int, float]):
     return np.array([edge[:2] for edge in edges]).T, np.array([edge[2] for edge in edges])
 
 
-def test_a_walk_follows_overlap_and_turns_back_at_dead_ends():
+def test_a_graph_walk_follows_overlap_and_turns_back_at_dead_ends():
     """0 → 1 → 2 ends; the way on is 0 → 3. The edge 2 → 4 shares too little."""
     overlap = chain((0, 1, 0.9), (1, 2, 0.9), (0, 3, 0.3), (2, 4, 0.1))
     scene = Scene(5, overlap=overlap)
@@ -168,7 +168,7 @@ def test_a_walk_follows_overlap_and_turns_back_at_dead_ends():
     assert seen == {(0, 1, 2, 3), (0, 3, 1, 2)}
 
 
-def test_a_walk_prefers_what_overlaps_more():
+def test_a_graph_walk_prefers_what_overlaps_more():
     scene = Scene(3, overlap=chain((0, 1, 0.5), (0, 2, 0.3)))
     first = Counter(
         GraphWalkSampler().select_views(scene, "s", 0, 2, 2, random(seed)).positions[1] for seed in range(2000)
@@ -176,7 +176,7 @@ def test_a_walk_prefers_what_overlaps_more():
     assert first[1] / 2000 == pytest.approx(0.3 / 0.4, abs=0.03)
 
 
-def test_a_walk_starts_nearby_where_too_few_can_be_reached_and_ends():
+def test_a_graph_walk_starts_nearby_where_too_few_can_be_reached_and_ends():
     scene = Scene(6, overlap=chain((3, 4, 0.9), (4, 5, 0.9)))
     assert GraphWalkSampler().select_views(scene, "s", 1, 3, 3, random()).positions == [3, 4, 5]
     with pytest.raises(DataError, match="no 4 frames are connected"):

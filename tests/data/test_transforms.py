@@ -74,7 +74,7 @@ def test_depth_and_masks_take_the_nearest_pixel_together():
     assert nearest_indices(4, 2).tolist() == [1, 3] and nearest_indices(2, 4).tolist() == [0, 0, 1, 1]
 
 
-def test_a_principal_point_near_the_border_is_refused():
+def test_a_principal_point_near_the_border_is_rejected():
     view, _ = blob(80, 60, 70.0, 30.0)
     with pytest.raises(DataError, match=r"principal point \(70\.0, 30\.0\) is too near to a border of 80×60"):
         crop_and_resize(view, (56, 42))

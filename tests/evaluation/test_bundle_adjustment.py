@@ -69,7 +69,7 @@ def test_sift_improves_the_poses():
     assert area(poses, true.cam_from_world) > area(start.cam_from_world, true.cam_from_world) + 0.2
 
 
-def test_too_little_to_go_by_is_said():
+def test_too_little_to_go_by_is_reported():
     batch = WORLD.batch(3, 1, 4, *SIZE, num_tracks=200)
     cameras = Cameras(batch.cam_from_world[0], batch.intrinsics[0])
     with pytest.raises(BundleAdjustmentError, match="sees only 10 points"):

@@ -132,7 +132,7 @@ def test_annotations_tell_the_true_cameras(data):
     torch.testing.assert_close(get_cameras(found["110_13051_23362"]), truth, atol=1e-6, rtol=0)
 
 
-def test_the_truth_is_perfect_in_any_world_and_scale_and_a_mirrored_one_is_not(data, once, tmp_path, capsys):
+def test_ground_truth_is_perfect_in_any_world_and_scale_and_a_mirrored_one_is_not(data, once, tmp_path, capsys):
     world = opencv_from_pytorch3d(torch.from_numpy(GOLDEN["pt3d_R"][0]), torch.from_numpy(GOLDEN["pt3d_T"][0]))
     mirror = torch.tensor([-1.0, 1, 1], dtype=torch.float64)
 
@@ -200,7 +200,7 @@ def test_two_processes_make_the_same_numbers(data, once, tmp_path, process_of_tw
     assert results(out) == results(once)
 
 
-def test_other_settings_or_draws_are_refused(data, once, capsys):
+def test_other_settings_or_draws_are_rejected(data, once, capsys):
     assert run(data, once, "--seed", "1") == 1
     assert "seed was 0 and is now 1" in capsys.readouterr().err
     assert run(data, once, categories=("apple",)) == 1

@@ -116,7 +116,7 @@ def test_numbers_by_hand():
 
 
 @pytest.mark.parametrize("align", ALIGNMENTS)
-def test_the_truth_is_perfect(align):
+def test_ground_truth_is_perfect(align):
     true = torch.rand(2, 20, 30, dtype=torch.float64) * 9 + 1
     numbers = score_depth(true, true, ALIGNMENTS[align], DepthOptions(70)).numbers
     assert numbers["Abs Rel"] < 1e-6 and numbers["Log RMSE"] < 1e-6

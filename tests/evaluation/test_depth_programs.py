@@ -51,7 +51,7 @@ def write_truth(protocol: DepthProtocol, dataset: str, data: Path, folder: Path,
 
 
 @pytest.mark.parametrize("dataset", DEPTH_SETS)
-def test_the_truth_is_perfect(protocol, dataset, depth_sets, tmp_path):
+def test_ground_truth_is_perfect(protocol, dataset, depth_sets, tmp_path):
     if dataset == "nyu" and protocol.name == "video_depth":
         pytest.skip("single images")
     write_truth(protocol, dataset, depth_sets, tmp_path / dataset)
@@ -103,7 +103,7 @@ def assert_same_results(protocol: DepthProtocol, one: Path, other: Path) -> None
 
 
 @pytest.mark.parametrize("place", [1, 5, 9])
-def test_an_interrupted_run_goes_on_to_the_same_numbers(
+def test_an_interrupted_run_continues_to_the_same_numbers(
     protocol, place, whole_runs, weights, depth_sets, tmp_path, monkeypatch
 ):
     """Stopped at a frame of the first video, of the second, and of the second test set."""
@@ -157,7 +157,7 @@ def test_a_damaged_prediction_is_named_and_made_again(protocol, whole_runs, weig
     assert numbers(out / "bonn" / protocol.result_name(protocol.alignments[0])) == before
 
 
-def test_another_configuration_is_refused(protocol, whole_runs, weights, depth_sets, capsys):
+def test_another_configuration_is_rejected(protocol, whole_runs, weights, depth_sets, capsys):
     out = whole_runs[protocol.name]
     assert predict(protocol, weights, depth_sets, out, "--eval_dataset", "bonn", "--policy", "window:1,1") == 1
     assert "policy was 'all' and is now 'window:1,1'" in capsys.readouterr().err

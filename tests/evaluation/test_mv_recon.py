@@ -199,7 +199,7 @@ PERFECT = dict.fromkeys(("acc", "comp", "acc_med", "comp_med"), 0.0) | dict.from
 )
 
 
-def test_the_truth_is_perfect_in_any_scale_and_depth(data, once, weights, tmp_path):
+def test_ground_truth_is_perfect_in_any_scale_and_depth(data, once, weights, tmp_path):
     out = with_points(once, tmp_path / "out", data, lambda true: 3 * true + torch.tensor([0.0, 0, 5]))
     assert run(data, out, weights, "--score_only") == 0
     for dataset in SETS:
@@ -216,7 +216,7 @@ def test_a_small_motion_is_taken_out_and_a_far_one_is_not(data, once, weights, t
     assert means(far, "NRGBD")["comp_med"] == pytest.approx(1000, rel=0.02)
 
 
-def test_points_that_are_not_finite_are_left_out_and_move_no_others(data, once, weights, tmp_path):
+def test_points_that_are_not_finite_are_skipped_and_move_no_others(data, once, weights, tmp_path):
     def broken(true):
         true = true.clone()
         true[0, ::2, :, 1] = torch.nan
@@ -228,7 +228,7 @@ def test_points_that_are_not_finite_are_left_out_and_move_no_others(data, once, 
         assert means(out, dataset)["acc"] == pytest.approx(0, abs=1e-5)
 
 
-def test_depth_and_cameras_of_the_truth_are_perfect_in_any_world_and_scale(data, weights, tmp_path):
+def test_depth_and_cameras_of_the_ground_truth_are_perfect_in_any_world_and_scale(data, weights, tmp_path):
     assert run(data, tmp_path, weights, "--use_proj") == 0
     for path in predictions(tmp_path):
         views = true_views(data, path.parent.name, path.stem.replace("_seq", "/seq"))
@@ -264,7 +264,7 @@ def test_clouds_are_written(once):
         assert (folder / f"chess_seq-01-{name}.ply").read_bytes().startswith(b"ply\nformat binary_little_endian")
 
 
-def test_an_interrupted_run_goes_on_to_the_same_numbers(data, once, weights, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_run_continues_to_the_same_numbers(data, once, weights, tmp_path, monkeypatch, capsys):
     calls = []
     predict = mv_recon.ModelRunner.predict_sequence
 
@@ -287,7 +287,7 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(data, once, weights, tmp
     )
 
 
-def test_other_settings_are_refused_and_what_is_missing_is_named(data, once, weights, tmp_path, capsys):
+def test_other_settings_are_rejected_and_what_is_missing_is_named(data, once, weights, tmp_path, capsys):
     assert run(data, once, weights, "--revisit", 2) == 1
     assert "revisit was 1 and is now 2" in capsys.readouterr().err
     (tmp_path / "data").mkdir()

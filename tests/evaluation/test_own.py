@@ -38,7 +38,7 @@ class Truth:
         return self.prediction
 
 
-def test_the_truth_has_no_error(clip, tmp_path):
+def test_ground_truth_has_no_error(clip, tmp_path):
     write_transforms(tmp_path, clip, depth="npy")
     numbers = evaluate(Truth(clip), read_scene(tmp_path), tmp_path, "scale")
     assert set(numbers) == set(COLUMNS)

@@ -92,7 +92,7 @@ def test_a_part_of_a_test_set_is_marked_and_so_are_random_weights(tmp_path):
     assert "0.300†" in html and "not comparable" in html and "mean nothing" in html
 
 
-def test_how_it_was_made_is_said_with_every_sequence(tmp_path):
+def test_how_it_was_made_is_reported_with_every_sequence(tmp_path):
     result(tmp_path / "a", "monodepth", "nyu", "median", depth_numbers(0.3), sequences=["val"])
     output = text_of(make(tmp_path))
     for words in (
@@ -109,7 +109,7 @@ def test_predictions_of_another_program_are_shown_as_such(tmp_path):
     assert "predictions of another program (bonn_theirs) here 0.500" in text_of(make(tmp_path))
 
 
-def test_pictures_of_every_kind(depth_sets, tmp_path):
+def test_images_of_every_kind(depth_sets, tmp_path):
     about = {"data_root": str(depth_sets)}
     result(tmp_path / "depth", "video_depth", "bonn", numbers=depth_numbers(0), about=about, settings={"stride": 1})
     reader = DEPTH_SETS["bonn"](depth_sets)
@@ -136,7 +136,7 @@ def test_pictures_of_every_kind(depth_sets, tmp_path):
         assert words in html
 
 
-def test_a_test_set_that_is_gone_costs_its_pictures_only(tmp_path, capsys):
+def test_a_test_set_that_is_gone_costs_its_images_only(tmp_path, capsys):
     about = {"data_root": str(tmp_path / "gone")}
     result(tmp_path / "a", "video_depth", "bonn", numbers=depth_numbers(0.3), about=about, settings={"stride": 1})
     assert "0.300" in make(tmp_path)

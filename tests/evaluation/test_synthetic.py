@@ -23,7 +23,7 @@ def truth(batch):
     return Estimate(batch.cam_from_world[0], batch.depth[0], batch.points()[0])
 
 
-def test_the_truth_is_perfect_in_any_scale_and_a_still_camera_is_not():
+def test_ground_truth_is_perfect_in_any_scale_and_a_still_camera_is_not():
     def scaled_truth(batch):
         pose = batch.cam_from_world[0].clone()
         pose[..., 3] *= 7
@@ -78,7 +78,7 @@ def test_no_scene_is_judged_that_was_trained_on():
     assert not torch.equal(val.depth, test.depth)
 
 
-def test_a_memory_that_is_unknown_is_said(monkeypatch, capsys):
+def test_a_memory_that_is_unknown_is_reported(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["synthetic", "random:small", "--policy", "elephant"])
     with pytest.raises(SystemExit):
         synthetic.main()

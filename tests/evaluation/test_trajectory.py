@@ -79,7 +79,7 @@ def test_readers_give_back_what_was_written(dataset, data, clips):
         assert len(found.images) == FRAMES and all(path.exists() for path in found.images)
 
 
-def test_the_truth_is_perfect_in_any_world_and_scale(data, once, weights, tmp_path):
+def test_ground_truth_is_perfect_in_any_world_and_scale(data, once, weights, tmp_path):
     half = torch.tensor([0.3, -0.2, 0.5, 1.0], dtype=torch.float64)
     world = torch.cat([matrix_from_quaternion(half), torch.tensor([[1.0], [2], [3]]).double()], -1)
 
@@ -116,7 +116,7 @@ def test_errors_by_hand(data, once, weights, tmp_path):
     assert found["RPE trans"] == pytest.approx(sum(steps).item() / 2, rel=1e-5)
 
 
-def test_both_ways_are_kept_for_pictures(once):
+def test_both_ways_are_kept_for_images(once):
     shown = np.load(once / "sintel" / "alley_2-aligned.npz")
     assert shown["world_from_cam"].shape == shown["true_world_from_cam"].shape == (FRAMES, 3, 4)
 
@@ -132,7 +132,7 @@ def test_unknown_poses_do_not_count(data, weights, tmp_path):
     assert shown["frames"].tolist() == ["frame_0000", "frame_0002", "frame_0003"]
 
 
-def test_an_interrupted_run_goes_on_to_the_same_numbers(data, once, weights, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_run_continues_to_the_same_numbers(data, once, weights, tmp_path, monkeypatch, capsys):
     calls = []
     predict = trajectory.ModelRunner.predict_sequence
 
@@ -165,7 +165,7 @@ def test_two_processes_make_the_same_numbers(data, once, weights, tmp_path, proc
         assert numbers(tmp_path, dataset) == numbers(once, dataset)
 
 
-def test_what_is_missing_damaged_or_different_is_said(data, once, weights, tmp_path, capsys):
+def test_what_is_missing_damaged_or_different_is_reported(data, once, weights, tmp_path, capsys):
     shutil.copytree(data / "tum", tmp_path / "data/tum")
     assert run(tmp_path / "data", tmp_path / "out", weights) == 1
     output = capsys.readouterr()

@@ -88,7 +88,7 @@ ERRORS = [
 ]
 
 
-def test_the_truth_has_no_error_in_any_world(truth):
+def test_ground_truth_has_no_error_in_any_world(truth):
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0))).Q
     for outputs in (biased(truth), biased(truth, 7.0, turn * torch.linalg.det(turn), 3.0)):
         numbers = score(outputs, truth)
@@ -140,7 +140,7 @@ def test_a_stream_is_what_a_session_says_however_many_go_together_and_is_kept(tr
     assert all(torch.equal(value, vars(outputs)[name]) for name, value in vars(loaded).items())
 
 
-def test_a_picture_of_the_truth_beside_itself(truth, tmp_path):
+def test_an_image_of_the_ground_truth_beside_itself(truth, tmp_path):
     draw_streams(truth, {"itself": biased(truth, 3.0)}, tmp_path / "streams.png")
     drawn = np.asarray(Image.open(tmp_path / "streams.png").convert("RGB")).astype(int)
     above = drawn[drawn.shape[0] // 10 : drawn.shape[0] * 2 // 5]  # without the titles

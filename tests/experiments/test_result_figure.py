@@ -10,7 +10,7 @@ from streamvggt import StreamVGGT
 from streamvggt.geometry.camera import Cameras
 
 
-def test_the_truth_in_another_world_and_scale_is_drawn_as_the_truth():
+def test_the_ground_truth_in_another_world_and_scale_is_drawn_as_the_ground_truth():
     truth = record(8, 3, 20, "rooms", 42, 56)
     pose = truth.cam_from_world[0].clone()
     pose[..., 3] *= 5
@@ -26,7 +26,7 @@ def test_the_truth_in_another_world_and_scale_is_drawn_as_the_truth():
     assert (np.abs(left - right).max(-1) < 30)[shown].mean() > 0.8
 
 
-def test_the_command_writes_a_picture(tmp_path, monkeypatch):
+def test_the_command_writes_an_image(tmp_path, monkeypatch):
     StreamVGGT(**{**TINY, "heads": ("camera", "depth", "points")}).save_pretrained(tmp_path / "weights")
     words = ["--weights", str(tmp_path / "weights"), "--frames", "2", "--image-size", "28", "42"]
     monkeypatch.setattr("sys.argv", ["result_figure", "--out", str(tmp_path / "out.jpg"), *words])

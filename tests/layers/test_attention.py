@@ -75,7 +75,7 @@ def test_special_tokens_are_not_rotated():
         assert not torch.equal(rotated[:, :, frame + 3], x[:, :, frame + 3])
 
 
-def test_unknown_kernel_and_missing_flash_attention_are_said(monkeypatch):
+def test_unknown_kernel_and_missing_flash_attention_are_reported(monkeypatch):
     with pytest.raises(ValueError, match="attention='fast' is unknown; choose one of sdpa, flash, math"):
         get_kernel("fast")
     monkeypatch.setattr(attention.importlib.util, "find_spec", lambda name: None)

@@ -130,7 +130,7 @@ def test_the_first_tokens_of_dropped_frames_stay():
     assert told(cache) == [10, 11, 0, 1, 20, 21, 22, 23]
 
 
-def test_the_oldest_remnant_is_overwritten_and_nothing_grows():
+def test_the_oldest_retained_token_is_overwritten_and_nothing_grows():
     cache = with_remnants(3)
     room = cache.num_bytes
     for frame in range(3, 20):
@@ -181,7 +181,7 @@ def test_pruning_is_retracted():
         assert planes(cache) == before
 
 
-def test_state_and_back_with_remnants():
+def test_state_and_back_with_retained_tokens():
     cache = with_remnants(3)
     cache.evict([0])
     other = KVCache(capacity=3, num_retained_frames=2, tokens_per_retained=2)
@@ -194,7 +194,7 @@ def test_state_and_back_with_remnants():
 
 
 @pytest.mark.parametrize("bound", [UNBOUNDED, 5])
-def test_room_for_many_remnants_doubles(bound, monkeypatch, tmp_path):
+def test_room_for_many_retained_tokens_double(bound, monkeypatch, tmp_path):
     monkeypatch.setattr(kv_cache, "MOST_REMNANTS_AT_ONCE", 2)
     cache = KVCache(capacity=3, num_retained_frames=bound, tokens_per_retained=2)
     expected = []

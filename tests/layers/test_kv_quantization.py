@@ -66,6 +66,6 @@ def test_what_was_stored_is_not_rounded_again():
     assert torch.equal(pruned.keys_values()[0], once[0][:, :, [0, 3]])
 
 
-def test_unknown_storage_is_said():
+def test_unknown_storage_is_reported():
     with pytest.raises(ValueError, match="kv_cache_dtype='fp4' is unknown; choose one of auto, int8"):
         KVCache(dtype="fp4")

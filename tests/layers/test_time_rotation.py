@@ -47,6 +47,6 @@ def test_scores_depend_on_differences_of_time_only():
 
 
 @pytest.mark.parametrize("head_width", [4, 7])
-def test_head_widths_that_cannot_be_divided_are_refused(head_width):
+def test_head_widths_that_cannot_be_divided_are_rejected(head_width):
     with pytest.raises(ValueError, match="expected an even head width of 6 or more"):
         TimeRotation(torch.zeros(1, 1), (1, 1), 6, head_width)

@@ -71,7 +71,7 @@ class TestScale:
         close(*totals, rtol=1e-9)
 
     @pytest.mark.parametrize("wrong", [{"normalization": "none"}, {"scope": "batch"}, {"gradient": "grad"}])
-    def test_unknown_words_are_refused(self, wrong):
+    def test_unknown_words_are_rejected(self, wrong):
         with pytest.raises(ValueError, match=next(iter(wrong.values()))):
             DistillMapTerm(weight=1.0, **wrong)
 
@@ -110,7 +110,7 @@ class TestMask:
             maps_loss()(student, Target(teacher, valid=torch.ones_like(valid))).total,
         )
 
-    def test_wrong_shape_is_refused(self, student, teacher, valid):
+    def test_wrong_shape_is_rejected(self, student, teacher, valid):
         with pytest.raises(ValueError, match="valid mask"):
             maps_loss()(student, Target(teacher, valid=valid[:, :1]))
 
@@ -326,7 +326,7 @@ class TestEveryCriterion:
         criterion(student.map(lambda t: t.clone().requires_grad_()), Target(teacher, valid=valid)).total.backward()
         assert all(tensor.grad is None for tensor in teacher._tensors().values())
 
-    def test_what_the_target_does_not_know_is_left_out(self, student, teacher, valid, gradients, criterion):
+    def test_what_the_target_does_not_know_is_skipped(self, student, teacher, valid, gradients, criterion):
         """But every output has a gradient, so that processes with different data agree."""
         target = Target(Prediction((28, 42)), valid=valid)
         assert criterion(student, target).terms == {}

@@ -23,6 +23,6 @@ def test_lengths_and_shapes_vary_within_their_bounds():
     assert {tuple(shape[-2:]) for shape in seen} == {(28, 28), (14, 28), (28, 14)}
 
 
-def test_bounds_that_make_no_batch_are_refused():
+def test_bounds_that_make_no_batch_are_rejected():
     with pytest.raises(ValueError, match=r"num_frames=\(3, 9\) must be"):
         SyntheticBatches(num_frames=(3, 9), max_images_per_process=8)

@@ -38,7 +38,7 @@ def test_stored_clips_are_those_of_the_world(folder):
     np.testing.assert_array_equal(stored["cam_from_world"][:8], true.cam_from_world)
 
 
-def test_an_interrupted_rendering_continues_and_other_settings_are_refused(folder):
+def test_an_interrupted_rendering_continues_and_other_settings_are_rejected(folder):
     before = (folder / "rooms/00000/images.npy").stat().st_mtime_ns
     render_clips(folder / "rooms", WORLD, 1, 4, 56)
     assert (folder / "rooms/00000/images.npy").stat().st_mtime_ns == before
@@ -104,7 +104,7 @@ def test_sequences_grow(folder):
     assert {length for k, length in lengths.items() if k >= 100} == {2, 4}
 
 
-def test_clips_that_are_missing_or_too_short_are_told(folder, tmp_path):
+def test_clips_that_are_missing_or_too_short_are_reported(folder, tmp_path):
     with pytest.raises(ValueError, match=r"at most 4 .* got 8"):
         batches(folder, num_frames=(2, 8))
     with pytest.raises(FileNotFoundError, match=r"procedural_scenes render"):

@@ -48,7 +48,7 @@ def test_the_same_index_gives_the_same_batch_and_another_another(batch):
     assert not torch.equal(SyntheticScenes("train", seed=1).batch(0, 6, 4, *SIZE).depth, batch.depth)
 
 
-def test_a_sequence_does_not_depend_on_its_neighbours(batch):
+def test_a_sequence_does_not_depend_on_its_neighbors(batch):
     same(SyntheticScenes("train").batch(0, 2, 4, *SIZE, num_tracks=16), batch, slice(0, 2))
 
 
@@ -102,7 +102,7 @@ def test_no_scene_is_in_two_splits_or_worlds_or_batches():
     assert len(seeds.unique()) == len(seeds) and (seeds >= 0).all()
 
 
-def test_wrong_numbers_are_refused():
+def test_wrong_numbers_are_rejected():
     with pytest.raises(ValueError, match="split"):
         SyntheticScenes("training")
     with pytest.raises(ValueError, match="seed"):

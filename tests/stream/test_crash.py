@@ -11,7 +11,7 @@ import pytest
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
-def test_a_killed_stream_goes_on_to_the_bit(tmp_path):
+def test_a_killed_stream_continues_bit_exactly(tmp_path):
     tests = Path(killed_process.__file__).parent
     path = os.pathsep.join([str(tests.parent / "src"), str(tests)])
     subprocess.run(

@@ -491,7 +491,7 @@ def test_cut_video_gives_what_is_left_and_says_so(tmp_path, name, codec):
         list(small(path, strict=True))
 
 
-def test_damaged_picture_is_left_out(tmp_path):
+def test_damaged_image_is_skipped(tmp_path):
     path = write_video(tmp_path / "a.mp4")
     whole = list(small(path))
     with av.open(str(path)) as container:
@@ -581,7 +581,7 @@ def test_video_over_http(tmp_path, address):
     assert same(frames, small(path, stride=2))
 
 
-def test_what_http_cannot_give_is_said(tmp_path, address):
+def test_what_http_cannot_give_is_reported(tmp_path, address):
     (tmp_path / "page.html").write_text("<html>hello</html>", encoding="utf-8")
     with pytest.raises(ConnectionError, match=r"missing\.mp4: .*404"):
         load_frames(f"{address}/missing.mp4")

@@ -109,7 +109,7 @@ def test_streams_that_track_go_alone(model):
 
 
 @pytest.mark.parametrize("where", ["same pool", "another pool"])
-def test_a_saved_stream_goes_on_to_the_bit(model, tmp_path, where):
+def test_a_saved_stream_continues_bit_exactly(model, tmp_path, where):
     frames = [images(1, 9, 14, 28, seed=seed)[0] for seed in range(len(POLICIES))]
     pool = SessionPool(model, max_batch=9)
     streams = [pool.open(policy=policy) for policy in POLICIES]

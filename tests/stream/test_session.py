@@ -59,7 +59,7 @@ def test_heads_and_tracking(model):
 
 @pytest.mark.parametrize("policy", [KeepAll(), SlidingWindow(1, 2)], ids=str)
 @pytest.mark.parametrize("camera", ["per_iteration", "shared"])
-def test_a_saved_stream_goes_on_to_the_bit(model, tmp_path, policy, camera):
+def test_a_saved_stream_continues_bit_exactly(model, tmp_path, policy, camera):
     frames = images(1, 7)
     session = StreamSession(model, policy=policy, camera_cache=camera)
     session.push(frames[0, 0], query_points=torch.tensor([[3.0, 4.0]]))
@@ -73,7 +73,7 @@ def test_a_saved_stream_goes_on_to_the_bit(model, tmp_path, policy, camera):
     assert list((tmp_path / "deep").iterdir()) == [tmp_path / "deep" / "state.pt"]
 
 
-def test_restoring_what_does_not_fit_is_refused(model, tmp_path):
+def test_restoring_what_does_not_fit_is_rejected(model, tmp_path):
     path = tmp_path / "state.pt"
     session = StreamSession(model)
     session.push(images(1, 1)[0, 0])
@@ -114,7 +114,7 @@ def damaged_states(content):
     yield {**content, "identity": 3}, "expected the entries identity and state"
 
 
-def test_a_state_without_its_entries_is_refused_and_changes_nothing(model, tmp_path):
+def test_a_state_without_its_entries_is_rejected_and_changes_nothing(model, tmp_path):
     frames = images(1, 4)[0]
     path, session = tmp_path / "state.pt", StreamSession(model, policy=SlidingWindow(1, 1))
     for frame in frames[:3]:
@@ -146,7 +146,7 @@ def test_every_flipped_bit_of_a_state_is_noticed(model, tmp_path):
 
 @pytest.mark.parametrize("kind", [StreamSession, SubmapSession])
 @pytest.mark.parametrize("call", ["push", "save", "restore", "reset"])
-def test_a_second_call_at_the_same_time_is_refused(model, tmp_path, kind, call, monkeypatch):
+def test_a_second_call_at_the_same_time_is_rejected(model, tmp_path, kind, call, monkeypatch):
     """From another thread or, as in a handler of a signal, from the same one."""
     frames = images(1, 3)[0]
     session, undisturbed = kind(model), kind(model)
@@ -195,7 +195,7 @@ def test_results_are_not_kept(model):
     assert [ref() for ref in seen] == [None] * 4
 
 
-def test_what_cannot_stream_is_refused(model):
+def test_what_cannot_stream_is_rejected(model):
     with pytest.raises(ValueError, match="cannot stream"):
         StreamSession(tiny(False))
     with pytest.raises(ValueError, match="a frame is a Frame or a tensor, as from load_frames, not str"):

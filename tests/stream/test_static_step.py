@@ -46,7 +46,7 @@ def pushed(session, frames):
 
 @pytest.mark.parametrize("storage", ["auto", "int8"])
 @pytest.mark.parametrize("policy", SERVED, ids=repr)
-def test_it_is_the_eager_step_to_the_bit(model, policy, storage, recorded):
+def test_it_is_the_eager_step_bit_exactly(model, policy, storage, recorded):
     frames = images(2, 14, 14, 28).unbind(1)
     eager = StreamSession(model, policy=policy, kv_cache_dtype=storage)
     session = StreamSession(model, policy=policy, kv_cache_dtype=storage, step_mode="compile")
@@ -68,7 +68,7 @@ def test_no_shape_and_no_address_changes_once_the_memory_is_full(model, recorded
     assert len(recorded) == 1
 
 
-def test_saved_restored_reset_and_of_another_size_it_goes_on(model, recorded, tmp_path):
+def test_saved_restored_reset_and_of_another_size_it_continues(model, recorded, tmp_path):
     policy = SlidingWindow(1, 2)
     frames, others = images(1, 12, 14, 28)[0], images(1, 6, 28, 14)[0]
     session, eager = StreamSession(model, policy=policy, step_mode="compile"), StreamSession(model, policy=policy)
@@ -103,7 +103,7 @@ def test_a_step_that_failed_can_be_made_again(model, recorded, monkeypatch):
         assert_same(session.push(frame), eager.push(frame), tolerance=0)
 
 
-def test_what_it_cannot_serve_is_said(model, recorded):
+def test_what_it_cannot_serve_is_reported(model, recorded):
     for policy in (KeepAll(), TokenDiversity(3)):
         with pytest.raises(ValueError, match="needs a memory of whole frames that becomes full"):
             StreamSession(model, policy=policy, step_mode="compile")
@@ -208,7 +208,7 @@ def test_all_but_the_recording_of_a_graph_on_a_cpu(model, monkeypatch):
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("policy", SERVED, ids=repr)
-def test_replayed_it_is_the_eager_step_to_the_bit(policy):
+def test_replayed_it_is_the_eager_step_bit_exactly(policy):
     model = tiny(heads=HEADS, dtype=torch.float32).cuda()
     frames = images(2, 14, 14, 28, dtype=torch.float32).cuda().unbind(1)
     session, eager = StreamSession(model, policy=policy, step_mode="cuda_graph"), StreamSession(model, policy=policy)

@@ -75,7 +75,7 @@ def test_the_final_weights_are_plain_and_compute_the_same(tmp_path, planes, fres
         assert torch.allclose(final(images).depth, trained.eval()(images).depth, atol=1e-5)
 
 
-def test_a_training_with_adapters_resumes_to_the_bit(tmp_path, planes, fresh):
+def test_a_training_with_adapters_resumes_bit_exactly(tmp_path, planes, fresh):
     options = {"adapters": LowRank(BLOCKS, rank=2, dropout=0.1), "optim": {"freeze": FROZEN}}
     make(tmp_path / "whole", fresh(), planes(), **options).run()
     for _ in range(10):

@@ -177,7 +177,7 @@ def test_training_alone_knows_of_it(tmp_path, planes, fresh):
     assert all(not block.attn._forward_pre_hooks for block in model.aggregator.global_blocks)
 
 
-def test_a_frozen_shared_encoder_is_refused(tmp_path, planes, fresh):
+def test_a_frozen_shared_encoder_is_rejected(tmp_path, planes, fresh):
     with pytest.raises(ValueError, match="auxiliary losses need a trainable encoder"):
         Trainer(
             model=fresh(),

@@ -61,7 +61,7 @@ torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_a_sharded_network_is_saved_whole_and_goes_on(tmp_path):
+def test_a_sharded_network_is_saved_whole_and_continues(tmp_path):
     here = Path(__file__).parent
     script = tmp_path / "sharded.py"
     folder = tmp_path / "states"

@@ -99,7 +99,7 @@ def test_maps_are_resized_linearly_and_fields_of_view_stay():
     assert told.image_size == (6, 16)
 
 
-def test_a_teacher_of_other_frames_is_refused(planes):
+def test_a_teacher_of_other_frames_is_rejected(planes):
     with pytest.raises(ValueError, match=r"teacher, depth: expected \(1, 3, 28, 42, 1\), got \(1, 2, 28, 42, 1\)"):
         ForeignTeacher(lambda images: Prediction((28, 42), depth=images[:, 1:, 0, :, :, None])).predict(
             planes()[0].images

@@ -52,7 +52,7 @@ def test_a_bad_file_is_named_without_the_traceback_of_the_process_that_read_it(l
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), torch.OutOfMemoryError("out of memory")])
-def test_errors_of_the_machine_are_said(launch, error):
+def test_errors_of_the_machine_are_reported(launch, error):
     assert said(launch, raising(error)) == f"error: {error}"
 
 
@@ -67,7 +67,7 @@ def test_an_error_without_words_is_named(launch):
         ({"_target_": "datetime.date", "years": 2}, "error: a.b: "),
     ],
 )
-def test_errors_of_a_configuration_are_said_without_hydra(launch, config, words):
+def test_errors_of_a_configuration_are_reported_without_hydra(launch, config, words):
     found = said(launch, lambda: instantiate(OmegaConf.create({"a": {"b": config}})))
     assert found.startswith(words) and "\\n" not in found and "target" not in found
 
@@ -91,7 +91,7 @@ def test_errors_of_the_program_keep_their_traceback(launch):
     ],
 )
 @pytest.mark.slow
-def test_a_training_that_cannot_go_on_ends_with_one_message(tmp_path: Path, teacher, more, words):
+def test_a_training_that_cannot_continue_ends_with_one_message(tmp_path: Path, teacher, more, words):
     command = [
         sys.executable,
         "./train.py",

@@ -54,7 +54,7 @@ def make(folder, model, data, steps=6, **options) -> Trainer:
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_training_resumed_is_training_uninterrupted_to_the_bit(tmp_path, planes, fresh, accumulate):
+def test_training_resumed_is_training_uninterrupted_bit_exactly(tmp_path, planes, fresh, accumulate):
     options = {"ema_decay": 0.9, "gradient_accumulation_steps": accumulate}
     make(tmp_path / "whole", fresh(), planes(), **options).run()
 
@@ -241,7 +241,7 @@ def test_half_precision_trains(tmp_path, planes, fresh, precision):
     assert all(value == value for value in said)
 
 
-def test_validation_keeps_the_best_and_writes_pictures(tmp_path, planes, fresh):
+def test_validation_keeps_the_best_and_writes_images(tmp_path, planes, fresh):
     trainer = make(
         tmp_path, fresh(), planes(), steps=4, validation=planes(), validate_every=2, num_validation_batches=2
     )
@@ -350,7 +350,7 @@ def test_sharding_that_cannot_be_had_is_an_error(tmp_path, planes, fresh, monkey
         make(tmp_path, fresh(), planes())
 
 
-def test_sharding_that_clips_each_share_by_its_own_norm_is_refused():
+def test_sharding_that_clips_each_share_by_its_own_norm_is_rejected():
     def sharded(version):
         plugin = SimpleNamespace(fsdp_version=version)
         return SimpleNamespace(distributed_type=DistributedType.FSDP, state=SimpleNamespace(fsdp_plugin=plugin))
@@ -461,6 +461,6 @@ def test_training_with_room_for_all_is_training_without_a_policy(tmp_path, plane
 
 
 @pytest.mark.parametrize(("causal", "policy"), [(False, SlidingWindow(1, 2)), (True, TokenDiversity(4))])
-def test_a_policy_that_cannot_be_trained_with_is_refused(tmp_path, planes, fresh, causal, policy):
+def test_a_policy_that_cannot_be_trained_with_is_rejected(tmp_path, planes, fresh, causal, policy):
     with pytest.raises(ValueError, match="cannot be trained with"):
         make(tmp_path, fresh(causal), planes(), policy=policy)

@@ -35,7 +35,7 @@ def test_scenes_with_their_labels(root):
     assert scenes.labels == {"labeled/a": both, "labeled/b": both, "labeled/c": both, "photos": (), "walk.mp4": ()}
 
 
-def test_a_scene_without_the_labels_needed_is_refused(root):
+def test_a_scene_without_the_labels_needed_is_rejected(root):
     with pytest.raises(DataError, match="photos: expected cameras and depth for every frame, got no cameras and depth"):
         OwnScenes(root, needs=("cameras", "depth"))
     with pytest.raises(ValueError, match="needs: expected cameras, depth, got poses"):

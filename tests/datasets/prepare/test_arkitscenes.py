@@ -116,7 +116,7 @@ def test_the_download_calls_the_test_split_validation(tmp_path):
     assert any(group[:2] == [0, 1] for group in groups), "neighbors see the same"
 
 
-def test_frames_without_pose_or_depth_are_left_out(tmp_path):
+def test_frames_without_pose_or_depth_are_skipped(tmp_path):
     folder = write_raw(tmp_path / "raw", CLIP, between=False)
     (folder / f"lowres_depth/{SCENE}_999.900.png").unlink()
     (folder / f"vga_wide_intrinsics/{SCENE}_1000.000.pincam").unlink()
@@ -136,7 +136,7 @@ def test_poses_between_two_are_between_them(tmp_path):
     np.testing.assert_allclose(pose[:3, 3], [-0.5, 0, 0], atol=1e-12)
 
 
-def test_turning_a_picture_moves_no_point():
+def test_turning_an_image_moves_no_point():
     view = CLIP[0]
     points = view.points()
     for turns in range(5):
@@ -145,7 +145,7 @@ def test_turning_a_picture_moves_no_point():
         assert turned.image.shape[1:] == turned.depth.shape
 
 
-def test_damage_is_said(tmp_path):
+def test_damage_is_reported(tmp_path):
     folder = write_raw(tmp_path / "raw", CLIP, between=False)
     (folder / f"vga_wide_intrinsics/{SCENE}_999.800.pincam").write_text("640 480 500 500 320 240", encoding="utf-8")
     report = prepare("arkitscenes", tmp_path / "raw", tmp_path)

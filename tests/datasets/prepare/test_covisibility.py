@@ -22,7 +22,7 @@ def frame(pose, mesh=None, size=(48, 64)):
     return LowResFrame.of(mesh.depth(K, pose, size), K, pose)
 
 
-def test_overlap_is_the_share_of_the_picture_that_the_other_sees():
+def test_overlap_is_the_share_of_the_image_that_the_other_sees():
     """Before a wall 4 m away a picture is 6.4 m wide."""
     shares = overlaps([frame(camera()), frame(camera(x=1.6)), frame(camera(x=6.5)), frame(camera(turn=np.pi))])
     assert shares[0, 1] == pytest.approx(0.75, abs=0.04) == shares[1, 0]
@@ -45,7 +45,7 @@ def test_what_is_hidden_is_not_seen():
     assert np.array_equal(overlaps([behind, before]), np.eye(2))
 
 
-def test_neighbours_come_best_first_and_only_if_there_are_any():
+def test_neighbors_come_best_first_and_only_if_there_are_any():
     frames = [frame(camera(x)) for x in (0, 3.0, 1.0, 60)]
     groups = covisible(frames)
     assert [number for number, _ in groups[0]] == [2, 1] and 3 not in groups

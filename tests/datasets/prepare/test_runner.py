@@ -54,7 +54,7 @@ def test_what_is_there_is_not_done_again(tmp_path, counting):
     assert counting.done == ["part/a", "part/b", "part/d"] and counting.finished == 2
 
 
-def test_what_cannot_be_prepared_is_said(tmp_path, counting):
+def test_what_cannot_be_prepared_is_reported(tmp_path, counting):
     with pytest.raises(FileNotFoundError, match=r"raw is no folder"):
         runner.prepare("counting", tmp_path / "raw", tmp_path)
     raw = raw_folder(tmp_path / "raw")

@@ -92,7 +92,7 @@ def test_a_recording_becomes_the_world(write, split, tmp_path):
     assert agreement(views[0], views[1]).consistent_ratio >= agreement(CLIP[0], CLIP[1]).consistent_ratio - 0.03
 
 
-def test_raw_depth_is_read_too_and_what_cannot_be_is_said(tmp_path):
+def test_raw_depth_is_read_too_and_what_cannot_be_is_reported(tmp_path):
     path = tmp_path / "a.sens"
     path.write_bytes(sens_bytes(depth_compression=0))
     with SensFile(path) as recording:
@@ -108,7 +108,7 @@ def test_raw_depth_is_read_too_and_what_cannot_be_is_said(tmp_path):
         SensFile(path)
 
 
-def test_a_scene_without_poses_is_left_out_and_a_damaged_one_fails(tmp_path, monkeypatch):
+def test_a_scene_without_poses_is_skipped_and_a_damaged_one_fails(tmp_path, monkeypatch):
     raw = tmp_path / "raw"
     write_export(raw)
     for path in (raw / "scans_train/scene0000_00/pose").iterdir():

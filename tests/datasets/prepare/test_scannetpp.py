@@ -95,7 +95,7 @@ def write_scannetpp(raw):
     write_device(scene / "iphone", "OPENCV", PHONE, phone, "rgb", "rgb_masks")
 
 
-def test_bent_pictures_become_straight_ones_of_the_box(raw, tmp_path):
+def test_bent_images_become_straight_ones_of_the_box(raw, tmp_path):
     report = prepare("scannetpp", raw, tmp_path)
     assert report.prepared == [SCENE] and not report.failed
     source = ScanNetpp(tmp_path / ScanNetpp.folder)
@@ -142,7 +142,7 @@ def test_groups_mix_the_cameras_and_runs_do_not(raw, tmp_path):
     assert [list(run) for run in source.segments(SCENE)] == [[0, 1], [2, 3, 4]]
 
 
-def test_a_scene_may_lack_a_device_but_not_its_pictures(raw, tmp_path):
+def test_a_scene_may_lack_a_device_but_not_its_images(raw, tmp_path):
     phone = raw / "data" / SCENE / "iphone"
     (phone / "rgb").rename(tmp_path / "rgb")
     report = prepare("scannetpp", raw, tmp_path)
@@ -152,7 +152,7 @@ def test_a_scene_may_lack_a_device_but_not_its_pictures(raw, tmp_path):
     assert ScanNetpp(tmp_path / ScanNetpp.folder).frames(SCENE) == ["DSC00001", "DSC00003"]
 
 
-def test_damage_is_said(raw, tmp_path):
+def test_damage_is_reported(raw, tmp_path):
     colmap = raw / "data" / SCENE / "dslr/colmap"
     cameras = (colmap / "cameras.txt").read_text(encoding="utf-8")
     (colmap / "cameras.txt").write_text(cameras.replace("OPENCV_FISHEYE", "FOV"), encoding="utf-8")

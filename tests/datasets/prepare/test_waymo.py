@@ -201,14 +201,14 @@ def test_of_two_points_in_a_pixel_the_nearer_counts():
 
 
 @pytest.mark.parametrize("end", [5, 11, 500, -1])
-def test_a_segment_cut_off_is_said_to_be(tmp_path, small, end):
+def test_a_segment_cut_off_is_reported(tmp_path, small, end):
     content = write(tmp_path / "raw", frame_at(0.0))
     (tmp_path / "raw" / SEGMENT).write_bytes(content[:end])
     report = prepare("waymo", tmp_path / "raw", tmp_path)
     assert f"{SEGMENT}: cut off; fetch it again" in report.failed[SEGMENT]
 
 
-def test_what_is_no_segment_is_said_to_be_none(tmp_path, small):
+def test_what_is_no_segment_is_rejected(tmp_path, small):
     write(tmp_path / "raw", b"\xff" * 50)
     report = prepare("waymo", tmp_path / "raw", tmp_path)
     assert "a record is no frame of the perception data set" in report.failed[SEGMENT]

@@ -107,7 +107,7 @@ def test_a_camera_without_a_key_says_which(damaged):
         ("pose", (0, 0), 5, "the pose's rotation is none"),
     ],
 )
-def test_a_camera_that_is_none_is_refused(damaged, key, place, value, said):
+def test_a_camera_that_is_none_is_rejected(damaged, key, place, value, said):
     source, scene, frame, (image, _, camera) = damaged
 
     def change(arrays):
@@ -120,7 +120,7 @@ def test_a_camera_that_is_none_is_refused(damaged, key, place, value, said):
     assert image.stem in str(error.value)
 
 
-def test_images_and_depth_of_different_sizes_are_refused(damaged):
+def test_images_and_depth_of_different_sizes_are_rejected(damaged):
     source, scene, frame, (image, _, _) = damaged
     write_rgb(image, np.zeros((32, 40, 3), np.uint8))
     with pytest.raises(DataError, match=r"the image has \(32, 40\) pixels, its depth \(30, 40\)"):

@@ -80,7 +80,7 @@ def test_frames_are_sorted_by_time_and_keep_their_cameras(layout, source, tmp_pa
         assert members[0] == place.frames[2], "the table's first frame is the third in time"
 
 
-def test_frames_that_were_never_written_are_left_out(tmp_path):
+def test_frames_that_were_never_written_are_skipped(tmp_path):
     """The published preparation lists names of depth images whose color image is a millisecond off."""
     (place, _) = arkitscenes_highres.write(tmp_path, CLIPS)
     root = tmp_path / ARKitScenesHighRes.folder
@@ -125,7 +125,7 @@ def test_nothing_in_a_table_is_executed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", [{0: [(99, 0.5)]}, {0: 1}, [0, 1]])
-def test_groups_of_another_form_are_said(wrong, tmp_path):
+def test_groups_of_another_form_are_reported(wrong, tmp_path):
     (place, _) = arkitscenes.write(tmp_path, CLIPS)
     root = tmp_path / ARKitScenes.folder
     table = root / "Training" / place.scene / "new_scene_metadata.npz"
@@ -159,7 +159,7 @@ def test_groups_mix_cameras_best_first(tmp_path):
     assert read.view_sampler.best_first
 
 
-def test_half_a_pixel_of_the_original_picture_is_taken_off():
+def test_half_a_pixel_of_the_original_image_is_taken_off():
     """Full still pictures of 1752×1168 scaled to cover 920×690, as published: the center is the center."""
     scale = 690 / 1168
     stored = (1752 / 2 + 0.5) * scale - 0.5  # W/2, scaled as if the first pixel's center were (0, 0)

@@ -71,7 +71,7 @@ def test_a_maximum_depth_that_is_no_number_leaves_none(tmp_path):
         assert not CO3D(tmp_path / CO3D.folder).read(place.scene, place.frames[0]).valid.any()
 
 
-def test_the_broken_box_is_left_out(tmp_path):
+def test_the_broken_box_is_skipped(tmp_path):
     (place,) = wildrgbd.write(tmp_path, CLIPS)
     root = tmp_path / WildRGBD.folder
     shutil.copytree(root / place.scene, root / "box/scenes/scene_257")
@@ -109,7 +109,7 @@ def test_damage_names_the_file(source, layout, tmp_path):
 
 @SETS
 @pytest.mark.parametrize("wrong", ['["apple"]', '{"apple": ["seq"]}', '{"apple": {"seq": ["x"]}}'])
-def test_a_list_of_another_form_is_said(source, layout, wrong, tmp_path):
+def test_a_list_of_another_form_is_reported(source, layout, wrong, tmp_path):
     (tmp_path / "selected_seqs_train.json").write_text(wrong, encoding="utf-8")
     with pytest.raises(DataError, match=r"selected_seqs_train.json: \{category: \{sequence"):
         source(tmp_path)

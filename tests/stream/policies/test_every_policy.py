@@ -45,7 +45,7 @@ def pushed(session, frames):
 
 
 @pytest.mark.parametrize("policy", WITH_ROOM_FOR_ALL, ids=repr)
-def test_with_room_for_all_it_is_keep_all_to_the_bit(model, policy):
+def test_with_room_for_all_it_is_keep_all_bit_exactly(model, policy):
     frames = images(1, 7)
     session = StreamSession(model, policy=policy)
     assert_same(pushed(session, frames), pushed(StreamSession(model, policy=KeepAll()), frames), tolerance=0)
@@ -83,7 +83,7 @@ def num_entries(state):
 
 
 @pytest.mark.parametrize("policy", BOUNDED, ids=repr)
-def test_a_saved_stream_goes_on_to_the_bit(model, policy, tmp_path):
+def test_a_saved_stream_continues_bit_exactly(model, policy, tmp_path):
     frames = images(2, 12, 14, 28).unbind(1)
     session = StreamSession(model, policy=policy)
     for frame in frames[:7]:
@@ -143,7 +143,7 @@ def out_of_memory(*args):
 
 
 @pytest.mark.parametrize("policy", [p for p in BOUNDED if not (p.is_token_level or p.retained)], ids=repr)
-def test_forgetting_frames_is_masking(model, policy):
+def test_evicting_frames_is_masking(model, policy):
     """Whatever made it choose: the stream is what a mask computes that hides the same frames."""
     frames = images(2, 12)
     session, seen, output = StreamSession(model, policy=policy), [], []

@@ -109,7 +109,7 @@ def test_smoothing_by_hand():
     assert found[:5].tolist() == [0, 0, 7, 0, 0]
 
 
-def test_what_does_not_fit_is_refused():
+def test_what_does_not_fit_is_rejected():
     with pytest.raises(ValueError, match="do not fit into budget_frames=2"):
         SelfSelective(2, anchors=3, anchor_token_ratio=0.5)
     with pytest.raises(ValueError, match="importance_weight is a part of 1, not 2"):

@@ -13,7 +13,7 @@ def test_windows_by_hand():
     assert SlidingWindow(2, 0).attended_frames(4) == [[0], [0, 1], [0, 1, 2], [0, 1, 3]]
 
 
-def test_remnants_by_hand():
+def test_retained_tokens_by_hand():
     special = [RetainedTokens(frame, 5) for frame in range(4)]
     expected = [[0], [0, 1], [special[0], 1, 2], [special[0], special[1], 2, 3], [special[1], special[2], 3, 4]]
     assert SlidingWindow(0, 1, 2).attended_frames(5) == expected
@@ -25,6 +25,6 @@ def test_the_capacity_is_what_is_needed_at_most(policy):
     assert max(map(len, policy.attended_frames(20))) == policy.capacity
 
 
-def test_negative_sizes_are_refused():
+def test_negative_sizes_are_rejected():
     with pytest.raises(ValueError, match="recent=-1"):
         SlidingWindow(1, -1)

@@ -25,7 +25,7 @@ def test_frames_between_keyframes_leave_nothing():
     assert [frame for frame in range(7) if Trajectory(1, 1, every=2).stores(frame)] == [0, 1, 3, 5]
 
 
-def test_wrong_numbers_are_refused():
+def test_wrong_numbers_are_rejected():
     with pytest.raises(
         ValueError, match="anchor, recent, every: expected 0 or more, 1 or more and 1 or more, got 8, 0"
     ):

@@ -80,7 +80,7 @@ def test_without_loops_nothing_is_kept_and_nothing_moves(known, closed):
     assert session.statistics().num_loops == 0 and session.corrections() == []
 
 
-def test_places_that_only_look_alike_are_refused(known):
+def test_places_that_only_look_alike_are_rejected(known):
     """Every new place looks like the oldest one; those that the camera has left behind are not joined to it."""
 
     class Fooled(SimulatedModel):
@@ -98,7 +98,7 @@ def test_places_that_only_look_alike_are_refused(known):
     torch.testing.assert_close(said.pose_enc, plain.pose_enc, rtol=0, atol=0)
 
 
-def test_a_place_that_is_mistaken_for_another_is_refused_by_its_shape(known):
+def test_a_place_that_is_mistaken_for_another_is_rejected_by_its_shape(known):
     """The network itself believes to be back; but what it sees there is not what it saw."""
 
     class Mistaken(SimulatedModel):
@@ -177,7 +177,7 @@ def test_common_points_are_counted_from_both_ends():
     assert overlap_ratio([replace(near, points=near.points * torch.nan)], [near]) == 0
 
 
-def test_bad_numbers_are_refused():
+def test_bad_numbers_are_rejected():
     with pytest.raises(ValueError, match="at least"):
         LoopClosureOptions(keyframe_interval=0)
     with pytest.raises(ValueError, match="at least"):

@@ -73,7 +73,7 @@ def test_without_loops_nothing_moves():
     assert furthest(optimize(worlds, edges), worlds) < 1e-9
 
 
-def test_a_false_loop_beside_right_ones_is_left_out():
+def test_a_false_loop_beside_right_ones_is_skipped():
     true = around()
     worlds, edges = chain(true, drift=0.3)
     right = [loop(true, 0, COUNT - 1), loop(true, 1, COUNT - 1), loop(true, 0, COUNT - 2)]
