@@ -1,4 +1,4 @@
-"""Every memory policy that forgets, small enough to be full after a few frames."""
+"""Every policy that evicts, small enough to be full after a few frames."""
 
 from streamvggt import (
     FrameDiversity,

@@ -38,8 +38,8 @@ def life(folder: Path, policy, killed_after: int | None, while_saving: bool) -> 
         session.restore(folder / "state.pt")
     with open(folder / "answers.txt", "a", encoding="utf-8") as answers:
         for number in range(session.num_frames, NUM_FRAMES):
-            said = session.push(frames[number % 10])
-            digest = hashlib.sha256(b"".join(value.tobytes() for value in said.numpy().values())).hexdigest()
+            output = session.push(frames[number % 10])
+            digest = hashlib.sha256(b"".join(value.tobytes() for value in output.numpy().values())).hexdigest()
             answers.write(f"{number} {digest}\n")
             answers.flush()
             if number == killed_after and while_saving:

@@ -89,10 +89,10 @@ def test_distil_on_two_processes(teacher, data_root, tmp_path):
         *("./train.py", "--config-name", "train", "model=tiny_streamvggt"),
         *(f"teacher_weights={teacher}", f"output_dir={tmp_path}", f"data_root={data_root}", *SMALL),
     )
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said[-3000:]
-    assert "teacher and student share the patch encoder" in said
-    assert "39000 samples per epoch, 1 per batch:" in said and "omniobject3d: 1800 samples per epoch (4.6%)" in said
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output[-3000:]
+    assert "teacher and student share the patch encoder" in output
+    assert "39000 samples per epoch, 1 per batch:" in output and "omniobject3d: 1800 samples per epoch (4.6%)" in output
     assert "replaced" not in (tmp_path / "log.jsonl").read_text(encoding="utf-8")
     student = load_model(tmp_path / "final")
     assert type(student) is StreamVGGT
@@ -110,10 +110,10 @@ def test_distil_from_another_teacher(teacher, tmp_path):
     words = ["./train.py", "--config-name", "train", "model=tiny_streamvggt", f"teacher_weights={teacher}"]
     words += [f"teacher={omega}", "data=synthetic", f"output_dir={tmp_path / 'out'}", *SMALL]
     done = launch(*words, "+supervision.model.register_blocks=[2]")
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said[-3000:]
-    assert "image sides that are multiples of 112 pixels" in said
-    assert "LICENSE: VGGT-Omega's weights are under the FAIR Noncommercial Research License" in said
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output[-3000:]
+    assert "image sides that are multiples of 112 pixels" in output
+    assert "LICENSE: VGGT-Omega's weights are under the FAIR Noncommercial Research License" in output
     student, before = load_model(tmp_path / "out" / "final"), load_model(teacher).state_dict()
     changed = {name.split(".")[0] for name, t in student.state_dict().items() if not torch.equal(t, before[name])}
     assert changed == {"aggregator", "camera_head", "depth_head", "point_head"}

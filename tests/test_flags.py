@@ -74,6 +74,6 @@ def test_an_empty_value_is_rejected(flag, tmp_path, capsys):
         status = main(words)
     except SystemExit as stopped:
         status = stopped.code
-    said = capsys.readouterr().err
-    assert status in (1, 2) and "error:" in said and "No images" not in said
+    output = capsys.readouterr().err
+    assert status in (1, 2) and "error:" in output and "No images" not in output
     assert not (tmp_path / "out").exists()

@@ -14,10 +14,10 @@ def test_every_section_is_rehearsed(tmp_path):
     out = tmp_path / "gpu.md"
     command = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--rehearse", "--out", out]
     done = subprocess.run(command, capture_output=True, text=True)
-    said = out.read_text(encoding="utf-8")
-    assert done.returncode == 0, said + done.stderr[-2000:]
-    assert said.count("\n## ") == 9
-    assert "FAILED" not in said and "Left out: the time is over" not in said
+    output = out.read_text(encoding="utf-8")
+    assert done.returncode == 0, output + done.stderr[-2000:]
+    assert output.count("\n## ") == 9
+    assert "FAILED" not in output and "Left out: the time is over" not in output
 
 
 def test_without_a_gpu_it_says_what_to_do(tmp_path):

@@ -102,5 +102,5 @@ def test_bad_data_ends_the_command_with_one_line(teacher, clip, tmp_path):
     save_transforms(tmp_path / "scene", content)
     done = launch(*FINETUNE, f"model.name_or_path={teacher}", f"data.path={tmp_path / 'scene'}", *SMALL)
     assert done.returncode != 0
-    said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(said) == 1 and "transforms.json: frames[2].transform_matrix" in said[0], done.stderr[-3000:]
+    output = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(output) == 1 and "transforms.json: frames[2].transform_matrix" in output[0], done.stderr[-3000:]

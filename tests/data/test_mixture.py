@@ -151,7 +151,7 @@ SPOILT = {
 
 @pytest.mark.parametrize("kind", SPOILT)
 def test_bad_samples_are_replaced_reported_and_counted(root, tmp_path, capsys, kind):
-    spoil, said = SPOILT[kind]
+    spoil, output = SPOILT[kind]
     data = damaged(root, tmp_path, spoil)
     for number in range(data.num_batches):  # every item of the data set once
         batch = data[number]
@@ -159,7 +159,7 @@ def test_bad_samples_are_replaced_reported_and_counted(root, tmp_path, capsys, k
     count = data.num_replaced()["spring"]
     told = capsys.readouterr().err
     assert count > 0 and told.count("!!! a bad sample of spring is replaced") == count
-    assert said in told and str(tmp_path) in told
+    assert output in told and str(tmp_path) in told
 
 
 def test_depth_that_is_not_finite_is_unknown_and_no_reason_to_replace(root, tmp_path):

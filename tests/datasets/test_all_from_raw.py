@@ -84,9 +84,9 @@ def test_fifteen_sets_from_raw_layouts_train_on_two_processes(tmp_path):
     command = [*launch, "--main_process_port", "29643", "./train.py", "--config-name", "train_tiny", *settings]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SRC)}
     done = subprocess.run(command, cwd=SRC, capture_output=True, text=True, env=environment, timeout=170)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said[-3000:]
-    assert all(f"{name}: 4 samples per epoch" in said for name in training_sets()), said[-3000:]
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output[-3000:]
+    assert all(f"{name}: 4 samples per epoch" in output for name in training_sets()), output[-3000:]
     log = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert max(entry.get("step", 0) for entry in log) == 2 and not any(
         value for entry in log for key, value in entry.items() if key.startswith("train/replaced")

@@ -47,7 +47,7 @@ def test_the_example_of_the_docs_reads_what_it_writes_and_prepares(rooms, tmp_pa
 
 @pytest.mark.parametrize("name", list_modules())
 def test_every_data_set_keeps_the_contract(name):
-    """Of the package's docstring: where files lie is said once, and a fixture can be written."""
+    """Contract of the package docstring: the file layout, and a writer of fixtures."""
     module = get_module(name)
     assert "ROOT/" in module.__doc__ and module.FOLDER.partition("/")[0] in module.__doc__
     assert callable(module.write)

@@ -1,4 +1,4 @@
-"""The result folder: what is read is what was said, and no accident leaves half a file."""
+"""The result folder: read values equal the predictions, and files are atomic."""
 
 import errno
 import io

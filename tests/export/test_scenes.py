@@ -28,12 +28,12 @@ def opened(glb: bytes) -> tuple[dict, bytes]:
 
 
 def accessor(tree: dict, content: bytes, number: int) -> np.ndarray:
-    said = tree["accessors"][number]
-    view = tree["bufferViews"][said["bufferView"]]
-    dtype = {5126: "<f4", 5125: "<u4"}[said["componentType"]]
-    width = {"SCALAR": 1, "VEC3": 3}[said["type"]]
+    output = tree["accessors"][number]
+    view = tree["bufferViews"][output["bufferView"]]
+    dtype = {5126: "<f4", 5125: "<u4"}[output["componentType"]]
+    width = {"SCALAR": 1, "VEC3": 3}[output["type"]]
     part = content[view["byteOffset"] : view["byteOffset"] + view["byteLength"]]
-    return np.frombuffer(part, dtype).reshape(said["count"], width)
+    return np.frombuffer(part, dtype).reshape(output["count"], width)
 
 
 def srgb(light: np.ndarray) -> np.ndarray:
@@ -109,14 +109,14 @@ def test_glb_says_what_each_buffer_view_is_for(result):
     tree, content = opened(EXPORTERS["glb"](result, result.folder, ALL).read_bytes())
     assert tree["buffers"] == [{"byteLength": len(content)}]
     indices = {p["indices"] for mesh in tree["meshes"] for p in mesh["primitives"] if "indices" in p}
-    for number, said in enumerate(tree["accessors"]):
-        view = tree["bufferViews"][said["bufferView"]]
+    for number, output in enumerate(tree["accessors"]):
+        view = tree["bufferViews"][output["bufferView"]]
         assert view["target"] == (34963 if number in indices else 34962)
         assert view["byteOffset"] % 4 == 0 and view["byteOffset"] + view["byteLength"] <= len(content)
         values = accessor(tree, content, number)
         assert values.strides[0] % 4 == 0
-        if "min" in said:
-            assert said["min"] == values.min(0).tolist() and said["max"] == values.max(0).tolist()
+        if "min" in output:
+            assert output["min"] == values.min(0).tolist() and output["max"] == values.max(0).tolist()
     for mesh in tree["meshes"]:
         for primitive in mesh["primitives"]:
             position = tree["accessors"][primitive["attributes"]["POSITION"]]

@@ -106,14 +106,14 @@ def numbered(frame: int) -> torch.Tensor:
 
 
 def with_remnants(num_frames: int) -> KVCache:
-    """Two remnants of two tokens each, three slots."""
+    """Two retained frames of two tokens each, three slots."""
     cache = KVCache(capacity=3, num_retained_frames=2, tokens_per_retained=2)
     for frame in range(num_frames):
         cache.append(frame, numbered(frame), -numbered(frame))
     return cache
 
 
-def told(cache: KVCache) -> list[int]:
+def contents(cache: KVCache) -> list[int]:
     keys, values = cache.keys_values()
     assert torch.equal(keys, -values)
     assert keys.shape[2] == len(cache)
@@ -122,12 +122,12 @@ def told(cache: KVCache) -> list[int]:
 
 def test_the_first_tokens_of_dropped_frames_stay():
     cache = with_remnants(2)
-    assert told(cache) == [0, 1, 2, 3, 10, 11, 12, 13]
+    assert contents(cache) == [0, 1, 2, 3, 10, 11, 12, 13]
     cache.evict([0])
-    assert told(cache) == [0, 1, 10, 11, 12, 13]
+    assert contents(cache) == [0, 1, 10, 11, 12, 13]
     cache.append(2, numbered(2), -numbered(2))
     cache.evict([1])
-    assert told(cache) == [10, 11, 0, 1, 20, 21, 22, 23]
+    assert contents(cache) == [10, 11, 0, 1, 20, 21, 22, 23]
 
 
 def test_the_oldest_retained_token_is_overwritten_and_nothing_grows():
@@ -137,17 +137,19 @@ def test_the_oldest_retained_token_is_overwritten_and_nothing_grows():
         cache.evict([frame - 3])
         cache.append(frame, numbered(frame), -numbered(frame))
         cache.keys_values()
-    assert sorted(told(cache)) == sorted([150, 151, 160, 161, *(f * 10 + t for f in (17, 18, 19) for t in range(4))])
+    assert sorted(contents(cache)) == sorted(
+        [150, 151, 160, 161, *(f * 10 + t for f in (17, 18, 19) for t in range(4))]
+    )
     assert cache.num_bytes == room
 
 
 def planes(cache):
-    return [told(cache), list(cache.frames), cache.num_evicted, cache.is_pruned, len(cache)]
+    return [contents(cache), list(cache.frames), cache.num_evicted, cache.is_pruned, len(cache)]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_what_is_retracted_has_never_been(steps):
-    """Whatever was overwritten meanwhile: remnants, slots that were dropped and taken, holes that were filled."""
+    """After any overwriting: retained tokens, evicted and reused slots, compaction."""
     cache, undisturbed = with_remnants(3), with_remnants(3)
     for round in range(2):
         cache.begin()
@@ -189,8 +191,8 @@ def test_state_and_back_with_retained_tokens():
     for each in (cache, other):
         each.append(3, numbered(3), -numbered(3))
         each.evict([1, 2])
-    assert told(other) == told(cache)
-    assert {0, 1, 10, 11, 20, 21} & set(told(cache)) == {10, 11, 20, 21}
+    assert contents(other) == contents(cache)
+    assert {0, 1, 10, 11, 20, 21} & set(contents(cache)) == {10, 11, 20, 21}
 
 
 @pytest.mark.parametrize("bound", [UNBOUNDED, 5])
@@ -208,11 +210,11 @@ def test_room_for_many_retained_tokens_double(bound, monkeypatch, tmp_path):
             expected.append(frame - 2)
         of_remnants = {10 * old + token for old in expected[-bound if bound < 100 else 0 :] for token in (0, 1)}
         slots = {10 * new + token for new in (frame - 1, frame) if new >= 0 for token in range(P)}
-        assert set(told(cache)) == of_remnants | slots
+        assert set(contents(cache)) == of_remnants | slots
         assert len(cache) == len(of_remnants) + len(slots)
     other = KVCache(capacity=3, num_retained_frames=bound, tokens_per_retained=2)
     other.load_state_dict(cache.state_dict(), torch.device("cpu"))
-    assert told(other) == told(cache)
+    assert contents(other) == contents(cache)
     assert not cache.is_static or bound == 5
 
 
@@ -221,18 +223,18 @@ def test_some_frames_leave_nothing():
     for frame in range(4):
         cache.append(frame, numbered(frame), -numbered(frame))
     cache.evict([0, 1, 2])
-    assert sorted(told(cache)) == [0, 20, 30, 31, 32, 33]
+    assert sorted(contents(cache)) == [0, 20, 30, 31, 32, 33]
 
 
 def test_cleared_it_can_be_retracted():
     cache = with_remnants(6)
-    before = told(cache)
+    before = contents(cache)
     cache.begin()
     cache.clear()
-    assert told(cache) == [] and len(cache) == 0
+    assert contents(cache) == [] and len(cache) == 0
     for frame in range(20, 26):
         cache.append(frame, numbered(frame), -numbered(frame))
         cache.evict([frame - 1])
     cache.rollback()
     cache.commit()
-    assert told(cache) == before
+    assert contents(cache) == before

@@ -71,7 +71,7 @@ def test_a_name_alone_takes_the_defaults(name):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "policy '' is unknown; choose one of all, window"),
         ("none", "choose one of all, window"),
@@ -95,6 +95,6 @@ def test_a_name_alone_takes_the_defaults(name):
         ("motion-keyframes:fast", "MIN_FLOW must be a number, not 'fast'"),
     ],
 )
-def test_what_cannot_be_understood_is_rejected_in_words(text, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_cannot_be_understood_is_rejected_in_words(text, message):
+    with pytest.raises(ValueError, match=message):
         parse_policy(text)

@@ -170,8 +170,8 @@ def test_a_bad_frame_is_its_callers_matter(model):
     fine = [good.push(frames[2]), bad.push(frames[2])]
     blind.push(torch.full_like(frames[2], torch.nan))
     assert drain(pool) == 1
-    for future, said in zip(wrong, ("frame 2 is 28×28", "floating point", r"\(B, S, 3, H, W\)"), strict=True):
-        with pytest.raises(ValueError, match=said):
+    for future, output in zip(wrong, ("frame 2 is 28×28", "floating point", r"\(B, S, 3, H, W\)"), strict=True):
+        with pytest.raises(ValueError, match=output):
             future.result(0)
     expected = alone(model, frames[:3], policy=SlidingWindow(1, 2)).select_frame(-1)
     assert_same(fine[0].result(0), expected)
@@ -219,8 +219,8 @@ def test_a_broken_policy_harms_no_other(model, where):
     for policy, of_one in zip(others, futures, strict=False):
         expected = alone(model, frames, policy=policy)
         assert_same(cat([future.result(0) for future in of_one]), expected)
-    said = [future.exception(0) for future in futures[-1]]
-    assert [type(error) for error in said] == [type(None)] * 2 + [ZeroDivisionError] * 3  # it stays before frame 2
+    output = [future.exception(0) for future in futures[-1]]
+    assert [type(error) for error in output] == [type(None)] * 2 + [ZeroDivisionError] * 3  # it stays before frame 2
     assert streams[-1].statistics().num_frames == 2
 
 
@@ -280,12 +280,12 @@ def test_a_thread_serves_many(model, tmp_path):
 
     def use(pool, number):
         stream = pool.open(policy=POLICIES[number])
-        said = []
+        output = []
         for frame in frames[number]:
-            said.append(stream.push(frame).result(60))
+            output.append(stream.push(frame).result(60))
             stream.save(tmp_path / f"{number}.pt")
         assert stream.statistics().num_frames == 6
-        found[number] = cat(said)
+        found[number] = cat(output)
         stream.close()
 
     with SessionPool(model) as pool:

@@ -44,9 +44,9 @@ def test_frames_may_come_in_and_out_of_inference_mode(model):
     frames = images(1, 4)
     session = StreamSession(model, policy=SlidingWindow(0, 1))
     with torch.inference_mode():
-        said = [session.push(frame) for frame in frames[0, :2]]
-    said += [session.push(frame) for frame in frames[0, 2:]]
-    assert_same(cat(said), pushed(StreamSession(model, policy=SlidingWindow(0, 1)), frames), tolerance=0)
+        output = [session.push(frame) for frame in frames[0, :2]]
+    output += [session.push(frame) for frame in frames[0, 2:]]
+    assert_same(cat(output), pushed(StreamSession(model, policy=SlidingWindow(0, 1)), frames), tolerance=0)
 
 
 def test_heads_and_tracking(model):
@@ -171,9 +171,9 @@ def test_a_second_call_at_the_same_time_is_rejected(model, tmp_path, kind, call,
 
     with monkeypatch.context() as patch:
         patch.setattr(type(model.camera_head), "forward", meanwhile)
-        said = session.push(frames[1])
+        output = session.push(frames[1])
     assert len(problems) == 2 and all("expected one call at a time" in problem for problem in problems)
-    assert_same(said, undisturbed.push(frames[1]), tolerance=0)
+    assert_same(output, undisturbed.push(frames[1]), tolerance=0)
     assert_same(session.push(frames[2]), undisturbed.push(frames[2]), tolerance=0)
     assert not (tmp_path / "other.pt").exists()
 
@@ -182,10 +182,10 @@ def test_statistics(model):
     session = StreamSession(model, policy=SlidingWindow(1, 2))
     assert session.statistics().median_ms is None
     pushed(session, images(1, 6))
-    said = session.statistics()
-    assert (said.num_frames, said.num_kept_frames) == (6, 3)
-    assert 0 < said.median_ms <= said.p95_ms
-    assert said.memory_bytes == session.memory.num_bytes > 0
+    output = session.statistics()
+    assert (output.num_frames, output.num_kept_frames) == (6, 3)
+    assert 0 < output.median_ms <= output.p95_ms
+    assert output.memory_bytes == session.memory.num_bytes > 0
 
 
 def test_results_are_not_kept(model):

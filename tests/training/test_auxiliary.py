@@ -121,10 +121,10 @@ def test_attention_spread_evenly_costs_the_log_of_the_keys():
 
 def test_places_are_compared_where_there_are_matches(rooms):
     matches = find_matches(rooms, 14)
-    said = matches.position[:, :, 0].clone()
-    assert position_error(said, matches, causal=False) == 0
-    said += torch.where(matches.visible[:, :, 0, :, None], torch.tensor([0.1, -0.2]), 9.0)  # elsewhere anything goes
-    assert position_error(said, matches, causal=False).item() == pytest.approx(0.3, rel=1e-4)
+    output = matches.position[:, :, 0].clone()
+    assert position_error(output, matches, causal=False) == 0
+    output += torch.where(matches.visible[:, :, 0, :, None], torch.tensor([0.1, -0.2]), 9.0)  # elsewhere anything goes
+    assert position_error(output, matches, causal=False).item() == pytest.approx(0.3, rel=1e-4)
 
 
 def test_features_that_tell_patches_apart_cost_little():
@@ -162,13 +162,13 @@ def test_training_alone_knows_of_it(tmp_path, planes, fresh):
         auxiliary_loss=GeometryLosses(attention=1.0, features=1.0, channels=16),
         gradient_scales={"camera_head": 0.05},
     )
-    said = [{name: float(value) for name, value in step.items()} for step in trainer.steps(40)]
-    assert said[-1]["attention"] < 0.8 * said[0]["attention"]
-    assert said[-1]["place"] < 0.97 * said[0]["place"]
-    assert said[-1]["features"] < 0.8 * said[0]["features"]
-    assert said[-1]["deep"] < 0.8 * said[0]["deep"]
-    total = sum(said[0][name] for name in ("camera", "depth", "points", *trainer.auxiliary_loss.names))
-    assert said[0]["loss"] == pytest.approx(total, rel=1e-4)
+    output = [{name: float(value) for name, value in step.items()} for step in trainer.steps(40)]
+    assert output[-1]["attention"] < 0.8 * output[0]["attention"]
+    assert output[-1]["place"] < 0.97 * output[0]["place"]
+    assert output[-1]["features"] < 0.8 * output[0]["features"]
+    assert output[-1]["deep"] < 0.8 * output[0]["deep"]
+    total = sum(output[0][name] for name in ("camera", "depth", "points", *trainer.auxiliary_loss.names))
+    assert output[0]["loss"] == pytest.approx(total, rel=1e-4)
     trainer._save()
     trainer._save_weights("final")
     for path in (tmp_path / "final", tmp_path / "last.pt"):

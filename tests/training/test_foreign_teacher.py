@@ -74,16 +74,20 @@ def test_images_that_its_patches_do_not_divide(planes, size, own):
     """The teacher sees the same whole picture at a size of its own; cameras, depth and points fit the student's."""
     batch = planes(1, height=size[0], width=size[1])[3]
     model = StandIn()
-    said = ForeignTeacher(model).predict(batch.images)
-    assert model.seen == own and said.image_size == size
+    output = ForeignTeacher(model).predict(batch.images)
+    assert model.seen == own and output.image_size == size
     with_own = model(batch.images if own == size else torch.zeros(1, 3, 3, *own))
-    assert torch.equal(said.pose_enc, with_own.pose_enc)
-    assert said.depth.shape == (1, 3, *size, 1) and said.depth_conf.shape == said.points_conf.shape == (1, 3, *size)
+    assert torch.equal(output.pose_enc, with_own.pose_enc)
+    assert output.depth.shape == (1, 3, *size, 1) and output.depth_conf.shape == output.points_conf.shape == (
+        1,
+        3,
+        *size,
+    )
     known = (2 + batch.images.mean(2))[..., None]
-    near = (said.depth - known).abs()
+    near = (output.depth - known).abs()
     assert near.mean() < (1e-6 if own == size else 0.05)
-    pixels, depth = project(said.points.flatten(2, 3), said.cameras())
-    torch.testing.assert_close(depth.reshape(said.depth.shape), said.depth, atol=1e-4, rtol=0)
+    pixels, depth = project(output.points.flatten(2, 3), output.cameras())
+    torch.testing.assert_close(depth.reshape(output.depth.shape), output.depth, atol=1e-4, rtol=0)
     y, x = torch.meshgrid(torch.arange(float(size[0])), torch.arange(float(size[1])), indexing="ij")
     torch.testing.assert_close(pixels[0, 0], torch.stack([x, y], -1).flatten(0, 1), atol=2e-3, rtol=0)
 
@@ -154,10 +158,13 @@ def test_a_student_learns_from_a_small_omega(tmp_path, planes, fresh, same_image
     assert len(losses) == 10 and all(map(float, losses)) and losses[-1] < 0.9 * losses[0]
     assert {name for name in learning if not norms.get(name)} == {name for name in learning if "track_head." in name}
     assert all(torch.equal(tensor, before[name]) for name, tensor in omega.state_dict().items())
-    said = capsys.readouterr()
-    said = said.out + said.err
-    assert "Distilling from VGGTOmega (patch size 16) without tracks." in said and "noncommercial research only" in said
-    assert ("image sides that are multiples of 16 pixels" in said) == same_images
+    output = capsys.readouterr()
+    output = output.out + output.err
+    assert (
+        "Distilling from VGGTOmega (patch size 16) without tracks." in output
+        and "noncommercial research only" in output
+    )
+    assert ("image sides that are multiples of 16 pixels" in output) == same_images
 
 
 def test_both_grids_divide_multiples_of_112(tmp_path, planes, fresh):

@@ -23,7 +23,7 @@ def launch():
     return module
 
 
-def said(launch, body) -> str | int:
+def output(launch, body) -> str | int:
     with pytest.raises(SystemExit) as ended, launch.said_in_words():
         body()
     return ended.value.code
@@ -46,18 +46,18 @@ def raising(error: BaseException):
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_bad_file_is_named_without_the_traceback_of_the_process_that_read_it(launch, num_workers):
-    assert said(launch, lambda: list(DataLoader(Damaged(), num_workers=num_workers))) == (
+    assert output(launch, lambda: list(DataLoader(Damaged(), num_workers=num_workers))) == (
         "error: scene/0.png is damaged: expected an image\nand a second line"
     )
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), torch.OutOfMemoryError("out of memory")])
 def test_errors_of_the_machine_are_reported(launch, error):
-    assert said(launch, raising(error)) == f"error: {error}"
+    assert output(launch, raising(error)) == f"error: {error}"
 
 
 def test_an_error_without_words_is_named(launch):
-    assert said(launch, raising(MemoryError())) == "error: MemoryError"
+    assert output(launch, raising(MemoryError())) == "error: MemoryError"
 
 
 @pytest.mark.parametrize(
@@ -68,12 +68,12 @@ def test_an_error_without_words_is_named(launch):
     ],
 )
 def test_errors_of_a_configuration_are_reported_without_hydra(launch, config, words):
-    found = said(launch, lambda: instantiate(OmegaConf.create({"a": {"b": config}})))
+    found = output(launch, lambda: instantiate(OmegaConf.create({"a": {"b": config}})))
     assert found.startswith(words) and "\\n" not in found and "target" not in found
 
 
 def test_an_interruption_has_the_usual_status(launch, capsys):
-    assert said(launch, raising(KeyboardInterrupt())) == 130
+    assert output(launch, raising(KeyboardInterrupt())) == 130
     assert "the same command goes on" in capsys.readouterr().err
 
 

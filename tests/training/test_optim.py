@@ -44,8 +44,8 @@ def test_groups_by_hand():
     model = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3))
     model.register_parameter("token", nn.Parameter(torch.zeros(1, 3)))
     groups = parameter_groups(model, 0.05, {"0.*": 0.1})
-    said = {(g["weight_decay"], g["lr_multiplier"]): sum(p.numel() for p in g["params"]) for g in groups}
-    assert said == {(0.05, 1.0): 3, (0.05, 0.1): 6, (0.0, 0.1): 3, (0.0, 1.0): 6}
+    output = {(g["weight_decay"], g["lr_multiplier"]): sum(p.numel() for p in g["params"]) for g in groups}
+    assert output == {(0.05, 1.0): 3, (0.05, 0.1): 6, (0.0, 0.1): 3, (0.0, 1.0): 6}
 
 
 def test_the_published_toy_is_split_as_published():

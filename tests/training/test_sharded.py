@@ -26,12 +26,12 @@ def trainer(folder, model, num_batches) -> Trainer:
 
 def validate(made: Trainer) -> dict:
     """Validation losses, and the number of forward passes for them."""
-    passes, said = [], {}
+    passes, output = [], {}
     made._save_weights = lambda name: None  # accelerate gathers a sharded network on GPUs only
-    made.log.scalars = lambda step, values, group: said.update(values)
+    made.log.scalars = lambda step, values, group: output.update(values)
     made.model.register_forward_pre_hook(lambda *_: passes.append(1))
     made._validate()
-    return {"passes": len(passes), **said}
+    return {"passes": len(passes), **output}
 
 
 def shard(model: StreamVGGT) -> StreamVGGT:
@@ -46,11 +46,11 @@ def train_sharded(rank, folder):
     Accelerator.prepare_model = lambda self, model, **_: model  # no DDP around it
     torch.manual_seed(0)
     made = trainer(folder, shard(StreamVGGT(**TINY)), 1)
-    said = {"1": validate(made)}
+    output = {"1": validate(made)}
     made.num_validation_batches = 3
-    said["3"] = validate(made)
-    said["norm"] = next(made.steps(1))["grad_norm"].item()
-    (folder / f"{rank}.json").write_text(json.dumps(said), encoding="utf-8")
+    output["3"] = validate(made)
+    output["norm"] = next(made.steps(1))["grad_norm"].item()
+    (folder / f"{rank}.json").write_text(json.dumps(output), encoding="utf-8")
 
 
 @pytest.mark.slow

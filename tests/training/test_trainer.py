@@ -102,8 +102,8 @@ def test_a_batch_can_be_learnt_by_heart(tmp_path, planes, fresh):
             return planes()[7]
 
     make(tmp_path, fresh(False), One(), steps=150, save_every=1000, optim={"lr": 3e-3}).run()
-    said = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert said[-1]["train/camera"] < 0.1 * said[0]["train/camera"]
+    output = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert output[-1]["train/camera"] < 0.1 * output[0]["train/camera"]
     model = load_model(tmp_path / "final")
     batch = planes()[7]
     with torch.no_grad():
@@ -186,7 +186,7 @@ def test_accumulation_is_the_mean_of_its_micro_batches(tmp_path, planes, fresh):
     """Clipped once, after the last one (the published toy: 0.2929, 0.2929, 1)."""
     first = make(tmp_path / "a", fresh(), planes(), steps=2, gradient_accumulation_steps=2)
     first.run()
-    said = losses(tmp_path / "a")
+    output = losses(tmp_path / "a")
     second = make(tmp_path / "b", fresh(), planes(), steps=1, gradient_accumulation_steps=2, optim={"lr": 0.0})
     model, loss = second.network, second.loss
     expected = []
@@ -194,7 +194,7 @@ def test_accumulation_is_the_mean_of_its_micro_batches(tmp_path, planes, fresh):
         batch = planes()[index]
         target = GroundTruth()(batch, loss.heads, None, None)
         expected.append(loss(model(batch.images, heads=loss.heads), target).total.item())
-    assert said[0] == pytest.approx(sum(expected) / 2, rel=1e-5)
+    assert output[0] == pytest.approx(sum(expected) / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize("good_again", [True, False])
@@ -237,8 +237,8 @@ def test_data_are_described_and_their_replaced_samples_logged(tmp_path, planes, 
 @pytest.mark.parametrize("precision", ["bf16"])
 def test_half_precision_trains(tmp_path, planes, fresh, precision):
     make(tmp_path, fresh(), planes(), steps=4, precision=precision).run()
-    said = losses(tmp_path)
-    assert all(value == value for value in said)
+    output = losses(tmp_path)
+    assert all(value == value for value in output)
 
 
 def test_validation_keeps_the_best_and_writes_images(tmp_path, planes, fresh):

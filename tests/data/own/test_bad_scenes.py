@@ -1,4 +1,4 @@
-"""What is wrong with scenes of one's own is said in one line with file and field."""
+"""Errors in custom scenes name the file and the field in one line."""
 
 import json
 
@@ -39,7 +39,7 @@ SCALED_POSE[:3, :3] *= 2
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (
             removed("images/frame_00002.png"),
@@ -61,9 +61,9 @@ SCALED_POSE[:3, :3] *= 2
         (spoiled("w", 81), r"frame_00002\.png: expected 81×60 pixels as its intrinsics say, got 80×60"),
     ],
 )
-def test_bad_transforms_are_named(clip, tmp_path, spoil, said):
+def test_bad_transforms_are_named(clip, tmp_path, spoil, message):
     spoil(tmp_path, write_transforms(tmp_path, clip[:3]))
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         read(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -79,7 +79,7 @@ def damage(path, change):
 
 
 @pytest.mark.parametrize(
-    ("kind", "spoil", "said"),
+    ("kind", "spoil", "message"),
     [
         (
             "bin",
@@ -109,10 +109,10 @@ def damage(path, change):
         ),
     ],
 )
-def test_bad_models_of_colmap_are_named(clip, tmp_path, kind, spoil, said):
+def test_bad_models_of_colmap_are_named(clip, tmp_path, kind, spoil, message):
     write_colmap(tmp_path, clip[:3], kind)
     spoil(tmp_path)
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         read(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -122,7 +122,7 @@ def write(path, text):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (lambda f: (f / "calibration.txt").unlink(), r"calibration\.txt: expected a file with fx fy cx cy"),
         (lambda f: write(f / "calibration.txt", "1 2 3"), r"calibration\.txt: expected numbers fx fy cx cy"),
@@ -137,10 +137,10 @@ def write(path, text):
         ),
     ],
 )
-def test_bad_tum_folders_are_named(clip, tmp_path, spoil, said):
+def test_bad_tum_folders_are_named(clip, tmp_path, spoil, message):
     write_tum(tmp_path, clip[:3])
     spoil(tmp_path)
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         read(tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -32,16 +32,16 @@ def checked(tmp_path, capsys):
 def test_good_scenes_are_good(clip, tmp_path, checked):
     for write, name in ((write_transforms, "a"), (write_colmap, "b"), (write_tum, "c"), (write_images, "d")):
         write(tmp_path / "scans" / name, clip)
-    status, said = checked()
-    assert status == 0, said
+    status, output = checked()
+    assert status == 0, output
     for start in (
         "ok    a (transforms.json, cameras and depth): ",
         "ok    b (COLMAP, cameras and depth): ",
         "ok    c (TUM RGB-D, cameras and depth): ",
         "ok    d (images, no labels (for distillation)): ",
     ):
-        assert start in said
-    assert said.count("views agree") == 3
+        assert start in output
+    assert output.count("views agree") == 3
     assert (tmp_path / "check.png").exists()
 
 
@@ -61,9 +61,9 @@ def test_wrong_poses_are_noticed(clip, tmp_path, checked, change):
     content = write_transforms(tmp_path / "scans", clip)
     spoiled_poses(content, change)
     save_transforms(tmp_path / "scans", content)
-    status, said = checked()
+    status, output = checked()
     assert status == 1
-    assert "VIEWS DISAGREE" in said or "expected neighboring frames that overlap, got none" in said
+    assert "VIEWS DISAGREE" in output or "expected neighboring frames that overlap, got none" in output
 
 
 def test_a_wrong_depth_unit_is_noticed_and_can_be_given(clip, tmp_path, checked):
@@ -78,11 +78,11 @@ def test_a_bad_scene_does_not_hide_the_others(clip, tmp_path, checked):
     write_colmap(tmp_path / "scans/b", clip)
     (tmp_path / "scans/b/stereo/depth_maps/0002.png.geometric.bin").write_bytes(b"80&60&1&")
     write_tum(tmp_path / "scans/c", clip)
-    status, said = checked()
+    status, output = checked()
     assert status == 1
-    assert "BAD   a: /scans/a/transforms.json: frames[2].file_path: expected an image, got no file" in said
-    assert "BAD   b (COLMAP" in said and "0002.png.geometric.bin: expected a depth map of COLMAP" in said
-    assert "ok    c (TUM" in said
+    assert "BAD   a: /scans/a/transforms.json: frames[2].file_path: expected an image, got no file" in output
+    assert "BAD   b (COLMAP" in output and "0002.png.geometric.bin: expected a depth map of COLMAP" in output
+    assert "ok    c (TUM" in output
 
 
 def test_a_scene_whose_frames_do_not_overlap(clip, tmp_path, checked):
@@ -90,8 +90,8 @@ def test_a_scene_whose_frames_do_not_overlap(clip, tmp_path, checked):
     for number, entry in enumerate(content["frames"]):
         entry["transform_matrix"][0][3] += 1000 * number
     save_transforms(tmp_path / "scans", content)
-    status, said = checked()
-    assert status == 1 and "the depth looks too small for the poses, or the frames show different places" in said
+    status, output = checked()
+    assert status == 1 and "the depth looks too small for the poses, or the frames show different places" in output
 
 
 def test_nothing_to_check_is_an_error(tmp_path, checked):

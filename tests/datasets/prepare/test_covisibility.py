@@ -1,4 +1,4 @@
-"""Which frames see the same, in a room of which one knows it."""
+"""Overlap of frames in a room with known overlap."""
 
 import numpy as np
 import pytest

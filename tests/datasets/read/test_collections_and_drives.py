@@ -99,7 +99,7 @@ def test_a_camera_without_a_key_says_which(damaged):
 
 
 @pytest.mark.parametrize(
-    ("key", "place", "value", "said"),
+    ("key", "place", "value", "message"),
     [
         ("intrinsics", (0, 1), 3, "skewed"),
         ("intrinsics", (0, 0), 0, "focal lengths must be positive"),
@@ -107,7 +107,7 @@ def test_a_camera_without_a_key_says_which(damaged):
         ("pose", (0, 0), 5, "the pose's rotation is none"),
     ],
 )
-def test_a_camera_that_is_none_is_rejected(damaged, key, place, value, said):
+def test_a_camera_that_is_none_is_rejected(damaged, key, place, value, message):
     source, scene, frame, (image, _, camera) = damaged
 
     def change(arrays):
@@ -115,7 +115,7 @@ def test_a_camera_that_is_none_is_rejected(damaged, key, place, value, said):
         arrays[name][place] = value
 
     change_camera(camera, change)
-    with pytest.raises(DataError, match=said) as error:
+    with pytest.raises(DataError, match=message) as error:
         source.read(scene, frame)
     assert image.stem in str(error.value)
 

@@ -222,13 +222,13 @@ def test_damaged_images_and_depths_name_the_file(layout, source, tmp_path):
     (image,) = read.root.rglob(f"{place.scene}/*/{frame}.jpg")
     (depth,) = read.root.rglob(f"{place.scene}/*/{frame}.png")
     content = depth.read_bytes()
-    for damage, said in [
+    for damage, output in [
         (content[: len(content) // 2], rf"{frame}.png: the image is cut off"),
         (cv2.imencode(".png", np.zeros((30, 40), np.uint8))[1].tobytes(), rf"{frame}.png: a 16-bit image"),
         (cv2.imencode(".png", np.zeros((15, 20), np.uint16))[1].tobytes(), r"\(30, 40\) pixels, its depth \(15, 20\)"),
     ]:
         depth.write_bytes(damage)
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=output):
             read.read(place.scene, frame)
     depth.unlink()
     with pytest.raises(FileNotFoundError, match=rf"{frame}.png"):

@@ -46,23 +46,23 @@ def open_walk(known):
 def closed(known):
     """Drifting, with loops: session and answers."""
     session = SubmapSession(SimulatedModel(known, DRIFT), submaps=SIZE, loop_closure=LOOPS)
-    said = run(session, known.images)
+    output = run(session, known.images)
     session.finish()
-    return session, said
+    return session, output
 
 
 def test_a_loop_takes_the_drift_out(known, open_walk, closed):
-    session, said = closed
+    session, output = closed
     statistics = session.statistics()
     assert statistics.num_loops >= 1 and statistics.num_restarts == 0
-    right = apply_corrections(said, session.corrections())
+    right = apply_corrections(output, session.corrections())
     assert ate(right, known) < ate(open_walk, known) / 5
 
 
 def test_answers_are_in_the_corrected_world_once_a_loop_is_closed(known, open_walk, closed):
     """Before that they are what they are without loops."""
-    session, said = closed
-    moved = (said.depth - open_walk.depth).abs().amax((0, 2, 3, 4)) > 0
+    session, output = closed
+    moved = (output.depth - open_walk.depth).abs().amax((0, 2, 3, 4)) > 0
     first = int(moved.int().argmax())
     assert 100 < first < 150 and moved[first:].all()
     corrections = session.corrections()
@@ -89,13 +89,13 @@ def test_places_that_only_look_alike_are_rejected(known):
 
     loops = replace(LOOPS, min_similarity=-1.0)
     session = SubmapSession(Fooled(known, DRIFT), submaps=SIZE, loop_closure=loops)
-    said = run(session, known.images[:110])
+    output = run(session, known.images[:110])
     session.finish()
     statistics = session.statistics()
     assert statistics.num_loops == 0 and statistics.num_rejected_loops >= 2 and session.corrections() == []
     assert all("common" in refused.reason for refused in statistics.rejected_loops)
     plain = run(SubmapSession(SimulatedModel(known, DRIFT), submaps=SIZE), known.images[:110])
-    torch.testing.assert_close(said.pose_enc, plain.pose_enc, rtol=0, atol=0)
+    torch.testing.assert_close(output.pose_enc, plain.pose_enc, rtol=0, atol=0)
 
 
 def test_a_place_that_is_mistaken_for_another_is_rejected_by_its_shape(known):
@@ -119,10 +119,10 @@ def test_a_restored_session_closes_the_same_loops(known, closed, tmp_path, at):
     session.save(tmp_path / "state.pt")
     other = SubmapSession(SimulatedModel(known, DRIFT), submaps=SIZE, loop_closure=LOOPS)
     other.restore(tmp_path / "state.pt")
-    said = run(other, known.images[at:])
+    output = run(other, known.images[at:])
     other.finish()
     whole, expected = closed
-    assert_same(said, expected.select_frames(slice(at, None)), tolerance=0)
+    assert_same(output, expected.select_frames(slice(at, None)), tolerance=0)
     for ours, theirs in zip(other.corrections(), whole.corrections(), strict=True):
         assert ours.first_frame == theirs.first_frame and torch.equal(ours.world.to_vector(), theirs.world.to_vector())
     assert other.statistics().memory_bytes == whole.statistics().memory_bytes

@@ -40,16 +40,16 @@ def ate(prediction, known) -> float:
 
 def test_aligned_submaps_equal_the_ground_truth(known):
     session = SubmapSession(SimulatedModel(known), submaps=SIZE)
-    said = run(session, known.images)
+    output = run(session, known.images)
     statistics = session.statistics()
     assert statistics.num_submaps == 9 and statistics.num_restarts == statistics.num_pose_alignments == 0
-    assert ate(said, known) < 1e-4
-    points = unproject(said.depth[0, ..., 0], said.map(lambda tensor: tensor[0]).cameras()).flatten(0, 2)
+    assert ate(output, known) < 1e-4
+    points = unproject(output.depth[0, ..., 0], output.map(lambda tensor: tensor[0]).cameras()).flatten(0, 2)
     true = torch.stack([SimulatedModel(known).points(frame) for frame in range(120)]).flatten(0, 2)
     fitted = align_points(points, true).apply(points)
     assert (fitted - true).norm(dim=-1).max() < 1e-3
     alone = run(StreamSession(SimulatedModel(known)), known.images[:20])
-    assert_same(said.select_frames(slice(0, 20)), alone, tolerance=0)
+    assert_same(output.select_frames(slice(0, 20)), alone, tolerance=0)
 
 
 def test_submaps_without_alignment_are_far_off(known, monkeypatch):
@@ -99,12 +99,12 @@ def test_one_submap_equals_a_plain_session_bit_exactly():
 def test_each_submap_equals_a_stream_of_its_own():
     """Up to the world: confidences do not know of it."""
     model, frames = tiny(), images(1, 10)[0]
-    said = run(SubmapSession(model, submaps=SubmapOptions(4, 2), detector=ANYTHING_GOES), frames)
+    output = run(SubmapSession(model, submaps=SubmapOptions(4, 2), detector=ANYTHING_GOES), frames)
     starts = {0: range(0, 4), 2: range(4, 6), 4: range(6, 8), 6: range(8, 10)}
     for start, answered in starts.items():
         alone = run(StreamSession(model), frames[start : answered[-1] + 1])
         mine = alone.select_frames(slice(answered[0] - start, None))
-        theirs = said.select_frames(slice(answered[0], answered[-1] + 1))
+        theirs = output.select_frames(slice(answered[0], answered[-1] + 1))
         torch.testing.assert_close(theirs.depth_conf, mine.depth_conf)
         ratio = theirs.depth / mine.depth
         torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio))
@@ -161,12 +161,12 @@ def test_a_failed_submap_is_restarted_at_once(known, collapse, reason, at):
     errors = Errors(noise=0.01, failure_frame=at, failure_mode=collapse)
     known = look(known.cam_from_world[:64])
     session = SubmapSession(SimulatedModel(known, errors), submaps=SIZE)
-    said = run(session, known.images)
+    output = run(session, known.images)
     statistics = session.statistics()
     assert [restart.frame for restart in statistics.restarts] == [at]
     assert reason in statistics.restarts[0].reason
     assert statistics.num_pose_alignments == 0
-    assert ate(said, known) < 0.02
+    assert ate(output, known) < 0.02
     plain = run(StreamSession(SimulatedModel(known, errors)), known.images)
     assert collapse in ("confidence", "scale") or not ate(plain, known) < 0.5
 
@@ -176,8 +176,8 @@ def test_an_invalid_frame_does_not_restart_a_valid_submap(known):
 
     class Dark(SimulatedModel):
         def _answer(self, frame, *rest):
-            said = super()._answer(frame, *rest)
-            return replace(said, depth_conf=1 + (said.depth_conf - 1) / 1000) if 50 <= frame < 53 else said
+            output = super()._answer(frame, *rest)
+            return replace(output, depth_conf=1 + (output.depth_conf - 1) / 1000) if 50 <= frame < 53 else output
 
     session = SubmapSession(Dark(known), submaps=SIZE)
     assert ate(run(session, known.images), known) < 1e-4
@@ -189,11 +189,11 @@ def test_a_pending_submap_that_cannot_be_aligned_is_restarted(known):
         """Sees nothing right in the stream that starts at frame 28."""
 
         def _answer(self, frame, pose, depth, memory):
-            said = super()._answer(frame, pose, depth, memory)
+            output = super()._answer(frame, pose, depth, memory)
             if memory.first != 28:
-                return said
-            random = torch.rand(said.depth.shape, generator=torch.Generator().manual_seed(frame), dtype=torch.float64)
-            return replace(said, depth=0.1 + 10 * random)
+                return output
+            random = torch.rand(output.depth.shape, generator=torch.Generator().manual_seed(frame), dtype=torch.float64)
+            return replace(output, depth=0.1 + 10 * random)
 
     session = SubmapSession(Odd(known), submaps=SIZE)
     assert ate(run(session, known.images), known) < 1e-3
@@ -205,17 +205,17 @@ def test_a_pending_submap_that_cannot_be_aligned_is_restarted(known):
 def test_submaps_that_cannot_be_aligned_by_points_are_aligned_by_pose(known):
     class Blind(SimulatedModel):
         def _answer(self, frame, pose, depth, memory):
-            said = super()._answer(frame, pose, depth, memory)
+            output = super()._answer(frame, pose, depth, memory)
             random = torch.rand(
-                said.depth.shape, generator=torch.Generator().manual_seed(memory.first + frame), dtype=torch.float64
+                output.depth.shape, generator=torch.Generator().manual_seed(memory.first + frame), dtype=torch.float64
             )
-            return replace(said, depth=0.1 + 10 * random)
+            return replace(output, depth=0.1 + 10 * random)
 
     session = SubmapSession(Blind(known), submaps=SIZE)
-    said = run(session, known.images[:60])
+    output = run(session, known.images[:60])
     statistics = session.statistics()
     assert statistics.num_pose_alignments == statistics.num_submaps - 1 > 0 and statistics.num_restarts == 2 * 2
-    steps = said.cameras().world_from_cam[0, :, :, 3].diff(dim=0).norm(dim=-1)
+    steps = output.cameras().world_from_cam[0, :, :, 3].diff(dim=0).norm(dim=-1)
     assert steps.max() < 40 * steps.median()  # other scales, but no jumps
 
 
@@ -266,21 +266,21 @@ def test_a_failed_push_changes_nothing(place, name, after, monkeypatch):
 
             def failing(*args, calls=calls, call=call, **more):
                 fails = next(calls) == call
-                said = part(*args, **more) if after or not fails else None
+                output = part(*args, **more) if after or not fails else None
                 if fails:
                     raise MemoryError
-                return said
+                return output
 
             with monkeypatch.context() as patch:
                 patch.setattr(place, name, failing)
                 try:
-                    said = sessions[1].finish() if frame is None else sessions[1].push(frame)
+                    output = sessions[1].finish() if frame is None else sessions[1].push(frame)
                 except MemoryError:
                     num_failures += 1
                     continue
             break
         if frame is not None:
-            assert_same(said, expected, tolerance=0)
+            assert_same(output, expected, tolerance=0)
     assert num_failures
     assert_equal(sessions[1]._state.state_dict(), sessions[0]._state.state_dict())
 
