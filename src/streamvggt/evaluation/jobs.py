@@ -52,7 +52,7 @@ class FailureLog:
         try:
             yield
         except (torch.OutOfMemoryError, MemoryError) as error:
-            self.record(what, f"there is no memory left ({str(error).partition(chr(10))[0]})")
+            self.record(what, f"out of memory ({str(error).partition(chr(10))[0]})")
         except (OSError, ValueError) as error:
             if self._processes.is_main or not everywhere:
                 self.record(what, str(error))

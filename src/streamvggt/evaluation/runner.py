@@ -115,7 +115,7 @@ class ModelRunner:
         causal, released = MODELS[arguments.model_name.lower()]
         inference = arguments.inference or ("stream" if causal else "full")
         if inference == "stream" and not causal:
-            raise ValueError("VGGT sees all frames at once and cannot stream: leave out --inference stream")
+            raise ValueError("VGGT is bidirectional and cannot stream. Remove --inference stream")
         parse_policy(arguments.policy)
         submaps, loop_closure = parse_submaps(arguments.submaps, arguments.loop_closure)
         if submaps:
