@@ -1,4 +1,4 @@
-"""Check a data set: what is there, what cannot be read, and whether the views of each scene agree on the geometry."""
+"""Check a data set: available scenes, unreadable files, and geometric consistency of the views of each scene."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ METRIC_DEPTH = 0.03, 1000.0
 
 
 class ReadableDataset(Protocol):
-    """What can be checked: the sources of training data, and test sets."""
+    """Protocol of checkable sets: training data and test sets."""
 
     scenes: list[str]
 
@@ -41,12 +41,13 @@ class ReadableDataset(Protocol):
 class CheckReport:
     """Result of a check of a data set.
 
-    num_scenes, num_frames: That are there.
-    short: Scenes with fewer frames than a training sample has views.
-    num_read: Frames that were read.
-    bad: What is wrong with frames.
-    verdicts: On the geometry of each scene with cameras.
-    rows: Title and pictures of pairs, the worst first: image and depth of both, and where they agree.
+    Attributes:
+        num_scenes, num_frames: Number of available scenes and frames.
+        short: Scenes with fewer frames than a training sample has views.
+        num_read: Number of frames that were read.
+        bad: Errors of frames.
+        verdicts: Geometric consistency of each scene with cameras.
+        rows: Title and images of pairs, the worst first: image and depth of both views, and the pixels that agree.
     """
 
     num_scenes: int = 0
@@ -63,7 +64,7 @@ class CheckReport:
 
     @property
     def problems(self) -> list[str]:
-        """Everything that is wrong, in words."""
+        """Return all errors as text."""
         return [*(f"{verdict.scene}: {verdict.problem}" for verdict in self.disagreeing), *self.failed]
 
     @property
@@ -100,14 +101,14 @@ def check(
     has_cameras: bool = True,
     workers: int = 1,
 ) -> CheckReport:
-    """Read frames, spread over the scenes, and judge the geometry of every scene.
+    """Read frames, spread over the scenes, and check the geometry of every scene.
 
     Args:
-        num_frames: Frames to read; None: all.
-        num_pairs: Pairs of views to compare per scene; None: every frame and the next.
-        num_rows: Pairs that give a row of pictures.
+        num_frames: Frames to read. None: all.
+        num_pairs: Pairs of views to compare per scene. None: every frame and the next.
+        num_rows: Pairs in the figure.
         num_views: Views of a training sample.
-        has_cameras: False if frames have no cameras to compare views with.
+        has_cameras: False if frames have no cameras.
     """
     random = np.random.default_rng(zlib.crc32(name.encode()))  # the same every time
     frames = {scene: readable.frames(scene) for scene in readable.scenes}
@@ -167,7 +168,7 @@ def _row(verdict: SceneVerdict) -> tuple[str, list[np.ndarray]]:
 
 
 def _odd_depths(depths: dict[str, list[tuple[str, float]]], is_metric: bool) -> Iterator[str]:
-    """Frames whose depth seems to have another unit than that of their scene, or than meters."""
+    """Return frames whose depth seems to have a unit different from that of their scene, or different from meters."""
     for scene, frames in depths.items():
         usual = median(depth for _, depth in frames)
         for frame, depth in frames:
@@ -180,7 +181,7 @@ def _odd_depths(depths: dict[str, list[tuple[str, float]]], is_metric: bool) -> 
 def _spread(
     frames: dict[str, Sequence[str]], count: int | None, random: np.random.Generator
 ) -> Iterator[tuple[str, str]]:
-    """Frames of as many scenes as possible: one of each, then another one of each, …"""
+    """Select frames of as many scenes as possible: one per scene, then a second one per scene, …"""
     if count is None:
         yield from ((scene, frame) for scene, some in frames.items() for frame in some)
         return
@@ -191,7 +192,7 @@ def _spread(
 
 
 def _looked_at(readable: ReadableDataset, scene: str, frame: str) -> str | float:
-    """Median depth of a frame, 1 if all of it is sky; or what is wrong with it."""
+    """Return the median depth of a frame (1 if all of it is sky), or the error of the frame."""
     try:
         view = readable.read(scene, frame)
     except (DataError, OSError) as error:

@@ -1,8 +1,8 @@
-"""What a data set must say of itself: where things are and how they are stored. All else is shared.
+"""Base class of training sets. A subclass describes files and storage formats.
 
-    class MySet(Source):
+    class MySet(DatasetReader):
         name, folder, is_metric = "My Set", "my_set", True
-        selection = Clips(max_interval=25)
+        view_sampler = ClipSampler(max_interval=25)
 
         def list_scenes(self, listing):
             return {scene: listing.files(self.root / scene, ".jpg") for scene in listing.folders(self.root)}

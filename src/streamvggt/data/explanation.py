@@ -1,7 +1,7 @@
-"""What is wrong with the geometry of a scene, found by undoing mistakes that are often made.
+"""Explain an inconsistent geometry by undoing frequent errors.
 
-Two views of a scene see the same depth. With a wrong unit, axis, focal length or time they differ a little, even where
-they seem to agree; when the mistake is undone, the difference shrinks to the noise of the sensor.
+Two views of a scene observe the same depth. A wrong unit, axis, focal length or time changes the depth slightly,
+even if the views seem to agree. If the error is undone, the difference decreases to the noise of the sensor.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _along_axis(view: View) -> View:
 
 
 def _turns() -> Iterator[tuple[str, torch.Tensor]]:
-    """The other right-handed ways to name the axes of a camera, and their rotations to OpenCV's. (3, 3)"""
+    """Return the other right-handed conventions of camera axes, with their rotations to OpenCV. (3, 3)"""
     for order, signs in product(permutations(range(3)), product((1.0, -1.0), repeat=3)):
         turn = torch.zeros(3, 3)
         turn[range(3), order] = torch.tensor(signs)
@@ -102,11 +102,11 @@ EXPLANATIONS: dict[str, Callable[[View], View]] = {
 
 
 def explain(pairs: Sequence[Views], shifted: Callable[[], Mapping[str, Sequence[tuple[Views, Views]]]]) -> str | None:
-    """Return the explanation with which the depth of the views differs least, if it differs much less.
+    """Return the explanation with the smallest depth difference, if the difference decreases enough.
 
     Args:
-        pairs: Pairs of views that should see the same.
-        shifted: Gives further explanations: pairs as they are, and as they should be. Called if it matters.
+        pairs: Pairs of overlapping views.
+        shifted: Function that returns further explanations: pairs before and after the correction. Called if required.
     """
     pairs = [tuple(map(small, views)) for views in pairs]
     as_is = [depth_difference(*views) for views in pairs]
@@ -134,7 +134,7 @@ def explain(pairs: Sequence[Views], shifted: Callable[[], Mapping[str, Sequence[
 
 
 def depth_difference(first: View, second: View) -> float:
-    """Median relative difference of the depth of two views where both see the same; infinite if they do not."""
+    """Return the median relative depth difference of the common pixels of two views, infinite if there are none."""
     second = dilate_depth(second) if is_sparse(second) else second
     points = first.points()[first.valid]
     pixels, depth = project(points, second.cameras)
@@ -146,7 +146,7 @@ def depth_difference(first: View, second: View) -> float:
 
 
 def small(view: View) -> View:
-    """Every so many pixels of a view in both directions, unless its depth is known at single pixels only."""
+    """Subsample the pixels of a view, unless only single pixels have depth."""
     step = max(view.depth.shape) // SIDE
     if step < 2 or is_sparse(view):
         return view

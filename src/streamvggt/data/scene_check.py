@@ -1,4 +1,4 @@
-"""Verdict on the geometry of one scene: whether its views project into each other, and if not, what explains it."""
+"""Geometric consistency of one scene: do its views project into each other, and if not, why."""
 
 from __future__ import annotations
 
@@ -43,10 +43,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class ComparedPair:
-    """Two frames and what was found.
-
-    views: None once they are drawn or not needed.
-    """
+    """Two frames and the result of their comparison. `views` is None once they are drawn or not needed."""
 
     found: GeometricConsistency
     frames: Pair
@@ -63,11 +60,12 @@ class ComparedPair:
 
 @dataclass
 class SceneVerdict:
-    """Geometry of a scene.
+    """Geometric consistency of a scene.
 
-    agreeing: Share of what both views of a pair see that they see at the same place, per pair that overlaps.
-    worst: Pair that agrees least.
-    problem: What is wrong; None if nothing is.
+    Attributes:
+        agreeing: Fraction of the common pixels of both views that project onto each other, per overlapping pair.
+        worst: Pair with the lowest fraction.
+        problem: Description of the error, or None.
     """
 
     scene: str
@@ -83,8 +81,8 @@ def judge_scene(
 
     Args:
         readable: Set to read from.
-        num_pairs: Pairs to compare; more until enough of them are close. None: every frame and the next.
-        random: Chooses the pairs.
+        num_pairs: Pairs to compare, more until enough of them are close. None: every frame and the next.
+        random: Generator that selects the pairs.
     """
     verdict = SceneVerdict(scene)
     compared: list[ComparedPair] = []
@@ -101,13 +99,13 @@ def judge_scene(
 
 
 def judged_pairs(compared: Sequence[ComparedPair]) -> list[ComparedPair]:
-    """The close pairs if there are enough, otherwise those that overlap at all."""
+    """Return the close pairs if there are enough, otherwise all overlapping pairs."""
     close = [pair for pair in compared if pair.is_close]
     return close if len(close) >= NUM_CLOSE else [pair for pair in compared if pair.overlaps]
 
 
 class Neighbors:
-    """Frames beside those of a pair, for sets whose frames are in the order of time."""
+    """Frames next to those of a pair, for sets whose frames are in temporal order."""
 
     def __init__(self, readable, scene: str, frames: Sequence[str]):
         self._readable, self._scene, self._frames = readable, scene, frames
@@ -116,7 +114,7 @@ class Neighbors:
         self.are_in_order = not isinstance(selection, GraphWalkSampler | GroupSampler)
 
     def shifted(self, pairs: Sequence[ComparedPair]) -> dict[str, list[tuple[Views, Views]]]:
-        """Return, by explanation, pairs as they are and with the depth of the frames before or after."""
+        """Return, by explanation, the pairs unchanged and with the depth of the previous or next frames."""
         if not self.are_in_order:
             return {}
         far = sorted(pairs, key=lambda pair: -self.step(pair))[:NUM_SHIFTED]
@@ -127,7 +125,7 @@ class Neighbors:
         return {f"the depth of a frame looks like that of {words}": found for words, found in both.items() if found}
 
     def jump(self, pairs: Sequence[ComparedPair]) -> bool:
-        """Return whether the camera is as far from the next frame as from any."""
+        """Return whether the camera is as far from the next frame as from any other."""
         steps = [self._distance(*pair.views) for pair in pairs if self.step(pair) == 1]
         views = [view for pair in pairs for view in pair.views]
         others = [self._distance(*two) for two in combinations(views, 2)]
@@ -142,7 +140,7 @@ class Neighbors:
         return (next(centers) - next(centers)).norm().item()
 
     def _with_depth_beside(self, pair: ComparedPair, shift: int) -> list[View | None]:
-        """Both views with the depth of the frames so far behind them; None where there is none of that size."""
+        """Return both views with the depth of frames at an offset. None if no such frame has this size."""
         positions = [self._position[frame] + shift for frame in pair.frames]
         if min(positions) < 0 or max(positions) >= len(self._frames):
             return [None]
@@ -154,7 +152,7 @@ class Neighbors:
 
 
 def _problem(compared: Sequence[ComparedPair], judged: Sequence[ComparedPair], beside: Neighbors) -> str | None:
-    """What is wrong with a scene, in words; None: nothing that shows."""
+    """Return a description of the error of a scene, or None."""
     if unlike := unlike_frames(compared):
         return unlike
     share = median(pair.found.consistent_ratio for pair in judged) if judged else 0.0
@@ -174,7 +172,7 @@ def _problem(compared: Sequence[ComparedPair], judged: Sequence[ComparedPair], b
 
 
 def unlike_frames(pairs: Sequence[ComparedPair]) -> str | None:
-    """Say whether the depth of some frames has another unit than that of frames beside them."""
+    """Describe frames whose depth has a unit different from that of neighboring frames."""
     for pair in pairs:
         first, second = pair.views
         if first.valid.any() and second.valid.any():
@@ -185,7 +183,7 @@ def unlike_frames(pairs: Sequence[ComparedPair]) -> str | None:
 
 
 def distant_cameras(pairs: Sequence[ComparedPair]) -> str | None:
-    """Say whether cameras that should see the same are much farther apart than anything that they see is away."""
+    """Describe overlapping cameras that are much farther apart than the distance of the scene."""
     distances, ratios = [], []
     for pair in pairs:
         first, second = pair.views
@@ -201,7 +199,7 @@ def distant_cameras(pairs: Sequence[ComparedPair]) -> str | None:
 
 
 def pairs_of(readable, scene: str, frames: Sequence[str], count: int | None, random: np.random.Generator) -> list[Pair]:
-    """Return pairs of frames that should see the same: neighbors in time, or of the set's own lists."""
+    """Return overlapping pairs of frames: neighbors in time, or from the lists of the set."""
     selection = getattr(readable, "view_sampler", None)
     if isinstance(readable, DatasetReader) and isinstance(selection, GraphWalkSampler | GroupSampler):
         positions = _listed_pairs(readable, scene, selection, random)
@@ -226,7 +224,7 @@ def pairs_of(readable, scene: str, frames: Sequence[str], count: int | None, ran
 
 
 def _listed_pairs(source: DatasetReader, scene: str, selection, random: np.random.Generator) -> list[tuple[int, int]]:
-    """Pairs by position, in random order."""
+    """Return pairs of frame positions in random order."""
     if isinstance(selection, GraphWalkSampler):
         pairs, shares = source.overlap(scene)
         pairs = pairs[:, shares > selection.min_overlap].T

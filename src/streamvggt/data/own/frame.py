@@ -1,4 +1,4 @@
-"""One frame of a scene of your own: its files and labels, and how they become a `View`.
+"""One frame of a custom scene: its files and labels, and the conversion to a `View`.
 
 H×W pixels.
 """
@@ -53,17 +53,17 @@ class Frame:
 
 
 def checked_world_from_cam(pose: Sequence, where: str) -> np.ndarray:
-    """Make a pose from the numbers of a file.
+    """Validate the numbers of a pose from a file.
 
     Args:
         pose: Nested lists or an array. (4, 4) or (3, 4)
         where: File and field, for error messages.
 
     Returns:
-        float64. (4, 4)
+        World-from-camera pose, float64. (4, 4)
 
     Raises:
-        DataError: If a number is not finite or the rotation is not one.
+        DataError: If a number is not finite or the rotation is invalid.
     """
     try:
         pose = np.array(pose, np.float64)
@@ -107,14 +107,14 @@ def read_frame(frame: Frame) -> View:
 
 
 def read_depth(path: Path, unit: float) -> np.ndarray:
-    """Depth along the optical axis in scene units; 0 or not finite if unknown. (H, W) float32
+    """Read depth along the optical axis in scene units, 0 or not finite if unknown. (H, W) float32
 
     Args:
-        path: 16-bit .png, .npy, .exr, or .bin as COLMAP writes dense depth maps.
+        path: 16-bit .png, .npy, .exr, or a COLMAP .bin of dense depth.
         unit: Scene units per integer step.
 
     Raises:
-        DataError: If the file is damaged or of another format.
+        DataError: If the file is damaged or has another format.
     """
     if path.suffix == ".png":
         return read_png16(path) * np.float32(unit)
@@ -132,7 +132,7 @@ def read_depth(path: Path, unit: float) -> np.ndarray:
 
 
 def read_colmap_depth(path: Path) -> np.ndarray:
-    """A dense depth map of COLMAP: "WIDTH&HEIGHT&1&", then float32 row by row. (H, W)"""
+    """Read a dense depth map of COLMAP: "WIDTH&HEIGHT&1&", then float32 row by row. (H, W)"""
     content = path.read_bytes()
     try:
         width, height, channels, numbers = content.split(b"&", 3)
@@ -168,7 +168,7 @@ def _pixels(frame: Frame) -> np.ndarray:
 
 
 def _depth(frame: Frame, size: tuple[int, int]) -> np.ndarray:
-    """In the size of the image; of the same aspect ratio, a smaller or larger map is resized by the nearest pixel."""
+    """Resize depth to the size of the image by nearest neighbor. The aspect ratios must be equal."""
     depth = _of_size(read_depth(frame.depth, frame.depth_unit), size, frame.depth)
     if frame.mask is not None:
         depth = np.where(_of_size(read_mask(frame.mask), size, frame.mask) > 0, depth, 0)

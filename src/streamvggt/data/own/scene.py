@@ -1,4 +1,4 @@
-"""Which scenes are under a folder, in which layout, and what is known of them."""
+"""Find the scenes in a folder, their layouts and their labels."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ LAYOUTS = (
 
 
 def scenes_under(root: Path) -> dict[str, Path]:
-    """Paths of the scenes by name: `root` itself, or those below it, by their relative paths.
+    """Return the paths of the scenes by name: `root` itself, or scenes in it by their relative paths.
 
     A scene contains no other scenes, except for videos beside the images of a folder.
 
     Raises:
-        FileNotFoundError: If there is nothing at `root`.
+        FileNotFoundError: If `root` does not exist.
         DataError: If there is no scene.
     """
     if not root.exists():
@@ -62,15 +62,15 @@ def scenes_under(root: Path) -> dict[str, Path]:
 
 
 def layout_of(path: Path) -> Layout | None:
-    """The layout of a scene; None if `path` is none."""
+    """Return the layout of a scene, or None if `path` is not a scene."""
     return next((layout for layout in LAYOUTS if layout.matches(path)), None)
 
 
 def read_scene(path: Path, depth_unit: float | None = None) -> tuple[Frame, ...]:
-    """Read the frames of a scene in their order: of time, or natural order of their names.
+    """Read the frames of a scene in temporal order, or in natural order of their names.
 
     Raises:
-        DataError: If it is no scene, its files contradict its layout, or two frames have the same name.
+        DataError: If `path` is not a scene, a file contradicts the layout, or two frames have one name.
     """
     layout = layout_of(path)
     if layout is None:
@@ -83,7 +83,7 @@ def read_scene(path: Path, depth_unit: float | None = None) -> tuple[Frame, ...]
 
 
 def labels_of(frames: tuple[Frame, ...]) -> tuple[str, ...]:
-    """Those of `LABELS` that every frame has. Depth without cameras is of no use."""
+    """Return the `LABELS` that every frame has. Depth without cameras does not count."""
     has_cameras = all(frame.world_from_cam is not None for frame in frames)
     has_depth = has_cameras and all(frame.depth is not None for frame in frames)
     return tuple(label for label, is_there in zip(LABELS, (has_cameras, has_depth), strict=True) if is_there)
