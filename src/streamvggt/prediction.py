@@ -103,8 +103,16 @@ class Prediction:
 
     @property
     def num_frames(self) -> int:
-        """Number of frames S."""
-        return next(value.shape[1] for value in self._tensors().values())
+        """Number of frames S.
+
+        Raises:
+            ValueError: If `dense_frames` is set and only depth and points were predicted.
+        """
+        of_some = () if self.dense_frames is None else ("depth", "points")
+        counts = [value.shape[1] for name, value in self._tensors().items() if not name.startswith(of_some)]
+        if not counts:
+            raise ValueError("num_frames: expected cameras or tracks beside dense_frames. Run one of these heads, too.")
+        return counts[0]
 
     def select_frame(self, index: int) -> Prediction:
         """Return the prediction of one frame, S = 1. A negative index counts from the end."""
@@ -112,7 +120,16 @@ class Prediction:
         return self.select_frames(slice(index, index + 1))
 
     def select_frames(self, which: slice) -> Prediction:
-        """Return the prediction of a slice of the frames."""
+        """Return the prediction of a slice of the frames.
+
+        Raises:
+            ValueError: If `dense_frames` is set.
+        """
+        if self.dense_frames is not None:
+            raise ValueError(
+                f"select_frames: expected depth and points of all frames, got those of {[*self.dense_frames]}. "
+                "Predict without dense_frames."
+            )
         return self.map(lambda tensor: tensor[:, which])
 
     def select_stream(self, index: int) -> Prediction:

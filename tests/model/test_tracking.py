@@ -1,5 +1,6 @@
 """Tracking, whole and streamed."""
 
+import pytest
 import torch
 from small_models import images, tiny
 
@@ -95,3 +96,26 @@ def test_maps_too_small_for_all_levels_are_tracked_with_those_they_have():
     maps, features = torch.ones(1, 1, 4, 2, 2), torch.ones(1, 1, 1, 4)
     answer = correlate(feature_pyramid(maps, 3), features, torch.zeros(1, 1, 1, 2), 0, 3)
     assert answer.flatten().tolist() == [2, 2, 0]
+
+
+def test_dense_frames_select_depth_but_no_feature_maps_of_the_tracker():
+    """Queries are points of the first frame, also if its depth is not predicted."""
+    model, frames = tiny(track_iterations=2), images(1, 4)
+    with torch.no_grad():
+        whole = model(frames, query_points=QUERIES)
+        some = model(frames, query_points=QUERIES, dense_frames=[1, 3])
+    for name in ("tracks", "visibility", "track_conf"):
+        assert torch.equal(getattr(some, name), getattr(whole, name))
+    assert torch.equal(some.depth, whole.depth[:, [1, 3]])
+    assert some.num_frames == 4
+    with pytest.raises(ValueError, match="select_frames"):
+        some.select_frame(0)
+
+
+@pytest.mark.parametrize("frames", [[], [4], [-1]])
+def test_dense_frames_are_frames_of_a_whole_sequence(frames):
+    model = tiny()
+    with pytest.raises(ValueError, match="dense_frames"):
+        model(images(1, 4), dense_frames=frames)
+    with pytest.raises(ValueError, match="dense_frames"):
+        model(images(1, 4), dense_frames=[0], memory=model.new_memory())

@@ -192,8 +192,8 @@ class VGGT(nn.Module):
                 `EvictionPolicy.attended_frames`. Requires causal=True and no memory. None: all frames up to itself.
             patch_tokens: Output of `aggregator.encode_patches(images)`, to reuse the output of a shared frozen
                 encoder. None: run the encoder. (B, S, h·w, C + M)
-            dense_frames: Indices of the frames to predict depth and points for, to save time in training. Requires no
-                memory. None: all frames.
+            dense_frames: Indices of the frames to predict depth and points for, to save time in training. Tracks use
+                all frames. Requires no memory. None: all frames.
 
         Returns:
             The prediction for the S frames of `images`.
@@ -201,7 +201,7 @@ class VGGT(nn.Module):
         Raises:
             ValueError: If the images do not match the network or the memory, or a requested head is missing.
         """
-        heads = self.validate_inputs(images, heads, query_points, memory, attended_frames)
+        heads = self.validate_inputs(images, heads, query_points, memory, attended_frames, dense_frames)
         if memory is None:
             # Training reuses few sequence lengths, so the plans of cuDNN attention are reused.
             changes = self.causal and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
@@ -284,8 +284,8 @@ class VGGT(nn.Module):
             times=times,
         )
 
-        def dense(head: DPTHead) -> Tensor:
-            return self._run_dense_head(head, tokens, encoded, (height, width), dense_frames)
+        def dense(head: DPTHead, frames: Sequence[int] | None = dense_frames) -> Tensor:
+            return self._run_dense_head(head, tokens, encoded, (height, width), frames)
 
         said: dict[str, Any] = {}
         if "camera" in heads:
@@ -303,8 +303,8 @@ class VGGT(nn.Module):
             xyz = out[..., :3]
             said["points"], said["points_conf"] = xyz.sign() * xyz.abs().expm1(), 1 + out[..., 3].exp()
         if "track" in heads:
-            # Feature maps, channels first: (B, S, C, H/2, W/2).
-            maps = dense(self.track_head.feature_extractor).movedim(-1, 2)
+            # Feature maps of all frames, channels first: (B, S, C, H/2, W/2). Queries are points of the first frame.
+            maps = dense(self.track_head.feature_extractor, None).movedim(-1, 2)
             stages, visibility, confidence = self.track_head(maps, query_points, memory.tracks if memory else None)
             said["tracks"], said["tracks_list"] = stages[-1], tuple(stages)
             said["visibility"], said["track_conf"] = visibility, confidence
@@ -347,6 +347,7 @@ class VGGT(nn.Module):
         query_points: Tensor | None = None,
         memory: StreamMemory | BatchedMemory | None = None,
         attended_frames: Sequence[Sequence[int | RetainedTokens]] | None = None,
+        dense_frames: Sequence[int] | None = None,
     ) -> tuple[str, ...]:
         """Check the arguments of `forward`.
 
@@ -381,6 +382,11 @@ class VGGT(nn.Module):
                 raise ValueError(f"query_points must be ({batch}, K, 2), not {tuple(query_points.shape)}")
         if attended_frames is not None and (memory is not None or not self.causal):
             raise ValueError("`attended_frames` is for a whole sequence (no memory) of a network with causal=True")
+        if dense_frames is not None:
+            if memory is not None:
+                raise ValueError("dense_frames: expected None with a memory. Select frames of the prediction instead.")
+            if not dense_frames or not set(dense_frames) <= set(range(num_frames)):
+                raise ValueError(f"dense_frames: expected indices from 0 to {num_frames - 1}, got {[*dense_frames]}.")
         if memory is not None:
             if not self.causal:
                 raise ValueError("a network that sees all frames (causal=False) cannot go on with a memory")
