@@ -10,9 +10,11 @@ import pytest
 
 from streamvggt.data.decode import (
     DataError,
+    decoding,
     read_exr,
     read_image,
     read_json,
+    read_lines,
     read_npy,
     read_npz,
     read_png16,
@@ -135,3 +137,34 @@ def test_a_table_of_other_numbers_is_named(tmp_path, content, got):
 def test_a_table_may_have_titles_and_unknown_numbers(tmp_path):
     (tmp_path / "poses.txt").write_text("x y\n1 nan\n-inf 2\n", encoding="utf-8")
     assert read_table(tmp_path / "poses.txt", 2, skip=1)[1].tolist() == [-math.inf, 2]
+
+
+@pytest.mark.parametrize(
+    ("content", "got"),
+    [
+        ({}, "no 'K'"),
+        ([], "something else"),
+        (None, "something else"),
+        ({"K": "x"}, "something else"),
+        ({"K": 3}, "some"),
+    ],
+)
+def test_content_of_another_structure_names_the_file(content, got):
+    said = rf"cameras\.json: expected nine numbers K, got {got}.*Download"
+    with pytest.raises(DataError, match=said), decoding("cameras.json", "nine numbers K"):
+        np.array(content["K"], float).reshape(3, 3)
+
+
+def test_errors_of_files_read_inside_pass_unchanged(tmp_path):
+    for error in (DataError("other.png: damaged"), FileNotFoundError("other.png")):
+        with pytest.raises(type(error), match=r"^other\.png"), decoding(tmp_path, "frames"):
+            raise error
+
+
+def test_text_of_another_encoding_is_named(tmp_path):
+    path = tmp_path / "poses.txt"
+    path.write_bytes("# Büro\n1 2\n".encode())
+    assert read_lines(path) == ["1 2"]
+    path.write_bytes(b"\xff\xfe1")
+    with pytest.raises(DataError, match=r"poses\.txt: expected UTF-8"):
+        read_lines(path)

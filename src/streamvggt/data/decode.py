@@ -5,6 +5,7 @@ H×W pixels.
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import pickle
@@ -31,6 +32,26 @@ DAMAGED_ARRAY = (
     *(pickle.UnpicklingError, AttributeError, IndexError, struct.error),
 )
 """Exceptions of numpy and pickle for files of other formats, or headers with invalid sizes."""
+
+STRUCTURE_ERRORS = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError)
+"""Exceptions of Python, numpy, h5py and torch for missing keys, wrong types, and wrong numbers or shapes of values."""
+
+
+@contextmanager
+def decoding(path: Path, expected: str) -> Iterator[None]:
+    """Convert `STRUCTURE_ERRORS` of a block that interprets the content of a file to `DataError`.
+
+    Args:
+        path: File whose content the block interprets.
+        expected: Expected content, for the message.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except (*STRUCTURE_ERRORS, csv.Error) as error:
+        got = f"no {error}" if isinstance(error, KeyError) else f"something else ({error})"
+        raise DataError(f"{path}: expected {expected}, got {got}. Download or prepare it again.") from error
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -145,12 +166,14 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, KeyError, MemoryError) as error:
+    except DataError:
+        raise
+    except (OSError, MemoryError, *STRUCTURE_ERRORS) as error:
         raise DataError(f"{path}: damaged, or not the HDF5 file that was expected ({error})") from error
 
 
 def read_hdf5(path: Path, key: str) -> np.ndarray:
-    """Read one array of an HDF5 file."""
+    """Read one array of an HDF5 file. Raises `DataError` if it is missing or a group."""
     with open_hdf5(path) as file:
         return file[key][()]
 
@@ -158,6 +181,15 @@ def read_hdf5(path: Path, key: str) -> np.ndarray:
 def strings(values: h5py.Dataset) -> list[str]:
     """Decode strings of an HDF5 file in any encoding. An empty list may be stored as numbers."""
     return [value.decode() if isinstance(value, bytes) else str(value) for value in values[()].tolist()]
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read the lines of a UTF-8 text file, without comments, which begin with #."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: expected UTF-8 text, got other bytes ({error}). Download it again.") from error
+    return [line for line in lines if not line.startswith("#")]
 
 
 def read_json(path: Path):

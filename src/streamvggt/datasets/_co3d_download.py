@@ -77,12 +77,12 @@ def half_units(image_format: str, width: int, height: int) -> np.ndarray:
     """Return the pixels per unit of a camera's numbers along x and y. (2,)
 
     Raises:
-        DataError: If the format is unknown.
+        ValueError: If the format is unknown.
     """
     half = np.array([width, height]) / 2
     units = {"ndc_norm_image_bounds": half, "ndc_isotropic": np.full(2, half.min())}
     if image_format not in units:
-        raise DataError(f"cameras in the format {image_format!r} are not known")
+        raise ValueError(f"cameras in the format {image_format!r} are not known")
     return units[image_format]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from streamvggt.data.decode import DataError
+from streamvggt.data.decode import DataError, read_lines
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ def read_colmap(folder: Path) -> list[ColmapImage]:
     cameras = {}
     line = ""
     try:
-        for line in _lines(folder / "cameras.txt"):
+        for line in read_lines(folder / "cameras.txt"):
             number, model, width, height, *parameters = line.split()
             cameras[number] = ColmapCamera(model, int(width), int(height), np.array(parameters, np.float64))
         images = []
         # Every second line holds the image's points and may be empty.
-        for line in _lines(folder / "images.txt")[::2]:
+        for line in read_lines(folder / "images.txt")[::2]:
             _, *numbers, camera, name = line.split(maxsplit=9)
             qw, qx, qy, qz, *translation = map(float, numbers)
             cam_from_world = np.eye(4)
@@ -54,7 +54,3 @@ def read_colmap(folder: Path) -> list[ColmapImage]:
     except (ValueError, KeyError) as error:
         raise DataError(f"{folder}: not as COLMAP writes text: {line[:60]!r} ({error})") from error
     return sorted(images, key=lambda image: image.name)
-
-
-def _lines(path: Path) -> list[str]:
-    return [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]

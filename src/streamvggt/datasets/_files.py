@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from streamvggt.data.dataset_reader import make_view
-from streamvggt.data.decode import read_exr, read_image, read_mask, read_npy, read_npz, read_png16, write_exr
+from streamvggt.data.decode import decoding, read_exr, read_image, read_mask, read_npy, read_npz, read_png16, write_exr
 from streamvggt.data.encode import depth_array, world_from_cam, write_image, write_png
 from streamvggt.data.file_index import FileIndex
 from streamvggt.data.view import View
@@ -78,7 +78,8 @@ class CameraFile:
         arrays = read_npz(folder / self.path.format(frame), self.intrinsics, *poses, *self.more)
         pose = arrays[poses[0]]
         if len(poses) > 1:
-            pose = np.vstack([np.column_stack([arrays[key] for key in poses]), [0, 0, 0, 1]])
+            with decoding(folder / self.path.format(frame), f"{poses[0]} (3, 3) and {poses[1]} (3,)"):
+                pose = np.vstack([np.column_stack([arrays[key] for key in poses]), [0, 0, 0, 1]])
         return arrays[self.intrinsics], pose, {key: arrays[key] for key in self.more}
 
     def write(self, folder: Path, frame: str, intrinsics: np.ndarray, pose: np.ndarray, **more) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from streamvggt.data.decode import DataError, read_npz
+from streamvggt.data.decode import DataError, decoding, read_npz
 from streamvggt.data.encode import depth_array, world_from_cam
 from streamvggt.data.file_index import FileIndex
 from streamvggt.data.view import View
@@ -72,16 +72,12 @@ def scene_groups(path: Path, frames: tuple[str, ...]) -> Sequence[Sequence[int]]
     names = [str(name).removesuffix(".png") for name in table["images"]]
     position = {name: number for number, name in enumerate(frames)}
     groups = []
-    try:
+    with decoding(path, "an image_collection {frame: [(frame, share), …]} of its images"):
         for reference, neighbours in table["image_collection"].item().items():
             best_first = sorted(neighbours, key=lambda neighbour: -neighbour[1])
             members = [names[int(number)] for number in (reference, *(number for number, _ in best_first))]
             if members[0] in position:
                 groups.append([position[name] for name in members if name in position])
-    except (AttributeError, ValueError, TypeError, IndexError) as error:
-        raise DataError(
-            f"{path}: image_collection is no {{frame: [(frame, share), …]}} of its images ({error})"
-        ) from error
     return groups
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from streamvggt.data.decode import DataError
+from streamvggt.data.decode import decoding
 from streamvggt.data.file_index import FileIndex
 from streamvggt.files import atomic_write
 
@@ -28,12 +28,10 @@ def selected_sequences(listing: FileIndex, path: Path, frame_name: str) -> dict[
     """
     selected = listing.json(path)
     scenes = {}
-    try:
+    with decoding(path, "{category: {sequence: [frame numbers]}}"):
         for category, sequences in selected.items():
             for sequence, numbers in sequences.items():
                 scenes[f"{category}/{sequence}"] = [frame_name.format(number) for number in sorted(set(numbers))]
-    except (AttributeError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: {{category: {{sequence: [frame numbers]}}}} was expected ({error})") from error
     return scenes
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 from streamvggt.data.dataset_reader import DatasetReader, make_view
-from streamvggt.data.decode import DataError, open_hdf5, read_image, strings
+from streamvggt.data.decode import DataError, decoding, open_hdf5, read_image, strings
 from streamvggt.data.file_index import FileIndex
 from streamvggt.data.sampling import GraphWalkSampler
 from streamvggt.data.transforms import resize
@@ -72,7 +72,7 @@ class BlendedMVS(DatasetReader):
         with open_hdf5(self.root / OVERLAP) as file:
             names = strings(file[scene]["basenames"])
             pairs, values = file[scene]["indices"][()], file[scene]["values"][()]
-        pairs = np.array([position.get(name, -1) for name in names])[pairs]  # (2, M)
+            pairs = np.array([position.get(name, -1) for name in names])[pairs]  # (2, M)
         there = (pairs >= 0).all(0)
         return pairs[:, there], values[there]
 
@@ -110,7 +110,7 @@ def finish(raw: Path, out: Path) -> None:
 def write_overlaps(root: Path, path: Path) -> None:
     """Add the overlaps of all new scenes to the list. Existing entries do not change."""
     if path.exists():
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             known = set(file)
             if OURS not in file.attrs:
                 return
@@ -142,13 +142,11 @@ def read_small(folder: Path, name: str) -> LowResFrame:
 
 def read_camera(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read intrinsics in pixels (3, 3) and the camera-from-world pose (4, 4)."""
-    words = path.read_text(encoding="utf-8").split()
-    try:
+    with decoding(path, "an extrinsic of 16 and an intrinsic of 9 numbers"):
+        words = path.read_text(encoding="utf-8").split()
         first, second = words.index("extrinsic") + 1, words.index("intrinsic") + 1
         extrinsic = np.array(words[first : first + 16], float).reshape(4, 4)
         return np.array(words[second : second + 9], float).reshape(3, 3), extrinsic
-    except ValueError as error:
-        raise DataError(f"{path}: an extrinsic of 16 and an intrinsic of 9 numbers were expected ({error})") from error
 
 
 PFM_HEADER = re.compile(rb"Pf\s+(\d+)\s+(\d+)\s+([-+.\deE]+)[ \t]*\r?\n")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from streamvggt.data.decode import read_lines
 from streamvggt.data.encode import depth_array, write_image, write_png
 from streamvggt.datasets._depth_set import DepthSet, Pair, files, pair_by_order, read_fixed_point
 from streamvggt.datasets._files import fixed_point
@@ -65,8 +66,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
         (folder / f"{kind}_110").mkdir()
         for path in paths:
             link_or_copy(path, folder / f"{kind}_110" / path.name)
-    lines = (source / "groundtruth.txt").read_text(encoding="utf-8").splitlines()
-    poses = [line for line in lines if not line.startswith("#")]
+    poses = read_lines(source / "groundtruth.txt")
     (folder / "groundtruth_110.txt").write_text("\n".join(poses[FRAME_RANGE]) + "\n", encoding="utf-8")
 
 

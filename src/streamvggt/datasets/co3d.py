@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from streamvggt.data.dataset_reader import DatasetReader, make_view
-from streamvggt.data.decode import read_image, read_json, read_mask, read_png16
+from streamvggt.data.decode import DataError, decoding, read_image, read_json, read_mask, read_png16
 from streamvggt.data.file_index import FileIndex
 from streamvggt.data.sampling import ClipSampler
 from streamvggt.data.transforms import crop_around_principal_point, nearest_indices, resize
@@ -74,12 +74,15 @@ def raw_scenes(raw: Path) -> list[str]:
 
 def prepare(raw: Path, scene: str, folder: Path) -> None:
     category, sequence = scene.split("/")
-    annotations = _annotations(raw / category)[sequence]
+    annotations = _annotations(raw / category).get(sequence)
+    if annotations is None:
+        raise DataError(f"{raw / category / FRAMES}: expected frames of {sequence}, got none. Download it again.")
     written = 0
     for path, annotation in sorted(annotations.items()):
-        if annotation["depth"] is None or annotation["viewpoint"] is None:
-            continue
-        view = _read(raw, annotation)
+        with decoding(raw / category / FRAMES, f"image, depth, mask and viewpoint of {path}"):
+            if annotation["depth"] is None or annotation["viewpoint"] is None:
+                continue
+            view = _read(raw, annotation)
         if view.valid.any():
             write_frame(folder, Path(path).stem, _small(view))
             written += 1
@@ -146,7 +149,8 @@ def _chosen(raw: Path) -> dict[str, list[str]]:
     """Return the scenes of a split, "category/sequence"."""
     chosen = {split: [] for split in CO3D.splits}
     for path in sorted(raw.glob(f"*/{SEQUENCES}")):
-        good = good_sequences(read_jgz(path))
+        with decoding(path, "annotations with sequence_name and viewpoint_quality_score"):
+            good = good_sequences(read_jgz(path))
         for split, frames in _listed(path.parent).items():
             drawn = draw(good & set(frames), NUM_SEQUENCES, f"{path.parent.name} {split}")
             chosen[split] += [f"{path.parent.name}/{name}" for name in drawn]
@@ -162,10 +166,11 @@ def _listed(category: Path) -> dict[str, dict[str, set[str]]]:
     lists = {kind: category / FEW_VIEW_LIST.format(kind) for kind in ("train", "dev", "test")}
     lists = {kind: read_json(path) for kind, path in lists.items() if path.exists()}
     frames: dict[str, dict[str, set[str]]] = {split: {} for split in CO3D.splits}
-    for split in CO3D.splits:
-        for sequence, _, image in lists.get("train", {}).get(split, []):
-            frames[split].setdefault(sequence, set()).add(image)
-    evaluated = {entry[0] for kind in ("dev", "test") for entry in lists.get(kind, {}).get("test", [])}
+    with decoding(category / FEW_VIEW_LIST.format("*"), "lists {subset: [[sequence, frame number, image], …]}"):
+        for split in CO3D.splits:
+            for sequence, _, image in lists.get("train", {}).get(split, []):
+                frames[split].setdefault(sequence, set()).add(image)
+        evaluated = {entry[0] for kind in ("dev", "test") for entry in lists.get(kind, {}).get("test", [])}
     for sequence in evaluated:
         frames["train"].pop(sequence, None)
     for sequence in frames["train"]:
@@ -178,10 +183,11 @@ def _annotations(category: Path) -> dict[str, dict[str, Mapping]]:
     """Return the annotations of the listed frames by sequence, then by image."""
     listed = _listed(category)
     found: dict[str, dict[str, Mapping]] = {}
-    for annotation in read_jgz(category / FRAMES):
-        sequence, image = annotation["sequence_name"], annotation["image"]["path"]
-        if any(image in frames.get(sequence, ()) for frames in listed.values()):
-            found.setdefault(sequence, {})[image] = annotation
+    with decoding(category / FRAMES, "annotations with sequence_name and image"):
+        for annotation in read_jgz(category / FRAMES):
+            sequence, image = annotation["sequence_name"], annotation["image"]["path"]
+            if any(image in frames.get(sequence, ()) for frames in listed.values()):
+                found.setdefault(sequence, {})[image] = annotation
     return found
 
 

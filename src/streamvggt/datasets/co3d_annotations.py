@@ -12,16 +12,15 @@ RAW is the full download (RAW may be ROOT/co3d_v2), of which only annotations an
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from streamvggt.data.decode import DataError, read_json
+from streamvggt.data.decode import DataError, decoding, read_json
 from streamvggt.data.encode import write_image
 from streamvggt.datasets._co3d_download import (
     FEW_VIEW_LIST,
@@ -67,15 +66,12 @@ def read_annotations(folder: Path, category: str) -> dict[str, list[Frame]] | No
     path = folder / f"{category}_test.jgz"
     if not path.exists():
         return None
-    try:
-        sequences = json.loads(gzip.decompress(path.read_bytes()))
-        if not all({"filepath", "R", "T"} <= frame.keys() for frames in sequences.values() for frame in frames):
-            raise ValueError("a frame has no filepath, R or T")
-        return sequences
-    except (OSError, EOFError, zlib.error, ValueError, AttributeError, TypeError) as error:
-        raise DataError(
-            f"{path} is damaged, or not as `streamvggt data prepare co3d_annotations` writes it ({error})"
-        ) from error
+    sequences = read_jgz(path)
+    with decoding(path, "{sequence: [{filepath, R, T}, …]} as `streamvggt data prepare co3d_annotations` writes it"):
+        for frame in chain.from_iterable(sequences.values()):
+            Path(frame["filepath"])
+            get_cameras([frame])
+    return sequences
 
 
 class Co3dPoses(TrajectorySet):
@@ -138,12 +134,9 @@ def write_category(raw: Path, category: str, folder: Path, min_quality: float) -
     lists = raw / category / SET_LIST
     if not lists.exists():
         raise SkipScene(f"there is no {lists}; the single-sequence subset of CO3Dv2 has none, the full download does")
-    annotations = select(
-        read_jgz(raw / category / FRAMES),
-        read_jgz(raw / category / SEQUENCES),
-        read_json(lists),
-        min_quality,
-    )
+    found = read_jgz(raw / category / FRAMES), read_jgz(raw / category / SEQUENCES), read_json(lists)
+    with decoding(raw / category, f"annotations of frames and sequences, and {SET_LIST}, as CO3Dv2 describes them"):
+        annotations = select(*found, min_quality)
     for subset, sequences in annotations.items():
         with atomic_write(folder / f"{category}_{subset}.jgz") as path:
             write_jgz(path, sequences)

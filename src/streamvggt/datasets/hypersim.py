@@ -29,7 +29,7 @@ import numpy as np
 from scipy.linalg import rq
 
 from streamvggt.data.dataset_reader import DatasetReader
-from streamvggt.data.decode import DataError, read_hdf5, write_rgb
+from streamvggt.data.decode import DataError, decoding, read_hdf5, write_rgb
 from streamvggt.data.encode import depth_array
 from streamvggt.data.file_index import FileIndex
 from streamvggt.data.sampling import ClipSampler
@@ -127,8 +127,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
     intrinsics = camera.without_skew()
     meters = meters_per_unit(raw / name / "_detail" / "metadata_scene.csv")
     detail = raw / name / "_detail" / camera_name
-    rotations = read_hdf5(detail / "camera_keyframe_orientations.hdf5", "dataset")  # (T, 3, 3) world-from-camera
-    positions = read_hdf5(detail / "camera_keyframe_positions.hdf5", "dataset") * meters  # (T, 3)
+    poses = read_poses(detail, meters)
     images = raw / name / "images"
     for path in sorted((images / f"scene_{camera_name}_final_hdf5").glob("frame.*.color.hdf5")):
         number = path.name.split(".")[1]
@@ -143,10 +142,21 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
         frame = f"{int(number):06d}"
         write_rgb(FILES.image_path(folder, frame), tone_map(read_hdf5(path, "dataset"), valid))
         FILES.write_depth(folder, frame, planar_depth(distance, camera.intrinsics))
-        pose = np.eye(4)
-        pose[:3, :3] = rotations[int(number)] @ OPENCV_FROM_OPENGL @ camera.rotation
-        pose[:3, 3] = positions[int(number)]
+        with decoding(detail, f"poses of frame {int(number)}"):
+            pose = poses[int(number)].copy()
+        pose[:3, :3] = pose[:3, :3] @ OPENCV_FROM_OPENGL @ camera.rotation
         FILES.camera.write(folder, frame, intrinsics, pose)
+
+
+def read_poses(detail: Path, meters: float) -> np.ndarray:
+    """Read world-from-camera poses of all frames, OpenGL axes, in meters. (T, 4, 4)"""
+    rotations = read_hdf5(detail / "camera_keyframe_orientations.hdf5", "dataset")
+    positions = read_hdf5(detail / "camera_keyframe_positions.hdf5", "dataset")
+    with decoding(detail, "orientations (T, 3, 3) and positions (T, 3) of the keyframes"):
+        poses = np.tile(np.eye(4), (len(rotations), 1, 1))
+        poses[:, :3, :3] = rotations
+        poses[:, :3, 3] = positions * meters
+    return poses
 
 
 def tone_map(colour: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -183,17 +193,18 @@ def get_camera(path: Path, scene: str) -> PinholeCamera:
     row = _rows(path).get(scene)
     if row is None:
         raise DataError(f"{path}: no row for {scene}")
-    return PinholeCamera.of(row)
+    with decoding(path, "numbers in the columns settings_output_img_width, …_height and M_cam_from_uv_00 to _22"):
+        return PinholeCamera.of(row)
 
 
 @lru_cache(maxsize=1)
 def _rows(path: Path) -> dict[str, dict[str, str]]:
-    with open(path, encoding="utf-8", newline="") as file:
+    with open(path, encoding="utf-8", newline="") as file, decoding(path, "a table with the column scene_name"):
         return {row["scene_name"]: row for row in csv.DictReader(file)}
 
 
 def meters_per_unit(path: Path) -> float:
-    with open(path, encoding="utf-8", newline="") as file:
+    with open(path, encoding="utf-8", newline="") as file, decoding(path, "the number meters_per_asset_unit"):
         for row in csv.reader(file):
             if row and row[0] == "meters_per_asset_unit":
                 return float(row[1])

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from streamvggt.data.dataset_reader import DatasetReader
-from streamvggt.data.decode import DataError, read_exr, read_json
+from streamvggt.data.decode import decoding, read_exr, read_json
 from streamvggt.data.file_index import FileIndex
 from streamvggt.data.sampling import ClipSampler
 from streamvggt.data.view import View
@@ -70,11 +70,10 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
     for image in sorted((raw / scene / "images").glob("*.png")):
         path = raw / scene / f"poses/{image.stem}.json"
         camera = read_json(path)
-        try:
-            intrinsics = [[camera["f_x"], 0, camera["c_x"]], [0, camera["f_y"], camera["c_y"]], [0, 0, 1]]
+        with decoding(path, "f_x, f_y, c_x, c_y and a 4×4 extrinsic"):
+            fx, fy, cx, cy = (float(camera[name]) for name in ("f_x", "f_y", "c_x", "c_y"))
+            intrinsics = [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]
             extrinsic = np.asarray(camera["extrinsic"], np.float64).reshape(4, 4)
-        except (KeyError, ValueError, TypeError) as error:
-            raise DataError(f"{path}: f_x, f_y, c_x, c_y and a 4×4 extrinsic were expected ({error})") from error
         depth = read_exr(raw / scene / f"depths/{image.stem}.exr")
         shutil.copyfile(image, FILES.image_path(folder, image.stem))
         FILES.write_depth(folder, image.stem, np.where(np.isfinite(depth), depth, 0))

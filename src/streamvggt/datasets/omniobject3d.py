@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from streamvggt.data.dataset_reader import DatasetReader
-from streamvggt.data.decode import DataError, read_exr, read_json, write_rgb
+from streamvggt.data.decode import DataError, decoding, read_exr, read_json, write_rgb
 from streamvggt.data.file_index import FileIndex
 from streamvggt.data.sampling import ClipSampler
 from streamvggt.data.view import View
@@ -70,7 +70,8 @@ class OmniObject3D(DatasetReader):
         Raises:
             DataError: If the scale is not known.
         """
-        scale = self._scales.get(thing)
+        with decoding(self.root / SCALES, "{object: units per millimeter}"):
+            scale = self._scales.get(thing)
         if not isinstance(scale, float | int) or not scale > 0:
             raise DataError(f"{self.root / SCALES}: a positive scale of {thing!r} was expected, it is {scale}")
         return scale
@@ -108,16 +109,15 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
 def read_cameras(path: Path) -> tuple[float, dict[str, np.ndarray]]:
     """Read the field of view over the width (radians) and the poses by image, world-from-camera of Blender. (4, 4)"""
     content = read_json(path)
-    try:
+    with decoding(path, "camera_angle_x, and frames with file_path and transform_matrix"):
         poses = {
             Path(frame["file_path"]).stem: np.array(frame["transform_matrix"], np.float64).reshape(4, 4)
             for frame in content["frames"]
         }
-        return float(content["camera_angle_x"]), poses
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{path}: expected camera_angle_x and frames with file_path and transform_matrix, got {error!r}."
-        ) from error
+        angle = float(content["camera_angle_x"])
+        if not 0 < angle < math.pi:
+            raise ValueError(f"camera_angle_x {angle}")
+        return angle, poses
 
 
 def composite_on_white(path: Path) -> np.ndarray:

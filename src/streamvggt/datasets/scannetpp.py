@@ -170,6 +170,8 @@ def undistortion(camera: ColmapCamera) -> tuple[np.ndarray, np.ndarray, np.ndarr
     """
     if camera.model not in ("OPENCV_FISHEYE", "OPENCV"):
         raise DataError(f"cameras of the model {camera.model} are not known; OPENCV_FISHEYE and OPENCV are")
+    if len(camera.parameters) != 8:
+        raise DataError(f"cameras.txt: expected 8 parameters of {camera.model}, got {len(camera.parameters)}.")
     is_fisheye = camera.model == "OPENCV_FISHEYE"
     fx, fy, cx, cy, *bend = camera.parameters
     K = np.array([[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]])

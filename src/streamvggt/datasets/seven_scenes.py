@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from streamvggt.data.dataset_reader import DatasetReader
-from streamvggt.data.decode import DataError, read_image, read_png16, read_table
+from streamvggt.data.decode import DataError, read_image, read_lines, read_png16, read_table
 from streamvggt.data.encode import millimetres, world_from_cam, write_image, write_png
 from streamvggt.data.file_index import FileIndex
 from streamvggt.data.view import View
@@ -65,7 +65,7 @@ class SevenScenes(DatasetReader):
             split = listing.file(self.root / room / SPLITS[self.split])
             if not split.exists():
                 continue
-            for number in re.findall(r"\d+", split.read_text(encoding="utf-8")):
+            for number in re.findall(r"\d+", " ".join(read_lines(split))):
                 scene = f"{room}/seq-{int(number):02d}"
                 if not listing.exists(self.root / scene):
                     raise DataError(f"{split} lists sequence {number}, but there is no folder {self.root / scene}")

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from streamvggt.data.decode import read_table
+from streamvggt.data.decode import decoding, read_lines, read_table
 from streamvggt.data.encode import world_from_cam, write_image
 from streamvggt.data.own.tum import associate
 from streamvggt.datasets._fixtures import Clip, WrittenScene
@@ -72,12 +72,9 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
 
 def read_list(path: Path) -> list[tuple[float, str]]:
     """Read times in seconds and values of a list, sorted by time."""
-    lines = [
-        line.split(maxsplit=1)
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if line.strip() and line[0] != "#"
-    ]
-    return sorted((float(time), rest.strip()) for time, rest in lines)
+    lines = [line.split(maxsplit=1) for line in read_lines(path) if line.strip()]
+    with decoding(path, "lines of a time and more"):
+        return sorted((float(time), rest.strip()) for time, rest in lines)
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:

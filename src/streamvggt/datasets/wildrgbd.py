@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from streamvggt.data.dataset_reader import DatasetReader, make_view
-from streamvggt.data.decode import DataError, read_image, read_json, read_mask, read_png16, read_table
+from streamvggt.data.decode import DataError, decoding, read_image, read_json, read_mask, read_png16, read_table
 from streamvggt.data.file_index import FileIndex
 from streamvggt.data.sampling import ClipSampler
 from streamvggt.data.transforms import crop_and_resize
@@ -106,11 +106,9 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
 def read_camera(path: Path) -> tuple[tuple[int, int], np.ndarray]:
     """Read height and width, and the intrinsics. (3, 3)"""
     camera = read_json(path)
-    try:
+    with decoding(path, "w, h and nine numbers K"):
         # Column by column: the third column is the last three numbers.
         return (camera["h"], camera["w"]), np.array(camera["K"], np.float64).reshape(3, 3).T
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: expected w, h and nine numbers K, got something else ({error!r}).") from error
 
 
 def finish(raw: Path, out: Path) -> None:
@@ -143,10 +141,8 @@ def _trained_on(path: Path) -> set[str]:
         DataError: If the file has another format.
     """
     lists = read_json(path)
-    try:
+    with decoding(path, '{"train": [scene, …], "val": [scene, …]}'):
         return {Path(name).name for name in lists["train"]}
-    except (KeyError, TypeError) as error:
-        raise DataError(f'{path}: {{"train": [scene, …], "val": [scene, …]}} was expected ({error})') from error
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:

@@ -11,6 +11,7 @@ import torch
 
 from procedural_scenes.fixture_clips import world_clips
 from streamvggt.data.consistency import agreement
+from streamvggt.data.decode import DataError
 from streamvggt.data.encode import depth_array, millimetres, world_from_cam, write_image, write_png
 from streamvggt.data.transforms import crop, crop_and_resize, crop_around_principal_point, resize
 from streamvggt.datasets import co3d, co3d_annotations, prepare, wildrgbd
@@ -266,6 +267,28 @@ def test_co3d_takes_good_sequences_only_and_skips_frames_without_depth(tmp_path)
     co3d._annotations.cache_clear()
     report = prepare("co3d", raw, tmp_path / "again")
     assert "frame_annotations.jgz" in report.failed["apple/1_a"]
+
+
+@pytest.mark.parametrize("key", ["sequence_name", "image", "depth", "viewpoint", "intrinsics_format"])
+def test_co3d_names_the_annotations_and_the_missing_key(tmp_path, key):
+    frames = write_co3d(tmp_path, {"1_a": off_centre_clip(1)})
+    write_lists(tmp_path, ["1_a"], [], frames)
+    path = tmp_path / "apple/frame_annotations.jgz"
+    annotations = json.loads(gzip.decompress(path.read_bytes()))
+    del (annotations[0]["viewpoint"] if key == "intrinsics_format" else annotations[0])[key]
+    jgz(path, annotations)
+    for cache in (co3d._annotations, co3d._listed):
+        cache.cache_clear()
+    (failure,) = prepare("co3d", tmp_path, tmp_path / "out").failed.values()
+    assert failure.startswith(f"DataError: {path}: expected ") and f"got no '{key}'" in failure
+
+
+def test_co3d_names_sequence_annotations_without_quality(tmp_path):
+    write_co3d(tmp_path, {"1_a": off_centre_clip(1)})
+    path = tmp_path / "apple/sequence_annotations.jgz"
+    jgz(path, [{"sequence_name": "1_a"}])
+    with pytest.raises(DataError, match=r"sequence_annotations.*got no 'viewpoint_quality_score'"):
+        prepare("co3d", tmp_path, tmp_path / "out")
 
 
 def test_co3d_never_trains_on_what_is_evaluated(tmp_path):

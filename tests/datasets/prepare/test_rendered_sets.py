@@ -135,6 +135,17 @@ def test_hypersim_leaves_out_skewed_cameras_only_if_it_shows(tmp_path, clip):
             assert Hypersim(raw / Hypersim.folder).scenes == []
 
 
+@pytest.mark.parametrize("column", ["scene_name", "M_cam_from_uv_12", "settings_output_img_width"])
+def test_hypersim_names_the_table_and_the_missing_column(tmp_path, clip, column):
+    write_hypersim(tmp_path, clip)
+    table = tmp_path / hypersim.CAMERAS
+    table.write_text(table.read_text(encoding="utf-8").replace(column, "other"), encoding="utf-8")
+    hypersim._rows.cache_clear()
+    (failure,) = prepare("hypersim", tmp_path, tmp_path / "out").failed.values()
+    hypersim._rows.cache_clear()
+    assert failure.startswith(f"DataError: {table}: expected ") and f"got no '{column}'" in failure
+
+
 def test_tone_mapping_bears_bad_light():
     light = np.full((4, 4, 3), 0.5, np.float16)
     light[0, 0], light[0, 1], light[0, 2] = np.nan, np.inf, -1
