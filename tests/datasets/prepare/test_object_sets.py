@@ -108,7 +108,7 @@ def test_wildrgbd_says_what_is_wrong(tmp_path):
     report = prepare("wildrgbd", raw, tmp_path)
     assert "00000.png has (60, 80) pixels, metadata says (60, 640)" in report.failed["apple/scenes/scene_001"]
     (raw / "apple/camera_eval_list.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"camera_eval_list.json: \{.train.: \[scene"):
+    with pytest.raises(ValueError, match=r"camera_eval_list.json: expected \{.train.: \[scene"):
         wildrgbd.raw_scenes(raw)
 
 

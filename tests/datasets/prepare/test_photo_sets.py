@@ -89,7 +89,7 @@ def test_a_broken_camera_file_says_so(tmp_path, clip):
     write_blendedmvs(tmp_path / "raw", clip[:1], "5" * 24)
     (tmp_path / f"raw/{'5' * 24}/cams/00000000_cam.txt").write_text("extrinsic\n1 0 0 0\n", encoding="utf-8")
     report = prepare("blendedmvs", tmp_path / "raw", tmp_path)
-    assert "00000000_cam.txt: an extrinsic of 16" in report.failed["5" * 24]
+    assert "00000000_cam.txt: expected an extrinsic of 16" in report.failed["5" * 24]
 
 
 def distorted_camera(focal, larger=1):

@@ -130,7 +130,7 @@ def test_groups_of_another_form_are_reported(wrong, tmp_path):
     root = tmp_path / ARKitScenes.folder
     table = root / "Training" / place.scene / "new_scene_metadata.npz"
     change(table, image_collection=np.array(wrong, dtype=object) if isinstance(wrong, dict) else np.array(wrong))
-    with pytest.raises(DataError, match=r"new_scene_metadata.npz: image_collection"):
+    with pytest.raises(DataError, match=r"new_scene_metadata.npz: expected an image_collection"):
         ARKitScenes(root).groups(place.scene)
 
 

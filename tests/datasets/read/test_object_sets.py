@@ -111,5 +111,5 @@ def test_damage_names_the_file(source, layout, tmp_path):
 @pytest.mark.parametrize("wrong", ['["apple"]', '{"apple": ["seq"]}', '{"apple": {"seq": ["x"]}}'])
 def test_a_list_of_another_form_is_reported(source, layout, wrong, tmp_path):
     (tmp_path / "selected_seqs_train.json").write_text(wrong, encoding="utf-8")
-    with pytest.raises(DataError, match=r"selected_seqs_train.json: \{category: \{sequence"):
+    with pytest.raises(DataError, match=r"selected_seqs_train.json: expected \{category: \{sequence"):
         source(tmp_path)
