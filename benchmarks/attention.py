@@ -1,9 +1,9 @@
-"""Which attention kernel is fastest where a frame meets its memory, at the released network's head width of 64.
+"""Compare attention kernels for one frame against a KV cache, at the head width of the released network (64).
 
     python benchmarks/attention.py --out benchmarks/attention.md
 
-On CUDA: PyTorch's kernels one by one (flash, cuDNN, memory-efficient), what PyTorch chooses itself, and the flash-attn
-package where it is installed. On a CPU: PyTorch's kernel, and the formula as it stands.
+On CUDA: PyTorch's kernels separately (flash, cuDNN, memory-efficient), PyTorch's own choice, and the flash-attn package
+if it is installed. On a CPU: PyTorch's kernel and the explicit formula.
 """
 
 import argparse

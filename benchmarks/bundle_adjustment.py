@@ -1,4 +1,4 @@
-"""What bundle adjustment makes of disturbed cameras of the procedural world, by where its tracks come from.
+"""Measure bundle adjustment of perturbed cameras of the procedural world, by source of the tracks.
 
 python benchmarks/bundle_adjustment.py --scenes 24
 """
@@ -27,7 +27,7 @@ NUM_FRAMES = 6
 
 
 def disturbed(cameras: Cameras, generator: torch.Generator) -> Cameras:
-    """Turned by 2° about each axis, shifted by a twentieth of their spread (both one sigma), 5 % too long a focus."""
+    """Rotate by 2° per axis, shift by 5 % of the spread (both one sigma), enlarge the focal length by 5 %."""
     poses = cameras.cam_from_world.double()
     half = torch.deg2rad(torch.randn(len(poses), 3, generator=generator).double() * 2) / 2
     turn = matrix_from_quaternion(torch.cat([half, torch.ones(len(poses), 1).double()], -1))
@@ -39,7 +39,7 @@ def disturbed(cameras: Cameras, generator: torch.Generator) -> Cameras:
 
 
 def true_tracks(batch: Batch, generator: torch.Generator) -> Tracks:
-    """Known ones with 0.5 pixels of noise, a tenth of them wrong."""
+    """Return ground-truth tracks with noise of 0.5 pixels, a tenth of them wrong."""
     positions = batch.tracks[0] + 0.5 * torch.randn(batch.tracks[0].shape, generator=generator)
     is_wrong = torch.rand(positions.shape[:2], generator=generator) < 0.1
     anywhere = torch.rand(positions.shape, generator=generator) * torch.tensor(SIZE[::-1])

@@ -1,9 +1,9 @@
-"""Where the milliseconds of a frame go, part by part, beside what the machine's arithmetic and memory would allow.
+"""Measure the time of each part of a frame, with a roofline lower bound.
 
     python benchmarks/components.py --sizes tiny small full --out benchmarks/components.md
 
-A part's floor is the longer of two times: its FLOPs at the rate of a large matrix product in the same number format,
-and its bytes (weights once, keys and values it meets once) at the rate of a large copy.
+The lower bound of a part is the longer of two times: its FLOPs at the rate of a large matrix product in the same number
+format, and its bytes (weights, keys and values once) at the rate of a large copy.
 """
 
 import argparse
@@ -45,7 +45,7 @@ PARTS = {
 
 @dataclass
 class Meter:
-    """Adds up by part how far a reading (a clock, a counter) has advanced; a part within another counts by itself."""
+    """Sum by part how far a reading (clock or counter) advances. Nested parts count separately."""
 
     read: Callable[[], float]
     total: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
@@ -110,7 +110,7 @@ def meter_memory() -> None:
 
 
 def readings(read: Callable[[], float], step: Callable[[], object]) -> dict[str, float]:
-    """How far a reading advances in each part of one step."""
+    """Return how far a reading advances in each part of one step."""
     global current
     current = meter = Meter(read)
     meter.switch()
@@ -121,7 +121,7 @@ def readings(read: Callable[[], float], step: Callable[[], object]) -> dict[str,
 
 
 def clock(device: torch.device) -> Callable[[], float]:
-    """Seconds: of this thread's work where it does all of it, else of the wall, the device being waited for."""
+    """Return seconds: CPU time of this thread if it does all the work, else wall time after a synchronization."""
     if device.type == "cuda":
 
         def read() -> float:
@@ -159,7 +159,7 @@ def attention_flops(q: torch.Size, k: torch.Size, v: torch.Size, *args, out_shap
 
 
 def bytes_of_parts(model: VGGT, memory: StreamMemory) -> dict[str, int]:
-    """Weights, and keys and values, that a frame needs at least once."""
+    """Return the bytes of weights, keys and values that a frame reads at least once."""
 
     def weights(*modules: torch.nn.Module) -> int:
         return sum(parameter.nbytes for module in modules for parameter in module.parameters())

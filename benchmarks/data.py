@@ -1,10 +1,9 @@
-"""How fast a worker loads training samples of each data set, and what takes the time.
+"""Measure how fast a worker loads training samples of each data set, and the time of each function.
 
 python benchmarks/data.py --out benchmarks/data.md
 
-Every data set is the procedural world in its layout, at the size in which the set is stored; one process, one thread,
-in seconds of the processor, so that what else the machine does is skipped. Files were just written: no disk is waited
-for.
+Every data set is the procedural world in the layout and stored size of the set. One process, one thread, CPU time.
+Files were just written, so that no disk access is measured.
 """
 
 import argparse
@@ -53,7 +52,7 @@ PARTS = {  # what a part of the time is spent in: file of the code, function
 
 
 def measure(root: Path, name: str, num_samples: int) -> str:
-    """A row of the table."""
+    """Return a row of the table."""
     dataset = training_set(reader=name, data_root=root, max_views=NUM_VIEWS, crop_augmentation_px=16, jitter=True)
 
     def load(number: int) -> None:
@@ -74,7 +73,7 @@ def measure(root: Path, name: str, num_samples: int) -> str:
 
 
 def share(stats: pstats.Stats, functions: list[tuple[str, str]]) -> float:
-    """Seconds spent in some functions and what they call."""
+    """Return the seconds spent in some functions, including the functions they call."""
     return sum(
         cumulative
         for (file, _, function), (_, _, _, cumulative, _) in stats.stats.items()
@@ -83,7 +82,7 @@ def share(stats: pstats.Stats, functions: list[tuple[str, str]]) -> float:
 
 
 def startup(root: Path, num_scenes: int = 200, num_frames: int = 500) -> list[str]:
-    """Seconds to open a source of many frames, for the first time and again."""
+    """Return the seconds to open a reader of many frames, for the first time and again."""
     for scene in tqdm(range(num_scenes), "files", leave=False):
         folder = root / Spring.folder / f"{scene:04d}/rgb"
         folder.mkdir(parents=True)

@@ -1,14 +1,14 @@
-"""What the demo page costs: processor time per frame beside the network's, time to the first points, 500 frames.
+"""Measure the demo page: CPU time per frame beside that of the model, time to the first points, 500 frames.
 
     python benchmarks/demo.py --weights tiny random:small --out benchmarks/demo.md
 
-Bare is `for frame in load_frames(clip): session.push(frame)`. The page is the same clip through the running demo,
-started by a click in Chromium on the same machine, which takes everything but draws only the first points. Measured is
-the processor time of the program, all its threads, the page's server included; the browser not: it is the visitor's.
+Baseline: `for frame in load_frames(clip): session.push(frame)`. Page: the same clip in the running demo, started by a
+click in Chromium on the same machine, which downloads everything but draws only the first points. The measured value is
+the CPU time of all threads of the program, including the server and excluding the browser.
 
-The program has the last core of the machine, Chromium the others. They share caches and memory, so the network may
-take longer while Chromium computes beside it. What the page itself costs is therefore also taken within one run: the
-time of all threads, less the network's in the same run (`session.push`) and that of reading the clip. Linux only.
+The program runs on the last core, Chromium on the others. They share caches and memory bandwidth, so the model can be
+slower while Chromium computes. The cost of the page is therefore also measured within one run: the CPU time of all
+threads minus that of the model (`session.push`) and of reading the clip. Linux only.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def which(program: str) -> str:
 
 
 def compare(browser: Browser, weights: str, arguments: argparse.Namespace) -> list[str]:
-    """The network alone and through the page, in turns, as lines of the report."""
+    """Run model and page alternately. Return lines of the report."""
     model = load_model(weights, causal=True)
     rows = []
     with page_of(model, arguments.frames) as address:
@@ -159,7 +159,7 @@ def page_of(model: VGGT, num_frames: int):
 
 
 def bare(model: VGGT, num_frames: int) -> tuple[float, float]:
-    """Milliseconds of processor time per frame of the session alone: all, and that of reading the clip."""
+    """Return the CPU time per frame of the session in milliseconds, and that of reading the clip."""
     session = StreamSession(model, policy=SlidingWindow(1, 8), heads=("camera", "depth"))
     frames = load_frames(CLIP, size=model.config["image_size"], patch_size=model.patch_size, max_frames=num_frames)
     begun, network = time.process_time(), NETWORK_SECONDS[0]
@@ -169,7 +169,7 @@ def bare(model: VGGT, num_frames: int) -> tuple[float, float]:
 
 
 def through_page(browser: Browser, address: str) -> tuple[float, float, float, float]:
-    """Milliseconds per frame until the end: processor, the network's of it, wall; and until the first points."""
+    """Return milliseconds per frame: CPU time, that of the model, wall time, and the time to the first points."""
     context = browser.new_context(viewport={"width": 1280, "height": 760})
     context.set_default_timeout(WAIT)
     context.add_init_script(WATCH)
@@ -190,7 +190,7 @@ def through_page(browser: Browser, address: str) -> tuple[float, float, float, f
 
 
 def measure_viewer(browser: Browser, num_frames: int) -> list[str]:
-    """A made-up clip of 518×392 in the viewer, as lines of the report."""
+    """Show a synthetic clip of 518×392 in the viewer. Return lines of the report."""
     scenes = Scenes()
     scene = scenes.new(NO_OWNER, "video", partial(load_frames, CLIP))
     write_walk(scene, num_frames)
@@ -267,7 +267,7 @@ INTERACT = """async () => {
 
 
 def write_walk(scene: Scene, num_frames: int) -> None:
-    """Packets of a walk along a wavy wall, and the status of a run that has ended."""
+    """Write the packets of a camera moving along a wavy wall, and the status of a finished run."""
     height, width = 392, 518
     y, x = np.indices((height, width)).astype(np.float32)
     random = np.random.default_rng(0)

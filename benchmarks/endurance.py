@@ -1,13 +1,13 @@
-"""50,000 frames through one process, and the same stream through a process that is killed again and again.
+"""Stream 50,000 frames in one process, and again in a process that is killed repeatedly.
 
     python benchmarks/endurance.py --out benchmarks/endurance.md
 
-A small network streams in a child process, which notes every 500 frames what it takes of the machine: processor time,
-memory, open files, threads, Python objects. Then a second child streams the same frames and is killed (SIGKILL), now at
-any moment, now in the middle of saving its state; another one continues from the last state on disk. Every answer of
-every process must be that of the uninterrupted one bit-exactly.
+A small network streams in a child process, which records its resources every 500 frames: CPU time, memory, open files,
+threads, Python objects. A second child streams the same frames and is killed (SIGKILL) at random times, also while it
+saves its state. The next child continues from the last state on disk. All predictions must be bit-exact to those of the
+uninterrupted process.
 
-Of the memories, `pool` is four streams in one pool that are saved together.
+`pool` is four streams in one pool that are saved together.
 """
 
 import argparse
@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def stream(memory: str, num_frames: int, save_every: int, folder: Path) -> None:
-    """The child: continues from the last state in `folder`, if there is one."""
+    """Run the child. It continues from the last state in `folder`, if there is one."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = StreamVGGT(**NETWORK).eval().requires_grad_(False)
@@ -149,7 +149,7 @@ def stream(memory: str, num_frames: int, save_every: int, folder: Path) -> None:
 
 
 class DyingSave:
-    """In place of torch.save: writes half of the n-th file and kills the process."""
+    """Replaces torch.save: writes half of the n-th file and kills the process."""
 
     def __init__(self, number: int):
         self.number = number
@@ -188,9 +188,9 @@ class Single:
 
 
 class Together:
-    """Streams of a pool, saved to one folder for each time, so that all go on from the same frame.
+    """Streams of a pool, saved to one folder per time, so that all continue from the same frame.
 
-    In a batch of other streams a stream's answers differ by rounding: bit-exactly, all must go on together.
+    Predictions of a stream differ by rounding in another batch. To be bit-exact, all streams must continue together.
     """
 
     def __init__(self, model, folder: Path):
@@ -247,7 +247,7 @@ def run_until(folder: Path, memory: str, num_frames: int, save_every: int) -> No
 
 
 def run_killed(folder: Path, memory: str, num_frames: int, save_every: int, num_kills: int) -> dict[str, int]:
-    """Kill the child again and again, then let it come to its end. Answers how it was killed how often."""
+    """Kill the child repeatedly, then let it finish. Return the number of kills by kind."""
     dice = random.Random(0)
     kills = {"at any moment": 0, "while saving": 0}
     answers = folder / "answers.bin"
@@ -271,7 +271,7 @@ def run_killed(folder: Path, memory: str, num_frames: int, save_every: int, num_
 
 
 def compare(whole: Path, killed: Path) -> dict[str, int]:
-    """Every answer of the killed processes against that of the uninterrupted one."""
+    """Compare all predictions of the killed processes with those of the uninterrupted one."""
     expected = dict(records(whole))
     found = list(records(killed))
     frames = {frame for frame, _ in found}

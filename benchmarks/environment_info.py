@@ -1,4 +1,4 @@
-"""The last lines of every table: the command that made it, and on what."""
+"""Last lines of every table: the command and the machine."""
 
 import shlex
 import sys
@@ -10,13 +10,13 @@ from streamvggt.provenance import describe_machine
 
 
 def signed(lines: list[str], device: torch.device) -> str:
-    """A report in markdown, the command and the machine below it."""
+    """Append the command and the machine to a report in markdown."""
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     return "\n".join([*lines, "", f"`{command}`", "", describe_machine(device), ""])
 
 
 def publish(lines: list[str], out: Path | None, device: torch.device) -> None:
-    """Print a report, signed, and write it to a file if there is one."""
+    """Print a report with command and machine, and write it to a file if one is given."""
     text = signed(lines, device)
     print(text)
     if out:

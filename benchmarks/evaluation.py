@@ -1,9 +1,9 @@
-"""How long scoring takes at real size, from the files alone: no network runs.
+"""Measure the time to score predictions of realistic size from files. No network runs.
 
     python benchmarks/evaluation.py --out benchmarks/evaluation.md
 
-Depth: ScanNet's layout, ground-truth depth of 640×480 as 16-bit PNG, predictions of 518×378; files are linked, so
-that they are decoded as often as in a real evaluation. Reconstruction: a room's walls, as many points as five views of
+Depth: ScanNet's layout, ground-truth depth of 640×480 as 16-bit PNG, predictions of 518×378. Files are linked, so that
+they are decoded as often as in a real evaluation. Reconstruction: the walls of a room, as many points as five views of
 224×224 pixels.
 """
 
@@ -31,7 +31,7 @@ NUM_DISTINCT = 10
 
 
 def write_depth(root: Path, num_frames: int, per_scene: int) -> None:
-    """A test set and predictions of it, in `eval` and `predicted`."""
+    """Write a test set and predictions to `eval` and `predicted`."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     for number in range(NUM_DISTINCT):
@@ -58,7 +58,7 @@ def write_depth(root: Path, num_frames: int, per_scene: int) -> None:
 
 
 def room(num_points: int) -> np.ndarray:
-    """Points on the inside of a box of 4×3×5 meters. (N, 3)"""
+    """Return points on the inside of a box of 4×3×5 meters. (N, 3)"""
     random = np.random.default_rng(0)
     points = random.uniform(-0.5, 0.5, (num_points, 3))
     wall = random.integers(0, 3, num_points)

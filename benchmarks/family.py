@@ -1,8 +1,9 @@
-"""Time and memory of a frame for each published network, at several lengths of a stream and with a bounded memory.
+"""Measure time and memory per frame of each published network, by stream length and with a bounded memory.
 
     python benchmarks/family.py --out benchmarks/family.md
 
-On a CPU the networks have a middle size and random weights; on CUDA the sizes of the released files, in bfloat16.
+On a CPU, the networks have a medium size and random weights. On CUDA, they have the sizes of the released files, in
+bfloat16.
 """
 
 import argparse
@@ -37,7 +38,7 @@ FRAMES = (1, 10, 50, 100)
 
 
 def read_clock(device: torch.device) -> Callable[[], float]:
-    """Processor time of this thread; on CUDA the wall clock after all kernels."""
+    """Return the CPU time of this thread, or on CUDA the wall time after a synchronization."""
     if device.type != "cuda":
         return time.thread_time
 
@@ -59,7 +60,7 @@ def build(options: dict, device: torch.device) -> StreamVGGT:
 def measure(
     model: StreamVGGT, policy: EvictionPolicy, images: torch.Tensor, frames: tuple[int, ...]
 ) -> list[tuple[int, float, int]]:
-    """Per number of frames: the number, median milliseconds of the latest steps, bytes of the memory."""
+    """Return, per stream length, the median milliseconds of the latest steps and the bytes of the memory."""
     read = read_clock(images.device)
     session, times, rows = StreamSession(model, policy=policy), [], []
     for number in range(max(frames)):

@@ -1,10 +1,10 @@
-"""Ten minutes on a GPU: is it right, does it wait, how far from the floor is it. Each line is written as it comes.
+"""Check and measure a GPU in ten minutes: results, synchronizations, time against the lower bound.
 
     python benchmarks/gpu.py --out benchmarks/gpu-h200.md
     python benchmarks/gpu.py --rehearse --out out/gpu.md    # every section on a CPU, with toy sizes
 
-An interrupted run has written its results so far. Exit status 1: a check of correctness failed, or a section broke.
-Targets are printed as met or missed and change nothing.
+Each line is written when it is known, so that an interrupted run keeps its results. Exit status 1: a check failed or a
+section raised an error. Targets are reported as met or missed and do not change the status.
 """
 
 import argparse
@@ -34,7 +34,7 @@ WHOLE = 540.0
 
 
 def run(bench: Bench, chosen: list[str]) -> None:
-    """Run the sections in turn; one that breaks does not keep others from running."""
+    """Run the sections. An error in one section does not stop the others."""
     started = time.perf_counter()
     for section, seconds in SECTIONS.items():
         if section.__name__ not in chosen:

@@ -1,4 +1,4 @@
-"""What the sections of benchmarks/gpu.py share: sizes, clock, checks, and a report that is written line by line."""
+"""Common parts of the sections of benchmarks/gpu.py: sizes, clock, checks, and a report written line by line."""
 
 import gc
 import statistics
@@ -45,8 +45,9 @@ TOY = {  # of "random:small", so that every section takes a second on a CPU
 class Bench:
     """A run on one device.
 
-    rates: Measured FLOPs and bytes per second, once the first section has run.
-    failures: Names of the checks that failed.
+    Attributes:
+        rates: Measured FLOPs and bytes per second, after the first section.
+        failures: Names of the failed checks.
     """
 
     device: torch.device
@@ -91,7 +92,7 @@ class Bench:
 
     @property
     def is_over(self) -> bool:
-        """Whether the time of this section is over."""
+        """Return whether the time limit of this section has passed."""
         return time.perf_counter() - self.started > self._limit
 
     @property
@@ -100,26 +101,26 @@ class Bench:
 
     @property
     def recorded(self) -> str:
-        """The name of a step that is recorded; on a CPU its books are kept, but nothing is recorded."""
+        """Return the name of the captured step mode. On a CPU, the step is prepared but not captured."""
         return "cuda_graph" if self.on_cuda else "compile"
 
     def network(
         self, dtype: torch.dtype = torch.bfloat16, heads=HEADS, weights: str = "random:full", **options
     ) -> VGGT:
-        """A network of the released size, or a toy."""
+        """Return a network of the released size, or a toy network."""
         if self.rehearse:
             weights, options = "random:small", {**TOY, **options}
         return load_model(weights, heads=heads, dtype=dtype, device=options.pop("device", self.device), **options)
 
     def images(self, number: int, height: int = 392, width: int = 518) -> list[torch.Tensor]:
-        """Random images on the device. (3, H, W) each"""
+        """Return random images on the device. (3, H, W) each"""
         if self.rehearse:
             height, width = 28, 42
         generator = torch.Generator().manual_seed(0)
         return [torch.rand(3, height, width, generator=generator).to(self.device) for _ in range(number)]
 
     def milliseconds(self, call: Callable[[], object], times: int = 10, warm: bool = True) -> float:
-        """The median over some calls, each waited for; a first call counts only if it is not to be warm."""
+        """Return the median time of calls, each with a synchronization. Warm calls exclude the first one."""
         spent = []
         if warm:
             call()
@@ -132,13 +133,13 @@ class Bench:
         return statistics.median(spent) * 1e3
 
     def allocated(self) -> tuple[float, float]:
-        """GB allocated and reserved on the device."""
+        """Return the GB allocated and reserved on the device."""
         if not self.on_cuda:
             return 0.0, 0.0
         return torch.cuda.memory_allocated(self.device) / 1e9, torch.cuda.memory_reserved(self.device) / 1e9
 
     def peak(self) -> tuple[float, float]:
-        """Most GB allocated and reserved since `forget_peak`."""
+        """Return the maximum GB allocated and reserved since `forget_peak`."""
         if not self.on_cuda:
             return 0.0, 0.0
         return torch.cuda.max_memory_allocated(self.device) / 1e9, torch.cuda.max_memory_reserved(self.device) / 1e9
@@ -155,6 +156,6 @@ class Bench:
 
 
 def frame_times(session: StreamSession, number: int) -> tuple[float, float]:
-    """Median and 95th percentile of the latest frames in milliseconds, on the device by its own clock."""
+    """Return median and 95th percentile of the latest frames in milliseconds, by the clock of the device."""
     times = sorted(timer.milliseconds() for timer in list(session.times)[-number:])
     return statistics.median(times), times[min(round(0.95 * len(times)), len(times) - 1)]

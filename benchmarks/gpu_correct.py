@@ -46,7 +46,7 @@ HALF_ERROR = {torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
 
 def card(bench: Bench) -> Iterator[str]:
-    """The card and its rates."""
+    """GPU and its rates."""
     if bench.on_cuda:
         properties = torch.cuda.get_device_properties(bench.device)
         yield f"{properties.name}, {properties.total_memory / 1e9:.0f} GB, {properties.multi_processor_count} SMs"
@@ -65,7 +65,7 @@ def card(bench: Bench) -> Iterator[str]:
 
 
 def agreement(bench: Bench) -> Iterator[str]:
-    """Whether numbers agree with a CPU's, and ways to compute with each other."""
+    """Agreement with a CPU and between execution modes."""
     few = {"depth": 3, "encoder_depth": 3, "dpt_layers": (0, 1, 2, 2), "camera_trunk_depth": 1}
     yield from _formats(bench, "the small network", weights="random:small")
     yield from _formats(bench, "three blocks of full width", **few)
@@ -111,7 +111,7 @@ def _formats(bench: Bench, title: str, **network) -> Iterator[str]:
 
 
 def _recordings(bench: Bench) -> Iterator[str]:
-    """A step that is recorded is the eager one bit-exactly, after a reset and after going on from a file too."""
+    """Check that a captured step is bit-exact to the eager one, also after reset and restore."""
     model, frames = bench.network(weights="random:small"), bench.images(6 if bench.rehearse else 10, 112, 112)
     for number, policy in enumerate(RECORDED):
         for storage in (("auto", "int8")[number % 2],) if bench.rehearse else ("auto", "int8"):
@@ -158,7 +158,7 @@ def _kernels(bench: Bench, few: dict) -> Iterator[str]:
 
 
 def waits(bench: Bench) -> Iterator[str]:
-    """Where the host waits for the device."""
+    """Host-device synchronizations."""
     model, frames = bench.network(weights="random:small"), bench.images(8 if bench.rehearse else 12, 112, 112)
     for policy in NO_WAIT:
         number = _waiting(bench, StreamSession(model, policy=policy), frames)
@@ -172,7 +172,7 @@ def waits(bench: Bench) -> Iterator[str]:
 
 
 def _waiting(bench: Bench, session: StreamSession, frames: list[torch.Tensor]) -> int:
-    """How often the last four frames of a stream with a full memory wait, by CUDA's own watch."""
+    """Count the synchronizations of the last four frames of a stream with a full memory, by CUDA's sync debug mode."""
     _pushed(session, frames[:-4])
     with _sync_watch(bench) as seen:
         _pushed(session, frames[-4:])
@@ -197,7 +197,7 @@ def _pushed(session: StreamSession, frames: list[torch.Tensor]) -> list[Predicti
 
 
 def _apart(found: list[Prediction], expected: list[Prediction]) -> float:
-    """Largest difference of depth and pose over all frames, relative to the largest value of each."""
+    """Return the largest difference of depth and pose over all frames, relative to the largest value of each."""
     worst = 0.0
     for ours, theirs in zip(found, expected, strict=True):
         for name in ("depth", "pose_enc"):

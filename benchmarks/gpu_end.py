@@ -1,4 +1,4 @@
-"""Sections of benchmarks/gpu.py on whole programs: reconstruct from file to file, and training steps."""
+"""Sections of benchmarks/gpu.py on complete programs: reconstruct from files to files, and training steps."""
 
 import contextlib
 import io
@@ -62,7 +62,7 @@ def end_to_end(bench: Bench) -> Iterator[str]:
 
 
 class OneBatch:
-    """The same batch for every step: loading data is measured elsewhere."""
+    """Returns one batch for every step. Data loading is measured elsewhere."""
 
     def __init__(self, num_frames: int, height: int, width: int):
         generator = torch.Generator().manual_seed(0)
@@ -82,7 +82,7 @@ class OneBatch:
 
 
 def training(bench: Bench) -> Iterator[str]:
-    """A training step as published: 10 frames, a teacher, a frozen encoder."""
+    """Published training step: 10 frames, a teacher, a frozen encoder."""
     height, width = (28, 42) if bench.rehearse else (392, 518)
     data = OneBatch(2 if bench.rehearse else 10, height, width)
     yield "| precision | checkpointing | s a step | images/s | TFLOP of a step | of the measured rate | peak, GB |"
@@ -138,7 +138,7 @@ def _training_row(
 
 
 def _step_flops(student: VGGT, teacher: VGGT, images: torch.Tensor) -> float:
-    """The teacher's forward pass, and three times the student's: forward and backward, recomputation not counted."""
+    """FLOPs of the teacher's forward pass and of the student's forward and backward, without recomputation."""
     on_cpu = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops}
 
     def forward(call: Callable[[], object]) -> int:

@@ -32,7 +32,7 @@ FLAT = 0.03
 
 
 def targets(bench: Bench) -> Iterator[str]:
-    """Time of a frame by the number of frames it sees, beside the floor."""
+    """Time of a frame by the number of cached frames, with its lower bound."""
     model = bench.network().requires_grad_(False)  # the FLOP counter would look for gradients
     steps = ["eager", bench.recorded, *(["compile"] if bench.compiled and bench.on_cuda else [])]
     for height, width in ((392, 518),) if bench.rehearse else ((392, 518), (294, 518)):
@@ -67,7 +67,7 @@ def _row(
 
 
 def _kernels(bench: Bench, session: StreamSession, images: list[Tensor], frames: int = 3) -> tuple[float, float]:
-    """Kernels of a frame, and the share of the time in which one runs. On a CPU its operations count."""
+    """Return the kernels per frame and the fraction of time in which one runs. On a CPU, count operations."""
     activity = ProfilerActivity.CUDA if bench.on_cuda else ProfilerActivity.CPU
     with profile(activities=[activity]) as profiler:
         begun = time.perf_counter()
@@ -93,7 +93,7 @@ def _layouts(bench: Bench, model: VGGT, images: list[Tensor]) -> Iterator[str]:
 
 
 def attention(bench: Bench) -> Iterator[str]:
-    """Attention alone: 16 heads of 64, queries of one frame, keys a slice of a larger cache."""
+    """Attention alone: 16 heads of width 64, queries of one frame, keys from a slice of a larger cache."""
     tokens, heads = (8, 2) if bench.rehearse else (1041, 16)
     dtype = torch.bfloat16
     q = torch.randn(1, heads, tokens, 64, device=bench.device, dtype=dtype)
@@ -118,7 +118,7 @@ def _over(kernel: Callable, q: Tensor, cache: Tensor, length: int) -> Tensor:
 
 
 def _first_and_again(bench: Bench, call: Callable[[int], object], length: int) -> tuple[float, float]:
-    """Milliseconds of a call with a new number of keys, which some kernels plan for, and of a later one."""
+    """Return the milliseconds of a call with a new number of keys (some kernels plan it), and of a later one."""
     call(length)  # loads the kernel
     first = min(bench.milliseconds(partial(call, length - fewer), 1, warm=False) for fewer in (1, 2, 3))
     return first, bench.milliseconds(partial(call, length), 20)
@@ -187,7 +187,7 @@ def endurance(bench: Bench) -> Iterator[str]:
 
 
 def peaks(bench: Bench) -> Iterator[str]:
-    """Most memory of the device."""
+    """Peak memory of the device."""
     bench.forget_peak()
     begun = time.perf_counter()
     model, images = bench.network(), bench.images(8)

@@ -51,7 +51,7 @@ TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"
 
 
 def programs(work: Path) -> dict[str, Callable[[Path], list]]:
-    """The words that start, and continue with, each program into a folder."""
+    """Return the commands that start and resume each program in a folder."""
     stream = ["-c", STREAM, "reconstruct", work / "photos", "--weights", work / "student", "--device", "cpu"]
     stream += ["--resume", "--formats", "tum,depth", "--out"]
     training = [*TRAINING, f"teacher_weights={work / 'teacher'}"]
@@ -110,7 +110,7 @@ def main() -> None:
 
 
 def prepare(work: Path) -> None:
-    """Networks, photos and a test set."""
+    """Write networks, photos and a test set."""
     torch.manual_seed(0)
     StreamVGGT(**NETWORK).save_pretrained(work / "student")
     every_head = {name: value for name, value in NETWORK.items() if name != "heads"}
@@ -133,7 +133,7 @@ def run(words: list) -> None:
 def kill_often(
     words: Callable[[Path], list], out: Path, num_kills: int, seconds: float, dice: random.Random, name: str
 ) -> list[Path]:
-    """Start and kill it until so many kills have met it alive; the folders of results, all but the last finished."""
+    """Start and kill a program until all kills are done. Return the result folders."""
     folders, kills = [out], 0
     with tqdm(total=num_kills, desc=name, unit="kill", dynamic_ncols=True) as bar:
         while kills < num_kills:
@@ -166,7 +166,7 @@ def children(number: int) -> list[psutil.Process]:
 
 
 def snapshot(folder: Path) -> dict[Path, int]:
-    """When each file of a folder was written."""
+    """Return the modification time of each file of a folder."""
     found = {}
     for path in folder.rglob("*"):
         try:
@@ -182,7 +182,7 @@ def surroundings() -> dict:
 
 
 def compare(whole_run: Path, killed: Path) -> tuple[int, list[str]]:
-    """How many files hold results, and those that differ or are on one side only."""
+    """Return the number of result files, and the files that differ or exist on one side only."""
     names = [
         {
             str(path.relative_to(folder))

@@ -1,8 +1,8 @@
-"""Time and peak memory of loading a checkpoint.
+"""Measure time and peak memory of loading a checkpoint.
 
 python benchmarks/loading.py WEIGHTS --out benchmarks/loading.md
 
-Memory is the process's own (RssAnon on Linux); pages of the mapped file come and go as the system likes.
+Memory is the private memory of the process (RssAnon on Linux), without pages of the mapped file.
 """
 
 import argparse

@@ -1,11 +1,10 @@
-"""What bounding the memory costs in quality: policies and budgets on streams of thousands of frames.
+"""Measure the quality of bounded memories: policies and budgets on streams of thousands of frames.
 
     python benchmarks/long_streams.py --out benchmarks/long-streams
 
-writes OUT.md (tables, command, machine), OUT.png (curves), OUT.json (all numbers) and, of the first video of each kind,
-OUT-KIND.jpg. The outputs of each policy and stream are stored in --folder, so that the command resumes where it was
-interrupted, scores other lengths without running anything, and is cheap to repeat. `--tables-only` makes the tables of
-what is there.
+writes OUT.md (tables, command, machine), OUT.png (curves), OUT.json (all numbers) and OUT-KIND.jpg of the first video
+of each kind. The outputs of each policy and stream are stored in --folder, so that the command resumes an interrupted
+run and scores other lengths without running a model. `--tables-only` writes the tables of the stored outputs.
 """
 
 import argparse
@@ -150,7 +149,7 @@ def main() -> None:
 
 
 def groups(videos: list, policy: EvictionPolicy) -> list[list]:
-    """Streams that advance together, where the policy decides for each by itself; else one by one."""
+    """Return the streams that advance in one batch, if the policy decides per stream; otherwise single streams."""
     if not videos:
         return []
     for_each = policy.is_index_based or (policy.is_token_level and not isinstance(policy, TokenDiversity))
@@ -158,7 +157,7 @@ def groups(videos: list, policy: EvictionPolicy) -> list[list]:
 
 
 def step_times(model, policy: EvictionPolicy, images: torch.Tensor, warm: int) -> list[float]:
-    """Milliseconds of processor time of single steps of one stream with all heads, when the memory is full."""
+    """Return the CPU milliseconds of steps of one stream with all heads and a full memory."""
     session = StreamSession(model, policy=policy)
     all_heads, times = model.heads, []
     for number in range(warm + TIMED):
@@ -171,7 +170,7 @@ def step_times(model, policy: EvictionPolicy, images: torch.Tensor, warm: int) -
 
 
 def scores(videos, memories: list[str], truth, path, lengths: list[int]) -> dict:
-    """{memory: {"videos": {"kind-scene": {length: numbers}}}} of what is there."""
+    """Return {policy: {"videos": {"kind-scene": {length: numbers}}}} of the stored outputs."""
     results = {memory: {"videos": {}} for memory in (STILL, *memories)}
     for kind, scene in tqdm(videos, desc="scoring", unit="video", disable=None):
         true = truth(kind, scene)
@@ -195,7 +194,7 @@ def scores(videos, memories: list[str], truth, path, lengths: list[int]) -> dict
 
 
 def mean(results: dict, memory: str, column: str, length: int, kind: str = "") -> float | None:
-    """Over the videos of a kind, or all; None unless every one of them that the still camera has is there."""
+    """Return the mean over the videos of a kind, or all. None unless every video of the baseline is available."""
     of_kind = [name for name in results[STILL]["videos"] if name.startswith(kind)]
     videos = results[memory]["videos"]
     values = [videos.get(name, {}).get(length, {}).get(column) for name in of_kind]
@@ -207,7 +206,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def table(rows: list[str], columns: dict[str, Callable[[str], str]]) -> str:
-    """Markdown. columns: by their heads, what they show of a row."""
+    """Return a markdown table. columns: header and function of a row."""
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     lines += [
         f"| {LABELS.get(row, f'`{row}`')} | " + " | ".join(show(row) for show in columns.values()) + " |"
@@ -221,7 +220,7 @@ def series(results: dict, column: str, lengths, kind: str = "") -> Callable[[str
 
 
 def wins(results: dict, column: str, length: int) -> Callable[[str], str]:
-    """In how many videos an error is smaller than the default memory's."""
+    """Return the number of videos with a smaller error than the default policy."""
 
     def show(row: str) -> str:
         usual = results[DEFAULT_POLICY]["videos"]
@@ -297,7 +296,7 @@ def special_and_patches(image_size, patch_size: int = 14) -> int:
 
 
 def draw(results: dict, rows: list[str], lengths: list[int], path: Path) -> None:
-    """Error against the frame number, and against the tokens held at the end."""
+    """Plot the error against the frame index, and against the cached tokens at the end."""
     figure, axes = plt.subplots(2, 2, figsize=(12, 8), layout="constrained")
     families = sorted({row.split(":")[0] for row in rows})
     for line, column in zip(axes, ("AbsRel", "ATE"), strict=True):

@@ -1,8 +1,8 @@
-"""How many frames fit: peak memory of the full network in bfloat16, and what the memory policies take beside it.
+"""Measure the peak memory of the full network in bfloat16, and compute how many frames fit by policy.
 
     python benchmarks/low_memory.py --out benchmarks/low_memory.md
 
-Weights are random; memory does not depend on what they are. A few frames are measured, the rest is proportion.
+Weights are random, because memory does not depend on their values. A few frames are measured, the rest is proportional.
 """
 
 import argparse
@@ -30,7 +30,7 @@ STORAGES = ("auto", "int8")
 
 
 def network(heads: tuple[str, ...]) -> StreamVGGT:
-    """Of the released size in bfloat16, made without a float32 copy."""
+    """Return a network of the released size in bfloat16, built without a float32 copy."""
     with torch.device("meta"):
         model = StreamVGGT(heads=heads).to(torch.bfloat16)
     model.to_empty(device="cpu")
@@ -42,7 +42,7 @@ def network(heads: tuple[str, ...]) -> StreamVGGT:
 
 
 class Peak:
-    """The most private memory that this process takes while it is watched."""
+    """Maximum private memory of this process within the block."""
 
     def __enter__(self):
         gc.collect()
@@ -61,7 +61,7 @@ class Peak:
 
 
 def measure(storage: str, num_frames: int) -> dict[str, float]:
-    """In bytes: "weights", "slot" of a frame, "memory" of all slots, the process's "peak" while frames are computed."""
+    """Return bytes: "weights", "slot" per frame, "memory" of all slots, "peak" of the process."""
     before = private_bytes()
     model = network(HEADS)
     session = StreamSession(model, policy=SlidingWindow(1, num_frames - 2), kv_cache_dtype=storage)
@@ -77,7 +77,7 @@ def measure(storage: str, num_frames: int) -> dict[str, float]:
 
 
 def measure_apart(storage: str, num_frames: int) -> dict[str, float]:
-    """In a process of its own, for PyTorch gives back little of what it had."""
+    """Measure in a separate process, because PyTorch returns little of its memory."""
     command = [sys.executable, __file__, "--only", storage, "--frames", str(num_frames)]
     outputs = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return json.loads(outputs.splitlines()[-1])

@@ -1,8 +1,8 @@
-"""Frames per second of several streams: together in a pool, and one after the other in sessions.
+"""Measure frames per second of several streams: batched in a pool, and sequentially in sessions.
 
     python benchmarks/pool.py --out benchmarks/pool.md
 
-Both take turns, frame by frame, so that a machine whose speed wanders slows both alike.
+Both alternate frame by frame, so that a varying speed of the machine affects both equally.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def main() -> None:
 
 @torch.no_grad()
 def measure(model, images: torch.Tensor, num_frames: int) -> tuple[float, float]:
-    """Seconds for a frame of each stream: in a pool, and one after the other."""
+    """Return the seconds for one frame of each stream: in a pool, and sequentially."""
     pool = SessionPool(model, max_batch=len(images))
     streams = [pool.open(policy=POLICY) for _ in images]
     sessions = [StreamSession(model, policy=POLICY) for _ in images]

@@ -1,8 +1,8 @@
-"""What half precision costs in accuracy: the whole network, and the heads alone.
+"""Measure the accuracy of half precision: the whole network, and the heads alone.
 
     python benchmarks/precision.py --out benchmarks/precision.md
 
-Random weights that keep the variance from layer to layer, LayerScale 0.2: every block and convolution counts.
+Random weights that keep the variance from layer to layer, LayerScale 0.2, so that every layer has an effect.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def relative(outputs: torch.Tensor, exact: torch.Tensor) -> float:
-    """Mean difference over how much the exact result varies: its level alone would hide errors of its details."""
+    """Return the mean difference divided by the standard deviation of the exact result."""
     return ((outputs - exact).abs().mean() / exact.std()).item()
 
 

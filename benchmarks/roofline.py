@@ -1,7 +1,7 @@
-"""The floor under a frame's time: what its arithmetic and its bytes would take at the rates this machine reaches.
+"""Roofline lower bound of the time per frame: FLOPs and bytes at the rates of the machine.
 
-A step needs so many FLOPs, and must read every weight, and every key and value it meets, once. It can be no faster than
-the longer of the two takes at the rate of a large matrix product in the same number format and of a large copy.
+A step reads every weight and every cached key and value once. Its time is at least the longer of the FLOPs at the rate
+of a large matrix product in the same number format, and the bytes at the rate of a large copy.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from streamvggt.model.memory import StreamMemory
 
 @dataclass(frozen=True)
 class Rates:
-    """What the machine reaches: FLOPs and bytes per second."""
+    """Measured FLOPs and bytes per second."""
 
     flops: float
     bytes: float
@@ -28,7 +28,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Roofline:
-    """Of a network at one image size: what a frame needs without a past, and what each token of the past adds."""
+    """FLOPs and bytes of a frame without memory, and of each cached token."""
 
     rates: Rates
     frame_flops: int
@@ -58,7 +58,7 @@ class Roofline:
         )
 
     def milliseconds(self, memory: StreamMemory) -> float:
-        """For the next frame of a stream with this memory."""
+        """Return the lower bound for the next frame of a stream with this memory."""
         past = sum(memory.num_tokens)
         flops = self.frame_flops + past * self.token_flops
         needed = self.frame_bytes + past * self.token_bytes

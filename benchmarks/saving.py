@@ -1,10 +1,9 @@
-"""The price of saving so that a power failure loses nothing and no flipped bit goes unnoticed.
+"""Measure the cost of file sync and checksums.
 
     python benchmarks/saving.py --out benchmarks/saving.md
 
-Files as large as a stream's states and a training's are written as they are, synced to the disk (file and folder), and
-synced and sealed with a checksum; then checked. Those of a round follow each other in a random order, so that whatever
-else the machine does meets them alike.
+Files of the size of stream and training states are written plainly, synced to disk (file and folder), and synced with a
+checksum, then verified. The order within a round is random, so that other load affects all equally.
 """
 
 import argparse
@@ -61,7 +60,7 @@ def main() -> None:
 
 
 def round_of(path: Path, state: dict) -> list[float]:
-    """Seconds that each way takes."""
+    """Return the seconds of each method."""
     seconds = [0.0] * len(KINDS)
     for place in np.random.default_rng().permutation(len(KINDS)):
         sealed, synced = KINDS[place]

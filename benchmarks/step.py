@@ -1,8 +1,8 @@
-"""One frame of a full memory: eager, compiled or replayed, in each number format and storage, beside eager float32.
+"""Measure one frame with a full memory: eager, compiled or replayed, by number format and KV cache.
 
     python benchmarks/step.py --size tiny --out benchmarks/step-tiny-cpu.md
 
-Each case takes turns with eager float32, frame by frame, so that a machine whose speed wanders slows both alike.
+Each case alternates with eager float32 frame by frame, so that a varying speed of the machine affects both equally.
 """
 
 import argparse
@@ -21,14 +21,14 @@ CLIP = Path(__file__).parents[1] / "assets" / "clip.mp4"
 
 
 def cases(device: torch.device, steps: list[str]) -> list[tuple[str, str, str]]:
-    """Number format, storage, step."""
+    """Return number formats, KV cache dtypes and step modes."""
     chosen = [("float32", "auto", "eager"), ("float32", "int8", "eager"), ("bfloat16", "auto", "eager")]
     chosen += [("bfloat16", "int8", "eager")]
     return chosen + [(dtype, "auto", step) for step in steps for dtype in ("float32", "bfloat16")]
 
 
 def difference(ours: torch.Tensor, exact: torch.Tensor) -> float:
-    """Mean difference over the standard deviation of what is exact."""
+    """Return the mean difference divided by the standard deviation of the exact result."""
     return ((ours.float() - exact).abs().mean() / exact.std()).item()
 
 

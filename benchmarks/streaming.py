@@ -1,15 +1,14 @@
-"""Milliseconds per frame and memory against the frame number, under every memory policy, and with VGGT again.
+"""Measure milliseconds per frame and memory against the frame index, for every policy and for recomputing with VGGT.
 
     python benchmarks/streaming.py --size tiny --frames 2000 --out benchmarks/streaming-tiny-cpu
 
-writes OUT.md (table, command, machine), OUT.png (curves) and OUT.json, one line per measurement as it comes. Speed and
-memory do not depend on what a network has learnt, so its weights may be random.
+writes OUT.md (table, command, machine), OUT.png (curves) and OUT.json, one line per measurement. Weights can be random,
+because speed and memory do not depend on their values.
 
-Between the marks the streams of all policies advance together, in one batch, and the encoder, which sees each image
-alone, is not asked again for an image that comes again. Around a mark each frame of each stream is computed alone, all
-of it, and timed, policy after policy, and after each round the same network on one frame without a past: if the machine
-becomes slower, both do, and the quotient shows whether a stream slows down. At every mark the streams are saved;
-the same command continues from the last one.
+Between the marks, the streams of all policies advance in one batch, and repeated images are encoded once. At a mark,
+each frame of each stream is computed and timed alone, policy after policy, followed by the network on one frame without
+memory. If the machine becomes slower, both do, and the ratio shows whether a stream slows down. At every mark, the
+streams are saved. The same command continues from the last mark.
 """
 
 import argparse
@@ -95,7 +94,7 @@ def main() -> None:
 
 
 class Log:
-    """Measurements as lines of JSON: each is on disk as soon as it is made."""
+    """Measurements as lines of JSON, written immediately."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -161,9 +160,9 @@ def time_alone(model, sessions, frames: list[torch.Tensor], floor: Roofline) -> 
     """Push frames into each session, one session after the other, and time each push.
 
     Returns:
-        For each stream: ms and processor's ms of each frame; before the first of them the floor's ms, the tokens that
-        a layer holds on average and the frames held; bytes of its memory. And ms and processor's ms of the network
-        without a past, with the bytes of the process (or of the device).
+        For each stream: wall and CPU milliseconds of each frame, the lower bound before the first of them, the mean
+        number of cached tokens per layer, the cached frames and the bytes of the memory. Also wall and CPU milliseconds
+        of the network without memory, with the bytes of the process (or of the device).
     """
     device = frames[0].device
     lines = {name: {"name": name, "ms": [], "cpu_ms": []} for name in [*sessions, ALONE]}
@@ -195,7 +194,7 @@ def time_alone(model, sessions, frames: list[torch.Tensor], floor: Roofline) -> 
 
 
 def measure_recomputing(model, image_size, longest: int, log: Log) -> None:
-    """Whole sequences through the bidirectional network: what a new frame costs who computes everything again."""
+    """Time the bidirectional network on full sequences: the cost of a new frame if all frames are recomputed."""
     device = next(model.parameters()).device
     done = {line["mark"] for line in log.lines if line["name"] == RECOMPUTE}
     lengths = [n for n in (1, 2, 4, 8, 16, 32, 64, 128) if n <= longest and n not in done]
@@ -262,7 +261,7 @@ def report(lines: list[dict], marks: list[int], rates: Rates, image_size, device
 
 
 def flatness(by: dict, names: list[str], marks: list[int], device: torch.device) -> list[str]:
-    """How far time and memory of each bounded stream stray from when it is full, but from frame 50 at the earliest."""
+    """Return the variation of time and memory of each bounded stream once the memory is full (from frame 50)."""
     clock = "ms" if device.type == "cuda" else "cpu_ms"
     rows = []
     for name in names:

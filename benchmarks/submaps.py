@@ -61,7 +61,7 @@ NUM_CLOUD = 60_000
 
 @dataclass(frozen=True)
 class Setting:
-    """A way to run a network: without `size` as one stream."""
+    """Setting of a run. Without `size`: one stream."""
 
     memory: str
     size: str | None = None
@@ -221,7 +221,7 @@ def legend() -> list[str]:
 
 
 def draw(axes, title: str, truth: GroundTruth, outputs: dict[Setting, StreamOutputs], best: Setting) -> None:
-    """Ways from above, and clouds of the first setting and the best one with loops, beside the truth."""
+    """Plot trajectories from above, and clouds of the first and the best setting, beside the ground truth."""
     plain, without = SETTINGS[0], Setting(best.memory, best.size)
     true = invert_pose(truth.cam_from_world.double())[:, :, 3]
     axes[0].plot(true[:, 0], true[:, 2], "k", lw=3, alpha=0.4, label="truth")
@@ -245,7 +245,7 @@ def draw(axes, title: str, truth: GroundTruth, outputs: dict[Setting, StreamOutp
 
 
 def cloud(axis, title: str, truth: GroundTruth, frames, points, gt_points) -> None:
-    """Points from above, moved to the true ones; without the ceiling."""
+    """Plot aligned points from above, without the ceiling."""
     colours = truth.images[frames].movedim(1, -1)[:, ::SPACING, ::SPACING].flatten(0, 2).float() / 255
     flat, true_flat = points.flatten(0, 2).double(), gt_points.flatten(0, 2).double()
     moved = align_points(flat, true_flat, symmetric=True).apply(flat)

@@ -1,8 +1,8 @@
-"""Training throughput: steps and images per second, and the share of the machine's arithmetic that the network uses.
+"""Measure training throughput: steps and images per second, and the fraction of the machine's peak FLOPs.
 
     python benchmarks/training.py finetune_tiny num_frames=[8,8] trainer.num_workers=0 --out benchmarks/training.md
 
-The first words are a configuration and overrides, as of src/train.py. Random weights will do.
+The first arguments are a configuration and overrides, as for src/train.py. The weights can be random.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def matmul_flops(device: torch.device, precision: str) -> float:
-    """Floating-point operations per second of a matrix product of 4,096 (of 2,048 on a CPU)."""
+    """Return the FLOPs per second of a matrix product of 4,096 (2,048 on a CPU)."""
     dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     side = 4096 if device.type == "cuda" else 2048
     a = torch.randn(side, side, device=device, dtype=dtype)

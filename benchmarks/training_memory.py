@@ -42,7 +42,7 @@ ROWS = [
 
 
 class Live(TorchDispatchMode):
-    """Bytes of the storages that are alive, and the most there were."""
+    """Bytes of live storages, and their maximum."""
 
     def __init__(self):
         super().__init__()
@@ -69,7 +69,7 @@ class Live(TorchDispatchMode):
 
 
 def measure(name: str, overrides: list[str], num_frames: int) -> tuple[int, float]:
-    """How many parameters are trainable, and the peak in bytes of the second step."""
+    """Return the number of trainable parameters, and the peak in bytes of the second step."""
     with hydra.initialize_config_dir(CONFIG, version_base=None):
         config = hydra.compose(name, [*overrides, *(["data.path=."] if name.endswith("_own") else [])])
     settings = config.trainer
