@@ -21,13 +21,13 @@ from streamvggt.datasets._fixtures import Clip, WrittenScene
 from streamvggt.datasets._prepare import SkipScene
 from streamvggt.datasets._scene_table import SceneTable, scene_cameras
 
-TIME_TOLERANCE = 0.009  # seconds; the depth sensor's frames are 1/60 apart
-MAX_POSE_GAP = 0.5  # seconds without a pose, after which the way between two is a guess
-QUARTER_TURN = torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])  # a picture turned to the left, from as it was
+TIME_TOLERANCE = 0.009  # seconds; frames of the depth sensor are 1/60 s apart
+MAX_POSE_GAP = 0.5  # seconds without a pose, beyond which poses are not interpolated
+QUARTER_TURN = torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])  # of the camera axes after a quarter turn to the left
 UP = np.array([0.0, 0, 1])  # of the world
 
 
-FIRST_SECOND = 999.8  # of fixtures: as text, what is before the 1000th second comes after it
+FIRST_SECOND = 999.8  # of fixtures; text sorting puts times below 1000 s after later ones
 
 
 class ARKitFrames(DatasetReader):
@@ -116,7 +116,7 @@ class Recording:
         """Return times (T,), world-from-camera rotations and camera centers (T, 3)."""
         rows = read_table(self.folder / "lowres_wide.traj", 7, rows=2)
         rows = rows[np.unique(rows[:, 0], return_index=True)[1]]
-        # A line's rotation and translation take the world into the camera.
+        # Rows contain camera-from-world rotations and translations.
         world_from_cam = Rotation.from_rotvec(rows[:, 1:4]).inv()
         return rows[:, 0], world_from_cam, -world_from_cam.apply(rows[:, 4:7])
 

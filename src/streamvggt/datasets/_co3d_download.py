@@ -26,7 +26,7 @@ from streamvggt.data.view import View
 FRAMES, SEQUENCES = "frame_annotations.jgz", "sequence_annotations.jgz"
 FEW_VIEW_LIST = "set_lists/set_lists_fewview_{}.json"
 MIN_QUALITY = 0.5
-"""A sequence's viewpoint quality must be above this."""
+"""Minimum viewpoint quality of a sequence."""
 FLIP = np.diag([-1.0, -1.0, 1.0])  # PyTorch3D's cameras have x left, y up
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-DEPTH_SIZE = 48, 64  # of the depth maps that are compared
-EVERY = 4  # pixels of them from point to point
-DEPTH_TOLERANCE = 0.1  # relative difference up to which two depths are of one thing
+DEPTH_SIZE = 48, 64  # height and width of the compared depth maps
+EVERY = 4  # pixel stride of the projected points
+DEPTH_TOLERANCE = 0.1  # maximum relative difference of equal depths
 MIN_OVERLAP = 0.2
 MAX_NEIGHBORS = 100
 

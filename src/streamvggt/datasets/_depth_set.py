@@ -43,15 +43,17 @@ class DepthSet:
         there = [Path(root) / folder for folder in self.folders if (Path(root) / folder).is_dir()]
         if not there:
             raise FileNotFoundError(
-                f"there is no folder {Path(root) / self.folders[0]}; docs/evaluation.md says where to get {self.name} "
-                "and how to prepare it"
+                f"there is no folder {Path(root) / self.folders[0]}; docs/evaluation.md describes the download and "
+                f"preparation of {self.name}"
             )
         self.root = there[0]
         self._pairs = {
             scene: {image.stem: (image, depth) for image, depth in pairs} for scene, pairs in self.list_scenes().items()
         }
         if not any(self._pairs.values()):
-            raise FileNotFoundError(f"{self.name}: {self.root} expected frames, got none:\n{self.layout()}")
+            raise FileNotFoundError(
+                f"{self.name}: expected frames in {self.root}, got none. Expected files:\n{self.layout()}"
+            )
         self.scenes = sorted(self._pairs)
 
     def frames(self, scene: str) -> list[str]:
@@ -71,7 +73,7 @@ class DepthSet:
         """
         return torch.from_numpy(self.read_depth(self._pairs[scene][frame][1]))
 
-    # What a test set says.
+    # To be overridden by a test set.
 
     def list_scenes(self) -> dict[str, list[Pair]]:
         raise NotImplementedError

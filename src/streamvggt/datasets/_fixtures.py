@@ -13,7 +13,7 @@ from streamvggt.data.view import View
 from streamvggt.datasets._files import FrameFiles
 
 MARK = ".fixtures"
-"""Hidden file in the folder of a set that contains fixtures, so that numbers of them are never taken for the set's."""
+"""Hidden file that marks a folder of fixtures, so that their results are not mistaken for those of the set."""
 
 Clip = Sequence[View]
 """Views of one scene in temporal order."""

@@ -97,7 +97,7 @@ def _outcomes(
         for scene in scenes:
             yield (scene, *_prepare_one(name, raw, scene, out))
         return
-    # Not forked: threads of torch and OpenCV would be cut off in the middle of their work.
+    # Not forked, because a fork stops the threads of torch and OpenCV.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(scenes)), context, initializer=_exit_with_parent) as pool:
         jobs = {pool.submit(_prepare_one, name, raw, scene, out): scene for scene in scenes}
@@ -106,8 +106,7 @@ def _outcomes(
                 yield (jobs[job], *job.result())
         except BrokenProcessPool as error:
             raise RuntimeError(
-                "a worker was killed, most likely for want of memory; run the same command again with fewer --workers, "
-                "it resumes"
+                "a worker was killed, probably out of memory; repeat the command with fewer --workers, it resumes"
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -135,7 +134,7 @@ def _prepare_one(name: str, raw: Path, scene: str, out: Path) -> tuple[str | Non
         unfinished.rename(place)
     except SkipScene as reason:
         return str(reason), None
-    except Exception as error:  # one scene's damage must not end days of work for the others
+    except Exception as error:  # a damaged scene must not stop the others
         return None, f"{type(error).__name__}: {error}"
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

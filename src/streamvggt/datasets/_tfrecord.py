@@ -49,7 +49,7 @@ MESSAGES = {
         "lasers": (5, "Laser*"),
     },
 }
-"""Fields of each message: number and type; * after the type of those that come many times."""
+"""Fields of each message: number and type. * marks repeated fields."""
 
 
 @cache
@@ -97,7 +97,7 @@ def frames(path: Path) -> Iterator:
         frame = message("Frame")()
         try:
             frame.ParseFromString(content)
-        except Exception as error:  # protobuf's own class of errors depends on its build
+        except Exception as error:  # the error class of protobuf depends on its build
             raise DataError(f"{path}: a record is no frame of the perception data set ({error})") from error
         yield frame
 

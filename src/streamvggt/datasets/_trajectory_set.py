@@ -54,7 +54,7 @@ class TrajectorySet:
         self.scenes = sorted(self.list_scenes())
         if not self.scenes:
             raise FileNotFoundError(
-                f"{self.root} contains no sequences with images and poses; docs/evaluation.md says what must be there"
+                f"{self.root} contains no sequences with images and poses; docs/evaluation.md lists the expected files"
             )
 
     def read(self, sequence: str) -> Trajectory:
@@ -71,7 +71,7 @@ class TrajectorySet:
             )
         return Trajectory(images, poses)
 
-    # What a test set says.
+    # To be overridden by a test set.
 
     def list_scenes(self) -> list[str]:
         raise NotImplementedError

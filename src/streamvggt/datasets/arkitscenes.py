@@ -35,7 +35,7 @@ from streamvggt.datasets.arkitscenes_highres import ARKitScenesHighRes
 FOLDER = "processed_arkitscenes"
 SCENES = "all_metadata.npz"
 RAW_SPLITS = {"Training": ("Training",), "Test": ("Validation", "Test")}
-"""By the split's prepared folder, the names that its raw folder may have."""
+"""Possible raw folders of each prepared split folder."""
 FRAMES_PER_SECOND = 10
 
 

@@ -28,7 +28,7 @@ from streamvggt.datasets._scene_table import scene_frames
 
 FOLDER = "processed_arkitscenes_highres"
 RAW_SPLITS = {"Training": ("Training",), "Validation": ("Validation",)}
-"""By the split's prepared folder, the names that its raw folder may have."""
+"""Possible raw folders of each prepared split folder."""
 
 
 class ARKitScenesHighRes(_arkit.ARKitFrames):

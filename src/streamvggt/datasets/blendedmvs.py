@@ -42,7 +42,7 @@ FILES = FrameFiles("{}.jpg", "{}.exr", CameraFile("{}.npz", pose=("R_cam2world",
 OVERLAP = "new_overlap.h5"
 WIDTH = 512
 OURS = "made_by"
-"""Attribute of lists of overlaps that were made here, and may be added to."""
+"""Attribute of overlap lists written by this repository, which can be extended."""
 
 
 class BlendedMVS(DatasetReader):
@@ -54,7 +54,7 @@ class BlendedMVS(DatasetReader):
     def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         if not listing.exists(self.root / OVERLAP):
             raise FileNotFoundError(
-                f"BlendedMVS: {self.root / OVERLAP} is missing. It says which images overlap; docs/data.md says where "
+                f"BlendedMVS: {self.root / OVERLAP} is missing. It lists overlapping images; docs/data.md says where "
                 "to get it, or how to make one"
             )
         scenes = {}

@@ -172,7 +172,7 @@ def tone_map(colour: np.ndarray, valid: np.ndarray) -> np.ndarray:
     colour = np.nan_to_num(colour.astype(np.float64), posinf=np.finfo(np.float16).max).clip(min=0)
     brightness = colour @ [0.3, 0.59, 0.11]
     bright = np.percentile(brightness[valid], 90) if valid.any() else 0
-    exposure = TARGET_BRIGHTNESS**GAMMA / bright if bright > 1e-4 else 1  # a picture without light stays as it is
+    exposure = TARGET_BRIGHTNESS**GAMMA / bright if bright > 1e-4 else 1  # black images are unchanged
     return (255 * (exposure * colour).clip(max=1) ** (1 / GAMMA)).round().astype(np.uint8)
 
 

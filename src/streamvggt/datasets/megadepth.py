@@ -45,12 +45,12 @@ HELD_OUT = ("0015", "0022")
 MAX_SIZE = 800, 600
 SET_SIZE = 64
 MIN_MEMBERS = 10
-"""Different images of a set; smaller ones serve no training sample."""
+"""Minimum number of different images of a set. Smaller sets give no training sample."""
 MIN_OVERLAP = 0.1
 OURS = "made_by"
-"""Key of lists of sets that were made here, and may be added to."""
+"""Key of set lists written by this repository, which can be extended."""
 CANDIDATES = 128
-"""Of how many images, those that overlap most with its first one, a set is drawn."""
+"""Number of images with the largest overlap from which a set is drawn."""
 OUTDOORS = True
 
 
@@ -64,7 +64,7 @@ class MegaDepth(DatasetReader):
     def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         if not listing.exists(self.root / SETS):
             raise FileNotFoundError(
-                f"MegaDepth: {self.root / SETS} is missing. It says which photographs go together; docs/data.md says "
+                f"MegaDepth: {self.root / SETS} is missing. It lists overlapping images; docs/data.md describes "
                 "where to get it, or how to make one"
             )
         scenes = {}
@@ -129,7 +129,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
             continue
         depth = read_hdf5(depth_file, "depth")
         if depth.min() < 0:
-            continue  # it only says what is before what
+            continue  # encodes an order only
         camera = pycolmap.undistort_camera(options, model.cameras[image.camera_id])
         pixels = read_image(picture)
         if np.abs(np.subtract(pixels.shape[:2], (camera.height, camera.width))).max() > 1:
@@ -200,7 +200,7 @@ def covisible_sets(shares: np.ndarray) -> list[np.ndarray]:
         shares: Fraction of image i that image j observes. (N, N)
     """
     random = np.random.default_rng(0)
-    both = np.minimum(shares, shares.T)  # a detail and the whole place overlap little, whichever way one asks
+    both = np.minimum(shares, shares.T)  # the smaller of both directions
     np.fill_diagonal(both, 0)
     sets = []
     for number, row in enumerate(both):

@@ -26,7 +26,7 @@ FOLDER = "neural_rgbd"
 FILES = FrameFiles("images/img{}.png", "depth/depth{}.png")
 POSES = "poses.txt"
 FOCAL, WIDTH = 554.2562584220408, 640
-"""Pixels of images of that width; focal.txt says nothing else."""
+"""Focal length in pixels for images of this width, as in focal.txt."""
 OPENCV_FROM_OPENGL = np.diag([1.0, -1, -1, 1])
 SCENES = ("breakfast_room", "complete_kitchen", "green_room", "grey_white_room", "kitchen")
 """Scenes of fixtures."""

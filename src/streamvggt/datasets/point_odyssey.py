@@ -54,7 +54,7 @@ SCENES = {
     }.items()
     for camera in cameras
 }
-"""Those that the published training uses: the others lack a background or have wrong cameras or depth."""
+"""Scenes of the published training. The others lack a background or have wrong cameras or depth."""
 UNLISTED = "ani10_new_f"
 OUTDOORS = True
 
@@ -71,7 +71,7 @@ class PointOdyssey(DatasetReader):
 
     def read(self, scene: str, frame: str) -> View:
         stored = FILES.read(self.root / self.split / scene, frame)
-        # At FAR the 16 bits are full: as far, or any farther.
+        # FAR is the saturated 16-bit value: this depth or more.
         return replace(stored, depth=np.where(stored.depth < FAR, stored.depth, 0)).view(self.is_metric)
 
 

@@ -44,11 +44,11 @@ from streamvggt.datasets._scene_table import SceneTable, scene_cameras, scene_fr
 FOLDER = "processed_scannetpp"
 FILES = FrameFiles("images/{}.jpg", "depth/{}.png")
 SCENES, TABLE = "all_metadata.npz", "new_scene_metadata.npz"
-CAMERAS = {"DSC": 1168, "frame_": 1440}  # how names begin, and the height of the pictures they were made from
+CAMERAS = {"DSC": 1168, "frame_": 1440}  # name prefix, and height of the original images
 MESH = "scans/mesh_aligned_0.05.ply"
 SIZE = 920, 690
 NEAREST, FARTHEST = 0.05, 20  # meters
-ORIGIN = np.zeros(3), np.zeros(3)  # rotation and translation of a camera in its own coordinates
+ORIGIN = np.zeros(3), np.zeros(3)  # identity pose
 
 
 class ScanNetpp(DatasetReader):

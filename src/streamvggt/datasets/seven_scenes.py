@@ -33,12 +33,12 @@ IMAGE, DEPTH, RAW_DEPTH, POSE = (f"{{}}.{kind}" for kind in ("color.png", "depth
 ROOMS = ("chess", "fire", "heads", "office", "pumpkin", "redkitchen", "stairs")
 SPLITS = {"test": "TestSplit.txt", "train": "TrainSplit.txt"}
 NEAREST, FARTHEST = 1e-3, 10.0
-"""Meters between which depth counts."""
+"""Range of valid depth in meters."""
 
 WIDTH = 640
-"""Of the images that the numbers below are for."""
+"""Image size of the intrinsics below."""
 DEPTH_FOCAL, COLOUR_FOCAL = 585.0, 525.0
-"""Pixels; the principal point is the middle of the image."""
+"""Focal length in pixels. The principal point is the image center."""
 COLOUR_FROM_DEPTH = np.array(
     [
         [0.99996518012567637, 0.0026765126468950343, -0.0079041012313000904, -0.025558943178152542],

@@ -24,13 +24,13 @@ from streamvggt.datasets._trajectory_set import TrajectorySet
 FOLDER = "sintel"
 IMAGES, DEPTHS, CAMERAS = (f"training/{part}" for part in ("final", "depth", "camdata_left"))
 TAG = 202021.25
-"""The first number of .dpt and .cam files; another one means that the bytes are in another order."""
+"""First number of .dpt and .cam files. Another value means another byte order."""
 
 TRAJECTORY_SEQUENCES = (
     *("alley_2", "ambush_4", "ambush_5", "ambush_6", "cave_2", "cave_4", "market_2"),
     *("market_5", "market_6", "shaman_3", "sleeping_1", "sleeping_2", "temple_2", "temple_3"),
 )
-"""The sequences of camera trajectory evaluations, 643 frames; the rest has hardly any motion, or none that is known."""
+"""Sequences of the trajectory evaluation, 643 frames. The others have little or unknown motion."""
 WRITTEN = ("alley_2", "ambush_4", "ambush_5", "ambush_6", "cave_2", "cave_4", "market_2", "market_5", "temple_2")
 """Sequences of fixtures."""
 SKY = 1000.0  # meters, in fixtures

@@ -43,15 +43,15 @@ CAMERAS = {
     3: ClipSampler(max_interval=8, video_prob=0.9, fix_interval_prob=0.9, block_shuffle=16),  # front right
     4: ClipSampler(
         max_interval=4, video_prob=0.9, fix_interval_prob=0.9, block_shuffle=16
-    ),  # left: what it sees passes fast
+    ),  # left: fast apparent motion
 }
-"""The cameras in use. The fifth looks to the right; the published training leaves it out."""
+"""Cameras in use. The published training skips the fifth, which looks to the right."""
 INVALID = "invalid_files.h5"
 WIDTH = 512
 TOP = 1
-"""The laser that turns so slowly that the car moves meanwhile: every pixel of it has its own pose."""
+"""The rotating laser. The car moves during a turn, so every pixel has a pose."""
 OPENCV_FROM_WAYMO = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
-"""Waymo's cameras look along x, with y to the left and z up."""
+"""Waymo's camera axes: x forward, y left, z up."""
 OUTDOORS = True
 
 
@@ -64,13 +64,13 @@ class Waymo(DatasetReader):
     def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         if not listing.exists(self.root / INVALID):
             raise FileNotFoundError(
-                f"Waymo: {self.root / INVALID} is missing. It says which frames not to use; docs/data.md says where "
+                f"Waymo: {self.root / INVALID} is missing. It lists unusable frames; docs/data.md describes where "
                 "to get it"
             )
         scenes = {}
         with open_hdf5(self.root / INVALID) as file:
             for segment in listing.folders(self.root):
-                if segment == "tmp":  # left behind by the published preparation
+                if segment == "tmp":  # incomplete output of the published preparation
                     continue
                 invalid = set(strings(file[segment]["invalid_pairs"])) if segment in file else set()
                 names = [name.rpartition("_") for name in FILES.names(listing, self.root / segment)]
