@@ -12,7 +12,7 @@ from itertools import combinations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool2d, normalize, pad
+from torch.nn.functional import pad
 
 MAX_STEP = 0.03
 """Maximum depth range in a 3×3 window of a surface, relative to the depth, if the longer side has 518 pixels.
@@ -66,17 +66,18 @@ def normal_angle(depth: Tensor, intrinsics: Tensor, valid: Tensor) -> Tensor:
     y = (torch.arange(height, dtype=depth.dtype, device=depth.device)[:, None] - K[..., 1, 2, :, :]) / K[
         ..., 1, 1, :, :
     ]
-    points = torch.stack([x * depth, y * depth, depth], -1)  # (..., H, W, 3)
-    falling = points[..., 1:, 1:, :] - points[..., :-1, :-1, :]
-    rising = points[..., :-1, 1:, :] - points[..., 1:, :-1, :]
-    normals = normalize(torch.linalg.cross(falling, rising, dim=-1), dim=-1, eps=1e-30)  # (..., H - 1, W - 1, 3)
+    points = torch.stack([x * depth, y * depth, depth], -3)  # (..., 3, H, W): sums over rows of pixels are fast
+    falling = points[..., 1:, 1:] - points[..., :-1, :-1]
+    rising = points[..., :-1, 1:] - points[..., 1:, :-1]
+    normals = torch.linalg.cross(falling, rising, dim=-3)  # (..., 3, H - 1, W - 1)
+    normals = normals / normals.square().sum(-3, keepdim=True).sqrt().clamp(min=1e-30)
     known = valid[..., 1:, 1:] & valid[..., :-1, :-1] & valid[..., :-1, 1:] & valid[..., 1:, :-1]
-    normals = pad(normals, (0, 0, 1, 1, 1, 1))  # (..., H + 1, W + 1, 3)
+    normals = pad(normals, (1, 1, 1, 1))  # (..., 3, H + 1, W + 1)
     known = pad(known, (1, 1, 1, 1))
     corners = [(slice(i, height + i), slice(j, width + j)) for i in (0, 1) for j in (0, 1)]
     smallest = torch.ones_like(depth)
     for first, second in combinations(corners, 2):
-        cosine = (normals[(..., *first, slice(None))] * normals[(..., *second, slice(None))]).sum(-1)
+        cosine = (normals[(..., *first)] * normals[(..., *second)]).sum(-3)
         both = known[(..., *first)] & known[(..., *second)]
         smallest = torch.where(both, torch.minimum(smallest, cosine), smallest)
     return torch.rad2deg(torch.arccos(smallest.clamp(-1, 1)))
@@ -84,5 +85,12 @@ def normal_angle(depth: Tensor, intrinsics: Tensor, valid: Tensor) -> Tensor:
 
 def window_max(values: Tensor, radius: int) -> Tensor:
     """Return the maximum of each square window of 2·radius + 1 pixels. (..., H, W)"""
-    flat = values.reshape(-1, 1, *values.shape[-2:])
-    return max_pool2d(flat, 2 * radius + 1, stride=1, padding=radius).view(values.shape)
+    values = pad(values, (radius, radius, radius, radius), value=-torch.inf)
+    for dim in (-2, -1):  # by doubling, which is faster than `max_pool2d` on a CPU
+        width, side = 1, 2 * radius + 1
+        while width < side:
+            step = min(width, side - width)
+            length = values.shape[dim] - step
+            values = torch.maximum(values.narrow(dim, 0, length), values.narrow(dim, step, length))
+            width += step
+    return values
