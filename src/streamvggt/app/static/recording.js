@@ -3,6 +3,7 @@
 const TYPES = ["video/mp4;codecs=avc1.42E01F", "video/webm;codecs=vp8"]; // encoders that keep up on slow machines
 const FRAMES_PER_SECOND = 30;
 const SECONDS_PER_FRAME = 0.12; // of the input
+const MAX_STEP = 0.25; // seconds per image; a slow machine flies more slowly
 const [MIN_SECONDS, MAX_SECONDS] = [3, 20];
 
 /** Record the flight. Returns the video and its file name. The view returns to where it was. */
@@ -18,10 +19,12 @@ export async function record(cloud) {
   const stopped = new Promise((done) => recorder.addEventListener("stop", done));
   cloud.setView("none");
   recorder.start();
-  const begun = performance.now();
-  for (let time = 0; time < 1; time = (performance.now() - begun) / seconds / 1000) {
-    cloud.look(path(time));
-    await new Promise((done) => requestAnimationFrame(done));
+  let last = performance.now();
+  for (let time = 0; time < seconds; ) {
+    cloud.look(path(time / seconds));
+    const now = await new Promise((done) => requestAnimationFrame(done));
+    time += Math.min(Math.max(now - last, 1) / 1000, MAX_STEP);
+    last = now;
   }
   recorder.stop();
   await stopped;
