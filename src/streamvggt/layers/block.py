@@ -25,15 +25,15 @@ class Mlp(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """Learned factor per channel of a residual branch (LayerScale, arXiv 2103.17239)."""
+    """Residual connection with a learned factor per channel of the branch (LayerScale, arXiv 2103.17239)."""
 
     def __init__(self, dim: int, init: float):
         super().__init__()
         self.gamma = nn.Parameter(torch.full((dim,), init))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale the channels. (..., C) → (..., C)"""
-        return x * self.gamma
+    def forward(self, x: Tensor, branch: Tensor) -> Tensor:
+        """Return x + gamma·branch. (..., C), (..., C) → (..., C)"""
+        return torch.addcmul(x, branch, self.gamma)
 
 
 class Block(nn.Module):
@@ -97,8 +97,8 @@ class Block(nn.Module):
     def _forward(
         self, x: Tensor, rotation: RoPE2D | None, pattern: AttentionPattern, mlp_hook: Callable[[Tensor], None] | None
     ) -> Tensor:
-        x = x + self.ls1(self.attn(self.norm1(x), rotation, pattern))
-        added = self.ls2(self.mlp(self.norm2(x)))
+        x = self.ls1(x, self.attn(self.norm1(x), rotation, pattern))
+        branch = self.mlp(self.norm2(x))
         if mlp_hook is not None:
-            mlp_hook(added)
-        return x + added
+            mlp_hook(branch * self.ls2.gamma)
+        return self.ls2(x, branch)

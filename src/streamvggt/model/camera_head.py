@@ -70,22 +70,26 @@ class CameraHead(nn.Module):
     def _refinements(self, camera_tokens: Tensor, patterns: Sequence[Sequence[AttentionPattern]]) -> list[Tensor]:
         """Run the iterations in the precision of the weights."""
         tokens = self.token_norm(camera_tokens)
+        normalized = self.adaln_norm(tokens)
         # Accumulate in at least float32, because poses need more precision than half precision provides.
         exact = torch.promote_types(tokens.dtype, torch.float32)
         stages: list[Tensor] = []
         raw = None
         for iteration in range(self.num_iterations):
             pred_pose_enc = self.empty_pose_tokens.expand(*tokens.shape[:2], -1) if raw is None else raw.detach()
-            delta = self._refine(tokens, pred_pose_enc, patterns[iteration % len(patterns)]).to(exact)
+            delta = self._refine(tokens, normalized, pred_pose_enc, patterns[iteration % len(patterns)]).to(exact)
             raw = delta if raw is None else raw.detach() + delta  # no gradient flows between iterations
             stages.append(torch.cat([raw[..., :7], F.relu(raw[..., 7:])], -1))
         return stages
 
-    def _refine(self, tokens: Tensor, pred_pose_enc: Tensor, patterns: Sequence[AttentionPattern]) -> Tensor:
-        """Predict the update of the pose encodings. (B, S, C), (B, S, 9) → (B, S, 9)"""
+    def _refine(
+        self, tokens: Tensor, normalized: Tensor, pred_pose_enc: Tensor, patterns: Sequence[AttentionPattern]
+    ) -> Tensor:
+        """Predict the update of the pose encodings. (B, S, C), (B, S, C), (B, S, 9) → (B, S, 9)"""
         embedded = self.embed_pose(pred_pose_enc.to(self.embed_pose.weight.dtype))
         shift, scale, gate = self.poseLN_modulation(embedded).chunk(3, -1)
-        x = gate * (self.adaln_norm(tokens) * (1 + scale) + shift) + tokens
+        modulated = torch.addcmul(shift, normalized, 1 + scale)
+        x = torch.addcmul(tokens, gate, modulated)
         for block, pattern in zip(self.trunk, patterns, strict=True):
             x = block(x, None, pattern)
         return self.pose_branch(self.trunk_norm(x))

@@ -17,7 +17,7 @@ from streamvggt.layers.tables import cached_table
 class ResidualUnit(nn.Module):
     """Two convolutions with a skip connection of relu(x), because the ReLU of the released network is in place.
 
-    (N, F, h, w) → (N, F, h, w)
+    The unit modifies its input. (N, F, h, w) → (N, F, h, w)
     """
 
     def __init__(self, features: int):
@@ -27,8 +27,8 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the unit. (N, F, h, w) → (N, F, h, w)"""
-        x = F.relu(x)
-        return self.conv2(F.relu(self.conv1(x))) + x
+        x = F.relu_(x)
+        return self.conv2(F.relu_(self.conv1(x))) + x
 
 
 class FeatureFusion(nn.Module):
@@ -48,7 +48,7 @@ class FeatureFusion(nn.Module):
         if skip is not None:
             x = x + self.resConfUnit1(skip)
         # A 1×1 convolution commutes with a resize whose weights sum to 1. This order processes a quarter of the pixels.
-        return interpolate(self.out_conv(self.resConfUnit2(x)), size)
+        return interpolate(conv1x1(self.resConfUnit2(x), self.out_conv.weight, self.out_conv.bias), size)
 
 
 class Reassembly(nn.Module):
@@ -83,7 +83,7 @@ class Reassembly(nn.Module):
         grid = (height // self.patch_size, width // self.patch_size)
         levels = []
         for x, project, resize_layer in zip(tokens, self.projects, self.resize_layers, strict=True):
-            # A 1×1 convolution as a linear layer on tokens gives a channels-last map, the fastest layout.
+            # A linear layer on tokens gives a channels-last map, the fastest layout.
             x = F.linear(self.norm(x), project.weight.flatten(1), project.bias)
             x = x.transpose(1, 2).unflatten(2, grid)  # (N, channels, h, w)
             levels.append(resize_layer(self._with_position(x, image_size)))
@@ -179,7 +179,7 @@ class LevelFusion(nn.Module):
         x = self.refinenet2(x, level2, level1.shape[-2:])
         x = self.refinenet1(x, level1, [self.upscale * side for side in level1.shape[-2:]])
         if skips:
-            x = F.relu(x + interpolate(skips[0], x.shape[-2:]))
+            x = F.relu_(x + interpolate(skips[0], x.shape[-2:]))
         return x
 
 
@@ -194,7 +194,7 @@ class Scratch(LevelFusion):
         else:
             self.output_conv1 = nn.Conv2d(features, features // 2, 3, padding=1)
             self.output_conv2 = nn.Sequential(
-                nn.Conv2d(features // 2, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, out_channels, 1)
+                nn.Conv2d(features // 2, 32, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(32, out_channels, 1)
             )
 
     def fuse(self, levels: Sequence[Tensor], skips: Sequence[Tensor] = ()) -> Tensor:
@@ -211,6 +211,20 @@ class Scratch(LevelFusion):
         return conv1x1_float32(last, x)
 
 
+def conv1x1(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Apply a 1×1 convolution as a linear layer on channels-last pixels, which is faster on CPU.
+
+    Args:
+        x: Map. (N, C, h, w)
+        weight: Weight of the convolution. (F, C, 1, 1)
+        bias: Bias of the convolution. (F)
+
+    Returns:
+        Map in channels-last layout. (N, F, h, w)
+    """
+    return F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
+
+
 def conv1x1_float32(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """Apply a 1×1 convolution in at least float32, also under autocast.
 
@@ -218,7 +232,7 @@ def conv1x1_float32(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
     with torch.autocast(x.device.type, enabled=False):
-        return F.conv2d(x.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype))
+        return conv1x1(x.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype))
 
 
 def interpolate(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -241,8 +255,9 @@ def add_pos_embed(x: Tensor, image_size: tuple[int, int], scale: float = 0.1) ->
     aspect = image_size[1] / image_size[0]
     diagonal = (aspect**2 + 1) ** 0.5
     half = channels // 2
-    x[:, :half] += _axis_embed(aspect / diagonal, width, half, scale, x.dtype, x.device)[:, None, :]
-    x[:, half:] += _axis_embed(1 / diagonal, height, half, scale, x.dtype, x.device)[:, :, None]
+    with torch.no_grad():  # adding a constant passes the gradient on unchanged, so autograd needs no copy of it
+        x[:, :half] += _axis_embed(aspect / diagonal, width, half, scale, x.dtype, x.device)[:, None, :]
+        x[:, half:] += _axis_embed(1 / diagonal, height, half, scale, x.dtype, x.device)[:, :, None]
     return x
 
 

@@ -327,7 +327,8 @@ class VGGT(nn.Module):
         if len(head.skips):
             levels += self.aggregator.fine_maps(of_frames(encoded, dense_frames).flatten(0, 1), image_size)
         chunks = zip(*(level.split(self.frames_per_chunk) for level in levels), strict=True)
-        maps = torch.cat([head(chunk[:num_tokens], image_size, chunk[num_tokens:]) for chunk in chunks])
+        maps = [head(chunk[:num_tokens], image_size, chunk[num_tokens:]) for chunk in chunks]
+        maps = torch.cat(maps) if len(maps) > 1 else maps[0]
         return maps.movedim(1, -1).unflatten(0, (batch, -1))
 
     def _shared_cache_cameras(self, camera_tokens: Tensor, memory: StreamMemory | BatchedMemory) -> list[Tensor]:
