@@ -173,17 +173,41 @@ class CausalPattern:
         if self.num_frames == 1:
             return kernel(q, k, v)
         tokens = q.shape[2] // self.num_frames
-        seen = []
-        for frame, q_frame in enumerate(q.split(tokens, 2)):
-            if self.attended_frames is None or frame < self.joint:
-                end = max(frame + 1, self.joint) * tokens
-                k_seen, v_seen = k[:, :, :end], v[:, :, :end]
-            else:
-                k_seen, v_seen = (
-                    torch.cat([frame_slice(x, what, tokens) for what in self.attended_frames[frame]], 2) for x in (k, v)
-                )
-            seen.append(kernel(q_frame, k_seen, v_seen))
-        return torch.cat(seen, 2)
+        attended = zip(q.split(tokens, 2), self._attended(k, tokens), self._attended(v, tokens), strict=True)
+        return torch.cat([kernel(*frame) for frame in attended], 2)
+
+    def _attended(self, x: Tensor, tokens: int) -> Sequence[Tensor]:
+        """Select the keys or values that each frame attends to. (B, N, S·P, D) → S × (B, N, any, D)"""
+        if self.attended_frames is None:
+            ends = [max(frame + 1, self.joint) * tokens for frame in range(self.num_frames)]
+            return Prefixes.apply(x, ends)
+        return [
+            x[:, :, : self.joint * tokens]
+            if frame < self.joint
+            else torch.cat([frame_slice(x, what, tokens) for what in self.attended_frames[frame]], 2)
+            for frame in range(self.num_frames)
+        ]
+
+
+class Prefixes(torch.autograd.Function):
+    """First tokens of a sequence, for several lengths in ascending order. The last one is the full length.
+
+    The gradients are added in place. Slices allocate and add a zero-filled gradient of full length per slice.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, ends: Sequence[int]) -> tuple[Tensor, ...]:
+        """Return views. (B, N, T, D) → (B, N, end, D) per end"""
+        return tuple(x[:, :, :end] for end in ends)
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Add the gradients of all prefixes. (B, N, end, D) each → (B, N, T, D)"""
+        *shorter, longest = gradients
+        total = longest.clone()
+        for gradient in shorter:
+            total[:, :, : gradient.shape[2]] += gradient
+        return total, None
 
 
 def frame_slice(x: Tensor, frame: int | RetainedTokens, tokens_per_frame: int) -> Tensor:

@@ -161,11 +161,22 @@ def normals(points: Tensor) -> Tensor:
     Returns:
         Unit vectors, shorter if three points are nearly collinear. (..., 4, H, W, 3)
     """
-    around = _neighbours(pad(points.movedim(-1, -3), (1, 1, 1, 1)))  # (..., 3, H, W) each
-    up, left, down, right = (neighbour.movedim(-3, -1) - points for neighbour in around)
+    return _normals(points).movedim(-3, -1)
+
+
+def _normals(points: Tensor) -> Tensor:
+    """Compute `normals` with the coordinates before the pixels. (..., H, W, 3) → (..., 4, 3, H, W)"""
+    points = points.movedim(-1, -3).contiguous()  # (..., 3, H, W)
+    up, left, down, right = (neighbour - points for neighbour in _neighbours(pad(points, (1, 1, 1, 1))))
     pairs = ((up, left), (left, down), (down, right), (right, up))
-    crosses = torch.stack([torch.linalg.cross(a, b) for a, b in pairs], -4)
-    return crosses / torch.linalg.vector_norm(crosses, dim=-1, keepdim=True).clamp(min=1e-6)
+    crosses = torch.stack([_cross(a, b) for a, b in pairs], -4)
+    return crosses / torch.linalg.vector_norm(crosses, dim=-3, keepdim=True).clamp(min=1e-6)
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    """Compute cross products per pixel, several times faster than `torch.linalg.cross` on CPU. (..., 3, H, W) → same"""
+    (ax, ay, az), (bx, by, bz) = a.unbind(-3), b.unbind(-3)
+    return torch.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], -3)
 
 
 def normals_valid(valid: Tensor) -> Tensor:
@@ -176,4 +187,4 @@ def normals_valid(valid: Tensor) -> Tensor:
 
 def normal_errors(prediction: Tensor, target: Tensor) -> Tensor:
     """Compute 1 - cosine between the `normals` of two point maps. (..., H, W, 3) → (..., 4, H, W)"""
-    return 1 - (normals(prediction) * normals(target)).sum(-1)
+    return 1 - (_normals(prediction) * _normals(target)).sum(-3)
