@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from streamvggt import SlidingWindow, StreamSession, load_model
-from streamvggt.layers.kv_cache import CachedPattern
+from streamvggt.layers.cached_attention import CachedPattern
 from streamvggt.model.memory import StreamMemory
 from streamvggt.model.vggt import VGGT
 

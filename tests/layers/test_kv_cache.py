@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from streamvggt.layers import kv_cache
+from streamvggt.layers import retained_tokens
 from streamvggt.layers.kv_cache import UNBOUNDED, KVCache
 
 B, N, P, D = 2, 3, 4, 5
@@ -30,12 +30,12 @@ def found(cache: KVCache) -> list[int]:
 
 def test_a_new_frame_takes_the_place_of_a_dropped_one():
     cache = filled(range(5), capacity=5)
-    before = cache._keys[0].data_ptr()
+    before = cache.buffers()[0][0].data_ptr()
     cache.evict([2])
     assert len(cache) == 4 * P
     cache.append(5, tokens(5), -tokens(5))
     assert found(cache) == [0, 1, 5, 3, 4]
-    assert cache._keys[0].data_ptr() == before
+    assert cache.buffers()[0][0].data_ptr() == before
 
 
 def test_holes_are_filled_from_the_end():
@@ -52,8 +52,8 @@ def test_holes_are_filled_from_the_end():
 def test_contents_are_views_not_copies():
     cache = filled(range(3))
     keys, values = cache.keys_values()
-    assert keys.untyped_storage().data_ptr() == cache._keys[0].untyped_storage().data_ptr()
-    assert values.untyped_storage().data_ptr() == cache._values[0].untyped_storage().data_ptr()
+    assert keys.untyped_storage().data_ptr() == cache.buffers()[0][0].untyped_storage().data_ptr()
+    assert values.untyped_storage().data_ptr() == cache.buffers()[1][0].untyped_storage().data_ptr()
 
 
 def test_slots_double_and_stop_at_the_capacity():
@@ -61,12 +61,12 @@ def test_slots_double_and_stop_at_the_capacity():
     cache = KVCache(capacity=100)
     for frame in range(100):
         cache.append(frame, tokens(frame), -tokens(frame))
-        rooms.append(cache._keys[0].shape[2] // P)
+        rooms.append(cache.num_allocated_tokens // P)
     assert sorted(set(rooms)) == [64, 100]
     unbounded = filled(range(20))
-    assert unbounded._keys[0].shape[2] // P == 32
+    assert unbounded.num_allocated_tokens // P == 32
     assert found(unbounded) == list(range(20))
-    assert filled([0], capacity=3)._keys[0].shape[2] == 3 * P
+    assert filled([0], capacity=3).num_allocated_tokens == 3 * P
 
 
 def test_a_frame_may_fill_several_slots_and_leaves_with_all_of_them():
@@ -105,7 +105,7 @@ def numbered(frame: int) -> torch.Tensor:
     return (10 * frame + torch.arange(P))[:, None].expand(B, N, P, D).float()
 
 
-def with_remnants(num_frames: int) -> KVCache:
+def with_retained_tokens(num_frames: int) -> KVCache:
     """Two retained frames of two tokens each, three slots."""
     cache = KVCache(capacity=3, num_retained_frames=2, tokens_per_retained=2)
     for frame in range(num_frames):
@@ -121,7 +121,7 @@ def contents(cache: KVCache) -> list[int]:
 
 
 def test_the_first_tokens_of_dropped_frames_stay():
-    cache = with_remnants(2)
+    cache = with_retained_tokens(2)
     assert contents(cache) == [0, 1, 2, 3, 10, 11, 12, 13]
     cache.evict([0])
     assert contents(cache) == [0, 1, 10, 11, 12, 13]
@@ -131,7 +131,7 @@ def test_the_first_tokens_of_dropped_frames_stay():
 
 
 def test_the_oldest_retained_token_is_overwritten_and_nothing_grows():
-    cache = with_remnants(3)
+    cache = with_retained_tokens(3)
     room = cache.num_bytes
     for frame in range(3, 20):
         cache.evict([frame - 3])
@@ -144,13 +144,13 @@ def test_the_oldest_retained_token_is_overwritten_and_nothing_grows():
 
 
 def planes(cache):
-    return [contents(cache), list(cache.frames), cache.num_evicted, cache.is_pruned, len(cache)]
+    return [contents(cache), list(cache.frames), cache.state_dict()["num_evicted"], cache.is_pruned, len(cache)]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_what_is_retracted_has_never_been(steps):
     """After any overwriting: retained tokens, evicted and reused slots, compaction."""
-    cache, undisturbed = with_remnants(3), with_remnants(3)
+    cache, undisturbed = with_retained_tokens(3), with_retained_tokens(3)
     for round in range(2):
         cache.begin()
         for number in range(steps):
@@ -184,7 +184,7 @@ def test_pruning_is_retracted():
 
 
 def test_state_and_back_with_retained_tokens():
-    cache = with_remnants(3)
+    cache = with_retained_tokens(3)
     cache.evict([0])
     other = KVCache(capacity=3, num_retained_frames=2, tokens_per_retained=2)
     other.load_state_dict(cache.state_dict(), torch.device("cpu"))
@@ -197,7 +197,7 @@ def test_state_and_back_with_retained_tokens():
 
 @pytest.mark.parametrize("bound", [UNBOUNDED, 5])
 def test_room_for_many_retained_tokens_double(bound, monkeypatch, tmp_path):
-    monkeypatch.setattr(kv_cache, "MOST_REMNANTS_AT_ONCE", 2)
+    monkeypatch.setattr(retained_tokens, "MAX_INITIAL_RETAINED", 2)
     cache = KVCache(capacity=3, num_retained_frames=bound, tokens_per_retained=2)
     expected = []
     for frame in range(12):
@@ -208,10 +208,10 @@ def test_room_for_many_retained_tokens_double(bound, monkeypatch, tmp_path):
             cache.rollback()
             cache.evict([frame - 2])
             expected.append(frame - 2)
-        of_remnants = {10 * old + token for old in expected[-bound if bound < 100 else 0 :] for token in (0, 1)}
+        of_retained = {10 * old + token for old in expected[-bound if bound < 100 else 0 :] for token in (0, 1)}
         slots = {10 * new + token for new in (frame - 1, frame) if new >= 0 for token in range(P)}
-        assert set(contents(cache)) == of_remnants | slots
-        assert len(cache) == len(of_remnants) + len(slots)
+        assert set(contents(cache)) == of_retained | slots
+        assert len(cache) == len(of_retained) + len(slots)
     other = KVCache(capacity=3, num_retained_frames=bound, tokens_per_retained=2)
     other.load_state_dict(cache.state_dict(), torch.device("cpu"))
     assert contents(other) == contents(cache)
@@ -219,7 +219,7 @@ def test_room_for_many_retained_tokens_double(bound, monkeypatch, tmp_path):
 
 
 def test_some_frames_leave_nothing():
-    cache = KVCache(num_retained_frames=UNBOUNDED, tokens_per_retained=1, leaves_remnant=lambda frame: frame % 2 == 0)
+    cache = KVCache(num_retained_frames=UNBOUNDED, tokens_per_retained=1, retains=lambda frame: frame % 2 == 0)
     for frame in range(4):
         cache.append(frame, numbered(frame), -numbered(frame))
     cache.evict([0, 1, 2])
@@ -227,7 +227,7 @@ def test_some_frames_leave_nothing():
 
 
 def test_cleared_it_can_be_retracted():
-    cache = with_remnants(6)
+    cache = with_retained_tokens(6)
     before = contents(cache)
     cache.begin()
     cache.clear()

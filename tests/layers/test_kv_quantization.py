@@ -40,7 +40,7 @@ def test_it_takes_half_the_memory_of_bfloat16():
         for frame in range(4):
             cache.append(frame, keys(frame), -keys(frame))
         sizes[name] = cache.num_bytes
-        assert cache.num_bytes == sum(plane.nbytes for plane in cache._planes)
+        assert cache.num_bytes == sum(plane.nbytes for planes in cache.buffers() for plane in planes)
     assert sizes["int8"] / sizes["auto"] == (64 + 2) / 128
 
 

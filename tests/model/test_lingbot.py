@@ -89,7 +89,7 @@ def test_keyframes_with_the_fault_of_the_published_attention(golden_model):
         if not keyframes.stores(newest):
             memory.num_stored -= 1
             for cache in of_camera:
-                cache._leaves_remnant = keyframes.stores
+                cache.retains = keyframes.stores
                 cache.evict({newest})
     check(cat(found), "keyframes3_sdpa")
     intended = stream(golden_model, IMAGES, [2] + [1] * 7, keyframes)

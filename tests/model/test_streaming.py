@@ -9,7 +9,8 @@ from small_models import assert_same, images, tiny
 
 from streamvggt import KeepAll, MotionKeyframes, SlidingWindow
 from streamvggt.layers.attention import CausalPattern
-from streamvggt.layers.kv_cache import CachedPattern, KVCache
+from streamvggt.layers.cached_attention import CachedPattern
+from streamvggt.layers.kv_cache import KVCache
 from streamvggt.model.memory import EvictionPolicy
 from streamvggt.prediction import cat
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from streamvggt.layers.attention import PerStreamPattern
-from streamvggt.layers.kv_cache import CachedPattern
+from streamvggt.layers.cached_attention import CachedPattern
 from streamvggt.model.memory import CameraCacheMode, StreamMemory
 from streamvggt.model.tracking.stream import TrackMemory
 from streamvggt.prediction import Prediction

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from streamvggt.layers.attention import RetainedTokens
-from streamvggt.layers.kv_cache import CachedPattern, KVCache
+from streamvggt.layers.cached_attention import CachedPattern
+from streamvggt.layers.kv_cache import KVCache
 from streamvggt.layers.kv_quantization import KVCacheDtype
 from streamvggt.model.aggregator import Aggregator
 from streamvggt.model.tracking.stream import TrackMemory
@@ -192,7 +193,7 @@ class StreamMemory:
                 tokens_per_retained=num_special_tokens,
                 dtype=kv_cache_dtype,
                 num_special_tokens=num_special_tokens,
-                leaves_remnant=self.policy.stores,
+                retains=self.policy.stores,
             )
             for _ in range(num_layers)
         ]
@@ -202,7 +203,7 @@ class StreamMemory:
                     camera_capacity,
                     num_retained_frames=remnants * slots_per_frame,
                     dtype=kv_cache_dtype,
-                    leaves_remnant=self.policy.stores,
+                    retains=self.policy.stores,
                 )
                 for _ in range(camera_blocks)
             ]

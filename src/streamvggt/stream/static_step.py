@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from streamvggt.layers.kv_cache import UNBOUNDED, KVCache, StaticCachePattern
+from streamvggt.layers.cached_attention import StaticCachePattern
+from streamvggt.layers.kv_cache import UNBOUNDED, KVCache
 from streamvggt.layers.tables import record_tables
 from streamvggt.model.memory import CameraCacheMode, EvictionPolicy, StreamMemory
 from streamvggt.model.vggt import VGGT

@@ -57,6 +57,6 @@ def test_the_cache_is_not_copied_between_evictions():
         advance(policy, layers, policy_state, frame)
         evictions += len(layers[0]) < before + layers[0].tokens_per_frame
         if frame >= 10:
-            places.add(layers[0]._keys[0].data_ptr())
+            places.add(layers[0].buffers()[0][0].data_ptr())
     assert len(places) == 1
     assert evictions == pytest.approx(25 / 3, abs=2)
