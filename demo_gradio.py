@@ -20,44 +20,66 @@ from streamvggt.app.page import PageOptions  # noqa: E402
 from streamvggt.app.scenes import Scenes  # noqa: E402
 from streamvggt.app.site import Site  # noqa: E402
 from streamvggt.cli.demo_menu import page_examples, weights_menu  # noqa: E402
+from streamvggt.flags import real, whole, word  # noqa: E402
 from streamvggt.model.device import limit_threads, resolve_device, resolve_dtype  # noqa: E402
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--share", action="store_true", help="also serve the page at a public gradio.live address")
-    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, help="port to listen on (default: first free port from 7860)")
+    parser.add_argument("--host", type=word, help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument(
+        "--port",
+        type=whole(0, 65_535),
+        default=os.environ.get("GRADIO_SERVER_PORT") or None,
+        help="port to listen on (default: first free port from 7860)",
+    )
     parser.add_argument(
         "--weights",
+        type=word,
         action="append",
         default=[],
         metavar="NAME",
         help="additional weights at the top of the menu; repeatable",
     )
     parser.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME", help="additional accepted host name; repeatable"
+        "--allow-host",
+        type=word,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="additional accepted host name; repeatable",
     )
     parser.add_argument(
         "--random-weights", action="store_true", help="add random weights to the menu, for measurements"
     )
     parser.add_argument("--any-weights", action="store_true", help="allow any path or Hub id; only for trusted users")
-    parser.add_argument("--max-frames", type=int, default=300, help="maximum number of frames per run (default: 300)")
-    parser.add_argument("--device", default="auto", help="cuda, mps or cpu (default: fastest available device)")
-    parser.add_argument("--max-minutes", type=float, default=60, help="maximum minutes per run (default: 60)")
-    parser.add_argument("--at-once", type=int, default=4, help="maximum number of concurrent runs (default: 4)")
-    parser.add_argument("--stream-gb", type=float, default=16, help="maximum stream memory per run in GB (default: 16)")
-    parser.add_argument("--queue-size", type=int, default=8, help="maximum number of queued users (default: 8)")
+    parser.add_argument(
+        "--max-frames", type=whole(), default=300, help="maximum number of frames per run (default: 300)"
+    )
+    parser.add_argument(
+        "--device", type=word, default="auto", help="cuda, mps or cpu (default: fastest available device)"
+    )
+    parser.add_argument("--max-minutes", type=real(0.01, 1e6), default=60, help="maximum minutes per run (default: 60)")
+    parser.add_argument(
+        "--at-once", type=whole(1, 1000), default=4, help="maximum number of concurrent runs (default: 4)"
+    )
+    parser.add_argument(
+        "--stream-gb", type=real(0.01, 1e6), default=16, help="maximum stream memory per run in GB (default: 16)"
+    )
+    parser.add_argument(
+        "--queue-size", type=whole(0, 100_000), default=8, help="maximum number of queued users (default: 8)"
+    )
     parser.add_argument(
         "--expire-minutes",
-        type=float,
+        type=real(0.01, 1e6),
         default=60,
         metavar="MINUTES",
         help="minutes until an inactive scene is deleted (default: 60)",
     )
     parser.add_argument(
         "--disk-limit-gb",
-        type=float,
+        type=real(0.01, 1e6),
         default=20,
         metavar="GB",
         help="maximum disk space of uploads and results (default: 20)",
@@ -72,7 +94,6 @@ def main() -> None:
     host = arguments.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
     share = arguments.share or os.environ.get("GRADIO_SHARE", "").lower() == "true"
     hosts = [*arguments.allow_host, *filter(None, [os.environ.get("SPACE_HOST")])]
-    port = arguments.port or int(os.environ.get("GRADIO_SERVER_PORT", 0)) or None
     choices, infos = weights_menu(arguments.weights, arguments.random_weights)
     networks = ModelRegistry(
         choices,
@@ -90,10 +111,17 @@ def main() -> None:
     )
     scenes = Scenes(ttl_seconds=60 * arguments.expire_minutes, max_bytes=int(1e9 * arguments.disk_limit_gb))
     try:
-        site = Site(build_page(networks, scenes, options), scenes, options, host=host, port=port, allow_hosts=hosts)
-    except (OSError, ValueError) as error:
+        site = Site(
+            build_page(networks, scenes, options),
+            scenes,
+            options,
+            host=host,
+            port=arguments.port or None,
+            allow_hosts=hosts,
+        )
+    except (OSError, ValueError):
         scenes.close()
-        sys.exit(f"demo_gradio.py: {error}")
+        raise
     try:
         print(f"The page is at {site.address} (Ctrl-C ends it)", flush=True)
         if share:
@@ -104,4 +132,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"demo_gradio.py: {error}")

@@ -19,7 +19,7 @@ from procedural_scenes.clips import render_clips
 from procedural_scenes.scene import STYLES
 from procedural_scenes.world import SPLITS, SyntheticScenes
 from streamvggt.data.view import Batch
-from streamvggt.flags import some_path, whole
+from streamvggt.flags import real, some_path, whole, word
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
     preview.add_argument("--frames", type=whole(), default=4, help="frames per scene in the image")
     preview.add_argument("--clip-frames", type=whole(), default=240)
     preview.add_argument("--size", type=whole(1, 16_384), nargs=2, default=(168, 224), metavar=("H", "W"))
-    preview.add_argument("--device", default="cpu")
+    preview.add_argument("--device", type=word, default="cpu")
     preview.set_defaults(run=write_preview)
     clip = commands.add_parser("clip", help="write a video or photos of one scene")
     clip.add_argument(
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     clip.add_argument("--frames", type=whole(), default=48)
     clip.add_argument("--stride", type=whole(), default=2, help="frame stride at 30 frames per second")
     clip.add_argument("--size", type=whole(1, 16_384), nargs=2, default=(336, 448), metavar=("H", "W"))
-    clip.add_argument("--laps", type=float, help="laps of the camera in the video; 1 ends at the start")
+    clip.add_argument("--laps", type=real(0.01, 1000), help="laps of the camera in the video; 1 ends at the start")
     clip.add_argument("--crf", type=whole(0, 51), default=20, help="H.264 quality; larger is smaller (default: 20)")
     clip.add_argument("--scene-type", choices=STYLES, default="all")
     clip.set_defaults(run=write_clip_or_photos)
@@ -187,4 +187,7 @@ def _bytes(values: Tensor) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SystemExit(f"error: {error}") from None

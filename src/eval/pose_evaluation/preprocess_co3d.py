@@ -12,12 +12,12 @@ from streamvggt.datasets._co3d_download import MIN_QUALITY
 from streamvggt.datasets._prepare import SkipScene
 from streamvggt.datasets.co3d_annotations import SUBSETS, raw_scenes, write_category
 from streamvggt.evaluation.jobs import run_main
-from streamvggt.flags import real, some_path
+from streamvggt.flags import real, some_path, word
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--category", default="all", help="one category, or all of the download (default)")
+    parser.add_argument("--category", type=word, default="all", help="one category, or all of the download (default)")
     parser.add_argument("--co3d_v2_dir", type=some_path, required=True, help="the download")
     parser.add_argument("--output_dir", type=some_path, required=True, help="for <category>_train.jgz and _test.jgz")
     parser.add_argument(

@@ -61,10 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "small model (default: tiny)",
     )
     network.add_argument(
-        "--heads", default="camera,depth", help="heads to run: camera,depth,points (default: camera,depth)"
+        "--heads", type=word, default="camera,depth", help="heads to run: camera,depth,points (default: camera,depth)"
     )
     network.add_argument(
         "--policy",
+        type=word,
         help=f"eviction policy: {POLICY_USAGE}; see docs/streaming.md (default: {DEFAULT_POLICY}; all with "
         "--submaps; LingBot-Map: its own)",
     )
@@ -90,6 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     network.add_argument(
         "--submaps",
+        type=word,
         metavar=USAGE,
         help="align overlapping submaps of LENGTH frames, each with a separate --policy (default: one stream; "
         f"LingBot-Map: {TRAINED_WINDOWS} for more than {TRAINED_LENGTH} frames)",
@@ -105,7 +107,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="per_iteration",
         help="camera-head cache, see docs/streaming.md",
     )
-    network.add_argument("--device", default="auto", help="cuda, mps or cpu (default: fastest available device)")
+    network.add_argument(
+        "--device", type=word, default="auto", help="cuda, mps or cpu (default: fastest available device)"
+    )
     network.add_argument(
         "--dtype", choices=("auto", *DTYPES), help="computation dtype (default: bfloat16 on CUDA, else float32)"
     )

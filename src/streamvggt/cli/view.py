@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from streamvggt.flags import real, whole
+from streamvggt.flags import real, whole, word
 from streamvggt.model.device import resolve_device, resolve_dtype
 from streamvggt.model.weights import load_model
 from streamvggt.stream.frames import load_frames
@@ -19,19 +19,31 @@ from streamvggt.stream.video import URL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", help="image folder, glob pattern, video file, webcam number or URL")
-    parser.add_argument("--weights", default="tiny", help="model name, file, folder or Hugging Face id (default: tiny)")
+    parser.add_argument("input", type=word, help="image folder, glob pattern, video file, webcam number or URL")
     parser.add_argument(
-        "--policy", default=DEFAULT_POLICY, help=f"eviction policy: {POLICY_USAGE} (default: {DEFAULT_POLICY})"
+        "--weights", type=word, default="tiny", help="model name, file, folder or Hugging Face id (default: tiny)"
+    )
+    parser.add_argument(
+        "--policy",
+        type=word,
+        default=DEFAULT_POLICY,
+        help=f"eviction policy: {POLICY_USAGE} (default: {DEFAULT_POLICY})",
     )
     parser.add_argument("--point-head", action="store_true", help="also run the point head")
     parser.add_argument("--fps", type=real(1e-3, 1e3), help="frames per second of a video or camera")
     parser.add_argument("--max-frames", type=whole(), default=1000, help="maximum number of frames (default: 1000)")
-    parser.add_argument("--device", default="auto", help="cuda, mps or cpu (default: fastest available device)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument(
+        "--device", type=word, default="auto", help="cuda, mps or cpu (default: fastest available device)"
+    )
+    parser.add_argument("--host", type=word, default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=whole(0, 65_535), default=7870, help="port to listen on (default: 7870)")
     parser.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME", help="additional accepted host name; repeatable"
+        "--allow-host",
+        type=word,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="additional accepted host name; repeatable",
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
 

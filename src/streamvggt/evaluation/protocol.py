@@ -22,7 +22,7 @@ from streamvggt.evaluation.jobs import FailureLog, Job, run_jobs
 from streamvggt.evaluation.processes import ProcessGroup
 from streamvggt.evaluation.run_metadata import open_run
 from streamvggt.evaluation.runner import ModelRunner, add_network_arguments
-from streamvggt.flags import some_path
+from streamvggt.flags import some_path, word
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Protocol(ABC):
             add_network_arguments(parser)
         else:
             parser.add_argument(
-                "--model_name", default="StreamVGGT", help="model name in --output_dir (default: StreamVGGT)"
+                "--model_name", type=word, default="StreamVGGT", help="model name in --output_dir (default: StreamVGGT)"
             )
         parser.set_defaults(score_only=False)
         arguments = parser.parse_args(argv)
@@ -163,8 +163,10 @@ class Protocol(ABC):
         )  # fmt: skip
         parser.add_argument("--data_root", type=some_path, default="../data/eval", help="root folder of all test sets")
         words = "words in braces are filled in (default: %(default)s)"
-        parser.add_argument("--output_dir", default=self.output_dir, help=words)
-        parser.add_argument("--seq_list", nargs="+", metavar="SEQUENCE", help="sequences to evaluate (default: all)")
+        parser.add_argument("--output_dir", type=word, default=self.output_dir, help=words)
+        parser.add_argument(
+            "--seq_list", type=word, nargs="+", metavar="SEQUENCE", help="sequences to evaluate (default: all)"
+        )
 
     def validate(self, arguments: argparse.Namespace) -> None:
         """Check the combination of flags.

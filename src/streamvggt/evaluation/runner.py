@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from streamvggt.flags import whole
+from streamvggt.flags import whole, word
 from streamvggt.model.device import DTYPES, resolve_device, resolve_dtype
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import file_fingerprint, load_model
@@ -37,10 +37,16 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags shared by all evaluations. `ModelRunner.load` reads them."""
     network = parser.add_argument_group("network")
     network.add_argument(
-        "--weights", help=f"weights, see load_model (default: {', '.join(path for _, path in MODELS.values())})"
+        "--weights",
+        type=word,
+        help=f"weights, see load_model (default: {', '.join(path for _, path in MODELS.values())})",
     )
-    network.add_argument("--model_name", default="StreamVGGT", help="StreamVGGT or VGGT (default: StreamVGGT)")
-    network.add_argument("--device", default="auto", help="cuda, mps or cpu (default: fastest available device)")
+    network.add_argument(
+        "--model_name", type=word, default="StreamVGGT", help="StreamVGGT or VGGT (default: StreamVGGT)"
+    )
+    network.add_argument(
+        "--device", type=word, default="auto", help="cuda, mps or cpu (default: fastest available device)"
+    )
     network.add_argument(
         "--dtype", choices=("auto", *DTYPES), default="auto", help="computation dtype (default: half precision on CUDA)"
     )
@@ -50,10 +56,16 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
         help="stream: frame by frame with a KV cache; whole: all frames at once (default: stream; VGGT: whole)",
     )
     network.add_argument(
-        "--policy", default="all", help=f"eviction policy: {POLICY_USAGE}; see docs/streaming.md (default: all)"
+        "--policy",
+        type=word,
+        default="all",
+        help=f"eviction policy: {POLICY_USAGE}; see docs/streaming.md (default: all)",
     )
     network.add_argument(
-        "--submaps", metavar=USAGE, help="align overlapping submaps, see docs/streaming.md (default: one stream)"
+        "--submaps",
+        type=word,
+        metavar=USAGE,
+        help="align overlapping submaps, see docs/streaming.md (default: one stream)",
     )
     network.add_argument(
         "--loop_closure",

@@ -23,8 +23,9 @@ from procedural_scenes.scene import STYLES
 from procedural_scenes.world import SyntheticScenes
 from streamvggt.data.view import Batch
 from streamvggt.evaluation.depth_metrics import absolute_relative_error, delta_accuracy, median_scale
+from streamvggt.evaluation.jobs import run_main
 from streamvggt.evaluation.pose_metrics import ate, auc, relative_pose_errors
-from streamvggt.flags import some_path, whole
+from streamvggt.flags import some_path, whole, word
 from streamvggt.geometry.alignment import align_points
 from streamvggt.geometry.camera import Cameras, cameras_from_pose_enc
 from streamvggt.geometry.pointmap import unproject
@@ -181,9 +182,9 @@ def markdown(table: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("weights", nargs="+", help="files or folders of weights, see load_model")
+    parser.add_argument("weights", type=word, nargs="+", help="files or folders of weights, see load_model")
     parser.add_argument("--frames", type=whole(), default=8)
     parser.add_argument("--sequences", type=whole(), default=64)
     parser.add_argument("--image-size", type=whole(1, 16_384), nargs=2, metavar=("H", "W"), default=(112, 112))
@@ -199,8 +200,10 @@ def main() -> None:
         action=argparse.BooleanOptionalAction,
         help="override the attention of all weights (default: from their config)",
     )
-    parser.add_argument("--policy", help=f"eviction policy for streaming: {POLICY_USAGE} (default: whole sequences)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--policy", type=word, help=f"eviction policy for streaming: {POLICY_USAGE} (default: whole sequences)"
+    )
+    parser.add_argument("--device", type=word, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=some_path, help="output JSON file")
     arguments = parser.parse_args()
     try:
@@ -226,7 +229,8 @@ def main() -> None:
     print(markdown(table))
     if arguments.json:
         arguments.json.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_main(main))

@@ -28,7 +28,7 @@ from streamvggt.data.visualization import image_grid
 from streamvggt.datasets import list_modules, readers
 from streamvggt.datasets._depth_set import DepthSet
 from streamvggt.datasets._trajectory_set import TrajectorySet
-from streamvggt.flags import real, some_path, whole
+from streamvggt.flags import real, some_path, whole, word
 
 MAX_TOLD = 10  # printed problems per data set
 
@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", type=some_path, help="root folder of all data sets")
     parser.add_argument(
         "names",
+        type=word,
         nargs="*",
         metavar="NAME",
         help=f"required data sets (default: those present): {', '.join(all_datasets())}",

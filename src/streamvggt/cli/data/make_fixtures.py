@@ -15,13 +15,13 @@ from tqdm import tqdm
 from procedural_scenes.fixture_clips import world_clips
 from streamvggt.datasets import get_module, list_modules
 from streamvggt.datasets._fixtures import mark
-from streamvggt.flags import some_path, whole
+from streamvggt.flags import some_path, whole, word
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", type=some_path, help="output folder")
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"data sets (default: all of {', '.join(list_modules())})"
+        "names", type=word, nargs="*", metavar="NAME", help=f"data sets (default: all of {', '.join(list_modules())})"
     )
     parser.add_argument("--scenes", type=whole(), default=2, help="scenes per data set (default: 2)")
     parser.add_argument("--frames", type=whole(), default=24, help="frames per scene (default: 24)")

@@ -10,7 +10,7 @@ import argparse
 import os
 
 from streamvggt.datasets import get_module, list_modules, prepare
-from streamvggt.flags import some_path, whole
+from streamvggt.flags import some_path, whole, word
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"number of processes (default: {num_cores}, one per core)",
     )
     parser.add_argument(
-        "--scene-pattern", default="*", metavar="PATTERN", help="glob pattern of the scenes to prepare (default: all)"
+        "--scene-pattern",
+        type=word,
+        default="*",
+        metavar="PATTERN",
+        help="glob pattern of the scenes to prepare (default: all)",
     )
 
 

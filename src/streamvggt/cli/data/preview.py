@@ -25,12 +25,14 @@ from streamvggt.data.mixture import Mixture
 from streamvggt.data.transforms import image_array
 from streamvggt.data.view import Batch, View
 from streamvggt.data.visualization import depth_figure, image_grid
-from streamvggt.flags import some_path, whole
+from streamvggt.flags import some_path, whole, word
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", help="name of a training configuration: train, finetune, …")
-    parser.add_argument("overrides", nargs="*", metavar="NAME=VALUE", help="configuration overrides, as for training")
+    parser.add_argument("config", type=word, help="name of a training configuration: train, finetune, …")
+    parser.add_argument(
+        "overrides", type=word, nargs="*", metavar="NAME=VALUE", help="configuration overrides, as for training"
+    )
     parser.add_argument("--config-dir", type=some_path, help="configuration folder (default: config/ or ../config/)")
     parser.add_argument("--samples", type=whole(), default=2, metavar="N", help="samples per data set (default: 2)")
     parser.add_argument(
