@@ -72,7 +72,7 @@ def test_preview_shows_a_sample_of_each_data_set_and_its_time(fixtures, command,
     words = ["data", "preview", "train", f"data_root={fixtures}", *SMALL, "--out", tmp_path / "preview.png"]
     status, said = command(*words)
     assert status == 0, said
-    assert "TRAINING WITHOUT 13 of 15 data sets" in said
+    assert "training without 13 of 15 data sets" in said
     assert "  spring: 1800 samples per epoch (44.4%)" in said and "to load a sample:" in said
     assert Image.open(tmp_path / "preview.png").size[0] > 200
 

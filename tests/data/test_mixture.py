@@ -158,7 +158,7 @@ def test_bad_samples_are_replaced_reported_and_counted(root, tmp_path, capsys, k
         assert batch.images.shape == (1, 2, 3, 42, 56) and batch.cam_from_world.isfinite().all()
     count = data.num_replaced()["spring"]
     told = capsys.readouterr().err
-    assert count > 0 and told.count("!!! a bad sample of spring is replaced") == count
+    assert count > 0 and told.count("warning: a bad sample of spring is replaced") == count
     assert output in told and str(tmp_path) in told
 
 
@@ -212,7 +212,7 @@ def test_missing_data_sets_are_named_with_their_folders(root, tmp_path, capsys):
     assert f"scannet: ScanNet: there is no folder {root / 'processed_scannet'}; docs/data.md says where" in message
     data = mixture(root, on_missing="skip", **options)
     assert list(data.datasets) == list(NAMES) and "scannet" not in data.describe()
-    assert "!!! TRAINING WITHOUT 1 of 4 data sets" in capsys.readouterr().err
+    assert "warning: training without 1 of 4 data sets" in capsys.readouterr().err
     assert list(
         mixture(root, **{**options, "samples_per_epoch": {**options["samples_per_epoch"], "scannet": 0}}).datasets
     ) == list(NAMES)
@@ -226,7 +226,7 @@ def test_without_a_set_to_validate_on_there_is_no_validation(root, capsys):
         validation_mixture(datasets=sets, samples_per_epoch={"scannet": 4}, resolutions=[(56, 42)], num_frames=(2, 2))
         is None
     )
-    assert "!!! NO VALIDATION" in capsys.readouterr().err
+    assert "warning: no validation" in capsys.readouterr().err
 
 
 def test_upright_images_give_upright_samples_when_asked_to(tmp_path):

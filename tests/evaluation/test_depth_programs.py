@@ -152,7 +152,7 @@ def test_a_damaged_prediction_is_named_and_made_again(protocol, whole_runs, weig
     output = capsys.readouterr().err
     assert f"{path} is damaged" in output and "run the prediction step again" in output
     assert predict(protocol, weights, depth_sets, out, "--eval_dataset", "bonn") == 0
-    assert f"{path} is damaged: it is made again" in capsys.readouterr().err
+    assert f"{path} is damaged: it is computed again" in capsys.readouterr().err
     assert score(protocol, depth_sets, out, "--eval_dataset", "bonn") == 0
     assert numbers(out / "bonn" / protocol.result_name(protocol.alignments[0])) == before
 

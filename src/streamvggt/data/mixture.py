@@ -202,7 +202,7 @@ class Mixture:
         if self._said[name] <= MAX_WARNINGS:
             more = "; more of this data set are counted and not told" if self._said[name] == MAX_WARNINGS else ""
             what = error if isinstance(error, DataError | OSError) else repr(error)
-            tqdm.write(f"!!! a bad sample of {name} is replaced: {what}{more}", file=sys.stderr)
+            tqdm.write(f"warning: a bad sample of {name} is replaced: {what}{more}", file=sys.stderr)
 
     def _random(self, purpose: int, *place: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, purpose, *place])
@@ -224,7 +224,7 @@ def open_available(datasets: Mapping[str, MultiViewDataset], on_missing: str) ->
             "the procedural world"
         )
     if absent:
-        tqdm.write(f"!!! TRAINING WITHOUT {len(absent)} of {len(datasets)} data sets:{lines}", file=sys.stderr)
+        tqdm.write(f"warning: training without {len(absent)} of {len(datasets)} data sets:{lines}", file=sys.stderr)
     return {name: dataset for name, dataset in datasets.items() if name not in absent}
 
 
@@ -241,7 +241,7 @@ def validation_mixture(**settings) -> Mixture | None:
     try:
         return Mixture(on_missing="skip", **settings)
     except FileNotFoundError as error:
-        tqdm.write(f"!!! NO VALIDATION: {error}", file=sys.stderr)
+        tqdm.write(f"warning: no validation: {error}", file=sys.stderr)
         return None
 
 

@@ -121,9 +121,9 @@ def print_refinement(scores: Sequence[PoseScore], without: Mapping[str, float]) 
     print(f"Without bundle adjustment: {auc_text(without)}")
     print(f"Bundle adjustment refined {num_refined} of {num_refined + reasons.total()} sequences.")
     if reasons:
-        print(f"!!! {reasons.total()} keep the network's poses, most of them because:")
+        print(f"warning: {reasons.total()} keep the network's poses, most of them because:")
         for reason, count in reasons.most_common(5):
-            print(f"!!!   {count} × {reason}")
+            print(f"  {count} × {reason}")
     return {"refined": num_refined, "kept": reasons.total(), "reasons": dict(reasons)}
 
 

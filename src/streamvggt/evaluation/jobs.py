@@ -38,7 +38,7 @@ class FailureLog:
         self._problems: list[str] = []
 
     def record(self, what: str, reason: str) -> None:
-        tqdm.write(f"!!! {what}: {reason}", file=sys.stderr)
+        tqdm.write(f"error: {what}: {reason}", file=sys.stderr)
         self._problems.append(what)
 
     @contextmanager
@@ -95,7 +95,7 @@ def run_jobs(
             processes.check_folders()
             damaged = [path for path in job.paths if path.exists() and not is_complete(path)]
             for path in damaged:
-                tqdm.write(f"!!! {path} is damaged: it is made again", file=sys.stderr)
+                tqdm.write(f"warning: {path} is damaged: it is computed again", file=sys.stderr)
                 path.unlink()
             if not all(path.exists() for path in job.paths):
                 with outcome.guard(f"{title}, {job.name}"):

@@ -271,7 +271,7 @@ class Trainer:
         path = self.output_dir / "config.yaml"
         before = path.read_text(encoding="utf-8") if self.step and path.exists() else text
         for line in difflib.unified_diff(before.splitlines(), text.splitlines(), "before", "now", n=0, lineterm=""):
-            self.log.info(f"!!! resumed with another configuration: {line}")
+            self.log.info(f"warning: resumed with another configuration: {line}")
         path.write_text(text, encoding="utf-8")
 
     def run(self) -> None:
