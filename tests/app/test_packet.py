@@ -49,7 +49,7 @@ def unpack(packet: bytes) -> tuple[dict, dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize("source", ["depth", "head"])
-def test_a_packet_holds_the_points_colours_and_confidences_of_its_pixels(source):
+def test_a_packet_holds_the_points_colors_and_confidences_of_its_pixels(source):
     stored = frame()
     header, arrays = unpack(pack(stored, 3, source, updated_ranges(None, stored), []))
     y, x = np.divmod(sample_pixels(stored, 3, source), W)
@@ -95,7 +95,7 @@ def test_the_sources_of_points_show_the_same_pixels():
     np.testing.assert_array_equal(sample_pixels(stored, 7, "depth"), sample_pixels(stored, 7, "head"))
 
 
-def test_colours_of_pictures_change_slowly():
+def test_colors_of_images_change_slowly():
     first = updated_ranges(None, frame(0))
     near = ResultFrame(**{**vars(frame(1)), "depth": frame(1).depth / 10})
     second = updated_ranges(first, near)

@@ -93,7 +93,7 @@ def test_from_upload_to_points_sliders_and_downloads(visitor):
     run_through(page, num_frames=6)
     keep_screenshot(page, "finished")
 
-    # The canvas shows points, in the colours of the clip.
+    # The canvas shows points, in the colors of the clip.
     viewer.locator("#cameras").uncheck()
     shown = cloud_picture(page, "cloud")
     assert num_drawn(shown) > 0.02 * shown[..., 0].size
@@ -313,7 +313,7 @@ def test_meshes_normals_views_screenshot_and_fly_through(visitor):
     assert np.abs(frames[0] - frames[-1]).mean() > 0.5  # the view moves
 
 
-def test_two_visitors_stay_apart(visitor, photos):
+def test_two_users_stay_apart(visitor, photos):
     first, second = visitor(), visitor()
     choose(first, *photos[:2])
     choose(second, *photos)
@@ -328,9 +328,7 @@ def test_two_visitors_stay_apart(visitor, photos):
         assert second.request.get(f"{second.url}{theirs}{route}").status == 404
 
 
-def test_one_has_the_network_one_waits_and_the_next_is_told_that_the_line_is_full(
-    visitor, photos, networks, monkeypatch
-):
+def test_one_has_the_model_one_waits_and_the_next_is_rejected(visitor, photos, networks, monkeypatch):
     kind = type(networks.get("small"))
     unheld, go_on = kind.forward, threading.Event()
 
@@ -376,7 +374,7 @@ def test_a_text_file_named_mp4_gives_an_error_on_the_page(visitor, tmp_path):
     page.get_by_text("Choose photos or a video first").wait_for()
 
 
-def test_the_visitors_camera(visitor):
+def test_the_users_camera(visitor):
     page = visitor(permissions=["camera"])
     page.get_by_role("tab", name="Camera").click()
     page.locator("#start-camera").click()

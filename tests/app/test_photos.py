@@ -13,9 +13,9 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from streamvggt.app.door import Door
 from streamvggt.app.hosts import Hosts
 from streamvggt.app.photos import Photos
+from streamvggt.app.request_filter import RequestFilter
 from streamvggt.app.server import scene_routes
 from streamvggt.app.status import RunSettings
 from streamvggt.app.uploads import take_uploads
@@ -60,7 +60,7 @@ def test_thumbnails_are_small_and_upright(tmp_path):
 @pytest.fixture
 def application(scenes):
     home = Route("/", lambda request: PlainTextResponse("home"))
-    return Door(Starlette(routes=[home, *scene_routes(scenes)]), Hosts("testserver"))
+    return RequestFilter(Starlette(routes=[home, *scene_routes(scenes)]), Hosts("testserver"))
 
 
 def test_photos_are_seen_and_removed_by_their_owner_only_and_not_during_a_run(application, scenes, taken, networks):

@@ -28,7 +28,7 @@ def test_a_full_line_takes_nobody_and_somebody_again_when_one_leaves():
             assert next.position == 1
 
 
-def test_a_place_is_given_up_when_its_visitor_runs_into_trouble():
+def test_a_place_is_given_up_when_its_user_runs_into_trouble():
     line = RunQueue(max_size=0)
     with pytest.raises(KeyError), line.join():
         raise KeyError
@@ -66,7 +66,7 @@ def test_those_in_front_share_the_network_if_they_want_the_same_weights():
         assert [second.position, third.position] == [1, 2]  # nobody overtakes
 
 
-def test_one_visitor_has_few_places():
+def test_one_user_has_few_places():
     line = RunQueue(max_size=8, at_once=4, per_visitor=2)
     with ExitStack() as stack:
         for visitor in ("me", "me", "you"):

@@ -80,12 +80,12 @@ def test_a_scene_runs_once_at_a_time(scene, networks):
         (RunSettings(weights="small", policy="much"), "policy 'much' is unknown"),
     ],
 )
-def test_what_goes_wrong_is_told_in_words(scene, networks, settings, why):
+def test_what_goes_wrong_is_reported_in_words(scene, networks, settings, why):
     assert finish(scene, settings, networks)[-1] == "failed"
     assert why in scene.status.message
 
 
-def test_an_error_of_the_program_is_not_shown_to_visitors(scene, caplog):
+def test_an_error_of_the_program_is_not_shown_to_users(scene, caplog):
     def load(name):
         raise KeyError("/secret/path")
 
@@ -102,7 +102,7 @@ def test_points_are_followed_where_they_were_clicked(scene, networks):
     np.testing.assert_allclose([(track.x, track.y) for track in first], [(27.5, 20.5), (13.5, 31.0)], atol=1e-4)
     stored = ReconstructionResult(scene.result_folder)[0]
     points, _ = stored.world_points("depth")
-    assert first[0].world == pytest.approx(points[20, 28])  # round() goes to the even one of 27.5's neighbours
+    assert first[0].world == pytest.approx(points[20, 28])  # round() goes to the even one of 27.5's neighbors
     assert len(scene._shown.tracks) == 4
 
 
@@ -150,7 +150,7 @@ def test_every_export_opens_in_its_own_library(scene, networks):
     assert len(scene.export("tum", all).read_text(encoding="utf-8").splitlines()) == 4
 
 
-def test_exports_of_nothing_are_refused(scene):
+def test_exports_of_nothing_are_rejected(scene):
     with pytest.raises(ValueError, match="Press Start first"):
         scene.export("glb", PointFilter())
     with pytest.raises(ValueError, match="got 'exe'"):
@@ -261,7 +261,7 @@ def test_the_memory_of_a_stream_is_bounded(scene):
     assert (scene.status.num_frames, "Out of memory" in scene.status.message) == (1, True)
 
 
-def test_a_visitor_finds_the_latest_scene_again(scenes):
+def test_a_user_finds_the_latest_scene_again(scenes):
     scenes.new("me", "live")
     latest = scenes.new("me", "live")
     scenes.new("you", "live")

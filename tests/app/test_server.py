@@ -20,8 +20,8 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from streamvggt.app import server
-from streamvggt.app.door import Door
 from streamvggt.app.hosts import Hosts
+from streamvggt.app.request_filter import RequestFilter
 from streamvggt.app.server import scene_routes
 from streamvggt.app.status import RunSettings
 from streamvggt.app.visitors import COOKIE
@@ -36,7 +36,7 @@ FILTER |= {"drop_white": False, "drop_black": False, "drop_sky": False}
 def application(scenes, monkeypatch):
     monkeypatch.setattr(server, "LONG_POLL_TIMEOUT", 0.05)
     home = Route("/", lambda request: PlainTextResponse("home"))
-    return Door(Starlette(routes=[home, *scene_routes(scenes)]), Hosts("testserver"))
+    return RequestFilter(Starlette(routes=[home, *scene_routes(scenes)]), Hosts("testserver"))
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_exports_are_made_with_the_viewers_settings(client, scene):
     assert client.post(f"/scene/{scene.id}/export/ply", json=[]).status_code == 400
 
 
-def test_the_camera_is_asked_for_the_next_picture_when_the_last_was_taken(client, scenes, networks):
+def test_the_camera_is_asked_for_the_next_image_when_the_last_was_taken(client, scenes, networks):
     scene = scenes.new(client.cookies[COOKIE], "live")
     buffer = io.BytesIO()
     Image.new("RGB", (64, 48), (200, 30, 30)).save(buffer, "JPEG", quality=95)
@@ -131,7 +131,7 @@ def test_the_camera_is_asked_for_the_next_picture_when_the_last_was_taken(client
     assert client.post(f"/scene/{scene.id}/camera-frame", content=bytes(4_000_001)).status_code == 413
 
 
-def test_json_of_any_depth_and_any_numbers_is_refused_in_words(client, scene):
+def test_json_of_any_depth_and_any_numbers_is_rejected_in_words(client, scene):
     for body in (
         "[" * 100_000 + "]" * 100_000,
         "[[1e999, 0]]",
@@ -149,7 +149,7 @@ def test_json_of_any_depth_and_any_numbers_is_refused_in_words(client, scene):
 
 
 @pytest.mark.parametrize("body", ["text", {"a": 1}, [[1, 2, 3]], [[0.5, 0.5]] * 65, [["x", 0]]])
-def test_points_that_are_none_are_refused(client, scene, body):
+def test_points_that_are_none_are_rejected(client, scene, body):
     assert client.post(f"/scene/{scene.id}/queries", json=body).status_code == 400
     assert len(scene.queries) == 0
 

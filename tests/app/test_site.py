@@ -115,7 +115,7 @@ def test_only_uploaded_files_become_scenes(networks, scenes, photos):
     assert page.take_files([mine.name], None, "small", REQUEST)[2] == ""
 
 
-def test_names_that_are_not_on_the_menu_are_refused_alike(networks, scenes, tmp_path):
+def test_names_that_are_not_on_the_menu_are_rejected_alike(networks, scenes, tmp_path):
     page = Page(networks, scenes, PageOptions())
     (scenes.uploads).mkdir()
     scene = scenes.new("v" * 32, "live")
@@ -234,6 +234,6 @@ def test_an_address_has_so_many_connections(server):
 
 
 @pytest.mark.parametrize("number", ["-1", "99999999999999999999", "null", '"a"', "true", "1e9"])
-def test_a_function_that_the_page_does_not_have_is_refused(client, number):
+def test_a_function_that_the_page_does_not_have_is_rejected(client, number):
     body = f'{{"data": [], "fn_index": {number}, "session_hash": "x"}}'
     assert client.post("/gradio_api/queue/join", content=body).status_code in (400, 422)

@@ -1,4 +1,4 @@
-"""Uploads beyond the quota are refused before they are received."""
+"""Uploads beyond the quota are rejected before they are received."""
 
 import pytest
 
@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 
 from streamvggt.app import upload_limit
 from streamvggt.app.bodies import FORM_BYTES, UPLOAD
-from streamvggt.app.door import Door
 from streamvggt.app.hosts import Hosts
+from streamvggt.app.request_filter import RequestFilter
 from streamvggt.app.upload_limit import UploadRateLimit
 from streamvggt.app.visitors import COOKIE
 
@@ -24,7 +24,9 @@ def application(scenes):
         return PlainTextResponse(str(len(await request.body())))
 
     application = Starlette(routes=[Route(UPLOAD, upload, methods=["POST"])])
-    return Door(application, Hosts("testserver"), UploadRateLimit(scenes, upload_bytes=200, max_bytes_per_hour=100))
+    return RequestFilter(
+        application, Hosts("testserver"), UploadRateLimit(scenes, upload_bytes=200, max_bytes_per_hour=100)
+    )
 
 
 def upload(application, visitor: str, content):
@@ -32,7 +34,7 @@ def upload(application, visitor: str, content):
     return client.post(UPLOAD, content=content, headers={"content-type": "multipart/form-data"})
 
 
-def test_a_visitor_uploads_so_much_and_others_as_well(application):
+def test_a_user_uploads_so_much_and_others_as_well(application):
     assert upload(application, "me", bytes(60)).text == "60"
     assert upload(application, "me", bytes(40)).text == "40"
     refused = upload(application, "me", bytes(1))
@@ -41,7 +43,7 @@ def test_a_visitor_uploads_so_much_and_others_as_well(application):
     assert upload(application, "you", bytes(100)).text == "100"
 
 
-def test_what_was_refused_does_not_count_and_what_is_long_ago_neither(application, monkeypatch):
+def test_what_was_rejected_does_not_count_and_what_is_long_ago_neither(application, monkeypatch):
     assert upload(application, "me", bytes(101)).status_code == 413
     assert upload(application, "me", bytes(100)).status_code == 200
     assert upload(application, "me", bytes(100)).status_code == 413

@@ -66,7 +66,7 @@ def test_a_zip_of_photos_is_unpacked_without_its_other_files(tmp_path):
         (b"\x1a\x45\xdf\xa3" + b"\x80\xff" * 300, "cut.mkv", "damaged or cut short"),
     ],
 )
-def test_what_is_no_picture_is_refused_with_the_reason(tmp_path, content, name, why):
+def test_what_is_no_image_is_rejected_with_the_reason(tmp_path, content, name, why):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ValueError, match=why):
@@ -74,14 +74,14 @@ def test_what_is_no_picture_is_refused_with_the_reason(tmp_path, content, name, 
 
 
 @pytest.mark.parametrize("name", ["../evil.jpg", "/etc/evil.jpg", "a/../../evil.jpg", "..\\evil.jpg", "C:/evil.jpg"])
-def test_paths_that_lead_out_of_a_zip_are_refused(tmp_path, name):
+def test_paths_that_lead_out_of_a_zip_are_rejected(tmp_path, name):
     archive = zip_of(tmp_path / "a.zip", {"ok.jpg": jpeg(), name: jpeg()})
     with pytest.raises(ValueError, match="unsafe path"):
         take_uploads([archive], tmp_path / "in" / "deep")
     assert not list(tmp_path.rglob("evil*"))
 
 
-def test_links_in_a_zip_are_refused(tmp_path):
+def test_links_in_a_zip_are_rejected(tmp_path):
     link = zipfile.ZipInfo("link.jpg")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
@@ -90,14 +90,14 @@ def test_links_in_a_zip_are_refused(tmp_path):
         take_uploads([tmp_path / "a.zip"], tmp_path / "in")
 
 
-def test_a_zip_bomb_is_refused_by_what_it_says(tmp_path):
+def test_a_zip_bomb_is_rejected_by_what_it_says(tmp_path):
     bomb = zip_of(tmp_path / "bomb.zip", {"zeros.jpg": bytes(30_000_000)})
     assert bomb.stat().st_size < 100_000
     with pytest.raises(ValueError, match="unpacks to too much"):
         take_uploads([bomb], tmp_path / "in", UploadLimits(total_bytes=20_000_000))
 
 
-def test_a_zip_bomb_is_refused_by_what_it_does(tmp_path):
+def test_a_zip_bomb_is_rejected_by_what_it_does(tmp_path):
     """Both headers say 10 bytes; the data would go on for 3 MB."""
     bomb = zip_of(tmp_path / "bomb.zip", {"zeros.jpg": bytes(3_000_000)})
     content = bomb.read_bytes()
@@ -108,7 +108,7 @@ def test_a_zip_bomb_is_refused_by_what_it_does(tmp_path):
     assert sum(path.stat().st_size for path in (tmp_path / "out").rglob("*")) <= 1_000_000
 
 
-def test_a_photo_of_too_many_pixels_is_refused_by_its_header(tmp_path):
+def test_a_photo_of_too_many_pixels_is_rejected_by_its_header(tmp_path):
     """A PNG that announces 60,000 × 60,000 pixels in a few bytes."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
@@ -162,7 +162,7 @@ def test_photos_and_videos_are_not_one_scene(photos, tmp_path):
             take_uploads(mixed, tmp_path / f"in{number}")
 
 
-def test_a_zip_of_absurdly_many_entries_is_refused_before_it_is_listed(tmp_path, monkeypatch):
+def test_a_zip_of_absurdly_many_entries_is_rejected_before_it_is_listed(tmp_path, monkeypatch):
     archive = tmp_path / "many.zip"
     with zipfile.ZipFile(archive, "w") as content:
         for number in range(3000):

@@ -17,9 +17,9 @@ import torch
 
 from streamvggt.app.camera import BrowserCamera
 from streamvggt.app.folders import SharedFolder
-from streamvggt.app.made import Made
 from streamvggt.app.model_registry import ModelRegistry
 from streamvggt.app.photos import Photos
+from streamvggt.app.run_output import RunOutput
 from streamvggt.app.status import RunSettings, Status
 from streamvggt.export import EXPORTERS, PointFilter, ReconstructionResult, ResultWriter
 from streamvggt.export.result import PointSource
@@ -58,7 +58,7 @@ class Scene:
         self._offered: queue.Queue[np.ndarray] = queue.Queue(maxsize=1)
         self._open_frames = open_frames or self._camera
         self._shared = SharedFolder(folder)
-        self._shown = Made(folder / "result-0")
+        self._shown = RunOutput(folder / "result-0")
 
     # Input
 
@@ -184,19 +184,19 @@ class Scene:
             max_frames=settings.max_frames,
             fps=None if self.kind == "images" else settings.fps,
         )
-        made = Made(self.folder / f"result-{run}")
+        run_output = RunOutput(self.folder / f"result-{run}")
         stream = networks.open(settings.weights, policy=policy, heads=heads)
         try:
-            writer = ResultWriter(made.folder)
+            writer = ResultWriter(run_output.folder)
             begun = time.monotonic()
             times = deque([begun], maxlen=FPS_WINDOW + 1)
             for frame in frames:
                 queries = self._queries_in(frame) if follows and writer.num_frames == 0 else None
                 # Other users can use the model until the next frame arrives.
                 prediction = stream.push(frame, query_points=queries).result()
-                made.add(writer, frame, prediction)
+                run_output.add(writer, frame, prediction)
                 if writer.num_frames == 1:
-                    self._show(made, settings, run, message)
+                    self._show(run_output, settings, run, message)
                 times.append(time.monotonic())
                 self._tell_progress(frames, writer.num_frames, times, stream.session.memory.num_bytes)
                 yield self.status
@@ -207,8 +207,8 @@ class Scene:
                     break
         finally:
             stream.close()
-            if self._shown is not made:
-                shutil.rmtree(made.folder, ignore_errors=True)
+            if self._shown is not run_output:
+                shutil.rmtree(run_output.folder, ignore_errors=True)
         if writer.num_frames == 0:
             if not self._stop.is_set():
                 raise ValueError("No frame could be read.")
@@ -233,9 +233,9 @@ class Scene:
             message = f"The weights {settings.weights} have no tracker. The points are not tracked. {message}"
         return heads, message
 
-    def _show(self, made: Made, settings: RunSettings, run: int, message: str) -> None:
+    def _show(self, run_output: RunOutput, settings: RunSettings, run: int, message: str) -> None:
         """Replace the previous result by the first frame of a run."""
-        old, self._shown = self._shown, made
+        old, self._shown = self._shown, run_output
         self.status = Status(
             state="running",
             message=message,

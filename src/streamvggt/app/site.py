@@ -1,4 +1,4 @@
-"""The served page: Gradio's application and the scene routes behind `Door`."""
+"""The served page: Gradio's application and the scene routes behind `RequestFilter`."""
 
 import secrets
 import signal
@@ -13,11 +13,11 @@ import gradio as gr
 from fastapi import FastAPI
 from gradio.networking import setup_tunnel
 
-from streamvggt.app.door import Door
 from streamvggt.app.examples import thumbnail_css
 from streamvggt.app.gradio_app import PageOptions, theme
 from streamvggt.app.hosts import Hosts
 from streamvggt.app.receiving import upload_route
+from streamvggt.app.request_filter import RequestFilter
 from streamvggt.app.scenes import Scenes
 from streamvggt.app.server import STATIC, scene_routes
 from streamvggt.app.serving import Server
@@ -72,14 +72,14 @@ class Site:
             ssr_mode=False,
             app_kwargs={"docs_url": None},
         )
-        door = Door(
+        request_filter = RequestFilter(
             app,
             self._hosts,
             UploadRateLimit(scenes, limits.total_bytes, limits.max_bytes_per_hour),
             frozenset(blocks.fns),
         )
         cv2.setNumThreads(1)  # threads do not speed up small images
-        self._server = Server(door, host, port)
+        self._server = Server(request_filter, host, port)
         self.address = self._server.address
         blocks.server_port = self._server.port
         self._server.start()

@@ -149,7 +149,7 @@ def unpack(archive: Path, folder: Path, limits: UploadLimits, left_out: list[str
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         raise ValueError(f"{archive.name} cannot be unpacked: it is damaged, or locked with a password.") from error
     if not photos:
-        raise ValueError(f"{archive.name} holds no photos." + (f" {left_out[0]}." if left_out else ""))
+        raise ValueError(f"{archive.name} contains no photos." + (f" {left_out[0]}." if left_out else ""))
     return photos
 
 
@@ -157,7 +157,7 @@ def _check_member(archive: str, member: zipfile.ZipInfo) -> None:
     path = PurePosixPath(member.filename.replace("\\", "/"))
     is_link = stat.S_ISLNK(member.external_attr >> 16)
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", member.filename) or is_link:
-        raise ValueError(f"{archive} holds an unsafe path ({member.filename[:60]!r}); it was not opened.")
+        raise ValueError(f"{archive} contains an unsafe path ({member.filename[:60]!r}); it was not opened.")
 
 
 def _copy_limited(content: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, most: int, archive: str) -> int:
@@ -201,7 +201,7 @@ def check_video(path: Path, limits: UploadLimits) -> None:
     except av.FFmpegError as error:
         raise ValueError(f"{path.name} looks like a video but cannot be read: it is damaged or cut short.") from error
     if not sizes:
-        raise ValueError(f"{path.name} holds no video, perhaps only sound.")
+        raise ValueError(f"{path.name} contains no video, perhaps only sound.")
     if any(width * height > limits.pixels for width, height in sizes):
         raise ValueError(f"{path.name} has too many pixels: at most {limits.pixels / 1e6:.0f} million can be taken.")
 

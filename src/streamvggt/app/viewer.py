@@ -10,9 +10,9 @@ from contextlib import suppress
 import cv2
 from starlette.applications import Starlette
 
-from streamvggt.app.door import Door
 from streamvggt.app.hosts import Hosts
 from streamvggt.app.model_registry import ModelRegistry
+from streamvggt.app.request_filter import RequestFilter
 from streamvggt.app.scene import Scene
 from streamvggt.app.scenes import NO_OWNER, Scenes
 from streamvggt.app.server import scene_routes
@@ -48,12 +48,12 @@ def serve_viewer(
     """
     scenes = Scenes()
     scene = scenes.new(NO_OWNER, kind, open_frames)
-    door = Door(Starlette(routes=scene_routes(scenes)), Hosts(host, allow_hosts))
+    request_filter = RequestFilter(Starlette(routes=scene_routes(scenes)), Hosts(host, allow_hosts))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # exit normally, so that temporary files are deleted
     cv2.setNumThreads(1)  # threads do not speed up small images
     run = threading.Thread(target=run_scene, args=(scene, settings, networks))
     try:
-        server = Server(door, host, port)
+        server = Server(request_filter, host, port)
         server.start()
         address = f"{server.address}scene/{scene.id}/?expect-run"
         print(f"The viewer is at {address} (Ctrl-C ends it)", flush=True)

@@ -1,4 +1,4 @@
-"""Entry point: `Door` checks every request of the page and the viewer first.
+"""`RequestFilter` checks every request of the page and the viewer first.
 
 Order: host, origin, request rate, size and duration of the body, route. A rejected request uses no memory, disk or
 model time.
@@ -41,7 +41,7 @@ HEADERS |= {"x-forwarded-proto": re.compile(rb"https?"), "x-forwarded-prefix": r
 """Headers passed to the application. Gradio trusts other headers, for example its public address."""
 
 
-class Door:
+class RequestFilter:
     """ASGI middleware around a whole application.
 
     Args:

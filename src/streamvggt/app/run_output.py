@@ -11,7 +11,7 @@ from streamvggt.frame import Frame
 from streamvggt.prediction import Prediction
 
 
-class Made:
+class RunOutput:
     """Output of one run.
 
     Args:

@@ -1,4 +1,4 @@
-"""What the door lets in: hosts, origins, sizes, routes, cookies. docs/security.md names these tests."""
+"""Requests that the filter accepts: hosts, origins, sizes, routes, cookies. docs/security.md names these tests."""
 
 import asyncio
 
@@ -14,8 +14,8 @@ from starlette.testclient import TestClient
 
 from streamvggt.app import bodies, pressure
 from streamvggt.app.bodies import BODY_BYTES, OTHER_BYTES, UPLOAD, BoundedBody, most_bytes
-from streamvggt.app.door import Door
 from streamvggt.app.hosts import Hosts
+from streamvggt.app.request_filter import RequestFilter
 from streamvggt.app.visitors import COOKIE, visitor_in
 
 VISITOR = "v" * 32
@@ -28,7 +28,7 @@ async def echo(request: Request) -> PlainTextResponse:
 
 def client_of(hosts: Hosts | None = None, base_url: str = "http://localhost:7860") -> TestClient:
     application = Starlette(routes=[Route("/{path:path}", echo, methods=["GET", "POST"])])
-    return TestClient(Door(application, hosts or Hosts("127.0.0.1")), base_url=base_url)
+    return TestClient(RequestFilter(application, hosts or Hosts("127.0.0.1")), base_url=base_url)
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:7860", "127.0.0.1:1", "[::1]:7860", "LOCALHOST"])
@@ -69,7 +69,7 @@ FOREIGN = ["http://evil.example", "null", "http://localhost:3000", "https://loca
 
 @pytest.mark.parametrize("origin", FOREIGN)
 @pytest.mark.parametrize("method_path", ["GET /", "GET /gradio_api/queue/data", "POST " + UPLOAD, "OPTIONS " + UPLOAD])
-def test_other_sites_are_refused_without_credentials(origin, method_path):
+def test_other_sites_are_rejected_without_credentials(origin, method_path):
     headers = {"origin": origin.encode("latin-1"), "access-control-request-method": "POST"}
     answer = client_of().request(*method_path.split(), headers=headers)
     assert answer.status_code == 403
@@ -87,7 +87,7 @@ def test_the_page_itself_and_listed_origins_may_send():
         assert client_of(listed).post(JOIN, json={}, headers={"origin": origin}).status_code == status, origin
 
 
-def test_pictures_and_scripts_of_other_sites_are_refused():
+def test_images_and_scripts_of_other_sites_are_rejected():
     """Browsers send no Origin with them."""
     foreign = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
     assert client_of().get("/scene/x/preview", headers=foreign).status_code == 403
@@ -167,7 +167,7 @@ def test_routes_that_the_page_does_not_need_are_closed():
     "others",
     ["", "a=b", "a[b]=c; d", "\xe9=\xff", '"; x="', "=;=;;", f"{COOKIE}=short", "k=" + 20_000 * "v", "a=b, c=d"],
 )
-def test_odd_cookies_neither_hide_a_visitor_nor_reach_the_application(others):
+def test_odd_cookies_neither_hide_a_user_nor_reach_the_application(others):
     for cookie in (f"{others}; {COOKIE}={VISITOR}", f"{COOKIE}={VISITOR}; {others}"):
         answer = client_of().get("/", headers={"cookie": cookie.encode("latin-1")})
         assert (answer.status_code, answer.text) == (200, f"0 {VISITOR}")
@@ -177,12 +177,12 @@ def test_odd_cookies_neither_hide_a_visitor_nor_reach_the_application(others):
     assert COOKIE in alone.headers["set-cookie"]
 
 
-def test_of_several_cookies_of_a_visitor_the_first_that_can_be_ours_counts():
+def test_of_several_cookies_of_a_user_the_first_that_can_be_ours_counts():
     assert visitor_in([f"{COOKIE}=x; {COOKIE}={VISITOR}", f"{COOKIE}={'w' * 32}"]) == VISITOR
     assert visitor_in([f"{COOKIE}={'é' * 32}"]) is None
 
 
-def test_a_visitor_and_an_address_have_so_many_requests(monkeypatch):
+def test_a_user_and_an_address_have_so_many_requests(monkeypatch):
     count = pressure.Pressure()
     with count.request("a", "me", True), count.request("a", "me", True):
         with pytest.raises(pressure.HTTPException, match="429"), count.request("a", "me", True):
@@ -220,8 +220,8 @@ ODD_JSON = {
 @pytest.mark.parametrize("path", [JOIN, "/gradio_api/cancel", "/gradio_api/reset/"])
 def test_bodies_that_gradio_does_not_expect_do_not_reach_it(path, content):
     application = Starlette(routes=[Route("/{path:path}", echo, methods=["POST"])])
-    door = Door(application, Hosts("127.0.0.1"), functions={0, 1})
-    client = TestClient(door, base_url="http://localhost:7860")
+    request_filter = RequestFilter(application, Hosts("127.0.0.1"), functions={0, 1})
+    client = TestClient(request_filter, base_url="http://localhost:7860")
     assert client.post(path, content=content).status_code in (400, 413)
     for good in (b'{"data": [null, "\xc3\xa9", 1.5], "fn_index": 1, "session_hash": "x"}', b'{"event_id": "x"}'):
         assert client.post(path, content=good).status_code == 200
