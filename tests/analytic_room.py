@@ -1,4 +1,4 @@
-"""A walk in a box-shaped room whose walls are painted in waves: depth and colours are formulas."""
+"""A walk in a box-shaped room whose walls are painted in waves: depth and colors are formulas."""
 
 import math
 

@@ -241,7 +241,7 @@ def test_a_link_to_nothing_and_a_pipe_are_reported(tmp_path):
     (tmp_path / "d.png").mkdir()
     frames, source = frames_of(tmp_path)
     assert levels(frames) == [100] and [name for name, _ in source.skipped] == ["b.png", "c.png"]
-    with pytest.raises(ValueError, match=r"b\.png: a link to a file that is not there"):
+    with pytest.raises(ValueError, match=r"b\.png: a link to a missing file"):
         load_frames(tmp_path, strict=True)
 
 

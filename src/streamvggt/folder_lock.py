@@ -105,7 +105,7 @@ class FolderLock:
         if not self.is_here:
             raise FileNotFoundError(
                 f"{self.folder}: expected the folder that this run writes to, got none or another one: it was deleted "
-                "or moved. Start again, or move it back and go on."
+                "or moved. Start again, or move it back and continue."
             )
 
     def release(self) -> None:

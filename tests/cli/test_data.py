@@ -31,11 +31,11 @@ def fixtures(tmp_path_factory):
 
 
 def test_check_says_what_is_there_and_draws_it(fixtures, command, tmp_path):
-    status, said = command("data", "check", fixtures, "--out", tmp_path / "check.png")
+    status, output = command("data", "check", fixtures, "--out", tmp_path / "check.png")
     assert status == 0
     for name in ("spring", "virtual_kitti2"):
-        assert f"ok    {name}: 2 scenes, 24 frames, 24 frames read, views agree in 2 scenes: " in said
-    assert "ok    sintel: 2 scenes, 24 frames" in said and "not there: arkitscenes (processed_arkitscenes)" in said
+        assert f"ok    {name}: 2 scenes, 24 frames, 24 frames read, views agree in 2 scenes: " in output
+    assert "ok    sintel: 2 scenes, 24 frames" in output and "not there: arkitscenes (processed_arkitscenes)" in output
     assert Image.open(tmp_path / "check.png").size[0] > 200
 
 
@@ -48,19 +48,19 @@ def test_check_names_what_is_wrong(fixtures, command, tmp_path):
     for path in root.glob("processed_vkitti/*/*/*/*.npz"):
         camera = dict(np.load(path))
         np.savez(path, **{**camera, "camera_pose": np.linalg.inv(camera["camera_pose"])})
-    status, said = command("data", "check", root, "--frames", "all", "--out", tmp_path / "check.png")
+    status, output = command("data", "check", root, "--frames", "all", "--out", tmp_path / "check.png")
     assert status == 1
-    assert f"{bad}: the image is cut off after 100 bytes" in said
-    assert str(root / "spring/0002/depth/0004.npy") in said
-    assert "BAD   virtual_kitti2" in said and "VIEWS DISAGREE" in said
+    assert f"{bad}: the image is cut off after 100 bytes" in output
+    assert str(root / "spring/0002/depth/0004.npy") in output
+    assert "BAD   virtual_kitti2" in output and "VIEWS DISAGREE" in output
 
 
 def test_check_of_a_missing_or_misnamed_set(fixtures, command, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(fixtures / "spring", root / "processed_spring")
-    status, said = command("data", "check", root, "spring", "--out", tmp_path / "check.png")
-    assert status == 1 and f"BAD   spring: there is no folder {root / 'spring'}" in said
-    assert "processed_spring; if it should, rename it to spring" in said
+    status, output = command("data", "check", root, "spring", "--out", tmp_path / "check.png")
+    assert status == 1 and f"BAD   spring: there is no folder {root / 'spring'}" in output
+    assert "processed_spring; if it should, rename it to spring" in output
     assert "unknown; choose of" in command("data", "check", root, "sping")[1]
     assert "there is no folder" in command("data", "check", tmp_path / "nowhere")[1]
 
@@ -70,10 +70,10 @@ SMALL = ["size=56", "num_frames=[3,3]", "max_images_per_process=3", "data.on_mis
 
 def test_preview_shows_a_sample_of_each_data_set_and_its_time(fixtures, command, tmp_path):
     words = ["data", "preview", "train", f"data_root={fixtures}", *SMALL, "--out", tmp_path / "preview.png"]
-    status, said = command(*words)
-    assert status == 0, said
-    assert "training without 13 of 15 data sets" in said
-    assert "  spring: 1800 samples per epoch (44.4%)" in said and "to load a sample:" in said
+    status, output = command(*words)
+    assert status == 0, output
+    assert "training without 13 of 15 data sets" in output
+    assert "  spring: 1800 samples per epoch (44.4%)" in output and "to load a sample:" in output
     assert Image.open(tmp_path / "preview.png").size[0] > 200
 
 
@@ -94,18 +94,18 @@ def test_preview_of_the_procedural_world(command, tmp_path):
 
 def test_preview_says_what_is_wrong_with_a_config(command, tmp_path):
     assert "no configuration 'trian'" in command("data", "preview", "trian")[1]
-    status, said = command("data", "preview", "train", f"data_root={tmp_path}")
-    assert status == 1 and "no data set is there" in said and "docs/data.md says where" in said
+    status, output = command("data", "preview", "train", f"data_root={tmp_path}")
+    assert status == 1 and "no data set is there" in output and "docs/data.md says where" in output
     assert "Could not override 'nonsense'" in command("data", "preview", "train", "nonsense=1")[1]
 
 
 def test_prepare_says_what_a_download_must_look_like(command, tmp_path):
-    status, said = command("data", "prepare", "spring")
-    assert status == 0 and "disp1_left" in said
-    status, said = command("data", "prepare", "spring", tmp_path)
-    assert status == 1 and "name ROOT, too" in said
-    status, said = command("data", "prepare", "spring", tmp_path, tmp_path / "out")
-    assert status == 1 and "contains nothing to prepare. Expected:" in said
+    status, output = command("data", "prepare", "spring")
+    assert status == 0 and "disp1_left" in output
+    status, output = command("data", "prepare", "spring", tmp_path)
+    assert status == 1 and "name ROOT, too" in output
+    status, output = command("data", "prepare", "spring", tmp_path, tmp_path / "out")
+    assert status == 1 and "contains nothing to prepare. Expected:" in output
     assert not (tmp_path / "out").exists()
 
 

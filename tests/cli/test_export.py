@@ -120,7 +120,7 @@ def test_damage_is_noticed_whatever_is_exported(command, result):
     content[content.index(b"depth.npy") + 5000] ^= 1  # in the numbers
     path.write_bytes(content)
     status, said = command("export", result, "--formats", "tum")
-    assert status == 1 and "cannot read" in said and "000001.npz" in said and "go on with --resume" in said
+    assert status == 1 and "cannot read" in said and "000001.npz" in said and "continue with --resume" in said
 
 
 def test_a_missing_image_is_told_and_stops_what_needs_it(command, result):

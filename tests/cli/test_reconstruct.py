@@ -58,9 +58,9 @@ def full_disk(*_, **__):
 
 def test_everything_is_written_and_explains_itself(reconstruct, photos, weights, points_seen_once, tmp_path):
     formats = "glb,ply,colmap,tum,depth,video"
-    status, said = reconstruct(photos, "--formats", formats, "--conf-percentile", 30, "--no-edge-mask")
+    status, output = reconstruct(photos, "--formats", formats, "--conf-percentile", 30, "--no-edge-mask")
     out = tmp_path / "out"
-    assert status == 0 and "6 frames" in said and "frame/s" in said and "memory" in said
+    assert status == 0 and "6 frames" in output and "frame/s" in output and "memory" in output
     names = {path.name for path in out.iterdir()}
     assert names == {"frames", "images", "inputs.json", "run.json", *ALL_EXPORTS}  # no state, no unfinished file
     assert [frame.name for frame in ReconstructionResult(out)] == [f"photo_{number}" for number in range(6)]
@@ -143,17 +143,17 @@ def test_the_process_does_not_grow(command, options, many_photos, tmp_path, monk
 
 def test_help_of_all_commands(command):
     for words, expected in ((["--help"], "reconstruct"), (["reconstruct", "--help"], "--resume")):
-        status, said = command(*words)
-        assert status == 0 and expected in said
-    said = subprocess.run([sys.executable, "-m", "streamvggt", "export", "--help"], capture_output=True, text=True)
+        status, output = command(*words)
+        assert status == 0 and expected in output
+    output = subprocess.run([sys.executable, "-m", "streamvggt", "export", "--help"], capture_output=True, text=True)
     assert (
-        said.returncode == 0
-        and said.stdout.startswith("usage: streamvggt export")
-        and "--conf-percentile" in said.stdout
+        output.returncode == 0
+        and output.stdout.startswith("usage: streamvggt export")
+        and "--conf-percentile" in output.stdout
     )
 
 
-# What is refused, before anything is written
+# What is rejected, before anything is written
 
 
 @pytest.fixture
@@ -161,10 +161,10 @@ def refused(reconstruct, photos, tmp_path):
     """Calls with options that must be refused in one readable piece, with no result left behind; what was said."""
 
     def call(*more, source=photos, made=False):
-        status, said = reconstruct(source, *more)
-        assert status in (1, 2) and "error:" in said and "Traceback" not in said and "Errno" not in said
+        status, output = reconstruct(source, *more)
+        assert status in (1, 2) and "error:" in output and "Traceback" not in output and "Errno" not in output
         assert made or not (tmp_path / "out").exists()
-        return said
+        return output
 
     return call
 
@@ -196,7 +196,7 @@ def refused(reconstruct, photos, tmp_path):
         (["--policy", "window", "--step-mode", "cuda_graph"], "the model is on cpu: choose eager or compile"),
         (
             ["--submaps", "8,4", "--policy", "window:1,2", "--step-mode", "compile"],
-            "--submaps are computed with --step-mode eager",
+            "--submaps requires --step-mode eager",
         ),
         (["--attention", "flash"], "flash"),
         (["--size", "100"], "multiple of the patch size 14; got 100, the nearest is 98"),
@@ -224,7 +224,7 @@ def test_inputs_that_are_none(refused, tmp_path):
     assert "No images" in refused(source=tmp_path / "empty")
     (tmp_path / "movies").mkdir()
     (tmp_path / "movies" / "a.mp4").touch()
-    assert "it holds videos, name one of them: a.mp4" in refused(source=tmp_path / "movies")
+    assert "it contains videos, name one of them: a.mp4" in refused(source=tmp_path / "movies")
     assert "No folder, image, video, address or webcam at" in refused(source=tmp_path / "nothing")
     (tmp_path / "notes.txt").write_text("hello", encoding="utf-8")
     assert "notes.txt is neither a video" in refused(source=tmp_path / "notes.txt")
@@ -232,10 +232,10 @@ def test_inputs_that_are_none(refused, tmp_path):
 
 def test_weights_of_another_network(refused, tmp_path):
     torch.save({"conv1.weight": torch.zeros(3), "fc.bias": torch.zeros(2)}, tmp_path / "resnet.pt")
-    assert "does not hold a VGGT network" in refused("--weights", tmp_path / "resnet.pt")
+    assert "does not contain a VGGT network" in refused("--weights", tmp_path / "resnet.pt")
     tiny(dtype=torch.float32, heads=("camera",)).save_pretrained(tmp_path / "camera")
-    said = refused("--weights", tmp_path / "camera")
-    assert "does not fit the network" in said and "The file has no depth head" in said
+    output = refused("--weights", tmp_path / "camera")
+    assert "does not fit the network" in output and "The file has no depth head" in output
 
 
 def test_weights_with_code_are_not_executed(refused, tmp_path):
@@ -245,15 +245,17 @@ def test_weights_with_code_are_not_executed(refused, tmp_path):
 
     with open(tmp_path / "evil.pt", "wb") as file:
         pickle.dump({"model": Payload()}, file)
-    assert "holds Python code or objects, which are never executed here" in refused("--weights", tmp_path / "evil.pt")
+    assert "contains Python code or objects, which are never executed here" in refused(
+        "--weights", tmp_path / "evil.pt"
+    )
     assert not (tmp_path / "executed").exists()
 
 
 def test_an_out_that_is_no_folder(command, options, photos, tmp_path):
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     for out in (tmp_path / "file", tmp_path / "file" / "result"):
-        status, said = command("reconstruct", photos, "--out", out, *options)
-        assert status == 1 and "file is a file, a folder was expected" in said
+        status, output = command("reconstruct", photos, "--out", out, *options)
+        assert status == 1 and "file is a file, a folder was expected" in output
     assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
 
 
@@ -269,15 +271,15 @@ def test_a_folder_with_other_files_is_left_alone(refused, tmp_path, name):
     path.parent.mkdir(parents=True)
     path.write_bytes(b"mine")
     for more in ([], ["--resume"]):
-        assert f"holds other files ({name.split('/')[0]})" in refused(*more, "--formats", "depth", made=True)
+        assert f"contains other files ({name.split('/')[0]})" in refused(*more, "--formats", "depth", made=True)
     assert snapshot(tmp_path / "out") == {path: b"mine"}
 
 
 def test_a_second_start_is_refused(reconstruct, photos, pushed, tmp_path):
     reconstruct(photos)
     before = snapshot(tmp_path / "out")
-    status, said = reconstruct(photos)
-    assert status == 1 and "already holds a result: go on with --resume, or choose another --out" in said
+    status, output = reconstruct(photos)
+    assert status == 1 and "already contains a result: continue with --resume, or choose another --out" in output
     assert snapshot(tmp_path / "out") == before and len(pushed) == 6
 
 
@@ -290,8 +292,8 @@ def test_an_unreadable_photo_is_skipped_and_told(reconstruct, photos, tmp_path):
     for number in (0, 2):
         (mixed / f"{number}.png").write_bytes((photos / f"photo_{number}.png").read_bytes())
     (mixed / "1.jpg").write_text("I am no photo", encoding="utf-8")
-    status, said = reconstruct(mixed)
-    assert status == 0 and "skipped 1.jpg: not an image" in said
+    status, output = reconstruct(mixed)
+    assert status == 0 and "skipped 1.jpg: not an image" in output
     assert [frame.name for frame in ReconstructionResult(tmp_path / "out")] == ["0", "2"]
     skipped = [["1.jpg", "not an image (its content is text)"]]
     assert record_of(tmp_path / "out")["frames"] == {"input_total": 3, "done": 2, "skipped": skipped}
@@ -302,8 +304,8 @@ def test_an_unreadable_photo_is_an_error_if_strict(reconstruct, photos, tmp_path
     mixed.mkdir()
     (mixed / "0.png").write_bytes((photos / "photo_0.png").read_bytes())
     (mixed / "1.jpg").write_text("I am no photo", encoding="utf-8")
-    status, said = reconstruct(mixed, "--strict")
-    assert status == 1 and "1.jpg: not an image" in said
+    status, output = reconstruct(mixed, "--strict")
+    assert status == 1 and "1.jpg: not an image" in output
     record = record_of(tmp_path / "out")
     assert record["status"] == "failed" and "1.jpg: not an image" in record["error"]
     assert len(ReconstructionResult(tmp_path / "out")) == 1
@@ -317,29 +319,29 @@ def test_many_unreadable_photos_do_not_flood_the_terminal(reconstruct, photos, t
     (mixed / "good.png").write_bytes((photos / "photo_0.png").read_bytes())
     for number in range(30):
         (mixed / f"{number}.jpg").write_text("I am no photo", encoding="utf-8")
-    _, said = reconstruct(mixed)
-    assert said.count("not an image") == 10 and "skipped 20 more" in said and "run.json lists them" in said
+    _, output = reconstruct(mixed)
+    assert output.count("not an image") == 10 and "skipped 20 more" in output and "run.json lists them" in output
     assert len(record_of(tmp_path / "out")["frames"]["skipped"]) == 30
 
 
 def test_photos_none_of_which_can_be_read(reconstruct, tmp_path):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "0.jpg").write_text("I am no photo", encoding="utf-8")
-    status, said = reconstruct(tmp_path / "bad")
-    assert status == 1 and "none of 1 images could be read; the first, 0.jpg: not an image" in said
+    status, output = reconstruct(tmp_path / "bad")
+    assert status == 1 and "none of 1 images could be read; the first, 0.jpg: not an image" in output
 
 
 def test_a_truncated_video(reconstruct, photos, tmp_path):
     video = write_video(tmp_path / "clip.mkv", photos)
     data = video.read_bytes()
     video.write_bytes(data[: int(len(data) * 0.6)])
-    status, said = reconstruct(video)
-    assert status == 0 and "skipped clip.mkv" in said
+    status, output = reconstruct(video)
+    assert status == 0 and "skipped clip.mkv" in output
     record = record_of(tmp_path / "out")["frames"]
     assert 0 < record["done"] < 6 and record["skipped"][0][0] == "clip.mkv"
-    status, said = reconstruct(video, "--resume")  # the end of a damaged video is its end
+    status, output = reconstruct(video, "--resume")  # the end of a damaged video is its end
     assert (
-        status == 0 and "computed again" not in said and len(ReconstructionResult(tmp_path / "out")) == record["done"]
+        status == 0 and "computed again" not in output and len(ReconstructionResult(tmp_path / "out")) == record["done"]
     )
 
 
@@ -359,9 +361,9 @@ def break_numbers(monkeypatch, field, value, at=2):
 @pytest.mark.parametrize("field, value", [("pose_enc", np.nan), ("pose_enc", np.inf), ("depth", np.nan)])
 def test_answers_that_are_no_numbers_stop_the_run(reconstruct, photos, tmp_path, monkeypatch, field, value):
     break_numbers(monkeypatch, field, value)
-    status, said = reconstruct(photos, "--formats", "glb")
-    assert status == 1 and f"the network's answer for frame photo_2 is no number ({field})" in said
-    assert "--dtype float32" in said
+    status, output = reconstruct(photos, "--formats", "glb")
+    assert status == 1 and f"the network's answer for frame photo_2 is no number ({field})" in output
+    assert "--dtype float32" in output
     assert (
         len(ReconstructionResult(tmp_path / "out")) == 2
         and np.isfinite(np.loadtxt(tmp_path / "out" / "trajectory.txt")).all()
@@ -385,8 +387,8 @@ def test_no_memory_left(reconstruct, photos, tmp_path, monkeypatch, error):
 
     with monkeypatch.context() as patch:
         patch.setattr(VGGT, "forward", exhausted)
-        status, said = reconstruct(photos)
-    assert status == 1 and "no memory left" in said and "--policy window:1,4" in said and "more" not in said
+        status, output = reconstruct(photos)
+    assert status == 1 and "no memory left" in output and "--policy window:1,4" in output and "more" not in output
     assert len(ReconstructionResult(tmp_path / "out")) == 2
     assert reconstruct(photos, "--resume")[0] == 0 and len(ReconstructionResult(tmp_path / "out")) == 6
 
@@ -403,16 +405,16 @@ def test_a_full_disk(reconstruct, photos, tmp_path, monkeypatch, record_too):
         patch.setattr(np, "savez", filling_up)
         if record_too:  # run.json and the stream's state cannot be written either
             patch.setattr(os, "replace", lambda *paths: (replace if len(count) < 4 else full_disk)(*paths))
-        status, said = reconstruct(photos)
+        status, output = reconstruct(photos)
     out = tmp_path / "out"
     assert status == 1
-    error = said.split("error: ")[-1]
+    error = output.split("error: ")[-1]
     assert "cannot write frame 3 (photo_3)" in error and "No space left" in error and "GB are free" in error
-    assert "3 finished frames kept: go on with --resume" in error
+    assert "3 finished frames kept: continue with --resume" in error
     assert [frame.name for frame in ReconstructionResult(out)] == ["photo_0", "photo_1", "photo_2"]
     assert record_of(out)["status"] == ("running" if record_too else "failed")
     assert not list(out.rglob("*.part*"))
-    status, said = reconstruct(photos, "--resume", "--formats", "glb")
+    status, output = reconstruct(photos, "--resume", "--formats", "glb")
     assert status == 0 and len(ReconstructionResult(out)) == 6 and record_of(out)["status"] == "finished"
 
 
@@ -422,9 +424,11 @@ def test_a_run_goes_on_where_only_its_record_and_state_cannot_be_written(reconst
     with monkeypatch.context() as patch:
         patch.setattr("streamvggt.stream.session.torch.save", full_disk)
         patch.setattr(run_metadata, "atomic_write", full_disk)
-        status, said = reconstruct(photos)
+        status, output = reconstruct(photos)
     assert status == 1  # the run.json of a finished result must be there
-    assert "the stream's state could not be saved" in said and "run.json could not be written: No space left" in said
+    assert (
+        "the stream's state could not be saved" in output and "run.json could not be written: No space left" in output
+    )
     assert len(frame_files(tmp_path / "out")) == 6
 
 
@@ -433,8 +437,8 @@ def test_a_full_disk_while_exporting(reconstruct, photos, pushed, tmp_path, monk
     for accident, expected in ((full_disk, 1), (lambda *_: (_ for _ in ()).throw(KeyboardInterrupt), 130)):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules["streamvggt.cli.export"].EXPORTERS, "ply", accident)
-            status, said = reconstruct(photos, "--formats", "ply", "--resume")
-        assert status == expected and f"All frames are kept in {out}; `streamvggt export {out}` makes files" in said
+            status, output = reconstruct(photos, "--formats", "ply", "--resume")
+        assert status == expected and f"All frames are kept in {out}; `streamvggt export {out}` makes files" in output
         assert record_of(out)["status"] == "streamed"
     assert reconstruct(photos, "--formats", "ply", "--resume")[0] == 0
     assert len(pushed) == 6 and (out / "points.ply").exists() and record_of(out)["status"] == "finished"
@@ -446,8 +450,8 @@ def test_exports_without_points_leave_the_run_unfinished(reconstruct, photos, tm
     white.mkdir()
     for number in range(2):
         Image.new("RGB", (56, 42), "white").save(white / f"{number}.png")
-    status, said = reconstruct(white, "--drop-white", "--formats", "ply,depth,video")
-    assert status == 1 and "error: --formats ply: no points are left" in said
+    status, output = reconstruct(white, "--drop-white", "--formats", "ply,depth,video")
+    assert status == 1 and "error: --formats ply: no points are left" in output
     record = record_of(tmp_path / "out")
     assert record["status"] == "streamed" and record["exports"] == ["depth", "preview.mp4"]
     assert record["error"].startswith("--formats ply: no points are left")
@@ -471,8 +475,8 @@ def test_exports_without_points_leave_the_run_unfinished(reconstruct, photos, tm
     ],
 )
 def test_impossible_ranges_of_frames_are_refused_before_the_run(reconstruct, photos, tmp_path, frames, more, words):
-    status, said = reconstruct(photos, "--formats", "ply", "--frames", frames, *more)
-    assert status == 1 and words in said and not (tmp_path / "out").exists()
+    status, output = reconstruct(photos, "--formats", "ply", "--frames", frames, *more)
+    assert status == 1 and words in output and not (tmp_path / "out").exists()
 
 
 def test_names_that_cannot_be_stored(reconstruct, photos, tmp_path, points_seen_once):
@@ -482,8 +486,8 @@ def test_names_that_cannot_be_stored(reconstruct, photos, tmp_path, points_seen_
     names = [b"0.png", b"\xff\xfe.png", b"\xfe\xff.png", b"a\nb.png", b"L" * 247 + b".png", b"\xfd.jpg"]
     for name in names:
         (odd / os.fsdecode(name)).write_bytes(b"junk" if name.endswith(b"jpg") else photo)
-    status, said = reconstruct(odd, "--formats", "glb,ply,colmap,tum,depth,video")
-    assert status == 0 and "skipped \N{REPLACEMENT CHARACTER}.jpg: not an image" in said
+    status, output = reconstruct(odd, "--formats", "glb,ply,colmap,tum,depth,video")
+    assert status == 0 and "skipped \N{REPLACEMENT CHARACTER}.jpg: not an image" in output
     out = tmp_path / "out"
     assert sorted(frame.name for frame in ReconstructionResult(out)) == sorted(["0", "__", "___2", "a_b", "L" * 200])
     for name in ("0", "__", "___2", "a_b", "L" * 200):
@@ -496,11 +500,11 @@ def test_names_that_cannot_be_stored(reconstruct, photos, tmp_path, points_seen_
 
 
 def test_random_weights_are_loudly_meaningless(reconstruct, photos):
-    status, said = reconstruct(photos, "--weights", "random:small", "--size", 56, "--max-frames", 2)
-    assert status == 0 and "MEAN NOTHING" in said
+    status, output = reconstruct(photos, "--weights", "random:small", "--size", 56, "--max-frames", 2)
+    assert status == 0 and "MEAN NOTHING" in output
 
 
 def test_a_memory_that_will_not_hold_the_clip_is_told_before(reconstruct, photos, monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Free", (), {"available": 1000}))
-    _, said = reconstruct(photos, "--policy", "all")
-    assert "keeping all 6 frames may need" in said and f"--policy {DEFAULT_POLICY}" in said
+    _, output = reconstruct(photos, "--policy", "all")
+    assert "keeping all 6 frames may need" in output and f"--policy {DEFAULT_POLICY}" in output

@@ -80,8 +80,8 @@ def stopped(many_photos, options, tmp_path):
         while len(frame_files(tmp_path / "out")) < 5 and process.poll() is None:
             time.sleep(0.005)
         process.send_signal(number)
-        said, _ = process.communicate(timeout=60)
-        return subprocess.CompletedProcess(words, process.returncode, said)
+        outputs, _ = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(words, process.returncode, outputs)
 
     return start
 
@@ -92,14 +92,14 @@ def test_an_interrupted_run_goes_on_where_it_stopped(stopped, reconstruct, many_
     out = tmp_path / "out"
     done = len(ReconstructionResult(out))
     assert ended.returncode == 130 and 5 <= done < COUNT
-    assert "finishing this frame" in ended.stdout and "Traceback" not in ended.stdout
-    assert f"interrupted after {done} frames, all kept in {out}; go on with the same command" in ended.stdout
+    assert "Stopping after the current frame" in ended.stdout and "Traceback" not in ended.stdout
+    assert f"interrupted after {done} frames, all kept in {out}; continue with the same command" in ended.stdout
     assert record_of(out)["status"] == "interrupted" and record_of(out)["frames"]["done"] == done
     assert all(np.isfinite(frame.depth).all() for frame in ReconstructionResult(out))
 
     kept = (out / "frames" / "000004.npz").stat().st_mtime_ns
-    status, said = reconstruct(many_photos, "--resume", "--max-frames", COUNT)
-    assert status == 0 and "computed again" not in said
+    status, outputs = reconstruct(many_photos, "--resume", "--max-frames", COUNT)
+    assert status == 0 and "computed again" not in outputs
     assert pushed == [f"photo_{index}" for index in range(done, COUNT)]
     assert (out / "frames" / "000004.npz").stat().st_mtime_ns == kept
     assert_same_result(out, whole)
@@ -118,12 +118,12 @@ def test_a_killed_run_goes_on(stopped, reconstruct, many_photos, whole, pushed, 
     assert all(np.isfinite(frame.depth).all() for frame in ReconstructionResult(out))
     assert record_of(out)["status"] == "running"
 
-    status, said = reconstruct(many_photos, "--resume", "--max-frames", COUNT)
+    status, outputs = reconstruct(many_photos, "--resume", "--max-frames", COUNT)
     assert status == 0
     if saves:
-        assert "computed again" not in said and COUNT - done <= len(pushed) < COUNT
+        assert "computed again" not in outputs and COUNT - done <= len(pushed) < COUNT
     else:
-        assert f"no saved stream at {out / 'stream_state.pt'}: all frames are computed again" in said
+        assert f"no saved stream at {out / 'stream_state.pt'}: all frames are computed again" in outputs
         assert len(pushed) == COUNT
     assert_same_result(out, whole)
 
@@ -166,16 +166,16 @@ def test_a_second_interrupt_stops_at_once_and_loses_nothing(reconstruct, photos,
     push = StreamSession.push
     with monkeypatch.context() as patch:
         patch.setattr(StreamSession, "push", twice)
-        status, said = reconstruct(photos)
-    assert status == 130 and "interrupted after 3 frames" in said and "--resume" in said
+        status, outputs = reconstruct(photos)
+    assert status == 130 and "interrupted after 3 frames" in outputs and "--resume" in outputs
     assert len(ReconstructionResult(tmp_path / "out")) == 3 and record_of(tmp_path / "out")["status"] == "interrupted"
-    status, said = reconstruct(photos, "--resume")
-    assert status == 0 and "computed again" not in said and len(ReconstructionResult(tmp_path / "out")) == 6
+    status, outputs = reconstruct(photos, "--resume")
+    assert status == 0 and "computed again" not in outputs and len(ReconstructionResult(tmp_path / "out")) == 6
 
 
 def test_termination_is_an_interruption(reconstruct, photos, monkeypatch, tmp_path):
-    status, said = cut(reconstruct, photos, monkeypatch, 2, number=signal.SIGTERM)
-    assert status == 130 and "interrupted after 3 frames" in said
+    status, outputs = cut(reconstruct, photos, monkeypatch, 2, number=signal.SIGTERM)
+    assert status == 130 and "interrupted after 3 frames" in outputs
     assert record_of(tmp_path / "out")["status"] == "interrupted" and (tmp_path / "out" / "stream_state.pt").exists()
 
 
@@ -208,16 +208,16 @@ def test_what_is_finished_is_only_exported_also_after_bad_photos(reconstruct, ph
 def test_new_photos_in_a_finished_input_are_taken(reconstruct, photos, tmp_path):
     """The stream's state is gone, so all of it is computed again, and the user is told."""
     reconstruct(photos, "--max-frames", 4, "--formats", "ply")
-    status, said = reconstruct(photos, "--max-frames", 6, "--resume")
-    assert status == 0 and "all frames are computed again" in said
+    status, outputs = reconstruct(photos, "--max-frames", 6, "--resume")
+    assert status == 0 and "all frames are computed again" in outputs
     assert len(ReconstructionResult(tmp_path / "out")) == 6 and record_of(tmp_path / "out")["exports"] == []
 
 
 def test_an_interrupted_run_goes_on_to_more_frames(reconstruct, photos, pushed, monkeypatch, tmp_path):
     assert cut(reconstruct, photos, monkeypatch, 2, "--max-frames", 4)[0] == 130
     pushed.clear()
-    status, said = reconstruct(photos, "--max-frames", 5, "--resume")
-    assert status == 0 and "computed again" not in said and pushed == ["photo_3", "photo_4"]
+    status, outputs = reconstruct(photos, "--max-frames", 5, "--resume")
+    assert status == 0 and "computed again" not in outputs and pushed == ["photo_3", "photo_4"]
 
 
 def test_skipped_photos_of_all_runs_are_listed_once(reconstruct, photos, monkeypatch, tmp_path):
@@ -228,8 +228,8 @@ def test_skipped_photos_of_all_runs_are_listed_once(reconstruct, photos, monkeyp
     for number in (1, 4):
         (mixed / f"{number}.jpg").write_text("I am no photo", encoding="utf-8")
     assert cut(reconstruct, mixed, monkeypatch, 1)[0] == 130
-    status, said = reconstruct(mixed, "--resume")
-    assert status == 0 and said.count("skipped 1.jpg") == said.count("skipped 4.jpg") == 1
+    status, outputs = reconstruct(mixed, "--resume")
+    assert status == 0 and outputs.count("skipped 1.jpg") == outputs.count("skipped 4.jpg") == 1
     assert [name for name, _ in record_of(tmp_path / "out")["frames"]["skipped"]] == ["1.jpg", "4.jpg"]
 
 
@@ -251,14 +251,14 @@ def test_other_settings_are_refused(reconstruct, cut_run, photos, pushed, tmp_pa
     other.camera_head.trunk_norm.bias.data += 1
     other.save_pretrained(tmp_path / "other")
     before = snapshot(cut_run)
-    status, said = reconstruct(photos, "--resume", *[word.format(other=tmp_path / "other") for word in more])
-    assert status == 1 and words in said and "a result does not mix two" in said
+    status, outputs = reconstruct(photos, "--resume", *[word.format(other=tmp_path / "other") for word in more])
+    assert status == 1 and words in outputs and "a result does not mix two" in outputs
     assert snapshot(cut_run) == before and len(pushed) == 0
 
 
 def test_another_input_is_refused(reconstruct, cut_run, many_photos):
-    status, said = reconstruct(many_photos, "--resume")
-    assert status == 1 and "expected the 6 input files that it began with, got others: photo_6.png" in said
+    status, outputs = reconstruct(many_photos, "--resume")
+    assert status == 1 and "expected the 6 input files that it began with, got others: photo_6.png" in outputs
 
 
 @pytest.fixture
@@ -284,8 +284,8 @@ def test_inputs_that_changed_are_refused(reconstruct, own_photos, monkeypatch, p
         assert cut(reconstruct, own_photos, monkeypatch, 2)[0] == 130
     CHANGES[words](own_photos)
     before, count = snapshot(tmp_path / "out"), len(pushed)
-    status, said = reconstruct(own_photos, "--resume")
-    assert status == 1 and words in said and "choose another --out" in said
+    status, outputs = reconstruct(own_photos, "--resume")
+    assert status == 1 and words in outputs and "choose another --out" in outputs
     assert snapshot(tmp_path / "out") == before and len(pushed) == count
 
 
@@ -294,8 +294,8 @@ def test_the_same_folder_written_otherwise_is_the_same(reconstruct, own_photos, 
     assert cut(reconstruct, own_photos, monkeypatch, 2)[0] == 130
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(own_photos)
-    status, said = reconstruct(written.format(own_photos), "--resume")
-    assert status == 0 and "computed again" not in said and len(ReconstructionResult(tmp_path / "out")) == 6
+    status, outputs = reconstruct(written.format(own_photos), "--resume")
+    assert status == 0 and "computed again" not in outputs and len(ReconstructionResult(tmp_path / "out")) == 6
 
 
 def test_a_list_of_inputs_that_is_damaged_is_refused(reconstruct, cut_run, photos):
@@ -303,8 +303,8 @@ def test_a_list_of_inputs_that_is_damaged_is_refused(reconstruct, cut_run, photo
         (cut_run / "inputs.json").unlink(missing_ok=True)
         if content is not None:
             (cut_run / "inputs.json").write_text(content, encoding="utf-8")
-        status, said = reconstruct(photos, "--resume")
-        assert status == 1 and "inputs.json: expected the list of input files" in said
+        status, outputs = reconstruct(photos, "--resume")
+        assert status == 1 and "inputs.json: expected the list of input files" in outputs
 
 
 HOLDER = """
@@ -328,10 +328,10 @@ def holder(tmp_path):
 
 
 def test_a_second_run_into_one_folder_says_who_holds_it(reconstruct, photos, holder, pushed, tmp_path):
-    status, said = reconstruct(photos)
-    assert status == 1 and f"held by process {holder.pid} on" in said and not pushed
-    status, said = reconstruct(photos, "--resume")
-    assert status == 1 and f"held by process {holder.pid} on" in said
+    status, outputs = reconstruct(photos)
+    assert status == 1 and f"held by process {holder.pid} on" in outputs and not pushed
+    status, outputs = reconstruct(photos, "--resume")
+    assert status == 1 and f"held by process {holder.pid} on" in outputs
     holder.kill()  # which leaves no lock
     holder.wait()
     assert reconstruct(photos)[0] == 0 and not (tmp_path / "out" / ".lock").exists()
@@ -349,15 +349,15 @@ def test_a_folder_that_goes_away_ends_the_run(reconstruct, photos, monkeypatch, 
         return push(self, frame)
 
     monkeypatch.setattr(StreamSession, "push", gone)
-    status, said = reconstruct(photos)
-    assert status == 1 and said.count("it was deleted or moved") == 1 and "!!!" not in said
+    status, outputs = reconstruct(photos)
+    assert status == 1 and outputs.count("it was deleted or moved") == 1 and "could not be" not in outputs
     assert not out.exists()
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no terminal that ends")
 def test_the_end_of_the_terminal_is_an_interruption(reconstruct, photos, monkeypatch, tmp_path):
-    status, said = cut(reconstruct, photos, monkeypatch, 2, number=signal.SIGHUP)
-    assert status == 130 and "interrupted after 3 frames" in said
+    status, outputs = cut(reconstruct, photos, monkeypatch, 2, number=signal.SIGHUP)
+    assert status == 130 and "interrupted after 3 frames" in outputs
     assert (tmp_path / "out" / "stream_state.pt").exists()
 
 
@@ -371,8 +371,8 @@ def test_nohup_is_respected(reconstruct, photos, monkeypatch):
 
 
 def test_one_frame_is_one_frame(reconstruct, photos):
-    status, said = reconstruct(photos, "--max-frames", 1)
-    assert status == 0 and "1 frame," in said
+    status, outputs = reconstruct(photos, "--max-frames", 1)
+    assert status == 0 and "1 frame," in outputs
 
 
 @pytest.mark.parametrize(
@@ -404,8 +404,8 @@ def test_a_record_of_other_types_is_refused(reconstruct, cut_run, photos, where,
     place[where[-1]] = value
     (cut_run / "run.json").write_text(json.dumps(record), encoding="utf-8")
     before = snapshot(cut_run)
-    status, said = reconstruct(photos, "--resume")
-    assert status == 1 and f"run.json is missing or damaged ({where[0]}" in said and "expected" in said
+    status, outputs = reconstruct(photos, "--resume")
+    assert status == 1 and f"run.json is missing or damaged ({where[0]}" in outputs and "expected" in outputs
     assert snapshot(cut_run) == before
 
 
@@ -417,8 +417,8 @@ def test_a_damaged_record_is_refused(reconstruct, cut_run, photos, content):
     if content is not None:
         (cut_run / "run.json").write_text(content, encoding="utf-8")
     before = snapshot(cut_run)
-    status, said = reconstruct(photos, "--resume")
-    assert status == 1 and "run.json is missing or damaged" in said and "choose another --out, or remove" in said
+    status, outputs = reconstruct(photos, "--resume")
+    assert status == 1 and "run.json is missing or damaged" in outputs and "choose another --out, or remove" in outputs
     assert snapshot(cut_run) == before
 
 
@@ -432,8 +432,8 @@ def test_without_a_readable_state_all_is_computed_again(reconstruct, cut_run, ph
         state.write_bytes({"missing": b"", "empty": b"", "cut": data[: len(data) // 2], "noise": bytes(5000)}[damage])
     if damage == "missing":
         state.unlink()
-    status, said = reconstruct(photos, "--resume")
-    assert status == 0 and "!!!" in said and "all frames are computed again" in said
+    status, outputs = reconstruct(photos, "--resume")
+    assert status == 0 and "!!!" in outputs and "all frames are computed again" in outputs
     assert len(pushed) == 6 and len(ReconstructionResult(cut_run)) == 6 and not state.exists()
 
 
@@ -450,8 +450,8 @@ def test_damage_to_kept_frames_is_noticed(reconstruct, cut_run, photos, pushed):
         if content is not None:
             path.write_bytes(content)
         before = snapshot(cut_run)
-        status, said = reconstruct(photos, "--resume")
-        assert status == 1 and words in said and "go on with --resume" in said
+        status, outputs = reconstruct(photos, "--resume")
+        assert status == 1 and words in outputs and "continue with --resume" in outputs
         assert snapshot(cut_run) == before and len(pushed) == 0
         path.write_bytes(intact)
     assert reconstruct(photos, "--resume")[0] == 0 and pushed == ["photo_3", "photo_4", "photo_5"]
@@ -461,11 +461,11 @@ def test_damage_to_a_finished_result_is_noticed(reconstruct, photos, tmp_path):
     reconstruct(photos, "--max-frames", 3)
     frame, image = tmp_path / "out" / "frames" / "000001.npz", tmp_path / "out" / "images" / "photo_1.jpg"
     image.rename(tmp_path / "elsewhere.jpg")
-    status, said = reconstruct(photos, "--max-frames", 3, "--resume")
-    assert status == 1 and "1 of 3 images cannot be used" in said and "photo_1.jpg is missing" in said
+    status, outputs = reconstruct(photos, "--max-frames", 3, "--resume")
+    assert status == 1 and "1 of 3 images cannot be used" in outputs and "photo_1.jpg is missing" in outputs
     frame.write_bytes(flipped(frame, b"depth.npy"))
-    status, said = reconstruct(photos, "--max-frames", 3, "--resume")
-    assert status == 1 and "cannot read" in said and "000001.npz" in said
+    status, outputs = reconstruct(photos, "--max-frames", 3, "--resume")
+    assert status == 1 and "cannot read" in outputs and "000001.npz" in outputs
 
 
 def test_resume_removes_nothing_outside_the_result(reconstruct, cut_run, photos, tmp_path):
@@ -476,26 +476,26 @@ def test_resume_removes_nothing_outside_the_result(reconstruct, cut_run, photos,
         arrays = {**arrays, "name": "../../precious"}
     np.savez(path, **arrays)
     (cut_run / "stream_state.pt").unlink()  # so that all frames are removed and computed again
-    status, said = reconstruct(photos, "--resume")
+    status, outputs = reconstruct(photos, "--resume")
     assert precious.read_bytes() == b"mine"
-    assert status == 0 and "all frames are computed again" in said and len(ReconstructionResult(cut_run)) == 6
+    assert status == 0 and "all frames are computed again" in outputs and len(ReconstructionResult(cut_run)) == 6
 
 
 def test_a_damaged_frame_can_be_dropped_as_told(reconstruct, cut_run, photos):
     (cut_run / "frames" / "000002.npz").write_bytes(b"half")
     before = snapshot(cut_run)
-    status, said = reconstruct(photos, "--resume")
-    assert status == 1 and "000002.npz" in said and "remove it and the frames after it" in said
+    status, outputs = reconstruct(photos, "--resume")
+    assert status == 1 and "000002.npz" in outputs and "remove it and the frames after it" in outputs
     assert snapshot(cut_run) == before
     (cut_run / "frames" / "000002.npz").unlink()
-    status, said = reconstruct(photos, "--resume")
-    assert status == 0 and "goes on after 3 frames, but 2 are there: all frames are computed again" in said
+    status, outputs = reconstruct(photos, "--resume")
+    assert status == 0 and "continues after 3 frames, but 2 are there: all frames are computed again" in outputs
 
 
 def test_a_frame_that_is_missing_between_others(reconstruct, cut_run, photos):
     (cut_run / "frames" / "000001.npz").unlink()
-    status, said = reconstruct(photos, "--resume")
-    assert status == 1 and "000001.npz is missing" in said and "Remove the frames after the gap" in said
+    status, outputs = reconstruct(photos, "--resume")
+    assert status == 1 and "000001.npz is missing" in outputs and "Remove the frames after the gap" in outputs
 
 
 def test_frames_after_the_saved_state_are_computed_again(reconstruct, photos, pushed, monkeypatch, tmp_path):
@@ -556,8 +556,8 @@ def webcam(monkeypatch):
 
 
 def test_interrupting_a_camera_is_its_end(reconstruct, webcam, tmp_path):
-    status, said = reconstruct("0", "--formats", "ply,video")
-    assert status == 0 and "5 frames" in said
+    status, outputs = reconstruct("0", "--formats", "ply,video")
+    assert status == 0 and "5 frames" in outputs
     assert len(ReconstructionResult(tmp_path / "out")) == 5 and (tmp_path / "out" / "preview.mp4").exists()
     assert record_of(tmp_path / "out")["status"] == "finished"
     assert not (tmp_path / "out" / "stream_state.pt").exists()
@@ -569,6 +569,6 @@ def test_a_camera_has_no_past_to_go_on_from(reconstruct, webcam, monkeypatch, tm
         reconstruct("0")
     reconstruct("0")
     before = snapshot(tmp_path / "out")
-    status, said = reconstruct("0", "--resume")
-    assert status == 1 and "is live and cannot be seen again: choose another --out" in said
-    assert "streamvggt export" in said and snapshot(tmp_path / "out") == before
+    status, outputs = reconstruct("0", "--resume")
+    assert status == 1 and "is live and cannot be seen again: choose another --out" in outputs
+    assert "streamvggt export" in outputs and snapshot(tmp_path / "out") == before

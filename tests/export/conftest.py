@@ -47,7 +47,7 @@ class Scene:
 
 
 def paint(points: np.ndarray) -> np.ndarray:
-    """A smooth colour for every place. (..., 3) to (..., 3), uint8"""
+    """A smooth color for every place. (..., 3) to (..., 3), uint8"""
     return (128 + 90 * np.sin(1.5 * points + np.array([0, 1, 2]))).astype(np.uint8)
 
 

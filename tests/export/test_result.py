@@ -136,7 +136,7 @@ def test_a_full_disk_is_explained_and_can_be_gone_on_from(scene, tmp_path, monke
 
 
 def test_a_filled_folder_is_refused(scene, result):
-    with pytest.raises(FileExistsError, match="5 frames: go on with --resume or choose another --out"):
+    with pytest.raises(FileExistsError, match="5 frames: continue with --resume or choose another --out"):
         ResultWriter(result.folder)
     assert len(ReconstructionResult(result.folder)) == 5
 

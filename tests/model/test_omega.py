@@ -126,14 +126,14 @@ def test_register_blocks_leave_patches_alone(tmp_path):
 
 def test_points_lie_on_the_rays_of_their_pixels(tmp_path):
     with torch.no_grad():
-        said = tiny(tmp_path)(images(1, 2, 32, 48))
-    pixels, depth = project(said.points.flatten(2, 3), said.cameras())
-    torch.testing.assert_close(depth.reshape(said.depth.shape), said.depth, atol=1e-9, rtol=1e-9)
+        message = tiny(tmp_path)(images(1, 2, 32, 48))
+    pixels, depth = project(message.points.flatten(2, 3), message.cameras())
+    torch.testing.assert_close(depth.reshape(message.depth.shape), message.depth, atol=1e-9, rtol=1e-9)
     y, x = torch.meshgrid(torch.arange(32.0), torch.arange(48.0), indexing="ij")
     expected = torch.stack([x, y], -1).flatten(0, 1).double().expand(pixels.shape)
     torch.testing.assert_close(pixels, expected, atol=1e-6, rtol=0)
-    assert torch.equal(said.points_conf, said.depth_conf)
-    assert (said.depth_conf > 1).all() and (said.pose_enc[..., 7:] >= 0.01).all()
+    assert torch.equal(message.points_conf, message.depth_conf)
+    assert (message.depth_conf > 1).all() and (message.pose_enc[..., 7:] >= 0.01).all()
 
 
 def test_attention_depends_on_where_patches_lie_to_each_other():
@@ -173,8 +173,8 @@ def test_sizes_come_from_the_file(tmp_path):
     half = load_omega(path, dtype=torch.bfloat16)
     assert half.aggregator.camera_token.dtype == torch.bfloat16
     assert half.camera_head.token_norm.weight.dtype == half.depth_head.proj.weight.dtype == torch.float32
-    said = half(images(1, 2, 32, 48, dtype=torch.float32))
-    assert said.depth.dtype == said.pose_enc.dtype == torch.float32 and said.depth.isfinite().all()
+    message = half(images(1, 2, 32, 48, dtype=torch.float32))
+    assert message.depth.dtype == message.pose_enc.dtype == torch.float32 and message.depth.isfinite().all()
 
 
 def test_the_text_head_is_left_out_and_said(tmp_path):
@@ -189,9 +189,9 @@ def without(name):
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
-        (without("aggregator.camera_token"), "does not hold a VGGT-Omega .* aggregator.camera_token is missing"),
+        (without("aggregator.camera_token"), "does not contain a VGGT-Omega .* aggregator.camera_token is missing"),
         (without("dense_head.proj_conf.bias"), "1 missing: dense_head.proj_conf.bias"),
         (without("camera_head.trunk.1.attn.qkv.bias_mask"), "1 missing: camera_head.trunk.1.attn.qkv.bias_mask"),
         (without("aggregator.rope_embed.periods"), "1 missing: aggregator.rope_embed.periods"),
@@ -202,16 +202,16 @@ def without(name):
         (lambda t: t.update({"aggregator.camera_token": torch.ones(1, 2, 1, 0)}), "camera_token is of shape"),
     ],
 )
-def test_files_that_do_not_fit(tmp_path, damage, said):
+def test_files_that_do_not_fit(tmp_path, damage, message):
     tensors = published_tensors(**TINY)
     damage(tensors)
     torch.save(tensors, tmp_path / "bad.pt")
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         load_omega(tmp_path / "bad.pt")
 
 
 @pytest.mark.parametrize(
-    ("sizes", "said"),
+    ("sizes", "message"),
     [
         ({"depht": 4}, "no size depht"),
         ({"embed_dim": 64}, r"embed_dim=64 \(the file: 32\)"),
@@ -222,8 +222,8 @@ def test_files_that_do_not_fit(tmp_path, damage, said):
         ({"camera_num_heads": 0}, "camera_num_heads: expected a number above 0, got 0"),
     ],
 )
-def test_sizes_that_do_not_fit(tmp_path, sizes, said):
-    with pytest.raises(ValueError, match=said):
+def test_sizes_that_do_not_fit(tmp_path, sizes, message):
+    with pytest.raises(ValueError, match=message):
         load_omega(write_omega(tmp_path / "tiny.pt", **TINY), **sizes)
 
 
@@ -237,7 +237,7 @@ def test_neither_is_taken_for_the_other(tmp_path, teacher):
 
 
 @pytest.mark.parametrize(
-    ("pictures", "said"),
+    ("pictures", "message"),
     [
         (torch.zeros(1, 2, 3, 30, 32), "multiples of 16, got 30×32"),
         (torch.zeros(2, 3, 32, 32), "expected floating point"),
@@ -245,6 +245,6 @@ def test_neither_is_taken_for_the_other(tmp_path, teacher):
         (torch.zeros(1, 0, 3, 32, 32), "expected floating point"),
     ],
 )
-def test_images_that_do_not_fit(pictures, said):
-    with pytest.raises(ValueError, match=said):
+def test_images_that_do_not_fit(pictures, message):
+    with pytest.raises(ValueError, match=message):
         VGGTOmega(**TINY)(pictures)

@@ -224,7 +224,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"does not hold a VGGT network: among its 2 tensors \(weight, bias\)"):
         load_model(tmp_path / "linear.pt")
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(ValueError, match="holds no state dict"):
+    with pytest.raises(ValueError, match="contains no state dict"):
         load_model(tmp_path / "list.pt")
 
 
@@ -255,7 +255,7 @@ def test_code_beside_the_weights_is_never_run(model, tmp_path):
     torch.save({"model": model.state_dict(), "config": config, "args": Payload()}, tmp_path / "args.pt")
     same(load_model(tmp_path / "args.pt"), model)
     torch.save(Payload(), tmp_path / "alone.pt")
-    with pytest.raises(ValueError, match="holds no state dict"):
+    with pytest.raises(ValueError, match="contains no state dict"):
         load_model(tmp_path / "alone.pt")
     assert not proof.exists()
 

@@ -1,4 +1,4 @@
-"""A stream whose process is killed goes on from its saved state as if nothing had happened."""
+"""A stream whose process is killed continues from its saved state as if nothing had happened."""
 
 import os
 import subprocess

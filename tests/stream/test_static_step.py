@@ -1,4 +1,4 @@
-"""A step with constant shapes is the step: to the bit as it stands, to rounding compiled."""
+"""A step with constant shapes is the step: bit-exactly as it stands, to rounding compiled."""
 
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -29,7 +29,7 @@ def model():
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """In place of a recording, which takes a GPU or a compiler, the step itself; and how often it was asked for."""
+    """In place of a recording, which takes a GPU or a compiler, the step itself; and how often it was requested."""
     asked = []
 
     def keep(step):
@@ -132,7 +132,7 @@ def test_compiled_it_is_the_eager_step_to_rounding(monkeypatch):
 
 
 def test_streams_of_equal_shapes_share_one_compiled_step(monkeypatch):
-    """The compiler proper is left out: it takes minutes."""
+    """The compiler proper is skipped: it takes minutes."""
     made = []
     monkeypatch.setattr(compile_fx, "compile_fx", lambda graph, inputs, **_: made.append(1) or graph.forward)
     monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
@@ -192,7 +192,7 @@ def test_all_but_the_recording_of_a_graph_on_a_cpu(model, monkeypatch):
     monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
-    monkeypatch.setitem(static_step.STEP_BUILDERS, "compile", captured)  # "cuda_graph" is refused on a CPU
+    monkeypatch.setitem(static_step.STEP_BUILDERS, "compile", captured)  # "cuda_graph" is rejected on a CPU
     frames = images(2, 9, 14, 28).unbind(1)
     session = StreamSession(model, policy=SlidingWindow(1, 1, 2), step_mode="compile")
     found = pushed(session, frames)

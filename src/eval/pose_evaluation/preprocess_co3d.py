@@ -37,7 +37,7 @@ def main() -> int:
         try:
             write_category(arguments.co3d_v2_dir, category, arguments.output_dir, arguments.min_quality)
         except SkipScene as reason:
-            tqdm.write(f"{category} is left out: {reason}")
+            tqdm.write(f"{category} is skipped: {reason}")
             skipped += 1
     return int(skipped > 0)
 

@@ -38,7 +38,7 @@ class InterruptHandler:
         if self._asked:
             raise KeyboardInterrupt
         self._asked = True
-        tqdm.write("finishing this frame, then stopping (Ctrl-C again: at once)")
+        tqdm.write("Stopping after the current frame. Press Ctrl-C again to stop immediately.")
 
     def _leave_terminal(self) -> None:
         """Redirect the output after the terminal is closed, because writing to it raises an error."""

@@ -52,7 +52,7 @@ class MemorySettings:
         if settings.submaps is None:
             validate_step_mode(arguments.step_mode, settings.policy, arguments.camera_cache, device)
         elif arguments.step_mode != "eager":
-            raise ValueError("--submaps are computed with --step-mode eager alone")
+            raise ValueError("--submaps requires --step-mode eager")
         return settings
 
     def new_session(self, model: VGGT, arguments: argparse.Namespace) -> Session:

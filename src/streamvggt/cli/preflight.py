@@ -31,11 +31,11 @@ def validate_output_dir(out: Path, resume: bool) -> None:
     validate_writable(out)
     if frame_files(out):
         if not resume:
-            raise FileExistsError(f"{out} already holds a result: go on with --resume, or choose another --out")
+            raise FileExistsError(f"{out} already contains a result: continue with --resume, or choose another --out")
     elif not (out / "run.json").exists() and out.exists():
         others = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
         if others:
             raise FileExistsError(
-                f"{out} holds other files ({', '.join(others[:3])}{', …' if len(others) > 3 else ''}), which a result "
-                "could overwrite: choose a new folder for --out"
+                f"{out} contains other files ({', '.join(others[:3])}{', …' if len(others) > 3 else ''}), which a "
+                "result could overwrite: choose a new folder for --out"
             )

@@ -174,7 +174,7 @@ def reconstruct(arguments: argparse.Namespace, argv: list[str], lock: FolderLock
     if not record.has_ended and not run_stream(frames, session, lock, record, num_done > 0):
         done = record.content["frames"]["done"]
         tqdm.write(
-            f"interrupted after {counted(done, 'frame')}, all kept in {arguments.out}; go on with the same command "
+            f"interrupted after {counted(done, 'frame')}, all kept in {arguments.out}; continue with the same command "
             "and --resume"
         )
         return 130

@@ -117,7 +117,7 @@ class RunMetadata:
         try:
             self._write()
         except OSError as problem:
-            tqdm.write(f"!!! {self.path} could not be written: {problem.strerror or problem}")
+            tqdm.write(f"warning: {self.path} could not be written: {problem.strerror or problem}")
 
     def finish(self, exports: list[str], failures: list[str]) -> None:
         """Record exports and failures. The status is "finished" only without failures."""
@@ -147,8 +147,8 @@ def read_previous_settings(path: Path, settings: dict) -> dict:
         check_record(before)
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path} is missing or damaged ({error}), so nothing says how the frames beside it were made and --resume "
-            f"cannot go on with them: choose another --out, or remove {path.parent} to start again"
+            f"{path} is missing or damaged ({error}), so the settings of the frames are unknown and --resume "
+            f"cannot continue with them: choose another --out, or remove {path.parent} to start again"
         ) from error
     require_same_settings(path.parent, before["settings"], settings, "Use the same ones, or another --out")
     return before

@@ -35,7 +35,9 @@ class StreamCheckpoint:
         try:
             self.session.save(self.path)
         except (OSError, RuntimeError) as error:  # torch.save on a full disk raises RuntimeError
-            tqdm.write(f"!!! the stream's state could not be saved ({error}): --resume goes on from an earlier one")
+            tqdm.write(
+                f"warning: the stream's state could not be saved ({error}): --resume continues from an earlier one"
+            )
         self._saved = time.monotonic()
         self._took = self._saved - begun
 
@@ -49,7 +51,7 @@ class StreamCheckpoint:
         self.session.restore(self.path)
         done = self.session.num_frames
         if done > num_written:
-            raise ValueError(f"{self.path} goes on after {counted(done, 'frame')}, but {num_written} are there")
+            raise ValueError(f"{self.path} continues after {counted(done, 'frame')}, but {num_written} are there")
         return done
 
     def discard(self) -> None:

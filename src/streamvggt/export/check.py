@@ -42,12 +42,12 @@ def checked_frames(paths: Sequence[Path]) -> Iterator[ResultFrame]:
         if kind != first:
             raise DamagedResult(
                 f"{path}: expected image size and heads as in {paths[0].name}, {first}, got {kind}. Remove it and the "
-                "frames after it, and go on with --resume"
+                "frames after it, and continue with --resume"
             )
         if frame.name in names:
             raise DamagedResult(
                 f"{path}: expected a name of its own, got {frame.name!r} as in {names[frame.name]}. Remove it and the "
-                "frames after it, and go on with --resume"
+                "frames after it, and continue with --resume"
             )
         names[frame.name] = path.name
         yield frame

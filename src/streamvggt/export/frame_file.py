@@ -69,7 +69,7 @@ def load_frame(path: Path, kind: type[FrameT]) -> FrameT:
     except Exception as error:  # zipfile and numpy raise many types, including MemoryError and RecursionError
         raise DamagedResult(
             f"cannot read {path}: {str(error) or type(error).__name__}. If it is damaged, remove it and the frames "
-            "after it, and go on with --resume"
+            "after it, and continue with --resume"
         ) from error
 
 

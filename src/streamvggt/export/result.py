@@ -222,7 +222,7 @@ class ReconstructionResult(Sequence[ResultFrame]):
             if int(path.stem) != position:
                 raise ValueError(
                     f"{self.folder} has a gap: frame {position:06d}.npz is missing before {path.name}. "
-                    "Remove the frames after the gap, and go on with --resume"
+                    "Remove the frames after the gap, and continue with --resume"
                 )
 
     def __len__(self) -> int:

@@ -37,7 +37,7 @@ class ResultWriter:
         finished = frame_files(self.folder)
         if finished and resume is None:
             raise FileExistsError(
-                f"{self.folder} already holds {counted(len(finished), 'frame')}: go on with --resume or choose "
+                f"{self.folder} already contains {counted(len(finished), 'frame')}: continue with --resume or choose "
                 "another --out"
             )
         if not (self.folder / "frames").exists():  # the folder has no result
@@ -96,7 +96,7 @@ class ResultWriter:
             raise OSError(
                 error.errno,
                 f"cannot write frame {self.num_frames} ({frame.name}) to {self.folder}: {error.strerror or error}. "
-                f"{free:.1f} GB are free there. {counted(self.num_frames, 'finished frame')} kept: go on with --resume",
+                f"{free:.1f} GB are free. {counted(self.num_frames, 'finished frame')} kept: continue with --resume",
             ) from error
 
     def _kept(self, paths: list[Path]) -> tuple[list[float | None], list[np.ndarray]]:
@@ -105,7 +105,7 @@ class ResultWriter:
         for path, frame in zip(paths, checked_frames(paths), strict=True):
             if problem := image_problem(self.folder, frame):
                 raise DamagedResult(
-                    f"{problem}. Put it back, or remove {path.name} and the frames after it, and go on with --resume"
+                    f"{problem}. Put it back, or remove {path.name} and the frames after it, and continue with --resume"
                 )
             times.append(frame.time)
             poses.append(frame.cam_from_world)

@@ -113,7 +113,7 @@ class EvictionPolicy:
         Returns:
             Per frame: retained tokens, kept frames, and the frame itself as the last entry.
         """
-        assert self.is_index_based, f"{type(self).__name__} decides by more than frame numbers"
+        assert self.is_index_based, f"{type(self).__name__} is not index-based"
         kept: list[int] = []
         dropped: list[int] = []
         seen = []

@@ -118,7 +118,7 @@ def _open_pickle(path: Path) -> Checkpoint:
     ):
         said = f"a dict of {some(map(str, content))}" if is_dict else f"a {type(content).__name__}"
         raise ValueError(
-            f"{path} holds no state dict: expected a dict of tensors, or one under an entry {', '.join(ENTRIES)}; got "
+            f"{path} contains no state dict: expected a dict of tensors, or an entry {', '.join(ENTRIES)}; got "
             f"{said}. {_convert(path)}"
         )
     names = network_names(tensors)
@@ -147,7 +147,7 @@ def _load_inert(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} was refused: it holds Python code or objects, which are never executed here. {_convert(path)}"
+            f"{path} was rejected: it contains Python code or objects, which are never executed here. {_convert(path)}"
         ) from error
     except Exception as error:  # a damaged pickle can raise any exception
         raise ValueError(f"{path} is not a PyTorch checkpoint, or is cut off: {error}") from error

@@ -94,7 +94,7 @@ def images_in_folder(folder: Path) -> ImageList:
     if subfolders:
         message += f"; its subfolders have some, name one of them: {_summarize(subfolders)}"
     if videos:
-        message += f"; it holds videos, name one of them: {_summarize(videos)}"
+        message += f"; it contains videos, name one of them: {_summarize(videos)}"
     elif found.left_out:
         message += "; {} is {}".format(*found.left_out[0]) + and_more(len(found.left_out) - 1, "files")
     elif others:

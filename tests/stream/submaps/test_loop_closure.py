@@ -71,7 +71,7 @@ def test_answers_are_in_the_corrected_world_once_a_loop_is_closed(known, open_wa
 
 
 def test_without_loops_nothing_is_kept_and_nothing_moves(known, closed):
-    """A walk that does not come back is what it is without `loops`, to the bit."""
+    """A walk that does not come back is what it is without `loops`, bit-exactly."""
     away = replace(known, cam_from_world=known.cam_from_world[:110])
     plain = run(SubmapSession(SimulatedModel(away, DRIFT), submaps=SIZE), known.images[:110])
     session = SubmapSession(SimulatedModel(away, DRIFT), submaps=SIZE, loop_closure=LOOPS)
@@ -145,7 +145,7 @@ def test_the_earlier_place_that_looks_most_alike_is_found():
     assert (old[0].frame, new[0].frame) == (10, 100)
     assert detect_loop(places, 10, replace(loops, min_similarity=0.999), []) is None  # not alike enough
     assert detect_loop(places, 10, replace(loops, min_frame_gap=95), []) is None  # too near in time
-    assert detect_loop(places, 10, loops, [(2, 9)]) is None  # neighbours have just been asked about
+    assert detect_loop(places, 10, loops, [(2, 9)]) is None  # neighbors have just been asked about
     assert detect_loop(places, 10, loops, [(3, 9)]) is not None
     assert detect_loop(places, 3, loops, []) is None
 

@@ -220,7 +220,7 @@ def test_submaps_that_cannot_be_aligned_by_points_are_aligned_by_pose(known):
 
 
 def test_submaps_without_points_are_aligned_by_pose(known):
-    """Camera centres give the scale."""
+    """Camera centers give the scale."""
 
     class CamerasOnly(SimulatedModel):
         def _answer(self, *rest):
@@ -254,7 +254,7 @@ PARTS = [
 @pytest.mark.parametrize("place, name", PARTS, ids=[name for _, name in PARTS])
 @pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
 def test_a_failed_push_changes_nothing(place, name, after, monkeypatch):
-    """Wherever it fails, before or after that part has done its work: pushed again, all goes on to the bit."""
+    """Wherever it fails, before or after that part has done its work: pushed again, all goes on bit-exactly."""
     model, frames = tiny(heads=("camera", "depth")), images(1, 14, 14, 28)[0]
     loops = LoopClosureOptions(1, 3, min_similarity=-1.0, num_keyframes=1, min_overlap=0.0)
     sessions = [SubmapSession(model, submaps=SubmapOptions(4, 2), loop_closure=loops) for _ in range(2)]

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.name, arguments.raw, arguments.root, workers=arguments.workers, only=arguments.scene_pattern
     )
     for scene, reason in report.skipped.items():
-        print(f"left out: {scene}: {reason}")
+        print(f"skipped: {scene}: {reason}")
     print(report)
     if report.failed:
         print("The same command tries the failed ones again.")
