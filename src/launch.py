@@ -47,7 +47,7 @@ def said_in_words() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command continues from the last saved state", file=sys.stderr)
+        print("\ninterrupted; the same command goes on from the last saved state", file=sys.stderr)
         raise SystemExit(130) from None
     except InstantiationException as error:
         cause = cause_of(error)

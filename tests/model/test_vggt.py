@@ -180,7 +180,7 @@ def test_misuse_of_sees_is_refused():
     teacher = tiny(False)
     with pytest.raises(ValueError, match="causal=True"):
         teacher(images(1, 2), attended_frames=[[0], [1]])
-    with pytest.raises(ValueError, match="cannot continue with a memory"):
+    with pytest.raises(ValueError, match="cannot go on with a memory"):
         teacher(images(1, 1), memory=tiny().new_memory(SlidingWindow()))
     with pytest.raises(ValueError, match=r"expected False .* or True"):
         VGGT(causal="future")

@@ -74,7 +74,7 @@ def test_errors_of_a_configuration_are_reported_without_hydra(launch, config, wo
 
 def test_an_interruption_has_the_usual_status(launch, capsys):
     assert output(launch, raising(KeyboardInterrupt())) == 130
-    assert "the same command continues" in capsys.readouterr().err
+    assert "the same command goes on" in capsys.readouterr().err
 
 
 def test_errors_of_the_program_keep_their_traceback(launch):

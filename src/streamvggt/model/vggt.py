@@ -390,7 +390,7 @@ class VGGT(nn.Module):
                 raise ValueError(f"dense_frames: expected indices from 0 to {num_frames - 1}, got {[*dense_frames]}.")
         if memory is not None:
             if not self.causal:
-                raise ValueError("a network that sees all frames (causal=False) cannot continue with a memory")
+                raise ValueError("a network that sees all frames (causal=False) cannot go on with a memory")
             if query_points is not None and self.scale_frames:
                 raise ValueError(
                     "query_points: expected none in the stream of a network with scale_frames, whose first frames are "
