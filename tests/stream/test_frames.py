@@ -579,6 +579,7 @@ def test_video_over_http(tmp_path, address):
     frames = small(f"{address}/a.mp4", stride=2)
     assert frames.kind == "video" and frames.num_frames == 6
     assert same(frames, small(path, stride=2))
+    assert same(small(f"{address.replace('http', 'HTTP')}/a.mp4", stride=2), frames)
 
 
 def test_what_http_cannot_give_is_reported(tmp_path, address):

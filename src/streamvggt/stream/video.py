@@ -121,6 +121,7 @@ class VideoSource(TimedFrameSource):
 
     def __init__(self, location: str, options: FrameOptions) -> None:
         super().__init__(options)
+        location = URL.sub(lambda scheme: scheme[0].lower(), location, count=1)  # FFmpeg rejects upper case
         self.location = location
         if not URL.match(location):
             self.files = [Path(location)]
