@@ -661,6 +661,20 @@ def test_brackets_of_a_folder_are_plain_characters(tmp_path):
     assert [f.name for f in small(str(folder / "[2].jpg"))] == ["2"]
 
 
+def test_a_recursive_pattern_follows_links_and_ends_at_loops(tmp_path):
+    for number, folder in enumerate(
+        (tmp_path, tmp_path / "a" / "b", tmp_path / ".hidden", tmp_path.with_name("other"))
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+        grey(number).save(folder / f"{number}.png")
+    (tmp_path / "linked").symlink_to(tmp_path.with_name("other"))
+    for number in range(3):
+        (tmp_path / "a" / f"up{number}").symlink_to("..")
+    for pattern in ("**/*.png", "**", "**/**/*.png"):
+        assert sorted(frame.name for frame in small(str(tmp_path / pattern))) == ["0", "1", "3"]
+    assert [frame.name for frame in small(str(tmp_path / "*/**/1.png"))] == ["1"]
+
+
 def test_file_address_is_a_path(tmp_path):
     folder = tmp_path / "my photos"
     folder.mkdir()

@@ -1,9 +1,11 @@
 """Select image files: by folder, glob pattern or list, in natural order."""
 
 import glob
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from streamvggt.image_files import (
@@ -104,7 +106,7 @@ def images_in_folder(folder: Path) -> ImageList:
 
 def images_matching(pattern: str) -> ImageList:
     """Find images by a glob pattern. Brackets in the name of an existing folder are literal."""
-    paths = [Path(match) for match in glob.glob(_with_plain_folders(pattern), recursive=True)]
+    paths = _matching(_with_plain_folders(pattern))
     found = _sorted_out(paths)
     if not paths:
         raise FileNotFoundError(f"No file matches {pattern}")
@@ -113,12 +115,36 @@ def images_matching(pattern: str) -> ImageList:
     return found
 
 
-def _with_plain_folders(pattern: str) -> str:
+def _matching(pattern: Path) -> list[Path]:
+    """Match as `glob.glob` with `recursive=True`, but search each folder once, because links can form loops."""
+    if "**" not in pattern.parts:
+        return [Path(match) for match in glob.glob(str(pattern))]
+    place = pattern.parts.index("**")
+    root, rest = Path(*pattern.parts[:place]), Path(*(pattern.parts[place + 1 :] or "*"))
+    folders = chain.from_iterable(_folders_under(match) for match in glob.glob(str(root)))
+    found = chain.from_iterable(_matching(Path(glob.escape(str(folder)), rest)) for folder in folders)
+    return list({(os.path.realpath(path.parent), path.name): path for path in found}.values())
+
+
+def _folders_under(root: str) -> Iterator[Path]:
+    """Yield a folder and all visible folders in it, also linked ones, each once."""
+    known = set()
+    for folder, names, _ in os.walk(root, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in known:
+            names.clear()
+            continue
+        known.add((status.st_dev, status.st_ino))
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        yield Path(folder)
+
+
+def _with_plain_folders(pattern: str) -> Path:
     folder = escaped = Path()
     for part in Path(pattern).parts:
         folder /= part
         escaped /= glob.escape(part) if folder.exists() else part
-    return str(escaped)
+    return escaped
 
 
 def find_images(source: Sequence[str | Path]) -> ImageList:
