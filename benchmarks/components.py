@@ -166,7 +166,7 @@ def bytes_of_parts(model: VGGT, memory: StreamMemory) -> dict[str, int]:
 
     aggregator = model.aggregator
     size = next(model.parameters()).element_size()
-    width = model.config["embed_dim"]
+    width = model.config.embed_dim
     return {
         **dict.fromkeys(PARTS, 0),
         "encoder": weights(aggregator.patch_embed),

@@ -48,7 +48,7 @@ class Roofline:
             model(frame)
         height, width = frame.shape[-2:]
         tokens = model.aggregator.num_special_tokens + height * width // model.patch_size**2
-        channels = model.config["embed_dim"]
+        channels = model.config.embed_dim
         return Roofline(
             rates,
             counter.get_total_flops(),

@@ -145,7 +145,7 @@ def measure_streams(model, image_size, marks: Sequence[int], rates: Rates, argum
                 same = (images[shown, None, None], patch_tokens[shown, None])
                 memories = BatchedMemory([session.memory for session in sessions.values()])
                 together, known = (x.expand(len(sessions), *x.shape[1:]) for x in same)
-                model(together, heads=NEEDED, memory=memories, patch_tokens=known)
+                model.step(together, heads=NEEDED, memory=memories, patch_tokens=known)
                 bar.update()
             timed = [images[frame % NUM_IMAGES] for frame in range(first, first + num_timed)]
             for line in time_alone(model, sessions, timed, floor):

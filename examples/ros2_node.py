@@ -20,7 +20,7 @@ class StreamNode(Node):
         weights = self.declare_parameter("weights", "lch01/StreamVGGT").value
         device = self.declare_parameter("device", "cuda" if torch.cuda.is_available() else "cpu").value
         model = load_model(weights, device=device, dtype=torch.bfloat16 if device == "cuda" else torch.float32)
-        self.size = model.config["image_size"]
+        self.size = model.config.image_size
         self.session = StreamSession(model, policy=FrameDiversity(9))
         self.bridge = CvBridge()
         self.poses = self.create_publisher(PoseStamped, "pose", 10)

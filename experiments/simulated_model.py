@@ -150,11 +150,11 @@ class SimulatedModel(nn.Module):
             return thumbnails(images.flatten(0, 1))[None, :, None]
         return encoder.aggregator.encode_patches(images.to(next(encoder.parameters())))
 
-    def forward(
+    def step(
         self,
         images: Tensor,
-        *,
         memory: SimulatedMemory,
+        *,
         patch_tokens: Tensor | None = None,
         heads=None,
         query_points=None,

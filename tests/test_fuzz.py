@@ -336,7 +336,9 @@ def test_configs_of_weights(name, weights):
 
 def test_pickled_weights(network, tmp_path):
     path = tmp_path / "weights.pth"
-    torch.save({"model": network.state_dict(), "config": {"model_type": "streamvggt", **network.config}}, path)
+    torch.save(
+        {"model": network.state_dict(), "config": {"model_type": "streamvggt", **network.config.as_dict()}}, path
+    )
     each_damaged(path, 120, lambda: load_model(path))
 
 
@@ -374,7 +376,7 @@ def training(network, tmp_path):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     sum(parameter.sum() for parameter in model.parameters()).backward()
     optimizer.step()
-    checkpoints.save(1, model, optimizer, model.config, {"best": 1.5})
+    checkpoints.save(1, model, optimizer, model.config.as_dict(), {"best": 1.5})
     return checkpoints, model, optimizer
 
 

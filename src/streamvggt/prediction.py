@@ -5,8 +5,8 @@ B batch · S frames · H×W pixels · K query points.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -42,7 +42,8 @@ class Prediction:
         track_conf: Confidence of the track, in [0, 1]. (B, S, K)
         pose_enc_list: `pose_enc` after each iteration of the camera head, for training. (B, S, 9) each
         tracks_list: `tracks` after each iteration of the tracker, for training. (B, S, K, 2) each
-        dense_frames: Indices of the frames with depth and points. None: all frames.
+        extra: Outputs of further heads by name, independent of the world frame, one entry per frame. (B, S, …) each
+        dense_frames: Indices of the frames with maps (depth, points and the maps in `extra`). None: all frames.
         pose: Direction of the poses in `pose_enc` and `pose_enc_list`. `cam_from_world_enc` and `cameras()` are always
             camera-from-world.
     """
@@ -58,8 +59,29 @@ class Prediction:
     track_conf: Tensor | None = None
     pose_enc_list: tuple[Tensor, ...] = ()
     tracks_list: tuple[Tensor, ...] = ()
+    extra: dict[str, Tensor] = field(default_factory=dict)
     dense_frames: tuple[int, ...] | None = None
     pose: PoseDirection = "camera_from_world"
+
+    @classmethod
+    def of(
+        cls,
+        image_size: tuple[int, int],
+        outputs: Mapping[str, Tensor | tuple[Tensor, ...]],
+        *,
+        dense_frames: Sequence[int] | None = None,
+        pose: PoseDirection = "camera_from_world",
+    ) -> Prediction:
+        """Build a prediction from outputs by name. Names that are no fields are entries of `extra`."""
+        own = {entry.name for entry in fields(cls)}
+        known = {name: value for name, value in outputs.items() if name in own}
+        extra = {name: value for name, value in outputs.items() if name not in own}
+        frames = None if dense_frames is None else tuple(dense_frames)
+        return cls(image_size, **known, extra=extra, dense_frames=frames, pose=pose)
+
+    def get(self, name: str) -> Tensor | None:
+        """Return an output by name, a field or an entry of `extra`. None: it was not predicted."""
+        return self._tensors().get(name)
 
     @property
     def cam_from_world_enc(self) -> Tensor | None:
@@ -184,11 +206,11 @@ class Prediction:
         changed = {name: function(value) for name, value in self._tensors().items()}
         for name in ("pose_enc_list", "tracks_list"):
             changed[name] = tuple(function(stage) for stage in getattr(self, name))
-        return Prediction(self.image_size, **changed, dense_frames=self.dense_frames, pose=self.pose)
+        return Prediction.of(self.image_size, changed, dense_frames=self.dense_frames, pose=self.pose)
 
     def _tensors(self) -> dict[str, Tensor]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)} | self.extra
 
 
 def of_frames(values: Tensor, frames: Sequence[int] | None) -> Tensor:
@@ -216,8 +238,8 @@ def cat(predictions: list[Prediction]) -> Prediction:
     if len({prediction.pose for prediction in predictions}) > 1:
         predictions = [prediction.standardized() for prediction in predictions]
     first = predictions[0]
-    joined = {name: torch.cat([getattr(p, name) for p in predictions], 1) for name in first._tensors()}
+    joined = {name: torch.cat([p.get(name) for p in predictions], 1) for name in first._tensors()}
     for name in ("pose_enc_list", "tracks_list"):
         stages = zip(*(getattr(p, name) for p in predictions), strict=True)
         joined[name] = tuple(torch.cat(stage, 1) for stage in stages)
-    return Prediction(first.image_size, **joined, pose=first.pose)
+    return Prediction.of(first.image_size, joined, pose=first.pose)

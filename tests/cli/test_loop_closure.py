@@ -15,6 +15,7 @@ from experiments.simulated_model import Errors, SimulatedModel
 from streamvggt import SubmapSession
 from streamvggt.evaluation.pose_metrics import trajectory_errors
 from streamvggt.export import ReconstructionResult
+from streamvggt.model.config import VGGTConfig
 from streamvggt.stream.submaps.loop_closure import LoopClosureOptions
 
 FRAMES = 96
@@ -40,7 +41,7 @@ def room_photos(known, tmp_path):
 def drifting(known, monkeypatch):
     def load(*_, **__):
         simulated = SimulatedModel(known, Errors(rotation_drift_deg=0.25, noise=0.01))
-        simulated.config = {"image_size": 56}
+        simulated.config = VGGTConfig(image_size=56)
         return simulated
 
     monkeypatch.setattr("streamvggt.cli.reconstruct.load_model", load)

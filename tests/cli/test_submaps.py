@@ -22,7 +22,7 @@ def expected(many_photos, weights):
     """Cameras and depth that the session gives without the command line."""
     model = load_model(weights, causal=True, heads=("camera", "depth"), device="cpu")
     session = SubmapSession(model, submaps=SubmapOptions(6, 3), policy=SlidingWindow(1, 2))
-    size = model.config["image_size"]
+    size = model.config.image_size
     said = [session.push(frame) for frame in load_frames(many_photos, size=size, max_frames=FRAMES)]
     poses = torch.cat([one.map(lambda tensor: tensor.double()).cameras().cam_from_world[0] for one in said])
     return poses.numpy(), torch.cat([one.depth[0, ..., 0] for one in said]).numpy()

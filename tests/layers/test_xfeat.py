@@ -77,7 +77,7 @@ def test_a_network_with_it_streams_saves_and_loads(tmp_path, stem_width):
     model = init_model(**{**TINY, **sizes}).double()
     images = torch.rand(1, 3, 3, 32, 48, dtype=torch.float64)
     whole, memory = model(images), model.new_memory()
-    steps = [model(images[:, i : i + 1], memory=memory) for i in range(3)]
+    steps = [model.step(images[:, i : i + 1], memory=memory) for i in range(3)]
     torch.testing.assert_close(torch.cat([step.depth for step in steps], 1), whole.depth)
     some = model(images, dense_frames=[0, 2])
     torch.testing.assert_close(some.depth, whole.depth[:, [0, 2]])

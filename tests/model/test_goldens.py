@@ -64,7 +64,7 @@ def test_frame_by_frame_with_the_published_camera_memory():
     streams = {}
     for camera in ("shared", "per_iteration"):
         memory = model.new_memory(camera_cache=camera)
-        streams[camera] = cat([model(image, memory=memory) for image in images.split(1, 1)]).numpy()
+        streams[camera] = cat([model.step(image, memory=memory) for image in images.split(1, 1)]).numpy()
     for field in ("points", "points_conf", "depth", "depth_conf", "pose_enc"):
         published = golden[f"stream_cached/{FIELDS[field][0]}"]
         np.testing.assert_allclose(streams["shared"][field], published, atol=1e-4, rtol=0, err_msg=field)

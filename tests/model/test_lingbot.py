@@ -49,7 +49,7 @@ def check(prediction, run, first=0):
 
 def stream(model, frames, chunks, policy=None):
     memory = model.new_memory(policy)
-    return cat([model(chunk, memory=memory) for chunk in frames.split(chunks, 1)])
+    return cat([model.step(chunk, memory=memory) for chunk in frames.split(chunks, 1)])
 
 
 @pytest.mark.parametrize("chunks", [[2] + [1] * 7, [2, 3, 4], [9]], ids=str)
@@ -84,7 +84,7 @@ def test_keyframes_with_the_fault_of_the_published_attention(golden_model):
     of_camera = [cache for blocks in memory.camera for cache in blocks]
     found = []
     for chunk in IMAGES.split([2] + [1] * 7, 1):
-        found.append(golden_model(chunk, memory=memory))
+        found.append(golden_model.step(chunk, memory=memory))
         newest = memory.num_frames - 1
         if not keyframes.stores(newest):
             memory.num_stored -= 1
@@ -169,7 +169,7 @@ def test_frames_between_keyframes_do_not_advance_the_clock(model):
     times = []
     for frame in images(1, 10, 14, 28).split([3] + [1] * 7, 1):
         times.append(memory.times(1).item() if not memory.is_opening else 0)
-        model(frame, memory=memory)
+        model.step(frame, memory=memory)
     assert times == [0, 3, 4, 4, 4, 5, 5, 5]
     assert memory.num_stored == 6 and memory.num_frames == 10
     assert {len(cache) for blocks in memory.camera for cache in blocks} == {6}  # of every stored frame one token
@@ -178,7 +178,7 @@ def test_frames_between_keyframes_do_not_advance_the_clock(model):
 def test_only_special_tokens_of_old_frames_stay(model):
     memory = model.new_memory(Trajectory(3, 2))
     for frame in images(1, 12, 14, 28).split([3] + [1] * 9, 1):
-        model(frame, memory=memory)
+        model.step(frame, memory=memory)
     assert memory.kept_frames == [0, 1, 2, 10, 11]
     assert memory.num_tokens == [5 * 8 + 7 * 6] * 4
     assert {len(cache) for blocks in memory.camera for cache in blocks} == {12}

@@ -37,7 +37,7 @@ def check(prediction, run, fields):
 
 def streamed(model, images, policy, num_together=1):
     memory = model.new_memory(policy)
-    return cat([model(part, memory=memory) for part in images.split(num_together, 1)])
+    return cat([model.step(part, memory=memory) for part in images.split(num_together, 1)])
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ WITHOUT_TRACKS = ("camera", "depth", "points")
 
 def stream(model, frames, chunks, policy=None, **options):
     memory = model.new_memory(policy, **options)
-    return cat([model(chunk, memory=memory, heads=WITHOUT_TRACKS) for chunk in frames.split(chunks, 1)])
+    return cat([model.step(chunk, memory=memory, heads=WITHOUT_TRACKS) for chunk in frames.split(chunks, 1)])
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_a_window_bounds_every_cache(model, camera):
     memory = model.new_memory(SlidingWindow(1, 2), camera_cache=camera)
     sizes = set()
     for frame in images(1, 12).split(1, 1):
-        model(frame, memory=memory)
+        model.step(frame, memory=memory)
         sizes.add(memory.num_bytes)
     assert memory.kept_frames == [0, 10, 11]
     assert memory.num_tokens == [3 * (5 + 6)] * 4
@@ -174,7 +174,7 @@ def test_a_policy_may_look_at_the_frames_prediction(model):
     with torch.no_grad():
         middle = model(frames).pose_enc[0, 1:, 0].median().item()
         memory = model.new_memory(KeepNear(middle))
-        whole = model(frames, memory=memory, heads=WITHOUT_TRACKS)
+        whole = model.step(frames, memory=memory, heads=WITHOUT_TRACKS)
         single = stream(model, frames, [1] * 8, KeepNear(middle))
     assert_same(whole, single, tolerance=0)
     kept = [f for f in range(8) if f == 0 or whole.pose_enc[0, f, 0].item() > middle]
@@ -206,7 +206,7 @@ def test_a_policy_may_prune_tokens_layer_by_layer(model):
     frames = images(2, 6)
     memory = model.new_memory(FirstTokensOfEachFrame())
     with torch.no_grad():
-        pruned = cat([model(frame, memory=memory, heads=WITHOUT_TRACKS) for frame in frames.split(1, 1)])
+        pruned = cat([model.step(frame, memory=memory, heads=WITHOUT_TRACKS) for frame in frames.split(1, 1)])
         assert memory.num_tokens == [20, 21, 22, 23]
         unlimited = stream(model, frames, [1] * 6, FirstTokensOfEachFrame(budget=10**6))
         full = model(frames, heads=WITHOUT_TRACKS)
@@ -220,7 +220,7 @@ def test_a_step_never_waits_for_the_device(model):
     queries = torch.tensor([[[5.0, 5.0], [30.0, 20.0]]], dtype=torch.float64)
     with torch.no_grad(), Watch() as watch:
         for number, frame in enumerate(images(1, 5).split(1, 1)):
-            model(frame, memory=memory, query_points=queries if number == 0 else None)
+            model.step(frame, memory=memory, query_points=queries if number == 0 else None)
     assert not watch.seen
 
 
@@ -229,7 +229,7 @@ def test_a_step_that_failed_can_be_made_again(model, monkeypatch):
     memory = model.new_memory(SlidingWindow(1, 1))
     with torch.no_grad():
         expected = stream(model, frames, [1] * 4, SlidingWindow(1, 1))
-        done = [model(frame, memory=memory, heads=WITHOUT_TRACKS) for frame in frames[:, :3].split(1, 1)]
+        done = [model.step(frame, memory=memory, heads=WITHOUT_TRACKS) for frame in frames[:, :3].split(1, 1)]
         with monkeypatch.context() as patch:
 
             def out_of_memory(*args):
@@ -237,16 +237,16 @@ def test_a_step_that_failed_can_be_made_again(model, monkeypatch):
 
             patch.setattr(model.depth_head, "forward", out_of_memory)
             with pytest.raises(torch.OutOfMemoryError):
-                model(frames[:, 3:], memory=memory, heads=WITHOUT_TRACKS)
-        done.append(model(frames[:, 3:], memory=memory, heads=WITHOUT_TRACKS))
+                model.step(frames[:, 3:], memory=memory, heads=WITHOUT_TRACKS)
+        done.append(model.step(frames[:, 3:], memory=memory, heads=WITHOUT_TRACKS))
     assert_same(cat(done), expected)
 
 
 def test_a_chunk_that_failed_after_forgetting_can_be_made_again(model, monkeypatch):
     frames = images(1, 5)
     memory, undisturbed = (model.new_memory(SlidingWindow(1, 1)) for _ in range(2))
-    model(frames[:, :2], memory=memory)
-    model(frames[:, :2], memory=undisturbed)
+    model.step(frames[:, :2], memory=memory)
+    model.step(frames[:, :2], memory=undisturbed)
     with monkeypatch.context() as patch:
 
         def out_of_memory(*args):
@@ -254,8 +254,8 @@ def test_a_chunk_that_failed_after_forgetting_can_be_made_again(model, monkeypat
 
         patch.setattr(model.depth_head, "forward", out_of_memory)
         with pytest.raises(torch.OutOfMemoryError):
-            model(frames[:, 2:], memory=memory)
-    assert_same(model(frames[:, 2:], memory=memory), model(frames[:, 2:], memory=undisturbed), tolerance=0)
+            model.step(frames[:, 2:], memory=memory)
+    assert_same(model.step(frames[:, 2:], memory=memory), model.step(frames[:, 2:], memory=undisturbed), tolerance=0)
 
 
 def test_saved_and_restored_memory_goes_on_as_if_nothing_happened(model):
@@ -263,18 +263,18 @@ def test_saved_and_restored_memory_goes_on_as_if_nothing_happened(model):
     queries = torch.rand(2, 3, 2, dtype=torch.float64) * 20
     for policy in (KeepAll(), SlidingWindow(1, 1)):
         memory, other = model.new_memory(policy), model.new_memory(policy)
-        model(frames[:, :3], memory=memory, query_points=queries)
+        model.step(frames[:, :3], memory=memory, query_points=queries)
         other.load_state_dict(memory.state_dict(), frames.device)
-        assert_same(model(frames[:, 3:], memory=other), model(frames[:, 3:], memory=memory), tolerance=0)
+        assert_same(model.step(frames[:, 3:], memory=other), model.step(frames[:, 3:], memory=memory), tolerance=0)
 
 
 def test_memory_refuses_what_does_not_fit(model):
     memory = model.new_memory()
-    model(images(1, 1), memory=memory)
+    model.step(images(1, 1), memory=memory)
     with pytest.raises(ValueError, match=r"frame 1 is 42×28 .* began with 28×42"):
-        model(images(1, 1, 42, 28), memory=memory)
+        model.step(images(1, 1, 42, 28), memory=memory)
     with pytest.raises(ValueError, match="holds 1 stream"):
-        model(images(2, 1), memory=memory)
+        model.step(images(2, 1), memory=memory)
     with pytest.raises(ValueError, match="cannot stream"):
         tiny(False).new_memory()
     with pytest.raises(ValueError, match="'per_iteration' or 'shared'"):
@@ -290,7 +290,9 @@ def test_a_stream_may_be_told_what_the_encoder_says(model, policy):
     with torch.no_grad():
         patch_tokens = model.aggregator.encode_patches(frames)
         memory = model.new_memory(policy)
-        told = model(frames, heads=WITHOUT_TRACKS, memory=memory, patch_tokens=patch_tokens)
+        told = model.step(frames, heads=WITHOUT_TRACKS, memory=memory, patch_tokens=patch_tokens)
         assert_same(told, stream(model, frames, [4], policy))
-        nothing = model(frames, heads=WITHOUT_TRACKS, memory=model.new_memory(policy), patch_tokens=0 * patch_tokens)
+        nothing = model.step(
+            frames, heads=WITHOUT_TRACKS, memory=model.new_memory(policy), patch_tokens=0 * patch_tokens
+        )
     assert (nothing.depth - told.depth).abs().max() > 1e-3

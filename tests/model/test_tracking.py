@@ -14,7 +14,7 @@ def test_a_streamed_track_is_the_trackers_answer_for_the_last_frame_so_far():
     memory = model.new_memory(track_window=8)
     with torch.no_grad():
         for t in range(5):
-            streamed = model(frames[:, t : t + 1], memory=memory, query_points=QUERIES if t == 0 else None)
+            streamed = model.step(frames[:, t : t + 1], memory=memory, query_points=QUERIES if t == 0 else None)
             so_far = model(frames[:, : t + 1], query_points=QUERIES)
             assert (streamed.tracks[:, 0] - so_far.tracks[:, -1]).abs().max() < 1e-6
             assert (streamed.visibility[:, 0] - so_far.visibility[:, -1]).abs().max() < 1e-7
@@ -25,9 +25,10 @@ def test_a_chunk_is_tracked_as_its_frames_are_one_by_one():
     model, frames = tiny(track_iterations=2), images(1, 4)
     memory, other = model.new_memory(), model.new_memory()
     with torch.no_grad():
-        chunk = model(frames, memory=memory, query_points=QUERIES)
+        chunk = model.step(frames, memory=memory, query_points=QUERIES)
         single = [
-            model(f, memory=other, query_points=QUERIES if i == 0 else None) for i, f in enumerate(frames.split(1, 1))
+            model.step(f, memory=other, query_points=QUERIES if i == 0 else None)
+            for i, f in enumerate(frames.split(1, 1))
         ]
     for t, step in enumerate(single):
         assert (step.tracks[:, 0] - chunk.tracks[:, t]).abs().max() < 1e-6
@@ -38,7 +39,7 @@ def test_the_window_is_bounded_and_the_query_frame_stays():
     memory = model.new_memory(track_window=2)
     with torch.no_grad():
         for t in range(7):
-            last = model(frames[:, t : t + 1], memory=memory, query_points=QUERIES if t == 0 else None)
+            last = model.step(frames[:, t : t + 1], memory=memory, query_points=QUERIES if t == 0 else None)
         maps = torch.stack(memory.tracks.maps, 1)
         assert maps.shape[1] == 3
         expected, _, _ = model.track_head.tracker(maps, QUERIES / 2)
@@ -52,11 +53,11 @@ def test_tracking_may_start_in_a_later_frame_and_start_again():
     model, frames = tiny(track_iterations=2), images(1, 4)
     memory = model.new_memory()
     with torch.no_grad():
-        assert model(frames[:, :1], memory=memory).tracks is None
-        started = model(frames[:, 1:2], memory=memory, query_points=QUERIES)
+        assert model.step(frames[:, :1], memory=memory).tracks is None
+        started = model.step(frames[:, 1:2], memory=memory, query_points=QUERIES)
         assert torch.equal(started.tracks[:, 0], QUERIES)
-        assert model(frames[:, 2:3], memory=memory).tracks.shape == (1, 1, 3, 2)
-        again = model(frames[:, 3:], memory=memory, query_points=QUERIES[:, :1])
+        assert model.step(frames[:, 2:3], memory=memory).tracks.shape == (1, 1, 3, 2)
+        again = model.step(frames[:, 3:], memory=memory, query_points=QUERIES[:, :1])
     assert again.tracks.shape == (1, 1, 1, 2)
     assert len(memory.tracks.maps) == 1
 

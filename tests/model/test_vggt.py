@@ -68,7 +68,9 @@ def test_heads_that_are_not_asked_for_are_not_run(heads, monkeypatch):
 def test_dense_heads_see_no_layers_but_their_own():
     model = tiny(depth=6, dpt_layers=(0, 1, 3, 4))
     with torch.no_grad():
-        tokens = model.aggregator(model.aggregator.encode_patches(images(1, 2)), (2, 3), layers=set(model.dpt_layers))
+        tokens = model.aggregator(
+            model.aggregator.encode_patches(images(1, 2)), (2, 3), layers=set(model.config.dpt_layers)
+        )
     assert set(tokens) == {0, 1, 3, 4}
     assert tokens[0].shape == (1, 2, 5 + 6, 64)
 
@@ -151,7 +153,7 @@ def test_under_autocast_the_causal_pass_and_the_stream_still_agree():
         whole = model(frames)
         tracked = model(frames, heads=("track",), query_points=QUERIES.float())
         memory = model.new_memory()
-        single = cat([model(frame, memory=memory) for frame in frames.split(1, 1)])
+        single = cat([model.step(frame, memory=memory) for frame in frames.split(1, 1)])
     assert memory.layers[0].keys_values()[0].dtype == torch.bfloat16
     assert whole.depth.dtype == tracked.tracks.dtype == tracked.visibility.dtype == torch.float32
     assert_same(single, whole, tolerance=0.02)

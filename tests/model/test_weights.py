@@ -129,7 +129,7 @@ def shards(model, folder, suffix="safetensors"):
     stem = "model" if suffix == "safetensors" else "pytorch_model"
     index = folder / f"{stem}.{suffix}.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": places}), encoding="utf-8")
-    config = {"model_type": "streamvggt", **model.config}
+    config = {"model_type": "streamvggt", **model.config.as_dict()}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return index
 
@@ -156,15 +156,17 @@ def test_sizes_are_read_from_the_shapes(tmp_path):
         with torch.device("meta"):
             network = VGGT(**size)
         shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-        unknown = {name: network.config[name] for name in ("encoder_num_heads", "camera_num_heads", "dpt_layers")}
-        found = {**network.config, **infer_config(shapes, known=unknown | {"camera_iterations": 4})}
-        assert found == network.config
+        unknown = {
+            name: getattr(network.config, name) for name in ("encoder_num_heads", "camera_num_heads", "dpt_layers")
+        }
+        found = {**network.config.as_dict(), **infer_config(shapes, known=unknown | {"camera_iterations": 4})}
+        assert found == network.config.as_dict()
 
 
 def test_what_shapes_do_not_tell_is_said(model, tmp_path):
     torch.save(model.state_dict(), tmp_path / "model.pt")
     with pytest.warns(UserWarning, match=r"do not tell encoder_num_heads.*camera_num_heads=16"):
-        assert load_model(tmp_path / "model.pt").config["camera_num_heads"] == 16
+        assert load_model(tmp_path / "model.pt").config.camera_num_heads == 16
 
 
 def test_a_subset_of_heads_reads_no_others(model, tmp_path):
@@ -208,7 +210,9 @@ def test_missing_extra_and_wrong_tensors_are_listed(model, tmp_path):
     del state["camera_head.trunk_norm.bias"]
     state["camera_head.surprise"] = torch.zeros(2)
     state["point_head.norm.weight"] = torch.zeros(3)
-    torch.save({"model": state, "config": {"model_type": "streamvggt", **model.config}}, tmp_path / "model.pt")
+    torch.save(
+        {"model": state, "config": {"model_type": "streamvggt", **model.config.as_dict()}}, tmp_path / "model.pt"
+    )
     with pytest.raises(ValueError) as caught:
         load_model(tmp_path / "model.pt")
     for said in (
@@ -251,7 +255,7 @@ def test_code_beside_the_weights_is_never_run(model, tmp_path):
         def __reduce__(self):
             return exec, (f"import os; os.mkdir({str(proof)!r})",)
 
-    config = {"model_type": "streamvggt", **model.config}
+    config = {"model_type": "streamvggt", **model.config.as_dict()}
     torch.save({"model": model.state_dict(), "config": config, "args": Payload()}, tmp_path / "args.pt")
     same(load_model(tmp_path / "args.pt"), model)
     torch.save(Payload(), tmp_path / "alone.pt")
@@ -370,7 +374,7 @@ def test_half_precision_keeps_the_tracker_exact(model, tmp_path):
     assert all((dtype == torch.float32) == name.startswith("track_head.tracker.") for name, dtype in dtypes.items())
     memory = half.new_memory()
     with torch.no_grad():
-        said = half(images(1, 2, dtype=torch.float32), memory=memory, query_points=torch.ones(1, 2, 2) * 9)
+        said = half.step(images(1, 2, dtype=torch.float32), memory=memory, query_points=torch.ones(1, 2, 2) * 9)
     assert said.tracks.dtype == torch.float32
     assert memory.layers[0].keys_values()[0].dtype == torch.bfloat16
 
@@ -413,7 +417,9 @@ def test_loading_holds_one_copy_of_the_weights(tmp_path, file, dtype):
     """Memory that only this process has; pages of the mapped file come and go as the system likes."""
     big = StreamVGGT(**{**TINY, "embed_dim": 512, "num_heads": 8, "encoder_num_heads": 8, "camera_num_heads": 8})
     if file.endswith("pt"):
-        torch.save({"model": big.state_dict(), "config": {"model_type": "streamvggt", **big.config}}, tmp_path / file)
+        torch.save(
+            {"model": big.state_dict(), "config": {"model_type": "streamvggt", **big.config.as_dict()}}, tmp_path / file
+        )
     else:
         big.save_pretrained(tmp_path)
     out = subprocess.run(

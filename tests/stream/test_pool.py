@@ -330,11 +330,11 @@ def test_memories_of_a_kind(model):
     frames = images(2, 3)
     memories = BatchedMemory([model.new_memory(SlidingWindow(0, 1)), model.new_memory()])
     with torch.no_grad():  # several frames at a time, too
-        both = model(frames, memory=memories)
+        both = model.step(frames, memory=memories)
         assert_same(both.select_stream(1), model(frames[1:]))
     with pytest.raises(ValueError, match="2 memories of one stream each, but 1 streams came"):
-        model(frames[:1], memory=memories)
+        model.step(frames[:1], memory=memories)
     with pytest.raises(ValueError, match="a stream that tracks points is computed alone"):
-        model(frames, memory=memories, query_points=torch.ones(2, 1, 2))
+        model.step(frames, memory=memories, query_points=torch.ones(2, 1, 2))
     with pytest.raises(ValueError, match="one kind of camera memory"):
         BatchedMemory([model.new_memory(), model.new_memory(camera_cache="shared")])

@@ -48,7 +48,7 @@ model, optimizer, loss = build(0)
 assert not model.aggregator.frame_blocks[0].mlp.fc1.weight._local_tensor.shape == (128, 32)  # a share of it
 step(model, optimizer, loss, 0)
 checkpoints = CheckpointManager(Path({folder!r}), is_main=rank == 0)
-checkpoints.save(1, model, optimizer, model.config, {{"best": 1.5}})
+checkpoints.save(1, model, optimizer, model.config.as_dict(), {{"best": 1.5}})
 torch.distributed.barrier()
 again, its_optimizer, _ = build(1)
 assert checkpoints.load(checkpoints.last, again, its_optimizer) == (1, {{"best": 1.5}})

@@ -69,7 +69,8 @@ def trained(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     network = VGGT(**TINY)
     torch.save(
-        {"model": network.state_dict(), "config": {"model_type": "streamvggt", **network.config}}, folder / "model.pt"
+        {"model": network.state_dict(), "config": {"model_type": "streamvggt", **network.config.as_dict()}},
+        folder / "model.pt",
     )
     (folder / "checkpoints.pth").symlink_to(folder / "model.pt")
     write_transforms(folder / "own", world_clips(1, 4, 60, 80, fov=1.2)[0])

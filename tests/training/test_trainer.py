@@ -447,7 +447,7 @@ def test_training_with_a_policy_trains_what_its_stream_computes(tmp_path, planes
     batch = data[0]
     _, prediction, _ = trainer._forward(model, batch, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        streamed = model(batch.images, heads=trainer.heads, memory=model.new_memory(policy))
+        streamed = model.step(batch.images, heads=trainer.heads, memory=model.new_memory(policy))
     torch.testing.assert_close(prediction.depth, streamed.depth, rtol=0, atol=1e-5)
     torch.testing.assert_close(prediction.pose_enc, streamed.pose_enc, rtol=0, atol=1e-5)
     _, seen_all, _ = make(tmp_path / "all", model, data)._forward(model, batch, torch.Generator().manual_seed(0))

@@ -179,7 +179,7 @@ class Scene:
         heads, message = self._heads(settings, model)
         follows = "track" in heads
         frames = self._open_frames(
-            size=model.config["image_size"],
+            size=model.config.image_size,
             patch_size=model.patch_size,
             max_frames=settings.max_frames,
             fps=None if self.kind == "images" else settings.fps,

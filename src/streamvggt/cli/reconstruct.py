@@ -201,7 +201,7 @@ def open_frames(arguments: argparse.Namespace, model: VGGT, num_done: int) -> Fr
     """
     frames = load_frames(
         arguments.input,
-        size=model.config["image_size"] if arguments.size is None else arguments.size,
+        size=model.config.image_size if arguments.size is None else arguments.size,
         patch_size=model.patch_size,
         mode=arguments.resize_mode,
         fps=arguments.fps,

@@ -35,7 +35,7 @@ def warn_low_memory(model: VGGT, session: Session, frames: FrameSource) -> None:
     if isinstance(session, SubmapSession):
         num_frames = min(num_frames, session.submaps.length + session.submaps.overlap)
     weight = next(model.parameters())
-    width = model.config["embed_dim"]
+    width = model.config.embed_dim
     tokens = (frames.options.size // model.patch_size) ** 2  # of a square image, an upper bound for most inputs
     needed = num_frames * tokens * width * 2 * model.aggregator.depth * weight.element_size()
     free = torch.cuda.mem_get_info(weight.device)[0] if weight.is_cuda else psutil.virtual_memory().available

@@ -146,7 +146,7 @@ class ModelRunner:
         model = load_model(weights, causal=causal, heads=tuple(heads), device=device, dtype=dtype)
         if str(weights).startswith("random:"):
             tqdm.write(f"warning: {weights}: random weights; the numbers have no meaning", file=sys.stderr)
-        size = model.config["image_size"] if arguments.size is None else arguments.size
+        size = model.config.image_size if arguments.size is None else arguments.size
         if size < model.patch_size:
             raise ValueError(f"--size {size} is below one patch of the network, {model.patch_size} pixels")
         settings = {

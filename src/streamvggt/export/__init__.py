@@ -15,6 +15,7 @@ from streamvggt.export.check import check_result
 from streamvggt.export.colmap import export_colmap
 from streamvggt.export.corrections import Corrections, write_corrections
 from streamvggt.export.depth import export_depth
+from streamvggt.export.extra import export_extra
 from streamvggt.export.frame_file import DamagedResult
 from streamvggt.export.glb import export_glb
 from streamvggt.export.ply import export_ply
@@ -31,6 +32,7 @@ EXPORTERS: dict[str, Callable[[ReconstructionResult, Path, PointFilter], Path]] 
     "tum": export_tum,
     "depth": export_depth,
     "video": export_video,
+    "extra": export_extra,
 }
 """Each exporter writes one file or folder and returns its path. Raises `NothingLeft` if the output is empty."""
 
@@ -49,6 +51,7 @@ __all__ = [
     "check_result",
     "export_colmap",
     "export_depth",
+    "export_extra",
     "export_glb",
     "export_ply",
     "export_tum",

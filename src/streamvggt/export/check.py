@@ -37,7 +37,7 @@ def checked_frames(paths: Sequence[Path]) -> Iterator[ResultFrame]:
     first, names = None, {}
     for path in tqdm(paths, desc="check", unit="frame", disable=None, leave=False):
         frame = load_frame(path, ResultFrame)
-        kind = frame.image.shape[:2], tuple(head for head in HEADS if getattr(frame, head) is not None)
+        kind = frame.image.shape[:2], (*(name for name in HEADS if getattr(frame, name) is not None), *frame.extra)
         first = first or kind
         if kind != first:
             raise DamagedResult(

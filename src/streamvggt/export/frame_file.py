@@ -5,11 +5,14 @@ Files are untrusted: they may be damaged or come from another source.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+
+from streamvggt.names import is_plain
 
 if TYPE_CHECKING:
     from streamvggt.export.result import FrameCamera, ResultFrame
@@ -41,13 +44,17 @@ FIELDS: dict[str, tuple[type, tuple[int | str, ...]]] = {
 }
 """Dtypes and shapes of all fields. H×W is equal for all fields of a frame."""
 
+EXTRA = "extra."
+"""Prefix of the outputs of further heads (`Prediction.extra`): real arrays of any shape."""
+
 FINITE = ("time", "cam_from_world", "intrinsics", "original_from_image")
 OPTIONAL = ("time", "valid", "depth", "depth_conf", "points", "points_conf")
 
 
 def save_frame(path: Path, frame: ResultFrame) -> None:
     """Write a frame file. Confidences are stored in half precision."""
-    arrays = {field.name: getattr(frame, field.name) for field in fields(frame)}
+    arrays = {field.name: getattr(frame, field.name) for field in fields(frame) if field.name != "extra"}
+    arrays |= {EXTRA + name: value for name, value in frame.extra.items()}
     arrays = {name: np.asarray(value) for name, value in arrays.items() if value is not None}
     for name in arrays.keys() & {"depth_conf", "points_conf"}:
         arrays[name] = np.minimum(arrays[name], np.finfo(np.float16).max).astype(np.float16)
@@ -63,9 +70,13 @@ def load_frame(path: Path, kind: type[FrameT]) -> FrameT:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             # The zip archive has a checksum per field. Reading the last byte verifies the checksum.
-            found = {field.name: arrays[field.name] for field in fields(kind) if field.name in arrays}
-            check_fields(found, [field.name for field in fields(kind)])
-            return kind(**{name: _decode(array) for name, array in found.items()})
+            names = [field.name for field in fields(kind) if field.name != "extra"]
+            found = {name: arrays[name] for name in names if name in arrays}
+            check_fields(found, names)
+            values = {name: _decode(array) for name, array in found.items()}
+            if any(field.name == "extra" for field in fields(kind)):
+                values["extra"] = _read_extra(arrays)
+            return kind(**values)
     except Exception as error:  # zipfile and numpy raise many types, including MemoryError and RecursionError
         raise DamagedResult(
             f"cannot read {path}: {str(error) or type(error).__name__}. If it is damaged, remove it and the frames "
@@ -101,6 +112,19 @@ def check_fields(arrays: dict[str, np.ndarray], names: list[str]) -> None:
         top, left, bottom, right = arrays["content"]
         if not (0 <= top < bottom <= size[H] and 0 <= left < right <= size[W]):
             raise ValueError(f"content: expected a part of {size[H]}×{size[W]}, got {arrays['content'].tolist()}")
+
+
+def _read_extra(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the outputs of further heads.
+
+    Raises:
+        ValueError: If an output is no real array.
+    """
+    extra = {name.removeprefix(EXTRA): arrays[name] for name in arrays if name.startswith(EXTRA)}
+    for name, array in extra.items():
+        if not is_plain(name) or not np.issubdtype(array.dtype, REAL):
+            raise ValueError(f"{EXTRA}{name[:40]}: expected a plain name and real numbers, got {array.dtype}")
+    return extra
 
 
 def _decode(array: np.ndarray) -> object:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -94,6 +94,7 @@ class ResultFrame(FrameCamera):
         points: World points of the point head. (H, W, 3)
         depth_conf: Confidence of the depth, at least 1. (H, W)
         points_conf: Confidence of the points, at least 1. (H, W)
+        extra: Outputs of further heads by name (`Prediction.extra`).
     """
 
     image: np.ndarray
@@ -102,6 +103,7 @@ class ResultFrame(FrameCamera):
     depth_conf: np.ndarray | None = None
     points: np.ndarray | None = None
     points_conf: np.ndarray | None = None
+    extra: dict[str, np.ndarray] = field(default_factory=dict)
 
     def transform(self, world: Sim3) -> ResultFrame:
         changed = super().transform(world)
@@ -150,6 +152,7 @@ class ResultFrame(FrameCamera):
             depth_conf=arrays.get("depth_conf"),
             points=arrays.get("points"),
             points_conf=arrays.get("points_conf"),
+            extra={name: arrays[name] for name in prediction.extra},
         )
 
     def predicted(self, source: PointSource) -> tuple[np.ndarray, np.ndarray]:

@@ -11,8 +11,10 @@ from torch import Tensor
 from streamvggt.losses.target import Target
 from streamvggt.prediction import Prediction, of_frames
 
-# Field of `Prediction` per head. None: the head did not run.
-HEAD_FIELDS = {"camera": "pose_enc", "depth": "depth", "points": "points", "track": "tracks"}
+
+def head_output(head: str) -> str:
+    """Return the name of a head's main output in `Prediction`: the name of the head, except for camera and track."""
+    return {"camera": "pose_enc", "track": "tracks"}.get(head, head)
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,22 @@ def zero_loss(tensor: Tensor) -> Tensor:
     return tensor[:0].sum()
 
 
+class MapTerm(ABC):
+    """Term of a head that predicts a map with a confidence, for example depth. Computed from a `MapPair`."""
+
+    weight: float
+
+    @abstractmethod
+    def __call__(self, maps: MapPair) -> dict[str, Tensor]:
+        """Return scalars by name without `weight`. Their sum is the loss."""
+
+
 class SumOfTerms(Criterion):
     """Weighted sum of one term per head. Heads whose term is None or has weight 0 are not run.
 
-    Camera and track terms take prediction and target and return a scalar. Depth and point terms take a `MapPair` and
-    return scalars by name, which are added.
+    A term is a `MapTerm`, or a function of prediction and target that returns a scalar and has a `weight`. A head
+    without the target output in `head_output` is skipped. A term with the attribute `target_output` reads another
+    output of the target, for example normals computed from the target's points.
     """
 
     def __init__(self, **terms):
@@ -88,9 +101,10 @@ class SumOfTerms(Criterion):
         """Return the weighted term of each head with a target, and the parts of map terms as details."""
         losses, details = {}, {}
         for head, term in self.by_head.items():
-            if not has_target(HEAD_FIELDS[head], prediction, target):
+            output = head_output(head)
+            if not has_target(output, prediction, target, getattr(term, "target_output", output)):
                 continue
-            if head in ("depth", "points"):
+            if isinstance(term, MapTerm):
                 parts = term(MapPair.of(head, prediction, target))
                 details |= {f"{head}_{name}": part for name, part in parts.items()}
                 loss = sum(parts.values())
@@ -102,7 +116,7 @@ class SumOfTerms(Criterion):
 
 @dataclass(frozen=True)
 class MapPair:
-    """Depth or points of prediction and target.
+    """A map of prediction and target, for example depth.
 
     Attributes:
         prediction, target: Maps. (B, S, H, W, C)
@@ -118,27 +132,32 @@ class MapPair:
 
     @classmethod
     def of(cls, head: str, prediction: Prediction, target: Target) -> MapPair:
-        """Select the maps of a head ("depth" or "points") for the predicted frames."""
+        """Select the maps of a head for the predicted frames. The confidence is the output `{head}_conf`."""
         frames = prediction.dense_frames
-        known, known_conf = getattr(target.prediction, head), getattr(target.prediction, f"{head}_conf")
+        known, known_conf = target.prediction.get(head), target.prediction.get(f"{head}_conf")
         return cls(
-            getattr(prediction, head),
-            getattr(prediction, f"{head}_conf"),
+            prediction.get(head),
+            prediction.get(f"{head}_conf"),
             of_frames(known, frames),
             None if known_conf is None else of_frames(known_conf, frames),
             of_frames(target.valid_like(known), frames),
         )
 
 
-def has_target(name: str, prediction: Prediction, target: Target) -> bool:
-    """Return whether the target has a field.
+def has_target(name: str, prediction: Prediction, target: Target, target_name: str | None = None) -> bool:
+    """Return whether the target has an output.
+
+    Args:
+        name: Name of the output in the prediction.
+        prediction, target: The pair to compare.
+        target_name: Name of the output in the target. None: `name`.
 
     Raises:
-        ValueError: If the target has the field and the prediction does not.
+        ValueError: If the target has the output and the prediction does not.
     """
-    if getattr(target.prediction, name) is None:
+    if target.prediction.get(target_name or name) is None:
         return False
-    if getattr(prediction, name) is None:
+    if prediction.get(name) is None:
         raise ValueError(f"the target has {name}, the prediction has not: ask the model for the criterion's `heads`")
     return True
 

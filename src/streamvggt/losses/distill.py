@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from streamvggt.losses.camera import CameraTerm
-from streamvggt.losses.criterion import MapPair, SumOfTerms
+from streamvggt.losses.criterion import MapPair, MapTerm, SumOfTerms
 from streamvggt.losses.terms import (
     confidence_weighted_error,
     finite_differences,
@@ -33,7 +33,7 @@ MIN_ENTRIES = 10  # minimum number of slopes or normals per sample
 
 
 @dataclass(frozen=True)
-class DistillMapTerm:
+class DistillMapTerm(MapTerm):
     """Error of a depth or point map against the teacher's map: confidence-weighted error, and slope or normal error.
 
     Errors are averaged over the valid pixels of each sequence, then over the sequences with valid pixels.
@@ -127,7 +127,7 @@ TRACK = TrackTerm(weight=0.5)
 
 
 class DistillLoss(SumOfTerms):
-    """Distillation loss of cameras, depth, points and tracks. Skips fields that the teacher did not predict.
+    """Distillation loss of cameras, depth, points, tracks and further heads. Skips outputs the teacher did not predict.
 
     Reference: StreamVGGT, arXiv 2507.11539, Sec. 3.3.
     """
@@ -139,5 +139,6 @@ class DistillLoss(SumOfTerms):
         depth: DistillMapTerm | None = DEPTH,
         points: DistillMapTerm | None = POINTS,
         track: TrackTerm | None = TRACK,
+        **others,
     ):
-        super().__init__(camera=camera, depth=depth, points=points, track=track)
+        super().__init__(camera=camera, depth=depth, points=points, track=track, **others)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similarity
 
-from streamvggt.losses.criterion import HEAD_FIELDS, Criterion, MapPair, has_target
+from streamvggt.losses.criterion import Criterion, MapPair, has_target, head_output
 from streamvggt.losses.target import Target
 from streamvggt.losses.terms import confidence_weighted_error, finite_differences, masked_mean, normals, robust_error
 from streamvggt.prediction import Prediction
@@ -53,7 +53,7 @@ class DistillLossReference(Criterion):
         compute = {"camera": self._camera, "depth": self._depth, "points": self._points, "track": self._track}
         losses = {}
         for head in self.heads:
-            if has_target(HEAD_FIELDS[head], prediction, target):
+            if has_target(head_output(head), prediction, target):
                 losses[head] = self.weights[head] * compute[head](prediction, target)
         return losses, {}
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from streamvggt.losses.camera import CameraTerm
-from streamvggt.losses.criterion import MapPair, SumOfTerms
+from streamvggt.losses.criterion import MapPair, MapTerm, SumOfTerms
 from streamvggt.losses.terms import (
     confidence_weighted_error,
     finite_differences,
@@ -30,7 +30,7 @@ MIN_QUANTILE_PIXELS = 1000  # batches with at most this many pixels are not trim
 
 
 @dataclass(frozen=True)
-class SupervisedMapTerm:
+class SupervisedMapTerm(MapTerm):
     """Error of a depth or point map against ground truth: weighted error, plain error, and slope or normal error.
 
     All valid pixels of a batch have equal weight.
@@ -110,7 +110,7 @@ TRACK = TrackTerm(weight=0.0, distance="l1", weight_by_teacher_conf=False, visib
 
 
 class MultiTaskLoss(SumOfTerms):
-    """Supervised loss of cameras, depth, points and tracks. Skips fields without ground truth.
+    """Supervised loss of cameras, depth, points, tracks and further heads. Skips outputs without ground truth.
 
     Prediction and target are not normalized. The target defines the output unit of the network (VGGT: the mean distance
     of the valid points of a sequence from the first camera).
@@ -125,8 +125,9 @@ class MultiTaskLoss(SumOfTerms):
         depth: SupervisedMapTerm | None = DEPTH,
         points: SupervisedMapTerm | None = POINTS,
         track: TrackTerm | None = TRACK,
+        **others,
     ):
-        super().__init__(camera=camera, depth=depth, points=points, track=track)
+        super().__init__(camera=camera, depth=depth, points=points, track=track, **others)
 
 
 def trimmed_mean(values: Tensor, counts: Tensor, error_quantile: float | None) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,9 @@ from streamvggt.layers.attention import AttentionPattern, full_pattern
 from streamvggt.layers.block import Block
 from streamvggt.layers.rope import RoPE2D
 from streamvggt.layers.time_rotation import TimeRotation
-from streamvggt.layers.vision_transformer import VisionTransformer
 from streamvggt.layers.xfeat import XFeat, fine_maps
-from streamvggt.model.config import GlobalRotation
+
+GlobalRotation = Literal["space", "time"]
 
 # ImageNet statistics per RGB channel, as in the pre-training of the encoder.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -39,18 +40,14 @@ class Aggregator(nn.Module):
     def __init__(
         self,
         *,
-        image_size: int = 518,
+        encoder: nn.Module,
         patch_size: int = 14,
         embed_dim: int = 1024,
         depth: int = 24,
         num_heads: int = 16,
         mlp_ratio: float = 4.0,
-        encoder_depth: int = 24,
-        encoder_num_heads: int = 16,
         layer_scale: float = 0.01,
         attention: str = "sdpa",
-        xfeat: bool = False,
-        stem_width: int = 0,
         activation_checkpointing: bool = False,
         scale_frames: int = 0,
         global_rotation: GlobalRotation = "space",
@@ -61,18 +58,7 @@ class Aggregator(nn.Module):
         self.embed_dim = embed_dim
         self.patch_size = patch_size
         self.head_width = embed_dim // num_heads
-        self.patch_embed = VisionTransformer(
-            image_size=image_size,
-            patch_size=patch_size,
-            dim=embed_dim,
-            depth=encoder_depth,
-            num_heads=encoder_num_heads,
-            mlp_ratio=mlp_ratio,
-            attention=attention,
-            xfeat=xfeat,
-            stem_width=stem_width,
-            activation_checkpointing=activation_checkpointing,
-        )
+        self.patch_embed = encoder
         block = {
             "mlp_ratio": mlp_ratio,
             "layer_scale": layer_scale,

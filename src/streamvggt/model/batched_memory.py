@@ -22,7 +22,7 @@ OPENING_ALONE = "a stream is computed alone until its joint first step is comple
 class BatchedMemory:
     """Batch of independent stream memories. Each stream has its own frames, length and policy.
 
-        prediction = model(images, memory=BatchedMemory([door, yard]))  # images (2, S, 3, H, W)
+        prediction = model.step(images, BatchedMemory([door, yard]))  # images (2, S, 3, H, W)
 
     Layers that process tokens or frames independently run on the full batch, so weights are read once for all streams.
     Attention to the past runs per stream on the stream's own memory:

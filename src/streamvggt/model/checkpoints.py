@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from streamvggt.model.config import HEADS
+from streamvggt.model.config import RELEASED_HEADS
 
 DENSE = ("camera", "depth", "points")
 NOT_RUN = "names and shapes; outputs of its class with random weights at small size; not the released file"
@@ -58,14 +58,26 @@ C2W = MappingProxyType({"pose": "world_from_camera"})
 UNSTATED = "not stated for the weights (code: Apache-2.0)"
 
 CHECKPOINTS: tuple[KnownCheckpoint, ...] = (
-    KnownCheckpoint("facebook/VGGT-1B", "model.safetensors", False, HEADS, 1_256_537_516, "non-commercial"),
+    KnownCheckpoint("facebook/VGGT-1B", "model.safetensors", False, RELEASED_HEADS, 1_256_537_516, "non-commercial"),
     KnownCheckpoint(
-        "facebook/VGGT-1B-Commercial", "vggt_1B_commercial.pt", False, HEADS, 1_256_537_516, "VGGT commercial license"
+        "facebook/VGGT-1B-Commercial",
+        "vggt_1B_commercial.pt",
+        False,
+        RELEASED_HEADS,
+        1_256_537_516,
+        "VGGT commercial license",
     ),
     KnownCheckpoint(
-        "facebook/VGGT_tracker_fixed", "model_tracker_fixed_e20.pt", False, HEADS, 1_256_537_516, "non-commercial"
+        "facebook/VGGT_tracker_fixed",
+        "model_tracker_fixed_e20.pt",
+        False,
+        RELEASED_HEADS,
+        1_256_537_516,
+        "non-commercial",
     ),
-    KnownCheckpoint("lch01/StreamVGGT", "checkpoints.pth", True, HEADS, 1_256_537_516, "see its page; from VGGT-1B"),
+    KnownCheckpoint(
+        "lch01/StreamVGGT", "checkpoints.pth", True, RELEASED_HEADS, 1_256_537_516, "see its page; from VGGT-1B"
+    ),
     KnownCheckpoint(
         "yslan/STream3R", "model.safetensors", True, DENSE, 1_190_596_120, "non-commercial", exact_camera=True
     ),

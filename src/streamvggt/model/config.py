@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from streamvggt.model.aggregator import GlobalRotation
+from streamvggt.model.encoders import ENCODERS
+from streamvggt.model.heads import HEADS
 from streamvggt.prediction import PoseDirection
 
-HEADS = ("camera", "depth", "points", "track")
-GlobalRotation = Literal["space", "time"]
+RELEASED_HEADS = ("camera", "depth", "points", "track")
+"""Heads of the released networks."""
 
 
 def _within(default: Any, low: float, high: float, step: int | None = None) -> Any:
@@ -30,10 +33,11 @@ class VGGTConfig:
 
     Args:
         causal: True: frames attend to themselves and earlier frames (StreamVGGT). False: to all frames (VGGT).
-        heads: Heads to build: "camera", "depth", "points", "track". Weights of other heads in a file are not read.
+        heads: Heads to build, names in `streamvggt.model.heads.HEADS`. Weights of other heads in a file are not read.
+        encoder: Patch encoder, a name in `streamvggt.model.encoders.ENCODERS`.
         image_size: Side in pixels of the square training image of the encoder's position embedding. The network
             accepts all sizes that are multiples of `patch_size`.
-        patch_size: Side of a patch in pixels.
+        patch_size: Side of a patch in pixels. None: patch size of the encoder (14 for "dinov2").
         embed_dim: Channels C of the encoder and the aggregator.
         depth: Number of frame blocks, and of global blocks, in the aggregator.
         num_heads: Attention heads per aggregator block.
@@ -68,9 +72,10 @@ class VGGTConfig:
     """
 
     causal: bool = False
-    heads: Sequence[str] = HEADS
+    heads: Sequence[str] = RELEASED_HEADS
+    encoder: str = "dinov2"
     image_size: int = _within(518, 1, 16384)
-    patch_size: int = _within(14, 1, 256)
+    patch_size: int | None = None
     embed_dim: int = _within(1024, 4, 16384)
     depth: int = _within(24, 1, 256)
     num_heads: int = _within(16, 1, 256)
@@ -106,6 +111,10 @@ class VGGTConfig:
         if len(set(self.heads)) < len(self.heads):
             raise ValueError(f"heads: expected different heads, got {', '.join(self.heads)}. Name each head once.")
         object.__setattr__(self, "heads", tuple(self.heads))
+        if not isinstance(self.encoder, str) or self.encoder not in ENCODERS:
+            raise ValueError(f"encoder: expected {' or '.join(ENCODERS)}, got {self.encoder!r}.")
+        patch_size = ENCODERS[self.encoder].patch_size if self.patch_size is None else self.patch_size
+        object.__setattr__(self, "patch_size", _number("patch_size", patch_size, int, 1, 256, None))
         for name, kinds in (("global_rotation", GlobalRotation), ("pose", PoseDirection)):
             if getattr(self, name) not in get_args(kinds):
                 raise ValueError(f"{name}: expected {' or '.join(get_args(kinds))}, got {getattr(self, name)!r}.")
@@ -132,8 +141,11 @@ class VGGTConfig:
         return cls(**arguments)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the content of config.json without `model_type`, and without LingBot-Map options at their defaults."""
-        defaults = {"scale_frames": 0, "global_rotation": "space", "pose": "camera_from_world"}
+        """Return the content of config.json without `model_type`, and without options of other networks.
+
+        Options that the released networks do not have are absent at their defaults.
+        """
+        defaults = {"encoder": "dinov2", "scale_frames": 0, "global_rotation": "space", "pose": "camera_from_world"}
         return {name: value for name, value in asdict(self).items() if value != defaults.get(name)}
 
 

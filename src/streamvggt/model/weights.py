@@ -26,11 +26,12 @@ from torch import Tensor
 from streamvggt.files import atomic_write
 from streamvggt.layers.attention import check_kernel
 from streamvggt.layers.stem import LEVELS
-from streamvggt.layers.vision_transformer import start_from_sines
+from streamvggt.layers.vision_transformer import VisionTransformer, start_from_sines
 from streamvggt.model.building import build_converted
 from streamvggt.model.checkpoints import BY_ID, MODEL_IDS, KnownCheckpoint, find_known
-from streamvggt.model.config import HEADS
+from streamvggt.model.config import RELEASED_HEADS
 from streamvggt.model.device import exact_convolutions, to_channels_last_layout
+from streamvggt.model.heads import HEADS
 from streamvggt.model.vggt import VGGT, StreamVGGT
 from streamvggt.model.weights_file import (
     CONFIG_MODEL_TYPE,
@@ -76,8 +77,6 @@ RANDOM_CONFIGS: dict[str, dict[str, Any]] = {
 
 AUXILIARY_PREFIX = "auxiliary."
 """Prefix of the auxiliary parameters in a training checkpoint."""
-HEAD_PREFIXES = {"camera": "camera_head.", "depth": "depth_head.", "points": "point_head.", "track": "track_head."}
-assert set(HEAD_PREFIXES) == set(HEADS)
 
 FLOAT32_PREFIXES = ("track_head.tracker.",)
 """Parts that stay float32 in half-precision networks: the tracker embeds pixels as angles of up to 1000 radians."""
@@ -137,8 +136,8 @@ def load_model(
         return to_channels_last_layout(tensor, torch.device(device), wanted, copy=copy)
 
     if name.startswith("random:"):
-        arguments = {"causal": True if causal is None else causal, "heads": heads or HEADS, **config, **options}
-        return build_converted(lambda: _init_random_model(name, arguments), placed).eval()
+        sizes = {"causal": True if causal is None else causal, "heads": heads or RELEASED_HEADS, **config}
+        return build_converted(lambda: _init_random_model(name, {**sizes, **options}), placed).eval()
     path, known = _resolve_path(name)
     checkpoint = open_checkpoint(path)
     found = checkpoint.config or infer_config(checkpoint.shapes, checkpoint.source, config)
@@ -162,7 +161,7 @@ def load_model(
 def init_model(
     *,
     seed: int = 0,
-    encoder: str | os.PathLike | None = None,
+    encoder_weights: str | os.PathLike | None = None,
     xfeat_weights: str | os.PathLike | None = None,
     sharpness: float = 1.0,
     **arguments,
@@ -171,7 +170,7 @@ def init_model(
 
     Args:
         seed: Seed of the weights. The global random state is unchanged.
-        encoder: DINOv2 checkpoint for the patch encoder. None: random weights.
+        encoder_weights: Checkpoint of the patch encoder, for example DINOv2. None: random weights.
         xfeat_weights: Published XFeat checkpoint, requires `xfeat=True`. None: random weights.
         sharpness: Factor on the normalized queries of the global blocks. With 1, attention at initialization is too
             uniform to select one patch among hundreds.
@@ -181,14 +180,15 @@ def init_model(
         ValueError: If an argument is invalid, or a checkpoint does not match the network.
     """
     model = _init_seeded({"causal": False, **arguments}, "init_model", seed)
-    start_from_sines(model.aggregator.patch_embed)
+    if isinstance(model.aggregator.patch_embed, VisionTransformer):
+        start_from_sines(model.aggregator.patch_embed)
     with torch.no_grad():
         for block in model.aggregator.global_blocks:
             block.attn.q_norm.weight.mul_(sharpness)
-    if encoder is not None:
-        load_encoder(model, encoder)
+    if encoder_weights is not None:
+        load_encoder(model, encoder_weights)
     if xfeat_weights is not None:
-        if not model.config["xfeat"]:
+        if not model.config.xfeat:
             raise ValueError("xfeat_weights: expected a network with xfeat=True, got one without")
         checkpoint = open_checkpoint(Path(xfeat_weights))
         tensors = {name: checkpoint.stored(name) for name in checkpoint.shapes}  # including integer batch counters
@@ -205,7 +205,7 @@ def save_model(model: VGGT, folder: str | os.PathLike, state: Mapping[str, Tenso
         state: State dict, for models that are sharded among processes. None: `model.state_dict()`.
     """
     folder = Path(folder)
-    config = json.dumps({"model_type": CONFIG_MODEL_TYPE, **model.config}, indent=2)
+    config = json.dumps({"model_type": CONFIG_MODEL_TYPE, **model.config.as_dict()}, indent=2)
     state = model.state_dict() if state is None else state
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with atomic_write(folder / WEIGHTS_NAME) as path:
@@ -248,7 +248,7 @@ def file_fingerprint(name_or_path: str | os.PathLike) -> str:
     """
     name = os.fspath(name_or_path)
     if name.startswith("random:"):
-        return fingerprint(_init_random_model(name, {"causal": True, "heads": HEADS}))
+        return fingerprint(_init_random_model(name, {"causal": True}))
     checkpoint = open_checkpoint(_resolve_path(name)[0])
     stamps = tuple((file.resolve(), file.stat().st_size, file.stat().st_mtime_ns) for file in checkpoint.files)
     if stamps not in _FILE_HASHES:
@@ -386,14 +386,17 @@ def _init_seeded(arguments: dict[str, Any], source: str, seed: int) -> VGGT:
 
 def _heads_in(checkpoint: Checkpoint) -> tuple[str, ...]:
     """Return the heads that have tensors in a file without a config; a log line names the absent ones."""
-    prefixes = HEAD_PREFIXES.items()
-    present = tuple(head for head, prefix in prefixes if any(name.startswith(prefix) for name in checkpoint.shapes))
-    if 0 < len(present) < len(HEADS):
-        absent = [head for head in HEADS if head not in present]
+    present = tuple(
+        head
+        for head in (*RELEASED_HEADS, *(HEADS.keys() - set(RELEASED_HEADS)))
+        if any(name.startswith(HEADS[head].prefix) for name in checkpoint.shapes)
+    )
+    absent = [head for head in RELEASED_HEADS if head not in present]
+    if present and absent:
         logger.warning(
             "Loading %s with heads %s. No %s in it.", checkpoint.source, ", ".join(present), ", ".join(absent)
         )
-    return present or HEADS
+    return present or RELEASED_HEADS
 
 
 def _resolve_path(name: str) -> tuple[Path, KnownCheckpoint | None]:
@@ -465,7 +468,7 @@ def _download(name: str) -> Path:
 
 
 def load_encoder(model: VGGT, path: str | os.PathLike) -> None:
-    """Load the patch encoder from a DINOv2 checkpoint with registers, for example dinov2_vitl14_reg4_pretrain.pth.
+    """Load the patch encoder from its checkpoint, for example dinov2_vitl14_reg4_pretrain.pth (DINOv2 with registers).
 
     Raises:
         ValueError: If the file has another architecture or size. The message lists the tensors that do not match.
@@ -486,7 +489,7 @@ def _check_tensors(model: VGGT, checkpoint: Checkpoint) -> None:
         ValueError: If tensors are missing, extra or wrong-shaped. The message lists them.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    unread = (AUXILIARY_PREFIX, *(prefix for head, prefix in HEAD_PREFIXES.items() if head not in model.heads))
+    unread = (AUXILIARY_PREFIX, *(entry.prefix for head, entry in HEADS.items() if head not in model.heads))
     there = {name: shape for name, shape in checkpoint.shapes.items() if not name.startswith(unread)}
     missing = [name for name in expected if name not in there]
     extra = [name for name in there if name not in expected]
@@ -502,7 +505,7 @@ def _check_tensors(model: VGGT, checkpoint: Checkpoint) -> None:
         shapes = [f"{name} is {there[name]}, expected {expected[name]}" for name in wrong]
         lines.append(f"  {len(wrong)} of wrong shape: {some(shapes)}")
     absent = [
-        head for head in model.heads if not any(name.startswith(HEAD_PREFIXES[head]) for name in checkpoint.shapes)
+        head for head in model.heads if not any(name.startswith(HEADS[head].prefix) for name in checkpoint.shapes)
     ]
     if absent:
         present = tuple(head for head in model.heads if head not in absent)

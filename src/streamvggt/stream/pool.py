@@ -196,7 +196,7 @@ class SessionPool:
 
     def _validate(self, turn: _Request) -> None:
         session = turn.stream.session
-        self.model.validate_inputs(turn.images, session.heads, turn.query_points, session.memory)
+        self.model.validate_step(turn.images, session.memory, session.heads, turn.query_points)
         if self.max_stream_bytes is not None and session.memory.num_bytes >= self.max_stream_bytes:
             raise PoolFull(
                 f"this stream's memory takes {session.memory.num_bytes / 1e6:.1f} MB and may take "
@@ -213,7 +213,7 @@ class SessionPool:
         try:
             images = uploaded(torch.cat([turn.images for turn in batch]), self._device)
             with current(self._device), without_cudnn, torch.no_grad():
-                together = self.model(images, heads=sessions[0].heads, memory=memories)
+                together = self.model.step(images, memories, heads=sessions[0].heads)
         except Exception:  # no stream has advanced, and the cause is unknown
             together = None
         if together is None:

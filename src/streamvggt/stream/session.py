@@ -224,11 +224,11 @@ class StreamSession:
                 prediction = self._static_step(images)
             else:
                 with torch.no_grad():
-                    prediction = self.model(
+                    prediction = self.model.step(
                         images,
+                        self.memory,
                         heads=self.heads,
                         query_points=query_points,
-                        memory=self.memory,
                         patch_tokens=patch_tokens,
                     )
             timer.stop()

@@ -159,7 +159,7 @@ class StaticStep:
         return prediction
 
     def _step(self) -> Prediction:
-        return self._model(self._images, heads=self._heads, memory=self._past)
+        return self._model.step(self._images, self._past, heads=self._heads)
 
 
 class StaticMemory:

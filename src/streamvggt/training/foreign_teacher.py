@@ -133,7 +133,9 @@ def resized(prediction: Prediction, size: tuple[int, int]) -> Prediction:
         return new.reshape(*tensor.shape[:2], *size, *tensor.shape[4:])
 
     maps = {name: map_of(getattr(prediction, name)) for name in ("depth", "depth_conf", "points", "points_conf")}
-    new = replace(prediction, image_size=size, **maps)
+    is_map = {name: tensor.shape[2:4] == prediction.image_size for name, tensor in prediction.extra.items()}
+    extra = {name: map_of(tensor) if is_map[name] else tensor for name, tensor in prediction.extra.items()}
+    new = replace(prediction, image_size=size, extra=extra, **maps)
     if new.points is None or new.depth is None or new.pose_enc is None:
         return new
     return replace(new.with_points(), points_conf=new.points_conf)

@@ -28,10 +28,11 @@ from streamvggt.bounds import check_real, check_whole
 from streamvggt.data.view import Batch
 from streamvggt.losses.criterion import Criterion
 from streamvggt.losses.target import Target
+from streamvggt.model.heads import HEADS
 from streamvggt.model.memory import EvictionPolicy
 from streamvggt.model.names import original_name
 from streamvggt.model.vggt import VGGT
-from streamvggt.model.weights import AUXILIARY_PREFIX, HEAD_PREFIXES, save_model
+from streamvggt.model.weights import AUXILIARY_PREFIX, save_model
 from streamvggt.training.adapters import LowRank
 from streamvggt.training.checkpoint import CheckpointManager
 from streamvggt.training.log import LossAverager, TrainingLogger, depth_figure
@@ -207,7 +208,7 @@ class Trainer:
             auxiliary_loss.attach(model)
             model.add_module("auxiliary", auxiliary_loss)
         self.network = model.to(self.device)  # not wrapped
-        unused = [f"{HEAD_PREFIXES[head]}*" for head in model.heads if head not in self.heads]
+        unused = [f"{HEADS[head].prefix}*" for head in model.heads if head not in self.heads]
         freeze_parameters(model, [*unused, *optim.freeze])
         self.adapters = adapters
         if adapters is not None:
@@ -489,7 +490,7 @@ class Trainer:
             "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
         }
-        self.checkpoints.save(self.step, self.model, self.optimizer.optimizer, self.network.config, extra)
+        self.checkpoints.save(self.step, self.model, self.optimizer.optimizer, self.network.config.as_dict(), extra)
         self.accelerator.wait_for_everyone()
 
     def _resume(self, path: Path) -> None:

@@ -160,7 +160,7 @@ def test_evicting_frames_is_masking(model, policy):
 def test_several_frames_in_one_call_are_single_frames(model, policy):
     frames = images(1, 9, 14, 28)
     with torch.no_grad():
-        together = model(frames, memory=model.new_memory(policy))
+        together = model.step(frames, memory=model.new_memory(policy))
     assert_same(together, pushed(StreamSession(model, policy=policy), frames))
 
 
@@ -181,7 +181,7 @@ def test_heads_that_it_looks_at_must_run(model, policy):
     with pytest.raises(ValueError, match=output):
         StreamSession(model, policy=policy, heads=("points",))
     with pytest.raises(ValueError, match=output):
-        model(images(1, 1), heads=("points",), memory=model.new_memory(policy))
+        model.step(images(1, 1), heads=("points",), memory=model.new_memory(policy))
 
 
 @pytest.mark.parametrize("policy", BOUNDED, ids=repr)

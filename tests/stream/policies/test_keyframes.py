@@ -34,7 +34,7 @@ def test_key_frames_are_a_mask(model, policy):
     frames = images(2, 11)
     with torch.no_grad():
         masked = model(frames, heads=HEADS, attended_frames=policy.attended_frames(11))
-        assert_same(model(frames, heads=HEADS, memory=model.new_memory(policy)), masked)
+        assert_same(model.step(frames, heads=HEADS, memory=model.new_memory(policy)), masked)
 
 
 def output(x: float, depth: float = 2.0) -> Prediction:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from streamvggt.layers.block import Block, Mlp
-from streamvggt.model.camera_head import POSE_ENC_DIM
-from streamvggt.model.dpt_head import FeatureFusion, LevelFusion, Reassembly, ResidualUnit, interpolate
+from streamvggt.model.heads.camera import POSE_ENC_DIM
+from streamvggt.model.heads.dpt import FeatureFusion, LevelFusion, Reassembly, ResidualUnit, interpolate
 from streamvggt.model.omega.config import OmegaConfig
 
 SMALLEST_FOV = 0.01

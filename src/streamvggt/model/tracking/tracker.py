@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from streamvggt.layers.block import Mlp
-from streamvggt.model.dpt_head import sincos_embed
+from streamvggt.layers.sincos import sincos_embed
 from streamvggt.model.tracking.correlation import bilinear_sample, correlate, feature_pyramid
 from streamvggt.model.tracking.transformer import TrackTransformer
 

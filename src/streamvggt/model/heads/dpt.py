@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from streamvggt.layers.sincos import sincos_embed
 from streamvggt.layers.tables import cached_table
 
 
@@ -269,11 +270,3 @@ def _axis_embed(
     edge = span * (count - 1) / count
     centres = torch.linspace(-edge, edge, count, device=device)
     return (scale * sincos_embed(centres, channels, base=100.0).to(dtype)).T
-
-
-def sincos_embed(position: Tensor, channels: int, base: float) -> Tensor:
-    """Embed positions as sines at decreasing frequencies, then cosines. (n,) → (n, channels)"""
-    dtype = torch.float32 if position.device.type == "mps" else torch.float64  # MPS has no float64
-    frequency = base ** -(torch.arange(channels // 2, dtype=dtype, device=position.device) / (channels / 2))
-    angle = position.to(dtype)[:, None] * frequency
-    return torch.cat([angle.sin(), angle.cos()], -1)

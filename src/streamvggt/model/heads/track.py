@@ -6,11 +6,13 @@ B batch · S frames · K query points · C channels · h×w cells of the feature
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from streamvggt.model.dpt_head import DPTHead
+from streamvggt.model.heads.context import HeadContext, run_dense
+from streamvggt.model.heads.dpt import DPTHead
 from streamvggt.model.tracking.stream import TrackMemory
 from streamvggt.model.tracking.tracker import Tracker
 
@@ -37,6 +39,36 @@ class TrackHead(nn.Module):
             dim, patch_size=patch_size, features=features, channels=dpt_channels, downscale=MAP_STRIDE
         )
         self.tracker = Tracker(channels=features, **tracker)
+
+    @classmethod
+    def from_config(cls, config: Any, **_) -> TrackHead:
+        """Build the head of a `VGGTConfig`."""
+        return cls(
+            2 * config.embed_dim,
+            patch_size=config.patch_size,
+            dpt_channels=config.dpt_channels,
+            features=config.track_features,
+            num_levels=config.track_levels,
+            radius=config.track_radius,
+            hidden_dim=config.track_dim,
+            depth=config.track_depth,
+            num_heads=config.track_num_heads,
+            num_virtual_tracks=config.track_virtual,
+            num_iterations=config.track_iterations,
+        )
+
+    def predict(self, tokens: Sequence[Tensor], context: HeadContext) -> dict[str, Tensor | tuple[Tensor, ...]]:
+        """Track the query points from the frame tokens of four layers, (B, S, P, C) each."""
+        # Feature maps of all frames, because the queries are points of the first frame.
+        maps = run_dense(self.feature_extractor, tokens, context, None)
+        maps = maps.movedim(-1, 2)  # (B, S, channels, H/2, W/2)
+        stages, visibility, confidence = self(maps, context.query_points, context.past.tracks)
+        return {
+            "tracks": stages[-1],
+            "tracks_list": tuple(stages),
+            "visibility": visibility,
+            "track_conf": confidence,
+        }
 
     def forward(
         self, maps: Tensor, queries: Tensor | None, memory: TrackMemory | None = None

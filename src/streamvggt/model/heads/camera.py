@@ -6,6 +6,7 @@ B batch · S frames · C channels of the head (twice the aggregator's).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from streamvggt.layers.attention import AttentionPattern
 from streamvggt.layers.block import Block, Mlp
+from streamvggt.model.heads.context import HeadContext
 
 POSE_ENC_DIM = 9  # translation, quaternion, two fields of view
 
@@ -51,6 +53,31 @@ class CameraHead(nn.Module):
         with torch.no_grad():
             self.pose_branch.fc2.weight.mul_(0.1)
             self.pose_branch.fc2.bias.copy_(torch.tensor([0.0, 0, 0, 0, 0, 0, 1, 1, 1]) / num_iterations)
+
+    @classmethod
+    def from_config(cls, config: Any, *, layer_scale: float, attention: str) -> CameraHead:
+        """Build the head of a `VGGTConfig`. Arguments as in `streamvggt.model.heads.Head`."""
+        return cls(
+            2 * config.embed_dim,
+            trunk_depth=config.camera_trunk_depth,
+            num_heads=config.camera_num_heads,
+            mlp_ratio=config.mlp_ratio,
+            num_iterations=config.camera_iterations,
+            layer_scale=layer_scale,
+            attention=attention,
+        )
+
+    def predict(self, tokens: Sequence[Tensor], context: HeadContext) -> dict[str, Tensor | tuple[Tensor, ...]]:
+        """Predict the pose encodings from the frame tokens of the last layer, (B, S, P, C)."""
+        camera_tokens = tokens[0][:, :, 0]
+        past, num_frames = context.past, camera_tokens.shape[1]
+        if past.camera_cache == "per_iteration":
+            stages = self(camera_tokens, past.camera_patterns(num_frames))
+        else:  # frame by frame with one cache for all iterations, as the reference implementation
+            patterns = past.shared_camera_patterns(num_frames)
+            frames = [self(token, [each]) for token, each in zip(camera_tokens.split(1, 1), patterns, strict=True)]
+            stages = [torch.cat(stage, 1) for stage in zip(*frames, strict=True)]
+        return {"pose_enc": stages[-1], "pose_enc_list": tuple(stages)}
 
     def forward(self, camera_tokens: Tensor, patterns: Sequence[Sequence[AttentionPattern]]) -> list[Tensor]:
         """Predict the pose encodings.
