@@ -33,8 +33,14 @@ def saved(tmp_path):
     return change
 
 
+@pytest.mark.parametrize("name", [name for name in INTEGERS if name != "patch_size"])
+def test_a_size_that_is_missing_is_named(name):
+    with pytest.raises(ValueError, match=rf"^{name}: expected .* from \d+ to \d+, got None"):
+        VGGTConfig(**{name: None})
+
+
 @pytest.mark.parametrize("name", INTEGERS)
-@pytest.mark.parametrize("value", [None, "4", 0, -1, HUGE, 10**400, float("inf"), float("nan"), 1.5, True, [4], {}])
+@pytest.mark.parametrize("value", ["4", 0, -1, HUGE, 10**400, float("inf"), float("nan"), 1.5, True, [4], {}])
 def test_a_size_that_is_no_size_is_named(name, value):
     with pytest.raises(ValueError, match=rf"^{name}: expected .* from \d+ to \d+, got "):
         VGGTConfig(**{name: value})

@@ -38,6 +38,7 @@ from streamvggt.flags import real, some_path, whole, word
 from streamvggt.folder_lock import FolderLock
 from streamvggt.model.checkpoints import MODEL_IDS
 from streamvggt.model.device import DTYPES, resolve_device, resolve_dtype
+from streamvggt.model.heads import HEADS
 from streamvggt.model.memory import KVCacheDtype
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import fingerprint, load_model
@@ -188,8 +189,9 @@ def parse_heads(text: str) -> tuple[str, ...]:
         ValueError: If camera is missing or a head is unknown.
     """
     heads = tuple(dict.fromkeys(head.strip() for head in text.split(",")))
-    if "camera" not in heads or not set(heads) <= {"camera", "depth", "points"}:
-        raise ValueError(f"--heads {text}: camera and any of depth, points were expected")
+    possible = [head for head in HEADS if head not in ("camera", "track")]
+    if "camera" not in heads or not set(heads) <= {"camera", *possible}:
+        raise ValueError(f"--heads {text}: camera and any of {', '.join(sorted(possible))} were expected")
     return heads
 
 
