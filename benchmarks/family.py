@@ -17,7 +17,7 @@ from environment_info import publish
 
 from streamvggt import SlidingWindow, StreamSession, StreamVGGT, Trajectory
 from streamvggt.model.memory import EvictionPolicy
-from streamvggt.model.weights import RANDOM_CONFIGS
+from streamvggt.model.random_networks import RANDOM_CONFIGS
 from streamvggt.stream.policies.trajectory import published_policy
 
 TRACKER = "track_"

@@ -40,7 +40,7 @@ from streamvggt.files import atomic_write
 from streamvggt.geometry.alignment import align_points
 from streamvggt.geometry.camera import Cameras, invert_pose
 from streamvggt.geometry.pointmap import unproject
-from streamvggt.model.weights import fingerprint
+from streamvggt.model.fingerprint import fingerprint
 from streamvggt.prediction import Prediction
 from streamvggt.stream.policy import parse_policy
 from streamvggt.stream.submaps.loop_closure import LoopClosureOptions

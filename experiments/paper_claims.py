@@ -24,7 +24,8 @@ from streamvggt.evaluation.synthetic import (
 )
 from streamvggt.files import atomic_write
 from streamvggt.flags import some_path, whole
-from streamvggt.model.weights import fingerprint, load_model
+from streamvggt.model.fingerprint import fingerprint
+from streamvggt.model.weights import load_model
 from streamvggt.stream.policies.sliding_window import KeepAll
 
 

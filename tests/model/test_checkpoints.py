@@ -7,7 +7,7 @@ import torch
 
 from streamvggt import VGGT, StreamVGGT
 from streamvggt.model.checkpoints import BY_ID, CHECKPOINTS, find_known
-from streamvggt.model.weights import infer_config
+from streamvggt.model.infer_config import infer_config
 
 GOLDENS = Path(__file__).parent.parent / "goldens"
 RELEASED = {

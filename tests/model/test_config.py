@@ -10,7 +10,7 @@ from small_models import TINY, tiny
 
 from streamvggt import VGGT, load_model
 from streamvggt.model.config import VGGTConfig
-from streamvggt.model.weights import file_fingerprint
+from streamvggt.model.fingerprint import file_fingerprint
 
 MAY_BE_ZERO = ("scale_frames", "stem_width")
 INTEGERS = [n for n, value in VGGTConfig().as_dict().items() if type(value) is int and n not in MAY_BE_ZERO]

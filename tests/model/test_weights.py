@@ -19,8 +19,12 @@ from safetensors.torch import load_file, save_file
 from small_models import GOLDEN_SIZE, TINY, assert_same, images, tiny
 
 from streamvggt import VGGT, StreamVGGT, load_model
+from streamvggt.model import fingerprint as fingerprints
 from streamvggt.model import weights
-from streamvggt.model.weights import file_fingerprint, fingerprint, infer_config, init_model
+from streamvggt.model.fingerprint import file_fingerprint, fingerprint
+from streamvggt.model.infer_config import infer_config
+from streamvggt.model.random_networks import init_random_model
+from streamvggt.model.weights import init_model
 
 NOT_IN_SHAPES = {"encoder_num_heads": 2, "camera_num_heads": 4, "dpt_layers": (0, 1, 2, 3)}
 
@@ -463,8 +467,8 @@ def test_every_number_counts_for_the_fingerprint_and_all_are_hashed_once(tmp_pat
     model = tiny(dtype=torch.float32)
     model.save_pretrained(tmp_path)
     hashed = []
-    real = weights._hash_tensors
-    monkeypatch.setattr(weights, "_hash_tensors", lambda *arguments: hashed.append(1) or real(*arguments))
+    real = fingerprints._hash_tensors
+    monkeypatch.setattr(fingerprints, "_hash_tensors", lambda *arguments: hashed.append(1) or real(*arguments))
     before = fingerprint(model)
     assert (
         fingerprint(model) == before == file_fingerprint(tmp_path) == file_fingerprint(tmp_path / "model.safetensors")
@@ -481,7 +485,7 @@ def test_every_number_counts_for_the_fingerprint_and_all_are_hashed_once(tmp_pat
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_random_weights_are_the_same_numbers_in_every_format(dtype):
-    built = weights._init_random_model("random:small", {"causal": True}).state_dict()
+    built = init_random_model("random:small", {"causal": True}).state_dict()
     loaded = load_model("random:small", dtype=dtype)
     for name, tensor in loaded.state_dict().items():
         wanted = torch.float32 if name.startswith(weights.FLOAT32_PREFIXES) else dtype

@@ -38,10 +38,11 @@ from streamvggt.flags import real, some_path, whole, word
 from streamvggt.folder_lock import FolderLock
 from streamvggt.model.checkpoints import MODEL_IDS
 from streamvggt.model.device import DTYPES, resolve_device, resolve_dtype
+from streamvggt.model.fingerprint import fingerprint
 from streamvggt.model.heads import HEADS
 from streamvggt.model.memory import KVCacheDtype
 from streamvggt.model.vggt import VGGT
-from streamvggt.model.weights import fingerprint, load_model
+from streamvggt.model.weights import load_model
 from streamvggt.stream.frames import FrameSource, load_frames
 from streamvggt.stream.policy import DEFAULT_POLICY, POLICY_USAGE
 from streamvggt.stream.static_step import STEP_BUILDERS

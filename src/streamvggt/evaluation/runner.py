@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from streamvggt.flags import whole, word
 from streamvggt.model.device import DTYPES, resolve_device, resolve_dtype
+from streamvggt.model.fingerprint import file_fingerprint
 from streamvggt.model.vggt import VGGT
-from streamvggt.model.weights import file_fingerprint, load_model
+from streamvggt.model.weights import load_model
 from streamvggt.prediction import Prediction, cat
 from streamvggt.provenance import device_name
 from streamvggt.stream.policy import POLICY_USAGE, parse_policy

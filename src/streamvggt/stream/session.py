@@ -18,9 +18,9 @@ from torch import Tensor
 from streamvggt.frame import Frame
 from streamvggt.layers.attention import without_cudnn
 from streamvggt.layers.kv_quantization import KVCacheDtype
+from streamvggt.model.fingerprint import fingerprint
 from streamvggt.model.memory import CameraCacheMode, EvictionPolicy, StreamMemory
 from streamvggt.model.vggt import VGGT
-from streamvggt.model.weights import fingerprint
 from streamvggt.prediction import Prediction
 from streamvggt.stream.policies.trajectory import published_policy
 from streamvggt.stream.state_file import loaded_state, save_state

@@ -16,38 +16,19 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from streamvggt.data.view import Batch
-from streamvggt.geometry.pointmap import unproject
 from streamvggt.losses.camera import CameraTerm
-from streamvggt.losses.target import Target
-from streamvggt.losses.terms import masked_mean
 from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction
+from streamvggt.training.geometry_errors import PLACE, attention_error, deep_error, feature_error, position_error
+from streamvggt.training.matches import Targets, find_matches
 from streamvggt.training.supervision import GroundTruth
 
 REST_POSE = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.1, 1.1)
 """Initial pose encoding of the deep supervision: identity pose and a typical field of view."""
-PLACE, POINT, LOG_DEPTH = slice(0, 2), slice(2, 5), 5
 REST_PATCH = (0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 """Initial output for patch tokens: position in the first frame, point in the first camera, log depth."""
-NEAREST = 0.1
-"""Lower bound in scene units of the depth that normalizes point errors."""
-
-
-@dataclass(frozen=True)
-class Matches:
-    """Positions in frame j of the patch centers of frame i.
-
-    Attributes:
-        position: x, y relative to the image center, in units of half the larger side. Not meaningful where not visible.
-            (B, S, S, h·w, 2), indexed by i, then j
-        visible: Whether the position is in the image and not occluded. False for i = j. Bool (B, S, S, h·w)
-    """
-
-    position: Tensor
-    visible: Tensor
 
 
 @dataclass
@@ -207,156 +188,3 @@ def _readout(dim: int, rest: Sequence[float]) -> nn.Linear:
     with torch.no_grad():
         layer.bias.copy_(torch.tensor(rest))
     return layer
-
-
-@torch.no_grad()
-def find_matches(batch: Batch, patch_size: int, tolerance: float = 0.05) -> Matches:
-    """Find the position of each patch in all other frames from depth and cameras. Moved objects have no match.
-
-    Args:
-        batch: Batch with depth and cameras.
-        patch_size: Side of a patch in pixels.
-        tolerance: Maximum relative depth error of visible patches.
-    """
-    height, width = batch.depth.shape[-2:]
-    rows, columns = _centers(batch.depth, patch_size)
-    points = unproject(batch.depth, batch.cameras)[:, :, rows, columns].flatten(2, 3)  # (B, S, h·w, 3)
-    known = batch.valid[:, :, rows, columns].flatten(2, 3)
-    R, t = batch.cam_from_world[:, None].split([3, 1], -1)  # (B, 1, S, 3, 3)
-    there = points[:, :, None] @ R.mT + t.mT  # (B, S, S, h·w, 3)
-    pixel = there @ batch.intrinsics[:, None].mT
-    depth = there[..., 2]
-    exact = pixel[..., :2] / depth.clamp(min=1e-6)[..., None]
-    x, y = exact.unbind(-1)
-    place = 2 * torch.stack([x - (width - 1) / 2, y - (height - 1) / 2], -1) / max(height, width)
-    u, v = exact.round().unbind(-1)
-    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (depth > 1e-6)
-    u, v = (torch.where(inside, at, 0).long() for at in (u, v))
-    index = (v * width + u).clamp(0, height * width - 1).transpose(1, 2).flatten(2)  # of frame j: (B, S, S·h·w)
-    measured = batch.depth.flatten(2).gather(2, index).view(depth.transpose(1, 2).shape).transpose(1, 2)
-    measured_known = batch.valid.flatten(2).gather(2, index).view(depth.transpose(1, 2).shape).transpose(1, 2)
-    agrees = (measured - depth).abs() < tolerance * depth
-    others = ~torch.eye(batch.num_frames, dtype=torch.bool, device=depth.device)
-    seen = known[:, :, None] & inside & measured_known & agrees & others[..., None]
-    return Matches(place, seen)
-
-
-def _centers(images: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
-    """Return the rows (h, 1) and columns (1, w) of patch centers, rounded to the lower right pixel."""
-    rows, columns = (
-        torch.arange(patch_size // 2, side, patch_size, device=images.device) for side in images.shape[-2:]
-    )
-    return rows[:, None], columns[None]
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Four patches of frame j nearest to the match of each patch of frame i.
-
-    Attributes:
-        patches: Patch indices. int64 (B, S, S, h·w, 4)
-        weights: Bilinear weights with sum 1. (B, S, S, h·w, 4)
-        visible: See `Matches`. Bool (B, S, S, h·w)
-    """
-
-    patches: Tensor
-    weights: Tensor
-    visible: Tensor
-
-    @classmethod
-    def of(cls, matches: Matches, image_size: Sequence[int], patch_size: int) -> Targets:
-        """Convert matches to patch targets for images of H×W pixels."""
-        height, width = image_size
-        h, w = height // patch_size, width // patch_size
-        x, y = (matches.position * max(height, width) / 2).unbind(-1)
-        x, y = ((at + (side - 1) / 2 + 0.5) / patch_size - 0.5 for at, side in ((x, width), (y, height)))
-        x, y = x.clamp(0, w - 1), y.clamp(0, h - 1)  # in patches, from the center of the first
-        left, top = x.floor().long(), y.floor().long()
-        right, below = (left + 1).clamp(max=w - 1), (top + 1).clamp(max=h - 1)
-        along, down = x - left, y - top
-        patches = torch.stack([top * w + left, top * w + right, below * w + left, below * w + right], -1)
-        weights = torch.stack([(1 - along) * (1 - down), along * (1 - down), (1 - along) * down, along * down], -1)
-        return cls(patches, weights, matches.visible)
-
-    def cross_entropy(self, scores: Tensor, counts: Tensor) -> Tensor:
-        """Compute the mean cross entropy of scores against the bilinear targets.
-
-        Args:
-            scores: Scores of all patches of frame j for each patch of frame i. (B, S, S, h·w, h·w)
-            counts: Mask of the entries to average. Bool (B, S, S, h·w)
-        """
-        errors = -(F.log_softmax(scores, -1).gather(-1, self.patches) * self.weights).sum(-1)
-        return masked_mean(errors, counts)
-
-
-def attention_error(q: Tensor, k: Tensor, targets: Targets, num_special_tokens: int, causal: bool) -> Tensor:
-    """Compute the cross entropy of the attention of heads 0 and 1 against the matches. See `GeometryLosses`.
-
-    Args:
-        q, k: Normalized and rotated queries and keys. (B, N, S·P, D)
-        targets: Matches.
-        num_special_tokens: Tokens of a frame before its patches.
-        causal: Skip matches in later frames, because causal attention excludes them.
-    """
-    num_frames = targets.visible.shape[1]
-    q, k = (x[:, :2].unflatten(2, (num_frames, -1)) for x in (q, k))  # (B, 2, S, P, D)
-    q = q[:, :, :, num_special_tokens:] * q.shape[-1] ** -0.5
-    in_sight = _attendable(num_frames, causal, q.device)
-    counts = targets.visible & in_sight[..., None]
-
-    scores = torch.einsum("bipd,bjkd->bipjk", q[:, 0], k[:, 0])  # (B, S, h·w, S, P)
-    scores = scores.masked_fill(~in_sight[:, None, :, None], -torch.inf)
-    log_weights = scores.flatten(3).log_softmax(-1)[
-        ..., num_special_tokens : k.shape[3]
-    ]  # of patches of the first frame
-    to_first = -(log_weights.gather(-1, targets.patches[:, :, 0]) * targets.weights[:, :, 0]).sum(-1)
-    within = torch.einsum("bipd,bjkd->bijpk", q[:, 1], k[:, 1, :, num_special_tokens:])
-    return masked_mean(to_first, counts[:, :, 0]) + targets.cross_entropy(within, counts)
-
-
-def position_error(said: Tensor, matches: Matches, causal: bool) -> Tensor:
-    """Compute the mean error |Δx| + |Δy| of predicted positions in the first frame.
-
-    Args:
-        said: Predicted positions in the units of `Matches.position`. (B, S, h·w, 2)
-        matches: Ground-truth matches.
-        causal: Skip matches in later frames.
-    """
-    counts = (matches.visible & _attendable(said.shape[1], causal, said.device)[..., None])[:, :, 0]
-    errors = (said - torch.where(counts[..., None], matches.position[:, :, 0], 0)).abs().sum(-1)
-    return masked_mean(errors, counts)
-
-
-def feature_error(features: Tensor, targets: Targets, temperature: float) -> Tensor:
-    """Compute the mean InfoNCE loss of matching patches between frames by cosine similarity.
-
-    Args:
-        features: Projected encoder features. (B, S, h·w, C)
-        targets: Matches.
-        temperature: Divisor of the cosine similarities.
-    """
-    unit = F.normalize(features, dim=-1)
-    return targets.cross_entropy(torch.einsum("bipc,bjkc->bijpk", unit, unit) / temperature, targets.visible)
-
-
-def deep_error(read: Tensor, known: Target, patch_size: int) -> Tensor:
-    """Compute the mean error of points relative to their depth, plus the mean error of log depth.
-
-    Args:
-        read: Predictions from patch tokens. (B, S, h·w, 6)
-        known: Target with depth, points and valid pixels.
-        patch_size: Side of a patch in pixels.
-    """
-    y, x = _centers(known.prediction.depth[..., 0], patch_size)
-    depth = known.prediction.depth[:, :, y, x, 0].flatten(2, 3)
-    points = known.prediction.points[:, :, y, x].flatten(2, 3)
-    valid = known.valid[:, :, y, x].flatten(2, 3)
-    point_error = (read[..., POINT] - points).norm(dim=-1) / depth.clamp(min=NEAREST)
-    depth_error = (read[..., LOG_DEPTH] - depth.clamp(min=1e-3).log()).abs()
-    return masked_mean(torch.where(valid, point_error + depth_error, 0), valid)
-
-
-def _attendable(num_frames: int, causal: bool, device: torch.device) -> Tensor:
-    """Return whether frame i attends to frame j. Bool (S, S)"""
-    everything = torch.ones(num_frames, num_frames, dtype=torch.bool, device=device)
-    return everything.tril() if causal else everything

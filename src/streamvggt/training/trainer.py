@@ -31,8 +31,9 @@ from streamvggt.losses.target import Target
 from streamvggt.model.heads import HEADS
 from streamvggt.model.memory import EvictionPolicy
 from streamvggt.model.names import original_name
+from streamvggt.model.tensor_check import AUXILIARY_PREFIX
 from streamvggt.model.vggt import VGGT
-from streamvggt.model.weights import AUXILIARY_PREFIX, save_model
+from streamvggt.model.weights import save_model
 from streamvggt.training.adapters import LowRank
 from streamvggt.training.checkpoint import CheckpointManager
 from streamvggt.training.log import LossAverager, TrainingLogger, depth_figure

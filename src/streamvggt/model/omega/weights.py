@@ -15,8 +15,8 @@ from streamvggt.model.device import to_channels_last_layout
 from streamvggt.model.omega.config import ENTRY, OmegaConfig, omega_config
 from streamvggt.model.omega.network import VGGTOmega
 from streamvggt.model.omega.rotation import rotary_periods
-from streamvggt.model.weights import _resolve_path
 from streamvggt.model.weights_file import Checkpoint, open_checkpoint, some
+from streamvggt.model.weights_path import resolve_path
 
 RENAMED = {
     "aggregator.global_blocks.": ENTRY,
@@ -58,7 +58,7 @@ def load_omega(
             tensors.
     """
     check_kernel(attention, torch.device(device), dtype)
-    checkpoint = open_checkpoint(_resolve_path(os.fspath(name_or_path))[0])
+    checkpoint = open_checkpoint(resolve_path(os.fspath(name_or_path))[0])
     config = omega_config(checkpoint.shapes, checkpoint.source, sizes)
     with torch.device("meta"):
         model = VGGTOmega(attention=attention, **vars(config))
@@ -82,7 +82,7 @@ def is_omega(name_or_path: str | os.PathLike) -> bool:
     name = os.fspath(name_or_path)
     if name.startswith("random:"):
         return False
-    return any(tensor.startswith(ENTRY) for tensor in open_checkpoint(_resolve_path(name)[0]).shapes)
+    return any(tensor.startswith(ENTRY) for tensor in open_checkpoint(resolve_path(name)[0]).shapes)
 
 
 def published_name(name: str) -> str:
