@@ -15,7 +15,7 @@ from procedural_scenes.fixture_clips import world_clips
 from streamvggt.data.decode import DataError
 from streamvggt.data.mixture import MAX_ATTEMPTS, Mixture, sample_items, validation_mixture
 from streamvggt.datasets import get_module, training_set
-from streamvggt.training.trainer import in_patches
+from streamvggt.training.batches import in_patches
 
 NAMES = ("virtual_kitti2", "spring", "mvs_synth")
 

@@ -11,7 +11,7 @@ from procedural_scenes.scene import STYLES
 from procedural_scenes.world import SyntheticScenes
 from streamvggt.geometry.camera import Cameras
 from streamvggt.geometry.pointmap import unproject
-from streamvggt.training.auxiliary import find_matches
+from streamvggt.training.matches import find_matches
 
 WORLD = SyntheticScenes("train", 1, STYLES["rooms"])
 

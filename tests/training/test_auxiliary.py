@@ -12,18 +12,13 @@ from streamvggt.data.view import Batch
 from streamvggt.losses.distill import DistillLoss
 from streamvggt.losses.multitask import MultiTaskLoss
 from streamvggt.model.weights import load_model
-from streamvggt.training.auxiliary import (
-    GeometryLosses,
-    Targets,
-    attention_error,
-    deep_error,
-    feature_error,
-    find_matches,
-    position_error,
-)
+from streamvggt.training.auxiliary import GeometryLosses
+from streamvggt.training.geometry_errors import attention_error, deep_error, feature_error, position_error
+from streamvggt.training.gradients import scale_gradient
+from streamvggt.training.matches import Targets, find_matches
 from streamvggt.training.optim import OptimConfig
 from streamvggt.training.supervision import GroundTruth, Teacher
-from streamvggt.training.trainer import Trainer, scale_gradient
+from streamvggt.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from procedural_scenes.__main__ import main
 from procedural_scenes.batches import SyntheticBatches
 from procedural_scenes.clips import ClipBatches
-from streamvggt.training.trainer import in_patches
+from streamvggt.training.batches import in_patches
 
 
 @pytest.fixture(scope="module")

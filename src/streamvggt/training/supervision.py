@@ -5,7 +5,7 @@ B sequences · S frames · H×W pixels · K points.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import torch
@@ -173,3 +173,17 @@ def sample_queries(valid: Tensor, num_queries: int, generator: torch.Generator) 
         drawn = torch.randint(0, len(where), (num_queries,), generator=generator)
         queries.append(where[drawn].flip(-1).float())
     return torch.stack(queries)
+
+
+def shared_encoder(model: VGGT, supervision: Supervision) -> Callable[[Tensor], Tensor] | None:
+    """Return the patch encoder shared by teacher and student. None if the weights differ or the student's learns."""
+    if not isinstance(supervision, Teacher):
+        return None
+    teacher = supervision.model.aggregator
+    mine = dict(model.aggregator.patch_embed.named_parameters())
+    theirs = dict(teacher.patch_embed.named_parameters())
+    same = mine.keys() == theirs.keys() and all(
+        not p.requires_grad and p.shape == theirs[name].shape and torch.equal(p, theirs[name])
+        for name, p in mine.items()
+    )
+    return teacher.encode_patches if same else None

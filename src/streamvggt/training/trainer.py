@@ -9,20 +9,17 @@ from __future__ import annotations
 import difflib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import psutil
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, parse_flag_from_env, set_seed
+from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from streamvggt.bounds import check_real, check_whole
 from streamvggt.data.view import Batch
@@ -34,44 +31,17 @@ from streamvggt.model.names import original_name
 from streamvggt.model.tensor_check import AUXILIARY_PREFIX
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import save_model
+from streamvggt.training.acceleration import is_sharded, new_accelerator
 from streamvggt.training.adapters import LowRank
+from streamvggt.training.auxiliary_loss import AuxiliaryLoss
+from streamvggt.training.batches import TrainingData, dense_frames, in_patches, load_batches
 from streamvggt.training.checkpoint import CheckpointManager
+from streamvggt.training.gradients import scale_gradient
 from streamvggt.training.log import LossAverager, TrainingLogger, depth_figure
 from streamvggt.training.optim import OptimConfig, freeze_parameters, summarize_parameters
 from streamvggt.training.state_check import check_extra
-from streamvggt.training.supervision import Supervision, Teacher
+from streamvggt.training.supervision import Supervision, shared_encoder
 from streamvggt.transfer import uploaded
-
-
-class AuxiliaryLoss(Protocol):
-    """Additional losses on activations of the network, with their own parameters.
-
-    The module is a submodule of the network during training. The saved weights do not contain it.
-    """
-
-    names: Sequence[str]
-
-    def attach(self, network: VGGT) -> None:
-        """Create the parameters for a network."""
-
-    def watch(self, network: VGGT) -> AbstractContextManager:
-        """Return a context that records the activations of one forward pass in its target object."""
-
-    def __call__(self, batch: Batch, seen: object, network: VGGT) -> dict[str, Tensor]:
-        """Return weighted scalars by name."""
-
-
-class TrainingData(Protocol):
-    """Infinite sequence of batches. Equal indices give equal batches in all processes.
-
-    Optional methods:
-
-    - `for_patches(patch_size) -> TrainingData`: the same data with image sides that are multiples of `patch_size`.
-    - `describe() -> str`: log line at the start of the training.
-    - `num_replaced() -> dict[str, int]`: number of invalid samples replaced in this process, by data set.
-    """
-
-    def __getitem__(self, index: int) -> Batch: ...
 
 
 class Diverged(RuntimeError):
@@ -84,6 +54,45 @@ class Trainer:
     Each process runs `gradient_accumulation_steps` micro-batches per step. Micro-batch a of step s in process r of R
     has the index (s·gradient_accumulation_steps + a)·R + r. The distribution among processes therefore changes results
     only by floating-point rounding.
+
+    Loads the newest state in `output_dir` if there is one.
+
+    Args:
+        model: Network to train.
+        supervision: Source of targets.
+        loss: Criterion from `streamvggt.losses`. Heads without a loss are not run and not changed.
+        data: Training data.
+        optim: Optimizer settings.
+        output_dir: Folder for checkpoints and logs.
+        validation: Validation data. None: no validation.
+        num_validation_batches: Number of validation batches.
+        validate_every: Number of steps between validations.
+        gradient_accumulation_steps: Micro-batches per step and process.
+        precision: "no" (float32), "bf16" or "fp16" (with loss scaling).
+        seed: Random seed.
+        num_workers: Number of data-loading processes.
+        save_every: Number of steps between checkpoints.
+        max_checkpoints: Number of checkpoints to keep.
+        log_every: Number of steps between log entries.
+        ema_decay: Decay of the moving average of the weights, which is then validated and saved. None: no average.
+        max_nonfinite_steps: Number of consecutive steps with a non-finite loss or gradient after which to stop.
+        auxiliary_loss: Additional losses in training, not in validation, such as `GeometryLosses`.
+        gradient_scales: Factor per module on the gradient to its first input. {"camera_head": 0.05} reduces the
+            gradient from the camera head into the trunk.
+        dense_share: Fraction of the frames per sequence, drawn at random, whose depth and points are trained, in
+            (0, 1]. The dense heads dominate the time of small networks. Validation uses all frames.
+        policy: Index-based eviction policy that restricts attention to the frames the policy keeps
+            (`EvictionPolicy.attended_frames`), to train for streaming with this policy. None: the attention
+            pattern of the network.
+        adapters: Low-rank adapters to train instead of the layers they name. `best` and `final` contain plain
+            weights. None: train all weights that `optim` does not freeze.
+        max_minutes: Minutes after which `run` saves the state and returns. None: run to the last step.
+        resume: Resume from last.pt, otherwise from the newest step-*.pt in `output_dir`. False: raise an error if
+            `output_dir` contains a state.
+
+    Raises:
+        ValueError: If arguments are out of bounds or contradict each other, or the state does not match.
+        FileExistsError: If `output_dir` contains a state and `resume` is False.
     """
 
     def __init__(
@@ -115,131 +124,28 @@ class Trainer:
         max_minutes: float | None = None,
         resume: bool = True,
     ):
-        """Prepare the training, and load the newest state in `output_dir` if there is one.
-
-        Args:
-            model: Network to train.
-            supervision: Source of targets.
-            loss: Criterion from `streamvggt.losses`. Heads without a loss are not run and not changed.
-            data: Training data.
-            optim: Optimizer settings.
-            output_dir: Folder for checkpoints and logs.
-            validation: Validation data. None: no validation.
-            num_validation_batches: Number of validation batches.
-            validate_every: Number of steps between validations.
-            gradient_accumulation_steps: Micro-batches per step and process.
-            precision: "no" (float32), "bf16" or "fp16" (with loss scaling).
-            seed: Random seed.
-            num_workers: Number of data-loading processes.
-            save_every: Number of steps between checkpoints.
-            max_checkpoints: Number of checkpoints to keep.
-            log_every: Number of steps between log entries.
-            ema_decay: Decay of the moving average of the weights, which is then validated and saved. None: no average.
-            max_nonfinite_steps: Number of consecutive steps with a non-finite loss or gradient after which to stop.
-            auxiliary_loss: Additional losses in training, not in validation, such as `GeometryLosses`.
-            gradient_scales: Factor per module on the gradient to its first input. {"camera_head": 0.05} reduces the
-                gradient from the camera head into the trunk.
-            dense_share: Fraction of the frames per sequence, drawn at random, whose depth and points are trained, in
-                (0, 1]. The dense heads dominate the time of small networks. Validation uses all frames.
-            policy: Index-based eviction policy that restricts attention to the frames the policy keeps
-                (`EvictionPolicy.attended_frames`), to train for streaming with this policy. None: the attention
-                pattern of the network.
-            adapters: Low-rank adapters to train instead of the layers they name. `best` and `final` contain plain
-                weights. None: train all weights that `optim` does not freeze.
-            max_minutes: Minutes after which `run` saves the state and returns. None: run to the last step.
-            resume: Resume from last.pt, otherwise from the newest step-*.pt in `output_dir`. False: raise an error if
-                `output_dir` contains a state.
-
-        Raises:
-            ValueError: If arguments are out of bounds or contradict each other, or the state does not match.
-            FileExistsError: If `output_dir` contains a state and `resume` is False.
-        """
-        counts = {
-            "num_validation_batches": num_validation_batches,
-            "validate_every": validate_every,
-            "gradient_accumulation_steps": gradient_accumulation_steps,
-            "save_every": save_every,
-            "max_checkpoints": max_checkpoints,
-            "log_every": log_every,
-            "max_nonfinite_steps": max_nonfinite_steps,
-        }
-        check_whole(1, **{f"trainer.{name}": count for name, count in counts.items()})
-        check_whole(0, **{"trainer.seed": seed, "trainer.num_workers": num_workers})
-        if ema_decay is not None:
-            check_real(0, 1, **{"trainer.ema_decay": ema_decay})
-        if max_minutes is not None and not 0 <= max_minutes < float("inf"):
-            raise ValueError(f"trainer.max_minutes: expected minutes, 0 or more, or null, got {max_minutes!r}")
-        # Batches without ground-truth tracks do not run the track head.
-        can_leave_out = "track" in loss.heads and not supervision.requires_queries
-        self.accelerator = Accelerator(
-            cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
-            mixed_precision=precision,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            kwargs_handlers=[
-                # Gradients are views of the buckets, without a second copy of all gradients.
-                DistributedDataParallelKwargs(find_unused_parameters=can_leave_out, gradient_as_bucket_view=True)
-            ],
-        )
-        if parse_flag_from_env("ACCELERATE_USE_FSDP") and self.accelerator.distributed_type != DistributedType.FSDP:
-            raise ValueError(
-                f"FSDP was requested but accelerate does not shard on {self.accelerator.device.type}: "
-                "use GPUs, or leave --use_fsdp out"
-            )
-        check_sharding(self.accelerator)
-        if ema_decay is not None and self.accelerator.distributed_type == DistributedType.FSDP:
-            raise ValueError("a moving average of the weights (ema_decay) cannot be kept of a sharded network")
-        self.device = self.accelerator.device
-        self.supervision, self.loss = supervision, loss
-        # A teacher with another patch size may require images that both patch sizes divide.
-        patch_size = math.lcm(model.patch_size, getattr(supervision, "image_multiple", 1))
-        self.data, self.validation = (in_patches(given, patch_size) for given in (data, validation))
+        self.supervision, self.loss, self.optim = supervision, loss, optim
         self.num_validation_batches, self.validate_every = num_validation_batches, validate_every
-        self.optim = optim
         self.gradient_accumulation_steps, self.seed, self.num_workers = gradient_accumulation_steps, seed, num_workers
         self.save_every, self.log_every, self.max_nonfinite_steps = save_every, log_every, max_nonfinite_steps
-        self.max_minutes = max_minutes
-        self.output_dir = Path(output_dir)
-        missing = [head for head in loss.heads if head not in model.heads]
-        if missing:
-            raise ValueError(f"the loss needs the heads {', '.join(missing)}, which the network was built without")
-        self.heads = tuple(loss.heads)
-
-        is_main = self.accelerator.is_main_process
-        if auxiliary_loss is not None:
-            auxiliary_loss.attach(model)
-            model.add_module("auxiliary", auxiliary_loss)
-        self.network = model.to(self.device)  # not wrapped
-        unused = [f"{HEADS[head].prefix}*" for head in model.heads if head not in self.heads]
-        freeze_parameters(model, [*unused, *optim.freeze])
-        self.adapters = adapters
-        if adapters is not None:
-            adapters.add(model)
-        optimizer = optim.build(model, fused=self.device.type in ("cpu", "cuda"))
-        if isinstance(getattr(supervision, "model", None), nn.Module):
-            supervision.model.to(self.device)
-        self.encoder = shared_encoder(model, supervision)
-        self.ema = None
-        if ema_decay is not None:
-            self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
-        if policy is not None and (not model.causal or not policy.is_index_based):
-            raise ValueError(
-                f"{policy} cannot be trained with: it takes a network with causal=True (this one: "
-                f"causal={model.causal}) "
-                "and a policy that is index-based, such as Window or Keyframes"
-            )
-        self.policy = policy
-        self.auxiliary_loss = auxiliary_loss
-        if auxiliary_loss is not None and self.encoder is not None:
-            raise ValueError("auxiliary losses need a trainable encoder; here a frozen one serves teacher and student")
-        if not 0 < dense_share <= 1:
-            raise ValueError(f"dense_share: expected a fraction in (0, 1], got {dense_share}")
-        self.dense_share = dense_share
-        for name, scale in (gradient_scales or {}).items():
-            scale_gradient(model, name, scale)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.clip_groups = optim.clip_groups(self.model)
-        self.checkpoints = CheckpointManager(self.output_dir, keep=max_checkpoints, is_main=is_main)
+        self.max_minutes, self.dense_share = max_minutes, dense_share
+        self.auxiliary_loss, self.policy, self.adapters = auxiliary_loss, policy, adapters
+        self.output_dir, self.heads = Path(output_dir), tuple(loss.heads)
+        self._validate(model, ema_decay, max_checkpoints)
+        # Batches without ground-truth tracks do not run the track head.
+        can_skip = "track" in loss.heads and not supervision.requires_queries
+        self.accelerator = new_accelerator(precision, gradient_accumulation_steps, can_skip_parameters=can_skip)
+        if ema_decay is not None and is_sharded(self.accelerator):
+            raise ValueError("a moving average of the weights (ema_decay) cannot be kept of a sharded network")
+        self.device = self.accelerator.device
+        # A teacher with another patch size may require images that both patch sizes divide.
+        self.patch_size = math.lcm(model.patch_size, getattr(supervision, "image_multiple", 1))
+        self.data, self.validation = (in_patches(given, self.patch_size) for given in (data, validation))
+        self._prepare(model, ema_decay, gradient_scales or {})
         self.step, self.best, self.nonfinite_steps, self.num_nonfinite = 0, float("inf"), 0, 0
+        self.checkpoints = CheckpointManager(
+            self.output_dir, keep=max_checkpoints, is_main=self.accelerator.is_main_process
+        )
         newest = self.checkpoints.newest
         if newest is not None:
             if not resume:
@@ -248,19 +154,82 @@ class Trainer:
                     "or choose another output_dir"
                 )
             self._resume(newest)
-        self.log = TrainingLogger(self.output_dir, first_step=self.step, total_steps=optim.steps, is_main=is_main)
+        self._start_log(data, newest)
+
+    def _validate(self, model: VGGT, ema_decay: float | None, max_checkpoints: int) -> None:
+        """Check the arguments of the constructor."""
+        at_least_one = {
+            "num_validation_batches": self.num_validation_batches,
+            "validate_every": self.validate_every,
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+            "save_every": self.save_every,
+            "max_checkpoints": max_checkpoints,
+            "log_every": self.log_every,
+            "max_nonfinite_steps": self.max_nonfinite_steps,
+        }
+        check_whole(1, **{f"trainer.{name}": count for name, count in at_least_one.items()})
+        check_whole(0, **{"trainer.seed": self.seed, "trainer.num_workers": self.num_workers})
+        if ema_decay is not None:
+            check_real(0, 1, **{"trainer.ema_decay": ema_decay})
+        if self.max_minutes is not None and not 0 <= self.max_minutes < float("inf"):
+            raise ValueError(f"trainer.max_minutes: expected minutes, 0 or more, or null, got {self.max_minutes!r}")
+        if not 0 < self.dense_share <= 1:
+            raise ValueError(f"dense_share: expected a fraction in (0, 1], got {self.dense_share}")
+        missing = [head for head in self.heads if head not in model.heads]
+        if missing:
+            raise ValueError(f"the loss needs the heads {', '.join(missing)}, which the network was built without")
+        if self.policy is not None and (not model.causal or not self.policy.is_index_based):
+            raise ValueError(
+                f"{self.policy} cannot be trained with: it takes a network with causal=True (this one: "
+                f"causal={model.causal}) "
+                "and a policy that is index-based, such as Window or Keyframes"
+            )
+
+    def _prepare(self, model: VGGT, ema_decay: float | None, gradient_scales: Mapping[str, float]) -> None:
+        """Move the network to the device, freeze parameters, and create the optimizer."""
+        if self.auxiliary_loss is not None:
+            self.auxiliary_loss.attach(model)
+            model.add_module("auxiliary", self.auxiliary_loss)
+        self.network = model.to(self.device)  # not wrapped
+        unused = [f"{HEADS[head].prefix}*" for head in model.heads if head not in self.heads]
+        freeze_parameters(model, [*unused, *self.optim.freeze])
+        if self.adapters is not None:
+            self.adapters.add(model)
+        optimizer = self.optim.build(model, fused=self.device.type in ("cpu", "cuda"))
+        if isinstance(getattr(self.supervision, "model", None), nn.Module):
+            self.supervision.model.to(self.device)
+        self.encoder = shared_encoder(model, self.supervision)
+        if self.auxiliary_loss is not None and self.encoder is not None:
+            raise ValueError("auxiliary losses need a trainable encoder; here a frozen one serves teacher and student")
+        self.ema = None
+        if ema_decay is not None:
+            self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
+        for name, scale in gradient_scales.items():
+            scale_gradient(model, name, scale)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.clip_groups = self.optim.clip_groups(self.model)
+
+    def _start_log(self, data: TrainingData, resumed_from: Path | None) -> None:
+        """Open the log and describe the training."""
+        self.log = TrainingLogger(
+            self.output_dir,
+            first_step=self.step,
+            total_steps=self.optim.steps,
+            is_main=self.accelerator.is_main_process,
+        )
         self.log.info(summarize_parameters(self.network))
         if self.encoder is not None:
             self.log.info("teacher and student share the patch encoder: it runs once per batch")
-        if patch_size != model.patch_size:
+        if self.patch_size != self.network.patch_size:
             self.log.info(
-                f"Using image sides that are multiples of {patch_size} pixels, for the patches of teacher and student."
+                f"Using image sides that are multiples of {self.patch_size} pixels, for the patches of teacher and "
+                "student."
             )
-        for described in (supervision, data):
+        for described in (self.supervision, data):
             if hasattr(described, "describe"):
                 self.log.info(described.describe())
         if self.step:
-            self.log.info(f"resumed after step {self.step}, from {newest.name}")
+            self.log.info(f"resumed after step {self.step}, from {resumed_from.name}")
 
     def save_config(self, text: str) -> None:
         """Write the resolved configuration to config.yaml. Log the changes since an earlier run.
@@ -438,15 +407,13 @@ class Trainer:
         return depth_figure(batch.images[0], shown[0, ..., 0], prediction.depth[0, ..., 0], valid)
 
     def _batches(self) -> Iterator[Batch]:
-        numbers = _StridedSampler(self._batch_index(), self.accelerator.num_processes)
-        loader = DataLoader(
-            _IndexedBatches(self.data),
-            batch_size=None,
-            sampler=numbers,
+        return load_batches(
+            self.data,
+            self._batch_index(),
+            self.accelerator.num_processes,
             num_workers=self.num_workers,
-            pin_memory=self.device.type == "cuda",  # required for asynchronous copies
+            pin_memory=self.device.type == "cuda",
         )
-        return iter(loader)
 
     def _batch_index(self, position: int = 0) -> int:
         """Return the index of this process's micro-batch at a position of the current step."""
@@ -521,91 +488,3 @@ class Trainer:
                 kept = self.adapters.merged(kept)
             save_model(self.network, self.output_dir / name, kept)
         self.accelerator.wait_for_everyone()
-
-
-def check_sharding(accelerator: Accelerator) -> None:
-    """Check the FSDP version. With version 1, each process clips by the norm of its own gradient shard.
-
-    Raises:
-        ValueError: If the accelerator uses FSDP version 1.
-    """
-    plugin = accelerator.state.fsdp_plugin if accelerator.distributed_type == DistributedType.FSDP else None
-    if plugin is not None and plugin.fsdp_version != 2:
-        raise ValueError(
-            f"FSDP version {plugin.fsdp_version} clips gradients by the norm of each process's own share, so processes "
-            "would go apart: use version 2 (accelerate launch --use_fsdp --fsdp_version 2)"
-        )
-
-
-def in_patches(data: TrainingData | None, patch_size: int) -> TrainingData | None:
-    """Return the data with image sides that are multiples of `patch_size`, if the data supports `for_patches`."""
-    return data.for_patches(patch_size) if hasattr(data, "for_patches") else data
-
-
-def dense_frames(num_frames: int, share: float, generator: torch.Generator) -> list[int] | None:
-    """Draw the indices of the frames whose depth and points are trained, at least one. None: all frames."""
-    if share == 1:
-        return None
-    count = max(1, round(share * num_frames))
-    return sorted(torch.randperm(num_frames, generator=generator)[:count].tolist())
-
-
-def scale_gradient(model: nn.Module, name: str, scale: float) -> None:
-    """Scale the gradient from a module to its first input. Gradients of the module's parameters are unchanged.
-
-    Args:
-        model: The network.
-        name: Name of the module.
-        scale: Factor on the gradient.
-
-    Raises:
-        ValueError: If there is no module with this name.
-    """
-    modules = dict(model.named_modules())
-    if name not in modules:
-        raise ValueError(f"gradient_scales names {name!r}, which the network has not")
-
-    def before(module, inputs):
-        first, *others = inputs
-        if not first.requires_grad:
-            return inputs
-        mine = first.view_as(first)  # other modules can use the same tensor
-        mine.register_hook(lambda gradient: gradient * scale)
-        return (mine, *others)
-
-    modules[name].register_forward_pre_hook(before)
-
-
-def shared_encoder(model: VGGT, supervision: Supervision) -> Callable[[Tensor], Tensor] | None:
-    """Return the patch encoder shared by teacher and student. None if the weights differ or the student's learns."""
-    if not isinstance(supervision, Teacher):
-        return None
-    teacher = supervision.model.aggregator
-    mine = dict(model.aggregator.patch_embed.named_parameters())
-    theirs = dict(teacher.patch_embed.named_parameters())
-    same = mine.keys() == theirs.keys() and all(
-        not p.requires_grad and p.shape == theirs[name].shape and torch.equal(p, theirs[name])
-        for name, p in mine.items()
-    )
-    return teacher.encode_patches if same else None
-
-
-class _IndexedBatches(Dataset):
-    def __init__(self, data: TrainingData):
-        self.data = data
-
-    def __getitem__(self, index: int) -> Batch:
-        return self.data[index]
-
-
-class _StridedSampler(Sampler):
-    """Yield first, first + every, first + 2·every, … infinitely."""
-
-    def __init__(self, first: int, every: int):
-        self.first, self.every = first, every
-
-    def __iter__(self) -> Iterator[int]:
-        number = self.first
-        while True:
-            yield number
-            number += self.every
