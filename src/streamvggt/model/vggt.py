@@ -235,7 +235,7 @@ class VGGT(nn.Module):
     def _next_step(self, images, memory, heads, query_points, patch_tokens) -> Prediction:
         """Run frames that are appended to the memory."""
         prediction = self._predict(images, heads, memory, query_points, patch_tokens)
-        memory.update(images.shape[1], prediction)
+        memory.update(prediction.num_frames, prediction)
         return prediction
 
     def _joint_step(self, images, memory, heads, patch_tokens) -> Prediction:

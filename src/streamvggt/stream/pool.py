@@ -20,7 +20,8 @@ from streamvggt.model.batched_memory import BatchedMemory
 from streamvggt.model.memory import CameraCacheMode, EvictionPolicy
 from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction
-from streamvggt.stream.session import StreamSession, StreamStatistics, Timer, to_image_tensor
+from streamvggt.stream.session import StreamSession, StreamStatistics, to_image_tensor
+from streamvggt.stream.timing import Timer
 from streamvggt.transfer import current, uploaded
 
 

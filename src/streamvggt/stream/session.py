@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from functools import wraps
 from threading import Lock
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,9 +23,9 @@ from streamvggt.prediction import Prediction
 from streamvggt.stream.policies.trajectory import published_policy
 from streamvggt.stream.state_file import loaded_state, save_state
 from streamvggt.stream.static_step import STEP_BUILDERS, StaticStep, StepMode, validate_step_mode
+from streamvggt.stream.timing import MAX_TIMINGS, Timer, timing_percentiles
 from streamvggt.transfer import current, uploaded
 
-MAX_TIMINGS = 1000  # latest frames in the statistics
 Result = TypeVar("Result")
 
 
@@ -275,36 +273,3 @@ def to_image_tensor(frame: Frame | Tensor) -> Tensor:
     if not isinstance(image, Tensor):
         raise ValueError(f"a frame is a Frame or a tensor, as from load_frames, not {type(frame).__name__}")
     return image
-
-
-def timing_percentiles(times: Collection[Timer]) -> tuple[float | None, float | None]:
-    """Return median and 95th percentile in milliseconds, or None before the first step. Waits for the device."""
-    milliseconds = [timer.milliseconds() for timer in times]
-    return tuple(np.percentile(milliseconds, [50, 95]).tolist()) if milliseconds else (None, None)
-
-
-class Timer:
-    """Measure the time of one step in milliseconds.
-
-    On CUDA the timer uses events, so that it synchronizes only when `milliseconds` is read.
-    """
-
-    def __init__(self, device: torch.device):
-        self._device = device
-        self._start = self._mark()
-
-    def stop(self) -> None:
-        self._end = self._mark()
-
-    def milliseconds(self) -> float:
-        if self._device.type != "cuda":
-            return (self._end - self._start) * 1000
-        self._end.synchronize()
-        return self._start.elapsed_time(self._end)
-
-    def _mark(self):
-        if self._device.type != "cuda":
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(self._device))
-        return event

@@ -24,14 +24,7 @@ from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction, cat
 from streamvggt.stream.policies.sliding_window import KeepAll
 from streamvggt.stream.policies.trajectory import published_policy
-from streamvggt.stream.session import (
-    MAX_TIMINGS,
-    StreamSession,
-    Timer,
-    one_at_a_time,
-    timing_percentiles,
-    to_image_tensor,
-)
+from streamvggt.stream.session import StreamSession, one_at_a_time, to_image_tensor
 from streamvggt.stream.state_file import loaded_state, save_state
 from streamvggt.stream.submaps.failure_detection import FailureDetector
 from streamvggt.stream.submaps.loop_closure import LoopClosureOptions, LoopVerification, detect_loop
@@ -43,6 +36,7 @@ from streamvggt.stream.submaps.state import ActiveSubmap, SubmapState
 from streamvggt.stream.submaps.statistics import SubmapEvent, SubmapStatistics
 from streamvggt.stream.submaps.submap_alignment import MAX_POINTS, SubmapAlignment, align_by_pose, align_submaps
 from streamvggt.stream.submaps.submap_graph import Correction, SubmapGraph
+from streamvggt.stream.timing import MAX_TIMINGS, Timer, timing_percentiles
 from streamvggt.transfer import current, uploaded
 
 POSE_ALIGNMENT_WEIGHT = 0.1
