@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
-from small_models import images, tiny
+from small_models import SHALLOW, images, tiny
 
 from streamvggt import SlidingWindow, StreamSession
 from streamvggt.stream.policies.probe_saliency import ProbeSaliency
@@ -24,14 +24,7 @@ LIVES = ((20, False), (59, True), (60, False), (104, True), (104, True), (None, 
 
 
 def life(folder: Path, policy, killed_after: int | None, while_saving: bool) -> None:
-    model = tiny(
-        depth=2,
-        dpt_layers=(0, 0, 1, 1),
-        encoder_depth=1,
-        camera_trunk_depth=1,
-        camera_iterations=2,
-        heads=("camera", "depth"),
-    )
+    model = tiny(heads=("camera", "depth"), **SHALLOW)
     frames = images(1, 10, 14, 28)[0]
     session = StreamSession(model, policy=policy)
     if (folder / "state.pt").exists():

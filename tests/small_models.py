@@ -26,6 +26,15 @@ TINY = {
     "track_virtual": 4,
 }
 
+SHALLOW = {
+    "depth": 2,
+    "dpt_layers": (0, 0, 1, 1),
+    "encoder_depth": 1,
+    "camera_trunk_depth": 1,
+    "camera_iterations": 2,
+}
+"""Fewer layers, for tests of many steps: `tiny(**SHALLOW)`."""
+
 GOLDEN_SIZE = {
     "image_size": 70,
     "embed_dim": 384,

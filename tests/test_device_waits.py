@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from meta_device import MetaDevice, MixedDevices
 from omegaconf import OmegaConf
 from planes import Planes
-from small_models import TINY
+from small_models import SHALLOW, TINY
 
 from streamvggt.losses.camera import CameraTerm
 from streamvggt.losses.distill import DistillLoss, DistillMapTerm
@@ -36,15 +36,7 @@ from streamvggt.training.auxiliary import GeometryLosses
 from streamvggt.training.supervision import GroundTruth, Teacher
 
 CONFIG = Path(__file__).parents[1] / "config"
-SIZES = {
-    **TINY,
-    "depth": 2,
-    "encoder_depth": 1,
-    "camera_trunk_depth": 1,
-    "camera_iterations": 2,
-    "dpt_layers": (0, 0, 1, 1),
-    "track_iterations": 1,
-}
+SIZES = {**TINY, **SHALLOW, "track_iterations": 1}
 WAITS = {  # of a frame once the memory is full, by file
     KeepAll(): set(),
     SlidingWindow(1, 1): set(),

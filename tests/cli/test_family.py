@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from small_models import formula_weights
+from small_models import TINY, formula_weights
 
 from streamvggt import StreamVGGT, load_model
 from streamvggt.export import ReconstructionResult
@@ -15,21 +15,13 @@ from streamvggt.model.config import VGGTConfig
 
 # What shapes do not tell must be as in the released networks, or as assumed for small ones.
 SIZE = {
-    "image_size": 56,
+    **TINY,
     "embed_dim": 64,
-    "depth": 4,
     "num_heads": 4,
     "encoder_depth": 1,
     "encoder_num_heads": 1,
     "camera_trunk_depth": 1,
-    "dpt_layers": (0, 1, 2, 3),
-    "dpt_features": 16,
-    "dpt_channels": (8, 16, 16, 16),
-    "track_features": 16,
-    "track_levels": 2,
-    "track_dim": 32,
-    "track_depth": 1,
-    "track_virtual": 4,
+    "camera_num_heads": 16,
 }
 DENSE = ("camera", "depth", "points")
 LINGBOT = {"scale_frames": 8, "global_rotation": "time", "pose": "world_from_camera"}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from bounded_policies import BOUNDED
 from host_sync import Watch
-from small_models import assert_same, images, tiny
+from small_models import SHALLOW, assert_same, images, tiny
 
 from streamvggt import (
     FrameDiversity,
@@ -54,15 +54,8 @@ def test_with_room_for_all_it_is_keep_all_bit_exactly(model, policy):
 
 @pytest.mark.parametrize("policy", BOUNDED, ids=repr)
 def test_memory_is_flat(policy):
-    small = {
-        "depth": 2,
-        "dpt_layers": (0, 0, 1, 1),
-        "encoder_depth": 1,
-        "camera_trunk_depth": 1,
-        "camera_iterations": 2,
-    }
     session = StreamSession(
-        tiny(heads=("camera", "depth"), **small), policy=policy, heads=("camera", *policy.required_heads)
+        tiny(heads=("camera", "depth"), **SHALLOW), policy=policy, heads=("camera", *policy.required_heads)
     )
     frames = images(1, 10, 14, 28)[0]
     sizes, entries = [], []
