@@ -15,13 +15,12 @@ from torch import Tensor
 from procedural_scenes.environment import NUM_FACES, Environments, sample_shells
 from procedural_scenes.material import Materials, rgb_from_hsv, sample_materials
 from procedural_scenes.objects import MAX_BOXES, MAX_ROUND, catalogue
+from procedural_scenes.placement import sample_items
 from procedural_scenes.rng import SceneRNG
 from procedural_scenes.trajectory import Trajectories, rotation_from_angles, sample_trajectories
-from procedural_scenes.vectors import dot, length, product
+from procedural_scenes.vectors import length, product
 
 MAX_ITEMS = 26
-NUM_PROPOSALS = 72
-PATH_SAMPLES = 96
 SUN_DISTANCE = 200.0
 
 
@@ -218,134 +217,34 @@ def sample_setup(seeds: Tensor, style: SceneConfig) -> SceneSetup:
 
 
 def _place_objects(seeds: Tensor, shells: Environments, way: Trajectories, style: SceneConfig) -> Scenes:
-    dice = SceneRNG(seeds, "things")
+    """Sample the items of the scenes. Items that block the lap or overlap an earlier item are removed."""
     things = catalogue(seeds.device)
-    shape = (NUM_PROPOSALS,)
-    outdoors = shells.open_air[:, None]
-    kind = dice.categorical(things.weights[shells.open_air.long()], shape)  # (B, M)
-    low, high = things.size[kind].unbind(2)
-    half = low + (high - low) * dice.uniform(shape=(*shape, 3))
-    half = torch.where(things.even[kind][..., None], half[..., [0, 1, 0]], half)
-    half[..., 1] = torch.minimum(half[..., 1], 0.47 * shells.height[:, None])
-    on_wall = things.on_wall[kind] & ~shells.round[:, None]
-    in_air = things.in_air[kind]
-
-    # Position: along the walls, around the camera target, around the lap, or anywhere.
-    wall = dice.integer(4, shape)
-    along_wall = on_wall | (dice.bernoulli(0.35, shape) & ~outdoors & ~in_air & ~shells.round[:, None])
-    facing = wall * (math.pi / 2)  # walls at -z, -x, +z, +x; objects at a wall face away from it
-    size = shells.half[:, None].expand(-1, *shape, -1)
-    flat = dice.uniform(-1, 1, (*shape, 2)) * (size - 0.3)
-    spread = torch.where(shells.open_air, 3.0, 0.6)[:, None, None]
-    about_target = way.target[:, None, [0, 2]] + dice.normal((*shape, 2)) * spread
-    angle, ring = dice.uniform(0, 2 * math.pi, shape), dice.uniform(0.2, 3.0, shape)[..., None]
-    about_lap = way.centre[:, None, [0, 2]] + torch.stack([angle.cos(), angle.sin()], -1) * ring * (
-        way.radius[:, None] + spread / 2
-    )
-    # The first objects are removed last. They are in view, and include the moving objects.
-    is_early = torch.arange(NUM_PROPOSALS, device=seeds.device) < NUM_PROPOSALS // 4
-    place = (dice.uniform(shape=shape) * torch.where(is_early, 0.5, 1.0))[..., None]
-    flat = torch.where(place < 0.3, about_target, torch.where((place < 0.75) & outdoors[..., None], about_lap, flat))
-    flat = torch.minimum(torch.maximum(flat, 0.2 - size), size - 0.2)
-    gap = torch.where(on_wall, 0.0, dice.uniform(0.01, 0.1, shape)) + half[..., 2]
-    share = dice.uniform(-1, 1, shape)
-    at_z = (wall % 2 == 0)[..., None]
-    sign = torch.where(wall < 2, -1.0, 1.0)
-    across = sign[..., None] * (size - gap[..., None])  # distance from the center towards the wall
-    by_wall = torch.where(
-        at_z,
-        torch.stack([share * (size[..., 0] - half[..., 0]), across[..., 1]], -1),
-        torch.stack([across[..., 0], share * (size[..., 1] - half[..., 0])], -1),
-    )
-    flat = torch.where(along_wall[..., None], by_wall, flat)
-    level = -half[..., 1]
-    aloft = torch.where(on_wall, dice.uniform(1.1, 2.0, shape), dice.uniform(0.5, 2.2, shape))
-    aloft = torch.minimum(aloft, shells.height[:, None] - half[..., 1] - 0.05)
-    level = torch.where(on_wall | in_air, -aloft, level)
-    centre = torch.stack([flat[..., 0], level, flat[..., 1]], -1)
-    tumble = torch.where(in_air, dice.uniform(-1.2, 1.2, shape), 0.0)
-    yaw = torch.where(along_wall, facing, dice.uniform(0, 2 * math.pi, shape))
-    rotation = rotation_from_angles(yaw, tumble, tumble.roll(1, 1) * in_air)
-
-    # Motion: swings, ellipses and spins of objects that are not at a wall.
-    moving_scene = dice.bernoulli(style.moving_prob)[:, None]
-    moves = moving_scene & dice.bernoulli(torch.where(is_early, 0.5, 0.1), shape) & ~along_wall & (half.amax(-1) < 2.4)
-    reach = torch.where(outdoors, 1.8, 0.6) * dice.uniform(0.3, 1.0, shape)
-    heading = dice.uniform(0, 2 * math.pi, shape)
-    first = torch.stack([heading.cos(), torch.where(in_air, 0.3, 0.0) * heading.sin(), heading.sin()], -1)
-    second = torch.stack([-first[..., 2], torch.zeros_like(heading), first[..., 0]], -1)
-    second = second * torch.where(dice.bernoulli(0.5, shape), 0.0, 1.0)[..., None]  # a swing or an ellipse
-    sway = torch.stack([first, second], 2) * (reach * moves)[..., None, None]
-    spin = torch.where(moves & dice.bernoulli(0.4, shape), dice.uniform(-0.2, 0.2, shape), 0.0)
-    rate = dice.log_uniform(0.05, 0.25, shape)
-
-    swayed = torch.where(moves, reach, 0.0)
-    clear = _clears_path(way, centre, rotation, half, swayed, torch.where(shells.open_air, 0.8, 0.4))
-    alone = clear & ~_overlaps_previous(centre, half, swayed, clear)
-    wanted = torch.where(shells.open_air, dice.uniform(16, MAX_ITEMS + 1), dice.uniform(9, 24))
-    present = alone & (alone.cumsum(1) <= wanted[:, None])
-    chosen = present.float().argsort(dim=1, descending=True, stable=True)[:, :MAX_ITEMS]
-
-    def taken(values: Tensor) -> Tensor:
-        index = chosen.reshape(*chosen.shape, *(1,) * (values.dim() - 2)).expand(-1, -1, *values.shape[2:])
-        return values.gather(1, index)
-
-    kind, half, present = taken(kind), taken(half), taken(present)
+    items = sample_items(seeds, shells, way, style.moving_prob, MAX_ITEMS)
 
     def of_parts(boxes: Tensor, rounds: Tensor) -> Tensor:
-        return torch.cat([boxes[kind].flatten(1, 2), rounds[kind].flatten(1, 2)], 1)
+        return torch.cat([boxes[items.kind].flatten(1, 2), rounds[items.kind].flatten(1, 2)], 1)
 
     parts = of_parts(things.boxes, things.rounds)  # (B, N, 6)
     owner = torch.arange(MAX_ITEMS, device=seeds.device)
     owner = torch.cat([owner.repeat_interleave(MAX_BOXES), owner.repeat_interleave(MAX_ROUND)])
-    part_centre, part_half = parts[..., :3] * half[:, owner], parts[..., 3:] * half[:, owner] * present[:, owner, None]
-
+    accents = of_parts(things.box_accent, things.round_accent)
     return Scenes(
         seeds=seeds,
         shells=shells,
         lights=_sample_lights(seeds, shells),
         sensors=_sample_sensors(seeds),
-        present=present,
-        centre=taken(centre),
-        rotation=taken(rotation),
-        half=half,
-        sway=taken(sway),
-        spin=taken(spin),
-        rate=taken(rate),
-        part_centre=part_centre,
-        part_half=part_half,
-        is_ball=things.is_ball[kind].flatten(1, 2),
-        materials=_sample_surfaces(
-            seeds, shells, of_parts(things.box_accent, things.round_accent), owner, taken(on_wall)
-        ),
+        present=items.present,
+        centre=items.centre,
+        rotation=items.rotation,
+        half=items.half,
+        sway=items.sway,
+        spin=items.spin,
+        rate=items.rate,
+        part_centre=parts[..., :3] * items.half[:, owner],
+        part_half=parts[..., 3:] * items.half[:, owner] * items.present[:, owner, None],
+        is_ball=things.is_ball[items.kind].flatten(1, 2),
+        materials=_sample_surfaces(seeds, shells, accents, owner, items.on_wall),
     )
-
-
-def _clears_path(
-    way: Trajectories, centre: Tensor, rotation: Tensor, half: Tensor, swayed: Tensor, margin: Tensor
-) -> Tensor:
-    """Whether objects keep their motion range and a margin away from the whole lap. (B, M) bool"""
-    laps = torch.linspace(0, 1, PATH_SAMPLES, device=centre.device)
-    places = way.positions(way.period.abs()[:, None] * laps)  # (B, T, 3)
-    away = places[:, :, None] - centre[:, None]  # (B, T, M, 3)
-    local = product(rotation.transpose(-1, -2)[:, None], away[..., None])[..., 0]
-    outside = (local.abs() - half[:, None]).clamp(min=0)
-    distance = dot(outside, outside).amin(1).sqrt()
-    return distance > swayed + margin[:, None]
-
-
-def _overlaps_previous(centre: Tensor, half: Tensor, swayed: Tensor, counts: Tensor) -> Tensor:
-    """Whether an object overlaps an earlier valid object of the list. (B, M) bool
-
-    An earlier object that is itself removed also counts. This removes slightly too many objects but avoids a loop.
-    """
-    radius = 0.75 * torch.hypot(half[..., 0], half[..., 2]) + swayed
-    apart = centre[:, :, None] - centre[:, None]  # (B, M, M, 3)
-    above = apart[..., 1].abs() > half[:, :, None, 1] + half[:, None, :, 1]
-    meets = (
-        (torch.hypot(apart[..., 0], apart[..., 2]) < radius[:, :, None] + radius[:, None]) & ~above & counts[:, None]
-    )
-    return meets.tril(-1).any(2)
 
 
 def _sample_surfaces(seeds: Tensor, shells: Environments, accents: Tensor, owner: Tensor, framed: Tensor) -> Materials:
