@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from streamvggt.evaluation import depth_metrics
-from streamvggt.evaluation.depth_metrics import (
-    ALIGNMENTS,
-    METRICS,
-    DepthOptions,
-    error_map,
-    score_depth,
-    weighted_mean,
-)
+from streamvggt.evaluation import depth_alignment
+from streamvggt.evaluation.depth_alignment import ALIGNMENTS
+from streamvggt.evaluation.depth_metrics import METRICS, DepthOptions, error_map, score_depth, weighted_mean
 
 GOLDENS = np.load(Path(__file__).parents[1] / "goldens" / "metrics.npz")
 CASES = json.loads(str(GOLDENS["depth_cases"]))
@@ -183,7 +177,7 @@ def test_many_values_are_summed_and_searched_in_parts(monkeypatch):
     estimated = 0.3 * true * (1 + 0.2 * torch.randn(5000, generator=random, dtype=torch.float64)) + 0.1
     estimated[:2000:3] = estimated[0]  # many that are equal
     at_once = {name: score_depth(estimated, true, align) for name, align in ALIGNMENTS.items()}
-    monkeypatch.setattr(depth_metrics, "CHUNK", 600)
+    monkeypatch.setattr(depth_alignment, "CHUNK", 600)
     for name, align in ALIGNMENTS.items():
         in_parts = score_depth(estimated, true, align)
         assert in_parts.numbers == pytest.approx(at_once[name].numbers, rel=1e-3 if name == "scale" else 1e-6), name

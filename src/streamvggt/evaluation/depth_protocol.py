@@ -49,7 +49,7 @@ class DepthProtocol(Protocol):
     """A depth protocol.
 
     Attributes:
-        alignments: Names in `depth_metrics.ALIGNMENTS`. The first is the default.
+        alignments: Names in `depth_alignment.ALIGNMENTS`. The first is the default.
     """
 
     more_datasets = ("scannet",)

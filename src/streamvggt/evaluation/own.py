@@ -22,7 +22,8 @@ from streamvggt.data.own.frame import Frame, read_frame
 from streamvggt.data.own.scene import labels_of, read_scene, scenes_under
 from streamvggt.data.transforms import crop_and_resize, whole_patches
 from streamvggt.data.view import View
-from streamvggt.evaluation.depth_metrics import ALIGNMENTS, score_depth
+from streamvggt.evaluation.depth_alignment import ALIGNMENTS
+from streamvggt.evaluation.depth_metrics import score_depth
 from streamvggt.evaluation.jobs import FailureLog, run_main
 from streamvggt.evaluation.pose_metrics import auc, relative_pose_errors, trajectory_errors
 from streamvggt.evaluation.processes import ProcessGroup

@@ -12,7 +12,6 @@ import argparse
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -22,100 +21,17 @@ from tqdm import tqdm
 
 from streamvggt.evaluation.jobs import run_main
 from streamvggt.evaluation.report_figures import ResultFigure, make_figures
-from streamvggt.evaluation.run_metadata import SCORES_NAME, read_run, read_scores
+from streamvggt.evaluation.results import EvaluationResult, find_results
 from streamvggt.files import atomic_write
 from streamvggt.flags import some_path, whole
 from streamvggt.provenance import timestamp
 from streamvggt.words import counted
 
-NON_DEFAULT_LABELS = {
-    "use_ba": "bundle adjustment",
-    "fast_eval": "fast evaluation",
-    "crop": "cropped images",
-    "revisit": "frames seen {} times",
-    "stride": "every {}th frame",
-    "kf_every": "every {}th frame",
-    "image_loader": "{} images",
-    "frame_sampling": "draws {}",
-}
-DEFAULTS = {"revisit": 1, "stride": 1, "image_loader": "crop", "frame_sampling": "global"}
-"""Default settings of a protocol; other values appear in the row label. Unlisted settings are off by default."""
 FIXTURES = (
     "<h2>Results on fixtures</h2><p class=warning>Their data were written by <b>streamvggt data make-fixtures</b>: "
     "scenes "
     "of the procedural world, and not the test sets whose names they have. They show that the programs work.</p>"
 )
-
-
-@dataclass(frozen=True)
-class EvaluationResult:
-    """A result folder of one test set.
-
-    Attributes:
-        run: Content of run.json. Unknown entries of predictions by another program are empty.
-        scores: Content of scores.json by the names of the score sets.
-    """
-
-    folder: Path
-    protocol: str
-    dataset: str
-    run: Mapping[str, Any]
-    scores: Mapping[str, Any]
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        return self.run.get("settings", {})
-
-    @property
-    def about(self) -> Mapping[str, Any]:
-        return self.run.get("about", {})
-
-    @property
-    def network(self) -> str:
-        """Label of model and inference mode. Results with equal labels share a row."""
-        if not self.run:
-            return f"predictions of another program ({self.folder.name})"
-        settings = self.settings
-        words = [f"{settings['model']} ({Path(self.about['weights']).stem}, {settings['weights_fingerprint'][:8]})"]
-        words.append({"stream": "streamed", "full": "whole sequences"}[settings["inference"]])
-        words += [f"memory {settings['policy']}"] if settings.get("policy") not in (None, "all") else []
-        words += ["released camera memory"] if settings.get("camera_cache") == "shared" else []
-        words += [settings["dtype"]] if settings["dtype"] != "float32" else []
-        for name, said in NON_DEFAULT_LABELS.items():
-            if settings.get(name) and settings[name] != DEFAULTS.get(name):
-                words.append(said.format(settings[name]))
-        words += [f"size {settings['size']}"] if settings["size"] != 518 else []
-        return ", ".join(words)
-
-    @property
-    def is_of_fixtures(self) -> bool:
-        return any(score.get("fixtures") for score in self.scores.values())
-
-    @property
-    def is_random(self) -> bool:
-        return str(self.about.get("weights", "")).startswith("random:")
-
-
-def find_results(root: Path) -> list[EvaluationResult]:
-    """Return all results under a folder that have scores.
-
-    Raises:
-        FileNotFoundError: If there are none.
-    """
-    results = []
-    for path in sorted(root.rglob(SCORES_NAME)):
-        folder = path.parent
-        run = read_run(folder) or {}
-        # Without a record use the folder name: <protocol>/<dataset>_<model>.
-        protocol = run.get("protocol", folder.parent.name)
-        results.append(
-            EvaluationResult(folder, protocol, run.get("dataset", folder.name.split("_")[0]), run, read_scores(folder))
-        )
-    if not results:
-        raise FileNotFoundError(
-            f"there is no {SCORES_NAME} under {root}: run an evaluation first, e.g. bash eval/monodepth/run.sh"
-        )
-    return results
 
 
 def published() -> dict[str, Any]:

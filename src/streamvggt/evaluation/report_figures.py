@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from streamvggt.evaluation.depth_metrics import align_median
+from streamvggt.evaluation.depth_alignment import align_median
 from streamvggt.evaluation.depth_protocol import DEPTH_SETS, DepthProtocol, load_pair
 from streamvggt.evaluation.depth_sets import published
 from streamvggt.evaluation.jobs import load_prediction

@@ -13,7 +13,8 @@ import torch
 from tqdm import tqdm
 
 from streamvggt.datasets._depth_set import DepthSet
-from streamvggt.evaluation.depth_metrics import ALIGNMENTS, score_depth
+from streamvggt.evaluation.depth_alignment import ALIGNMENTS
+from streamvggt.evaluation.depth_metrics import score_depth
 from streamvggt.evaluation.depth_protocol import DepthProtocol, EvalSequence, Scores, load_pair
 from streamvggt.evaluation.depth_sets import published
 from streamvggt.evaluation.parallel import thread_map
