@@ -9,14 +9,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from streamvggt.data.decode import DataError
 
-if TYPE_CHECKING:
-    from streamvggt.data.dataset_reader import DatasetReader
+
+class Frames(Protocol):
+    """Frames of the scenes of a data set, as `DatasetReader` lists them."""
+
+    def frames(self, scene: str) -> Sequence[str]:
+        """Return the frame names of a scene in temporal order."""
+
+    def segments(self, scene: str) -> Sequence[Sequence[int]]:
+        """Return the positions of consecutive frames of one camera."""
+
+    def groups(self, scene: str) -> Sequence[Sequence[int]]:
+        """Return the positions of frames with common content."""
+
+    def overlap(self, scene: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return directed pairs of frame positions and their overlap. int (2, M), float (M,)"""
 
 
 @dataclass(frozen=True)
@@ -33,11 +46,11 @@ class SelectedViews:
 
 
 class ViewSampler(Protocol):
-    def num_items(self, source: DatasetReader, scene: str, num_views: int) -> int:
+    def num_items(self, source: Frames, scene: str, num_views: int) -> int:
         """Return the number of samples of a scene with up to `num_views` views."""
 
     def select_views(
-        self, source: DatasetReader, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
+        self, source: Frames, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
     ) -> SelectedViews:
         """Select the views of sample `item` of a scene.
 
@@ -77,11 +90,11 @@ class ClipSampler:
         needed = max(num_views // 3, min(3, num_views)) if self.allow_repeat else num_views
         return max(num_frames - needed + 1, 0)
 
-    def num_items(self, source: DatasetReader, scene: str, num_views: int) -> int:
+    def num_items(self, source: Frames, scene: str, num_views: int) -> int:
         return sum(self.num_starts(len(run), num_views) for run in source.segments(scene))
 
     def select_views(
-        self, source: DatasetReader, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
+        self, source: Frames, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
     ) -> SelectedViews:
         for run in source.segments(scene):
             starts = self.num_starts(len(run), max_views)
@@ -157,13 +170,13 @@ class CovisibilitySampler:
     best_first: bool = False
     ordered_prob: float = 0.0
 
-    def num_items(self, source: DatasetReader, scene: str, num_views: int) -> int:
+    def num_items(self, source: Frames, scene: str, num_views: int) -> int:
         """Return the number of frames. The groups are not read, because they have gigabytes."""
         num_frames = len(source.frames(scene))
         return num_frames if num_frames >= num_views else 0
 
     def select_views(
-        self, source: DatasetReader, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
+        self, source: Frames, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
     ) -> SelectedViews:
         groups = source.groups(scene)
         large = [number for number, group in enumerate(groups) if len(group) >= num_views]
@@ -191,11 +204,11 @@ class CovisibilitySampler:
 class GroupSampler:
     """Random members of one of the scene's `groups` in any order."""
 
-    def num_items(self, source: DatasetReader, scene: str, num_views: int) -> int:
+    def num_items(self, source: Frames, scene: str, num_views: int) -> int:
         return len(source.groups(scene))
 
     def select_views(
-        self, source: DatasetReader, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
+        self, source: Frames, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
     ) -> SelectedViews:
         members = np.unique(source.groups(scene)[item])
         if len(members) < num_views:
@@ -213,12 +226,12 @@ class GraphWalkSampler:
 
     min_overlap: float = 0.2
 
-    def num_items(self, source: DatasetReader, scene: str, num_views: int) -> int:
+    def num_items(self, source: Frames, scene: str, num_views: int) -> int:
         num_frames = len(source.frames(scene))
         return num_frames if num_frames >= num_views else 0
 
     def select_views(
-        self, source: DatasetReader, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
+        self, source: Frames, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
     ) -> SelectedViews:
         """Walk from the frame or, if too few frames are reachable, from its nearest neighbors by index."""
         num_frames = len(source.frames(scene))

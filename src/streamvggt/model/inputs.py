@@ -6,11 +6,77 @@ B batch · S frames · H×W pixels · K query points.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Protocol
 
 from torch import Tensor
 
 from streamvggt.layers.attention import RetainedTokens
-from streamvggt.model.config import validate_heads
+from streamvggt.model.batched_memory import BatchedMemory
+from streamvggt.model.config import VGGTConfig, validate_heads
+from streamvggt.model.memory import StreamMemory
+
+
+class Network(Protocol):
+    """Network whose inputs are checked."""
+
+    config: VGGTConfig
+
+
+def validate_sequence(
+    network: Network,
+    images: Tensor,
+    heads: Collection[str] | None,
+    query_points: Tensor | None,
+    attended_frames: Sequence[Sequence[int | RetainedTokens]] | None,
+    dense_frames: Sequence[int] | None,
+) -> tuple[str, ...]:
+    """Check the arguments of `VGGT.forward`.
+
+    Returns:
+        The heads to run.
+
+    Raises:
+        ValueError: If the arguments do not match the network or each other.
+    """
+    config, num_frames = network.config, images.shape[1] if images.ndim == 5 else 0
+    validate_images(images, config.patch_size)
+    heads = select_heads(heads, config.heads, is_tracking=query_points is not None)
+    validate_queries(query_points, heads, len(images))
+    if attended_frames is not None and not config.causal:
+        raise ValueError("`attended_frames` is for a network with causal=True")
+    if dense_frames is not None and (not dense_frames or not set(dense_frames) <= set(range(num_frames))):
+        raise ValueError(f"dense_frames: expected indices from 0 to {num_frames - 1}, got {[*dense_frames]}.")
+    return heads
+
+
+def validate_step(
+    network: Network,
+    images: Tensor,
+    memory: StreamMemory | BatchedMemory,
+    heads: Collection[str] | None = None,
+    query_points: Tensor | None = None,
+) -> tuple[str, ...]:
+    """Check the arguments of `VGGT.step` without changing the memory.
+
+    Returns:
+        The heads to run.
+
+    Raises:
+        ValueError: If the arguments do not match the network, the memory or each other.
+    """
+    config = network.config
+    validate_images(images, config.patch_size)
+    heads = select_heads(heads, config.heads, is_tracking=query_points is not None or memory.is_tracking)
+    validate_queries(query_points, heads, len(images))
+    if not config.causal:
+        raise ValueError("a network that sees all frames (causal=False) cannot go on with a memory")
+    if query_points is not None and config.scale_frames:
+        raise ValueError(
+            "query_points: expected none in the stream of a network with scale_frames, whose first frames are "
+            "computed several times. Track points in a whole sequence, without memory."
+        )
+    memory.validate_inputs(len(images), tuple(images.shape[-2:]), heads)
+    return heads
 
 
 def validate_images(images: Tensor, patch_size: int) -> None:
@@ -65,37 +131,3 @@ def validate_queries(query_points: Tensor | None, heads: Collection[str], batch_
         raise ValueError(f"query_points were given but the heads to run are {', '.join(heads)}: add 'track'")
     if query_points.ndim != 3 or query_points.shape[0] != batch_size or query_points.shape[2] != 2:
         raise ValueError(f"query_points must be ({batch_size}, K, 2), not {tuple(query_points.shape)}")
-
-
-def validate_sequence(
-    num_frames: int,
-    attended_frames: Sequence[Sequence[int | RetainedTokens]] | None,
-    dense_frames: Sequence[int] | None,
-    *,
-    causal: bool,
-) -> None:
-    """Check the options of a full sequence of S frames.
-
-    Raises:
-        ValueError: If `attended_frames` is given to a network that is not causal, or `dense_frames` contains no frame
-            or other frames.
-    """
-    if attended_frames is not None and not causal:
-        raise ValueError("`attended_frames` is for a network with causal=True")
-    if dense_frames is not None and (not dense_frames or not set(dense_frames) <= set(range(num_frames))):
-        raise ValueError(f"dense_frames: expected indices from 0 to {num_frames - 1}, got {[*dense_frames]}.")
-
-
-def validate_stream(query_points: Tensor | None, *, causal: bool, scale_frames: int) -> None:
-    """Check that a network supports a memory, and tracking in a stream.
-
-    Raises:
-        ValueError: If the network is not causal, or points are tracked in a stream with scale frames.
-    """
-    if not causal:
-        raise ValueError("a network that sees all frames (causal=False) cannot go on with a memory")
-    if query_points is not None and scale_frames:
-        raise ValueError(
-            "query_points: expected none in the stream of a network with scale_frames, whose first frames are "
-            "computed several times. Track points in a whole sequence, without memory."
-        )

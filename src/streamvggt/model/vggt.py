@@ -22,7 +22,7 @@ from streamvggt.model.encoders import ENCODERS
 from streamvggt.model.full_sequence import FullSequence
 from streamvggt.model.heads import HEADS
 from streamvggt.model.heads.context import HeadContext
-from streamvggt.model.inputs import select_heads, validate_images, validate_queries, validate_sequence, validate_stream
+from streamvggt.model.inputs import validate_sequence, validate_step
 from streamvggt.model.memory import CameraCacheMode, EvictionPolicy, StreamMemory
 from streamvggt.prediction import Prediction, cat, of_frames
 
@@ -170,10 +170,7 @@ class VGGT(nn.Module):
         Raises:
             ValueError: If the images do not match the network, or a requested head is missing.
         """
-        validate_images(images, self.patch_size)
-        heads = select_heads(heads, self.heads, is_tracking=query_points is not None)
-        validate_queries(query_points, heads, len(images))
-        validate_sequence(images.shape[1], attended_frames, dense_frames, causal=self.causal)
+        heads = validate_sequence(self, images, heads, query_points, attended_frames, dense_frames)
         sequence = self._full_sequence(images.shape[1], attended_frames)
         # Training reuses few sequence lengths, so the plans of cuDNN attention are reused.
         changes = self.causal and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
@@ -207,7 +204,7 @@ class VGGT(nn.Module):
         Raises:
             ValueError: If the images do not match the network or the memory, or a requested head is missing.
         """
-        heads = self.validate_step(images, memory, heads, query_points)
+        heads = validate_step(self, images, memory, heads, query_points)
         predictions: list[Prediction] = []
         num_together = images.shape[1] if memory.is_index_based else 1
         # Disable inference mode even if the caller enabled it, because cached tensors outlive the call.
@@ -298,28 +295,6 @@ class VGGT(nn.Module):
                 head = self.get_submodule(HEADS[name].module)
                 outputs |= head.predict([tokens[layer] for layer in layers[name]], context)
         return Prediction.of(image_size, outputs, dense_frames=dense_frames, pose=self.config.pose)
-
-    def validate_step(
-        self,
-        images: Tensor,
-        memory: StreamMemory | BatchedMemory,
-        heads: Collection[str] | None = None,
-        query_points: Tensor | None = None,
-    ) -> tuple[str, ...]:
-        """Check the arguments of `step` without changing the memory.
-
-        Returns:
-            The heads to run.
-
-        Raises:
-            ValueError: If the arguments do not match the network, the memory or each other.
-        """
-        validate_images(images, self.patch_size)
-        heads = select_heads(heads, self.heads, is_tracking=query_points is not None or memory.is_tracking)
-        validate_queries(query_points, heads, len(images))
-        validate_stream(query_points, causal=self.causal, scale_frames=self.scale_frames)
-        memory.validate_inputs(len(images), tuple(images.shape[-2:]), heads)
-        return heads
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **options) -> VGGT:

@@ -17,6 +17,7 @@ from streamvggt.frame import Frame
 from streamvggt.layers.attention import without_cudnn
 from streamvggt.layers.kv_quantization import KVCacheDtype
 from streamvggt.model.batched_memory import BatchedMemory
+from streamvggt.model.inputs import validate_step
 from streamvggt.model.memory import CameraCacheMode, EvictionPolicy
 from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction
@@ -197,7 +198,7 @@ class SessionPool:
 
     def _validate(self, turn: _Request) -> None:
         session = turn.stream.session
-        self.model.validate_step(turn.images, session.memory, session.heads, turn.query_points)
+        validate_step(self.model, turn.images, session.memory, session.heads, turn.query_points)
         if self.max_stream_bytes is not None and session.memory.num_bytes >= self.max_stream_bytes:
             raise PoolFull(
                 f"this stream's memory takes {session.memory.num_bytes / 1e6:.1f} MB and may take "
