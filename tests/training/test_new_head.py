@@ -47,6 +47,13 @@ class NormalsTerm:
         return (1 - (prediction.extra["normals"][:, :, 1:, 1:] * known).sum(-1)).mean()
 
 
+class SameBatch:
+    """The same batch at every step."""
+
+    def __getitem__(self, index):
+        return Planes()[1]
+
+
 @pytest.fixture
 def normals_in_table(monkeypatch):
     monkeypatch.setitem(HEADS, "normals", HeadEntry("normals_head", NormalsHead, dpt_layers))
@@ -59,7 +66,7 @@ def trained(normals_in_table, fresh, tmp_path):
         model=model,
         supervision=GroundTruth(),
         loss=MultiTaskLoss(camera=None, depth=None, points=None, normals=NormalsTerm()),
-        data=Planes(),
+        data=SameBatch(),
         optim=OptimConfig(lr=5e-3, steps=12, warmup_steps=1),
         output_dir=tmp_path / "out",
     )
@@ -79,7 +86,14 @@ def test_from_training_to_export(trained, tmp_path):
     session, writer = StreamSession(model), ResultWriter(tmp_path / "result")
     for number, image in enumerate(frames[0]):
         original = (image * 255).round().byte().movedim(0, -1).numpy()
-        frame = Frame(image=image, index=number, name=f"f{number}", original=original, original_from_image=np.eye(3))
+        frame = Frame(
+            image=image,
+            index=number,
+            name=f"f{number}",
+            original=original,
+            original_from_image=np.eye(3),
+            content=(0, 0, 28, 42),
+        )
         said = session.push(frame)
         torch.testing.assert_close(said.extra["normals"][:, 0], whole.extra["normals"][:, number], atol=1e-4, rtol=0)
         writer.add(frame, said)
@@ -105,7 +119,9 @@ def test_results_without_further_heads_have_nothing_to_export(tmp_path):
     session, writer = StreamSession(tiny(dtype=torch.float32, heads=("camera",))), ResultWriter(tmp_path)
     image = torch.rand(3, 28, 42)
     original = np.zeros((28, 42, 3), np.uint8)
-    frame = Frame(image=image, index=0, name="f", original=original, original_from_image=np.eye(3))
+    frame = Frame(
+        image=image, index=0, name="f", original=original, original_from_image=np.eye(3), content=(0, 0, 28, 42)
+    )
     writer.add(frame, session.push(frame))
     with pytest.raises(NothingLeft, match="no head beside"):
         EXPORTERS["extra"](ReconstructionResult(tmp_path), tmp_path, PointFilter())
