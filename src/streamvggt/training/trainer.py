@@ -131,7 +131,7 @@ class Trainer:
         self.max_minutes, self.dense_share = max_minutes, dense_share
         self.auxiliary_loss, self.policy, self.adapters = auxiliary_loss, policy, adapters
         self.output_dir, self.heads = Path(output_dir), tuple(loss.heads)
-        self._validate(model, ema_decay, max_checkpoints)
+        self._check_arguments(model, ema_decay, max_checkpoints)
         # Batches without ground-truth tracks do not run the track head.
         can_skip = "track" in loss.heads and not supervision.requires_queries
         self.accelerator = new_accelerator(precision, gradient_accumulation_steps, can_skip_parameters=can_skip)
@@ -156,7 +156,7 @@ class Trainer:
             self._resume(newest)
         self._start_log(data, newest)
 
-    def _validate(self, model: VGGT, ema_decay: float | None, max_checkpoints: int) -> None:
+    def _check_arguments(self, model: VGGT, ema_decay: float | None, max_checkpoints: int) -> None:
         """Check the arguments of the constructor."""
         at_least_one = {
             "num_validation_batches": self.num_validation_batches,
