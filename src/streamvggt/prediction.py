@@ -130,7 +130,7 @@ class Prediction:
         Raises:
             ValueError: If `dense_frames` is set and only depth and points were predicted.
         """
-        of_some = () if self.dense_frames is None else ("depth", "points")
+        of_some = () if self.dense_frames is None else ("depth", "points", *self.extra)
         counts = [value.shape[1] for name, value in self._tensors().items() if not name.startswith(of_some)]
         if not counts:
             raise ValueError("num_frames: expected cameras or tracks beside dense_frames. Run one of these heads, too.")
