@@ -118,5 +118,3 @@ def test_dense_frames_are_frames_of_a_whole_sequence(frames):
     model = tiny()
     with pytest.raises(ValueError, match="dense_frames"):
         model(images(1, 4), dense_frames=frames)
-    with pytest.raises(ValueError, match="dense_frames"):
-        model(images(1, 4), dense_frames=[0], memory=model.new_memory())
