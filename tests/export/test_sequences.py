@@ -93,9 +93,8 @@ def test_every_exporter_writes_where_it_is_told(result, tmp_path):
     names |= {"depth": "depth", "video": "preview.mp4"}
     folder = tmp_path / "elsewhere" / "deep"
     for _ in range(2):  # the second time over the first
-        assert {name: export(result, folder, PointFilter()) for name, export in EXPORTERS.items()} == {
-            name: folder / file for name, file in names.items()
-        }
+        for name in EXPORTERS.keys() - {"extra"}:  # outputs that no head of this result has
+            assert EXPORTERS[name](result, folder, PointFilter()) == folder / names[name]
     assert sorted(path.name for path in folder.iterdir()) == sorted(names.values())
 
 

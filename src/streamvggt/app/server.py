@@ -46,7 +46,7 @@ FIRST_POLL_INTERVAL = 0.03  # shorter interval before the first frame
 LONG_POLL_TIMEOUT = 10.0  # seconds until an empty response
 UPDATES_BYTES = 3_000_000  # approximate packet bytes per response
 FILE_NAMES = {"glb": "scene.glb", "ply": "points.ply", "colmap": "colmap.zip", "tum": "trajectory.txt"}
-FILE_NAMES |= {"depth": "depth.zip", "video": "preview.mp4"}
+FILE_NAMES |= {"depth": "depth.zip", "video": "preview.mp4", "extra": "extra.zip"}
 GONE = "This scene does not exist or has expired. Reload the page."
 PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
