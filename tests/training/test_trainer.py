@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from accelerate.utils.dataclasses import get_module_class_from_name
 
-import streamvggt.training.trainer as trainer_module
+import streamvggt.training.acceleration as acceleration
 from streamvggt import load_model
 from streamvggt.data.view import Batch
 from streamvggt.layers.block import Block
@@ -345,7 +345,7 @@ def test_a_loss_that_needs_a_head_the_network_lacks(tmp_path, planes, fresh):
 
 def test_sharding_that_cannot_be_had_is_an_error(tmp_path, planes, fresh, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    monkeypatch.setattr(trainer_module, "Accelerator", lambda **options: Accelerator(cpu=True))
+    monkeypatch.setattr(acceleration, "Accelerator", lambda **options: Accelerator(cpu=True))
     with pytest.raises((ValueError, RuntimeError), match=r"does not shard on cpu|no available devices"):
         make(tmp_path, fresh(), planes())
 
@@ -355,9 +355,9 @@ def test_sharding_that_clips_each_share_by_its_own_norm_is_rejected():
         plugin = SimpleNamespace(fsdp_version=version)
         return SimpleNamespace(distributed_type=DistributedType.FSDP, state=SimpleNamespace(fsdp_plugin=plugin))
 
-    trainer_module.check_sharding(sharded(2))
+    acceleration.check_sharding(sharded(2))
     with pytest.raises(ValueError, match=r"FSDP version 1 .* use version 2"):
-        trainer_module.check_sharding(sharded(1))
+        acceleration.check_sharding(sharded(1))
 
 
 def test_sharding_takes_blocks_as_units(fresh):
