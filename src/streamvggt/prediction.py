@@ -73,9 +73,8 @@ class Prediction:
         pose: PoseDirection = "camera_from_world",
     ) -> Prediction:
         """Build a prediction from outputs by name. Names that are no fields are entries of `extra`."""
-        own = {entry.name for entry in fields(cls)}
-        known = {name: value for name, value in outputs.items() if name in own}
-        extra = {name: value for name, value in outputs.items() if name not in own}
+        known = {name: value for name, value in outputs.items() if name in FIELDS}
+        extra = {name: value for name, value in outputs.items() if name not in FIELDS}
         frames = None if dense_frames is None else tuple(dense_frames)
         return cls(image_size, **known, extra=extra, dense_frames=frames, pose=pose)
 
@@ -211,6 +210,10 @@ class Prediction:
     def _tensors(self) -> dict[str, Tensor]:
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)} | self.extra
+
+
+FIELDS = frozenset(entry.name for entry in fields(Prediction))
+"""Names of the fields of `Prediction`."""
 
 
 def of_frames(values: Tensor, frames: Sequence[int] | None) -> Tensor:

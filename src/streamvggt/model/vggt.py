@@ -292,7 +292,7 @@ class VGGT(nn.Module):
         outputs = {}
         for name in HEADS:
             if name in heads:
-                head = self.get_submodule(HEADS[name].module)
+                head = getattr(self, HEADS[name].module)
                 outputs |= head.predict([tokens[layer] for layer in layers[name]], context)
         return Prediction.of(image_size, outputs, dense_frames=dense_frames, pose=self.config.pose)
 
