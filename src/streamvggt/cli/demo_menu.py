@@ -7,7 +7,7 @@ from pathlib import Path
 from streamvggt.app.examples import Example
 from streamvggt.app.model_registry import WeightsInfo
 from streamvggt.model.checkpoints import BY_ID, photo_limits
-from streamvggt.model.weights import BUNDLED_DIR, BUNDLED_MODELS, WEIGHTS_NAME
+from streamvggt.model.weights_path import BUNDLED_DIR, BUNDLED_MODELS, WEIGHTS_NAME
 
 MENU = {
     "tiny": ("tiny", "try the software"),
