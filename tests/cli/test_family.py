@@ -60,8 +60,8 @@ def test_from_photos_to_exports(command, photos, tmp_path, layout):
     for name in {field.name for field in fields(VGGTConfig)} - of_tracker:
         assert getattr(loaded.config, name) == getattr(model.config, name), name
     words = ("--out", tmp_path / "out", "--weights", weights, "--device", "cpu", "--formats", "glb,ply,tum")
-    status, said = command("reconstruct", photos, *words)
-    assert status == 0, said
+    status, output = command("reconstruct", photos, *words)
+    assert status == 0, output
     result = ReconstructionResult(tmp_path / "out")
     written = {entry.name for entry in (tmp_path / "out").iterdir()}
     assert len(result) == 6 and {"scene.glb", "points.ply", "trajectory.txt"} <= written
@@ -83,14 +83,14 @@ def test_lingbot_map_gets_submaps_where_its_training_was_shorter(command, many_p
     monkeypatch.setattr(memory_settings, "TRAINED_WINDOWS", "20,9")
     _, path = published(tmp_path, "lingbot-map-long.pt")
     words = ("--weights", path, "--device", "cpu", "--formats", "none", "--max-frames")
-    status, said = command("reconstruct", many_photos, "--out", tmp_path / "long", *words, 24)
-    assert status == 0 and "Using --submaps 20,9: this network was trained with up to 20 frames" in said
-    status, said = command("reconstruct", many_photos, "--out", tmp_path / "one", "--policy", "all", *words, 24)
-    assert status == 0 and "--submaps" not in said
+    status, output = command("reconstruct", many_photos, "--out", tmp_path / "long", *words, 24)
+    assert status == 0 and "Using --submaps 20,9: this network was trained with up to 20 frames" in output
+    status, output = command("reconstruct", many_photos, "--out", tmp_path / "one", "--policy", "all", *words, 24)
+    assert status == 0 and "--submaps" not in output
 
 
-def test_the_shared_camera_memory_is_refused(command, photos, tmp_path):
+def test_the_shared_camera_memory_is_rejected(command, photos, tmp_path):
     words = ("reconstruct", photos, "--out", tmp_path / "out", "--camera-cache", "shared", "--weights")
     for weights in ("yslan/STream3R", "robbyant/lingbot-map", tmp_path / "lingbot-map.pt"):
-        status, said = command(*words, weights)
-        assert status != 0 and "--camera-cache shared: expected per_iteration for" in said
+        status, output = command(*words, weights)
+        assert status != 0 and "--camera-cache shared: expected per_iteration for" in output

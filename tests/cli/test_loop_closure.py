@@ -57,8 +57,8 @@ def ate(out, known) -> float:
 @pytest.mark.slow
 def test_loops_end_to_end_also_interrupted(reconstruct, command, options, room_photos, known, monkeypatch, tmp_path):
     out, whole = tmp_path / "out", tmp_path / "whole"
-    status, said = command("reconstruct", room_photos, "--out", whole, *options, *WORDS)
-    assert status == 0 and "closed, and all frames moved accordingly" in said
+    status, output = command("reconstruct", room_photos, "--out", whole, *options, *WORDS)
+    assert status == 0 and "closed, and all frames moved accordingly" in output
     record = json.loads((whole / "run.json").read_text(encoding="utf-8"))
     assert record["submaps"]["num_loops"] >= 1 and record["settings"]["loop_closure"] is True
     corrected = ate(whole, known)
@@ -84,8 +84,8 @@ def test_loops_end_to_end_also_interrupted(reconstruct, command, options, room_p
         patch.setattr(SubmapSession, "push", interrupted)
         assert reconstruct(room_photos, *WORDS)[0] == 130
     assert not (out / "corrections.json").exists()
-    status, said = reconstruct(room_photos, *WORDS, "--resume")
-    assert status == 0 and "computed again" not in said
+    status, output = reconstruct(room_photos, *WORDS, "--resume")
+    assert status == 0 and "computed again" not in output
     assert (out / "corrections.json").read_text(encoding="utf-8") == (whole / "corrections.json").read_text(
         encoding="utf-8"
     )
@@ -93,5 +93,5 @@ def test_loops_end_to_end_also_interrupted(reconstruct, command, options, room_p
 
 
 def test_loops_need_windows(reconstruct, room_photos, tmp_path):
-    status, said = reconstruct(room_photos, "--loop-closure")
-    assert status == 1 and "requires --submaps" in said and not (tmp_path / "out").exists()
+    status, output = reconstruct(room_photos, "--loop-closure")
+    assert status == 1 and "requires --submaps" in output and not (tmp_path / "out").exists()

@@ -275,7 +275,7 @@ def test_a_folder_with_other_files_is_left_alone(refused, tmp_path, name):
     assert snapshot(tmp_path / "out") == {path: b"mine"}
 
 
-def test_a_second_start_is_refused(reconstruct, photos, pushed, tmp_path):
+def test_a_second_start_is_rejected(reconstruct, photos, pushed, tmp_path):
     reconstruct(photos)
     before = snapshot(tmp_path / "out")
     status, output = reconstruct(photos)
@@ -370,7 +370,7 @@ def test_answers_that_are_no_numbers_stop_the_run(reconstruct, photos, tmp_path,
     )
 
 
-def test_an_infinite_depth_is_left_out(reconstruct, photos, tmp_path, monkeypatch):
+def test_an_infinite_depth_is_skipped(reconstruct, photos, tmp_path, monkeypatch):
     break_numbers(monkeypatch, "depth", np.inf)
     assert reconstruct(photos, "--formats", "ply,depth,video", "--conf-percentile", 0, "--no-edge-mask")[0] == 0
     assert len(trimesh.load(tmp_path / "out" / "points.ply").vertices) == 5 * 42 * 56
@@ -418,7 +418,7 @@ def test_a_full_disk(reconstruct, photos, tmp_path, monkeypatch, record_too):
     assert status == 0 and len(ReconstructionResult(out)) == 6 and record_of(out)["status"] == "finished"
 
 
-def test_a_run_goes_on_where_only_its_record_and_state_cannot_be_written(reconstruct, photos, tmp_path, monkeypatch):
+def test_a_run_continues_where_only_its_record_and_state_cannot_be_written(reconstruct, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(run_metadata, "WRITE_INTERVAL", 0)
     monkeypatch.setattr(StreamCheckpoint, "should_save", lambda self: True)
     with monkeypatch.context() as patch:
@@ -474,7 +474,7 @@ def test_exports_without_points_leave_the_run_unfinished(reconstruct, photos, tm
         ("3:", ["--max-frames", "3"], "none of the 3 frames is in the range"),
     ],
 )
-def test_impossible_ranges_of_frames_are_refused_before_the_run(reconstruct, photos, tmp_path, frames, more, words):
+def test_impossible_ranges_of_frames_are_rejected_before_the_run(reconstruct, photos, tmp_path, frames, more, words):
     status, output = reconstruct(photos, "--formats", "ply", "--frames", frames, *more)
     assert status == 1 and words in output and not (tmp_path / "out").exists()
 
@@ -504,7 +504,7 @@ def test_random_weights_are_loudly_meaningless(reconstruct, photos):
     assert status == 0 and "MEAN NOTHING" in output
 
 
-def test_a_memory_that_will_not_hold_the_clip_is_told_before(reconstruct, photos, monkeypatch):
+def test_a_memory_that_will_not_hold_the_clip_is_reported_before(reconstruct, photos, monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Free", (), {"available": 1000}))
     _, output = reconstruct(photos, "--policy", "all")
     assert "keeping all 6 frames may need" in output and f"--policy {DEFAULT_POLICY}" in output

@@ -87,7 +87,7 @@ def stopped(many_photos, options, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_goes_on_where_it_stopped(stopped, reconstruct, many_photos, whole, pushed, tmp_path):
+def test_an_interrupted_run_continues_where_it_stopped(stopped, reconstruct, many_photos, whole, pushed, tmp_path):
     ended = stopped(signal.SIGINT)
     out = tmp_path / "out"
     done = len(ReconstructionResult(out))
@@ -109,7 +109,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(stopped, reconstruct, many_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("saves", [False, True], ids=["no state", "saved state"])
-def test_a_killed_run_goes_on(stopped, reconstruct, many_photos, whole, pushed, tmp_path, saves):
+def test_a_killed_run_continues(stopped, reconstruct, many_photos, whole, pushed, tmp_path, saves):
     often = "import streamvggt.cli.saved_state as r; r.SAVE_INTERVAL, r.MAX_SAVE_TIME_RATIO = 0, 1e9"
     ended = stopped(signal.SIGKILL, often if saves else "")
     out = tmp_path / "out"
@@ -213,7 +213,7 @@ def test_new_photos_in_a_finished_input_are_taken(reconstruct, photos, tmp_path)
     assert len(ReconstructionResult(tmp_path / "out")) == 6 and record_of(tmp_path / "out")["exports"] == []
 
 
-def test_an_interrupted_run_goes_on_to_more_frames(reconstruct, photos, pushed, monkeypatch, tmp_path):
+def test_an_interrupted_run_continues_to_more_frames(reconstruct, photos, pushed, monkeypatch, tmp_path):
     assert cut(reconstruct, photos, monkeypatch, 2, "--max-frames", 4)[0] == 130
     pushed.clear()
     status, outputs = reconstruct(photos, "--max-frames", 5, "--resume")
@@ -245,7 +245,7 @@ def test_skipped_photos_of_all_runs_are_listed_once(reconstruct, photos, monkeyp
         (["--weights", "{other}"], "weights_fingerprint was"),
     ],
 )
-def test_other_settings_are_refused(reconstruct, cut_run, photos, pushed, tmp_path, more, words):
+def test_other_settings_are_rejected(reconstruct, cut_run, photos, pushed, tmp_path, more, words):
     torch.manual_seed(1)
     other = tiny(dtype=torch.float32)
     other.camera_head.trunk_norm.bias.data += 1
@@ -256,7 +256,7 @@ def test_other_settings_are_refused(reconstruct, cut_run, photos, pushed, tmp_pa
     assert snapshot(cut_run) == before and len(pushed) == 0
 
 
-def test_another_input_is_refused(reconstruct, cut_run, many_photos):
+def test_another_input_is_rejected(reconstruct, cut_run, many_photos):
     status, outputs = reconstruct(many_photos, "--resume")
     assert status == 1 and "expected the 6 input files that it began with, got others: photo_6.png" in outputs
 
@@ -277,7 +277,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("words", CHANGES)
 @pytest.mark.parametrize("finished", [False, True])
-def test_inputs_that_changed_are_refused(reconstruct, own_photos, monkeypatch, pushed, tmp_path, words, finished):
+def test_inputs_that_changed_are_rejected(reconstruct, own_photos, monkeypatch, pushed, tmp_path, words, finished):
     if finished:
         assert reconstruct(own_photos)[0] == 0
     else:
@@ -298,7 +298,7 @@ def test_the_same_folder_written_otherwise_is_the_same(reconstruct, own_photos, 
     assert status == 0 and "computed again" not in outputs and len(ReconstructionResult(tmp_path / "out")) == 6
 
 
-def test_a_list_of_inputs_that_is_damaged_is_refused(reconstruct, cut_run, photos):
+def test_a_list_of_inputs_that_is_damaged_is_rejected(reconstruct, cut_run, photos):
     for content in (None, "", "[1]", '[["a", 1, "2"]]', "[" * 100_000):
         (cut_run / "inputs.json").unlink(missing_ok=True)
         if content is not None:
@@ -396,7 +396,7 @@ def test_one_frame_is_one_frame(reconstruct, photos):
         (["submaps"], []),
     ],
 )
-def test_a_record_of_other_types_is_refused(reconstruct, cut_run, photos, where, value):
+def test_a_record_of_other_types_is_rejected(reconstruct, cut_run, photos, where, value):
     record = record_of(cut_run)
     place = record
     for name in where[:-1]:
@@ -412,7 +412,7 @@ def test_a_record_of_other_types_is_refused(reconstruct, cut_run, photos, where,
 @pytest.mark.parametrize(
     "content", [None, "", "{", "[]", '{"settings": 3}', '{"command": ["mine"]}', "[" * 100_000], ids=range(7)
 )
-def test_a_damaged_record_is_refused(reconstruct, cut_run, photos, content):
+def test_a_damaged_record_is_rejected(reconstruct, cut_run, photos, content):
     (cut_run / "run.json").unlink()
     if content is not None:
         (cut_run / "run.json").write_text(content, encoding="utf-8")
@@ -563,7 +563,7 @@ def test_interrupting_a_camera_is_its_end(reconstruct, webcam, tmp_path):
     assert not (tmp_path / "out" / "stream_state.pt").exists()
 
 
-def test_a_camera_has_no_past_to_go_on_from(reconstruct, webcam, monkeypatch, tmp_path):
+def test_a_camera_has_no_past_to_continue_from(reconstruct, webcam, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr(ResultWriter, "finish", lambda *_: (_ for _ in ()).throw(OSError("no space")))
         reconstruct("0")

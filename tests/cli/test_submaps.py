@@ -23,9 +23,9 @@ def expected(many_photos, weights):
     model = load_model(weights, causal=True, heads=("camera", "depth"), device="cpu")
     session = SubmapSession(model, submaps=SubmapOptions(6, 3), policy=SlidingWindow(1, 2))
     size = model.config.image_size
-    said = [session.push(frame) for frame in load_frames(many_photos, size=size, max_frames=FRAMES)]
-    poses = torch.cat([one.map(lambda tensor: tensor.double()).cameras().cam_from_world[0] for one in said])
-    return poses.numpy(), torch.cat([one.depth[0, ..., 0] for one in said]).numpy()
+    output = [session.push(frame) for frame in load_frames(many_photos, size=size, max_frames=FRAMES)]
+    poses = torch.cat([one.map(lambda tensor: tensor.double()).cameras().cam_from_world[0] for one in output])
+    return poses.numpy(), torch.cat([one.depth[0, ..., 0] for one in output]).numpy()
 
 
 def assert_is(out, expected) -> None:
@@ -35,7 +35,7 @@ def assert_is(out, expected) -> None:
 
 
 def test_windows_end_to_end(reconstruct, many_photos, expected, tmp_path):
-    status, said = reconstruct(many_photos, *WORDS, "--formats", "glb,ply,colmap,tum")
+    status, output = reconstruct(many_photos, *WORDS, "--formats", "glb,ply,colmap,tum")
     assert status == 0
     out = tmp_path / "out"
     assert_is(out, expected)
@@ -43,12 +43,12 @@ def test_windows_end_to_end(reconstruct, many_photos, expected, tmp_path):
     assert record["settings"]["submaps"] == "6,3"
     assert record["submaps"]["num_submaps"] > 1
     doubtful = record["submaps"]["num_restarts"] or record["submaps"]["num_pose_alignments"]
-    assert ("submaps" in said and "aligned by pose" in said) == bool(doubtful)  # noise has no geometry
+    assert ("submaps" in output and "aligned by pose" in output) == bool(doubtful)  # noise has no geometry
     for name in ("scene.glb", "points.ply", "colmap", "trajectory.txt"):
         assert (out / name).exists()
 
 
-def test_an_interrupted_run_of_windows_goes_on_where_it_stopped(
+def test_an_interrupted_run_of_windows_continues_where_it_stopped(
     reconstruct, many_photos, expected, monkeypatch, tmp_path
 ):
     push = SubmapSession.push
@@ -63,8 +63,8 @@ def test_an_interrupted_run_of_windows_goes_on_where_it_stopped(
             patch.setattr(SubmapSession, "push", interrupted)
             assert reconstruct(many_photos, *WORDS, "--resume")[0] == 130
         assert len(ReconstructionResult(tmp_path / "out")) == after + 1
-    status, said = reconstruct(many_photos, *WORDS, "--resume")
-    assert status == 0 and "computed again" not in said
+    status, output = reconstruct(many_photos, *WORDS, "--resume")
+    assert status == 0 and "computed again" not in output
     assert_is(tmp_path / "out", expected)
 
 
@@ -78,14 +78,14 @@ def test_one_long_window_is_a_plain_run(command, reconstruct, many_photos, optio
         assert np.array_equal(a.depth, b.depth) and np.array_equal(a.cam_from_world, b.cam_from_world)
 
 
-def test_other_windows_do_not_go_on_with_a_result(reconstruct, photos):
+def test_other_windows_do_not_continue_with_a_result(reconstruct, photos):
     assert reconstruct(photos, "--submaps", "4,2")[0] == 0
-    status, said = reconstruct(photos, "--submaps", "6,2", "--resume")
-    assert status == 1 and "submaps was '4,2' and is now '6,2'" in said
+    status, output = reconstruct(photos, "--submaps", "6,2", "--resume")
+    assert status == 1 and "submaps was '4,2' and is now '6,2'" in output
 
 
 @pytest.mark.parametrize("words", ["5", "6,4", "a,b"])
-def test_bad_windows_are_refused_before_anything_is_done(reconstruct, photos, words, tmp_path, monkeypatch):
+def test_bad_windows_are_rejected_before_anything_is_done(reconstruct, photos, words, tmp_path, monkeypatch):
     monkeypatch.setattr(StreamSession, "push", None)
-    status, said = reconstruct(photos, "--submaps", words)
-    assert status == 1 and "expected" in said and not (tmp_path / "out").exists()
+    status, output = reconstruct(photos, "--submaps", words)
+    assert status == 1 and "expected" in output and not (tmp_path / "out").exists()

@@ -70,6 +70,6 @@ def test_the_documented_table_is_this_one():
     text = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
     for known in CHECKPOINTS:
         row = next(line for line in text.splitlines() if line.startswith(f"| `{known.id}` "))
-        for said in (f"`{known.file}`", f"{known.parameters:,}", f"{known.num_bytes / 1e9:.2f}", known.license):
-            assert said in row, (known.id, said)
+        for output in (f"`{known.file}`", f"{known.parameters:,}", f"{known.num_bytes / 1e9:.2f}", known.license):
+            assert output in row, (known.id, output)
         assert ", ".join(known.heads) in row

@@ -109,7 +109,7 @@ def test_a_broken_config_inside_the_weights_names_them(tmp_path):
         load_model(tmp_path / "odd.pt")
 
 
-def test_a_config_that_contradicts_the_weights_is_refused(tmp_path):
+def test_a_config_that_contradicts_the_weights_is_rejected(tmp_path):
     tiny(dtype=torch.float32).save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     content = json.loads(path.read_text(encoding="utf-8"))

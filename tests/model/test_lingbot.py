@@ -226,9 +226,9 @@ def test_losses_compare_poses_of_one_direction(model):
     model.zero_grad()
 
 
-def test_combinations_that_cannot_be_are_refused_in_words(model):
-    said = "camera_cache='shared': expected 'per_iteration' for a network with scale_frames=3"
-    with pytest.raises(ValueError, match=said):
+def test_combinations_that_cannot_be_are_rejected_in_words(model):
+    output = "camera_cache='shared': expected 'per_iteration' for a network with scale_frames=3"
+    with pytest.raises(ValueError, match=output):
         model.new_memory(camera_cache="shared")
     with pytest.raises(ValueError, match="room for more than the 3 frames of the joint first step, got room for 3"):
         model.new_memory(SelfSelective(2, 1, anchors=0))

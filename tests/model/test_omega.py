@@ -177,7 +177,7 @@ def test_sizes_come_from_the_file(tmp_path):
     assert message.depth.dtype == message.pose_enc.dtype == torch.float32 and message.depth.isfinite().all()
 
 
-def test_the_text_head_is_left_out_and_said(tmp_path):
+def test_the_text_head_is_skipped_and_reported(tmp_path):
     text = {"text_alignment_head.norm.weight": torch.ones(3), "text_alignment_head.proj.weight": torch.ones(3, 3)}
     torch.save({**published_tensors(**TINY), **text}, tmp_path / "text.pt")
     with pytest.warns(UserWarning, match=r"Skipped the text head \(2 tensors text_alignment_head\.\*\)"):

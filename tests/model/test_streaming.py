@@ -81,7 +81,7 @@ def test_a_window_changes_what_is_seen(model):
     assert (full.depth[:, 3:] - narrow.depth[:, 3:]).abs().max() > 1e-4
 
 
-def test_an_infinite_window_keeps_all_to_the_bit(model):
+def test_an_infinite_window_keeps_all_bit_exactly(model):
     frames = images(1, 7)
     with torch.no_grad():
         all_kept = stream(model, frames, [1] * 7, KeepAll())
@@ -242,7 +242,7 @@ def test_a_step_that_failed_can_be_made_again(model, monkeypatch):
     assert_same(cat(done), expected)
 
 
-def test_a_chunk_that_failed_after_forgetting_can_be_made_again(model, monkeypatch):
+def test_a_chunk_that_failed_after_evicting_can_be_made_again(model, monkeypatch):
     frames = images(1, 5)
     memory, undisturbed = (model.new_memory(SlidingWindow(1, 1)) for _ in range(2))
     model.step(frames[:, :2], memory=memory)
@@ -258,7 +258,7 @@ def test_a_chunk_that_failed_after_forgetting_can_be_made_again(model, monkeypat
     assert_same(model.step(frames[:, 2:], memory=memory), model.step(frames[:, 2:], memory=undisturbed), tolerance=0)
 
 
-def test_saved_and_restored_memory_goes_on_as_if_nothing_happened(model):
+def test_saved_and_restored_memory_continues_as_if_nothing_happened(model):
     frames = images(2, 6)
     queries = torch.rand(2, 3, 2, dtype=torch.float64) * 20
     for policy in (KeepAll(), SlidingWindow(1, 1)):

@@ -64,8 +64,8 @@ def test_tracking_may_start_in_a_later_frame_and_start_again():
 
 def test_the_query_frame_is_pinned():
     with torch.no_grad():
-        said = tiny(False)(images(1, 3), query_points=QUERIES)
-    assert all(torch.equal(stage[:, 0], QUERIES) for stage in said.tracks_list)
+        output = tiny(False)(images(1, 3), query_points=QUERIES)
+    assert all(torch.equal(stage[:, 0], QUERIES) for stage in output.tracks_list)
 
 
 def test_correlation_is_the_product_with_the_map_around_a_point():
@@ -92,8 +92,8 @@ def test_beyond_the_map_there_is_nothing():
 def test_maps_too_small_for_all_levels_are_tracked_with_those_they_have():
     model = tiny(False, track_levels=7)
     with torch.no_grad():
-        said = model(images(1, 2), query_points=QUERIES)  # maps of 14×21: 7, 3 and 1 rows, then no more
-    assert said.tracks.isfinite().all()
+        output = model(images(1, 2), query_points=QUERIES)  # maps of 14×21: 7, 3 and 1 rows, then no more
+    assert output.tracks.isfinite().all()
     maps, features = torch.ones(1, 1, 4, 2, 2), torch.ones(1, 1, 1, 4)
     answer = correlate(feature_pyramid(maps, 3), features, torch.zeros(1, 1, 1, 2), 0, 3)
     assert answer.flatten().tolist() == [2, 2, 0]

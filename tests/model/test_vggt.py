@@ -81,8 +81,8 @@ def test_activation_checkpointing_changes_no_gradient(causal):
     gradients = []
     for activation_checkpointing in (False, True):
         model = tiny(causal, activation_checkpointing=activation_checkpointing)
-        said = model(frames, query_points=QUERIES)
-        loss = said.pose_enc.square().sum() + said.depth.sum() + said.points.sum() + said.tracks.sum()
+        output = model(frames, query_points=QUERIES)
+        loss = output.pose_enc.square().sum() + output.depth.sum() + output.points.sum() + output.tracks.sum()
         loss.backward()
         gradients.append({name: p.grad for name, p in model.named_parameters()})
     assert {name for name, grad in gradients[0].items() if grad is None} <= {
@@ -106,19 +106,19 @@ def test_gradients_of_the_causal_pass_never_come_from_later_frames():
 
 
 def test_all_stages_are_there_for_training():
-    said = tiny()(images(1, 2), query_points=QUERIES)
-    assert len(said.pose_enc_list) == 4
-    assert len(said.tracks_list) == 4
-    assert said.pose_enc_list[-1] is said.pose_enc
-    assert all(stage.shape == (1, 2, 9) and stage.requires_grad for stage in said.pose_enc_list)
-    assert (said.pose_enc_list[0] - said.pose_enc).abs().max() > 1e-3
+    output = tiny()(images(1, 2), query_points=QUERIES)
+    assert len(output.pose_enc_list) == 4
+    assert len(output.tracks_list) == 4
+    assert output.pose_enc_list[-1] is output.pose_enc
+    assert all(stage.shape == (1, 2, 9) and stage.requires_grad for stage in output.pose_enc_list)
+    assert (output.pose_enc_list[0] - output.pose_enc).abs().max() > 1e-3
 
 
 def test_a_refinement_takes_the_last_encoding_as_given():
     """No gradient flows from one refinement into the one before; only the first sees the empty encoding."""
     model = tiny()
-    said = model(images(1, 2), heads=("camera",))
-    said.pose_enc.sum().backward()
+    output = model(images(1, 2), heads=("camera",))
+    output.pose_enc.sum().backward()
     last_alone = model.camera_head.empty_pose_tokens.grad
     assert last_alone is None or (last_alone == 0).all()
     model(images(1, 2), heads=("camera",)).pose_enc_list[0].sum().backward()
@@ -129,10 +129,10 @@ def test_portrait_landscape_and_the_learnt_grid_itself():
     model = tiny()
     for height, width in ((14, 14), (28, 70), (70, 28), (56, 56)):
         with torch.no_grad():
-            said = model(images(1, 1, height, width), query_points=torch.zeros(1, 1, 2, dtype=torch.float64))
-        assert said.depth.shape == (1, 1, height, width, 1)
-        assert said.points.shape == (1, 1, height, width, 3)
-        assert all(torch.isfinite(torch.from_numpy(value)).all() for value in said.numpy().values())
+            output = model(images(1, 1, height, width), query_points=torch.zeros(1, 1, 2, dtype=torch.float64))
+        assert output.depth.shape == (1, 1, height, width, 1)
+        assert output.points.shape == (1, 1, height, width, 3)
+        assert all(torch.isfinite(torch.from_numpy(value)).all() for value in output.numpy().values())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -140,9 +140,9 @@ def test_half_precision_answers_in_float32_and_close(dtype):
     exact, frames = tiny(dtype=torch.float32), images(1, 3, dtype=torch.float32)
     with torch.no_grad():
         reference = exact(frames, heads=("camera", "depth", "points"))
-        said = tiny(dtype=torch.float32).to(dtype)(frames, heads=("camera", "depth", "points"))
-    for name, value in said.numpy().items():
-        assert getattr(said, name).dtype == torch.float32, name
+        output = tiny(dtype=torch.float32).to(dtype)(frames, heads=("camera", "depth", "points"))
+    for name, value in output.numpy().items():
+        assert getattr(output, name).dtype == torch.float32, name
         # 8 bits of mantissa through 10 layers; a wrong cast (say, of angles) would be off by far more.
         assert abs(value - reference.numpy()[name]).mean() < 0.05 * abs(reference.numpy()[name]).mean() + 0.02, name
 
@@ -173,12 +173,12 @@ def test_under_autocast_the_causal_pass_and_the_stream_still_agree():
         ({"query_points": torch.rand(4, 2)}, r"must be \(1, K, 2\), not \(4, 2\)"),
     ],
 )
-def test_bad_input_is_refused_at_the_door(given, message):
+def test_bad_input_is_rejected_before_the_run(given, message):
     with pytest.raises(ValueError, match=message):
         tiny(dtype=torch.float32)(**{"images": images(1, 2, dtype=torch.float32), **given})
 
 
-def test_misuse_of_sees_is_refused():
+def test_misuse_of_causal_is_rejected():
     teacher = tiny(False)
     with pytest.raises(ValueError, match="causal=True"):
         teacher(images(1, 2), attended_frames=[[0], [1]])
@@ -193,16 +193,16 @@ def test_misuse_of_sees_is_refused():
 
 
 def test_prediction_frames_cameras_and_arrays():
-    said = tiny()(images(2, 3), query_points=QUERIES.expand(2, -1, -1))
-    last = said.select_frame(-1)
+    output = tiny()(images(2, 3), query_points=QUERIES.expand(2, -1, -1))
+    last = output.select_frame(-1)
     assert isinstance(last, Prediction)
-    assert torch.equal(last.depth, said.depth[:, 2:])
-    assert torch.equal(last.pose_enc_list[0], said.pose_enc_list[0][:, 2:])
+    assert torch.equal(last.depth, output.depth[:, 2:])
+    assert torch.equal(last.pose_enc_list[0], output.pose_enc_list[0][:, 2:])
     with pytest.raises(IndexError):
-        said.select_frame(3)
-    assert_same(cat([said.select_frames(slice(0, 2)), last]), said, tolerance=0)
-    assert said.cameras().intrinsics.shape == (2, 3, 3, 3)
-    assert said.to(torch.float32).depth.dtype == torch.float32
+        output.select_frame(3)
+    assert_same(cat([output.select_frames(slice(0, 2)), last]), output, tolerance=0)
+    assert output.cameras().intrinsics.shape == (2, 3, 3, 3)
+    assert output.to(torch.float32).depth.dtype == torch.float32
     with pytest.raises(ValueError, match="include 'camera'"):
         tiny()(images(1, 1), heads=("depth",)).cameras()
 

@@ -67,7 +67,7 @@ def test_the_config_beside_the_file_serves_files_without_one(model, tmp_path):
     same(load_model(tmp_path), model)
 
 
-def test_teacher_and_student_are_told_by_the_config_or_the_caller(model, tmp_path):
+def test_the_config_or_the_caller_selects_teacher_or_student(model, tmp_path):
     teacher = tiny(False, dtype=torch.float32)
     teacher.save_pretrained(tmp_path / "teacher")
     assert type(load_model(tmp_path / "teacher")) is VGGT
@@ -167,7 +167,7 @@ def test_sizes_are_read_from_the_shapes(tmp_path):
         assert found == network.config.as_dict()
 
 
-def test_what_shapes_do_not_tell_is_said(model, tmp_path):
+def test_sizes_that_shapes_do_not_determine_are_reported(model, tmp_path):
     torch.save(model.state_dict(), tmp_path / "model.pt")
     with pytest.warns(UserWarning, match=r"do not tell encoder_num_heads.*camera_num_heads=16"):
         assert load_model(tmp_path / "model.pt").config.camera_num_heads == 16
@@ -219,15 +219,15 @@ def test_missing_extra_and_wrong_tensors_are_listed(model, tmp_path):
     )
     with pytest.raises(ValueError) as caught:
         load_model(tmp_path / "model.pt")
-    for said in (
+    for output in (
         "1 missing: camera_head.trunk_norm.bias",
         "1 extra: camera_head.surprise",
         "1 of wrong shape: point_head.norm.weight is (3,), expected (64,)",
     ):
-        assert said in str(caught.value)
+        assert output in str(caught.value)
 
 
-def test_weights_of_another_network_are_refused(tmp_path):
+def test_weights_of_another_network_are_rejected(tmp_path):
     torch.save(torch.nn.Linear(3, 4).state_dict(), tmp_path / "linear.pt")
     with pytest.raises(ValueError, match=r"does not hold a VGGT network: among its 2 tensors \(weight, bias\)"):
         load_model(tmp_path / "linear.pt")
@@ -283,7 +283,7 @@ def test_cut_off_files_are_named(model, tmp_path, suffix):
         load_model(path)
 
 
-def test_what_is_not_there_is_said(tmp_path):
+def test_what_is_not_there_is_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no weights at 'ckpt/none\.pt': expected .*lch01/StreamVGGT"):
         load_model("ckpt/none.pt")
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors.*; there are none"):
@@ -378,8 +378,8 @@ def test_half_precision_keeps_the_tracker_exact(model, tmp_path):
     assert all((dtype == torch.float32) == name.startswith("track_head.tracker.") for name, dtype in dtypes.items())
     memory = half.new_memory()
     with torch.no_grad():
-        said = half.step(images(1, 2, dtype=torch.float32), memory=memory, query_points=torch.ones(1, 2, 2) * 9)
-    assert said.tracks.dtype == torch.float32
+        output = half.step(images(1, 2, dtype=torch.float32), memory=memory, query_points=torch.ones(1, 2, 2) * 9)
+    assert output.tracks.dtype == torch.float32
     assert memory.layers[0].keys_values()[0].dtype == torch.bfloat16
 
 

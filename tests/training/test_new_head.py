@@ -94,9 +94,9 @@ def test_from_training_to_export(trained, tmp_path):
             original_from_image=np.eye(3),
             content=(0, 0, 28, 42),
         )
-        said = session.push(frame)
-        torch.testing.assert_close(said.extra["normals"][:, 0], whole.extra["normals"][:, number], atol=1e-4, rtol=0)
-        writer.add(frame, said)
+        output = session.push(frame)
+        torch.testing.assert_close(output.extra["normals"][:, 0], whole.extra["normals"][:, number], atol=1e-4, rtol=0)
+        writer.add(frame, output)
     result = ReconstructionResult(tmp_path / "result")
     assert result[1].extra.keys() == {"normals", "normals_conf"} and result[1].depth is None
     folder = EXPORTERS["extra"](result, tmp_path, PointFilter())
