@@ -235,7 +235,7 @@ def test_combinations_that_cannot_be_are_rejected_in_words(model):
     model.new_memory(TokenDiversity(2, 1))
     tracking = small(heads=("camera", "track"))
     with pytest.raises(ValueError, match="query_points: expected none in the stream of a network with scale_frames"):
-        tracking(images(1, 1), query_points=torch.zeros(1, 2, 2), memory=tracking.new_memory())
+        tracking.step(images(1, 1), query_points=torch.zeros(1, 2, 2), memory=tracking.new_memory())
     with pytest.raises(ValueError, match="step_mode='compile': expected a memory that becomes full, got Trajectory"):
         StreamSession(model, step_mode="compile")
     with pytest.raises(ValueError, match="global_rotation: expected space or time, got 'both'"):

@@ -44,7 +44,7 @@ def test_the_window_is_bounded_and_the_query_frame_stays():
         assert maps.shape[1] == 3
         expected, _, _ = model.track_head.tracker(maps, QUERIES / 2)
         assert (last.tracks[:, 0] - 2 * expected[-1][:, -1]).abs().max() < 1e-9
-        first_map = model(frames[:, :1], memory=(fresh := model.new_memory()), query_points=QUERIES)
+        first_map = model.step(frames[:, :1], memory=(fresh := model.new_memory()), query_points=QUERIES)
     assert first_map.tracks.shape == (1, 1, 3, 2)
     assert torch.equal(memory.tracks.maps[0], fresh.tracks.maps[0])
 

@@ -183,7 +183,7 @@ def test_misuse_of_causal_is_rejected():
     with pytest.raises(ValueError, match="causal=True"):
         teacher(images(1, 2), attended_frames=[[0], [1]])
     with pytest.raises(ValueError, match="cannot go on with a memory"):
-        teacher(images(1, 1), memory=tiny().new_memory(SlidingWindow()))
+        teacher.step(images(1, 1), memory=tiny().new_memory(SlidingWindow()))
     with pytest.raises(ValueError, match=r"expected False .* or True"):
         VGGT(causal="future")
     with pytest.raises(ValueError, match="four of the 24 layers"):
