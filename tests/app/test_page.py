@@ -161,13 +161,13 @@ def test_from_upload_to_points_sliders_and_downloads(visitor):
 @pytest.fixture
 def slow_network(networks, monkeypatch):
     kind = type(networks.get("small"))
-    quick = kind.forward
+    quick = kind.step
 
-    def forward(self, *arguments, **options):
+    def step(self, *arguments, **options):
         time.sleep(0.3)
         return quick(self, *arguments, **options)
 
-    monkeypatch.setattr(kind, "forward", forward)
+    monkeypatch.setattr(kind, "step", step)
 
 
 def test_stop_keeps_what_is_there(visitor, slow_network):
@@ -330,13 +330,13 @@ def test_two_users_stay_apart(visitor, photos):
 
 def test_one_has_the_model_one_waits_and_the_next_is_rejected(visitor, photos, networks, monkeypatch):
     kind = type(networks.get("small"))
-    unheld, go_on = kind.forward, threading.Event()
+    unheld, go_on = kind.step, threading.Event()
 
-    def forward(self, *arguments, **options):
+    def step(self, *arguments, **options):
         assert go_on.wait(300)
         return unheld(self, *arguments, **options)
 
-    monkeypatch.setattr(kind, "forward", forward)
+    monkeypatch.setattr(kind, "step", step)
     monkeypatch.setattr("streamvggt.app.page.QUEUE_STATUS_INTERVAL", 0.2)
     first, second, third = visitor(), visitor(), visitor()
     for page in (first, second, third):

@@ -184,14 +184,14 @@ def test_an_owner_has_few_scenes_and_all_together_have_not_too_many():
 def test_nothing_is_left_of_a_scene_that_was_removed_with_a_frame_in_work(scenes, networks, monkeypatch):
     """A third scene takes the place of the first while the network computes for it."""
     kind = type(networks.get("small"))
-    unheld, computes, go_on = kind.forward, threading.Event(), threading.Event()
+    unheld, computes, go_on = kind.step, threading.Event(), threading.Event()
 
-    def forward(self, *arguments, **options):
+    def step(self, *arguments, **options):
         computes.set()
         assert go_on.wait(60)
         return unheld(self, *arguments, **options)
 
-    monkeypatch.setattr(kind, "forward", forward)
+    monkeypatch.setattr(kind, "step", step)
     scene = scenes.new("me", "video", CLIP)
     statuses = []
     run = threading.Thread(target=lambda: statuses.extend(scene.run(SETTINGS, networks)))

@@ -13,7 +13,7 @@ from streamvggt.model.vggt import VGGT
 @pytest.fixture
 def result(reconstruct, photos, tmp_path, monkeypatch):
     assert reconstruct(photos, "--max-frames", 4)[0] == 0
-    monkeypatch.delattr(VGGT, "forward")  # no network from here on
+    monkeypatch.delattr(VGGT, "step")  # no network from here on
     return tmp_path / "out"
 
 

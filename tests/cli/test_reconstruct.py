@@ -346,16 +346,16 @@ def test_a_truncated_video(reconstruct, photos, tmp_path):
 
 
 def break_numbers(monkeypatch, field, value, at=2):
-    forward, calls = VGGT.forward, []
+    step, calls = VGGT.step, []
 
     def broken(self, *arguments, **options):
-        prediction = forward(self, *arguments, **options)
+        prediction = step(self, *arguments, **options)
         calls.append(0)
         if len(calls) == at + 1:
             getattr(prediction, field)[:] = value
         return prediction
 
-    monkeypatch.setattr(VGGT, "forward", broken)
+    monkeypatch.setattr(VGGT, "step", broken)
 
 
 @pytest.mark.parametrize("field, value", [("pose_enc", np.nan), ("pose_enc", np.inf), ("depth", np.nan)])
@@ -378,15 +378,15 @@ def test_an_infinite_depth_is_skipped(reconstruct, photos, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory.\nmore"), MemoryError()])
 def test_no_memory_left(reconstruct, photos, tmp_path, monkeypatch, error):
-    forward = VGGT.forward
+    step = VGGT.step
 
-    def exhausted(self, images, **options):
-        if options["memory"].num_frames == 2:
+    def exhausted(self, images, memory, **options):
+        if memory.num_frames == 2:
             raise error
-        return forward(self, images, **options)
+        return step(self, images, memory, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(VGGT, "forward", exhausted)
+        patch.setattr(VGGT, "step", exhausted)
         status, output = reconstruct(photos)
     assert status == 1 and "no memory left" in output and "--policy window:1,4" in output and "more" not in output
     assert len(ReconstructionResult(tmp_path / "out")) == 2

@@ -70,8 +70,10 @@ def test_streams_are_what_they_are_alone(model, camera):
 
 def test_only_what_agrees_is_computed_together(model, monkeypatch):
     batches = []
-    forward = model.forward
-    monkeypatch.setattr(model, "forward", lambda images, **rest: batches.append(len(images)) or forward(images, **rest))
+    step = model.step
+    monkeypatch.setattr(
+        model, "step", lambda images, *rest, **more: batches.append(len(images)) or step(images, *rest, **more)
+    )
     pool = SessionPool(model)
     small, large = images(1, 3, 14, 28)[0], images(1, 3)[0]
     options = [

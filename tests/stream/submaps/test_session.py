@@ -241,7 +241,7 @@ def test_memory_does_not_grow(known):
 
 
 PARTS = [
-    (VGGT, "forward"),
+    (VGGT, "step"),
     (submap_session, "align_submaps"),
     (SubmapSession, "_activate"),
     (SubmapSession, "_detect_loop"),
