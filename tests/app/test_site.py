@@ -237,3 +237,14 @@ def test_an_address_has_so_many_connections(server):
 def test_a_function_that_the_page_does_not_have_is_rejected(client, number):
     body = f'{{"data": [], "fn_index": {number}, "session_hash": "x"}}'
     assert client.post("/gradio_api/queue/join", content=body).status_code in (400, 422)
+
+
+def test_an_address_that_cannot_be_listened_on_is_named():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(OSError, match="--port: expected a free port"):
+            serving.bind("127.0.0.1", taken.getsockname()[1])
+    for host in ("nosuch.invalid", "203.0.113.1"):
+        with pytest.raises(OSError, match=f"--host: expected an address of this machine, got '{host}'"):
+            serving.bind(host, 0)

@@ -1,6 +1,7 @@
 """Web server of page and viewer, with limits on connections and their times."""
 
 import asyncio
+import errno
 import os
 import socket
 import threading
@@ -141,6 +142,11 @@ def bind(host: str, port: int | None) -> socket.socket:
             bound.bind((host, number))
         except OSError as error:
             bound.close()
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise OSError(
+                    f"--host: expected an address of this machine, got {host!r} ({error.strerror}). Use 127.0.0.1 or "
+                    "0.0.0.0."
+                ) from error
             reason = error
         else:
             return bound

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from zipfile import is_zipfile
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def load_frame(path: Path, kind: type[FrameT]) -> FrameT:
         DamagedResult: If the file cannot be read, a checksum does not match, or a field is invalid.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(_archive(file), allow_pickle=False) as arrays:
             # The zip archive has a checksum per field. Reading the last byte verifies the checksum.
             names = [field.name for field in fields(kind) if field.name != "extra"]
             found = {name: arrays[name] for name in names if name in arrays}
@@ -82,6 +83,14 @@ def load_frame(path: Path, kind: type[FrameT]) -> FrameT:
             f"cannot read {path}: {str(error) or type(error).__name__}. If it is damaged, remove it and the frames "
             "after it, and continue with --resume"
         ) from error
+
+
+def _archive(file: BinaryIO) -> BinaryIO:
+    """Return `file` if it is a zip archive. NumPy advises to unpickle other files."""
+    if not is_zipfile(file):
+        raise ValueError("expected an archive of arrays, got other content")
+    file.seek(0)
+    return file
 
 
 def check_fields(arrays: dict[str, np.ndarray], names: list[str]) -> None:
