@@ -1,6 +1,7 @@
 """Requests that the filter accepts: hosts, origins, sizes, routes, cookies. docs/security.md names these tests."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -213,15 +214,27 @@ ODD_JSON = {
     "an unknown function": b'{"data": [], "fn_index": 9}',
     "a negative function": b'{"data": [], "fn_index": -1}',
     "true for a function": b'{"data": [], "fn_index": true}',
+    "a file of the server": b'{"data": [{"path": "/etc/passwd"}], "fn_index": 0}',
+    "a URL for a file": b'{"data": [[{"path": "http://127.0.0.1/"}]], "fn_index": 0}',
+    "a file beside the uploads": b'{"data": [{"path": "/uploads/../x", "url": null}], "fn_index": 0}',
+    "a file in an event": b'{"data": [], "event_data": {"a": [{"path": "/x"}]}, "fn_index": 0}',
+    "a path that is none": b'{"data": [{"path": ["/uploads/x"]}, {"path": "/uploads/\\u0000"}], "fn_index": 0}',
 }
+
+
+UPLOADED = b'{"data": [[{"path": "/uploads/a/0000/x.jpg", "meta": {"_type": "gradio.FileData"}}]], "fn_index": 0}'
 
 
 @pytest.mark.parametrize("content", ODD_JSON.values(), ids=ODD_JSON)
 @pytest.mark.parametrize("path", [JOIN, "/gradio_api/cancel", "/gradio_api/reset/"])
 def test_bodies_that_gradio_does_not_expect_do_not_reach_it(path, content):
     application = Starlette(routes=[Route("/{path:path}", echo, methods=["POST"])])
-    request_filter = RequestFilter(application, Hosts("127.0.0.1"), functions={0, 1})
+    request_filter = RequestFilter(application, Hosts("127.0.0.1"), functions={0, 1}, uploads=Path("/uploads"))
     client = TestClient(request_filter, base_url="http://localhost:7860")
     assert client.post(path, content=content).status_code in (400, 413)
-    for good in (b'{"data": [null, "\xc3\xa9", 1.5], "fn_index": 1, "session_hash": "x"}', b'{"event_id": "x"}'):
+    for good in (
+        b'{"data": [null, "\xc3\xa9", 1.5], "fn_index": 1, "session_hash": "x"}',
+        b'{"event_id": "x"}',
+        UPLOADED,
+    ):
         assert client.post(path, content=good).status_code == 200

@@ -248,3 +248,16 @@ def test_an_address_that_cannot_be_listened_on_is_named():
     for host in ("nosuch.invalid", "203.0.113.1"):
         with pytest.raises(OSError, match=f"--host: expected an address of this machine, got '{host}'"):
             serving.bind(host, 0)
+
+
+def test_no_component_takes_files_of_the_server(client, site):
+    secret = site.scenes.folder / "secret.txt"
+    secret.write_text("secret")
+    before = set(site.scenes.uploads.rglob("*"))
+    file = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
+    for function in client.get("/config").json()["dependencies"]:
+        data = [file] * len(function["inputs"])
+        if data:
+            body = {"data": data, "fn_index": function["id"], "session_hash": "s"}
+            assert client.post(JOIN, json=body).status_code == 400
+    assert set(site.scenes.uploads.rglob("*")) == before

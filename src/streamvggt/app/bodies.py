@@ -4,7 +4,8 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
+from pathlib import Path
 
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
@@ -35,12 +36,15 @@ def most_bytes(path: str, upload_bytes: int) -> int:
     return next((most for route, most in BODY_BYTES.items() if re.fullmatch(route, path)), OTHER_BYTES)
 
 
-def check_json(body: bytes, functions: Container[int] | None) -> None:
-    """Reject a body that is not a JSON object of plain values, or refers to an unknown function of the page.
+def check_json(body: bytes, functions: Container[int] | None, uploads: Path | None) -> None:
+    """Reject a body that is not a JSON object, or refers to an unknown function or to a file that was not uploaded.
+
+    Gradio copies every file and URL that a request refers to, for all components, before the page can check it.
 
     Args:
         body: The whole body.
         functions: Function numbers of the page. None skips their check.
+        uploads: Folder of uploaded files. None: no files are accepted.
 
     Raises:
         HTTPException: 400.
@@ -54,8 +58,28 @@ def check_json(body: bytes, functions: Container[int] | None) -> None:
     if is_ours and functions is not None and ("data" in content or "fn_index" in content):
         number = content.get("fn_index")
         is_ours = type(number) is int and number in functions
-    if not is_ours:
+    if not is_ours or not all(_is_upload(path, uploads) for path in _file_paths(content)):
         raise HTTPException(400, "Request body: expected a request of this page, got another. Reload the page.")
+
+
+def _file_paths(content: object) -> Iterator[object]:
+    """Yield the paths of all files in Gradio's notation: objects with a "path"."""
+    unseen = [content]
+    while unseen:
+        value = unseen.pop()
+        if isinstance(value, dict):
+            if "path" in value:
+                yield value["path"]
+            unseen += value.values()
+        elif isinstance(value, list):
+            unseen += value
+
+
+def _is_upload(path: object, uploads: Path | None) -> bool:
+    try:
+        return uploads is not None and isinstance(path, str) and Path(path).resolve().is_relative_to(uploads.resolve())
+    except (OSError, ValueError):  # invalid file name
+        return False
 
 
 def _no_number(name: str) -> None:

@@ -7,6 +7,7 @@ model time.
 import re
 from collections.abc import Container
 from functools import partial
+from pathlib import Path
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -48,15 +49,22 @@ class RequestFilter:
         hosts: Accepted host names.
         quota: Upload limit. None if the application has no uploads.
         functions: Function numbers of a Gradio application, or None.
+        uploads: Folder of uploaded files. None: requests refer to no files.
     """
 
     def __init__(
-        self, app: ASGIApp, hosts: Hosts, quota: UploadRateLimit | None = None, functions: Container[int] | None = None
+        self,
+        app: ASGIApp,
+        hosts: Hosts,
+        quota: UploadRateLimit | None = None,
+        functions: Container[int] | None = None,
+        uploads: Path | None = None,
     ):
         self.app = app
         self.hosts = hosts
         self.quota = quota
         self.functions = functions
+        self.uploads = uploads
         self._pressure = Pressure()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,7 +104,9 @@ class RequestFilter:
             method = "GET" if scope["method"] == "HEAD" else scope["method"]
             if not is_upload:
                 is_json = method == "POST" and JSON_ROUTES.fullmatch(path)
-                receive = await body.whole(partial(check_json, functions=self.functions) if is_json else None)
+                receive = await body.whole(
+                    partial(check_json, functions=self.functions, uploads=self.uploads) if is_json else None
+                )
             if method not in ROUTES or not ROUTES[method].fullmatch(path):
                 raise HTTPException(404, "Not found.")
             scope = {**scope, "headers": cleaned(scope["headers"], visitor)}

@@ -77,6 +77,7 @@ class Site:
             self._hosts,
             UploadRateLimit(scenes, limits.total_bytes, limits.max_bytes_per_hour),
             frozenset(blocks.fns),
+            scenes.uploads,
         )
         cv2.setNumThreads(1)  # threads do not speed up small images
         self._server = Server(request_filter, host, port)
