@@ -8,9 +8,11 @@ import pytest
 SRC = Path(__file__).parent.parent / "src"
 
 # Each floor may import what is listed, and itself. Modules at the package's top count as floors of their own.
-FOR_ALL = {"bounds", "files", "flags", "folder_lock", "names", "provenance", "transfer", "words"}
+FOR_ALL = {"bounds", "bundled", "extras", "files", "flags", "folder_lock", "names", "provenance", "transfer", "words"}
 MAY_IMPORT = {
     "bounds": set(),
+    "bundled": set(),
+    "extras": set(),
     "files": set(),
     "flags": set(),
     "folder_lock": {"provenance"},
@@ -33,12 +35,12 @@ MAY_IMPORT = {
     "app": {"stream", "export", "prediction", "frame", "image_files", "natural_order", *FOR_ALL},
     "datasets": {"data", "geometry", "image_files", "natural_order", *FOR_ALL},
     "evaluation": {"stream", "model", "data", "datasets", "prediction", "geometry", "image_files", *FOR_ALL},
-    "cli": {"stream", "export", "evaluation", "app", "model", "data", "datasets", *FOR_ALL},
+    "cli": {"stream", "export", "evaluation", "training", "app", "model", "data", "datasets", "__version__", *FOR_ALL},
     "__main__": {"cli"},
     "__init__": {"model", "stream", "prediction", "frame"},
 }
 ONLY_TORCH_AND_NUMPY = {*FOR_ALL, "geometry", "layers", "frame", "prediction"}
-KNOW_CONFIG = {Path("cli/data/preview.py")}  # shows what a training's configuration would give
+KNOW_CONFIG = {Path("cli/data/preview.py"), Path("cli/training.py")}
 USE_SCENES = {Path("cli/data/make_fixtures.py"), Path("evaluation/synthetic.py")}
 """The only modules of the package that import the procedural world."""
 SCENES_MAY_IMPORT = {"data", "geometry", *FOR_ALL}

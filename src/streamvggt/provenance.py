@@ -8,7 +8,7 @@ import importlib.metadata
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def require_same_settings(folder: Path, earlier: Mapping[str, Any], settings: Ma
 
 def timestamp() -> str:
     """Return the current UTC time in ISO 8601, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def device_name(device: torch.device) -> str:

@@ -1,6 +1,5 @@
 """What train.py and finetune.py say when a training cannot go on: one message and an exit status, no traceback."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -12,19 +11,12 @@ from launching import ROOT, SMALL
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
+from streamvggt.cli.training import said_in_words
 from streamvggt.data.decode import DataError
 
 
-@pytest.fixture(scope="module")
-def launch():
-    spec = importlib.util.spec_from_file_location("launch_body", ROOT / "src/launch.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def output(launch, body) -> str | int:
-    with pytest.raises(SystemExit) as ended, launch.said_in_words():
+def output(body) -> str | int:
+    with pytest.raises(SystemExit) as ended, said_in_words():
         body()
     return ended.value.code
 
@@ -45,19 +37,19 @@ def raising(error: BaseException):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_bad_file_is_named_without_the_traceback_of_the_process_that_read_it(launch, num_workers):
-    assert output(launch, lambda: list(DataLoader(Damaged(), num_workers=num_workers))) == (
+def test_a_bad_file_is_named_without_the_traceback_of_the_process_that_read_it(num_workers):
+    assert output(lambda: list(DataLoader(Damaged(), num_workers=num_workers))) == (
         "error: scene/0.png is damaged: expected an image\nand a second line"
     )
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), torch.OutOfMemoryError("out of memory")])
-def test_errors_of_the_machine_are_reported(launch, error):
-    assert output(launch, raising(error)) == f"error: {error}"
+def test_errors_of_the_machine_are_reported(error):
+    assert output(raising(error)) == f"error: {error}"
 
 
-def test_an_error_without_words_is_named(launch):
-    assert output(launch, raising(MemoryError())) == "error: MemoryError"
+def test_an_error_without_words_is_named():
+    assert output(raising(MemoryError())) == "error: MemoryError"
 
 
 @pytest.mark.parametrize(
@@ -67,18 +59,18 @@ def test_an_error_without_words_is_named(launch):
         ({"_target_": "datetime.date", "years": 2}, "error: a.b: "),
     ],
 )
-def test_errors_of_a_configuration_are_reported_without_hydra(launch, config, words):
-    found = output(launch, lambda: instantiate(OmegaConf.create({"a": {"b": config}})))
+def test_errors_of_a_configuration_are_reported_without_hydra(config, words):
+    found = output(lambda: instantiate(OmegaConf.create({"a": {"b": config}})))
     assert found.startswith(words) and "\\n" not in found and "target" not in found
 
 
-def test_an_interruption_has_the_usual_status(launch, capsys):
-    assert output(launch, raising(KeyboardInterrupt())) == 130
+def test_an_interruption_has_the_usual_status(capsys):
+    assert output(raising(KeyboardInterrupt())) == 130
     assert "the same command goes on" in capsys.readouterr().err
 
 
-def test_errors_of_the_program_keep_their_traceback(launch):
-    with pytest.raises(ZeroDivisionError), launch.said_in_words():
+def test_errors_of_the_program_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError), said_in_words():
         raise ZeroDivisionError
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from streamvggt.export import EXPORTERS, NothingLeft, PointFilter, ReconstructionResult, check_result
+from streamvggt.extras import require
 from streamvggt.flags import real, some_path, whole
 
 POINT_EXPORTS = {"glb", "ply", "colmap"}
@@ -122,6 +123,8 @@ def point_filter(arguments: argparse.Namespace) -> PointFilter:
 def validate_exports(arguments: argparse.Namespace, has_depth: bool, has_points: bool) -> None:
     """Reject, before the run, exports that the selected heads do not support."""
     point_filter(arguments)
+    if "colmap" in arguments.formats:
+        require("pycolmap", "export")
     needs_depth = [name for name in arguments.formats if name in ("depth", "video")]
     needs_points = [name for name in arguments.formats if name in POINT_EXPORTS]
     if needs_depth and not has_depth:

@@ -49,12 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
-    try:
-        from streamvggt.app.model_registry import ModelRegistry
-        from streamvggt.app.status import RunSettings
-        from streamvggt.app.viewer import serve_viewer
-    except ImportError as error:
-        raise ImportError(f"{error}: the viewer needs `pip install -r requirements_demo.txt`") from error
+    from streamvggt.app.model_registry import ModelRegistry
+    from streamvggt.app.status import RunSettings
+    from streamvggt.app.viewer import serve_viewer
 
     parse_policy(arguments.policy)
     device = resolve_device(arguments.device)

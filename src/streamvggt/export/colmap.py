@@ -7,20 +7,26 @@ Points are unprojected depth, and observations are their projections. The reproj
 construction, so bundle adjustment does not improve the model.
 """
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pycolmap
 import torch
 
 from streamvggt.export.check import image_problem
 from streamvggt.export.points import NothingLeft, PointCloud, PointFilter, merged_points
 from streamvggt.export.result import FrameCamera, PointSource, ReconstructionResult, ResultFrame
+from streamvggt.extras import require
 from streamvggt.files import atomic_directory, link_or_copy
 from streamvggt.geometry.pointmap import project
+
+if TYPE_CHECKING:
+    import pycolmap
 
 NUM_NEIGHBORS = 2
 """Number of frames before and after the source frame that are tested for observations of a point."""
@@ -110,7 +116,7 @@ def reconstruction(
     is_kept = np.bincount(seen["point"], minlength=len(cloud)) >= MIN_OBSERVATIONS
     seen = seen[is_kept[seen["point"]]]
     seen["point"] = (np.cumsum(is_kept) - 1)[seen["point"]]
-    model = pycolmap.Reconstruction()
+    model = require("pycolmap", "export").Reconstruction()
     for position, name in names.items():
         own = slice(*np.searchsorted(seen["position"], (position, position + 1)))
         seen["point2D"][own] = np.arange(own.stop - own.start)
@@ -167,6 +173,7 @@ def colmap_pixels(pixels: np.ndarray, frame: FrameCamera) -> np.ndarray:
 
 def add_image(model: pycolmap.Reconstruction, id: int, name: str, frame: FrameCamera, points2D: np.ndarray) -> None:
     """Add a frame with a separate camera and rig, because the predicted intrinsics differ per frame."""
+    pycolmap = require("pycolmap", "export")
     K = frame.original_intrinsics
     height, width = frame.original_size
     params = [K[0, 0], K[1, 1], K[0, 2] + 0.5, K[1, 2] + 0.5]
@@ -185,6 +192,7 @@ def add_points(model: pycolmap.Reconstruction, points: np.ndarray, colors: np.nd
         colors: RGB. (N, 3)
         seen: `OBSERVATION`s. (M,)
     """
+    pycolmap = require("pycolmap", "export")
     seen = seen[np.argsort(seen["point"], kind="stable")]
     ends = np.searchsorted(seen["point"], np.arange(len(points)), side="right")
     pairs = zip((seen["position"] + 1).tolist(), seen["point2D"].tolist(), strict=True)

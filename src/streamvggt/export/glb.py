@@ -1,15 +1,20 @@
 """Export colored points and cameras as one glTF scene for GLB viewers."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import trimesh
 
 from streamvggt.export.gltf import Shape, glb_bytes
 from streamvggt.export.points import NothingLeft, PointFilter, merged_points
 from streamvggt.export.result import FrameCamera, ReconstructionResult
 from streamvggt.files import atomic_write
+
+if TYPE_CHECKING:
+    import trimesh
 
 GLTF_FROM_OPENCV = np.array([1, -1, -1], np.float32)
 """Rotation by 180° about x from OpenCV (z forward, y down) to glTF (z backward, y up)."""
@@ -72,6 +77,8 @@ def camera_frusta(cameras: list[FrameCamera], size: float) -> Shape:
 
 def unit_frustum() -> trimesh.Trimesh:
     """Create eight bars: from (0, 0, 0) to the corners (±1, ±1, 1), and between the corners."""
+    import trimesh
+
     corners = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]])
     edges = [(np.zeros(3), corner) for corner in corners] + list(zip(corners, np.roll(corners, -1, 0), strict=True))
     return trimesh.util.concatenate([trimesh.creation.cylinder(0.02, segment=edge, sections=4) for edge in edges])

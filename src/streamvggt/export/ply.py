@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import trimesh
-
 from streamvggt.export.points import NothingLeft, PointFilter, merged_points
 from streamvggt.export.result import ReconstructionResult
 from streamvggt.files import atomic_write
@@ -15,6 +13,8 @@ def export_ply(result: ReconstructionResult, folder: Path, filter: PointFilter) 
     Raises:
         NothingLeft: If the filter removes all points. Nothing is written.
     """
+    import trimesh
+
     cloud = merged_points(result, filter)
     if len(cloud) == 0:
         raise NothingLeft(f"no points are left after {filter}: loosen it. points.ply is not written")

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from streamvggt.export.points import PointFilter
 from streamvggt.export.result import ReconstructionResult
@@ -13,6 +12,8 @@ from streamvggt.files import atomic_write
 
 def tum_line(time: float, cam_from_world: np.ndarray) -> str:
     """Format the line of one frame, including the newline. The pose has shape (3, 4)."""
+    from scipy.spatial.transform import Rotation
+
     rotation = cam_from_world[:, :3].T
     center = -rotation @ cam_from_world[:, 3]
     quaternion = Rotation.from_matrix(rotation).as_quat(canonical=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from streamvggt.bundled import bundled
 from streamvggt.model.checkpoints import BY_ID, MODEL_IDS, KnownCheckpoint, find_known
 from streamvggt.model.random_networks import RANDOM_CONFIGS
 from streamvggt.model.weights_file import CONFIG_NAME, INDEX_SUFFIX, SUFFIXES, WEIGHTS_NAME
@@ -14,7 +15,7 @@ HUB_TIMEOUT = 10.0
 
 BUNDLED_MODELS = {"tiny": "tiny-streamvggt", "tiny-vggt": "tiny-vggt"}
 """Bundled tiny models: name → folder in ckpt/, which is next to src/."""
-BUNDLED_DIR = Path(__file__).parents[3] / "ckpt"
+BUNDLED_DIR = bundled("ckpt")
 
 
 def resolve_path(name: str) -> tuple[Path, KnownCheckpoint | None]:

@@ -13,6 +13,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
+from streamvggt.extras import explain_missing
+
 BASE, DOWN, UP = ".base_layer.", ".lora_A.default.", ".lora_B.default."
 
 
@@ -50,10 +52,8 @@ class LowRank:
             ImportError: If peft is not installed.
             ValueError: If a pattern matches no linear layer.
         """
-        try:
+        with explain_missing("adapters"):
             from peft import LoraConfig, inject_adapter_in_model
-        except ImportError as error:
-            raise ImportError("adapters: expected the peft library, got none. Run pip install peft.") from error
         names = self._names(model)
         settings = LoraConfig(
             r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=names, bias="none"

@@ -13,13 +13,10 @@ from pathlib import Path
 from statistics import mean
 
 import numpy as np
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from hydra.utils import instantiate
-from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from tqdm import tqdm
 
+from streamvggt.bundled import bundled
 from streamvggt.data.dataset import Sample
 from streamvggt.data.mixture import Mixture
 from streamvggt.data.transforms import image_array
@@ -33,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", type=word, nargs="*", metavar="NAME=VALUE", help="configuration overrides, as for training"
     )
-    parser.add_argument("--config-dir", type=some_path, help="configuration folder (default: config/ or ../config/)")
+    parser.add_argument(
+        "--config-dir", type=some_path, help="configuration folder (default: config/, ../config/, or the bundled one)"
+    )
     parser.add_argument("--samples", type=whole(), default=2, metavar="N", help="samples per data set (default: 2)")
     parser.add_argument(
         "--batches", type=whole(), metavar="N", help="draw the first N training batches instead of --samples"
@@ -74,6 +73,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def training_data(name: str, overrides: list[str], folder: Path):
     """Load the training data of a configuration."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from hydra.utils import instantiate
+    from omegaconf.errors import OmegaConfBaseException
+
     if not (folder / f"{name}.yaml").is_file():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
         raise ValueError(f"there is no configuration {name!r} in {folder}; choose of {known}")
@@ -86,7 +90,7 @@ def training_data(name: str, overrides: list[str], folder: Path):
 
 
 def config_folder(chosen: Path | None) -> Path:
-    candidates = [chosen] if chosen else [Path("config"), Path("../config")]
+    candidates = [chosen] if chosen else [Path("config"), Path("../config"), bundled("config")]
     for folder in candidates:
         if folder.is_dir():
             return folder

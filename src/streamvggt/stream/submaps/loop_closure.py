@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy.spatial import KDTree
 
 from streamvggt.stream.session import StreamSession
 from streamvggt.stream.submaps.failure_detection import FailureDetector
@@ -195,6 +194,8 @@ def overlap_ratio(old: Sequence[FrameObservation], new: Sequence[FrameObservatio
 
     The network also predicts a geometry for two different places. Their surfaces coincide only by chance.
     """
+    from scipy.spatial import KDTree
+
     ratios = []
     for frames, others in ((old, new), (new, old)):
         points, depth = (torch.cat([getattr(frame, name) for frame in frames]) for name in ("points", "depth"))

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.sparse import csc_matrix, diags
-from scipy.sparse.linalg import spsolve
 from torch import Tensor
 from torch.func import jacrev, vmap
 
@@ -88,6 +86,9 @@ def optimize(worlds: Sequence[Sim3], edges: Sequence[Edge]) -> list[Sim3]:
     Returns:
         world_from_submap. N
     """
+    from scipy.sparse import csc_matrix, diags
+    from scipy.sparse.linalg import spsolve
+
     start = stack(list(worlds))
     ends = torch.tensor([[edge.old, edge.new] for edge in edges])  # (E, 2)
     new_from_old = stack([edge.old_from_new for edge in edges]).inverse().to_vector()

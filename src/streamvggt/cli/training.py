@@ -1,4 +1,10 @@
-"""Shared code of train.py and finetune.py: build the trainer of a configuration and run it."""
+"""Train StreamVGGT by distillation, or fine-tune VGGT, from a Hydra configuration (docs/training.md).
+
+streamvggt train --config-name train_tiny output_dir=results/tiny
+accelerate launch -m streamvggt finetune --config-name finetune data_root=/data/train
+"""
+
+from __future__ import annotations
 
 import os
 import re
@@ -13,11 +19,31 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from streamvggt.bundled import bundled
+from streamvggt.extras import explained
 from streamvggt.folder_lock import FolderLock
 from streamvggt.training.trainer import Diverged
 
 MISTAKES = (OSError, ValueError, ImportError, MemoryError, OmegaConfBaseException, torch.OutOfMemoryError, Diverged)
 """Errors in the configuration, the data or the machine, reported without a traceback."""
+
+
+def run(name: str, argv: list[str]) -> int:
+    """Run `streamvggt train` or `streamvggt finetune` in the current folder.
+
+    Args:
+        name: "train" or "finetune": the default configuration.
+        argv: Flags and overrides of Hydra.
+    """
+    os.environ.setdefault("STREAMVGGT_ROOT", ".")  # base of the relative paths in the configurations
+    sys.argv = [f"streamvggt {name}", *argv]
+    main(name)
+    return 0
+
+
+def main(name: str) -> None:
+    """Train with a configuration of this repository, by default `name`. Hydra reads flags and overrides in sys.argv."""
+    hydra.main(version_base=None, config_path=str(bundled("config")), config_name=name)(train)()
 
 
 def train(config: DictConfig) -> None:
@@ -70,6 +96,8 @@ def cause_of(error: BaseException) -> BaseException:
 
 def message_of(error: BaseException) -> str:
     """Return the message of an error, without the traceback that PyTorch adds to errors of data-loading workers."""
+    if isinstance(error, ModuleNotFoundError):
+        error = explained(error, "train")
     text = str(error).strip() or type(error).__name__
     if text.startswith("Caught ") and "Traceback" in text:
         lines = text.splitlines()

@@ -1,0 +1,82 @@
+"""`streamvggt`: the parts that all commands share, and the commands that start other programs."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import streamvggt
+from streamvggt.cli import COMMANDS, main
+
+
+def test_help_names_every_command_and_the_version_is_that_of_the_package(command):
+    status, text = command("--help")
+    assert status == 0 and all(f"\n    {name} " in text for name in COMMANDS)
+    assert command("--version") == (0, f"streamvggt {streamvggt.__version__}\n")
+
+
+@pytest.mark.parametrize("name", [name for name, known in COMMANDS.items() if not known.parses_itself])
+def test_the_summary_is_the_first_line_of_the_module(name):
+    if name == "demo":
+        pytest.importorskip("gradio", reason='the page needs `pip install "streamvggt[demo]"`')
+    module = __import__(f"streamvggt.cli.{COMMANDS[name].module}", fromlist=["x"])
+    assert module.__doc__.splitlines()[0] == COMMANDS[name].summary
+
+
+def test_quiet_prints_errors_only_wherever_it_stands(command, options, photos, tmp_path):
+    words = ["reconstruct", photos, "--out", tmp_path / "out", *options, "--max-frames", "2"]
+    status, text = command(*words, "-q")
+    assert (status, text) == (0, "")
+    status, text = command("--quiet", *words)
+    assert status == 1 and text.startswith("\nerror: ") and "already holds a result" in text
+
+
+def test_verbose_adds_the_traceback(command, tmp_path):
+    status, text = command("export", tmp_path, "-v")
+    assert status == 1 and "Traceback" in text and "error: " in text
+    status, text = command("export", tmp_path)
+    assert status == 1 and "Traceback" not in text and "error: " in text
+
+
+@pytest.mark.parametrize(
+    "words, package, extra",
+    [(["demo"], "gradio", "demo"), (["train"], "hydra", "train"), (["data", "--help"], "h5py", "prepare")],
+)
+def test_a_command_without_its_packages_says_how_to_install_them(monkeypatch, capsys, words, package, extra):
+    for name in [name for name in sys.modules if name.startswith(("streamvggt.", package))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(words) == 1
+    assert f'pip install "streamvggt[{extra}]"' in capsys.readouterr().err
+
+
+def test_an_evaluation_gets_the_flags_behind_its_name(command, monkeypatch):
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    status, text = command("evaluate", "own", "--help")
+    assert status == 0 and text.startswith("usage: streamvggt evaluate own") and "--max_frames" in text
+    status, text = command("evaluate", "nothing")
+    assert status == 2 and "invalid choice: 'nothing'" in text
+
+
+def test_training_reads_the_bundled_configurations_in_any_folder(tmp_path):
+    words = ["finetune", "--config-name", "train_tiny", "trainer.optim.steps=7", "--cfg", "job", "--resolve"]
+    environment = {name: value for name, value in os.environ.items() if name != "STREAMVGGT_ROOT"}
+    done = subprocess.run(
+        [sys.executable, "-m", "streamvggt", *words], cwd=tmp_path, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "steps: 7" in done.stdout and "output_dir: ./results/train/tiny-streamvggt" in done.stdout
+
+
+def test_completion_knows_commands_and_their_flags():
+    pytest.importorskip("argcomplete")
+    for line, found in (("streamvggt rec", "reconstruct"), ("streamvggt reconstruct --kv", "--kv-cache-dtype")):
+        environment = {**os.environ, "_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
+        done = subprocess.run(
+            [sys.executable, "-c", "import os; os.dup2(1, 8); from streamvggt.cli import main; main()"],
+            capture_output=True,
+            text=True,
+            env=environment,
+        )
+        assert found in done.stdout, done.stderr

@@ -1,0 +1,72 @@
+"""What an import loads, and what the package does without its extras."""
+
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from launching import ROOT
+
+import streamvggt
+from streamvggt.extras import EXTRAS, MissingExtra, explain_missing
+
+OPTIONAL = {package for packages in EXTRAS.values() for package in packages}
+DISTRIBUTIONS = {"hydra": "hydra-core", "omegaconf": "hydra-core", "google": "protobuf", "flash_attn": "flash-attn"}
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level modules after a statement in a new process."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{statement}\nimport sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import streamvggt", "from streamvggt.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"],
+)
+def test_neither_the_import_nor_the_help_loads_a_package(statement):
+    assert not loaded_by(statement) & {"torch", "numpy", "cv2", "av", "PIL", "tqdm", *OPTIONAL}
+
+
+def test_all_public_names_and_the_command_reconstruct_need_no_extra():
+    found = loaded_by("from streamvggt import *\nimport streamvggt.cli.reconstruct, streamvggt.export")
+    assert "torch" in found and not found & {"scipy", "trimesh", *OPTIONAL}
+
+
+def test_every_public_name_is_there_and_typed():
+    typed = re.findall(r"(\w+) as \1\b", (ROOT / "src/streamvggt/__init__.py").read_text(encoding="utf-8"))
+    assert sorted(typed) == sorted(streamvggt.__all__)
+    for name in streamvggt.__all__:
+        assert getattr(streamvggt, name).__name__ == name
+    assert set(streamvggt.__all__) <= set(dir(streamvggt))
+    with pytest.raises(AttributeError, match="no attribute 'load_modle'"):
+        _ = streamvggt.load_modle
+
+
+def test_the_table_of_extras_is_that_of_pyproject():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for extra, packages in EXTRAS.items():
+        assert {DISTRIBUTIONS.get(package, package) for package in packages} == set(declared[extra]), extra
+
+
+@pytest.mark.parametrize(
+    "extra, package, fix", [("demo", "gradio", "demo"), ("eval", "pycolmap", "eval"), ("prepare", "hydra", "train")]
+)
+def test_a_missing_package_names_the_extra_of_the_command_else_any_that_has_it(monkeypatch, extra, package, fix):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtra, match=re.escape(f"{package}: ")) as found, explain_missing(extra):
+        __import__(package)
+    assert f'pip install "streamvggt[{fix}]"' in str(found.value)
+
+
+def test_a_missing_package_of_no_extra_stays_what_it_is(monkeypatch):
+    monkeypatch.setitem(sys.modules, "colorsys", None)
+    with pytest.raises(ModuleNotFoundError) as found, explain_missing("demo"):
+        __import__("colorsys")
+    assert not isinstance(found.value, MissingExtra)
