@@ -5,17 +5,35 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$root"
 
 PYTHON="${PYTHON:-python3}"
-if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
-    echo "error: Python 3.10 or newer is needed; $PYTHON is $("$PYTHON" --version 2>&1). Set PYTHON=/path/to/python3" >&2
+if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    echo "error: expected Python 3.11 or newer, got $("$PYTHON" --version 2>&1) as $PYTHON. Set PYTHON=/path/to/python3" >&2
     exit 1
 fi
 
+# pip install ARGUMENTS…, with one line per file of at least 1 MB: seconds so far, file, size.
+pip_install() {
+    local begun=$SECONDS total=0 action file size unit
+    .venv/bin/pip install --disable-pip-version-check --progress-bar off "$@" | {
+        while read -r action file size unit; do
+            if [ "$action $file" = "Installing collected" ]; then
+                printf '%5d s  installing the packages (%d MB of files) …\n' $((SECONDS - begun)) "$total"
+                continue
+            fi
+            [ "$action" = Using ] && read -r file size unit <<< "$size $unit"  # "Using cached FILE (SIZE UNIT)"
+            [ "$unit" = "MB)" ] || continue
+            size="${size#(}"
+            total=$((total + ${size%.*}))
+            printf '%5d s  %s  %s MB\n' $((SECONDS - begun)) "${file##*/}" "$size"
+        done
+    }
+}
+
 wanted="$(cat requirements.txt pyproject.toml | cksum) $("$PYTHON" --version)"
 if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
-    echo "Installing into .venv (once; some minutes) …"
+    echo "Installing into .venv, once. PyTorch with CUDA is the largest part, several GB."
     [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
-    .venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
-    .venv/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+    pip_install -r requirements.txt
+    pip_install --no-deps --editable .
     echo "$wanted" > .venv/installed
 fi
 export PATH="$root/.venv/bin:$PATH"
@@ -24,7 +42,7 @@ install_extra() {  # NAME: install requirements_NAME.txt unless installed
     local stamp
     stamp="$(cksum < "requirements_$1.txt") $wanted"
     if [ "$(cat ".venv/installed-$1" 2>/dev/null)" != "$stamp" ]; then
-        .venv/bin/pip install --quiet --disable-pip-version-check -r "requirements_$1.txt" || return
+        pip_install -r "requirements_$1.txt" || return
         echo "$stamp" > ".venv/installed-$1"
     fi
 }

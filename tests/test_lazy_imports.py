@@ -41,7 +41,7 @@ def test_all_public_names_and_the_command_reconstruct_need_no_extra():
 
 def test_every_public_name_is_there_and_typed():
     typed = re.findall(r"(\w+) as \1\b", (ROOT / "src/streamvggt/__init__.py").read_text(encoding="utf-8"))
-    assert sorted(typed) == sorted(streamvggt.__all__)
+    assert sorted(typed) == sorted([*streamvggt.__all__, "__version__"])
     for name in streamvggt.__all__:
         assert getattr(streamvggt, name).__name__ == name
     assert set(streamvggt.__all__) <= set(dir(streamvggt))

@@ -6,6 +6,8 @@ Importing this package loads nothing else. The first use of a name below imports
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from streamvggt.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from streamvggt.frame import Frame as Frame
     from streamvggt.model.vggt import VGGT as VGGT
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from streamvggt.stream.session import StreamSession as StreamSession
     from streamvggt.stream.submaps.options import SubmapOptions as SubmapOptions
     from streamvggt.stream.submaps.session import SubmapSession as SubmapSession
-
-__version__ = "0.1.0"
 
 _MODULES = {
     "VGGT": "model.vggt",

@@ -14,8 +14,8 @@ from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 
-from streamvggt import __version__
 from streamvggt.extras import explain_missing
+from streamvggt.version import __version__
 
 LOGGER = logging.getLogger("streamvggt")
 

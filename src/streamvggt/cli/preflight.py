@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from streamvggt.cli.export import check_frames, validate_writable
 from streamvggt.export import frame_files
 from streamvggt.stream.frames import load_frames
 from streamvggt.stream.video import URL
+
+
+def default_output_dir(source: str) -> Path:
+    """Return the folder in results/ with the name of the input: "results/clip" for "videos/clip.mp4"."""
+    name = Path(source).stem if URL.match(source) or not Path(source).is_dir() else Path(source).resolve().name
+    return Path("results") / (re.sub(r"[^\w.-]+", "_", name).strip("._") or "stream")
 
 
 def validate_input(arguments: argparse.Namespace) -> None:

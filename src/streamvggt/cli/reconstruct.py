@@ -2,11 +2,13 @@
 
 streamvggt reconstruct clip.mp4 --out results/clip --weights lch01/StreamVGGT
 streamvggt reconstruct drive.mp4 --out results/drive --weights lch01/StreamVGGT --submaps 60,15
+streamvggt reconstruct clips/ --clips --out results/clips
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import get_args
 
 import torch
@@ -29,7 +31,7 @@ from streamvggt.cli.memory_settings import (
     check_camera_memory,
     use_published_memory,
 )
-from streamvggt.cli.preflight import validate_input, validate_output_dir
+from streamvggt.cli.preflight import default_output_dir, validate_input, validate_output_dir
 from streamvggt.cli.run_messages import print_summary, warn_random_weights
 from streamvggt.cli.run_metadata import RunMetadata
 from streamvggt.cli.stream_run import run_stream
@@ -52,8 +54,14 @@ from streamvggt.words import counted
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", type=word, help="image folder, glob pattern, video file, webcam number or URL")
-    parser.add_argument("--out", type=some_path, required=True, help="output folder")
+    parser.add_argument("--out", type=some_path, help="output folder (default: results/ and the name of the input)")
     parser.add_argument("--resume", action="store_true", help="resume an interrupted run in --out")
+    parser.add_argument(
+        "--clips",
+        action="store_true",
+        help="reconstruct all clips of a folder or of a .txt file to folders in --out, split over the processes of "
+        "`accelerate launch`",
+    )
     network = parser.add_argument_group("network")
     network.add_argument(
         "--weights",
@@ -131,12 +139,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
+    if arguments.out is None:
+        arguments.out = default_output_dir(arguments.input)
     validate_writable(arguments.out)
+    if arguments.clips:
+        from streamvggt.cli.batch import run_clips
+
+        return run_clips(arguments, argv, run_one)
+    return run_one(arguments, argv, load_model)
+
+
+def run_one(arguments: argparse.Namespace, argv: list[str], load: Callable[..., VGGT]) -> int:
+    """Reconstruct one input with a model from `load`, a function like `load_model`. Return the exit status."""
     with FolderLock(arguments.out) as lock:
-        return reconstruct(arguments, argv, lock)
+        return reconstruct(arguments, argv, lock, load)
 
 
-def reconstruct(arguments: argparse.Namespace, argv: list[str], lock: FolderLock) -> int:
+def reconstruct(arguments: argparse.Namespace, argv: list[str], lock: FolderLock, load: Callable[..., VGGT]) -> int:
     """Reconstruct into an output folder that is locked for this process. Return the exit status."""
     heads = parse_heads(arguments.heads)
     validate_exports(arguments, "depth" in heads, "points" in heads)
@@ -150,9 +169,7 @@ def reconstruct(arguments: argparse.Namespace, argv: list[str], lock: FolderLock
     validate_input(arguments)
     num_done = len(frame_files(arguments.out))
 
-    model = load_model(
-        arguments.weights, causal=True, heads=heads, device=device, dtype=dtype, attention=arguments.attention
-    )
+    model = load(arguments.weights, causal=True, heads=heads, device=device, dtype=dtype, attention=arguments.attention)
     warn_random_weights(arguments.weights)
     frames = open_frames(arguments, model, num_done)
     if is_default and model.scale_frames:

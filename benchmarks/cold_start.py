@@ -1,0 +1,50 @@
+"""Measure the processor time from the start of a command to its end.
+
+python benchmarks/cold_start.py --repeats 5
+python benchmarks/cold_start.py --repeats 5 --src /path/to/another/checkout/src
+"""
+
+import argparse
+import os
+import platform
+import resource
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+SRC = Path(__file__).parents[1] / "src"
+COMMANDS = {
+    "`import streamvggt`": ["-c", "import streamvggt"],
+    "`streamvggt --help`": ["-m", "streamvggt", "--help"],
+    "`streamvggt reconstruct --help`": ["-m", "streamvggt", "reconstruct", "--help"],
+    "`streamvggt data --help`": ["-m", "streamvggt", "data", "--help"],
+    "`from streamvggt import load_model`": ["-c", "from streamvggt import load_model"],
+    "`import torch` (for comparison)": ["-c", "import torch"],
+}
+
+
+def cpu_seconds(words: list[str], src: Path) -> float:
+    """Run Python once and return user and system time in seconds."""
+    environment = {**os.environ, "PYTHONPATH": str(src), "OMP_NUM_THREADS": "1"}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *words], env=environment, stdout=subprocess.DEVNULL, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5, help="runs per command; the table has the best (default: 5)")
+    parser.add_argument("--src", type=Path, default=SRC, help="source folder to measure (default: this checkout)")
+    arguments = parser.parse_args()
+    print(f"Python {platform.python_version()}, {date.today()}, best of {arguments.repeats}\n")
+    print("| command | CPU seconds |\n|---|---|")
+    for name, words in COMMANDS.items():
+        print(
+            f"| {name} | {min(cpu_seconds(words, arguments.src) for _ in range(arguments.repeats)):.2f} |", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()
