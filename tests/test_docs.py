@@ -21,7 +21,7 @@ from launching import ROOT
 import streamvggt
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "ckpt/README.md"]
-EXTERNAL = {"cat", "cd", "git", "ns-train", "split", "tar", "unzip"}
+EXTERNAL = {"cat", "cd", "eval", "git", "ns-train", "split", "tar", "unzip"}
 OTHER_REPOSITORIES = ("examples/simple_trainer.py",)  # of gsplat
 VALUES = {"NAME": "co3d", "RAW": "raw", "ROOT": "root", "PATH": "path"}
 """Placeholders of the docs and words that the parsers accept in their place."""
@@ -82,6 +82,11 @@ def check_python(words: list[str], monkeypatch) -> None:
 
 
 def check_accelerate(words: list[str]) -> None:
+    if "-m" in words:
+        package, *rest = words[words.index("-m") + 1 :]
+        assert package == "streamvggt"
+        parse(importlib.import_module("streamvggt.cli").main, rest)
+        return
     (script,) = (word for word in words if word.endswith(".py"))
     assert (ROOT / "src" / script).exists()
     flag, name, *overrides = words[words.index(script) + 1 :]

@@ -50,7 +50,7 @@ from streamvggt.cli import main
 assert PACKAGE.is_relative_to({str(site)!r}), PACKAGE
 shutil.copy(bundled("assets/clip.mp4"), "clip.mp4")
 assert all(bundled(name).is_relative_to(PACKAGE) for name in ("config", "ckpt", "assets/clip.mp4"))
-assert streamvggt.load_model("tiny-vggt").config["causal"] is False
+assert streamvggt.load_model("tiny-vggt").config.causal is False
 assert (PACKAGE / "app" / "static" / "viewer.html").exists()
 assert main(["train"]) == 1
 sys.exit(main(["reconstruct", "clip.mp4", "--max-frames", "2"]))
