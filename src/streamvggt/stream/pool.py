@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Collection
 from concurrent.futures import Future
-from dataclasses import dataclass
 from itertools import zip_longest
 from threading import Condition, Lock, Thread
 
@@ -17,12 +15,11 @@ from streamvggt.frame import Frame
 from streamvggt.layers.attention import without_cudnn
 from streamvggt.layers.kv_quantization import KVCacheDtype
 from streamvggt.model.batched_memory import BatchedMemory
-from streamvggt.model.inputs import validate_step
-from streamvggt.model.memory import CameraCacheMode, EvictionPolicy
+from streamvggt.model.eviction import CameraCacheMode, EvictionPolicy
 from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction
-from streamvggt.stream.session import StreamSession, StreamStatistics, to_image_tensor
-from streamvggt.stream.timing import Timer
+from streamvggt.stream.pending_frames import PendingFrames, Request, clone_prediction, resolve_future
+from streamvggt.stream.session import StreamSession, StreamStatistics, Timer, to_image_tensor
 from streamvggt.transfer import current, uploaded
 
 
@@ -82,7 +79,7 @@ class SessionPool:
         self.max_stream_bytes = max_stream_bytes
         self._device = next(model.parameters()).device
         self._streams: set[PooledStream] = set()
-        self._turns: dict[PooledStream, None] = {}  # streams with pending frames, in scheduling order
+        self._pending = PendingFrames()
         self._is_closed = False
         self._thread: Thread | None = None
         self._queues = Condition()  # guards all of the above; locked only for short operations
@@ -129,8 +126,8 @@ class SessionPool:
         Returns:
             Number of finished or rejected frames. 0 if no frame is pending.
         """
-        batch: list[_Request] = []
-        refused: list[tuple[_Request, Exception]] = []
+        batch: list[Request] = []
+        refused: list[tuple[Request, Exception]] = []
         outcomes: list[Prediction | Exception] = []
         try:
             with self._memories:
@@ -164,41 +161,18 @@ class SessionPool:
     def _run_loop(self) -> None:
         while True:
             with self._queues:
-                self._queues.wait_for(lambda: self._turns or self._is_closed)
+                self._queues.wait_for(lambda: self._pending or self._is_closed)
                 if self._is_closed:
                     return
             self.step()
 
-    def _next_batch(self) -> tuple[list[_Request], list[tuple[_Request, Exception]]]:
-        """Take one frame of each selected stream in scheduling order. Return the batch and the rejected frames."""
-        batch: list[_Request] = []
-        refused: list[tuple[_Request, Exception]] = []
-        kind = None
+    def _next_batch(self) -> tuple[list[Request], list[tuple[Request, Exception]]]:
         with self._queues:
-            for stream in list(self._turns):
-                if len(batch) == self.max_batch:
-                    break
-                while stream.waiting and (kind is None or stream.next_batch_key() == kind):
-                    of_this, turn = stream.next_batch_key(), stream.waiting.popleft()
-                    if not turn.future.set_running_or_notify_cancel():
-                        continue
-                    try:
-                        self._validate(turn)
-                    except Exception as error:  # raised by the future; the stream keeps its turn
-                        refused.append((turn, error))
-                    else:
-                        kind = of_this
-                        batch.append(turn)
-                        del self._turns[stream]
-                        self._turns[stream] = None  # move to the end
-                        break
-                if not stream.waiting:
-                    del self._turns[stream]
-        return batch, refused
+            return self._pending.next_batch(self.max_batch, self._validate)
 
-    def _validate(self, turn: _Request) -> None:
-        session = turn.stream.session
-        validate_step(self.model, turn.images, session.memory, session.heads, turn.query_points)
+    def _validate(self, turn: Request) -> None:
+        session = turn.session
+        self.model.validate_inputs(turn.images, session.heads, turn.query_points, session.memory)
         if self.max_stream_bytes is not None and session.memory.num_bytes >= self.max_stream_bytes:
             raise PoolFull(
                 f"this stream's memory takes {session.memory.num_bytes / 1e6:.1f} MB and may take "
@@ -206,16 +180,16 @@ class SessionPool:
                 f"{session.policy}, or make a pool with a larger max_stream_bytes"
             )
 
-    def _run_batch(self, batch: list[_Request]) -> list[Prediction | Exception]:
+    def _run_batch(self, batch: list[Request]) -> list[Prediction | Exception]:
         if len(batch) < 2:
             return [self._run_single(turn) for turn in batch]
-        sessions = [turn.stream.session for turn in batch]
+        sessions = [turn.session for turn in batch]
         memories = BatchedMemory([session.memory for session in sessions])
         timer = Timer(self._device)
         try:
             images = uploaded(torch.cat([turn.images for turn in batch]), self._device)
             with current(self._device), without_cudnn, torch.no_grad():
-                together = self.model.step(images, memories, heads=sessions[0].heads)
+                together = self.model(images, heads=sessions[0].heads, memory=memories)
         except Exception:  # no stream has advanced, and the cause is unknown
             together = None
         if together is None:
@@ -228,9 +202,9 @@ class SessionPool:
             for number, failure in enumerate(memories.failures)
         ]
 
-    def _run_single(self, turn: _Request) -> Prediction | Exception:
+    def _run_single(self, turn: Request) -> Prediction | Exception:
         try:
-            return turn.stream.session.push(turn.images[0], query_points=turn.query_points)
+            return turn.session.push(turn.images[0], query_points=turn.query_points)
         except Exception as error:
             return error
 
@@ -241,7 +215,6 @@ class PooledStream:
     def __init__(self, pool: SessionPool, session: StreamSession):
         self.pool = pool
         self.session = session
-        self.waiting: deque[_Request] = deque()
 
     def push(self, frame: Frame | Tensor, *, query_points: Tensor | None = None) -> Future[Prediction]:
         """Append the next frame to the queue of the stream.
@@ -261,18 +234,17 @@ class PooledStream:
         image = to_image_tensor(frame)
         if image.ndim != 3:
             raise ValueError(f"a frame of a pooled stream is (3, H, W), not {tuple(image.shape)}")
-        turn = _Request(self, image[None, None], None if query_points is None else query_points[None], Future())
+        turn = Request(self.session, image[None, None], None if query_points is None else query_points[None], Future())
         pool = self.pool
         with pool._queues:
             if self not in pool._streams:
                 raise RuntimeError("this stream is closed")
-            if len(self.waiting) == pool.max_pending:
+            if pool._pending.count(self.session) == pool.max_pending:
                 raise PoolFull(
                     f"{pool.max_pending} frames of this stream wait already: wait for results, leave frames out, or "
                     "make a pool with a larger max_pending"
                 )
-            self.waiting.append(turn)
-            pool._turns.setdefault(self)
+            pool._pending.add(turn)
             pool._queues.notify_all()
         return turn.future
 
@@ -295,49 +267,8 @@ class PooledStream:
         """Free the memory of the stream and cancel its pending frames."""
         with self.pool._queues:
             self.pool._streams.discard(self)
-            self.pool._turns.pop(self, None)
-            cancelled = list(self.waiting)
-            self.waiting.clear()
+            cancelled = self.pool._pending.remove(self.session)
         for turn in cancelled:
             turn.future.cancel()
         with self.pool._memories:
             self.session.reset()
-
-    def next_batch_key(self) -> object:
-        """Return the key that frames of one batch must share, for the first pending frame."""
-        turn, session = self.waiting[0], self.session
-        if turn.query_points is not None or session.memory.is_tracking or session.memory.is_opening:
-            return self
-        heads = self.pool.model.heads if session.heads is None else session.heads
-        images = turn.images
-        return images.shape, images.dtype, images.device, frozenset(heads) - {"track"}, session.memory.camera_cache
-
-
-@dataclass(frozen=True, eq=False)
-class _Request:
-    """A pending frame.
-
-    Attributes:
-        images: RGB in [0, 1]. (1, 1, 3, H, W)
-        query_points: Points (x, y) in pixels. (1, K, 2)
-    """
-
-    stream: PooledStream
-    images: Tensor
-    query_points: Tensor | None
-    future: Future
-
-
-def clone_prediction(prediction: Prediction) -> Prediction | Exception:
-    """Copy a prediction, so that a reference to it does not keep the memory of the whole batch."""
-    try:
-        return prediction.map(torch.clone)
-    except torch.OutOfMemoryError as error:
-        return error
-
-
-def resolve_future(future: Future, outcome: Prediction | Exception) -> None:
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
