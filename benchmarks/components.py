@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from streamvggt import SlidingWindow, StreamSession, load_model
 from streamvggt.layers.cached_attention import CachedPattern
-from streamvggt.model.memory import StreamMemory
+from streamvggt.model.memory import KVCacheMemory
 from streamvggt.model.vggt import VGGT
 
 HEADS = ("camera", "depth", "points")
@@ -101,9 +101,9 @@ def meter_network(model: VGGT) -> None:
 def meter_memory() -> None:
     methods = (
         (CachedPattern, "__call__"),
-        (StreamMemory, "layer_patterns"),
-        (StreamMemory, "camera_patterns"),
-        (StreamMemory, "advance"),
+        (KVCacheMemory, "layer_patterns"),
+        (KVCacheMemory, "camera_patterns"),
+        (KVCacheMemory, "advance"),
     )
     for owner, method in methods:
         setattr(owner, method, metered("memory", getattr(owner, method)))
@@ -158,7 +158,7 @@ def attention_flops(q: torch.Size, k: torch.Size, v: torch.Size, *args, out_shap
     return sdpa_flop_count(q, k, v)
 
 
-def bytes_of_parts(model: VGGT, memory: StreamMemory) -> dict[str, int]:
+def bytes_of_parts(model: VGGT, memory: KVCacheMemory) -> dict[str, int]:
     """Return the bytes of weights, keys and values that a frame reads at least once."""
 
     def weights(*modules: torch.nn.Module) -> int:

@@ -16,7 +16,7 @@ import torch
 from environment_info import publish
 
 from streamvggt import SlidingWindow, StreamSession, StreamVGGT, Trajectory
-from streamvggt.model.memory import EvictionPolicy
+from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.model.random_networks import RANDOM_CONFIGS
 from streamvggt.stream.policies.trajectory import published_policy
 

@@ -40,8 +40,8 @@ from experiments.long_streams import (
 from experiments.stream_figure import draw_streams
 from streamvggt import KeepAll, StreamSession, TokenDiversity, load_model
 from streamvggt.files import atomic_write
+from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.model.fingerprint import fingerprint
-from streamvggt.model.memory import EvictionPolicy
 from streamvggt.stream.policy import DEFAULT_POLICY, parse_policy
 
 # The most telling first: about 9 and about 24 frames held, then more budgets.

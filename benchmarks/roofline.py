@@ -11,7 +11,7 @@ from components import attention_flops, bytes_per_second, flops_per_second
 from torch.utils.flop_counter import FlopCounterMode
 
 from streamvggt import VGGT
-from streamvggt.model.memory import StreamMemory
+from streamvggt.model.memory import KVCacheMemory
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Roofline:
             2 * channels * next(model.parameters()).element_size(),
         )
 
-    def milliseconds(self, memory: StreamMemory) -> float:
+    def milliseconds(self, memory: KVCacheMemory) -> float:
         """Return the lower bound for the next frame of a stream with this memory."""
         past = sum(memory.num_tokens)
         flops = self.frame_flops + past * self.token_flops

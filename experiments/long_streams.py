@@ -28,7 +28,7 @@ from streamvggt.files import atomic_write
 from streamvggt.geometry.alignment import align_points
 from streamvggt.geometry.camera import Cameras, cameras_from_pose_enc, invert_pose, pose_enc_from_cameras
 from streamvggt.geometry.pointmap import unproject
-from streamvggt.model.memory import EvictionPolicy
+from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.model.vggt import VGGT
 from streamvggt.stream.session import StreamSession
 

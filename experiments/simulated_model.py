@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from streamvggt.geometry.camera import Cameras, invert_pose, pose_enc_from_cameras
 from streamvggt.geometry.pointmap import unproject
 from streamvggt.geometry.similarity import Sim3
-from streamvggt.model.memory import EvictionPolicy
+from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction
 
@@ -106,7 +106,7 @@ class SimulatedMemory:
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
-        """As `StreamMemory.all_or_nothing`."""
+        """As `KVCacheMemory.all_or_nothing`."""
         before = dict(vars(self))
         try:
             yield

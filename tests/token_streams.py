@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from streamvggt.layers.kv_cache import KVCache
-from streamvggt.model.memory import EvictionPolicy, PolicyContext
+from streamvggt.model.eviction import EvictionPolicy, PolicyContext
 
 LAYERS, B, N, P, D = 2, 2, 2, 9, 4  # five special tokens and 2 × 2 patches
 MOST_FRAMES = 40

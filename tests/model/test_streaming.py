@@ -11,7 +11,7 @@ from streamvggt import KeepAll, MotionKeyframes, SlidingWindow
 from streamvggt.layers.attention import CausalPattern
 from streamvggt.layers.cached_attention import CachedPattern
 from streamvggt.layers.kv_cache import KVCache
-from streamvggt.model.memory import EvictionPolicy
+from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.prediction import cat
 
 WITHOUT_TRACKS = ("camera", "depth", "points")

@@ -19,7 +19,7 @@ from streamvggt import (
     TokenDiversity,
 )
 from streamvggt.model.batched_memory import BatchedMemory
-from streamvggt.model.memory import EvictionPolicy
+from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.prediction import cat
 
 POLICIES = [KeepAll(), *BOUNDED]

@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from streamvggt.model.checkpoints import find_known
-from streamvggt.model.memory import EvictionPolicy
+from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.model.vggt import VGGT
 from streamvggt.stream.frames import FrameSource
 from streamvggt.stream.policies.trajectory import published_policy

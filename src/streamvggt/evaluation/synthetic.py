@@ -29,8 +29,8 @@ from streamvggt.flags import some_path, whole, word
 from streamvggt.geometry.alignment import align_points
 from streamvggt.geometry.camera import Cameras, cameras_from_pose_enc
 from streamvggt.geometry.pointmap import unproject
+from streamvggt.model.eviction import CameraCacheMode, EvictionPolicy
 from streamvggt.model.fingerprint import fingerprint
-from streamvggt.model.memory import CameraCacheMode, EvictionPolicy
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import load_model
 from streamvggt.stream.policy import POLICY_USAGE, parse_policy

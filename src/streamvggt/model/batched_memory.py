@@ -9,8 +9,9 @@ from torch import Tensor
 
 from streamvggt.layers.attention import PerStreamPattern
 from streamvggt.layers.cached_attention import CachedPattern
-from streamvggt.model.memory import CameraCacheMode, StreamMemory
-from streamvggt.model.tracking.stream import TrackMemory
+from streamvggt.model.eviction import CameraCacheMode
+from streamvggt.model.memory import KVCacheMemory
+from streamvggt.model.stream_memory import StreamMemory
 from streamvggt.prediction import Prediction
 
 NO_BATCHED_TRACKING = "a stream that tracks points is computed alone: give the model its own memory"
@@ -19,7 +20,7 @@ NO_BATCHED_TRACKING = "a stream that tracks points is computed alone: give the m
 OPENING_ALONE = "a stream is computed alone until its joint first step is complete: give the model its own memory"
 
 
-class BatchedMemory:
+class BatchedMemory(StreamMemory):
     """Batch of independent stream memories. Each stream has its own frames, length and policy.
 
         prediction = model.step(images, BatchedMemory([door, yard]))  # images (2, S, 3, H, W)
@@ -34,10 +35,7 @@ class BatchedMemory:
     Streams that track points are not supported, because the number of points differs between streams.
     """
 
-    is_tracking = is_opening = False
-    tracks: TrackMemory | None = None
-
-    def __init__(self, memories: Sequence[StreamMemory]):
+    def __init__(self, memories: Sequence[KVCacheMemory]):
         """Combine memories.
 
         Args:
@@ -73,7 +71,7 @@ class BatchedMemory:
         return [memory.is_empty for memory in self.memories]
 
     def validate_inputs(self, batch_size: int, image_size: tuple[int, int], heads: Collection[str]) -> None:
-        """Run `StreamMemory.validate_inputs` for every stream.
+        """Run `KVCacheMemory.validate_inputs` for every stream.
 
         Raises:
             ValueError: If the batch size differs from the number of memories, a head is not supported, or a stream
@@ -89,7 +87,7 @@ class BatchedMemory:
             memory.validate_inputs(1, image_size, heads)
 
     def begin(self, batch_size: int, image_size: tuple[int, int]) -> None:
-        """Run `StreamMemory.begin` for every stream."""
+        """Run `KVCacheMemory.begin` for every stream."""
         self.failures = [None] * len(self.memories)
         for memory in self.memories:
             memory.begin(1, image_size)
@@ -109,7 +107,7 @@ class BatchedMemory:
         return [batch_patterns(patterns) for patterns in frames]
 
     def times(self, num_new: int) -> Tensor:
-        """Return `StreamMemory.times` with one row per stream. (B, num_new)"""
+        """Return `KVCacheMemory.times` with one row per stream. (B, num_new)"""
         return torch.cat([memory.times(num_new) for memory in self.memories])
 
     def mlp_hook(self, num_new: int = 1) -> Callable[[int, Tensor], None] | None:
@@ -126,7 +124,7 @@ class BatchedMemory:
         return watch
 
     def update(self, num_new: int, result: Prediction) -> None:
-        """Run `StreamMemory.update` for every stream.
+        """Run `KVCacheMemory.update` for every stream.
 
         If a stream fails, its memory is restored and its error is stored in `failures`. Other streams are not affected.
         """

@@ -11,9 +11,8 @@ from typing import Protocol
 from torch import Tensor
 
 from streamvggt.layers.attention import RetainedTokens
-from streamvggt.model.batched_memory import BatchedMemory
 from streamvggt.model.config import VGGTConfig, validate_heads
-from streamvggt.model.memory import StreamMemory
+from streamvggt.model.stream_memory import StreamMemory
 
 
 class Network(Protocol):
@@ -52,7 +51,7 @@ def validate_sequence(
 def validate_step(
     network: Network,
     images: Tensor,
-    memory: StreamMemory | BatchedMemory,
+    memory: StreamMemory,
     heads: Collection[str] | None = None,
     query_points: Tensor | None = None,
 ) -> tuple[str, ...]:

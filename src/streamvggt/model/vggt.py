@@ -16,14 +16,15 @@ from streamvggt.layers.attention import RetainedTokens, without_cudnn
 from streamvggt.layers.kv_quantization import KVCacheDtype
 from streamvggt.model import full_sequence
 from streamvggt.model.aggregator import Aggregator
-from streamvggt.model.batched_memory import BatchedMemory
 from streamvggt.model.config import VGGTConfig
 from streamvggt.model.encoders import ENCODERS
+from streamvggt.model.eviction import CameraCacheMode, EvictionPolicy
 from streamvggt.model.full_sequence import FullSequence
 from streamvggt.model.heads import HEADS
 from streamvggt.model.heads.context import HeadContext
 from streamvggt.model.inputs import validate_sequence, validate_step
-from streamvggt.model.memory import CameraCacheMode, EvictionPolicy, StreamMemory
+from streamvggt.model.memory import KVCacheMemory
+from streamvggt.model.stream_memory import StreamMemory
 from streamvggt.prediction import Prediction, cat, of_frames
 
 
@@ -110,7 +111,7 @@ class VGGT(nn.Module):
         camera_cache: CameraCacheMode = "per_iteration",
         track_window: int = 8,
         kv_cache_dtype: KVCacheDtype = "auto",
-    ) -> StreamMemory:
+    ) -> KVCacheMemory:
         """Create an empty memory for one stream, or for a batch of streams with synchronized frames.
 
         Args:
@@ -129,7 +130,7 @@ class VGGT(nn.Module):
                 "this network sees all frames at once (causal=False, VGGT) and cannot stream: "
                 "use StreamVGGT, or load the weights with causal=True"
             )
-        return StreamMemory(
+        return KVCacheMemory(
             num_layers=self.config.depth,
             camera_blocks=self.config.camera_trunk_depth if "camera" in self.heads else 0,
             camera_iterations=self.config.camera_iterations,
@@ -180,7 +181,7 @@ class VGGT(nn.Module):
     def step(
         self,
         images: Tensor,
-        memory: StreamMemory | BatchedMemory,
+        memory: StreamMemory,
         *,
         heads: Collection[str] | None = None,
         query_points: Tensor | None = None,
@@ -214,7 +215,7 @@ class VGGT(nn.Module):
                 first = 0
                 while first < images.shape[1]:
                     is_joint = memory.is_opening
-                    count = memory.scale_frames - memory.num_frames if is_joint else num_together
+                    count = memory.num_missing if is_joint else num_together
                     part = slice(first, first + count)
                     encoded = None if patch_tokens is None else patch_tokens[:, part]
                     if is_joint:
@@ -258,7 +259,7 @@ class VGGT(nn.Module):
         self,
         images: Tensor,
         heads: Collection[str],
-        past: StreamMemory | BatchedMemory | FullSequence,
+        past: StreamMemory | FullSequence,
         query_points: Tensor | None = None,
         patch_tokens: Tensor | None = None,
         dense_frames: Sequence[int] | None = None,

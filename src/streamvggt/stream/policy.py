@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from streamvggt.model.memory import EvictionPolicy
+from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.stream.policies.frame_diversity import FrameDiversity
 from streamvggt.stream.policies.keyframes import Keyframes, MotionKeyframes
 from streamvggt.stream.policies.probe_saliency import ProbeSaliency

@@ -16,10 +16,12 @@ from streamvggt.layers.attention import without_cudnn
 from streamvggt.layers.kv_quantization import KVCacheDtype
 from streamvggt.model.batched_memory import BatchedMemory
 from streamvggt.model.eviction import CameraCacheMode, EvictionPolicy
+from streamvggt.model.inputs import validate_step
 from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction
 from streamvggt.stream.pending_frames import PendingFrames, Request, clone_prediction, resolve_future
-from streamvggt.stream.session import StreamSession, StreamStatistics, Timer, to_image_tensor
+from streamvggt.stream.session import StreamSession, StreamStatistics, to_image_tensor
+from streamvggt.stream.timing import Timer
 from streamvggt.transfer import current, uploaded
 
 
@@ -172,7 +174,7 @@ class SessionPool:
 
     def _validate(self, turn: Request) -> None:
         session = turn.session
-        self.model.validate_inputs(turn.images, session.heads, turn.query_points, session.memory)
+        validate_step(self.model, turn.images, session.memory, session.heads, turn.query_points)
         if self.max_stream_bytes is not None and session.memory.num_bytes >= self.max_stream_bytes:
             raise PoolFull(
                 f"this stream's memory takes {session.memory.num_bytes / 1e6:.1f} MB and may take "
@@ -189,7 +191,7 @@ class SessionPool:
         try:
             images = uploaded(torch.cat([turn.images for turn in batch]), self._device)
             with current(self._device), without_cudnn, torch.no_grad():
-                together = self.model(images, heads=sessions[0].heads, memory=memories)
+                together = self.model.step(images, memories, heads=sessions[0].heads)
         except Exception:  # no stream has advanced, and the cause is unknown
             together = None
         if together is None:

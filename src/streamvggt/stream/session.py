@@ -16,8 +16,9 @@ from torch import Tensor
 from streamvggt.frame import Frame
 from streamvggt.layers.attention import without_cudnn
 from streamvggt.layers.kv_quantization import KVCacheDtype
+from streamvggt.model.eviction import CameraCacheMode, EvictionPolicy
 from streamvggt.model.fingerprint import fingerprint
-from streamvggt.model.memory import CameraCacheMode, EvictionPolicy, StreamMemory
+from streamvggt.model.memory import KVCacheMemory
 from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction
 from streamvggt.stream.policies.trajectory import published_policy
@@ -132,7 +133,7 @@ class StreamSession:
         self._forget()
 
     def _forget(self) -> None:
-        self.memory: StreamMemory = self.model.new_memory(
+        self.memory: KVCacheMemory = self.model.new_memory(
             self.policy,
             camera_cache=self._camera_cache,
             track_window=self._track_window,

@@ -14,7 +14,9 @@ from torch import Tensor
 from streamvggt.layers.cached_attention import StaticCachePattern
 from streamvggt.layers.kv_cache import UNBOUNDED, KVCache
 from streamvggt.layers.tables import record_tables
-from streamvggt.model.memory import CameraCacheMode, EvictionPolicy, StreamMemory
+from streamvggt.model.eviction import CameraCacheMode, EvictionPolicy
+from streamvggt.model.memory import KVCacheMemory
+from streamvggt.model.stream_memory import StreamMemory
 from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction
 
@@ -105,7 +107,7 @@ class StaticStep:
     def __init__(
         self,
         model: VGGT,
-        memory: StreamMemory,
+        memory: KVCacheMemory,
         heads: Collection[str],
         prepare: Callable[[Callable[[], Prediction]], Callable[[], Prediction]],
     ):
@@ -162,16 +164,14 @@ class StaticStep:
         return self._model.step(self._images, self._past, heads=self._heads)
 
 
-class StaticMemory:
-    """Full memory with the interface that the model expects. `StaticStep` does the bookkeeping."""
+class StaticMemory(StreamMemory):
+    """Full memory whose shapes and addresses do not change. `StaticStep` does the bookkeeping."""
 
     is_empty = False
-    is_tracking = is_opening = False
     is_index_based = True
     camera_cache: CameraCacheMode = "per_iteration"
-    tracks = None
 
-    def __init__(self, memory: StreamMemory):
+    def __init__(self, memory: KVCacheMemory):
         self._memory = memory
         self._times = memory.times(1).to(memory.layers[0].buffers()[0][0].device)
         of_layers = _SlotIndex(memory.layers)

@@ -25,8 +25,8 @@ from streamvggt.bounds import check_real, check_whole
 from streamvggt.data.view import Batch
 from streamvggt.losses.criterion import Criterion
 from streamvggt.losses.target import Target
+from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.model.heads import HEADS
-from streamvggt.model.memory import EvictionPolicy
 from streamvggt.model.names import original_name
 from streamvggt.model.tensor_check import AUXILIARY_PREFIX
 from streamvggt.model.vggt import VGGT

@@ -6,7 +6,7 @@ import torch
 
 from streamvggt import FrameDiversity
 from streamvggt.layers.kv_cache import KVCache
-from streamvggt.model.memory import PolicyContext
+from streamvggt.model.eviction import PolicyContext
 
 
 def held(policy: FrameDiversity, degrees: list[float]) -> list[int]:

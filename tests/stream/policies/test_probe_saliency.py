@@ -6,7 +6,7 @@ import torch
 from token_streams import KEYS, LAYERS, VALUES, B, D, N, P, come, held, new_layers
 
 from streamvggt import ProbeSaliency
-from streamvggt.model.memory import PolicyContext
+from streamvggt.model.eviction import PolicyContext
 from streamvggt.stream.policies.probe_saliency import probe_queries, saliency
 
 NUM_FRAMES = 14

@@ -8,7 +8,7 @@ import torch
 from token_streams import KEYS, LAYERS, B, D, N, P, come, held, new_layers
 
 from streamvggt import Prediction, SelfSelective
-from streamvggt.model.memory import PolicyContext
+from streamvggt.model.eviction import PolicyContext
 from streamvggt.stream.policies.self_selective import smooth_scores
 
 NUM_FRAMES = 18

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from streamvggt.model.batched_memory import BatchedMemory
 from streamvggt.model.full_sequence import FullSequence
 from streamvggt.model.heads.dpt import DPTHead
-from streamvggt.model.memory import StreamMemory
+from streamvggt.model.stream_memory import StreamMemory
 from streamvggt.prediction import of_frames
 
 
@@ -34,7 +33,7 @@ class HeadContext:
 
     image_size: tuple[int, int]
     num_special_tokens: int
-    past: StreamMemory | BatchedMemory | FullSequence
+    past: StreamMemory | FullSequence
     query_points: Tensor | None
     dense_frames: Sequence[int] | None
     fine_maps: Callable[[Sequence[int] | None], list[Tensor]]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from streamvggt.model.memory import EvictionPolicy, PolicyContext
+from streamvggt.model.eviction import EvictionPolicy, PolicyContext
 
 
 @dataclass(frozen=True)

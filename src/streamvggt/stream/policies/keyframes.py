@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from streamvggt.model.memory import EvictionPolicy, PolicyContext
+from streamvggt.model.eviction import EvictionPolicy, PolicyContext
 from streamvggt.stream.policies.overlap import mean_displacement, subsampled_points
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from streamvggt.layers.kv_cache import KVCache
 from streamvggt.model.aggregator import Aggregator
-from streamvggt.model.memory import PolicyContext, PolicyState
+from streamvggt.model.eviction import PolicyContext, PolicyState
 from streamvggt.stream.policies.token_budget import TokenBudget, replace_layer, to_float32, with_first_frame
 
 

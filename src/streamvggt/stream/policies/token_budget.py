@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from streamvggt.layers.kv_cache import KVCache
-from streamvggt.model.memory import EvictionPolicy, PolicyContext
+from streamvggt.model.eviction import EvictionPolicy, PolicyContext
 from streamvggt.stream.policies.keyframes import first_and_recent
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from streamvggt.layers.kv_cache import KVCache
-from streamvggt.model.memory import PolicyContext
+from streamvggt.model.eviction import PolicyContext
 from streamvggt.stream.policies.token_budget import TokenBudget, with_first_frame
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from streamvggt.layers.kv_cache import UNBOUNDED
-from streamvggt.model.memory import EvictionPolicy, PolicyContext
+from streamvggt.model.eviction import EvictionPolicy, PolicyContext
 from streamvggt.model.vggt import VGGT
 from streamvggt.stream.policies.sliding_window import KeepAll
 

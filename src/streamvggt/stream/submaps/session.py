@@ -18,8 +18,8 @@ from torch import Tensor
 from streamvggt.frame import Frame
 from streamvggt.geometry.similarity import Sim3
 from streamvggt.layers.kv_quantization import KVCacheDtype
+from streamvggt.model.eviction import CameraCacheMode, EvictionPolicy
 from streamvggt.model.fingerprint import fingerprint
-from streamvggt.model.memory import CameraCacheMode, EvictionPolicy
 from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction, cat
 from streamvggt.stream.policies.sliding_window import KeepAll
