@@ -16,6 +16,7 @@ from small_models import SHALLOW, TINY
 from streamvggt.losses.camera import CameraTerm
 from streamvggt.losses.distill import DistillLoss, DistillMapTerm
 from streamvggt.losses.multitask import MultiTaskLoss, SupervisedMapTerm
+from streamvggt.losses.pointmap_reference import PointmapTestPublished
 from streamvggt.losses.track import TrackTerm
 from streamvggt.model.vggt import VGGT, StreamVGGT
 from streamvggt.stream.policy import (
@@ -165,6 +166,15 @@ def test_losses_wait_for_nothing(name, criterion):
     assert not seen.waits, dict(seen.waits)
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
     assert gradients and {gradient.device.type for gradient in gradients} == {"meta"}
+
+
+def test_the_reference_test_criterion_waits_for_nothing():
+    network = on_device()
+    batch = Planes(num_frames=2)[0].to("meta")
+    criterion = PointmapTestPublished()
+    with MetaDevice() as seen, torch.no_grad():
+        criterion(network(batch.images, heads=criterion.heads), GroundTruth()(batch, criterion.heads, None, None))
+    assert not seen.waits, dict(seen.waits)
 
 
 def test_losses_inside_the_network_wait_for_nothing():

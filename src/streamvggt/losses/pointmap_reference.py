@@ -209,12 +209,11 @@ def median_spread(points: Tensor, valid: Tensor) -> Tensor:
     Returns:
         Distances. 1 for samples without valid points. The median of an even count is the lower one. (B,)
     """
-    spreads = torch.ones_like(points[:, 0, 0, 0, 0])
-    for b, mask in enumerate(valid):
-        if mask.any():
-            sample = points[b].detach()[mask]  # (pixels, 3)
-            spreads[b] = torch.linalg.vector_norm(sample - sample.median(0).values, dim=-1).median()
-    return spreads
+    valid = valid.flatten(1)  # (B, pixels)
+    sample = torch.where(valid[..., None], points.detach().flatten(1, 3), torch.nan)  # (B, pixels, 3)
+    centered = sample - sample.nanmedian(1, keepdim=True).values
+    spreads = torch.linalg.vector_norm(centered, dim=-1).nanmedian(1).values
+    return torch.where(valid.any(1), spreads, 1)
 
 
 def published_pose(pose_enc: Tensor) -> Tensor:
