@@ -5,7 +5,9 @@ import os
 import pytest
 import torch
 
-from streamvggt.model.device import available_cpus, to_channels_last_layout
+from streamvggt.model.device import MIN_BFLOAT16_PARAMETERS, available_cpus, resolve_dtype, to_channels_last_layout
+from streamvggt.model.fingerprint import count_parameters
+from streamvggt.model.weights import load_model
 from streamvggt.transfer import current, uploaded
 
 
@@ -70,3 +72,21 @@ def test_convolutions_lie_channels_last_on_cuda():
     laid = to_channels_last_layout(weight, torch.device("cuda"), torch.bfloat16, copy=True)
     assert laid.stride() == (20, 1, 10, 5)
     assert torch.equal(laid.cpu(), weight.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("avx512, amx", [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("num_parameters", [MIN_BFLOAT16_PARAMETERS - 1, MIN_BFLOAT16_PARAMETERS])
+def test_auto_takes_bfloat16_on_cpus_that_multiply_in_it_for_large_networks(monkeypatch, avx512, amx, num_parameters):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    cpu = torch.device("cpu")
+    is_large = num_parameters == MIN_BFLOAT16_PARAMETERS
+    expected = torch.bfloat16 if (avx512 or amx) and is_large else torch.float32
+    assert resolve_dtype("auto", cpu, lambda: num_parameters) == expected
+    assert resolve_dtype("auto", cpu) == resolve_dtype("float32", cpu, lambda: 10**12) == torch.float32
+
+
+def test_parameters_are_counted_without_loading_them(tmp_path):
+    model = load_model("random:small")
+    model.save_pretrained(tmp_path)
+    assert count_parameters("random:small") == count_parameters(tmp_path) == sum(p.numel() for p in model.parameters())

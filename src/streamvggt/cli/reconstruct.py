@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import get_args
 
 import torch
@@ -41,7 +42,7 @@ from streamvggt.folder_lock import FolderLock
 from streamvggt.layers.kv_quantization import KVCacheDtype
 from streamvggt.model.checkpoints import MODEL_IDS
 from streamvggt.model.device import DTYPES, resolve_device, resolve_dtype
-from streamvggt.model.fingerprint import fingerprint
+from streamvggt.model.fingerprint import count_parameters, fingerprint
 from streamvggt.model.heads import HEADS
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import load_model
@@ -121,7 +122,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", type=word, default="auto", help="cuda, mps or cpu (default: fastest available device)"
     )
     network.add_argument(
-        "--dtype", choices=("auto", *DTYPES), help="computation dtype (default: bfloat16 on CUDA, else float32)"
+        "--dtype",
+        choices=("auto", *DTYPES),
+        help="computation dtype (default: bfloat16 on CUDA and for large networks on CPUs with AVX512-BF16 or AMX, "
+        "else float32)",
     )
     network.add_argument("--attention", choices=("sdpa", "flash"), default="sdpa")
     frames = parser.add_argument_group("frames")
@@ -163,7 +167,7 @@ def reconstruct(arguments: argparse.Namespace, argv: list[str], lock: FolderLock
     is_default = arguments.policy is None and not arguments.low_memory
     apply_defaults(arguments)
     device = resolve_device(arguments.device)
-    dtype = resolve_dtype(arguments.dtype, device)
+    dtype = resolve_dtype(arguments.dtype, device, partial(count_parameters, arguments.weights))
     memory = MemorySettings.parse(arguments, device)
     validate_output_dir(arguments.out, arguments.resume)
     validate_input(arguments)

@@ -12,6 +12,7 @@ from functools import partial
 
 from streamvggt.flags import real, whole, word
 from streamvggt.model.device import resolve_device, resolve_dtype
+from streamvggt.model.fingerprint import count_parameters
 from streamvggt.model.weights import load_model
 from streamvggt.stream.frames import load_frames
 from streamvggt.stream.policy import DEFAULT_POLICY, POLICY_USAGE, parse_policy
@@ -60,7 +61,12 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     kind = "live" if is_camera else load_frames(arguments.input, max_frames=arguments.max_frames).kind
     if kind == "images" and arguments.fps is not None:
         raise ValueError("photos have no times for --fps to choose by")
-    load = partial(load_model, causal=True, device=device, dtype=resolve_dtype("auto", device))
+    load = partial(
+        load_model,
+        causal=True,
+        device=device,
+        dtype=resolve_dtype("auto", device, partial(count_parameters, arguments.weights)),
+    )
     serve_viewer(
         partial(load_frames, arguments.input),
         kind,

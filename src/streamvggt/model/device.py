@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -34,13 +35,24 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+MIN_BFLOAT16_PARAMETERS = 100_000_000
+"""Parameters from which "auto" selects bfloat16 on CPUs that multiply in bfloat16.
+
+On a CPU with AVX512-BF16, a frame takes 0.98 of the float32 time with 11 M parameters, and 0.89 with 13 M
+(benchmarks/step-tiny-cpu.md, step-small-cpu.md). That does not justify the error. Large matrix products are 2.2 times
+as fast (benchmarks/components.md), and they dominate networks of the published size (1.26 B).
+"""
+
+
+def resolve_dtype(name: str, device: torch.device, num_parameters: Callable[[], int] = lambda: 0) -> torch.dtype:
     """Resolve the name of a number format.
 
     Args:
-        name: A key of `DTYPES`. "auto": half precision on CUDA, otherwise float32. "half": half precision on
+        name: A key of `DTYPES`. "auto": half precision on CUDA, bfloat16 for networks of at least
+            `MIN_BFLOAT16_PARAMETERS` on CPUs that multiply in bfloat16, otherwise float32. "half": half precision on
             CUDA and on CPUs with bfloat16 kernels, otherwise float32.
         device: Device to run on.
+        num_parameters: Function that returns the number of parameters of the network. Called only if needed.
 
     Returns:
         The number format. Half precision is bfloat16, or float16 on CUDA devices without bfloat16.
@@ -51,7 +63,14 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if name == "half" and device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return torch.bfloat16
+    if name == "auto" and device.type == "cpu" and multiplies_bfloat16():
+        return torch.bfloat16 if num_parameters() >= MIN_BFLOAT16_PARAMETERS else torch.float32
     return torch.float32
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the CPU has instructions for bfloat16 products (AVX512-BF16 or AMX). Other CPUs emulate them, slower."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def exact_convolutions() -> None:

@@ -1,12 +1,14 @@
-"""Hashes of network weights."""
+"""Hashes and sizes of network weights."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterable
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor
 
 from streamvggt.model.random_networks import init_random_model, is_random
@@ -41,6 +43,16 @@ def file_fingerprint(name_or_path: str | os.PathLike) -> str:
     if stamps not in _FILE_HASHES:
         _FILE_HASHES[stamps] = _hash_tensors(checkpoint.shapes, checkpoint.read)
     return _FILE_HASHES[stamps]
+
+
+def count_parameters(name_or_path: str | os.PathLike) -> int:
+    """Return the number of values of weights as in `load_model`, from the header of their file."""
+    name = os.fspath(name_or_path)
+    if not is_random(name):
+        return sum(math.prod(shape) for shape in open_checkpoint(resolve_path(name)[0]).shapes.values())
+    with torch.device("meta"):
+        model = init_random_model(name, {"causal": True})
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 _MODEL_HASHES: WeakKeyDictionary[VGGT, tuple[tuple, str]] = WeakKeyDictionary()
