@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from streamvggt.model.dpt_head import DPTHead
+from streamvggt.model.heads.dpt import DPTHead
 
 
 @pytest.mark.parametrize("out_channels, skip_channels", [(4, ()), (None, ()), (2, (6, 6))])
