@@ -39,11 +39,11 @@ from streamvggt.cli.stream_run import run_stream
 from streamvggt.export import DamagedResult, ReconstructionResult, check_result, frame_files
 from streamvggt.flags import real, some_path, whole, word
 from streamvggt.folder_lock import FolderLock
-from streamvggt.layers.kv_quantization import KVCacheDtype
 from streamvggt.model.checkpoints import MODEL_IDS
 from streamvggt.model.device import DTYPES, resolve_device, resolve_dtype
 from streamvggt.model.fingerprint import count_parameters, fingerprint
 from streamvggt.model.heads import HEADS
+from streamvggt.model.memory import KVCacheDtype
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import load_model
 from streamvggt.stream.frames import FrameSource, load_frames
