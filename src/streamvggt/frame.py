@@ -22,6 +22,7 @@ class Frame:
         time: Seconds since the start of the video or capture. None for photos.
         valid: False on the padding and where the original has alpha 0. None if the original has no such pixel: all of
             `content` is valid. bool (H, W)
+        jpeg: Content of a JPEG file without metadata that decodes to `original`. None for other sources.
     """
 
     image: Tensor
@@ -32,3 +33,4 @@ class Frame:
     content: tuple[int, int, int, int]
     time: float | None = None
     valid: Tensor | None = None
+    jpeg: bytes | None = None

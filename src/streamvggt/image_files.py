@@ -275,14 +275,22 @@ def upright(image: Image.Image, white: int = 0) -> tuple[Image.Image, np.ndarray
     if is_deep(image):
         image = _to_8_bit(image, white)
     image.load()
-    with suppress(Exception):  # damaged EXIF
-        image = ImageOps.exif_transpose(image)
+    if is_turned(image):
+        with suppress(Exception):  # damaged EXIF
+            image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         valid = np.asarray(image.getchannel("A")) > 0
         on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
         return on_white, None if valid.all() else valid
-    return image.convert("RGB"), None
+    return image if image.mode == "RGB" else image.convert("RGB"), None
+
+
+def is_turned(image: Image.Image) -> bool:
+    """Whether the EXIF orientation turns or mirrors the pixels of a loaded image. Damaged EXIF does not."""
+    with suppress(Exception):
+        return image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    return False
 
 
 def _to_8_bit(image: Image.Image, white: int) -> Image.Image:

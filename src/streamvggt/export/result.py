@@ -146,7 +146,7 @@ class ResultFrame(FrameCamera):
             original_size=frame.original.shape[:2],
             original_from_image=np.asarray(frame.original_from_image, np.float64),
             content=frame.content,
-            image=(frame.image * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy(),
+            image=_pixels(frame.image),
             valid=None if frame.valid is None else frame.valid.cpu().numpy(),
             depth=None if depth is None else depth[..., 0],
             depth_conf=arrays.get("depth_conf"),
@@ -197,6 +197,11 @@ class ResultFrame(FrameCamera):
         """Return the pixels at depth discontinuities, whose points belong to no surface. Bool. (H, W)"""
         depth, valid = self.camera_depth(source), self.valid_mask(source)
         return depth_edges(*map(torch.from_numpy, (depth, self.intrinsics, valid))).numpy()
+
+
+def _pixels(image: torch.Tensor) -> np.ndarray:
+    """Convert RGB in [0, 1] (3, H, W) to uint8 (H, W, 3). NumPy uses one thread, because other threads compute."""
+    return np.ascontiguousarray(np.rint(image.cpu().numpy() * 255).astype(np.uint8).transpose(1, 2, 0))
 
 
 def frame_files(folder: Path | str) -> list[Path]:

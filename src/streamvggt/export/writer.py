@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
-from PIL import Image
 
 from streamvggt.export.check import checked_frames, image_problem
 from streamvggt.export.corrections import FILE_NAME as CORRECTIONS
@@ -67,9 +67,12 @@ class ResultWriter:
             return self.finish(frame, prediction)
 
     def write_image(self, frame: Frame) -> None:
-        """Store the original image of a frame. Safe in other threads, and in any order of the frames."""
+        """Store the original image of a frame. Safe in other threads, and in any order of the frames.
+
+        JPEG files are copied without metadata. Other images are encoded with quality 95.
+        """
         with atomic_write(self.folder / "images" / f"{frame.name}.jpg", make_folder=False) as path:
-            Image.fromarray(frame.original).save(path, quality=95)
+            path.write_bytes(frame.jpeg or encode_jpeg(frame.original))
 
     def finish(self, frame: Frame, prediction: Prediction) -> ResultFrame:
         """Store the prediction of the next frame of the stream, whose image is stored. Return the stored frame."""
@@ -120,3 +123,9 @@ class ResultWriter:
             path.unlink()
             if image is not None:
                 image.unlink(missing_ok=True)
+
+
+def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
+    """Encode an image. uint8 RGB (H, W, 3)"""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain, count, groupby, islice
 from pathlib import Path
@@ -13,6 +13,7 @@ from streamvggt.frame import Frame
 from streamvggt.image_files import (
     ANIMATIONS,
     is_deep,
+    is_turned,
     open_image,
     pages_of,
     plain_reason,
@@ -22,6 +23,7 @@ from streamvggt.image_files import (
 from streamvggt.names import storable
 from streamvggt.natural_order import stem
 from streamvggt.stream.image_list import ImageList, and_more
+from streamvggt.stream.jpeg import without_metadata
 from streamvggt.stream.preprocess import compute_placement, preprocess_image
 from streamvggt.stream.read_ahead import read_ahead
 from streamvggt.stream.source import FrameOptions, FrameSource
@@ -150,7 +152,7 @@ class ImageSource(FrameSource):
     def _prepared(self, file: Image.Image, index: int, picture: Picture) -> Frame:
         if picture.page:
             file.seek(picture.page)
-        return preprocess_image(
+        frame = preprocess_image(
             file,
             **self.options.preprocess_options,
             canvas_size=self._canvas_size,
@@ -158,6 +160,10 @@ class ImageSource(FrameSource):
             index=index,
             name=picture.name,
         )
+        is_stored = file.format in ("JPEG", "MPO") and file.mode == "RGB" and not picture.page
+        if not is_stored or is_turned(file):
+            return frame
+        return replace(frame, jpeg=without_metadata(picture.path.read_bytes()))
 
     def _skip(self, unreadable: "_Unreadable") -> None:
         picture, error = unreadable.picture, unreadable.error

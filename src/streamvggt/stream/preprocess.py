@@ -61,7 +61,9 @@ class Placement:
     def render(self, image: Image.Image) -> Tensor:
         """Render an RGB image of `original_size` on the canvas, in [0, 1]. (3, H, W)"""
         pixels = self._on_canvas(image, Image.Resampling.BICUBIC, background=255)  # (H, W, 3)
-        return torch.from_numpy(pixels).movedim(-1, 0).contiguous().float() / 255
+        values = np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32)
+        values /= 255  # NumPy uses one thread; several threads prepare frames already
+        return torch.from_numpy(values)
 
     def render_mask(self, mask: np.ndarray) -> Tensor:
         """Map a mask of the original to the canvas with nearest-neighbor sampling. The padding is False.
@@ -158,14 +160,37 @@ def preprocess_image(
         time: As in `Frame`, in seconds.
     """
     image, valid = upright(image, white)
-    placement = compute_placement(image.size, size=size, patch_size=patch_size, mode=mode)
+    return _framed(
+        image,
+        np.array(image),
+        valid,
+        compute_placement(image.size, size=size, patch_size=patch_size, mode=mode),
+        canvas_size,
+        index=index,
+        name=name,
+        time=time,
+    )
+
+
+def _framed(
+    image: Image.Image,
+    original: np.ndarray,
+    valid: np.ndarray | None,
+    placement: Placement,
+    canvas_size: tuple[int, int] | None,
+    *,
+    index: int,
+    name: str | None,
+    time: float | None,
+) -> Frame:
+    """Return the frame of an upright RGB image. `original` has the same pixels."""
     if canvas_size is not None:
         placement = placement.with_canvas(canvas_size)
     return Frame(
         image=placement.render(image),
         index=index,
         name=f"frame_{index:06d}" if name is None else name,
-        original=np.array(image),
+        original=original,
         original_from_image=placement.original_from_image,
         content=placement.content,
         time=time,
@@ -204,13 +229,14 @@ def frame_from_array(
         raise ValueError(f"an image must be a numpy array of uint8 in 0…255; got {kind}")
     if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
         raise ValueError(f"an image must have shape (height, width, 3), RGB; got {array.shape}")
-    image = Image.fromarray(np.ascontiguousarray(array))
-    return preprocess_image(
-        image,
-        size=size,
-        patch_size=patch_size,
-        mode=mode,
-        canvas_size=canvas_size,
+    original = np.ascontiguousarray(array)
+    height, width = original.shape[:2]
+    return _framed(
+        Image.fromarray(original),
+        original,
+        None,
+        compute_placement((width, height), size=size, patch_size=patch_size, mode=mode),
+        canvas_size,
         index=index,
         name=name,
         time=time,
