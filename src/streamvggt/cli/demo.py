@@ -18,7 +18,7 @@ from streamvggt.bundled import bundled
 from streamvggt.cli.demo_menu import page_examples, weights_menu
 from streamvggt.flags import real, whole, word
 from streamvggt.model.device import resolve_device, resolve_dtype
-from streamvggt.model.weights import load_model
+from streamvggt.model.threads import load_with_threads
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     device = resolve_device(arguments.device)
-    load = partial(load_model, causal=True, device=device, dtype=resolve_dtype("auto", device))
+    load = partial(load_with_threads, causal=True, device=device, dtype=resolve_dtype("auto", device))
     # Gradio uses these environment variables as defaults. A Space sets them.
     host = arguments.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
     share = arguments.share or os.environ.get("GRADIO_SHARE", "").lower() == "true"

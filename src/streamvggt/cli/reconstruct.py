@@ -44,6 +44,7 @@ from streamvggt.model.device import DTYPES, resolve_device, resolve_dtype
 from streamvggt.model.fingerprint import count_parameters, fingerprint
 from streamvggt.model.heads import HEADS
 from streamvggt.model.memory import KVCacheDtype
+from streamvggt.model.threads import choose_threads
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import load_model
 from streamvggt.stream.frames import FrameSource, load_frames
@@ -174,6 +175,7 @@ def reconstruct(arguments: argparse.Namespace, argv: list[str], lock: FolderLock
     num_done = len(frame_files(arguments.out))
 
     model = load(arguments.weights, causal=True, heads=heads, device=device, dtype=dtype, attention=arguments.attention)
+    choose_threads(model)
     warn_random_weights(arguments.weights)
     frames = open_frames(arguments, model, num_done)
     if is_default and model.scale_frames:

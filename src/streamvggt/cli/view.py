@@ -13,7 +13,7 @@ from functools import partial
 from streamvggt.flags import real, whole, word
 from streamvggt.model.device import resolve_device, resolve_dtype
 from streamvggt.model.fingerprint import count_parameters
-from streamvggt.model.weights import load_model
+from streamvggt.model.threads import load_with_threads
 from streamvggt.stream.frames import load_frames
 from streamvggt.stream.policy import DEFAULT_POLICY, POLICY_USAGE, parse_policy
 from streamvggt.stream.video import URL
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     if kind == "images" and arguments.fps is not None:
         raise ValueError("photos have no times for --fps to choose by")
     load = partial(
-        load_model,
+        load_with_threads,
         causal=True,
         device=device,
         dtype=resolve_dtype("auto", device, partial(count_parameters, arguments.weights)),

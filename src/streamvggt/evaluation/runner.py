@@ -19,6 +19,7 @@ from tqdm import tqdm
 from streamvggt.flags import whole, word
 from streamvggt.model.device import DTYPES, resolve_device, resolve_dtype
 from streamvggt.model.fingerprint import file_fingerprint
+from streamvggt.model.threads import choose_threads
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import load_model
 from streamvggt.prediction import Prediction, cat
@@ -145,6 +146,7 @@ class ModelRunner:
         dtype = resolve_dtype(arguments.dtype, device)
         weights = arguments.weights or released
         model = load_model(weights, causal=causal, heads=tuple(heads), device=device, dtype=dtype)
+        choose_threads(model)
         if str(weights).startswith("random:"):
             tqdm.write(f"warning: {weights}: random weights; the numbers have no meaning", file=sys.stderr)
         size = model.config.image_size if arguments.size is None else arguments.size
