@@ -1,10 +1,12 @@
 """What is true of a prediction whoever made it."""
 
+import numpy as np
 import torch
 from small_models import images, tiny
 
 from streamvggt.geometry.pointmap import unproject
 from streamvggt.geometry.similarity import Sim3
+from streamvggt.transfer import packed, unpacked
 
 
 def test_in_another_world_everything_has_moved_alike():
@@ -22,3 +24,20 @@ def test_in_another_world_everything_has_moved_alike():
     assert torch.equal(moved.depth_conf, prediction.depth_conf)
     for name in ("pose_enc", "depth", "points"):
         assert getattr(moved, name).dtype == getattr(prediction, name).dtype
+
+
+def test_a_download_is_the_prediction_without_the_lists():
+    with torch.no_grad():
+        prediction = tiny()(images(1, 2))
+    found = prediction.start_download()()
+    assert found.pose_enc_list == () and found.image_size == prediction.image_size
+    for name, value in prediction.numpy().items():
+        np.testing.assert_array_equal(found.numpy()[name], value)
+
+
+def test_tensors_survive_the_one_transfer():
+    tensors = {"a": torch.rand(2, 3), "b": torch.tensor(5.0), "c": torch.rand(4, 1, 2).half(), "d": torch.rand(0, 3)}
+    found = unpacked(packed(tensors), {name: tensor.shape for name, tensor in tensors.items()})
+    assert list(found) == list(tensors)
+    for name, tensor in tensors.items():
+        assert torch.equal(found[name], tensor.float())

@@ -17,7 +17,7 @@ from streamvggt.geometry.camera import Cameras, cameras_from_pose_enc, inverted_
 from streamvggt.geometry.pointmap import unproject
 from streamvggt.geometry.rotation import quaternion_from_matrix
 from streamvggt.geometry.similarity import Sim3
-from streamvggt.transfer import uploaded
+from streamvggt.transfer import start_download, uploaded
 
 PoseDirection = Literal["camera_from_world", "world_from_camera"]
 
@@ -195,6 +195,15 @@ class Prediction:
             points = world.to(exact).apply(self.points.to(exact).flatten(2, 3))
             changed["points"] = points.view_as(self.points).to(self.points.dtype)
         return replace(self, **changed)
+
+    def start_download(self) -> Callable[[], Prediction]:
+        """Start to copy the prediction to the host without blocking, and without the lists per iteration.
+
+        Returns:
+            A function that waits for the copy and returns the prediction on the host. Any thread may call the function.
+        """
+        wait = start_download(self._tensors())
+        return lambda: replace(self.without_stages(), **wait())
 
     def numpy(self) -> dict[str, np.ndarray]:
         """Return the tensors that are not None as float32 NumPy arrays by name, without the lists per iteration."""

@@ -1,5 +1,6 @@
-"""Host-to-device copies and the current CUDA device."""
+"""Copies between host and device, and the current CUDA device."""
 
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -14,6 +15,43 @@ def uploaded(x: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and x.device.type == "cpu":
         x = x.pin_memory()
     return x.to(device, non_blocking=True)
+
+
+def start_download(tensors: Mapping[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
+    """Start to copy tensors of one device to the host, in one transfer that does not block the host.
+
+    Args:
+        tensors: Tensors of any shapes. CUDA tensors are converted to float32.
+
+    Returns:
+        A function that waits for the transfer and returns the copies. Any thread may call the function. Tensors of the
+        host are not copied.
+    """
+    first = next(iter(tensors.values()))
+    if not first.is_cuda:
+        return lambda: {name: tensor.cpu() for name, tensor in tensors.items()}
+    on_device = packed(tensors)
+    on_host = torch.empty_like(on_device, device="cpu", pin_memory=True).copy_(on_device, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record(torch.cuda.current_stream(first.device))
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+
+    def wait() -> dict[str, Tensor]:
+        arrived.synchronize()
+        return unpacked(on_host, shapes)
+
+    return wait
+
+
+def packed(tensors: Mapping[str, Tensor]) -> Tensor:
+    """Join the elements of tensors. float32 (total number of elements,)"""
+    return torch.cat([tensor.detach().float().flatten() for tensor in tensors.values()])
+
+
+def unpacked(elements: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """Return the tensors of `packed` as views."""
+    parts = elements.split([shape.numel() for shape in shapes.values()])
+    return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
 
 def current(device: torch.device) -> AbstractContextManager:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from streamvggt.export.writer import ResultWriter
@@ -41,7 +42,7 @@ class BackgroundWriter:
         """
         self._wait(MAX_PENDING - 1)
         image = self._encoders.submit(self.writer.write_image, frame)
-        self._pending.append(self._finisher.submit(self._finish, frame, prediction, image))
+        self._pending.append(self._finisher.submit(self._finish, frame, prediction.start_download(), image))
 
     def flush(self) -> None:
         """Wait until all frames are written.
@@ -67,12 +68,12 @@ class BackgroundWriter:
         if self._error is not None:
             raise self._error
 
-    def _finish(self, frame: Frame, prediction: Prediction, image: Future[None]) -> None:
+    def _finish(self, frame: Frame, prediction: Callable[[], Prediction], image: Future[None]) -> None:
         if self._error is not None:
             return
         try:
             with self.writer.explained(frame):
                 image.result()
-                self.writer.finish(frame, prediction)
+                self.writer.finish(frame, prediction())
         except BaseException as error:
             self._error = error

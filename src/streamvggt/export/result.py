@@ -126,8 +126,9 @@ class ResultFrame(FrameCamera):
         leading = tuple(prediction.pose_enc.shape[:2])
         if leading != (1, 1):
             raise ValueError(f"a result is written frame by frame, B = S = 1; this prediction has B, S = {leading}")
+        prediction = prediction.start_download()()
         # Convert from float64, so that the stored rotation is orthonormal in full precision.
-        cameras = cameras_from_pose_enc(prediction.cam_from_world_enc[0, 0].cpu().double(), prediction.image_size)
+        cameras = cameras_from_pose_enc(prediction.cam_from_world_enc[0, 0].double(), prediction.image_size)
         arrays = {name: value[0, 0] for name, value in prediction.numpy().items()}
         # Single pixels may be non-finite, for example distant depth in half precision. Exports exclude them.
         broken = [name for name, value in arrays.items() if np.isnan(value).all()]
