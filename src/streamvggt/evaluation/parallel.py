@@ -1,13 +1,14 @@
 """Run work in threads with ordered results. File access and OpenCV release the GIL."""
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 import torch
+
+from streamvggt.stream.read_ahead import read_ahead
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -23,19 +24,7 @@ def thread_map(
         items: Its arguments.
         num_threads: Number of threads. None uses `num_cpus()`.
     """
-    num_threads = num_threads or num_cpus()
-    with ThreadPoolExecutor(num_threads) as pool:
-        ahead: deque = deque()
-        try:
-            for item in items:
-                ahead.append(pool.submit(function, item))
-                if len(ahead) > num_threads:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
+    return read_ahead((partial(function, item) for item in items), num_threads or num_cpus())
 
 
 @contextmanager
