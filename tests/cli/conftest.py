@@ -1,5 +1,6 @@
 """A tiny saved network, tiny photos, and the command line called with them."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,14 @@ def write_photos(folder: Path, count: int) -> Path:
     for number in range(count):
         Image.fromarray(random.integers(0, 256, (42, 56, 3), np.uint8)).save(folder / f"photo_{number}.png")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_threads_left():
+    """However a command ends, its threads end."""
+    yield
+    started = ("read", "prepare", "encode", "finish")
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(started)]
 
 
 @pytest.fixture(scope="session")
