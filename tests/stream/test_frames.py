@@ -779,3 +779,13 @@ def test_wrong_arguments(tmp_path, arguments, message):
 def test_array_of_another_kind_is_an_error(array):
     with pytest.raises(ValueError, match="an image must"):
         frame_from_array(array, size=56)
+
+
+@pytest.mark.parametrize("mode", ["crop", "pad"])
+@pytest.mark.parametrize("size", [(640, 361), (300, 500), (100, 50), (2, 900)])
+def test_the_fast_resize_differs_by_rounding_alone(mode, size):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    exact, fast = (frame_from_array(pixels, size=140, mode=mode, fast_resize=fast) for fast in (False, True))
+    assert fast.content == exact.content and fast.image.dtype == exact.image.dtype
+    difference = (fast.image - exact.image).abs() * 255
+    assert difference.max() < 1.01 and (difference > 0.5).float().mean() < 0.02

@@ -32,6 +32,7 @@ def load_frames(
     size: int = 518,
     patch_size: int = 14,
     mode: str = "crop",
+    fast_resize: bool = False,
     fps: float | None = None,
     stride: int = 1,
     max_frames: int | None = None,
@@ -47,6 +48,7 @@ def load_frames(
         size: Target size in pixels, see `preprocess.compute_placement`.
         patch_size: Patch size of the model in pixels.
         mode: "crop" or "pad", see `preprocess.compute_placement`.
+        fast_resize: Resize in a fifth of the time. Single pixels differ by 1/255 from the reference implementation.
         fps: Frames per second to take from a video or live source. Takes the first frame at or after each tick of a
             clock that starts with the first frame.
         stride: Take every n-th image or decoded frame.
@@ -62,7 +64,7 @@ def load_frames(
             nothing can be read, or with `strict`, if a file cannot be read.
         ConnectionError: If a webcam or URL does not respond.
     """
-    options = FrameOptions(size, patch_size, mode, fps, stride, max_frames, strict)
+    options = FrameOptions(size, patch_size, mode, fast_resize, fps, stride, max_frames, strict)
     if isinstance(source, Integral):
         return WebcamSource(int(source), options)
     if not isinstance(source, str | Path):

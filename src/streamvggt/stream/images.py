@@ -81,7 +81,7 @@ class ImageSource(FrameSource):
     def _canvas_size(self) -> tuple[int, int] | None:
         """Return the maximum width and height of the selected images."""
         sizes = {picture.size for picture in self._pictures.values() if picture.size}
-        canvases = [compute_placement(size, **self.options.preprocess_options).canvas_size for size in sizes]
+        canvases = [compute_placement(size, **self.options.placement_options).canvas_size for size in sizes]
         return tuple(map(max, zip(*canvases, strict=True))) if canvases else None
 
     @cached_property

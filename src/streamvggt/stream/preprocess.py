@@ -12,17 +12,21 @@ An image is resized and placed on a white canvas. A positive offset pads, a nega
 H×W pixels of the canvas, H0×W0 pixels of the original.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from streamvggt.frame import Frame
 from streamvggt.image_files import upright
 
 MODES = ("crop", "pad")
+MAX_FAST_RATIO = 4
+"""Maximum number of resized pixels per canvas pixel in `Placement.render_fast`, which bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,10 @@ class Placement:
     top: int
     canvas_size: tuple[int, int]  # W, H
 
-    def with_canvas(self, canvas_size: tuple[int, int]) -> "Placement":
-        """Return the placement of the same resized image, centered on another canvas (width, height)."""
+    def with_canvas(self, canvas_size: tuple[int, int] | None) -> "Placement":
+        """Return the placement of the same resized image, centered on another canvas (width, height), if given."""
+        if canvas_size is None:
+            return self
         left = self.left + (canvas_size[0] - self.canvas_size[0]) // 2
         top = self.top + (canvas_size[1] - self.canvas_size[1]) // 2
         return replace(self, left=left, top=top, canvas_size=canvas_size)
@@ -60,10 +66,25 @@ class Placement:
 
     def render(self, image: Image.Image) -> Tensor:
         """Render an RGB image of `original_size` on the canvas, in [0, 1]. (3, H, W)"""
-        pixels = self._on_canvas(image, Image.Resampling.BICUBIC, background=255)  # (H, W, 3)
-        values = np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32)
-        values /= 255  # NumPy uses one thread; several threads prepare frames already
-        return torch.from_numpy(values)
+        return _normalized(self._on_canvas(self._shown(image, Image.Resampling.BICUBIC), background=255))
+
+    def render_fast(self, pixels: np.ndarray) -> Tensor:
+        """Render as `render`, with the bicubic filter of PyTorch, which takes a fifth of the time of Pillow.
+
+        The weights of the filter have fewer bits than those of Pillow, so that single values differ by 1/255. Images
+        that are enlarged or mostly cropped are rendered by `render`.
+
+        Args:
+            pixels: uint8 RGB. (H0, W0, 3)
+        """
+        is_smaller = self.width <= self.original_size[0] and self.height <= self.original_size[1]
+        if not is_smaller or self.width * self.height > MAX_FAST_RATIO * math.prod(self.canvas_size):
+            return self.render(Image.fromarray(pixels))
+        planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+        resized = functional.interpolate(planes, (self.height, self.width), mode="bicubic", antialias=True)
+        top, left, bottom, right = self.content
+        rows, columns = slice(top - self.top, bottom - self.top), slice(left - self.left, right - self.left)
+        return _normalized(self._on_canvas(resized[0].permute(1, 2, 0).numpy()[rows, columns], background=255))
 
     def render_mask(self, mask: np.ndarray) -> Tensor:
         """Map a mask of the original to the canvas with nearest-neighbor sampling. The padding is False.
@@ -75,10 +96,10 @@ class Placement:
             Bool. (H, W)
         """
         image = Image.fromarray(mask.astype(np.uint8))
-        return torch.from_numpy(self._on_canvas(image, Image.Resampling.NEAREST, background=0) > 0)
+        return torch.from_numpy(self._on_canvas(self._shown(image, Image.Resampling.NEAREST), background=0) > 0)
 
-    def _on_canvas(self, image: Image.Image, kernel: Image.Resampling, background: int) -> np.ndarray:
-        """Resize only the visible part, so that the canvas size bounds the memory. (H, W, ...)"""
+    def _shown(self, image: Image.Image, kernel: Image.Resampling) -> np.ndarray:
+        """Resize only the visible part, so that the canvas size bounds the memory. (bottom - top, right - left, ...)"""
         top, left, bottom, right = self.content
         columns, rows = (left - self.left, right - self.left), (top - self.top, bottom - self.top)  # in resized pixels
         (x0, x1), (y0, y1) = (
@@ -87,10 +108,21 @@ class Placement:
                 (columns, rows), self.original_size, (self.width, self.height), strict=True
             )
         )
-        shown = np.asarray(image.resize((right - left, bottom - top), kernel, (x0, y0, x1, y1)))
+        return np.asarray(image.resize((right - left, bottom - top), kernel, (x0, y0, x1, y1)))
+
+    def _on_canvas(self, shown: np.ndarray, background: int) -> np.ndarray:
+        """Place the visible part of the resized image. (H, W, ...)"""
+        top, left, bottom, right = self.content
         pixels = np.full((*self.canvas_size[::-1], *shown.shape[2:]), background, np.uint8)
         pixels[top:bottom, left:right] = shown
         return pixels
+
+
+def _normalized(pixels: np.ndarray) -> Tensor:
+    """Convert uint8 (H, W, 3) to [0, 1] (3, H, W). NumPy uses one thread, because several threads prepare frames."""
+    values = np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32)
+    values /= 255
+    return torch.from_numpy(values)
 
 
 def compute_placement(
@@ -140,6 +172,7 @@ def preprocess_image(
     size: int = 518,
     patch_size: int = 14,
     mode: str = "crop",
+    fast_resize: bool = False,
     canvas_size: tuple[int, int] | None = None,
     white: int = 0,
     index: int = 0,
@@ -153,6 +186,7 @@ def preprocess_image(
         size: Target size in pixels, see `compute_placement`.
         patch_size: Patch size of the model in pixels.
         mode: "crop" or "pad", see `compute_placement`.
+        fast_resize: See `Placement.render_fast`.
         canvas_size: Width and height to pad to, for sequences with frames of different sizes.
         white: White level of 16-bit images, see `image_files.upright`.
         index: As in `Frame`.
@@ -160,12 +194,13 @@ def preprocess_image(
         time: As in `Frame`, in seconds.
     """
     image, valid = upright(image, white)
+    original = np.array(image)
+    placement = compute_placement(image.size, size=size, patch_size=patch_size, mode=mode).with_canvas(canvas_size)
     return _framed(
-        image,
-        np.array(image),
+        placement.render_fast(original) if fast_resize else placement.render(image),
+        original,
         valid,
-        compute_placement(image.size, size=size, patch_size=patch_size, mode=mode),
-        canvas_size,
+        placement,
         index=index,
         name=name,
         time=time,
@@ -173,21 +208,17 @@ def preprocess_image(
 
 
 def _framed(
-    image: Image.Image,
+    image: Tensor,
     original: np.ndarray,
     valid: np.ndarray | None,
     placement: Placement,
-    canvas_size: tuple[int, int] | None,
     *,
     index: int,
     name: str | None,
     time: float | None,
 ) -> Frame:
-    """Return the frame of an upright RGB image. `original` has the same pixels."""
-    if canvas_size is not None:
-        placement = placement.with_canvas(canvas_size)
     return Frame(
-        image=placement.render(image),
+        image=image,
         index=index,
         name=f"frame_{index:06d}" if name is None else name,
         original=original,
@@ -204,6 +235,7 @@ def frame_from_array(
     size: int = 518,
     patch_size: int = 14,
     mode: str = "crop",
+    fast_resize: bool = False,
     canvas_size: tuple[int, int] | None = None,
     index: int = 0,
     name: str | None = None,
@@ -216,6 +248,7 @@ def frame_from_array(
         size: Target size in pixels, see `compute_placement`.
         patch_size: Patch size of the model in pixels.
         mode: "crop" or "pad", see `compute_placement`.
+        fast_resize: See `Placement.render_fast`.
         canvas_size: As for `preprocess_image`.
         index: As for `preprocess_image`.
         name: As for `preprocess_image`.
@@ -231,12 +264,12 @@ def frame_from_array(
         raise ValueError(f"an image must have shape (height, width, 3), RGB; got {array.shape}")
     original = np.ascontiguousarray(array)
     height, width = original.shape[:2]
+    placement = compute_placement((width, height), size=size, patch_size=patch_size, mode=mode).with_canvas(canvas_size)
     return _framed(
-        Image.fromarray(original),
+        placement.render_fast(original) if fast_resize else placement.render(Image.fromarray(original)),
         original,
         None,
-        compute_placement((width, height), size=size, patch_size=patch_size, mode=mode),
-        canvas_size,
+        placement,
         index=index,
         name=name,
         time=time,

@@ -17,13 +17,14 @@ class FrameOptions:
     size: int = 518
     patch_size: int = 14
     mode: str = "crop"
+    fast_resize: bool = False
     fps: float | None = None
     stride: int = 1
     max_frames: int | None = None
     strict: bool = False
 
     def __post_init__(self) -> None:
-        validate_options(**self.preprocess_options)
+        validate_options(**self.placement_options)
         if self.stride < 1:
             raise ValueError(f"stride must be at least 1; got {self.stride}")
         if self.max_frames is not None and self.max_frames < 1:
@@ -34,8 +35,12 @@ class FrameOptions:
             raise ValueError("fps and stride both choose frames; give only one of them")
 
     @property
-    def preprocess_options(self) -> dict:
+    def placement_options(self) -> dict:
         return {"size": self.size, "patch_size": self.patch_size, "mode": self.mode}
+
+    @property
+    def preprocess_options(self) -> dict:
+        return {**self.placement_options, "fast_resize": self.fast_resize}
 
 
 class FrameSource(ABC):

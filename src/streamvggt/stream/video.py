@@ -61,7 +61,7 @@ class TimedFrameSource(FrameSource):
                 num_chosen += 1
                 if canvas_size is None:
                     size = self._rgb(picture).shape[1::-1]
-                    canvas_size = compute_placement(size, **self.options.preprocess_options).canvas_size
+                    canvas_size = compute_placement(size, **self.options.placement_options).canvas_size
                 if index >= self.start:
                     yield partial(self._prepared, picture, canvas_size, index, float(seconds))
                 if num_chosen == self.options.max_frames:
