@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -124,3 +125,14 @@ def test_no_frame_is_written_after_a_failed_one(tmp_path, monkeypatch):
         for frame, prediction in FRAMES[:MAX_PENDING]:
             writer.add(frame, prediction)
     assert not frame_files(tmp_path)
+
+
+def test_a_name_that_leads_out_is_not_written(tmp_path):
+    frame, prediction = FRAMES[0]
+    with (
+        pytest.raises(ValueError, match=r"name: expected a plain file name, got '\.\./x'"),
+        BackgroundWriter(ResultWriter(tmp_path / "out")) as writer,
+    ):
+        writer.add(replace(frame, name="../x"), prediction)
+        writer.flush()
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["trajectory.txt"]

@@ -15,6 +15,7 @@ from streamvggt.export.result import FrameCamera, ResultFrame, frame_files
 from streamvggt.export.tum import tum_line, write_tum
 from streamvggt.files import atomic_write
 from streamvggt.frame import Frame
+from streamvggt.names import is_plain
 from streamvggt.prediction import Prediction
 from streamvggt.words import counted
 
@@ -62,27 +63,35 @@ class ResultWriter:
             ValueError: If the prediction has no cameras, or more than one frame.
             OSError: If writing fails, for example because the disk is full. Finished frames are kept.
         """
+        stored = ResultFrame.from_prediction(frame, prediction)
         with self.explained(frame):
             self.write_image(frame)
-            return self.finish(frame, prediction)
+            self._write(stored)
+        return stored
 
     def write_image(self, frame: Frame) -> None:
         """Store the original image of a frame. Safe in other threads, and in any order of the frames.
 
         JPEG files are copied without metadata. Other images are encoded with quality 95.
+
+        Raises:
+            ValueError: If the name of the frame is no plain file name.
         """
+        if not is_plain(frame.name):
+            raise ValueError(f"name: expected a plain file name, got {frame.name!r}")
         with atomic_write(self.folder / "images" / f"{frame.name}.jpg", make_folder=False) as path:
             path.write_bytes(frame.jpeg or encode_jpeg(frame.original))
 
-    def finish(self, frame: Frame, prediction: Prediction) -> ResultFrame:
-        """Store the prediction of the next frame of the stream, whose image is stored. Return the stored frame."""
-        stored = ResultFrame.from_prediction(frame, prediction)
+    def finish(self, frame: Frame, prediction: Prediction) -> None:
+        """Store the prediction of the next frame of the stream, whose image is stored."""
+        self._write(ResultFrame.from_prediction(frame, prediction))
+
+    def _write(self, stored: ResultFrame) -> None:
         with atomic_write(self.folder / "frames" / f"{self.num_frames:06d}.npz", make_folder=False) as path:
             save_frame(path, stored)
         with open(self.folder / "trajectory.txt", "a", encoding="utf-8") as file:
             file.write(tum_line(self.num_frames if stored.time is None else stored.time, stored.cam_from_world))
         self.num_frames += 1
-        return stored
 
     @contextmanager
     def explained(self, frame: Frame) -> Iterator[None]:

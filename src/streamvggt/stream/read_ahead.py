@@ -13,7 +13,7 @@ from streamvggt.model.device import available_cpus
 
 Made = TypeVar("Made")
 MAX_THREADS = 6
-"""Six threads prepare about 150 frames of 1080p per second, as many as one GPU needs."""
+"""Bounds the memory, because each thread holds an image. A 1080p image takes 30 ms (benchmarks/pipeline.md)."""
 
 
 def read_ahead(
