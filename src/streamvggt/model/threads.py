@@ -26,7 +26,7 @@ def choose_threads(model: VGGT, cgroup: Path = CGROUP) -> None:
         cgroup: Root folder of the Linux control groups, see `available_cpus`.
     """
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1 if model.config["embed_dim"] < MIN_THREADED_WIDTH else available_cpus(cgroup))
+        torch.set_num_threads(1 if model.config.embed_dim < MIN_THREADED_WIDTH else available_cpus(cgroup))
 
 
 def load_with_threads(name: str, **options) -> VGGT:
