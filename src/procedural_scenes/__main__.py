@@ -20,6 +20,7 @@ from procedural_scenes.scene import STYLES
 from procedural_scenes.world import SPLITS, SyntheticScenes
 from streamvggt.data.view import Batch
 from streamvggt.flags import real, some_path, whole, word
+from streamvggt.provenance import PROCEDURAL_MARK
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -96,12 +97,15 @@ def write_photos(options: argparse.Namespace, world: SyntheticScenes) -> None:
     """Write the frames of a training clip, whose views overlap partially, as JPEGs."""
     batch = world.batch(options.index, 1, options.frames, *options.size)
     for number, image in enumerate(batch.images[0]):
-        Image.fromarray(_bytes(image.permute(1, 2, 0))).save(options.out / f"photo_{number:02d}.jpg", quality=88)
+        Image.fromarray(_bytes(image.permute(1, 2, 0))).save(
+            options.out / f"photo_{number:02d}.jpg", quality=88, comment=PROCEDURAL_MARK
+        )
 
 
 def write_video(options: argparse.Namespace, world: SyntheticScenes) -> None:
     length = options.frames * options.stride
     with av.open(str(options.out), "w") as container:
+        container.metadata["comment"] = PROCEDURAL_MARK
         stream = container.add_stream("libx264", rate=round(30 / options.stride), options={"crf": str(options.crf)})
         stream.height, stream.width, stream.pix_fmt = *options.size, "yuv420p"
         for number in range(0, length, options.stride):

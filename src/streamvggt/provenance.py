@@ -18,6 +18,9 @@ from streamvggt.words import counted
 
 PACKAGES = ("streamvggt", "torch", "numpy", "pillow", "av", "opencv-python", "pycolmap", "trimesh", "open3d", "scipy")
 
+PROCEDURAL_MARK = "rendered by procedural_scenes"
+"""Comment in the container of videos of the procedural world. `python -m procedural_scenes clip` writes it."""
+
 
 def run_metadata(settings: Mapping[str, Any], command: Sequence[str] | None = None) -> dict[str, Any]:
     """Return the entries common to all run.json files.

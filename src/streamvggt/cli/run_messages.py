@@ -11,6 +11,7 @@ from tqdm import tqdm
 from streamvggt.cli.memory_settings import Session
 from streamvggt.cli.run_metadata import RunMetadata
 from streamvggt.model.vggt import VGGT
+from streamvggt.stream.bundled_weights import bundled_weights_note
 from streamvggt.stream.frames import FrameSource
 from streamvggt.stream.policies.sliding_window import KeepAll
 from streamvggt.stream.policy import DEFAULT_POLICY
@@ -25,6 +26,12 @@ def warn_random_weights(weights: str) -> None:
             f"!!! {weights}: random weights. The run shows that everything works;\n"
             "!!! the cameras, depths and points it writes MEAN NOTHING. Give trained --weights (ckpt/README.md)."
         )
+
+
+def note_bundled_weights(weights: str, source: str) -> None:
+    """Say that the bundled weights do not fit the input, if they do not."""
+    if note := bundled_weights_note(weights, source):
+        tqdm.write(note)
 
 
 def warn_low_memory(model: VGGT, session: Session, frames: FrameSource) -> None:
