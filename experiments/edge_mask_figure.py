@@ -23,7 +23,7 @@ from torch.nn.functional import interpolate, unfold
 
 from procedural_scenes.scene import STYLES
 from procedural_scenes.world import SyntheticScenes
-from streamvggt.export import PointCloud, PointFilter, ReconstructionResult, merged_points
+from streamvggt.export import ExportOptions, PointCloud, ReconstructionResult, merged_points
 from streamvggt.files import atomic_write
 from streamvggt.flags import real, some_path, whole
 from streamvggt.geometry.camera import Cameras
@@ -63,7 +63,7 @@ def figure(result: ReconstructionResult, frames: tuple[int, int], degrees: float
     """Place the clouds without and with the mask side by side. RGB, uint8 (H, 2W, 3)"""
     pictures, view = [], None
     for drop_edges, label in ((False, "--no-edge-mask"), (True, "edge mask (default)")):
-        cloud = merged_points(result, PointFilter(frames=(*frames, None), conf_percentile=0, drop_edges=drop_edges))
+        cloud = merged_points(result, ExportOptions(frames=(*frames, None), conf_percentile=0, drop_edges=drop_edges))
         view = view or side_view(cloud, result[frames[0]].camera, degrees)
         picture = draw(cloud, view)
         cv2.putText(picture, f"{label}: {len(cloud):,} points", (10, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 2)

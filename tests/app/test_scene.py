@@ -21,7 +21,7 @@ from streamvggt import StreamVGGT
 from streamvggt.app.model_registry import ModelRegistry
 from streamvggt.app.scenes import NO_OWNER, Scenes
 from streamvggt.app.status import RunSettings
-from streamvggt.export import PointFilter, ReconstructionResult
+from streamvggt.export import ExportOptions, ReconstructionResult
 from streamvggt.stream.frames import load_frames
 
 CLIP = partial(load_frames, ROOT / "assets" / "clip.mp4")
@@ -136,7 +136,7 @@ def test_a_live_scene_takes_what_the_browser_sends(scenes, networks):
 
 def test_every_export_opens_in_its_own_library(scene, networks):
     finish(scene, networks=networks)
-    all = PointFilter(conf_percentile=0, drop_edges=False)
+    all = ExportOptions(conf_percentile=0, drop_edges=False)
     cloud = trimesh.load(scene.export("ply", all))
     assert len(cloud.vertices) == 4 * 56 * 42
     assert "points" in trimesh.load(scene.export("glb", all)).geometry
@@ -152,9 +152,9 @@ def test_every_export_opens_in_its_own_library(scene, networks):
 
 def test_exports_of_nothing_are_rejected(scene):
     with pytest.raises(ValueError, match="Press Start first"):
-        scene.export("glb", PointFilter())
+        scene.export("glb", ExportOptions())
     with pytest.raises(ValueError, match="got 'exe'"):
-        scene.export("exe", PointFilter())
+        scene.export("exe", ExportOptions())
 
 
 def test_a_scene_is_its_owners(scenes):
@@ -205,7 +205,7 @@ def test_nothing_is_left_of_a_scene_that_was_removed_with_a_frame_in_work(scenes
         run.join(60)
     assert not run.is_alive()
     assert {path.name for path in scenes.folder.iterdir()} == {scene.id for scene in kept}
-    for use in (scene.preview, lambda: scene.packet(0, "depth"), lambda: scene.export("ply", PointFilter())):
+    for use in (scene.preview, lambda: scene.packet(0, "depth"), lambda: scene.export("ply", ExportOptions())):
         with pytest.raises(ValueError, match="no longer exists"):
             use()
     assert "no longer exists" in list(scene.run(SETTINGS, networks))[-1].message

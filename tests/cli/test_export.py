@@ -75,7 +75,10 @@ def test_a_folder_of_the_user_is_not_replaced(command, result, tmp_path):
 @pytest.mark.parametrize(
     "more, words",
     [
-        (["--formats", "stl"], "'stl' is unknown; choose of glb,ply,colmap,tum,depth,video,extra, or none"),
+        (
+            ["--formats", "stl"],
+            "'stl' is unknown; choose of glb,ply,colmap,tum,depth,video,extra,mesh,nerfstudio, or none",
+        ),
         (["--point-source", "head"], "--point-source head needs the point head: add points to --heads"),
         (["--conf-percentile", "100"], "at least 0 and below 100, not 100"),
         (["--frames", "5:2"], "no frame of any result is in the range (5, 2, None)"),

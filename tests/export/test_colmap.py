@@ -10,15 +10,15 @@ from PIL import Image
 
 from streamvggt.export import (
     EXPORTERS,
+    ExportOptions,
     NothingLeft,
-    PointFilter,
     ReconstructionResult,
     ResultWriter,
     export_colmap,
     merged_points,
 )
 
-FILTER = PointFilter(conf_percentile=20)
+FILTER = ExportOptions(conf_percentile=20)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def observations(model):
 def test_all_files_of_the_model_are_there(result, model):
     names = {path.name for path in (result.folder / "colmap" / "sparse" / "0").iterdir()}
     assert {"cameras.bin", "images.bin", "points3D.bin", "rigs.bin", "frames.bin"} <= names
-    assert (model.num_images(), model.num_cameras(), model.num_reg_images(), model.num_frames()) == (5, 5, 5, 5)
+    assert (model.num_images(), model.num_cameras(), model.num_reg_images(), model.num_frames()) == (5, 1, 5, 5)
     assert 0.9 < model.num_points3D() / len(merged_points(result, FILTER)) <= 1
     assert not (result.folder / "colmap" / "image_names.json").exists()
 

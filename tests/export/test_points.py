@@ -9,12 +9,12 @@ import pycolmap
 import pytest
 import torch
 
-from streamvggt.export import EXPORTERS, PointFilter, ReconstructionResult, ResultWriter, merged_points
+from streamvggt.export import EXPORTERS, ExportOptions, ReconstructionResult, ResultWriter, merged_points
 from streamvggt.export import points as points_module
 from streamvggt.export.points import Reservoir
 from streamvggt.export.video import color_ranges, side_by_side
 
-ALL = PointFilter(conf_percentile=0, drop_edges=False)
+ALL = ExportOptions(conf_percentile=0, drop_edges=False)
 PER_FRAME = 30 * 40
 
 
@@ -72,10 +72,10 @@ def test_the_range_of_frames_is_judged_as_results_of_all_lengths_would():
         possible = [length for length in range(1, 20) if range(length)[start:stop]]
         if not possible:
             with pytest.raises(ValueError, match="no frame of any result"):
-                PointFilter(frames=(start, stop, None))
+                ExportOptions(frames=(start, stop, None))
             continue
         for most in range(1, 20):
-            assert PointFilter(frames=(start, stop, 2)).selects_some(most) == (most >= possible[0])
+            assert ExportOptions(frames=(start, stop, 2)).selects_some(most) == (most >= possible[0])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, -1.0])
@@ -142,7 +142,7 @@ def test_the_budget_is_filled_and_the_seed_decides(result):
 def test_a_setting_out_of_range_is_refused():
     for wrong in ({"point_source": "both"}, {"conf_percentile": 100}, {"max_points": 0}, {"frames": (None, None, -1)}):
         with pytest.raises(ValueError):
-            PointFilter(**wrong)
+            ExportOptions(**wrong)
 
 
 def test_the_reservoir_is_uniform():

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import trimesh
 
-from streamvggt.export import EXPORTERS, NothingLeft, PointFilter, ReconstructionResult, ResultWriter, merged_points
+from streamvggt.export import EXPORTERS, ExportOptions, NothingLeft, ReconstructionResult, ResultWriter, merged_points
 from streamvggt.export.glb import unit_frustum
 from streamvggt.export.gltf import Shape, glb_bytes
 
-ALL = PointFilter(conf_percentile=0, drop_edges=False)
+ALL = ExportOptions(conf_percentile=0, drop_edges=False)
 FLIP = np.array([1, -1, -1])
 
 
@@ -42,10 +42,10 @@ def srgb(light: np.ndarray) -> np.ndarray:
 
 
 def test_ply_holds_the_cloud(scene, result):
-    path = EXPORTERS["ply"](result, result.folder, PointFilter())
+    path = EXPORTERS["ply"](result, result.folder, ExportOptions())
     assert path == result.folder / "points.ply"
     assert b"format binary_little_endian 1.0" in path.read_bytes()[:200]
-    cloud, read = merged_points(result, PointFilter()), trimesh.load(path)
+    cloud, read = merged_points(result, ExportOptions()), trimesh.load(path)
     np.testing.assert_array_equal(read.vertices.astype(np.float32), cloud.points)
     np.testing.assert_array_equal(read.colors[:, :3], cloud.colors)
     assert scene.distance(read.vertices).max() < 1e-5

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from streamvggt.export import EXPORTERS, PointFilter
+from streamvggt.export import EXPORTERS, ExportOptions
 from streamvggt.export.depth import quantize
 from streamvggt.export.video import colorize, frame_rate
 from streamvggt.files import atomic_directory, atomic_write
@@ -19,7 +19,7 @@ from streamvggt.prediction import Prediction
 
 def test_trajectory_is_the_inverse_of_the_poses(scene, result):
     streamed = (result.folder / "trajectory.txt").read_text(encoding="utf-8")
-    path = EXPORTERS["tum"](result, result.folder, PointFilter())
+    path = EXPORTERS["tum"](result, result.folder, ExportOptions())
     assert path.read_text(encoding="utf-8") == streamed  # the same from the stream and from the files
     table = np.loadtxt(path)
     np.testing.assert_allclose(table[:, 0], [1, 1.25, 1.5, 1.75, 2])
@@ -35,7 +35,7 @@ def test_frames_without_a_time_are_counted(make_scene, tmp_path):
 
 
 def test_depth_pictures_times_scale_are_the_depth(scene, result):
-    folder = EXPORTERS["depth"](result, result.folder, PointFilter())
+    folder = EXPORTERS["depth"](result, result.folder, ExportOptions())
     scale = json.loads((folder / "scale.json").read_text(encoding="utf-8"))["scale"]
     largest = 0
     for frame in result:
@@ -59,7 +59,7 @@ def test_a_tiny_depth_is_not_taken_for_none():
 
 
 def test_video_plays_every_frame(scene, result):
-    path = EXPORTERS["video"](result, result.folder, PointFilter())
+    path = EXPORTERS["video"](result, result.folder, ExportOptions())
     with av.open(path) as container:
         stream = container.streams.video[0]
         assert stream.codec_context.name == "h264" and stream.codec_context.pix_fmt == "yuv420p"
@@ -78,7 +78,7 @@ def test_odd_sizes_and_single_frames_are_encoded(scene, tmp_path):
     depth, conf = whole.depth[:, :, :41, :55], whole.depth_conf[:, :, :41, :55]
     scene.frames = [cropped]
     scene.predictions = [Prediction((41, 55), pose_enc=whole.pose_enc, depth=depth, depth_conf=conf)]
-    path = EXPORTERS["video"](scene.write(tmp_path), tmp_path, PointFilter())
+    path = EXPORTERS["video"](scene.write(tmp_path), tmp_path, ExportOptions())
     with av.open(path) as container:
         (frame,) = container.decode(video=0)
     assert (frame.height, frame.width) == (40, 164)
@@ -90,11 +90,11 @@ def test_photos_play_at_ten_frames_per_second(make_scene, tmp_path):
 
 def test_every_exporter_writes_where_it_is_told(result, tmp_path):
     names = {"glb": "scene.glb", "ply": "points.ply", "colmap": "colmap", "tum": "trajectory.txt"}
-    names |= {"depth": "depth", "video": "preview.mp4"}
+    names |= {"depth": "depth", "video": "preview.mp4", "mesh": "mesh.glb", "nerfstudio": "nerfstudio"}
     folder = tmp_path / "elsewhere" / "deep"
     for _ in range(2):  # the second time over the first
         for name in EXPORTERS.keys() - {"extra"}:  # outputs that no head of this result has
-            assert EXPORTERS[name](result, folder, PointFilter()) == folder / names[name]
+            assert EXPORTERS[name](result, folder, ExportOptions()) == folder / names[name]
     assert sorted(path.name for path in folder.iterdir()) == sorted(names.values())
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from streamvggt.export import PointFilter, ReconstructionResult, ResultWriter, merged_points
+from streamvggt.export import ExportOptions, ReconstructionResult, ResultWriter, merged_points
 from streamvggt.export.sky import sky_mask
 
 
@@ -40,7 +40,7 @@ def test_sky_is_dropped_from_exports_when_asked_for(scene, tmp_path):
     frame.image[:] = frame.image.new_tensor(landscape_).movedim(-1, 0) / 255
     ResultWriter(tmp_path).add(frame, scene.predictions[0])
     result = ReconstructionResult(tmp_path)
-    everything = merged_points(result, PointFilter(conf_percentile=0, drop_edges=False))
-    rest = merged_points(result, PointFilter(conf_percentile=0, drop_edges=False, drop_sky=True))
+    everything = merged_points(result, ExportOptions(conf_percentile=0, drop_edges=False))
+    rest = merged_points(result, ExportOptions(conf_percentile=0, drop_edges=False, drop_sky=True))
     assert len(rest) == len(everything) - (sky_mask(result[0].image)[6:36, 8:48]).sum()
     assert rest.pixel[:, 1].min() > everything.pixel[:, 1].min()

@@ -4,7 +4,7 @@ import pycolmap
 import pytest
 from PIL import Image
 
-from streamvggt.export import EXPORTERS, PointFilter
+from streamvggt.export import EXPORTERS, ExportOptions
 
 WITHOUT_DISTORTION = {"PINHOLE", "SIMPLE_PINHOLE"}
 
@@ -12,7 +12,7 @@ WITHOUT_DISTORTION = {"PINHOLE", "SIMPLE_PINHOLE"}
 @pytest.fixture
 def folder(result):
     """The data folder of the trainer: `--data_dir` of gsplat, `--data` of nerfstudio."""
-    return EXPORTERS["colmap"](result, result.folder, PointFilter(conf_percentile=20))
+    return EXPORTERS["colmap"](result, result.folder, ExportOptions(conf_percentile=20))
 
 
 def test_gsplat_and_nerfstudio_find_the_model_and_a_file_for_each_image(folder):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from streamvggt import StreamSession, load_model
-from streamvggt.export import EXPORTERS, NothingLeft, PointFilter, ReconstructionResult, ResultWriter
+from streamvggt.export import EXPORTERS, ExportOptions, NothingLeft, ReconstructionResult, ResultWriter
 from streamvggt.frame import Frame
 from streamvggt.losses.distill import DistillLoss, DistillMapTerm
 from streamvggt.losses.multitask import MultiTaskLoss
@@ -99,7 +99,7 @@ def test_from_training_to_export(trained, tmp_path):
         writer.add(frame, output)
     result = ReconstructionResult(tmp_path / "result")
     assert result[1].extra.keys() == {"normals", "normals_conf"} and result[1].depth is None
-    folder = EXPORTERS["extra"](result, tmp_path, PointFilter())
+    folder = EXPORTERS["extra"](result, tmp_path, ExportOptions())
     np.testing.assert_allclose(np.load(folder / "normals" / "f2.npy"), whole.extra["normals"][0, 2], atol=1e-4)
 
 
@@ -124,4 +124,4 @@ def test_results_without_further_heads_have_nothing_to_export(tmp_path):
     )
     writer.add(frame, session.push(frame))
     with pytest.raises(NothingLeft, match="no head beside"):
-        EXPORTERS["extra"](ReconstructionResult(tmp_path), tmp_path, PointFilter())
+        EXPORTERS["extra"](ReconstructionResult(tmp_path), tmp_path, ExportOptions())

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from streamvggt.export import PointFilter, ResultFrame
+from streamvggt.export import ExportOptions, ResultFrame
 from streamvggt.export.result import PointSource
 from streamvggt.export.sky import sky_mask
 from streamvggt.export.video import ColorRanges, side_by_side
@@ -118,7 +118,7 @@ def truncate(packet: bytes, num_points: int) -> bytes:
 
 def sample_pixels(frame: ResultFrame, position: int, source: PointSource) -> np.ndarray:
     """Return row-major indices of a random sample of the usable pixels in random order. Deterministic per position."""
-    usable = np.flatnonzero(PointFilter(point_source=source, drop_edges=False).candidate_mask(frame))
+    usable = np.flatnonzero(ExportOptions(point_source=source, drop_edges=False).candidate_mask(frame))
     return np.random.default_rng(position).permutation(usable)[
         : min(MAX_FRAME_POINTS, MAX_SCENE_POINTS // (position + 1))
     ]

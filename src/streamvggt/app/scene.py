@@ -21,7 +21,7 @@ from streamvggt.app.model_registry import ModelRegistry
 from streamvggt.app.photos import Photos
 from streamvggt.app.run_output import RunOutput
 from streamvggt.app.status import RunSettings, Status
-from streamvggt.export import EXPORTERS, PointFilter, ReconstructionResult, ResultWriter
+from streamvggt.export import EXPORTERS, ExportOptions, ReconstructionResult, ResultWriter
 from streamvggt.export.result import PointSource
 from streamvggt.stream.frames import FrameSource
 from streamvggt.stream.policy import parse_policy
@@ -296,7 +296,7 @@ class Scene:
         usable = frame.valid_mask("depth")
         return np.where(usable, frame.depth, 0), np.where(usable, frame.depth_conf, 0)
 
-    def export(self, kind: str, filter: PointFilter) -> Path:
+    def export(self, kind: str, filter: ExportOptions) -> Path:
         """Return one file of the result: GLB, PLY, TUM or MP4, or a folder as a zip archive.
 
         Raises:

@@ -36,7 +36,7 @@ from streamvggt.app.scene import Scene
 from streamvggt.app.scenes import Scenes
 from streamvggt.app.status import Status
 from streamvggt.app.visitors import session_id
-from streamvggt.export import PointFilter
+from streamvggt.export import ExportOptions
 from streamvggt.export.result import PointSource
 
 STATIC = Path(__file__).parent / "static"
@@ -47,6 +47,7 @@ LONG_POLL_TIMEOUT = 10.0  # seconds until an empty response
 UPDATES_BYTES = 3_000_000  # approximate packet bytes per response
 FILE_NAMES = {"glb": "scene.glb", "ply": "points.ply", "colmap": "colmap.zip", "tum": "trajectory.txt"}
 FILE_NAMES |= {"depth": "depth.zip", "video": "preview.mp4", "extra": "extra.zip"}
+FILE_NAMES |= {"mesh": "mesh.glb", "nerfstudio": "nerfstudio.zip"}
 GONE = "This scene does not exist or has expired. Reload the page."
 PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
@@ -233,7 +234,7 @@ def number(request: Request, name: str) -> int:
         raise HTTPException(400, f"{name} is a number") from error
 
 
-def point_filter(settings: dict) -> PointFilter:
+def point_filter(settings: dict) -> ExportOptions:
     """Convert the viewer's export settings to a filter. `frames` are the first and the last position.
 
     Raises:
@@ -242,7 +243,7 @@ def point_filter(settings: dict) -> PointFilter:
         KeyError: If an entry is missing.
     """
     first, last = settings["frames"]
-    return PointFilter(
+    return ExportOptions(
         point_source=settings["source"],
         conf_percentile=float(settings["conf_percentile"]),
         frames=(int(first), int(last) + 1, None),

@@ -15,13 +15,8 @@ from typing import get_args
 import torch
 from tqdm import tqdm
 
-from streamvggt.cli.export import (
-    add_export_arguments,
-    print_failures,
-    validate_exports,
-    validate_writable,
-    write_exports,
-)
+from streamvggt.cli.export import print_failures, validate_writable, write_exports
+from streamvggt.cli.export_flags import add_export_arguments, validate_exports
 from streamvggt.cli.inputs import check_inputs
 from streamvggt.cli.memory_settings import (
     LOW_MEMORY_PRESET,
@@ -33,7 +28,7 @@ from streamvggt.cli.memory_settings import (
     use_published_memory,
 )
 from streamvggt.cli.preflight import default_output_dir, validate_input, validate_output_dir
-from streamvggt.cli.run_messages import print_summary, warn_random_weights
+from streamvggt.cli.run_messages import note_bundled_weights, print_summary, warn_random_weights
 from streamvggt.cli.run_metadata import RunMetadata
 from streamvggt.cli.stream_run import run_stream
 from streamvggt.export import DamagedResult, ReconstructionResult, check_result, frame_files
@@ -182,6 +177,7 @@ def reconstruct(arguments: argparse.Namespace, argv: list[str], lock: FolderLock
     model = load(arguments.weights, causal=True, heads=heads, device=device, dtype=dtype, attention=arguments.attention)
     choose_threads(model)
     warn_random_weights(arguments.weights)
+    note_bundled_weights(arguments.weights, arguments.input)
     frames = open_frames(arguments, model, num_done)
     if is_default and model.scale_frames:
         use_published_memory(arguments, model, frames)

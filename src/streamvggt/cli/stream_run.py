@@ -16,7 +16,7 @@ from streamvggt.cli.saved_state import STATE_NAME, StreamCheckpoint
 from streamvggt.export import (
     BackgroundWriter,
     Corrections,
-    PointFilter,
+    ExportOptions,
     ReconstructionResult,
     ResultWriter,
     export_tum,
@@ -133,4 +133,4 @@ def apply_loop_corrections(session: Session, out: Path) -> None:
     if corrections:
         moves = [correction.first_frame for correction in corrections], [move.world for move in corrections]
         write_corrections(out, Corrections(*moves))
-        export_tum(ReconstructionResult(out), out, PointFilter())
+        export_tum(ReconstructionResult(out), out, ExportOptions())

@@ -4,12 +4,13 @@ writer = ResultWriter("out")
 for frame in frames:
     writer.add(frame, session.push(frame.image))
 
-EXPORTERS["glb"](ReconstructionResult("out"), Path("out"), PointFilter(conf_percentile=30))
+EXPORTERS["glb"](ReconstructionResult("out"), Path("out"), ExportOptions(conf_percentile=30))
 """
 
 from collections.abc import Callable
 from pathlib import Path
 
+from streamvggt.export.adjustments import Adjustments, KnownDistance, adjusted
 from streamvggt.export.background_writer import BackgroundWriter
 from streamvggt.export.check import check_result
 from streamvggt.export.colmap import export_colmap
@@ -18,14 +19,17 @@ from streamvggt.export.depth import export_depth
 from streamvggt.export.extra import export_extra
 from streamvggt.export.frame_file import DamagedResult
 from streamvggt.export.glb import export_glb
+from streamvggt.export.mesh import export_mesh
+from streamvggt.export.nerfstudio import export_nerfstudio
+from streamvggt.export.options import ExportOptions
 from streamvggt.export.ply import export_ply
-from streamvggt.export.points import NothingLeft, PointCloud, PointFilter, merged_points
+from streamvggt.export.points import NothingLeft, PointCloud, merged_points
 from streamvggt.export.result import FrameCamera, ReconstructionResult, ResultFrame, frame_files
 from streamvggt.export.tum import export_tum
 from streamvggt.export.video import export_video
 from streamvggt.export.writer import ResultWriter
 
-EXPORTERS: dict[str, Callable[[ReconstructionResult, Path, PointFilter], Path]] = {
+EXPORTERS: dict[str, Callable[[ReconstructionResult, Path, ExportOptions], Path]] = {
     "glb": export_glb,
     "ply": export_ply,
     "colmap": export_colmap,
@@ -33,26 +37,33 @@ EXPORTERS: dict[str, Callable[[ReconstructionResult, Path, PointFilter], Path]] 
     "depth": export_depth,
     "video": export_video,
     "extra": export_extra,
+    "mesh": export_mesh,
+    "nerfstudio": export_nerfstudio,
 }
 """Each exporter writes one file or folder and returns its path. Raises `NothingLeft` if the output is empty."""
 
 __all__ = [
     "EXPORTERS",
+    "Adjustments",
     "BackgroundWriter",
     "Corrections",
     "DamagedResult",
+    "ExportOptions",
     "FrameCamera",
+    "KnownDistance",
     "NothingLeft",
     "PointCloud",
-    "PointFilter",
     "ReconstructionResult",
     "ResultFrame",
     "ResultWriter",
+    "adjusted",
     "check_result",
     "export_colmap",
     "export_depth",
     "export_extra",
     "export_glb",
+    "export_mesh",
+    "export_nerfstudio",
     "export_ply",
     "export_tum",
     "export_video",

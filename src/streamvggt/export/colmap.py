@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from streamvggt.export.check import image_problem
-from streamvggt.export.points import NothingLeft, PointCloud, PointFilter, merged_points
+from streamvggt.export.options import ExportOptions
+from streamvggt.export.points import NothingLeft, PointCloud, merged_points
 from streamvggt.export.result import FrameCamera, PointSource, ReconstructionResult, ResultFrame
 from streamvggt.extras import require
 from streamvggt.files import atomic_directory, link_or_copy
@@ -45,8 +46,10 @@ OBSERVATION_DTYPE = np.dtype(
 )
 
 
-def export_colmap(result: ReconstructionResult, folder: Path, filter: PointFilter, num_points: int = 100_000) -> Path:
-    """Write `colmap/` with `sparse/0` and `images`: one PINHOLE camera per image, in pixels of the originals.
+def export_colmap(
+    result: ReconstructionResult, folder: Path, options: ExportOptions, num_points: int = 100_000
+) -> Path:
+    """Write `colmap/` with `sparse/0` and `images`: PINHOLE cameras in pixels of the originals.
 
     Each point is observed in its source frame, and in neighboring frames whose depth agrees. Images are renamed if
     their names are not `READABLE`. Then `image_names.json` maps new to old names: {"new.jpg": "old.jpg"}.
@@ -54,7 +57,7 @@ def export_colmap(result: ReconstructionResult, folder: Path, filter: PointFilte
     Args:
         result: The result to export.
         folder: Output folder.
-        filter: Selection of points and frames.
+        options: Selection of points and frames.
         num_points: Maximum number of points.
 
     Returns:
@@ -64,14 +67,11 @@ def export_colmap(result: ReconstructionResult, folder: Path, filter: PointFilte
         FileNotFoundError: If an image of the result is missing or damaged. Nothing is written.
         NothingLeft: If no point is observed in two frames. The model then has only cameras and images.
     """
-    cameras = {position: result.camera(position) for position in filter.positions(result)}
-    problems = [problem for camera in cameras.values() if (problem := image_problem(result.folder, camera))]
-    if problems:
-        raise FileNotFoundError(f"{len(problems)} of {len(cameras)} images cannot be used; the first: {problems[0]}")
-    names = dict(zip(cameras, readable_names([camera.name for camera in cameras.values()]), strict=True))
-    cloud = merged_points(result, filter)
+    cameras = {position: result.camera(position) for position in options.positions(result)}
+    names = checked_image_names(result, cameras)
+    cloud = merged_points(result, options)
     with atomic_directory(folder / "colmap", marker="sparse/0") as temporary:
-        model = reconstruction(result, cloud.sample(num_points), filter, names)
+        model = reconstruction(result, cloud.sample(num_points), options, names)
         (temporary / "sparse" / "0").mkdir(parents=True)
         model.write(temporary / "sparse" / "0")
         (temporary / "images").mkdir()
@@ -82,9 +82,21 @@ def export_colmap(result: ReconstructionResult, folder: Path, filter: PointFilte
             table = json.dumps(renamed, indent=1, ensure_ascii=False) + "\n"
             (temporary / "image_names.json").write_text(table, encoding="utf-8")
     if model.num_points3D() == 0:
-        reason = "no point is seen by two frames" if len(cloud) else f"no points are left after {filter}: loosen it"
+        reason = "no point is seen by two frames" if len(cloud) else f"no points are left after {options}: loosen it"
         raise NothingLeft(f"{reason}. colmap/ holds cameras and images alone", folder / "colmap")
     return folder / "colmap"
+
+
+def checked_image_names(result: ReconstructionResult, cameras: Mapping[int, FrameCamera]) -> dict[int, str]:
+    """Return the file names of the images of frames by stream position, see `readable_names`.
+
+    Raises:
+        FileNotFoundError: If an image is missing or damaged.
+    """
+    problems = [problem for camera in cameras.values() if (problem := image_problem(result.folder, camera))]
+    if problems:
+        raise FileNotFoundError(f"{len(problems)} of {len(cameras)} images cannot be used; the first: {problems[0]}")
+    return dict(zip(cameras, readable_names([camera.name for camera in cameras.values()]), strict=True))
 
 
 def readable_names(stems: Sequence[str]) -> list[str]:
@@ -102,17 +114,17 @@ def readable_names(stems: Sequence[str]) -> list[str]:
 
 
 def reconstruction(
-    result: ReconstructionResult, cloud: PointCloud, filter: PointFilter, names: dict[int, str]
+    result: ReconstructionResult, cloud: PointCloud, options: ExportOptions, names: dict[int, str]
 ) -> pycolmap.Reconstruction:
-    """Build the model of the frames that the filter selects. Camera and image ids are stream positions + 1.
+    """Build the model of the frames that the options select. Camera and image ids are stream positions + 1.
 
     Args:
         result: The result.
         cloud: Candidate points. Points with fewer than `MIN_OBSERVATIONS` observations are removed.
-        filter: Selection of frames.
+        options: Selection of frames.
         names: Image names by stream position.
     """
-    seen = observations(result, cloud, filter)
+    seen = observations(result, cloud, options)
     is_kept = np.bincount(seen["point"], minlength=len(cloud)) >= MIN_OBSERVATIONS
     seen = seen[is_kept[seen["point"]]]
     seen["point"] = (np.cumsum(is_kept) - 1)[seen["point"]]
@@ -125,16 +137,16 @@ def reconstruction(
     return model
 
 
-def observations(result: ReconstructionResult, cloud: PointCloud, filter: PointFilter) -> np.ndarray:
+def observations(result: ReconstructionResult, cloud: PointCloud, options: ExportOptions) -> np.ndarray:
     """Return the observations of points as `OBSERVATION`s without `point2D`, frame by frame. (M,)"""
-    positions = filter.positions(result)
+    positions = options.positions(result)
     first = np.searchsorted(cloud.frame_index, positions)  # the points of a frame are contiguous
     last = np.searchsorted(cloud.frame_index, positions, side="right")
     found = []
     for order, (position, frame) in enumerate(result.frames("colmap", positions)):
         near = slice(first[max(order - NUM_NEIGHBORS, 0)], last[min(order + NUM_NEIGHBORS, len(positions) - 1)])
         own = cloud.frame_index[near] == position
-        pixels, seen = find_observations(frame, cloud.points[near], filter.point_source)
+        pixels, seen = find_observations(frame, cloud.points[near], options.point_source)
         pixels[own] = cloud.pixel[near][own]  # exact source pixel, without rounding
         seen |= own
         rows = np.empty(seen.sum(), OBSERVATION_DTYPE)
@@ -172,14 +184,17 @@ def colmap_pixels(pixels: np.ndarray, frame: FrameCamera) -> np.ndarray:
 
 
 def add_image(model: pycolmap.Reconstruction, id: int, name: str, frame: FrameCamera, points2D: np.ndarray) -> None:
-    """Add a frame with a separate camera and rig, because the predicted intrinsics differ per frame."""
+    """Add a frame. A frame shares the camera and rig of the frame before if size and intrinsics are equal."""
     pycolmap = require("pycolmap", "export")
     K = frame.original_intrinsics
     height, width = frame.original_size
-    params = [K[0, 0], K[1, 1], K[0, 2] + 0.5, K[1, 2] + 0.5]
-    camera = pycolmap.Camera(camera_id=id, model="PINHOLE", width=width, height=height, params=params)
-    image = pycolmap.Image(name=name, keypoints=points2D, camera_id=id, image_id=id)
-    model.add_camera_with_trivial_rig(camera)
+    params = np.array([K[0, 0], K[1, 1], K[0, 2] + 0.5, K[1, 2] + 0.5])
+    camera = model.camera(max(model.cameras)) if model.cameras else None
+    is_known = camera is not None and (camera.height, camera.width) == (height, width)
+    if not is_known or not np.allclose(camera.params, params, rtol=0, atol=1e-6):
+        camera = pycolmap.Camera(camera_id=id, model="PINHOLE", width=width, height=height, params=params)
+        model.add_camera_with_trivial_rig(camera)
+    image = pycolmap.Image(name=name, keypoints=points2D, camera_id=camera.camera_id, image_id=id)
     model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(frame.cam_from_world))
 
 

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from streamvggt.export.points import NothingLeft, PointFilter
+from streamvggt.export.options import ExportOptions
+from streamvggt.export.points import NothingLeft
 from streamvggt.export.result import ReconstructionResult
 from streamvggt.files import atomic_directory
 
 
-def export_extra(result: ReconstructionResult, folder: Path, filter: PointFilter) -> Path:
-    """Write `extra/<head output>/<frame>.npy` for all outputs in `ResultFrame.extra`. `filter` is ignored.
+def export_extra(result: ReconstructionResult, folder: Path, options: ExportOptions) -> Path:
+    """Write `extra/<head output>/<frame>.npy` for all outputs in `ResultFrame.extra`. The options do not apply.
 
     Raises:
         NothingLeft: If no frame has such an output. Nothing is written.

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from streamvggt.export.gltf import Shape, glb_bytes
-from streamvggt.export.points import NothingLeft, PointFilter, merged_points
+from streamvggt.export.options import ExportOptions
+from streamvggt.export.points import NothingLeft, merged_points
 from streamvggt.export.result import FrameCamera, ReconstructionResult
 from streamvggt.files import atomic_write
 
@@ -23,14 +24,14 @@ FRUSTUM_SIZE = 0.03
 """Frustum depth as a ratio of the scene diagonal."""
 
 
-def export_glb(result: ReconstructionResult, folder: Path, filter: PointFilter) -> Path:
+def export_glb(result: ReconstructionResult, folder: Path, options: ExportOptions) -> Path:
     """Write `scene.glb`: the points and one frustum per frame, colored over time from blue to red.
 
     Raises:
-        NothingLeft: If the filter removes all points. The scene then has only the cameras.
+        NothingLeft: If the options remove all points. The scene then has only the cameras.
     """
-    cloud = merged_points(result, filter)
-    cameras = [result.camera(position) for position in filter.positions(result)]
+    cloud = merged_points(result, options)
+    cameras = [result.camera(position) for position in options.positions(result)]
     size = FRUSTUM_SIZE * scene_extent(cloud.points, cameras)
     shapes = [camera_frusta(cameras, size)]
     if len(cloud):
@@ -39,7 +40,7 @@ def export_glb(result: ReconstructionResult, folder: Path, filter: PointFilter) 
     with atomic_write(path) as temporary:
         temporary.write_bytes(glb_bytes(shapes))
     if not len(cloud):
-        raise NothingLeft(f"no points are left after {filter}: loosen it. scene.glb holds the cameras alone", path)
+        raise NothingLeft(f"no points are left after {options}: loosen it. scene.glb holds the cameras alone", path)
     return path
 
 

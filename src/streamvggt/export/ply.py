@@ -2,22 +2,23 @@
 
 from pathlib import Path
 
-from streamvggt.export.points import NothingLeft, PointFilter, merged_points
+from streamvggt.export.options import ExportOptions
+from streamvggt.export.points import NothingLeft, merged_points
 from streamvggt.export.result import ReconstructionResult
 from streamvggt.files import atomic_write
 
 
-def export_ply(result: ReconstructionResult, folder: Path, filter: PointFilter) -> Path:
+def export_ply(result: ReconstructionResult, folder: Path, options: ExportOptions) -> Path:
     """Write `points.ply`: binary little endian, in the world of the result (OpenCV axes of the first camera).
 
     Raises:
-        NothingLeft: If the filter removes all points. Nothing is written.
+        NothingLeft: If the options remove all points. Nothing is written.
     """
     import trimesh
 
-    cloud = merged_points(result, filter)
+    cloud = merged_points(result, options)
     if len(cloud) == 0:
-        raise NothingLeft(f"no points are left after {filter}: loosen it. points.ply is not written")
+        raise NothingLeft(f"no points are left after {options}: loosen it. points.ply is not written")
     path = folder / "points.ply"
     with atomic_write(path) as temporary:
         trimesh.PointCloud(cloud.points, cloud.colors).export(temporary)

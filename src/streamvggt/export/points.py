@@ -1,7 +1,7 @@
 """Merge the points of all frames into one cloud with bounded memory.
 
 Two passes over the result: the first computes the confidence threshold, the second draws a uniform sample of all
-points that pass the filter.
+points that pass the options.
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from streamvggt.export.result import PointSource, ReconstructionResult, ResultFrame
-from streamvggt.export.sky import sky_mask
+from streamvggt.export.options import ExportOptions
+from streamvggt.export.result import ReconstructionResult
 
 MAX_CONF_SAMPLES = 4_000_000
 """Number of sampled confidences for the percentile. For fewer points the percentile is exact."""
@@ -37,71 +37,6 @@ class NothingLeft(ValueError):
     def __init__(self, message: str, path: Path | None = None):
         super().__init__(message)
         self.path = path
-
-
-@dataclass(frozen=True)
-class PointFilter:
-    """Selection of the points to export. Padding, non-finite points and depths ≤ 0 are always excluded.
-
-    Attributes:
-        point_source: Points from depth maps and cameras ("depth") or from the point head ("head").
-        conf_percentile: Percentage of least confident points to remove after the other filters, in [0, 100].
-        frames: Start, stop and step of the stream positions, as of a forward slice.
-        drop_white: Remove points with red, green and blue above 240.
-        drop_black: Remove points whose sum of red, green and blue is below 16.
-        drop_sky: Remove detected sky, see `streamvggt.export.sky`.
-        drop_edges: Remove points at depth discontinuities, see `streamvggt.geometry.edges`.
-        max_points: Maximum number of points, sampled uniformly.
-    """
-
-    point_source: PointSource = "depth"
-    conf_percentile: float = 50.0
-    frames: tuple[int | None, int | None, int | None] = (None, None, None)
-    drop_white: bool = False
-    drop_black: bool = False
-    drop_sky: bool = False
-    drop_edges: bool = True
-    max_points: int = 1_000_000
-
-    def __post_init__(self):
-        if self.point_source not in ("depth", "head"):
-            raise ValueError(f"points come from 'depth' or 'head', not {self.point_source!r}")
-        if not 0 <= self.conf_percentile < 100:
-            raise ValueError(f"the confidence percentile is at least 0 and below 100, not {self.conf_percentile}")
-        if self.frames[2] is not None and self.frames[2] < 1:
-            raise ValueError(f"the step between frames is at least 1, not {self.frames[2]}")
-        if not self.selects_some():
-            raise ValueError(f"no frame of any result is in the range {self.frames}: choose a start before the stop")
-        if self.max_points < 1:
-            raise ValueError(f"at least one point must be allowed, not {self.max_points}")
-
-    def selects_some(self, most: int | None = None) -> bool:
-        """Whether the frame range is non-empty for a result of any length, or of at most `most` frames."""
-        start, stop, _ = self.frames
-        before_start = start if start is not None and start >= 0 else 0
-        after_stop = -stop if stop is not None and stop < 0 else 0
-        lengths = (1, before_start + after_stop + 1)  # possible minimum lengths of a non-empty range
-        return any(range(length)[slice(*self.frames)] for length in lengths if most is None or length <= most)
-
-    def positions(self, result: ReconstructionResult) -> range:
-        """Return the selected stream positions."""
-        positions = range(len(result))[slice(*self.frames)]
-        if not positions:
-            raise ValueError(f"none of the {len(result)} frames is in the range {self.frames}")
-        return positions
-
-    def candidate_mask(self, frame: ResultFrame) -> np.ndarray:
-        """Return where a frame has a point that passes all filters except confidence. Bool. (H, W)"""
-        mask = frame.valid_mask(self.point_source)
-        if self.drop_white:
-            mask &= (frame.image <= 240).any(-1)
-        if self.drop_black:
-            mask &= frame.image.sum(-1, dtype=np.int32) >= 16
-        if self.drop_sky:
-            mask &= ~sky_mask(frame.image)
-        if self.drop_edges:
-            mask &= ~frame.edge_mask(self.point_source)
-        return mask
 
 
 @dataclass(frozen=True)
@@ -169,26 +104,26 @@ class Reservoir:
         self._rows, self._keys = [rows], [keys]
 
 
-def confidence_threshold(result: ReconstructionResult, filter: PointFilter, seed: int = 0) -> float:
-    """Return the confidence at `filter.conf_percentile` of all candidates."""
-    if filter.conf_percentile == 0:
+def confidence_threshold(result: ReconstructionResult, options: ExportOptions, seed: int = 0) -> float:
+    """Return the confidence at `options.conf_percentile` of all candidates."""
+    if options.conf_percentile == 0:
         return -np.inf
     reservoir = Reservoir(MAX_CONF_SAMPLES, seed)
-    for _, frame in result.frames("confidence", filter.positions(result)):
-        _, conf = frame.predicted(filter.point_source)
-        reservoir.add(conf[filter.candidate_mask(frame)])
+    for _, frame in result.frames("confidence", options.positions(result)):
+        _, conf = frame.predicted(options.point_source)
+        reservoir.add(conf[options.candidate_mask(frame)])
     conf = reservoir.sample()
-    return float(np.percentile(conf, filter.conf_percentile)) if len(conf) else -np.inf
+    return float(np.percentile(conf, options.conf_percentile)) if len(conf) else -np.inf
 
 
 @lru_cache(maxsize=1)  # all exporters of one run use the same cloud
-def merged_points(result: ReconstructionResult, filter: PointFilter, seed: int = 0) -> PointCloud:
-    """Return the points of all frames that pass the filter. Deterministic for equal seeds."""
-    threshold = confidence_threshold(result, filter, seed)
-    reservoir = Reservoir(filter.max_points, seed)
-    for position, frame in result.frames("points", filter.positions(result)):
-        points, conf = frame.world_points(filter.point_source)
-        y, x = np.nonzero(filter.candidate_mask(frame) & (conf >= threshold))
+def merged_points(result: ReconstructionResult, options: ExportOptions, seed: int = 0) -> PointCloud:
+    """Return the points of all frames that pass the options. Deterministic for equal seeds."""
+    threshold = confidence_threshold(result, options, seed)
+    reservoir = Reservoir(options.max_points, seed)
+    for position, frame in result.frames("points", options.positions(result)):
+        points, conf = frame.world_points(options.point_source)
+        y, x = np.nonzero(options.candidate_mask(frame) & (conf >= threshold))
         rows = np.empty(len(x), POINT_DTYPE)
         rows["point"], rows["color"], rows["conf"] = points[y, x], frame.image[y, x], conf[y, x]
         rows["frame_index"], rows["pixel"] = position, np.stack([x, y], -1)

@@ -12,7 +12,7 @@ during the run and after a crash. H×W are pixels of the processed image (the mo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -216,13 +216,18 @@ class ReconstructionResult(Sequence[ResultFrame]):
 
     The number of frames is fixed when the result is opened.
 
+    Args:
+        folder: Result folder.
+        change: Change of each frame on reading, after the corrections. None: no change.
+
     Raises:
         FileNotFoundError: If the folder is not a result, or has no finished frame.
         ValueError: If a frame before the last one is missing. On access: if a frame file is damaged.
     """
 
-    def __init__(self, folder: Path | str):
+    def __init__(self, folder: Path | str, change: Callable[[FrameT], FrameT] | None = None):
         self.folder = Path(folder)
+        self._change = change
         self.paths = frame_files(self.folder)
         self._corrections = read_corrections(self.folder)
         if not self.paths:
@@ -247,7 +252,8 @@ class ReconstructionResult(Sequence[ResultFrame]):
     def _load(self, position: int, kind: type[FrameT]) -> FrameT:
         position = range(len(self))[position]
         frame, world = load_frame(self.paths[position], kind), self._corrections.at(position)
-        return frame if world is None else frame.transform(world)
+        frame = frame if world is None else frame.transform(world)
+        return frame if self._change is None else self._change(frame)
 
     def cameras(self) -> list[FrameCamera]:
         """Return the cameras of all frames."""

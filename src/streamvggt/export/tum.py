@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from streamvggt.export.points import PointFilter
+from streamvggt.export.options import ExportOptions
 from streamvggt.export.result import ReconstructionResult
 from streamvggt.files import atomic_write
 
@@ -36,8 +36,8 @@ def write_tum(path: Path, times: Sequence[float | None], cam_from_world: Sequenc
         temporary.write_text("".join(lines), encoding="utf-8")
 
 
-def export_tum(result: ReconstructionResult, folder: Path, filter: PointFilter) -> Path:
-    """Write `trajectory.txt` of all frames. `filter` is ignored; it applies to points only."""
+def export_tum(result: ReconstructionResult, folder: Path, options: ExportOptions) -> Path:
+    """Write `trajectory.txt` of all frames. The options do not apply."""
     cameras = result.cameras()
     path = folder / "trajectory.txt"
     write_tum(path, [camera.time for camera in cameras], [camera.cam_from_world for camera in cameras])

@@ -9,7 +9,8 @@ import av
 import cv2
 import numpy as np
 
-from streamvggt.export.points import NothingLeft, PointFilter, Reservoir
+from streamvggt.export.options import ExportOptions
+from streamvggt.export.points import NothingLeft, Reservoir
 from streamvggt.export.result import ReconstructionResult, ResultFrame
 from streamvggt.files import atomic_write
 
@@ -17,8 +18,8 @@ RANGE_SAMPLE = 1_000_000
 """Number of sampled pixels for the color ranges."""
 
 
-def export_video(result: ReconstructionResult, folder: Path, filter: PointFilter) -> Path:
-    """Write `preview.mp4` of all frames in H.264. `filter` is ignored; it applies to points only.
+def export_video(result: ReconstructionResult, folder: Path, options: ExportOptions) -> Path:
+    """Write `preview.mp4` of all frames in H.264. The options do not apply.
 
     Raises:
         NothingLeft: If no frame has depth. The clip then shows only the images.
