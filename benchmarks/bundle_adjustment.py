@@ -15,12 +15,12 @@ from tqdm import tqdm
 from procedural_scenes import SyntheticScenes
 from procedural_scenes.scene import SceneConfig
 from streamvggt.data.view import Batch
-from streamvggt.evaluation.bundle_adjustment import BundleAdjustmentError, Tracks, adjust
 from streamvggt.evaluation.pose_metrics import auc, relative_pose_errors
-from streamvggt.evaluation.tracks import sift_tracks
 from streamvggt.geometry.camera import Cameras, compose_poses, invert_pose
 from streamvggt.geometry.rotation import matrix_from_quaternion
 from streamvggt.provenance import describe_machine
+from streamvggt.refinement.bundle_adjustment import BundleAdjustmentError, Tracks, adjust
+from streamvggt.refinement.sift import sift_tracks
 
 SIZE = (294, 392)
 NUM_FRAMES = 6
@@ -69,7 +69,7 @@ def main() -> None:
         for name, provider in PROVIDERS.items():
             poses = start.cam_from_world
             try:
-                poses = adjust(start, provider(batch, generator), SIZE, batch.depth[0])
+                poses = adjust(start, provider(batch, generator), SIZE, batch.depth[0]).cameras.cam_from_world
             except BundleAdjustmentError:
                 kept[name] += 1
             after[name].append(areas(poses, true.cam_from_world))

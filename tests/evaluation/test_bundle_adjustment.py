@@ -10,19 +10,13 @@ from small_models import tiny
 
 from procedural_scenes import SyntheticScenes
 from procedural_scenes.scene import SceneConfig
-from streamvggt.evaluation.bundle_adjustment import BundleAdjustmentError, Tracks, adjust, triangulate
 from streamvggt.evaluation.pose_metrics import auc, relative_pose_errors
-from streamvggt.evaluation.tracks import (
-    HeadTracks,
-    farthest_cameras,
-    get_track_provider,
-    merge_matches,
-    sift_keypoints,
-    sift_tracks,
-)
+from streamvggt.evaluation.tracks import HeadTracks, farthest_cameras, get_track_provider
 from streamvggt.geometry.camera import Cameras, compose_poses, invert_pose
 from streamvggt.geometry.pointmap import project
 from streamvggt.geometry.rotation import matrix_from_quaternion
+from streamvggt.refinement.bundle_adjustment import BundleAdjustmentError, Tracks, adjust, triangulate
+from streamvggt.refinement.sift import frame_pairs, merge_matches, sift_keypoints, sift_tracks
 
 WORLD = SyntheticScenes("val", style=SceneConfig(moving_prob=0.0))
 SIZE = (168, 224)
@@ -57,7 +51,9 @@ def test_true_tracks_with_noise_and_outliers_improve_the_poses(scene):
     is_wrong = torch.rand(positions.shape[:2], generator=generator) < 0.1
     positions[is_wrong] = torch.rand(positions.shape, generator=generator)[is_wrong] * 200
     start = disturbed(true, seed=scene)
-    poses = adjust(start, Tracks(positions, batch.visibility[0]), SIZE, batch.depth[0])
+    refined = adjust(start, Tracks(positions, batch.visibility[0]), SIZE, batch.depth[0])
+    poses = refined.cameras.cam_from_world
+    assert refined.end_error < 0.5 < refined.start_error
     assert area(poses, true.cam_from_world) > area(start.cam_from_world, true.cam_from_world) + 0.2
 
 
@@ -65,7 +61,7 @@ def test_sift_improves_the_poses():
     batch = WORLD.batch(3, 1, 4, *SIZE)
     true = Cameras(batch.cam_from_world[0], batch.intrinsics[0])
     start = disturbed(true)
-    poses = adjust(start, sift_tracks(batch.images[0], start), SIZE, batch.depth[0])
+    poses = adjust(start, sift_tracks(batch.images[0], start), SIZE, batch.depth[0]).cameras.cam_from_world
     assert area(poses, true.cam_from_world) > area(start.cam_from_world, true.cam_from_world) + 0.2
 
 
@@ -169,3 +165,10 @@ def test_providers_that_are_not_there_are_named():
     for name, words in (("head", "no track head"), ("lightglue", "not installed"), ("orb", "unknown")):
         with pytest.raises(ValueError, match=words):
             get_track_provider(name, model)
+
+
+def test_long_sequences_are_matched_at_distances_of_powers_of_two():
+    assert len(frame_pairs(40)) == 40 * 39 / 2
+    pairs = frame_pairs(50)
+    assert {second - first for first, second in pairs} == {1, 2, 4, 8, 16, 32}
+    assert len(pairs) == 49 + 48 + 46 + 42 + 34 + 18

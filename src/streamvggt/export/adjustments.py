@@ -123,7 +123,7 @@ def adjusted(result: ReconstructionResult, adjustments: Adjustments) -> Reconstr
     change = FrameChange(known_intrinsics(result, adjustments), adjustments.scale, masks)
     if adjustments.known_distance is not None:
         change = replace(change, scale=metric_scale(change(result[0]), adjustments.known_distance))
-    return ReconstructionResult(result.folder, change)
+    return result.with_change(change)
 
 
 def known_intrinsics(result: ReconstructionResult, adjustments: Adjustments) -> dict[Size, np.ndarray]:

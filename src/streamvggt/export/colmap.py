@@ -4,7 +4,8 @@ In COLMAP the corner of the image is (0, 0). In this repository the center of th
 adds 0.5 to the principal point and to image points.
 
 Points are unprojected depth, and observations are their projections. The reprojection error is near zero by
-construction, so bundle adjustment does not improve the model.
+construction, so bundle adjustment does not improve the model. `streamvggt.export.refined` refines the cameras on tracks
+of the images.
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ def export_colmap(
         FileNotFoundError: If an image of the result is missing or damaged. Nothing is written.
         NothingLeft: If no point is observed in two frames. The model then has only cameras and images.
     """
+    if options.bundle_adjust:
+        from streamvggt.export.refined import refined
+
+        result = refined(result, options)
     cameras = {position: result.camera(position) for position in options.positions(result)}
     names = checked_image_names(result, cameras)
     cloud = merged_points(result, options)

@@ -24,6 +24,7 @@ class ExportOptions:
         drop_sky: Remove detected sky, see `streamvggt.export.sky`.
         drop_edges: Remove points at depth discontinuities, see `streamvggt.geometry.edges`.
         max_points: Maximum number of points, sampled uniformly.
+        bundle_adjust: Refine the cameras of the COLMAP export, see `streamvggt.export.refined`.
         full_resolution: Write depth maps at the size of the original images.
         adjustments: Known camera, scale and masks. `write_exports` applies them to the result.
     """
@@ -36,6 +37,7 @@ class ExportOptions:
     drop_sky: bool = False
     drop_edges: bool = True
     max_points: int = 1_000_000
+    bundle_adjust: bool = False
     full_resolution: bool = False
     adjustments: Adjustments = field(default_factory=Adjustments)
 

@@ -43,7 +43,28 @@ class Tracks:
     seen: Tensor
 
 
-def adjust(cameras: Cameras, tracks: Tracks, image_size: tuple[int, int], depth: Tensor | None = None) -> Tensor:
+@dataclass(frozen=True)
+class Refined:
+    """Result of bundle adjustment.
+
+    Attributes:
+        cameras: Refined cameras with one focal length, float64. (S, 3, 4), (S, 3, 3)
+        start_error, end_error: Median reprojection error in pixels before and after.
+    """
+
+    cameras: Cameras
+    start_error: float
+    end_error: float
+
+
+def adjust(
+    cameras: Cameras,
+    tracks: Tracks,
+    image_size: tuple[int, int],
+    depth: Tensor | None = None,
+    *,
+    refine_focal: bool = True,
+) -> Refined:
     """Run bundle adjustment with one shared focal length.
 
     Each point is initialized by triangulation, or by the depth maps if their reprojection error is lower. Points, poses
@@ -54,12 +75,13 @@ def adjust(cameras: Cameras, tracks: Tracks, image_size: tuple[int, int], depth:
         tracks: Observed points.
         image_size: Height and width in pixels.
         depth: Depth in the unit of the cameras, or None. (S, H, W)
+        refine_focal: Optimize the focal length. False keeps the mean of the initial focal lengths.
 
     Returns:
-        Camera-from-world poses, float64. (S, 3, 4)
+        The refined cameras.
 
     Raises:
-        BundleAdjustmentError: If the initial poses are better.
+        BundleAdjustmentError: If the tracks are insufficient, or the initial cameras have a smaller error.
     """
     cameras = Cameras(cameras.cam_from_world.double(), cameras.intrinsics.double())
     positions, observed = tracks.positions.double().nan_to_num(0), tracks.seen.clone()
@@ -69,7 +91,7 @@ def adjust(cameras: Cameras, tracks: Tracks, image_size: tuple[int, int], depth:
     points = _initial_points(cameras, positions, observed, depth)
     focal = cameras.intrinsics.diagonal(dim1=-2, dim2=-1)[:, :2].mean().item()
     centre = cameras.intrinsics[0, :2, 2]
-    start_error = None
+    start_errors = None
     for limit in ROUNDS:
         error = _reprojection_error(cameras, points, positions)
         observed &= error < limit * width / 518
@@ -77,8 +99,7 @@ def adjust(cameras: Cameras, tracks: Tracks, image_size: tuple[int, int], depth:
         fewest = observed.sum(1).min().item()
         if fewest < MIN_OBSERVATIONS:
             raise BundleAdjustmentError(f"a frame sees only {fewest} points that agree, {MIN_OBSERVATIONS} are needed")
-        if start_error is None:
-            start_error = error[observed].median().item()
+        start_errors = error if start_errors is None else start_errors
         poses, points, focal = _solve(
             cameras.cam_from_world,
             focal,
@@ -88,15 +109,18 @@ def adjust(cameras: Cameras, tracks: Tracks, image_size: tuple[int, int], depth:
             observed,
             image_size,
             LOSS_SCALE * limit * width / 518,
+            refine_focal,
         )
         intrinsics = torch.tensor([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]], dtype=torch.float64)
         cameras = Cameras(poses, intrinsics.expand(len(poses), 3, 3))
     if not poses.isfinite().all() or not 0.1 < focal / max(height, width) < 20:
         raise BundleAdjustmentError(f"it came to no sensible cameras (focal length {focal:.0f} pixels)")
+    # Both errors are those of the same observations: the inliers of the last round.
+    start_error = start_errors[observed].median().item()
     end_error = _reprojection_error(cameras, points, positions)[observed].median().item()
     if end_error > start_error:
         raise BundleAdjustmentError("points are farther from where they should be than before it")
-    return poses
+    return Refined(cameras, start_error, end_error)
 
 
 def _solve(
@@ -108,6 +132,7 @@ def _solve(
     observed: Tensor,
     image_size: tuple[int, int],
     loss_scale: float,
+    refine_focal: bool,
 ) -> tuple[Tensor, Tensor, float]:
     """Run one optimization: poses (S, 3, 4), points (K, 3; unobserved ones are unchanged) and focal length."""
     model = pycolmap.Reconstruction()
@@ -132,6 +157,7 @@ def _solve(
     }
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
+    options.refine_focal_length = refine_focal
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     options.ceres.loss_function_scale = loss_scale
     config = pycolmap.BundleAdjustmentConfig()
@@ -180,7 +206,7 @@ def triangulate(cameras: Cameras, positions: Tensor, observed: Tensor) -> Tensor
     pose = cameras.cam_from_world[:, None]  # (S, 1, 3, 4)
     rows = torch.stack([rays[..., i, None] * pose[..., 2, :] - pose[..., i, :] for i in range(2)], -2)  # (S, K, 2, 4)
     rows = rows * observed[..., None, None]
-    _, _, axes = torch.linalg.svd(rows.transpose(0, 1).flatten(1, 2), full_matrices=True)  # (K, 4, 4)
+    _, _, axes = torch.linalg.svd(rows.transpose(0, 1).flatten(1, 2), full_matrices=False)  # (K, 4, 4) for S ≥ 2
     homogeneous = axes[:, -1]
     points = homogeneous[:, :3] / homogeneous[:, 3:]
     return points.masked_fill((observed.sum(0) < 2)[:, None], torch.nan)
@@ -216,7 +242,8 @@ def _ray_angle(cameras: Cameras, points: Tensor, observed: Tensor) -> Tensor:
     """Return the maximum angle in degrees between two rays of a point. (K,)"""
     centres = invert_pose(cameras.cam_from_world)[:, None, :, 3]
     rays = torch.nn.functional.normalize(points - centres, dim=-1).nan_to_num(0)  # (S, K, 3)
-    cosine = torch.einsum("skc,tkc->stk", rays, rays)
-    both = observed[:, None] & observed[None]
-    smallest = cosine.masked_fill(~both, 1).flatten(0, 1).min(0).values
+    smallest = torch.ones_like(rays[0, :, 0])
+    for frame in range(len(rays)):
+        cosine = (rays[frame] * rays).sum(-1)  # (S, K)
+        smallest = torch.minimum(smallest, cosine.masked_fill(~(observed[frame] & observed), 1).min(0).values)
     return torch.rad2deg(torch.arccos(smallest.clamp(-1, 1)))

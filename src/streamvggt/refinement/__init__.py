@@ -1,0 +1,1 @@
+"""Refine predicted cameras by bundle adjustment of point tracks."""
