@@ -19,7 +19,7 @@ class Frame:
             first pixel at (0, 0): [[sx, 0, ox], [0, sy, oy], [0, 0, 1]]. K_original = original_from_image @ K. (3, 3)
         content: Top, left, bottom, right of the part of `image` that contains the original, in pixels. The rest is
             white padding.
-        time: Seconds since the start of the video or capture. None for photos.
+        time: Seconds since the start of the video or capture. For photos seconds since 1970 from EXIF, None without.
         valid: False on the padding and where the original has alpha 0. None if the original has no such pixel: all of
             `content` is valid. bool (H, W)
         jpeg: Content of a JPEG file without metadata that decodes to `original`. None for other sources.

@@ -43,7 +43,7 @@ class FrameCamera:
         index: Position in the input (`Frame.index`).
         name: File stem, unique in the result. Exports use it as a file name, so it has no special characters
             (`streamvggt.names`).
-        time: Seconds. None for photos.
+        time: Seconds, see `Frame.time`. None if unknown.
         cam_from_world: [R | t], float64. (3, 4)
         intrinsics: In pixels of the processed image, float64. (3, 3)
         original_size: H0, W0 of the loaded image.
@@ -238,6 +238,11 @@ class ReconstructionResult(Sequence[ResultFrame]):
                     f"{self.folder} has a gap: frame {position:06d}.npz is missing before {path.name}. "
                     "Remove the frames after the gap, and continue with --resume"
                 )
+
+    def with_change(self, change: Callable[[FrameT], FrameT]) -> ReconstructionResult:
+        """Return the result with another change on reading, after the present one."""
+        before = self._change
+        return ReconstructionResult(self.folder, change if before is None else lambda frame: change(before(frame)))
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -99,9 +99,9 @@ def color_table(colormap: int) -> np.ndarray:
 
 
 def frame_rate(result: ReconstructionResult) -> Fraction:
-    """Return frames per second for playback in real time, in [1, 60]. 10 for photos."""
+    """Return frames per second for playback in real time, in [1, 60]. 10 for photos and slower sequences."""
     times = [camera.time for camera in result.cameras()]
     if len(times) < 2 or None in times:
         return Fraction(10)
     step = float(np.median(np.diff(times)))
-    return Fraction(min(max(1 / step, 1), 60) if step > 0 else 10).limit_denominator(1001)
+    return Fraction(min(1 / step, 60) if 0 < step <= 1 else 10).limit_denominator(1001)

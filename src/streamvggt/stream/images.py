@@ -22,6 +22,7 @@ from streamvggt.image_files import (
 )
 from streamvggt.names import storable
 from streamvggt.natural_order import stem
+from streamvggt.stream.capture_time import capture_time, rising_times
 from streamvggt.stream.image_list import ImageList, and_more
 from streamvggt.stream.jpeg import without_metadata
 from streamvggt.stream.preprocess import compute_placement, preprocess_image
@@ -39,6 +40,7 @@ class Picture:
         page: Index for `Image.seek`.
         size: Upright width and height in pixels. None if the file cannot be opened.
         is_deep: See `image_files.is_deep`.
+        time: See `capture_time`. None for images of files with several images.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class Picture:
     name: str
     size: tuple[int, int] | None
     is_deep: bool
+    time: float | None = None
 
 
 class ImageSource(FrameSource):
@@ -67,6 +70,12 @@ class ImageSource(FrameSource):
     def _pictures(self) -> dict[int, Picture]:
         """Return the selected images by frame index, from the file headers. Independent of the start index."""
         return dict(islice(enumerate(_pictures_of(self.paths)), None, self._end, self.options.stride))
+
+    @cached_property
+    def _times(self) -> dict[int, float | None]:
+        """Return the capture times of the selected images by frame index, see `rising_times`."""
+        pictures = self._pictures
+        return dict(zip(pictures, rising_times([picture.time for picture in pictures.values()]), strict=True))
 
     @property
     def _end(self) -> int | None:
@@ -101,7 +110,7 @@ class ImageSource(FrameSource):
     def __iter__(self) -> Generator[Frame, None, None]:
         self.skipped[:] = [] if self.start else self.left_out
         chosen = [(index, picture) for index, picture in self._pictures.items() if index >= self.start]
-        _ = self._canvas_size, self._white  # read all headers before the threads need them
+        _ = self._canvas_size, self._white, self._times  # read all headers before the threads need them
         num_read = 0
         with closing(read_ahead(self._tasks(chosen))) as frames:
             for frame in frames:
@@ -160,6 +169,7 @@ class ImageSource(FrameSource):
             index=index,
             name=picture.name,
         )
+        frame = replace(frame, time=self._times[index])
         is_stored = file.format in ("JPEG", "MPO") and file.mode == "RGB" and not picture.page
         if not is_stored or is_turned(file):
             return frame
@@ -195,12 +205,13 @@ def _pictures_of(paths: Sequence[Path]) -> Iterator[Picture]:
             with open_image(path) as image:
                 deep = is_deep(image)
                 pages = pages_of(image)
+                time = capture_time(image)
         except Exception:  # skipped, and explained, when its turn comes
-            pages, deep = {0: None}, False
+            pages, deep, time = {0: None}, False, None
         name = names.new(storable(stem(path)))
         if len(pages) == 1:
             ((page, size),) = pages.items()
-            yield Picture(path, page, name, size, deep)
+            yield Picture(path, page, name, size, deep, time)
             continue
         for page, size in pages.items():
             yield Picture(path, page, names.new(f"{name}_{page:04d}", is_stem=False), size, deep)
