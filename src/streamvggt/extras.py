@@ -14,6 +14,7 @@ EXTRAS: dict[str, set[str]] = {
     "demo": {"gradio", "starlette", "uvicorn"},
     "export": {"pycolmap"},
     "adapters": {"peft"},
+    "rerun": {"rerun"},
     "flash": {"flash_attn"},
     "completion": {"argcomplete"},
 }

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from importlib.util import find_spec
 
 import pytest
 from browser import ROOT
@@ -50,3 +51,26 @@ def test_wrong_input_is_an_error_before_anything_starts(weights, capsys):
     assert "No folder, image, video, address or webcam at nowhere.mp4" in capsys.readouterr().err
     assert main(["view", str(ROOT / "assets"), "--fps", "3"]) == 1
     assert "photos have no times" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(find_spec("rerun") is None, reason="rerun-sdk is not installed")
+def test_rerun_gets_each_frame(weights, tmp_path, monkeypatch):
+    import rerun
+    from rerun.chunk import RrdReader
+
+    path = tmp_path / "seen.rrd"
+    monkeypatch.setattr(rerun.RecordingStream, "spawn", lambda self: self.save(path))
+    words = [
+        "view",
+        str(ROOT / "assets" / "clip.mp4"),
+        "--weights",
+        str(weights),
+        "--max-frames",
+        "3",
+        "--device",
+        "cpu",
+        "--rerun",
+    ]
+    assert main(words) == 0
+    entities = {chunk.entity_path for chunk in RrdReader(path).store().stream()}
+    assert {f"/world/points/{position:06d}" for position in range(3)} < entities

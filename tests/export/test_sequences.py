@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from fractions import Fraction
+from importlib.util import find_spec
 
 import av
 import cv2
@@ -91,10 +92,13 @@ def test_photos_play_at_ten_frames_per_second(make_scene, tmp_path):
 def test_every_exporter_writes_where_it_is_told(result, tmp_path):
     names = {"glb": "scene.glb", "ply": "points.ply", "colmap": "colmap", "tum": "trajectory.txt"}
     names |= {"depth": "depth", "video": "preview.mp4", "mesh": "mesh.glb", "nerfstudio": "nerfstudio"}
+    if find_spec("rerun"):
+        names["rerun"] = "scene.rrd"
     folder = tmp_path / "elsewhere" / "deep"
     for _ in range(2):  # the second time over the first
-        for name in EXPORTERS.keys() - {"extra"}:  # outputs that no head of this result has
-            assert EXPORTERS[name](result, folder, ExportOptions()) == folder / names[name]
+        assert {name: EXPORTERS[name](result, folder, ExportOptions()) for name in names} == {
+            name: folder / file for name, file in names.items()
+        }
     assert sorted(path.name for path in folder.iterdir()) == sorted(names.values())
 
 

@@ -47,7 +47,7 @@ LONG_POLL_TIMEOUT = 10.0  # seconds until an empty response
 UPDATES_BYTES = 3_000_000  # approximate packet bytes per response
 FILE_NAMES = {"glb": "scene.glb", "ply": "points.ply", "colmap": "colmap.zip", "tum": "trajectory.txt"}
 FILE_NAMES |= {"depth": "depth.zip", "video": "preview.mp4", "extra": "extra.zip"}
-FILE_NAMES |= {"mesh": "mesh.glb", "nerfstudio": "nerfstudio.zip"}
+FILE_NAMES |= {"mesh": "mesh.glb", "nerfstudio": "nerfstudio.zip", "rerun": "scene.rrd"}
 GONE = "This scene does not exist or has expired. Reload the page."
 PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 

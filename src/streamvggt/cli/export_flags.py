@@ -11,7 +11,7 @@ from streamvggt.flags import real, some_path, whole
 FRAME_EXPORTS = ("depth", "video")
 """Formats that need depth, whatever the source of the points is."""
 
-POINT_EXPORTS = {"glb", "ply", "colmap", "mesh", "nerfstudio"}
+POINT_EXPORTS = {"glb", "ply", "colmap", "mesh", "nerfstudio", "rerun"}
 """Formats with points."""
 
 
@@ -29,6 +29,11 @@ def add_export_arguments(parser: argparse.ArgumentParser, default: str) -> None:
         "--full-resolution",
         action="store_true",
         help="depth maps at the size of the original images, upsampled along the edges of the images",
+    )
+    group.add_argument(
+        "--bundle-adjust",
+        action="store_true",
+        help="refine the cameras of the COLMAP export by bundle adjustment of SIFT tracks; worse cameras are rejected",
     )
     add_point_arguments(parser.add_argument_group("exported points"))
     add_adjustment_arguments(parser.add_argument_group("known cameras, scale and masks"))
@@ -118,6 +123,7 @@ def export_options(arguments: argparse.Namespace) -> ExportOptions:
         drop_edges=arguments.drop_edges,
         max_points=arguments.max_points,
         full_resolution=arguments.full_resolution,
+        bundle_adjust=arguments.bundle_adjust,
         adjustments=Adjustments(
             intrinsics=arguments.intrinsics,
             fov=arguments.fov,
@@ -134,11 +140,14 @@ def validate_exports(arguments: argparse.Namespace, has_depth: bool, has_points:
 
     Raises:
         FileNotFoundError: If the folder of masks does not exist.
+        ImportError: If the package of a format is not installed.
         ValueError: Otherwise.
     """
     options = export_options(arguments)
     if "colmap" in arguments.formats:
         require("pycolmap", "export")
+    if "rerun" in arguments.formats:
+        require("rerun", "rerun")
     masks = options.adjustments.masks
     if masks is not None and not masks.is_dir():
         raise FileNotFoundError(f"--masks: expected a folder, got {masks}")

@@ -2,6 +2,7 @@
 
 streamvggt view clip.mp4 --weights tiny
 streamvggt view 0
+streamvggt view clip.mp4 --rerun
 streamvggt view rtsp://camera.local/stream --fps 2
 """
 
@@ -10,10 +11,12 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
+from streamvggt.extras import require
 from streamvggt.flags import real, whole, word
 from streamvggt.model.device import resolve_device, resolve_dtype
 from streamvggt.model.fingerprint import count_parameters
 from streamvggt.model.threads import load_with_threads
+from streamvggt.stream.bundled_weights import bundled_weights_note
 from streamvggt.stream.frames import load_frames
 from streamvggt.stream.policy import DEFAULT_POLICY, POLICY_USAGE, parse_policy
 from streamvggt.stream.video import URL
@@ -47,9 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="additional accepted host name; repeatable",
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    parser.add_argument("--rerun", action="store_true", help="show the scene in the rerun viewer (needs rerun-sdk)")
 
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
+    if note := bundled_weights_note(arguments.weights, arguments.input):
+        print(note)
+    if arguments.rerun:
+        return run_rerun(arguments)
     from streamvggt.app.model_registry import ModelRegistry
     from streamvggt.app.status import RunSettings
     from streamvggt.app.viewer import serve_viewer
@@ -83,4 +91,26 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
         open_browser=not arguments.no_browser,
         allow_hosts=arguments.allow_host,
     )
+    return 0
+
+
+def run_rerun(arguments: argparse.Namespace) -> int:
+    """Show the scene in the rerun viewer."""
+    from streamvggt.cli.view_rerun import view_in_rerun
+    from streamvggt.export import ExportOptions
+
+    require("rerun", "rerun")  # report a missing package before the weights are loaded
+    device = resolve_device(arguments.device)
+    heads = ("camera", "depth", "points") if arguments.point_head else ("camera", "depth")
+    dtype = resolve_dtype("auto", device)
+    model = load_model(arguments.weights, causal=True, heads=heads, device=device, dtype=dtype)
+    frames = load_frames(
+        arguments.input,
+        size=model.config["image_size"],
+        patch_size=model.patch_size,
+        fps=arguments.fps,
+        max_frames=arguments.max_frames,
+    )
+    options = ExportOptions(point_source="head" if arguments.point_head else "depth")
+    view_in_rerun(frames, model, arguments.policy, options)
     return 0

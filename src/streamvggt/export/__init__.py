@@ -24,6 +24,7 @@ from streamvggt.export.nerfstudio import export_nerfstudio
 from streamvggt.export.options import ExportOptions
 from streamvggt.export.ply import export_ply
 from streamvggt.export.points import NothingLeft, PointCloud, merged_points
+from streamvggt.export.rerun_file import export_rerun
 from streamvggt.export.result import FrameCamera, ReconstructionResult, ResultFrame, frame_files
 from streamvggt.export.tum import export_tum
 from streamvggt.export.video import export_video
@@ -39,6 +40,7 @@ EXPORTERS: dict[str, Callable[[ReconstructionResult, Path, ExportOptions], Path]
     "extra": export_extra,
     "mesh": export_mesh,
     "nerfstudio": export_nerfstudio,
+    "rerun": export_rerun,
 }
 """Each exporter writes one file or folder and returns its path. Raises `NothingLeft` if the output is empty."""
 
@@ -65,6 +67,7 @@ __all__ = [
     "export_mesh",
     "export_nerfstudio",
     "export_ply",
+    "export_rerun",
     "export_tum",
     "export_video",
     "frame_files",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from PIL import ExifTags, Image
@@ -31,7 +31,7 @@ def capture_time(image: Image.Image) -> float | None:
         offset = OFFSET.fullmatch(_text(tags, ExifTags.Base.OffsetTimeOriginal))
     except Exception:  # Pillow's readers raise anything
         return None
-    seconds = clock.replace(tzinfo=timezone.utc).timestamp()
+    seconds = clock.replace(tzinfo=UTC).timestamp()
     if digits.isdecimal():
         seconds += float(f"0.{digits}")
     if offset:
