@@ -19,7 +19,7 @@ from streamvggt.words import counted
 PACKAGES = ("streamvggt", "torch", "numpy", "pillow", "av", "opencv-python", "pycolmap", "trimesh", "open3d", "scipy")
 
 PROCEDURAL_MARK = "rendered by procedural_scenes"
-"""Comment in the container of videos of the procedural world. `python -m procedural_scenes clip` writes it."""
+"""Comment in videos and photos of the procedural world. `python -m procedural_scenes clip` writes it."""
 
 
 def run_metadata(settings: Mapping[str, Any], command: Sequence[str] | None = None) -> dict[str, Any]:

@@ -5,24 +5,29 @@ from pathlib import Path
 
 import pytest
 
-from procedural_scenes.__main__ import write_video
+from procedural_scenes import SyntheticScenes
+from procedural_scenes.__main__ import write_photos, write_video
 from streamvggt.stream.bundled_weights import BUNDLED_WEIGHTS_NOTE, bundled_weights_note
 
 CLIP = Path(__file__).parents[2] / "assets" / "clip.mp4"
 
 
-def test_the_bundled_clip_fits():
-    assert bundled_weights_note("tiny", CLIP) is None and bundled_weights_note("tiny", str(CLIP)) is None
+def test_what_is_rendered_fits(tmp_path):
+    world = SyntheticScenes("test")
+    options = argparse.Namespace(out=tmp_path / "clip.mp4", stride=2, size=(32, 48), index=0, frames=1, crf=20, laps=1)
+    write_video(options, world)
+    assert bundled_weights_note("tiny", options.out) is None
+    options.out = tmp_path / "photos"
+    options.out.mkdir()
+    write_photos(options, world)
+    assert bundled_weights_note("tiny", options.out) is None
+    (options.out / "holiday.jpg").write_bytes(b"\xff\xd8\xff")
+    assert bundled_weights_note("tiny", options.out) == BUNDLED_WEIGHTS_NOTE
 
 
-def test_a_rendered_clip_fits(tmp_path):
-    path = tmp_path / "clip.mp4"
-    write_video(
-        argparse.Namespace(
-            split="test", seed=0, scene_type="rooms", out=path, stride=2, size=(32, 48), index=0, frames=1
-        )
-    )
-    assert bundled_weights_note("tiny", path) is None
+@pytest.mark.parametrize("example", ["clip.mp4", "examples/loop.mp4", "examples/outdoor.mp4", "examples/photos"])
+def test_the_bundled_examples_fit(example):
+    assert bundled_weights_note("tiny", CLIP.parent / example) is None
 
 
 @pytest.mark.parametrize("source", ["{folder}", "{folder}/photo.jpg", "{folder}/*.jpg", "0", "rtsp://host/a", __file__])
