@@ -21,7 +21,7 @@ from launching import ROOT
 import streamvggt
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "ckpt/README.md"]
-EXTERNAL = {"cat", "cd", "eval", "git", "ns-train", "split", "tar", "unzip"}
+EXTERNAL = {"cat", "cd", "eval", "git", "ns-train", "rerun", "split", "tar", "unzip"}
 OTHER_REPOSITORIES = ("examples/simple_trainer.py",)  # of gsplat
 VALUES = {"NAME": "co3d", "RAW": "raw", "ROOT": "root", "PATH": "path"}
 """Placeholders of the docs and words that the parsers accept in their place."""

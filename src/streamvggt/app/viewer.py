@@ -30,6 +30,7 @@ def serve_viewer(
     host: str = "127.0.0.1",
     port: int = 7870,
     open_browser: bool = True,
+    hide_edges: bool = True,
     allow_hosts: Sequence[str] = (),
 ) -> None:
     """Run the model on the frames and show the scene in a browser until Ctrl-C or SIGTERM.
@@ -44,6 +45,7 @@ def serve_viewer(
         host: Address to listen on.
         port: Port. 0 selects any free port.
         open_browser: Open a browser window.
+        hide_edges: Hide points at depth discontinuities at the start. The viewer has a checkbox.
         allow_hosts: As for `Hosts`.
     """
     scenes = Scenes()
@@ -55,7 +57,7 @@ def serve_viewer(
     try:
         server = Server(request_filter, host, port)
         server.start()
-        address = f"{server.address}scene/{scene.id}/?expect-run"
+        address = f"{server.address}scene/{scene.id}/?expect-run{'' if hide_edges else '&keep-edges'}"
         print(f"The viewer is at {address} (Ctrl-C ends it)", flush=True)
         run.start()
         if open_browser:

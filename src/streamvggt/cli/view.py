@@ -50,6 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="additional accepted host name; repeatable",
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    parser.add_argument(
+        "--no-edge-mask",
+        dest="drop_edges",
+        action="store_false",
+        help="show points at depth discontinuities, which float between objects",
+    )
     parser.add_argument("--rerun", action="store_true", help="show the scene in the rerun viewer (needs rerun-sdk)")
 
 
@@ -89,6 +95,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
         host=arguments.host,
         port=arguments.port,
         open_browser=not arguments.no_browser,
+        hide_edges=arguments.drop_edges,
         allow_hosts=arguments.allow_host,
     )
     return 0
@@ -111,6 +118,6 @@ def run_rerun(arguments: argparse.Namespace) -> int:
         fps=arguments.fps,
         max_frames=arguments.max_frames,
     )
-    options = ExportOptions(point_source="head" if arguments.point_head else "depth")
+    options = ExportOptions(point_source="head" if arguments.point_head else "depth", drop_edges=arguments.drop_edges)
     view_in_rerun(frames, model, arguments.policy, options)
     return 0

@@ -33,7 +33,9 @@ let isCameraOn = false;
 const depths = new Map(); // of the latest frames, by position
 
 const feed = new UpdateStream({ onStatus, onFrame, onFrames, onRun, onError });
-if (new URLSearchParams(location.search).has("expect-run")) feed.wantedRun = 1; // it begins without a click
+const query = new URLSearchParams(location.search);
+if (query.has("expect-run")) feed.wantedRun = 1; // it begins without a click
+if (query.has("keep-edges")) byId("dropEdges").checked = false;
 window.addEventListener("message", (event) => {
   if (event.origin !== location.origin) return;
   if (event.data === "weights") showTracker();
