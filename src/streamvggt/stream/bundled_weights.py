@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 from PIL import Image
 
-from streamvggt.model.weights import BUNDLED_MODELS
+from streamvggt.model.weights_path import BUNDLED_MODELS
 from streamvggt.provenance import PROCEDURAL_MARK
 from streamvggt.stream.containers import FFMPEG_FORMATS
 
