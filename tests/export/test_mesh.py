@@ -7,7 +7,7 @@ import pytest
 import trimesh
 
 from streamvggt.export import EXPORTERS, ExportOptions, NothingLeft, ReconstructionResult, ResultWriter
-from streamvggt.export.mesh import grid_triangles
+from streamvggt.export.mesh import frame_mesh, grid_triangles
 
 ALL = ExportOptions(conf_percentile=0)
 FLIP = np.array([1, -1, -1])
@@ -22,7 +22,14 @@ def test_the_mesh_lies_on_the_surfaces_and_faces_the_cameras(scene, result, tmp_
         assert scene.distance(middles).max() < 0.03  # flat triangles on a ball
         assert ((center - middles) * normals).sum(-1).min() > 0
         assert len(mesh.faces) > 0.7 * 2 * 29 * 39
-        assert mesh.visual.vertex_colors.shape == (len(mesh.vertices), 4)
+
+
+def test_vertices_have_the_colors_of_their_pixels(result):
+    frame = result[0]
+    shape = frame_mesh(frame, ALL, threshold=0, step=1)
+    points = (frame.world_points("depth")[0] * FLIP).reshape(-1, 3).astype(np.float32)
+    pixels = [np.linalg.norm(points - vertex, axis=1).argmin() for vertex in shape.positions[::50]]
+    np.testing.assert_array_equal(shape.colors[::50], frame.image.reshape(-1, 3)[pixels])
 
 
 def test_without_the_edge_mask_ball_and_wall_are_joined(scene, result, tmp_path):
