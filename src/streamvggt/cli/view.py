@@ -113,7 +113,7 @@ def run_rerun(arguments: argparse.Namespace) -> int:
     model = load_model(arguments.weights, causal=True, heads=heads, device=device, dtype=dtype)
     frames = load_frames(
         arguments.input,
-        size=model.config["image_size"],
+        size=model.config.image_size,
         patch_size=model.patch_size,
         fps=arguments.fps,
         max_frames=arguments.max_frames,
