@@ -109,8 +109,8 @@ def run_rerun(arguments: argparse.Namespace) -> int:
     require("rerun", "rerun")  # report a missing package before the weights are loaded
     device = resolve_device(arguments.device)
     heads = ("camera", "depth", "points") if arguments.point_head else ("camera", "depth")
-    dtype = resolve_dtype("auto", device)
-    model = load_model(arguments.weights, causal=True, heads=heads, device=device, dtype=dtype)
+    dtype = resolve_dtype("auto", device, partial(count_parameters, arguments.weights))
+    model = load_with_threads(arguments.weights, causal=True, heads=heads, device=device, dtype=dtype)
     frames = load_frames(
         arguments.input,
         size=model.config.image_size,
