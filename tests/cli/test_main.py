@@ -30,7 +30,7 @@ def test_quiet_prints_errors_only_wherever_it_stands(command, options, photos, t
     done = subprocess.run(process, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     status, text = command("--quiet", *words)
-    assert status == 1 and text.startswith("\nerror: ") and "already holds a result" in text
+    assert status == 1 and text.startswith("\nerror: ") and "already contains a result" in text
 
 
 def test_verbose_adds_the_traceback(command, tmp_path):

@@ -83,7 +83,7 @@ def _validate_names(shapes: Shapes, source: str) -> None:
     missing = [name for name in NEEDED if name not in shapes]
     if missing:
         raise ValueError(
-            f"{source} does not hold a VGGT network: among its {len(shapes)} tensors ({some(shapes)}) "
+            f"{source} does not contain a VGGT network: among its {len(shapes)} tensors ({some(shapes)}) "
             f"there is no {missing[0]!r}"
         )
 
