@@ -440,7 +440,7 @@ def test_a_fresh_network_may_start_from_a_dinov2_encoder(model, tmp_path):
     """DINOv2's own names are those of the patch encoder."""
     encoder = {name: t.clone() for name, t in model.aggregator.patch_embed.state_dict().items()}
     torch.save(encoder, tmp_path / "dinov2.pth")
-    made = init_model(encoder=tmp_path / "dinov2.pth", **TINY)
+    made = init_model(encoder_weights=tmp_path / "dinov2.pth", **TINY)
     assert not made.causal
     for name, tensor in made.aggregator.patch_embed.state_dict().items():
         assert torch.equal(tensor, encoder[name]), name
@@ -448,7 +448,7 @@ def test_a_fresh_network_may_start_from_a_dinov2_encoder(model, tmp_path):
     del encoder["register_tokens"]
     torch.save(encoder, tmp_path / "no_registers.pth")
     with pytest.raises(ValueError, match="no DINOv2 encoder of this size; 1 do not fit: register_tokens"):
-        init_model(encoder=tmp_path / "no_registers.pth", **TINY)
+        init_model(encoder_weights=tmp_path / "no_registers.pth", **TINY)
 
 
 def test_a_file_has_one_name_whatever_is_loaded_of_it(tmp_path):
