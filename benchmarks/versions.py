@@ -232,7 +232,7 @@ def training_step(model, case: Case):
 
 def peak_mb() -> float:
     """Return the peak memory of this process in MB."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split("VmHWM:")[1].split()[0]) / 1e3
 
 

@@ -12,7 +12,13 @@ import streamvggt
 from streamvggt.extras import EXTRAS, MissingExtra, explain_missing
 
 OPTIONAL = {package for packages in EXTRAS.values() for package in packages}
-DISTRIBUTIONS = {"hydra": "hydra-core", "omegaconf": "hydra-core", "google": "protobuf", "flash_attn": "flash-attn"}
+DISTRIBUTIONS = {
+    "rerun": "rerun-sdk",
+    "hydra": "hydra-core",
+    "omegaconf": "hydra-core",
+    "google": "protobuf",
+    "flash_attn": "flash-attn",
+}
 
 
 def loaded_by(statement: str) -> set[str]:

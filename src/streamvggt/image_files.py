@@ -137,7 +137,7 @@ def no_regular_file(path: Path) -> str | None:
     """Return why a path with an image suffix is no readable file, or None for files and folders."""
     if path.is_file() or path.is_dir():
         return None
-    return "a link to a file that is not there" if path.is_symlink() else "no regular file"
+    return "a link to a missing file" if path.is_symlink() else "no regular file"
 
 
 def what_it_is(path: Path) -> str:
