@@ -203,7 +203,7 @@ class Prediction:
             A function that waits for the copy and returns the prediction on the host. Any thread may call the function.
         """
         wait = start_download(self._tensors())
-        return lambda: replace(self.without_stages(), **wait())
+        return lambda: Prediction.of(self.image_size, wait(), dense_frames=self.dense_frames, pose=self.pose)
 
     def numpy(self) -> dict[str, np.ndarray]:
         """Return the tensors that are not None as float32 NumPy arrays by name, without the lists per iteration."""

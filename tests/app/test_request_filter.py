@@ -1,6 +1,8 @@
 """Requests that the filter accepts: hosts, origins, sizes, routes, cookies. docs/security.md names these tests."""
 
 import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,13 @@ from streamvggt.app.bodies import BODY_BYTES, OTHER_BYTES, UPLOAD, BoundedBody, 
 from streamvggt.app.hosts import Hosts
 from streamvggt.app.request_filter import RequestFilter
 from streamvggt.app.visitors import COOKIE, visitor_in
+
+
+def run(coroutine: Coroutine) -> None:
+    """Run a coroutine in a thread of its own, because Playwright's loop runs in the thread of the tests."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, coroutine).result()
+
 
 VISITOR = "v" * 32
 JOIN = "/gradio_api/queue/join"
@@ -107,7 +116,7 @@ def test_there_are_no_websockets():
 
         await client_of().app({"type": "websocket", "path": "/", "headers": []}, receive, send)
 
-    asyncio.run(connect())
+    run(connect())
     assert [message["type"] for message in sent] == ["websocket.close"]
 
 
@@ -147,7 +156,7 @@ def test_a_body_that_comes_too_slowly_is_given_up(monkeypatch):
         await asyncio.Event().wait()
 
     with pytest.raises(bodies.HTTPException) as refusal:
-        asyncio.run(BoundedBody(never, 10)())
+        run(BoundedBody(never, 10)())
     assert refusal.value.status_code == 408
 
 
