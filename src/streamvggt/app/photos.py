@@ -55,7 +55,7 @@ class Photos:
         """Remove a photo and delete its file.
 
         Raises:
-            KeyError: If there is no such photo.
+            KeyError: If the photo does not exist.
             ValueError: If it is the last one.
         """
         path = self._paths[key]
@@ -68,7 +68,7 @@ class Photos:
         """Return a small JPEG of a photo.
 
         Raises:
-            KeyError: If there is no such photo.
+            KeyError: If the photo does not exist.
             OSError: If the photo cannot be decoded. Pillow's readers can raise other errors.
         """
         with DECODERS, open_image(self._paths[key]) as image:

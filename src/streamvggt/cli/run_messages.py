@@ -65,16 +65,20 @@ def print_skipped(record: RunMetadata, most: int = 10) -> None:
 
 def log_submaps(session: Session) -> None:
     """Log accepted loops, restarts and alignments by pose."""
-    said = session.statistics()
-    if not isinstance(said, SubmapStatistics):
+    statistics = session.statistics()
+    if not isinstance(statistics, SubmapStatistics):
         return
-    if said.num_loops:
-        tqdm.write(f"{counted(said.num_loops, 'loop')} closed, and all frames moved accordingly")
-    if said.num_restarts or said.num_pose_alignments:
-        latest = f"; the latest at frame {said.restarts[-1].frame}: {said.restarts[-1].reason}" if said.restarts else ""
+    if statistics.num_loops:
+        tqdm.write(f"{counted(statistics.num_loops, 'loop')} closed, and all frames moved accordingly")
+    if statistics.num_restarts or statistics.num_pose_alignments:
+        latest = (
+            f"; the latest at frame {statistics.restarts[-1].frame}: {statistics.restarts[-1].reason}"
+            if statistics.restarts
+            else ""
+        )
         tqdm.write(
-            f"{counted(said.num_submaps, 'submap')}: {said.num_pose_alignments} aligned by pose only, "
-            f"{said.num_restarts} restarted{latest}"
+            f"{counted(statistics.num_submaps, 'submap')}: {statistics.num_pose_alignments} aligned by pose only, "
+            f"{statistics.num_restarts} restarted{latest}"
         )
 
 

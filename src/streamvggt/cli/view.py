@@ -11,12 +11,12 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
+from streamvggt.cli.run_messages import note_bundled_weights
 from streamvggt.extras import require
 from streamvggt.flags import real, whole, word
 from streamvggt.model.device import resolve_device, resolve_dtype
 from streamvggt.model.fingerprint import count_parameters
 from streamvggt.model.threads import load_with_threads
-from streamvggt.stream.bundled_weights import bundled_weights_note
 from streamvggt.stream.frames import load_frames
 from streamvggt.stream.policy import DEFAULT_POLICY, POLICY_USAGE, parse_policy
 from streamvggt.stream.video import URL
@@ -60,8 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
-    if note := bundled_weights_note(arguments.weights, arguments.input):
-        print(note)
+    note_bundled_weights(arguments.weights, arguments.input)
     if arguments.rerun:
         return run_rerun(arguments)
     from streamvggt.app.model_registry import ModelRegistry

@@ -127,7 +127,7 @@ def _read_extra(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the outputs of further heads.
 
     Raises:
-        ValueError: If an output is no real array.
+        ValueError: If an output is not a real array.
     """
     extra = {name.removeprefix(EXTRA): arrays[name] for name in arrays if name.startswith(EXTRA)}
     for name, array in extra.items():

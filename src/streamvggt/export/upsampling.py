@@ -37,11 +37,9 @@ def upsample_depth(
     Returns:
         Depth, float32, 0 where it is unknown, for example outside the processed image. (H0, W0)
     """
-    height, width = original.shape[:2]
-    x = (np.arange(width) - original_from_image[0, 2]) / original_from_image[0, 0]  # in pixels of the depth map
-    y = (np.arange(height) - original_from_image[1, 2]) / original_from_image[1, 1]
-    result = np.empty((height, width), np.float32)
-    for top in range(0, height, CHUNK):
+    y, x = depth_positions(original.shape[:2], original_from_image)
+    result = np.empty(original.shape[:2], np.float32)
+    for top in range(0, len(y), CHUNK):
         rows = slice(top, top + CHUNK)
         result[rows] = _upsample_rows(depth, usable, image, original[rows], x, y[rows])
     return result
@@ -51,9 +49,17 @@ def nearest_pixels(
     original_size: tuple[int, int], size: tuple[int, int], original_from_image: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return row and column of the depth map nearest to each row and column of the original. (H0,), (W0,)"""
-    x = (np.arange(original_size[1]) - original_from_image[0, 2]) / original_from_image[0, 0]
-    y = (np.arange(original_size[0]) - original_from_image[1, 2]) / original_from_image[1, 1]
+    y, x = depth_positions(original_size, original_from_image)
     return np.rint(y).astype(int).clip(0, size[0] - 1), np.rint(x).astype(int).clip(0, size[1] - 1)
+
+
+def depth_positions(original_size: tuple[int, int], original_from_image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return y of each row and x of each column of the original, in pixels of the depth map. (H0,), (W0,)"""
+    x, y = (
+        (np.arange(original_size[1 - axis]) - original_from_image[axis, 2]) / original_from_image[axis, axis]
+        for axis in (0, 1)
+    )
+    return y, x
 
 
 def _upsample_rows(

@@ -75,7 +75,7 @@ class ResultWriter:
         JPEG files are copied without metadata. Other images are encoded with quality 95.
 
         Raises:
-            ValueError: If the name of the frame is no plain file name.
+            ValueError: If the name of the frame is not a plain file name.
         """
         if not is_plain(frame.name):
             raise ValueError(f"name: expected a plain file name, got {frame.name!r}")
