@@ -165,12 +165,23 @@ def normals(points: Tensor) -> Tensor:
 
 
 def _normals(points: Tensor) -> Tensor:
-    """Compute `normals` with the coordinates before the pixels. (..., H, W, 3) → (..., 4, 3, H, W)"""
+    """Compute `normals` with the coordinates before the pixels. (..., H, W, 3) → (..., 4, 3, H, W)
+
+    `linalg.cross` and `linalg.vector_norm` along this dimension take seven times as long on CPU.
+    """
     points = points.movedim(-1, -3).contiguous()  # (..., 3, H, W)
-    up, left, down, right = (neighbour - points for neighbour in _neighbours(pad(points, (1, 1, 1, 1))))
-    pairs = ((up, left), (left, down), (down, right), (right, up))
-    crosses = torch.stack([torch.linalg.cross(a, b, dim=-3) for a, b in pairs], -4)
-    return crosses / torch.linalg.vector_norm(crosses, dim=-3, keepdim=True).clamp(min=1e-6)
+    sides = torch.stack([neighbour - points for neighbour in _neighbours(pad(points, (1, 1, 1, 1)))], -4)
+    ax, ay, az = sides.unbind(-3)  # up, left, down, right. (..., 4, H, W) each
+    bx, by, bz = sides.roll(-1, -4).unbind(-3)  # left, down, right, up
+    crosses = torch.stack(
+        [
+            torch.addcmul(ay * bz, az, by, value=-1),
+            torch.addcmul(az * bx, ax, bz, value=-1),
+            torch.addcmul(ax * by, ay, bx, value=-1),
+        ],
+        -3,
+    )
+    return crosses * crosses.square().sum(-3, keepdim=True).clamp(min=1e-12).rsqrt()
 
 
 def normals_valid(valid: Tensor) -> Tensor:
