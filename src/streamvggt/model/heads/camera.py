@@ -98,25 +98,55 @@ class CameraHead(nn.Module):
         """Run the iterations in the precision of the weights."""
         tokens = self.token_norm(camera_tokens)
         normalized = self.adaln_norm(tokens)
-        # Accumulate in at least float32, because poses need more precision than half precision provides.
-        exact = torch.promote_types(tokens.dtype, torch.float32)
-        stages: list[Tensor] = []
-        raw = None
-        for iteration in range(self.num_iterations):
-            pred_pose_enc = self.empty_pose_tokens.expand(*tokens.shape[:2], -1) if raw is None else raw.detach()
-            delta = self._refine(tokens, normalized, pred_pose_enc, patterns[iteration % len(patterns)]).to(exact)
-            raw = delta if raw is None else raw.detach() + delta  # no gradient flows between iterations
-            stages.append(torch.cat([raw[..., :7], F.relu(raw[..., 7:])], -1))
-        return stages
+        if torch.is_grad_enabled() and len(patterns) == 1:
+            raw = self._iterate_as_batch(tokens, normalized, patterns[0])
+        else:
+            raw = self._iterate(tokens, normalized, patterns, self.num_iterations)
+        return [torch.cat([encoding[..., :7], F.relu(encoding[..., 7:])], -1) for encoding in raw]
+
+    def _iterate(
+        self, tokens: Tensor, normalized: Tensor, patterns: Sequence[Sequence[AttentionPattern]], count: int
+    ) -> list[Tensor]:
+        """Run iterations one after the other. Returns the pose encodings before the activation, (B, S, 9) each."""
+        raw: list[Tensor] = []
+        for iteration in range(count):
+            before = raw[-1].detach() if raw else self._initial_encoding(tokens)  # no gradient between iterations
+            delta = self._refine(tokens, normalized, before, patterns[iteration % len(patterns)])
+            raw.append(before + delta if raw else delta)
+        return raw
+
+    def _iterate_as_batch(
+        self, tokens: Tensor, normalized: Tensor, pattern: Sequence[AttentionPattern]
+    ) -> list[Tensor]:
+        """Run the iterations with gradients, as one batch. Results as from `_iterate`.
+
+        No gradient flows between iterations. Once their inputs are known, they are independent of each other. As a
+        batch, they read each weight once and compute its gradient once, which takes less time than the additional
+        iterations without gradient.
+        """
+        count = self.num_iterations
+        with torch.no_grad():
+            before = self._iterate(tokens, normalized, [pattern], count - 1)
+        inputs = torch.cat([self._initial_encoding(tokens), *before])
+        deltas = self._refine(tokens.repeat(count, 1, 1), normalized.repeat(count, 1, 1), inputs, pattern).chunk(count)
+        return [deltas[0], *(encoding + delta for encoding, delta in zip(before, deltas[1:], strict=True))]
+
+    def _initial_encoding(self, tokens: Tensor) -> Tensor:
+        """Return the learned input of the first iteration. (B, S, C) → (B, S, 9)"""
+        return self.empty_pose_tokens.expand(*tokens.shape[:2], -1)
 
     def _refine(
         self, tokens: Tensor, normalized: Tensor, pred_pose_enc: Tensor, patterns: Sequence[AttentionPattern]
     ) -> Tensor:
-        """Predict the update of the pose encodings. (B, S, C), (B, S, C), (B, S, 9) → (B, S, 9)"""
+        """Predict the update of the pose encodings. (B, S, C), (B, S, C), (B, S, 9) → (B, S, 9), at least float32
+
+        Poses need more precision than half precision provides.
+        """
         embedded = self.embed_pose(pred_pose_enc.to(self.embed_pose.weight.dtype))
         shift, scale, gate = self.poseLN_modulation(embedded).chunk(3, -1)
         modulated = torch.addcmul(shift, normalized, 1 + scale)
         x = torch.addcmul(tokens, gate, modulated)
         for block, pattern in zip(self.trunk, patterns, strict=True):
             x = block(x, None, pattern)
-        return self.pose_branch(self.trunk_norm(x))
+        delta = self.pose_branch(self.trunk_norm(x))
+        return delta.to(torch.promote_types(delta.dtype, torch.float32))
