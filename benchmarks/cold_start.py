@@ -18,7 +18,13 @@ COMMANDS = {
     "`import streamvggt`": ["-c", "import streamvggt"],
     "`streamvggt --help`": ["-m", "streamvggt", "--help"],
     "`streamvggt reconstruct --help`": ["-m", "streamvggt", "reconstruct", "--help"],
+    "`streamvggt export --help`": ["-m", "streamvggt", "export", "--help"],
+    "`streamvggt view --help`": ["-m", "streamvggt", "view", "--help"],
+    "`streamvggt demo --help`": ["-m", "streamvggt", "demo", "--help"],
     "`streamvggt data --help`": ["-m", "streamvggt", "data", "--help"],
+    "`streamvggt data check --help`": ["-m", "streamvggt", "data", "check", "--help"],
+    "`streamvggt evaluate --help`": ["-m", "streamvggt", "evaluate", "--help"],
+    "`streamvggt train --help`": ["-m", "streamvggt", "train", "--help"],
     "`from streamvggt import load_model`": ["-c", "from streamvggt import load_model"],
     "`import torch` (for comparison)": ["-c", "import torch"],
 }

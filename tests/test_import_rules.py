@@ -11,6 +11,7 @@ SRC = Path(__file__).parent.parent / "src"
 FOR_ALL = {
     "bounds",
     "bundled",
+    "choices",
     "extras",
     "files",
     "flags",
@@ -24,6 +25,7 @@ FOR_ALL = {
 MAY_IMPORT = {
     "bounds": set(),
     "bundled": set(),
+    "choices": set(),
     "extras": set(),
     "files": set(),
     "flags": set(),
@@ -36,7 +38,7 @@ MAY_IMPORT = {
     "natural_order": set(),
     "provenance": {"words"},
     "geometry": set(),
-    "layers": set(),
+    "layers": {"choices"},
     "frame": set(),
     "prediction": {"geometry", "transfer"},
     "data": {"geometry", "image_files", "natural_order", *FOR_ALL},

@@ -9,8 +9,11 @@ import pytest
 from launching import ROOT
 
 import streamvggt
+from streamvggt.cli import COMMANDS
+from streamvggt.cli.arguments import data
 from streamvggt.extras import EXTRAS, MissingExtra, explain_missing
 
+HEAVY = {"torch", "numpy", "cv2", "av", "PIL"}
 OPTIONAL = {package for packages in EXTRAS.values() for package in packages}
 DISTRIBUTIONS = {
     "rerun": "rerun-sdk",
@@ -32,12 +35,29 @@ def loaded_by(statement: str) -> set[str]:
     return {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
 
 
+def test_the_import_loads_no_package():
+    assert not loaded_by("import streamvggt") & {"tqdm", *HEAVY, *OPTIONAL}
+
+
 @pytest.mark.parametrize(
-    "statement",
-    ["import streamvggt", "from streamvggt.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"],
+    "command",
+    [
+        "",
+        *(name for name, command in COMMANDS.items() if not command.parses_itself),
+        *(f"data {name}" for name in data.COMMANDS),
+        "evaluate",
+    ],
 )
-def test_neither_the_import_nor_the_help_loads_a_package(statement):
-    assert not loaded_by(statement) & {"torch", "numpy", "cv2", "av", "PIL", "tqdm", *OPTIONAL}
+def test_the_help_of_a_command_loads_no_package(command):
+    words = [*command.split(), "--help"]
+    found = loaded_by(f"from streamvggt.cli import main\ntry: main({words})\nexcept SystemExit: pass")
+    assert not found & {*HEAVY, *OPTIONAL}
+
+
+def test_the_help_of_a_training_loads_hydra_but_not_pytorch():
+    pytest.importorskip("hydra")
+    found = loaded_by("from streamvggt.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass")
+    assert "hydra" in found and not found & HEAVY
 
 
 def test_all_public_names_and_the_command_reconstruct_need_no_extra():

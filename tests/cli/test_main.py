@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -20,7 +21,7 @@ def test_help_names_every_command_and_the_version_is_that_of_the_package(command
 def test_the_summary_is_the_first_line_of_the_module(name):
     if name == "demo":
         pytest.importorskip("gradio", reason='the page needs `pip install "streamvggt[demo]"`')
-    module = __import__(f"streamvggt.cli.{COMMANDS[name].module}", fromlist=["x"])
+    module = import_module(f"streamvggt.cli.{COMMANDS[name].module}")
     assert module.__doc__.splitlines()[0] == COMMANDS[name].summary
 
 
@@ -42,7 +43,7 @@ def test_verbose_adds_the_traceback(command, tmp_path):
 
 @pytest.mark.parametrize(
     "words, package, extra",
-    [(["demo"], "gradio", "demo"), (["train"], "hydra", "train"), (["data", "--help"], "h5py", "prepare")],
+    [(["demo"], "gradio", "demo"), (["train"], "hydra", "train"), (["data", "check", "."], "h5py", "prepare")],
 )
 def test_a_command_without_its_packages_says_how_to_install_them(monkeypatch, capsys, words, package, extra):
     for name in [name for name in sys.modules if name.startswith(("streamvggt.", package))]:

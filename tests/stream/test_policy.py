@@ -1,6 +1,7 @@
 """Policies by their names on a command line."""
 
 import argparse
+from dataclasses import fields
 
 import pytest
 from small_models import tiny
@@ -18,7 +19,8 @@ from streamvggt import (
     Trajectory,
 )
 from streamvggt.app.scene import RunSettings
-from streamvggt.cli import memory_settings, reconstruct, view
+from streamvggt.cli import memory_settings
+from streamvggt.cli.arguments import reconstruct, view
 from streamvggt.evaluation.runner import add_network_arguments
 from streamvggt.stream.policy import DEFAULT_POLICY, POLICIES, POLICY_USAGE, parse_policy
 
@@ -63,6 +65,14 @@ def test_commands_are_bounded_unless_asked_and_evaluations_are_as_published():
     assert RunSettings(weights="tiny").policy == DEFAULT_POLICY
     assert parsed(add_network_arguments).policy == "all"
     assert StreamSession(tiny()).policy == KeepAll()
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_syntax_lists_the_fields_of_the_policy(name):
+    """The table repeats them, so that help texts do not import PyTorch."""
+    types = {"int": int, "float": float}
+    assert POLICIES[name].parameters == {field.name: types[field.type] for field in fields(POLICIES[name].policy)}
+    assert list(POLICIES[name].parameters) == [field.name for field in fields(POLICIES[name].policy)]
 
 
 @pytest.mark.parametrize("name", POLICIES)

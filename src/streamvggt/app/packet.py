@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from streamvggt.choices import PointSource
 from streamvggt.export import ExportOptions, ResultFrame
-from streamvggt.export.result import PointSource
 from streamvggt.export.sky import sky_mask
 from streamvggt.export.video import ColorRanges, side_by_side
 

@@ -4,8 +4,8 @@ import threading
 from pathlib import Path
 
 from streamvggt.app.packet import Track, pack, updated_ranges
+from streamvggt.choices import PointSource
 from streamvggt.export import ReconstructionResult, ResultFrame, ResultWriter
-from streamvggt.export.result import PointSource
 from streamvggt.export.video import ColorRanges, color_ranges
 from streamvggt.frame import Frame
 from streamvggt.prediction import Prediction

@@ -21,8 +21,8 @@ from streamvggt.app.model_registry import ModelRegistry
 from streamvggt.app.photos import Photos
 from streamvggt.app.run_output import RunOutput
 from streamvggt.app.status import RunSettings, Status
+from streamvggt.choices import PointSource
 from streamvggt.export import EXPORTERS, ExportOptions, ReconstructionResult, ResultWriter
-from streamvggt.export.result import PointSource
 from streamvggt.stream.frames import FrameSource
 from streamvggt.stream.policy import parse_policy
 from streamvggt.stream.pool import PoolFull

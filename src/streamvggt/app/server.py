@@ -36,8 +36,8 @@ from streamvggt.app.scene import Scene
 from streamvggt.app.scenes import Scenes
 from streamvggt.app.status import Status
 from streamvggt.app.visitors import session_id
+from streamvggt.choices import PointSource
 from streamvggt.export import ExportOptions
-from streamvggt.export.result import PointSource
 
 STATIC = Path(__file__).parent / "static"
 UPDATE_INTERVAL = 0.25  # seconds between responses during a run, to limit the load

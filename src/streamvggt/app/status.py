@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from streamvggt.export.result import PointSource
+from streamvggt.choices import PointSource
 from streamvggt.stream.policy import DEFAULT_POLICY
 
 

@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Command line: `streamvggt COMMAND …`. Only the module of the given command is imported."""
+"""Command line: `streamvggt COMMAND …`. The module of a command is imported after its arguments are parsed."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ class Command:
     """A command of the command line.
 
     Args:
-        module: Module in this package. It defines `add_arguments(parser)` and `run(arguments, argv)`. If
-            `parses_itself`, it defines `run(name, argv)` instead.
+        module: Module in this package that defines `run(arguments, argv)`. The module of the same name in
+            `streamvggt.cli.arguments` defines `add_arguments(parser)`. If `parses_itself`, there is no such module, and
+            `run(name, argv)` parses the arguments.
         summary: First line of the help.
         extra: Extra to install if an optional package is missing (`streamvggt.extras`).
         parses_itself: Whether the arguments are parsed by another program: Hydra, or an evaluation protocol.
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_command(words: Sequence[str], argv: list[str]) -> int:
-    """Import the module of a command, parse its arguments and run it.
+    """Parse the arguments of a command, import its module and run it.
 
     Args:
         words: Arguments without the flags of `verbosity_parser`.
@@ -133,7 +134,7 @@ def build_parser(name: str | None) -> argparse.ArgumentParser:
                 known, help=command.summary, description=command.summary, parents=[common]
             )
             if known == name:
-                command_module(known).add_arguments(subparser)
+                import_module(f"{__name__}.arguments.{command.module}").add_arguments(subparser)
     return parser
 
 

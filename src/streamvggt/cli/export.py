@@ -12,15 +12,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from streamvggt.cli.export_flags import add_export_arguments, check_frames, export_options, validate_exports
+from streamvggt.cli.export_options import check_frames, export_options, validate_exports
 from streamvggt.export import EXPORTERS, NothingLeft, ReconstructionResult, adjusted, check_result
-from streamvggt.flags import some_path
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("result", type=some_path, help="result folder of `streamvggt reconstruct`")
-    parser.add_argument("--out", type=some_path, help="output folder (default: the result folder)")
-    add_export_arguments(parser, default="glb,ply")
 
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
+from streamvggt.cli.arguments.reconstruct import LOW_MEMORY_PRESET, TRAINED_LENGTH, TRAINED_WINDOWS
 from streamvggt.model.checkpoints import find_known
 from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.model.vggt import VGGT
@@ -21,10 +22,6 @@ from streamvggt.stream.submaps.options import SubmapOptions
 from streamvggt.stream.submaps.session import SubmapSession
 
 DEFAULTS = {"policy": DEFAULT_POLICY, "kv_cache_dtype": "auto", "dtype": "auto"}
-LOW_MEMORY_PRESET = {"policy": "window:1,8", "kv_cache_dtype": "int8", "dtype": "half"}
-TRAINED_LENGTH = 320
-"""Maximum number of frames per training sequence of LingBot-Map."""
-TRAINED_WINDOWS = "320,16"
 Session = StreamSession | SubmapSession
 
 

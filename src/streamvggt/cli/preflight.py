@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from streamvggt.cli.export import validate_writable
-from streamvggt.cli.export_flags import check_frames
+from streamvggt.cli.export_options import check_frames
 from streamvggt.export import frame_files
 from streamvggt.stream.frames import load_frames
 from streamvggt.stream.video import URL

@@ -14,18 +14,24 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import hydra
-import torch
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from streamvggt.bundled import bundled
 from streamvggt.extras import explained
-from streamvggt.folder_lock import FolderLock
-from streamvggt.training.trainer import Diverged
 
-MISTAKES = (OSError, ValueError, ImportError, MemoryError, OmegaConfBaseException, torch.OutOfMemoryError, Diverged)
-"""Errors in the configuration, the data or the machine, reported without a traceback."""
+
+def mistakes() -> tuple[type[BaseException], ...]:
+    """Return errors in the configuration, the data or the machine, reported without a traceback.
+
+    PyTorch is imported here, because the flags of Hydra (--help, --cfg) do not need it.
+    """
+    import torch
+
+    from streamvggt.training.trainer import Diverged
+
+    return OSError, ValueError, ImportError, MemoryError, OmegaConfBaseException, torch.OutOfMemoryError, Diverged
 
 
 def run(name: str, argv: list[str]) -> int:
@@ -51,6 +57,8 @@ def train(config: DictConfig) -> None:
 
     Errors in the configuration or the data end the program with one message and exit status 1.
     """
+    from streamvggt.folder_lock import FolderLock
+
     is_main = int(os.environ.get("RANK", "0")) == 0
     with said_in_words(), FolderLock(Path(config.trainer.output_dir)) if is_main else nullcontext():
         trainer = build(config)
@@ -65,11 +73,12 @@ def build(config: DictConfig):
 
 @contextmanager
 def said_in_words() -> Iterator[None]:
-    """End the program with a message instead of a traceback for user errors (`MISTAKES`) and Ctrl-C.
+    """End the program with a message instead of a traceback for user errors (`mistakes`) and Ctrl-C.
 
     Raises:
         SystemExit: If the block raises such an error. Status 130 after Ctrl-C, otherwise 1.
     """
+    user_errors = mistakes()
     try:
         yield
     except KeyboardInterrupt:
@@ -77,13 +86,13 @@ def said_in_words() -> Iterator[None]:
         raise SystemExit(130) from None
     except InstantiationException as error:
         cause = cause_of(error)
-        if isinstance(cause, MISTAKES):
+        if isinstance(cause, user_errors):
             raise SystemExit(f"error: {message_of(cause)}") from None
         if isinstance(cause, TypeError):  # a missing argument, or one of the wrong type
             place = re.search(r"^full_key: (.+)$", str(error), re.M)
             raise SystemExit(f"error: {place[1] if place else 'configuration'}: {cause}") from None
         raise
-    except MISTAKES as error:
+    except user_errors as error:
         raise SystemExit(f"error: {message_of(error)}") from None
 
 

@@ -13,50 +13,12 @@ from functools import partial
 
 from streamvggt.cli.run_messages import note_bundled_weights
 from streamvggt.extras import require
-from streamvggt.flags import real, whole, word
 from streamvggt.model.device import resolve_device, resolve_dtype
 from streamvggt.model.fingerprint import count_parameters
 from streamvggt.model.threads import load_with_threads
 from streamvggt.stream.frames import load_frames
-from streamvggt.stream.policy import DEFAULT_POLICY, POLICY_USAGE, parse_policy
+from streamvggt.stream.policy import parse_policy
 from streamvggt.stream.video import URL
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", type=word, help="image folder, glob pattern, video file, webcam number or URL")
-    parser.add_argument(
-        "--weights", type=word, default="tiny", help="model name, file, folder or Hugging Face id (default: tiny)"
-    )
-    parser.add_argument(
-        "--policy",
-        type=word,
-        default=DEFAULT_POLICY,
-        help=f"eviction policy: {POLICY_USAGE} (default: {DEFAULT_POLICY})",
-    )
-    parser.add_argument("--point-head", action="store_true", help="also run the point head")
-    parser.add_argument("--fps", type=real(1e-3, 1e3), help="frames per second of a video or camera")
-    parser.add_argument("--max-frames", type=whole(), default=1000, help="maximum number of frames (default: 1000)")
-    parser.add_argument(
-        "--device", type=word, default="auto", help="cuda, mps or cpu (default: fastest available device)"
-    )
-    parser.add_argument("--host", type=word, default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=whole(0, 65_535), default=7870, help="port to listen on (default: 7870)")
-    parser.add_argument(
-        "--allow-host",
-        type=word,
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="additional accepted host name; repeatable",
-    )
-    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
-    parser.add_argument(
-        "--no-edge-mask",
-        dest="drop_edges",
-        action="store_false",
-        help="show points at depth discontinuities, which float between objects",
-    )
-    parser.add_argument("--rerun", action="store_true", help="show the scene in the rerun viewer (needs rerun-sdk)")
 
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:

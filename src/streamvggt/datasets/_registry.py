@@ -7,10 +7,11 @@ import pkgutil
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from streamvggt.data.dataset import MultiViewDataset
-from streamvggt.data.dataset_reader import DatasetReader
+if TYPE_CHECKING:
+    from streamvggt.data.dataset import MultiViewDataset
+    from streamvggt.data.dataset_reader import DatasetReader
 
 PACKAGE = __name__.rpartition(".")[0]
 
@@ -50,6 +51,8 @@ def source_class(name: str) -> type[DatasetReader]:
     Raises:
         ValueError: If the data set has none.
     """
+    from streamvggt.data.dataset_reader import DatasetReader
+
     if not (own := readers(name, DatasetReader)):
         raise ValueError(f"{name}: expected a data set with depth and cameras, got one for evaluation only.")
     return own[0]
@@ -57,6 +60,8 @@ def source_class(name: str) -> type[DatasetReader]:
 
 def training_sets() -> list[str]:
     """Return the names of the data sets to train on: those whose reader selects the views of a sample."""
+    from streamvggt.data.dataset_reader import DatasetReader
+
     names = list_modules()
     return [name for name in names if any(hasattr(reader, "view_sampler") for reader in readers(name, DatasetReader))]
 
@@ -70,6 +75,8 @@ def training_set(reader: str, *, data_root: str | Path, split: str | None = None
         split: None: The one to train on.
         options: See `MultiViewDataset`.
     """
+    from streamvggt.data.dataset import MultiViewDataset
+
     reader = source_class(reader)
     root = Path(data_root) / reader.folder
     return MultiViewDataset(partial(reader, root, split), root, **options)

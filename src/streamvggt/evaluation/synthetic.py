@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from procedural_scenes.scene import STYLES
 from procedural_scenes.world import SyntheticScenes
+from streamvggt.choices import CameraCacheMode
 from streamvggt.data.view import Batch
 from streamvggt.evaluation.depth_metrics import absolute_relative_error, delta_accuracy, median_scale
 from streamvggt.evaluation.jobs import run_main
@@ -29,7 +30,7 @@ from streamvggt.flags import some_path, whole, word
 from streamvggt.geometry.alignment import align_points
 from streamvggt.geometry.camera import Cameras, cameras_from_pose_enc
 from streamvggt.geometry.pointmap import unproject
-from streamvggt.model.eviction import CameraCacheMode, EvictionPolicy
+from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.model.fingerprint import fingerprint
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import load_model

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from streamvggt.choices import PointSource
 from streamvggt.export.check import image_problem
 from streamvggt.export.options import ExportOptions
 from streamvggt.export.points import NothingLeft, PointCloud, merged_points
-from streamvggt.export.result import FrameCamera, PointSource, ReconstructionResult, ResultFrame
+from streamvggt.export.result import FrameCamera, ReconstructionResult, ResultFrame
 from streamvggt.extras import require
 from streamvggt.files import atomic_directory, link_or_copy
 from streamvggt.geometry.pointmap import project

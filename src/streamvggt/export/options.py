@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from streamvggt.choices import PointSource
 from streamvggt.export.adjustments import Adjustments
-from streamvggt.export.result import PointSource, ReconstructionResult, ResultFrame
+from streamvggt.export.result import ReconstructionResult, ResultFrame
 from streamvggt.export.sky import sky_mask
 
 

@@ -15,12 +15,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from streamvggt.choices import PointSource
 from streamvggt.export.corrections import read_corrections
 from streamvggt.export.frame_file import FrameT, load_frame
 from streamvggt.frame import Frame
@@ -31,7 +31,6 @@ from streamvggt.geometry.similarity import Sim3
 from streamvggt.names import is_plain
 from streamvggt.prediction import Prediction
 
-PointSource = Literal["depth", "head"]
 FRAME_FILE = re.compile(r"([0-9]{6}|[1-9][0-9]{6,17})\.npz")
 
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from streamvggt.layers.kv_quantization import KVCacheDtype, get_quantizer
+from streamvggt.choices import KVCacheDtype
+from streamvggt.layers.kv_quantization import get_quantizer
 from streamvggt.layers.retained_tokens import RetainedTokenRing
 from streamvggt.layers.slots import Slots
 from streamvggt.layers.token_store import TokenStore

@@ -8,12 +8,8 @@ B streams · N heads · T tokens · D head width.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
-
-KVCacheDtype = Literal["auto", "int8"]
 
 
 class NoQuantizer:

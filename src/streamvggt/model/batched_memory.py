@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import Tensor
 
+from streamvggt.choices import CameraCacheMode
 from streamvggt.layers.attention import PerStreamPattern
 from streamvggt.layers.cached_attention import CachedPattern
-from streamvggt.model.eviction import CameraCacheMode
 from streamvggt.model.memory import KVCacheMemory
 from streamvggt.model.stream_memory import StreamMemory
 from streamvggt.prediction import Prediction

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from streamvggt.model.config import RELEASED_HEADS
+from streamvggt.choices import RELEASED_HEADS
 
 DENSE = ("camera", "depth", "points")
 NOT_RUN = "names and shapes; outputs of its class with random weights at small size; not the released file"

@@ -6,13 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any, get_args
 
+from streamvggt.choices import RELEASED_HEADS
 from streamvggt.model.aggregator import GlobalRotation
 from streamvggt.model.encoders import ENCODERS
 from streamvggt.model.heads import HEADS
 from streamvggt.prediction import PoseDirection
-
-RELEASED_HEADS = ("camera", "depth", "points", "track")
-"""Heads of the released networks."""
 
 
 def _within(default: Any, low: float, high: float, step: int | None = None) -> Any:

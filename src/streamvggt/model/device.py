@@ -4,12 +4,15 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from streamvggt.choices import DtypeName
+
 CGROUP = Path("/sys/fs/cgroup")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {name: getattr(torch, name) for name in get_args(DtypeName)}
 
 
 def resolve_device(name: str) -> torch.device:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from streamvggt.choices import CameraCacheMode
 from streamvggt.layers.attention import RetainedTokens
 from streamvggt.layers.kv_cache import KVCache
 from streamvggt.model.aggregator import Aggregator
 from streamvggt.prediction import Prediction
 
-CameraCacheMode = Literal["per_iteration", "shared"]
 PolicyState = Tensor | list[Tensor] | list[int]
 
 

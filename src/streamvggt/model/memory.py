@@ -10,18 +10,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from streamvggt.choices import CameraCacheMode, KVCacheDtype
 from streamvggt.layers.cached_attention import CachedPattern
 from streamvggt.layers.kv_cache import KVCache
-from streamvggt.layers.kv_quantization import KVCacheDtype
 from streamvggt.model.aggregator import Aggregator
-from streamvggt.model.eviction import (
-    CameraCacheMode,
-    EvictionPolicy,
-    PolicyContext,
-    PolicyState,
-    check_joint_step,
-    state_num_bytes,
-)
+from streamvggt.model.eviction import EvictionPolicy, PolicyContext, PolicyState, check_joint_step, state_num_bytes
 from streamvggt.model.memory_caches import MemoryCaches
 from streamvggt.model.stream_memory import StreamMemory
 from streamvggt.model.stream_state import StreamState

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator
 
 import torch
 
+from streamvggt.choices import CameraCacheMode, KVCacheDtype
 from streamvggt.layers.kv_cache import KVCache
-from streamvggt.layers.kv_quantization import KVCacheDtype
-from streamvggt.model.eviction import CameraCacheMode, EvictionPolicy
+from streamvggt.model.eviction import EvictionPolicy
 
 
 class MemoryCaches:

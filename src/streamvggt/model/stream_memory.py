@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 
 from torch import Tensor
 
+from streamvggt.choices import CameraCacheMode
 from streamvggt.layers.attention import AttentionPattern
-from streamvggt.model.eviction import CameraCacheMode
 from streamvggt.model.tracking.stream import TrackMemory
 from streamvggt.prediction import Prediction
 

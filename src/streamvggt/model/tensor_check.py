@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from streamvggt.model.config import RELEASED_HEADS
+from streamvggt.choices import RELEASED_HEADS
 from streamvggt.model.heads import HEADS
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights_file import Checkpoint, some

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from streamvggt.choices import CameraCacheMode, KVCacheDtype
 from streamvggt.layers.attention import RetainedTokens, without_cudnn
-from streamvggt.layers.kv_quantization import KVCacheDtype
 from streamvggt.model import full_sequence
 from streamvggt.model.aggregator import Aggregator
 from streamvggt.model.config import VGGTConfig
 from streamvggt.model.encoders import ENCODERS
-from streamvggt.model.eviction import CameraCacheMode, EvictionPolicy
+from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.model.full_sequence import FullSequence
 from streamvggt.model.heads import HEADS
 from streamvggt.model.heads.context import HeadContext

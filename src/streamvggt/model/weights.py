@@ -17,12 +17,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from streamvggt.choices import RELEASED_HEADS
 from streamvggt.files import atomic_write
 from streamvggt.layers.attention import check_kernel
 from streamvggt.layers.vision_transformer import VisionTransformer, start_from_sines
 from streamvggt.model.building import build_converted
 from streamvggt.model.checkpoints import KnownCheckpoint
-from streamvggt.model.config import RELEASED_HEADS
 from streamvggt.model.device import exact_convolutions, to_channels_last_layout
 from streamvggt.model.infer_config import infer_config
 from streamvggt.model.random_networks import build_model, init_random_model, init_seeded, is_random

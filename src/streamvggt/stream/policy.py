@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from streamvggt.model.eviction import EvictionPolicy
-from streamvggt.stream.policies.frame_diversity import FrameDiversity
-from streamvggt.stream.policies.keyframes import Keyframes, MotionKeyframes
-from streamvggt.stream.policies.probe_saliency import ProbeSaliency
-from streamvggt.stream.policies.self_selective import SelfSelective
-from streamvggt.stream.policies.sliding_window import KeepAll, SlidingWindow
-from streamvggt.stream.policies.token_diversity import TokenDiversity
-from streamvggt.stream.policies.trajectory import Trajectory
+if TYPE_CHECKING:
+    from streamvggt.model.eviction import EvictionPolicy
 
 
 @dataclass(frozen=True)
 class PolicySpec:
     """Command-line syntax of a policy: its fields in order, as numbers separated by commas.
 
+    The class is imported on first use, because help texts need the syntax only.
+
     Attributes:
+        module: Module in `streamvggt.stream.policies`.
+        class_name: Name of the policy in the module.
+        parameters: Fields of the policy in order, and their types.
         num_required: Number of leading fields that are required if any field is given. The others have defaults.
     """
 
-    policy: type[EvictionPolicy]
+    module: str
+    class_name: str
+    parameters: dict[str, type]
     num_required: int = 0
 
     @property
-    def parameters(self) -> dict[str, type]:
-        types = {"int": int, "float": float}
-        return {field.name: types[field.type] for field in fields(self.policy)}
+    def policy(self) -> type[EvictionPolicy]:
+        return getattr(import_module(f"streamvggt.stream.policies.{self.module}"), self.class_name)
 
     def usage(self, name: str) -> str:
         """Return the usage, as in "motion-keyframes:MIN_FLOW,MAX_FRAMES". Optional fields are in brackets."""
@@ -40,15 +42,34 @@ class PolicySpec:
 
 
 POLICIES = {
-    "all": PolicySpec(KeepAll),
-    "window": PolicySpec(SlidingWindow, num_required=2),
-    "trajectory": PolicySpec(Trajectory, num_required=2),
-    "keyframes": PolicySpec(Keyframes),
-    "motion-keyframes": PolicySpec(MotionKeyframes),
-    "frame-diversity": PolicySpec(FrameDiversity),
-    "token-diversity": PolicySpec(TokenDiversity),
-    "selective": PolicySpec(SelfSelective),
-    "saliency": PolicySpec(ProbeSaliency),
+    "all": PolicySpec("sliding_window", "KeepAll", {}),
+    "window": PolicySpec(
+        "sliding_window", "SlidingWindow", {"anchor": int, "recent": int, "retained": int}, num_required=2
+    ),
+    "trajectory": PolicySpec("trajectory", "Trajectory", {"anchor": int, "recent": int, "every": int}, num_required=2),
+    "keyframes": PolicySpec("keyframes", "Keyframes", {"interval": int, "max_frames": int}),
+    "motion-keyframes": PolicySpec(
+        "keyframes", "MotionKeyframes", {"min_flow": float, "max_frames": int, "max_interval": int}
+    ),
+    "frame-diversity": PolicySpec("frame_diversity", "FrameDiversity", {"max_frames": int, "recent": int}),
+    "token-diversity": PolicySpec(
+        "token_diversity", "TokenDiversity", {"budget_frames": int, "slack_frames": int, "temperature": float}
+    ),
+    "selective": PolicySpec(
+        "self_selective",
+        "SelfSelective",
+        {
+            "budget_frames": int,
+            "slack_frames": int,
+            "importance_weight": float,
+            "anchors": int,
+            "anchor_max_coverage": float,
+            "anchor_token_ratio": float,
+        },
+    ),
+    "saliency": PolicySpec(
+        "probe_saliency", "ProbeSaliency", {"budget_frames": int, "slack_frames": int, "num_patches": int}
+    ),
 }
 POLICY_USAGE = ", ".join(named.usage(name) for name, named in POLICIES.items())
 """All values that `parse_policy` accepts, for help texts."""

@@ -11,11 +11,11 @@ from threading import Condition, Lock, Thread
 import torch
 from torch import Tensor
 
+from streamvggt.choices import CameraCacheMode, KVCacheDtype
 from streamvggt.frame import Frame
 from streamvggt.layers.attention import without_cudnn
-from streamvggt.layers.kv_quantization import KVCacheDtype
 from streamvggt.model.batched_memory import BatchedMemory
-from streamvggt.model.eviction import CameraCacheMode, EvictionPolicy
+from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.model.inputs import validate_step
 from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction

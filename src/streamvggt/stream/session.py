@@ -13,17 +13,17 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from streamvggt.choices import CameraCacheMode, KVCacheDtype, StepMode
 from streamvggt.frame import Frame
 from streamvggt.layers.attention import without_cudnn
-from streamvggt.layers.kv_quantization import KVCacheDtype
-from streamvggt.model.eviction import CameraCacheMode, EvictionPolicy
+from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.model.fingerprint import fingerprint
 from streamvggt.model.memory import KVCacheMemory
 from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction
 from streamvggt.stream.policies.trajectory import published_policy
 from streamvggt.stream.state_file import loaded_state, save_state
-from streamvggt.stream.static_step import STEP_BUILDERS, StaticStep, StepMode, validate_step_mode
+from streamvggt.stream.static_step import STEP_BUILDERS, StaticStep, validate_step_mode
 from streamvggt.stream.timing import MAX_TIMINGS, Timer, timing_percentiles
 from streamvggt.transfer import current, uploaded
 

@@ -6,21 +6,20 @@ session = StreamSession(model, policy=SlidingWindow(1, 8), step_mode="cuda_graph
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from streamvggt.choices import CameraCacheMode, StepMode
 from streamvggt.layers.cached_attention import StaticCachePattern
 from streamvggt.layers.kv_cache import UNBOUNDED, KVCache
 from streamvggt.layers.tables import record_tables
-from streamvggt.model.eviction import CameraCacheMode, EvictionPolicy
+from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.model.memory import KVCacheMemory
 from streamvggt.model.stream_memory import StreamMemory
 from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction
 
-StepMode = Literal["eager", "cuda_graph", "compile"]
 MOST_SHAPES = 64
 """Maximum number of compiled steps per process, which differ by image size, memory and heads."""
 NUM_WARMUP = 3  # before capture on CUDA: selects kernels and builds tables

@@ -1,8 +1,4 @@
-"""Draw training batches and measure their loading time.
-
-streamvggt data preview train data_root=../data/train
-streamvggt data preview finetune_tiny --batches 4 --out rooms.png
-"""
+"""Draw training batches and measure their loading time."""
 
 from __future__ import annotations
 
@@ -22,24 +18,6 @@ from streamvggt.data.mixture import Mixture
 from streamvggt.data.transforms import image_array
 from streamvggt.data.view import Batch, View
 from streamvggt.data.visualization import depth_figure, image_grid
-from streamvggt.flags import some_path, whole, word
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", type=word, help="name of a training configuration: train, finetune, …")
-    parser.add_argument(
-        "overrides", type=word, nargs="*", metavar="NAME=VALUE", help="configuration overrides, as for training"
-    )
-    parser.add_argument(
-        "--config-dir", type=some_path, help="configuration folder (default: config/, ../config/, or the bundled one)"
-    )
-    parser.add_argument("--samples", type=whole(), default=2, metavar="N", help="samples per data set (default: 2)")
-    parser.add_argument(
-        "--batches", type=whole(), metavar="N", help="draw the first N training batches instead of --samples"
-    )
-    parser.add_argument(
-        "--out", type=some_path, default=Path("data_preview.png"), help="output image (default: data_preview.png)"
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:

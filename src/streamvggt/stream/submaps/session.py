@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from streamvggt.choices import CameraCacheMode, KVCacheDtype
 from streamvggt.frame import Frame
 from streamvggt.geometry.similarity import Sim3
-from streamvggt.layers.kv_quantization import KVCacheDtype
-from streamvggt.model.eviction import CameraCacheMode, EvictionPolicy
+from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.model.fingerprint import fingerprint
 from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction, cat

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import get_args
 
-from streamvggt.export import EXPORTERS, Adjustments, ExportOptions, KnownDistance
-from streamvggt.extras import require
+from streamvggt.choices import ExportFormat, PointSource
 from streamvggt.flags import real, some_path, whole
 
-FRAME_EXPORTS = ("depth", "video")
-"""Formats that need depth, whatever the source of the points is."""
-
-POINT_EXPORTS = {"glb", "ply", "colmap", "mesh", "nerfstudio", "rerun"}
-"""Formats with points."""
+FORMATS = get_args(ExportFormat)
 
 
 def add_export_arguments(parser: argparse.ArgumentParser, default: str) -> None:
@@ -23,7 +19,7 @@ def add_export_arguments(parser: argparse.ArgumentParser, default: str) -> None:
         type=export_names,
         default=export_names(default),
         metavar="KINDS",
-        help=f"formats: {','.join(EXPORTERS)}, or none (default: {default})",
+        help=f"formats: {','.join(FORMATS)}, or none (default: {default})",
     )
     group.add_argument(
         "--full-resolution",
@@ -49,7 +45,7 @@ def add_point_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--point-source",
-        choices=("depth", "head"),
+        choices=get_args(PointSource),
         default="depth",
         help="depth: unprojected depth; head: point head, requires --heads camera,depth,points (default: depth)",
     )
@@ -95,7 +91,7 @@ def add_adjustment_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--known-distance",
-        type=known_distance,
+        type=numbers("x1,y1,x2,y2,meters"),
         metavar="X1,Y1,X2,Y2,METERS",
         help="metric scale from the distance of two pixels of the first original image",
     )
@@ -107,77 +103,11 @@ def add_adjustment_arguments(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def export_options(arguments: argparse.Namespace) -> ExportOptions:
-    """Return the options of the flags.
-
-    Raises:
-        ValueError: If a value is out of range, or flags contradict each other.
-    """
-    return ExportOptions(
-        point_source=arguments.point_source,
-        conf_percentile=arguments.conf_percentile,
-        frames=arguments.frames,
-        drop_white=arguments.drop_white,
-        drop_black=arguments.drop_black,
-        drop_sky=arguments.drop_sky,
-        drop_edges=arguments.drop_edges,
-        max_points=arguments.max_points,
-        full_resolution=arguments.full_resolution,
-        bundle_adjust=arguments.bundle_adjust,
-        adjustments=Adjustments(
-            intrinsics=arguments.intrinsics,
-            fov=arguments.fov,
-            shared_intrinsics=arguments.shared_intrinsics,
-            scale=arguments.scale,
-            known_distance=arguments.known_distance,
-            masks=arguments.masks,
-        ),
-    )
-
-
-def validate_exports(arguments: argparse.Namespace, has_depth: bool, has_points: bool) -> None:
-    """Reject, before the run, exports that the selected heads do not support, and options out of range.
-
-    Raises:
-        FileNotFoundError: If the folder of masks does not exist.
-        ImportError: If the package of a format is not installed.
-        ValueError: Otherwise.
-    """
-    options = export_options(arguments)
-    if "colmap" in arguments.formats:
-        require("pycolmap", "export")
-    if "rerun" in arguments.formats:
-        require("rerun", "rerun")
-    masks = options.adjustments.masks
-    if masks is not None and not masks.is_dir():
-        raise FileNotFoundError(f"--masks: expected a folder, got {masks}")
-    if options.adjustments.known_distance is not None and not has_depth:
-        raise ValueError("--known-distance needs the depth head: add depth to --heads")
-    needs_depth = [name for name in arguments.formats if name in FRAME_EXPORTS]
-    needs_points = [name for name in arguments.formats if name in POINT_EXPORTS]
-    if needs_depth and not has_depth:
-        raise ValueError(f"--formats {','.join(needs_depth)} needs the depth head: add depth to --heads")
-    if needs_points and arguments.point_source == "depth" and not has_depth:
-        raise ValueError(
-            f"--formats {','.join(needs_points)} takes points from depth: add depth to --heads, or use --point-source "
-            f"head"
-        )
-    if needs_points and arguments.point_source == "head" and not has_points:
-        raise ValueError("--point-source head needs the point head: add points to --heads")
-
-
-def check_frames(arguments: argparse.Namespace, most: int | None) -> None:
-    """Reject a frame range that is empty for every result of at most `most` frames."""
-    needs_points = POINT_EXPORTS & set(arguments.formats)
-    if needs_points and most is not None and not export_options(arguments).selects_some(most):
-        raise ValueError(f"--frames: none of the {most} frames is in the range {arguments.frames}; choose others")
-
-
 def export_names(text: str) -> list[str]:
     names = [] if text == "none" else [name.strip() for name in text.split(",")]
-    unknown = [name for name in names if name not in EXPORTERS]
+    unknown = [name for name in names if name not in FORMATS]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)!r} is unknown; choose of {','.join(EXPORTERS)}, or none")
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)!r} is unknown; choose of {','.join(FORMATS)}, or none")
     return list(dict.fromkeys(names))
 
 
@@ -204,11 +134,3 @@ def numbers(names: str):
         return tuple(parse_one(part) for part in parts)
 
     return parse
-
-
-def known_distance(text: str) -> KnownDistance:
-    x1, y1, x2, y2, meters = numbers("x1,y1,x2,y2,meters")(text)
-    try:
-        return KnownDistance((x1, y1), (x2, y2), meters)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
