@@ -69,8 +69,16 @@ def test_rerun_gets_each_frame(weights, tmp_path, monkeypatch):
         "3",
         "--device",
         "cpu",
+        "--fov",
+        "90",
         "--rerun",
     ]
     assert main(words) == 0
-    entities = {chunk.entity_path for chunk in RrdReader(path).store().stream()}
+    focal, entities = [], set()
+    for chunk in RrdReader(path).store().stream():
+        entities.add(chunk.entity_path)
+        batch = chunk.to_record_batch()
+        if "Pinhole:image_from_camera" in batch.schema.names:
+            focal += [matrix[0][0] for matrix in batch.column("Pinhole:image_from_camera").to_pylist() if matrix]
     assert {f"/world/points/{position:06d}" for position in range(3)} < entities
+    assert focal == pytest.approx(3 * [28.0])  # of a field of view of 90° over 56 pixels

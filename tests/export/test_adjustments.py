@@ -7,7 +7,15 @@ import numpy as np
 import pycolmap
 import pytest
 
-from streamvggt.export import EXPORTERS, Adjustments, ExportOptions, KnownDistance, adjusted, merged_points
+from streamvggt.export import (
+    EXPORTERS,
+    Adjustments,
+    ExportOptions,
+    KnownDistance,
+    adjusted,
+    camera_change,
+    merged_points,
+)
 
 ALL = ExportOptions(conf_percentile=0, drop_edges=False)
 
@@ -31,6 +39,21 @@ def test_known_intrinsics_unproject_and_are_exported(scene, result, tmp_path):
 def test_the_field_of_view_is_that_of_the_longer_side(result):
     K = adjusted(result, Adjustments(fov=90))[0].original_intrinsics
     np.testing.assert_allclose(K, [[75, 0, 74.5], [0, 75, 59.5], [0, 0, 1]], atol=1e-9)  # of 150×120 pixels
+
+
+def test_a_known_camera_of_a_stream_is_that_of_its_result(scene, result, tmp_path):
+    known = Adjustments(fov=90)
+    stream = scene.write(tmp_path / "stream", change=camera_change(known))
+    for stored, expected in zip(stream, adjusted(result, known), strict=True):
+        np.testing.assert_allclose(stored.intrinsics, expected.intrinsics)
+    assert camera_change(Adjustments())(frame := result[0]) is frame
+
+
+def test_intrinsics_in_pixels_are_of_one_size_also_in_a_stream(result):
+    change = camera_change(Adjustments(intrinsics=(100, 100, 75, 60)))
+    change(result[0])
+    with pytest.raises(ValueError, match="--intrinsics: expected images of one size, got 2 sizes"):
+        change(replace(result[1], original_size=(60, 75)))
 
 
 def test_shared_intrinsics_are_the_median(scene, tmp_path):

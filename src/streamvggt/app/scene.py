@@ -22,7 +22,7 @@ from streamvggt.app.photos import Photos
 from streamvggt.app.run_output import RunOutput
 from streamvggt.app.status import RunSettings, Status
 from streamvggt.choices import PointSource
-from streamvggt.export import EXPORTERS, ExportOptions, ReconstructionResult, ResultWriter
+from streamvggt.export import EXPORTERS, ExportOptions, ReconstructionResult, ResultFrame, ResultWriter
 from streamvggt.stream.frames import FrameSource
 from streamvggt.stream.policy import parse_policy
 from streamvggt.stream.pool import PoolFull
@@ -44,9 +44,17 @@ class Scene:
         kind: "images", "video" or "live".
         open_frames: Function of size, patch_size, max_frames and fps that returns the frames. None if frames come from
             `push_camera_frame`.
+        change: Change of each predicted frame, for example to a known camera. None: as predicted.
     """
 
-    def __init__(self, id: str, folder: Path, kind: str, open_frames: Callable[..., FrameSource] | None = None):
+    def __init__(
+        self,
+        id: str,
+        folder: Path,
+        kind: str,
+        open_frames: Callable[..., FrameSource] | None = None,
+        change: Callable[[ResultFrame], ResultFrame] | None = None,
+    ):
         self.id = id
         self.folder = folder
         self.kind = kind
@@ -59,6 +67,7 @@ class Scene:
         self._open_frames = open_frames or self._camera
         self._shared = SharedFolder(folder)
         self._shown = RunOutput(folder / "result-0")
+        self._change = change
 
     # Input
 
@@ -187,7 +196,7 @@ class Scene:
         run_output = RunOutput(self.folder / f"result-{run}")
         stream = networks.open(settings.weights, policy=policy, heads=heads)
         try:
-            writer = ResultWriter(run_output.folder)
+            writer = ResultWriter(run_output.folder, change=self._change)
             begun = time.monotonic()
             times = deque([begun], maxlen=FPS_WINDOW + 1)
             for frame in frames:

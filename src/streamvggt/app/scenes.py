@@ -11,6 +11,7 @@ from pathlib import Path
 
 from streamvggt.app.folders import TemporaryRoot
 from streamvggt.app.scene import Scene
+from streamvggt.export import ResultFrame
 from streamvggt.stream.frames import FrameSource
 
 NO_OWNER = None
@@ -51,6 +52,7 @@ class Scenes:
         kind: str,
         open_frames: Callable[..., FrameSource] | None = None,
         folder: Path | None = None,
+        change: Callable[[ResultFrame], ResultFrame] | None = None,
     ) -> Scene:
         """Create a scene of a user.
 
@@ -59,6 +61,7 @@ class Scenes:
             kind: "images", "video" or "live".
             open_frames: As for `Scene`.
             folder: Folder of `new_folder` with the input. None creates a folder.
+            change: As for `Scene`.
 
         Raises:
             ValueError: If there are too many scenes.
@@ -70,7 +73,7 @@ class Scenes:
             if len(self._scenes) >= self.max_scenes:
                 raise ValueError("The server is full. Try again in a few minutes.")
             folder = folder or self.new_folder()
-            scene = Scene(folder.name, folder, kind, open_frames)
+            scene = Scene(folder.name, folder, kind, open_frames, change)
             self._scenes[scene.id] = (owner, scene)
             return scene
 

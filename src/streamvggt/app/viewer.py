@@ -18,6 +18,7 @@ from streamvggt.app.scenes import NO_OWNER, Scenes
 from streamvggt.app.server import scene_routes
 from streamvggt.app.serving import Server
 from streamvggt.app.status import RunSettings
+from streamvggt.export import ResultFrame
 from streamvggt.stream.frames import FrameSource
 
 
@@ -31,6 +32,7 @@ def serve_viewer(
     port: int = 7870,
     open_browser: bool = True,
     hide_edges: bool = True,
+    change: Callable[[ResultFrame], ResultFrame] | None = None,
     allow_hosts: Sequence[str] = (),
 ) -> None:
     """Run the model on the frames and show the scene in a browser until Ctrl-C or SIGTERM.
@@ -46,10 +48,11 @@ def serve_viewer(
         port: Port. 0 selects any free port.
         open_browser: Open a browser window.
         hide_edges: Hide points at depth discontinuities at the start. The viewer has a checkbox.
+        change: As for `Scene`.
         allow_hosts: As for `Hosts`.
     """
     scenes = Scenes()
-    scene = scenes.new(NO_OWNER, kind, open_frames)
+    scene = scenes.new(NO_OWNER, kind, open_frames, change=change)
     request_filter = RequestFilter(Starlette(routes=scene_routes(scenes)), Hosts(host, allow_hosts))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # exit normally, so that temporary files are deleted
     cv2.setNumThreads(1)  # threads do not speed up small images

@@ -9,9 +9,11 @@ streamvggt view rtsp://camera.local/stream --fps 2
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 
 from streamvggt.cli.run_messages import note_bundled_weights
+from streamvggt.export import Adjustments, ExportOptions, ResultFrame, camera_change
 from streamvggt.extras import require
 from streamvggt.model.device import resolve_device, resolve_dtype
 from streamvggt.model.fingerprint import count_parameters
@@ -22,9 +24,10 @@ from streamvggt.stream.video import URL
 
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
+    change = camera_change(Adjustments(intrinsics=arguments.intrinsics, fov=arguments.fov))
     note_bundled_weights(arguments.weights, arguments.input)
     if arguments.rerun:
-        return run_rerun(arguments)
+        return run_rerun(arguments, change)
     from streamvggt.app.model_registry import ModelRegistry
     from streamvggt.app.status import RunSettings
     from streamvggt.app.viewer import serve_viewer
@@ -57,15 +60,15 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
         port=arguments.port,
         open_browser=not arguments.no_browser,
         hide_edges=arguments.drop_edges,
+        change=change,
         allow_hosts=arguments.allow_host,
     )
     return 0
 
 
-def run_rerun(arguments: argparse.Namespace) -> int:
+def run_rerun(arguments: argparse.Namespace, change: Callable[[ResultFrame], ResultFrame]) -> int:
     """Show the scene in the rerun viewer."""
     from streamvggt.cli.view_rerun import view_in_rerun
-    from streamvggt.export import ExportOptions
 
     require("rerun", "rerun")  # report a missing package before the weights are loaded
     device = resolve_device(arguments.device)
@@ -80,5 +83,5 @@ def run_rerun(arguments: argparse.Namespace) -> int:
         max_frames=arguments.max_frames,
     )
     options = ExportOptions(point_source="head" if arguments.point_head else "depth", drop_edges=arguments.drop_edges)
-    view_in_rerun(frames, model, arguments.policy, options)
+    view_in_rerun(frames, model, arguments.policy, options, change)
     return 0

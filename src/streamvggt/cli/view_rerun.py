@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from streamvggt.export import ExportOptions, ResultFrame
@@ -16,16 +18,22 @@ FRAME_POINTS = 30_000
 """Maximum number of points per frame in the viewer."""
 
 
-def view_in_rerun(frames: FrameSource, model: VGGT, policy: str, options: ExportOptions) -> None:
+def view_in_rerun(
+    frames: FrameSource,
+    model: VGGT,
+    policy: str,
+    options: ExportOptions,
+    change: Callable[[ResultFrame], ResultFrame],
+) -> None:
     """Start the rerun viewer and log each frame after its prediction. The viewer stays open.
 
-    The confidence percentile applies to each frame, because later frames are unknown.
+    `change` is applied to each frame. The confidence percentile applies per frame, because later frames are unknown.
     """
     recording = RerunRecording(options)
     recording.stream.spawn()
     session = StreamSession(model, policy=parse_policy(policy))
     for position, (frame, prediction) in enumerate(predicted(frames, session)):
-        stored = ResultFrame.from_prediction(frame, prediction)
+        stored = change(ResultFrame.from_prediction(frame, prediction))
         _, conf = stored.predicted(options.point_source)
         conf = conf[options.candidate_mask(stored)]
         threshold = np.percentile(conf, options.conf_percentile) if len(conf) else np.inf

@@ -10,7 +10,7 @@ EXPORTERS["glb"](ReconstructionResult("out"), Path("out"), ExportOptions(conf_pe
 from collections.abc import Callable
 from pathlib import Path
 
-from streamvggt.export.adjustments import Adjustments, KnownDistance, adjusted
+from streamvggt.export.adjustments import Adjustments, KnownDistance, adjusted, camera_change
 from streamvggt.export.background_writer import BackgroundWriter
 from streamvggt.export.check import check_result
 from streamvggt.export.colmap import export_colmap
@@ -59,6 +59,7 @@ __all__ = [
     "ResultFrame",
     "ResultWriter",
     "adjusted",
+    "camera_change",
     "check_result",
     "export_colmap",
     "export_depth",

@@ -6,7 +6,7 @@ The frame files are unchanged. `adjusted` returns a result that applies the fact
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -138,15 +138,43 @@ def known_intrinsics(result: ReconstructionResult, adjustments: Adjustments) -> 
             size: np.median([camera.original_intrinsics for camera in cameras], axis=0)
             for size, cameras in by_size.items()
         }
+    return given_intrinsics(adjustments, by_size)
+
+
+def given_intrinsics(adjustments: Adjustments, sizes: Collection[Size]) -> dict[Size, np.ndarray]:
+    """Return the intrinsics of `adjustments.intrinsics` or `adjustments.fov` for image sizes. (3, 3) each
+
+    Raises:
+        ValueError: If intrinsics in pixels are given for several sizes.
+    """
     if adjustments.fov is not None:
-        return {size: intrinsics_from_fov(adjustments.fov, size) for size in by_size}
-    if len(by_size) > 1:
+        return {size: intrinsics_from_fov(adjustments.fov, size) for size in sizes}
+    if len(sizes) > 1:
         raise ValueError(
-            f"--intrinsics: expected images of one size, got {len(by_size)} sizes (height, width): "
-            f"{', '.join(map(str, sorted(by_size)[:3]))}. Use --fov or --shared-intrinsics."
+            f"--intrinsics: expected images of one size, got {len(sizes)} sizes (height, width): "
+            f"{', '.join(map(str, sorted(sizes)[:3]))}. Use --fov."
         )
     fx, fy, cx, cy = adjustments.intrinsics
-    return {size: np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]) for size in by_size}
+    return {size: np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]) for size in sizes}
+
+
+def camera_change(adjustments: Adjustments) -> Callable[[ResultFrame], ResultFrame]:
+    """Return the change of frames to known intrinsics, one by one, for streams whose later frames are unknown.
+
+    The change raises ValueError if intrinsics in pixels are given and the images have several sizes.
+
+    Args:
+        adjustments: Known intrinsics, a known field of view, or neither. Other facts are ignored.
+    """
+    if adjustments.intrinsics is None and adjustments.fov is None:
+        return lambda frame: frame
+    sizes: set[Size] = set()
+
+    def change(frame: ResultFrame) -> ResultFrame:
+        sizes.add(frame.original_size)
+        return FrameChange(given_intrinsics(adjustments, sizes))(frame)
+
+    return change
 
 
 def intrinsics_from_fov(degrees: float, size: Size) -> np.ndarray:

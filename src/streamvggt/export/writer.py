@@ -1,7 +1,7 @@
 """Write a result while the stream runs. `streamvggt.export.result` describes the files."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +26,7 @@ class ResultWriter:
     Args:
         folder: Output folder. Created if needed.
         resume: Number of finished frames to keep. Later frames are deleted. None starts a new result.
+        change: Change of each frame before it is stored. None: stored as predicted.
 
     Raises:
         FileExistsError: If `folder` contains frames and `resume` is None, or has images or a trajectory of another
@@ -33,8 +34,14 @@ class ResultWriter:
         ValueError: If there are fewer than `resume` frames, or one of them or its image is damaged. Nothing is deleted.
     """
 
-    def __init__(self, folder: Path | str, resume: int | None = None):
+    def __init__(
+        self,
+        folder: Path | str,
+        resume: int | None = None,
+        change: Callable[[ResultFrame], ResultFrame] | None = None,
+    ):
         self.folder = Path(folder)
+        self._change = change
         finished = frame_files(self.folder)
         if finished and resume is None:
             raise FileExistsError(
@@ -63,7 +70,7 @@ class ResultWriter:
             ValueError: If the prediction has no cameras, or more than one frame.
             OSError: If writing fails, for example because the disk is full. Finished frames are kept.
         """
-        stored = ResultFrame.from_prediction(frame, prediction)
+        stored = self._converted(frame, prediction)
         with self.explained(frame):
             self.write_image(frame)
             self._write(stored)
@@ -84,7 +91,11 @@ class ResultWriter:
 
     def finish(self, frame: Frame, prediction: Prediction) -> None:
         """Store the prediction of the next frame of the stream, whose image is stored."""
-        self._write(ResultFrame.from_prediction(frame, prediction))
+        self._write(self._converted(frame, prediction))
+
+    def _converted(self, frame: Frame, prediction: Prediction) -> ResultFrame:
+        stored = ResultFrame.from_prediction(frame, prediction)
+        return stored if self._change is None else self._change(stored)
 
     def _write(self, stored: ResultFrame) -> None:
         with atomic_write(self.folder / "frames" / f"{self.num_frames:06d}.npz", make_folder=False) as path:

@@ -74,18 +74,7 @@ def add_adjustment_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--shared-intrinsics", action="store_true", help="one camera for all frames: the median of the predictions"
     )
-    group.add_argument(
-        "--intrinsics",
-        type=numbers("fx,fy,cx,cy"),
-        metavar="FX,FY,CX,CY",
-        help="known camera of all frames in pixels of the original images (the center of the first pixel is 0,0)",
-    )
-    group.add_argument(
-        "--fov",
-        type=real(0, 180),
-        metavar="DEGREES",
-        help="known field of view of all frames over the longer side of the original images",
-    )
+    add_camera_arguments(group)
     group.add_argument(
         "--scale", type=real(0, 1e12), default=1.0, metavar="FACTOR", help="factor on all lengths (default: 1)"
     )
@@ -100,6 +89,22 @@ def add_adjustment_arguments(group: argparse._ArgumentGroup) -> None:
         type=some_path,
         metavar="FOLDER",
         help="gray images by frame name; pixels that are 0 are left out of all exports",
+    )
+
+
+def add_camera_arguments(group: argparse._ArgumentGroup) -> None:
+    """Add the flags of a known camera, also for `streamvggt view`."""
+    group.add_argument(
+        "--intrinsics",
+        type=numbers("fx,fy,cx,cy"),
+        metavar="FX,FY,CX,CY",
+        help="known camera of all frames in pixels of the original images (the center of the first pixel is 0,0)",
+    )
+    group.add_argument(
+        "--fov",
+        type=real(0, 180),
+        metavar="DEGREES",
+        help="known field of view of all frames over the longer side of the original images",
     )
 
 

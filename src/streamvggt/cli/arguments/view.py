@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from streamvggt.cli.arguments.exports import add_camera_arguments
 from streamvggt.flags import real, whole, word
 from streamvggt.stream.policy import DEFAULT_POLICY, POLICY_USAGE
 
@@ -42,4 +43,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="show points at depth discontinuities, which float between objects",
     )
+    add_camera_arguments(parser.add_argument_group("known camera"))
     parser.add_argument("--rerun", action="store_true", help="show the scene in the rerun viewer (needs rerun-sdk)")
