@@ -1,9 +1,9 @@
-"""Figure of predictions for a clip with ground truth: images, depth, confidence, cloud and cameras.
+"""Figure of predictions for a clip with ground truth: images, depth, cloud and cameras.
 
     python -m experiments.result_figure --out assets/result.jpg
 
-Below the images: ground-truth depth, predicted depth and confidence. Then both clouds from two sides, with the cameras.
-The prediction is aligned by one similarity for the whole clip.
+Below the images: ground-truth depth and predicted depth. Then both clouds, with the cameras. The prediction is aligned
+by one similarity for the whole clip. Points of low confidence and points at depth discontinuities are left out.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from streamvggt.files import atomic_write
 from streamvggt.flags import some_path, whole
 from streamvggt.geometry.alignment import align_points
 from streamvggt.geometry.camera import Cameras, invert_pose
+from streamvggt.geometry.edges import depth_edges
 from streamvggt.geometry.pointmap import unproject
 from streamvggt.model.weights import load_model
 from streamvggt.stream.session import StreamSession
@@ -32,6 +33,7 @@ from streamvggt.stream.session import StreamSession
 CELL = (168, 224)  # of the strips; the clouds are four times as large
 SHOWN = 6  # frames in the strips
 LABEL = 24  # pixels
+AZIMUTH = 0.6  # radians, of the view of the clouds
 
 
 def record(index: int, num_frames: int, stride: int, style: str, height: int, width: int) -> Batch:
@@ -67,10 +69,9 @@ def draw(truth: Batch, depth: Tensor, conf: Tensor, cameras: Cameras, points: Te
     strips = [
         ("input", [_bytes(truth.images[0, t].movedim(0, -1).numpy()) for t in chosen]),
         ("ground-truth depth", [nearness(truth.depth[0, t]) for t in chosen]),
-        ("depth", [nearness(scaled[t]) for t in chosen]),
-        ("confidence", _confidence(conf[chosen])),
+        ("predicted depth", [nearness(scaled[t]) for t in chosen]),
     ]
-    rows = [_strip(name, [cv2.resize(p, CELL[::-1], interpolation=cv2.INTER_NEAREST) for p in s]) for name, s in strips]
+    rows = [_strip(name, [cv2.resize(p, CELL[::-1], interpolation=cv2.INTER_LINEAR) for p in s]) for name, s in strips]
 
     gt_points = truth.points()[0]
     similarity = align_points(points[valid].double(), gt_points[valid].double())
@@ -79,15 +80,14 @@ def draw(truth: Batch, depth: Tensor, conf: Tensor, cameras: Cameras, points: Te
     turned = invert_pose(cameras.cam_from_world)[:, :, :3]
     our_poses = torch.cat([similarity.rotation.float() @ turned, centres[..., None]], -1)  # world-from-camera
     true_poses = invert_pose(truth.cam_from_world[0])
-    sure = conf >= conf.flatten().quantile(0.3)
+    shown = valid & (conf >= conf.flatten().quantile(0.3)) & ~depth_edges(depth, cameras.intrinsics, valid)
     colours = truth.images[0].movedim(1, -1)
-    for side, azimuth in (("one side", 0.6), ("other side", 2.4)):
-        view = view_from_above(gt_points[valid], azimuth)
-        pair = [
-            splat(p[mask], colours[mask], _origin(poses, mask), view, poses)
-            for p, mask, poses in ((gt_points, valid, true_poses), (ours, valid & sure, our_poses))
-        ]
-        rows.append(_strip(f"cloud and cameras: truth (left), estimate (right), from the {side}", pair))
+    view = view_from_above(gt_points[valid], AZIMUTH)
+    pair = [
+        splat(p[mask], colours[mask], _origin(poses, mask), view, poses)
+        for p, mask, poses in ((gt_points, valid, true_poses), (ours, shown, our_poses))
+    ]
+    rows.append(_strip("point cloud and cameras: ground truth (left), prediction (right)", pair))
     width = max(row.shape[1] for row in rows)
     white = ((0, 0), (0, 0))
     return np.concatenate([np.pad(r, (white[0], (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows])
@@ -154,20 +154,13 @@ def view_from_above(points: Tensor, azimuth: float) -> Cameras:
     right = torch.nn.functional.normalize(torch.linalg.cross(torch.tensor([0.0, 1.0, 0.0]), forward), dim=0)
     rotation = torch.stack([right, torch.linalg.cross(forward, right), forward])
     height, width = 2 * CELL[0], SHOWN * CELL[1] // 2
-    focal = 0.9 * height
+    focal = 1.2 * height
     intrinsics = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
     return Cameras(torch.cat([rotation, -(rotation @ eye)[:, None]], 1), intrinsics)
 
 
 def _origin(poses: Tensor, mask: Tensor) -> Tensor:
     return poses[:, None, None, :, 3].expand(*mask.shape, 3)[mask]
-
-
-def _confidence(conf: Tensor) -> list[np.ndarray]:
-    level = conf.log()
-    low, high = level.flatten().quantile(0.02), level.flatten().quantile(0.98)
-    level = ((level - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
-    return [cv2.applyColorMap(_bytes(x.numpy()), cv2.COLORMAP_VIRIDIS)[..., ::-1] for x in level]
 
 
 def _strip(label: str, pictures: Sequence[np.ndarray]) -> np.ndarray:

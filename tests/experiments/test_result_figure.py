@@ -16,7 +16,7 @@ def test_the_ground_truth_in_another_world_and_scale_is_drawn_as_the_ground_trut
     pose[..., 3] *= 5
     drawn = draw(truth, truth.depth[0] * 5, truth.depth[0], Cameras(pose, truth.intrinsics[0]), truth.points()[0] * 5)
     half = drawn.shape[1] // 2
-    clouds = drawn[4 * (result_figure.CELL[0] + result_figure.LABEL) :]
+    clouds = drawn[3 * (result_figure.CELL[0] + result_figure.LABEL) :]
     left, right = clouds[:, :half].astype(int), clouds[:, half:].astype(int)
     inked = (left < 250).any(-1)
     assert inked.mean() > 0.01
