@@ -21,9 +21,9 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 SITE_FILES = (
-    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "docs/*.md", "docs/*.svg", "examples/*.*",
-    "benchmarks/*.md", "benchmarks/*.png", "benchmarks/*.jpg", "assets/*.*", "ckpt/README.md", "ckpt/*/README.md",
-    "src/streamvggt/app/static/*.md",
+    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "docs/*.md", "docs/*.svg", "docs/*.css",
+    "examples/*.*", "benchmarks/*.md", "benchmarks/*.png", "benchmarks/*.jpg", "assets/*.*",
+    "ckpt/README.md", "ckpt/*/README.md", "src/streamvggt/app/static/*.md",
 )  # fmt: skip
 NOT_IN_NAV = ("CITATION.cff", "benchmarks/", "assets/", "examples/", "src/", "docs/space_header.md")
 HELP = re.compile(r"^<!-- help: (.+) -->$", re.MULTILINE)
@@ -50,7 +50,7 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 
 def help_text(words: list[str]) -> str:
-    """Return the output of `--help`, 100 characters wide.
+    """Return the output of `--help`, 88 characters wide.
 
     Args:
         words: `streamvggt` and a command, as in `["streamvggt", "data", "check"]`, or the path of a script.
@@ -60,7 +60,7 @@ def help_text(words: list[str]) -> str:
     program, *commands = words
     output = io.StringIO()
     with (
-        mock.patch.dict(os.environ, COLUMNS="100"),
+        mock.patch.dict(os.environ, COLUMNS="88"),
         mock.patch.object(sys, "argv", [program, *commands, "--help"]),
         contextlib.redirect_stdout(output),
         contextlib.suppress(SystemExit),

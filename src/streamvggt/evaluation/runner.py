@@ -24,7 +24,7 @@ from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import load_model
 from streamvggt.prediction import Prediction, cat
 from streamvggt.provenance import device_name
-from streamvggt.stream.policy import POLICY_USAGE, parse_policy
+from streamvggt.stream.policy import POLICY_NAMES, parse_policy
 from streamvggt.stream.session import StreamSession
 from streamvggt.stream.submaps.loop_closure import LoopClosureOptions, parse_submaps
 from streamvggt.stream.submaps.options import USAGE, SubmapOptions
@@ -61,7 +61,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
         "--policy",
         type=word,
         default="all",
-        help=f"eviction policy: {POLICY_USAGE}; see docs/streaming.md (default: all)",
+        help=f"eviction policy: {POLICY_NAMES}; with numbers as in window:1,8; see docs/streaming.md (default: all)",
     )
     network.add_argument(
         "--submaps",

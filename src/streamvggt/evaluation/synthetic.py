@@ -34,7 +34,7 @@ from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.model.fingerprint import fingerprint
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import load_model
-from streamvggt.stream.policy import POLICY_USAGE, parse_policy
+from streamvggt.stream.policy import POLICY_NAMES, parse_policy
 from streamvggt.stream.session import StreamSession
 
 COLUMNS = ("AbsRel", "δ<1.25", "AUC@30", "AUC@15", "AUC@5", "AUC@30 points", "ATE", "points", "ms")
@@ -203,7 +203,7 @@ def main() -> int:
         help="override the attention of all weights (default: from their config)",
     )
     parser.add_argument(
-        "--policy", type=word, help=f"eviction policy for streaming: {POLICY_USAGE} (default: whole sequences)"
+        "--policy", type=word, help=f"eviction policy for streaming: {POLICY_NAMES} (default: whole sequences)"
     )
     parser.add_argument("--device", type=word, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=some_path, help="output JSON file")

@@ -71,8 +71,9 @@ POLICIES = {
         "probe_saliency", "ProbeSaliency", {"budget_frames": int, "slack_frames": int, "num_patches": int}
     ),
 }
+POLICY_NAMES = ", ".join(POLICIES)
 POLICY_USAGE = ", ".join(named.usage(name) for name, named in POLICIES.items())
-"""All values that `parse_policy` accepts, for help texts."""
+"""All values that `parse_policy` accepts, for error messages."""
 
 DEFAULT_POLICY = "frame-diversity:9"
 """Default of command lines, demo page and viewer. It bounds memory for videos of any length (docs/streaming.md).

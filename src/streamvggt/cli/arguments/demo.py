@@ -9,6 +9,7 @@ from streamvggt.flags import real, whole, word
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "%(prog)s [options]"
     parser.add_argument("--share", action="store_true", help="also serve the page at a public gradio.live address")
     parser.add_argument("--host", type=word, help="address to listen on (default: 127.0.0.1)")
     parser.add_argument(

@@ -9,7 +9,7 @@ from streamvggt.choices import CameraCacheMode, DtypeName, KVCacheDtype, StepMod
 from streamvggt.cli.arguments.exports import add_export_arguments
 from streamvggt.flags import real, some_path, whole, word
 from streamvggt.model.checkpoints import MODEL_IDS
-from streamvggt.stream.policy import DEFAULT_POLICY, POLICY_USAGE
+from streamvggt.stream.policy import DEFAULT_POLICY, POLICY_NAMES
 from streamvggt.stream.submaps.options import USAGE
 
 LOW_MEMORY_PRESET = {"policy": "window:1,8", "kv_cache_dtype": "int8", "dtype": "half"}
@@ -19,7 +19,10 @@ TRAINED_WINDOWS = "320,16"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", type=word, help="image folder, glob pattern, video file, webcam number or URL")
+    parser.usage = "%(prog)s INPUT [options]"
+    parser.add_argument(
+        "input", metavar="INPUT", type=word, help="image folder, glob pattern, video file, webcam number or URL"
+    )
     parser.add_argument("--out", type=some_path, help="output folder (default: results/ and the name of the input)")
     parser.add_argument("--resume", action="store_true", help="resume an interrupted run in --out")
     parser.add_argument(
@@ -42,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--policy",
         type=word,
-        help=f"eviction policy: {POLICY_USAGE}; see docs/streaming.md (default: {DEFAULT_POLICY}; all with "
+        help=f"eviction policy: {POLICY_NAMES}; with numbers as in window:1,8; see docs/streaming.md (default: "
+        f"{DEFAULT_POLICY}; all with "
         "--submaps; LingBot-Map: its own)",
     )
     network.add_argument(
@@ -81,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--camera-cache",
         choices=get_args(CameraCacheMode),
         default="per_iteration",
-        help="camera-head cache, see docs/streaming.md",
+        help="camera-head cache, see docs/streaming.md (default: per_iteration)",
     )
     network.add_argument(
         "--device", type=word, default="auto", help="cuda, mps or cpu (default: fastest available device)"
@@ -92,7 +96,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="computation dtype (default: bfloat16 on CUDA and for large networks on CPUs with AVX512-BF16 or AMX, "
         "else float32)",
     )
-    network.add_argument("--attention", choices=("sdpa", "flash"), default="sdpa")
+    network.add_argument(
+        "--attention",
+        choices=("sdpa", "flash"),
+        default="sdpa",
+        help="attention kernel: of PyTorch, or of the package flash-attn (default: sdpa)",
+    )
     frames = parser.add_argument_group("frames")
     frames.add_argument("--fps", type=real(1e-3, 1e3), help="frames per second of a video or camera (default: all)")
     frames.add_argument("--stride", type=whole(), default=1, help="take every n-th frame (default: 1)")

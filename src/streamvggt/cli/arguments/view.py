@@ -6,11 +6,14 @@ import argparse
 
 from streamvggt.cli.arguments.exports import add_camera_arguments
 from streamvggt.flags import real, whole, word
-from streamvggt.stream.policy import DEFAULT_POLICY, POLICY_USAGE
+from streamvggt.stream.policy import DEFAULT_POLICY
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", type=word, help="image folder, glob pattern, video file, webcam number or URL")
+    parser.usage = "%(prog)s INPUT [options]"
+    parser.add_argument(
+        "input", metavar="INPUT", type=word, help="image folder, glob pattern, video file, webcam number or URL"
+    )
     parser.add_argument(
         "--weights", type=word, default="tiny", help="model name, file, folder or Hugging Face id (default: tiny)"
     )
@@ -18,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--policy",
         type=word,
         default=DEFAULT_POLICY,
-        help=f"eviction policy: {POLICY_USAGE} (default: {DEFAULT_POLICY})",
+        help=f"eviction policy, as in streamvggt reconstruct (default: {DEFAULT_POLICY})",
     )
     parser.add_argument("--point-head", action="store_true", help="also run the point head")
     parser.add_argument("--fps", type=real(1e-3, 1e3), help="frames per second of a video or camera")
