@@ -4,6 +4,7 @@ import argparse
 from dataclasses import fields
 
 import pytest
+from launching import ROOT
 from small_models import tiny
 
 from streamvggt import (
@@ -73,6 +74,14 @@ def test_the_syntax_lists_the_fields_of_the_policy(name):
     types = {"int": int, "float": float}
     assert POLICIES[name].parameters == {field.name: types[field.type] for field in fields(POLICIES[name].policy)}
     assert list(POLICIES[name].parameters) == [field.name for field in fields(POLICIES[name].policy)]
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_docs_list_the_arguments_and_defaults(name):
+    policy = parse_policy(name)
+    arguments = ", ".join(f"{field.name}={getattr(policy, field.name):g}" for field in fields(policy))
+    row = f"| `{name}` | `{type(policy).__name__}({arguments})` | "
+    assert row in (ROOT / "docs/streaming.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", POLICIES)
