@@ -75,6 +75,10 @@ def test_finished_clips_are_left_alone_and_the_network_is_loaded_once(clips, com
     status, text = command(*words)
     assert status == 1 and "frames/s" in text
     assert runs == ["take 2", "take 9", "take 10"] and len(loads) == 1
+    assert "[2/3] " in text and "trajectory.txt" not in text
+    status, text = command(*words)
+    assert status == 1 and "already contains results of 2 clips, the first is take 2. Use --resume" in text
+    assert statuses(tmp_path / "out")["take 2"] == "done"
 
     shutil.rmtree(tmp_path / "out" / "take 9", ignore_errors=True)
     (clips / "take 9.mp4").unlink()
@@ -85,6 +89,13 @@ def test_finished_clips_are_left_alone_and_the_network_is_loaded_once(clips, com
     assert statuses(tmp_path / "out") == {"take 2": "done", "take 9": "done", "take 10": "done"}
     status, text = command(*words, "--resume", "--size", "28")
     assert status == 1 and set(statuses(tmp_path / "out").values()) == {"failed"} and "other settings" in text
+
+
+def test_clips_without_the_flag_are_an_error_that_names_it(clips, command, tmp_path):
+    (tmp_path / "list.txt").write_text("clips/take 2", encoding="utf-8")
+    for source in (clips, tmp_path / "list.txt"):
+        status, text = command("reconstruct", source, "--out", tmp_path / "out")
+        assert status == 1 and "To reconstruct all clips, use --clips." in text
 
 
 def test_weights_that_cannot_be_loaded_end_the_run_at_once(clips, command, tmp_path):

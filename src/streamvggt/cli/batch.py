@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from streamvggt.evaluation.processes import ProcessGroup
+from streamvggt.export import frame_files
 from streamvggt.files import atomic_write
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import load_model
@@ -69,6 +70,7 @@ def run_clips(arguments: argparse.Namespace, argv: list[str], run_one: RunOne) -
         The exit status: 0 if all clips are done, 1 if a clip failed, 130 if the run was interrupted.
 
     Raises:
+        FileExistsError: If a clip has a result and --resume is not given.
         FileNotFoundError: If there are no clips.
         ValueError: If the list of clips is invalid.
     """
@@ -76,8 +78,11 @@ def run_clips(arguments: argparse.Namespace, argv: list[str], run_one: RunOne) -
     load = model_loader()
     with ProcessGroup() as processes:
         reports = {name: ClipReport("interrupted") for name in processes.shard(list(clips))}
-        for name in reports:
+        if not arguments.resume:
+            require_new(arguments.out, reports)
+        for number, name in enumerate(reports, 1):
             out = arguments.out / name
+            tqdm.write(f"\n[{number}/{len(reports)}] {clips[name]} → {out}")
             one = argparse.Namespace(**{**vars(arguments), "input": str(clips[name]), "out": out})
             try:
                 reports[name] = run_clip(one, argv, run_one, load)
@@ -101,7 +106,6 @@ def run_clip(arguments: argparse.Namespace, argv: list[str], run_one: RunOne, lo
     """Reconstruct one clip, unless --resume finds a finished result of the same command."""
     if arguments.resume and is_finished(arguments.out, argv):
         return read_report(arguments.out, "done")
-    tqdm.write(f"{arguments.input} → {arguments.out}")
     try:
         status = run_one(arguments, argv, load)
     except (OSError, ValueError, RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
@@ -111,6 +115,20 @@ def run_clip(arguments: argparse.Namespace, argv: list[str], run_one: RunOne, lo
     if status == 1:
         return read_report(arguments.out, "failed", "an export failed")
     return read_report(arguments.out, "done" if status == 0 else "interrupted")
+
+
+def require_new(out: Path, names: Iterable[str]) -> None:
+    """Reject an output folder with results before the first clip, so that its summary stays.
+
+    Raises:
+        FileExistsError: If a clip has a result.
+    """
+    done = [name for name in names if frame_files(out / name)]
+    if done:
+        raise FileExistsError(
+            f"--out: {out} already contains results of {counted(len(done), 'clip')}, the first is {done[0]}. Use "
+            "--resume to continue, or choose another folder."
+        )
 
 
 def find_clips(source: Path) -> dict[str, Path]:

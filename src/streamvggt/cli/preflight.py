@@ -26,12 +26,24 @@ def validate_input(arguments: argparse.Namespace) -> None:
     """
     most = arguments.max_frames
     if not (URL.match(arguments.input) or arguments.input.isdecimal()):
-        frames = load_frames(
-            arguments.input, fps=arguments.fps, stride=arguments.stride, max_frames=arguments.max_frames
-        )
+        try:
+            frames = load_frames(
+                arguments.input, fps=arguments.fps, stride=arguments.stride, max_frames=arguments.max_frames
+            )
+        except ValueError as error:
+            if names_clips(Path(arguments.input)):
+                raise ValueError(f"{error}. To reconstruct all clips, use --clips.") from error
+            raise
         if frames.kind == "images":  # the number is only an estimate for videos
             most = frames.num_frames
     check_frames(arguments, most)
+
+
+def names_clips(source: Path) -> bool:
+    """Whether an input is a list of clips or a folder of clips, as for --clips."""
+    from streamvggt.cli.batch import is_clip
+
+    return source.suffix == ".txt" or (source.is_dir() and any(map(is_clip, source.iterdir())))
 
 
 def validate_output_dir(out: Path, resume: bool) -> None:

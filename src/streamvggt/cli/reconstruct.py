@@ -176,7 +176,7 @@ def export_result(arguments: argparse.Namespace, lock: FolderLock, record: RunMe
         tqdm.write(kept)
         raise
     record.finish([str(path.relative_to(arguments.out)) for path in paths], failures)
-    print_summary(record, arguments.out)
+    print_summary(record, arguments.out, with_files=not arguments.clips)
     if failures:
         print_failures(failures)
         tqdm.write(kept)

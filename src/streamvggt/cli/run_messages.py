@@ -82,10 +82,12 @@ def log_submaps(session: Session) -> None:
         )
 
 
-def print_summary(record: RunMetadata, out: Path) -> None:
-    """Print a summary of the run."""
+def print_summary(record: RunMetadata, out: Path, with_files: bool) -> None:
+    """Print a summary of the run, with a list of the files or without."""
     frames, timings = record.content["frames"], record.content["timings"]
     speed = f", {timings['median_ms']:.0f} ms per frame (median)" if timings.get("median_ms") else ""
-    print(f"{counted(frames['done'], 'frame')}{speed}. In {out}:")
+    print(f"{counted(frames['done'], 'frame')}{speed}." + (f" In {out}:" if with_files else ""))
+    if not with_files:
+        return
     for name in sorted({"frames", "images", "inputs.json", "run.json", "trajectory.txt", *record.content["exports"]}):
         print(f"  {name}/" if (out / name).is_dir() else f"  {name}")
