@@ -21,6 +21,7 @@ from tqdm import tqdm
 from streamvggt.evaluation.processes import ProcessGroup
 from streamvggt.export import frame_files
 from streamvggt.files import atomic_write
+from streamvggt.model.fingerprint import count_parameters
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import load_model
 from streamvggt.natural_order import natural_key
@@ -71,10 +72,11 @@ def run_clips(arguments: argparse.Namespace, argv: list[str], run_one: RunOne) -
 
     Raises:
         FileExistsError: If a clip has a result and --resume is not given.
-        FileNotFoundError: If there are no clips.
+        FileNotFoundError: If there are no clips, or the weights do not exist.
         ValueError: If the list of clips is invalid.
     """
     clips = find_clips(Path(arguments.input).expanduser())
+    count_parameters(arguments.weights)  # report missing weights once, before the first clip
     load = model_loader()
     with ProcessGroup() as processes:
         reports = {name: ClipReport("interrupted") for name in processes.shard(list(clips))}
