@@ -49,10 +49,10 @@ def test_this_machines_names_are_served(host):
 @pytest.mark.parametrize(
     "host", ["evil.example", "localhost.evil.example", "10.0.0.1", "", "a b", "localhost@evil", "localhost:x", "\xff"]
 )
-@pytest.mark.parametrize("name", ["host", "x-forwarded-host"])
-def test_other_names_are_not_served(host, name):
+def test_other_names_are_not_served(host):
     """A site that rebinds its DNS name to this machine still sends its own name."""
-    assert client_of().get("/", headers={name: host.encode("latin-1")}).status_code == 403
+    for name in ("host", "x-forwarded-host"):
+        assert client_of().get("/", headers={name: host.encode("latin-1")}).status_code == 403
 
 
 def test_listed_hosts_are_served():
@@ -78,12 +78,12 @@ FOREIGN = ["http://evil.example", "null", "http://localhost:3000", "https://loca
 
 
 @pytest.mark.parametrize("origin", FOREIGN)
-@pytest.mark.parametrize("method_path", ["GET /", "GET /gradio_api/queue/data", "POST " + UPLOAD, "OPTIONS " + UPLOAD])
-def test_other_sites_are_rejected_without_credentials(origin, method_path):
+def test_other_sites_are_rejected_without_credentials(origin):
     headers = {"origin": origin.encode("latin-1"), "access-control-request-method": "POST"}
-    answer = client_of().request(*method_path.split(), headers=headers)
-    assert answer.status_code == 403
-    assert not [name for name in answer.headers if name.startswith("access-control")]
+    for method, path in (("GET", "/"), ("GET", "/gradio_api/queue/data"), ("POST", UPLOAD), ("OPTIONS", UPLOAD)):
+        answer = client_of().request(method, path, headers=headers)
+        assert answer.status_code == 403
+        assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
 def test_the_page_itself_and_listed_origins_may_send():
@@ -130,15 +130,19 @@ ROUTES |= {
 
 
 @pytest.mark.parametrize(("path", "most"), ROUTES.items())
-@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=x", "text/plain", ""])
 @pytest.mark.parametrize("is_chunked", [False, True])
-def test_every_route_bounds_its_body(path, most, kind, is_chunked):
+def test_every_route_bounds_its_body(path, most, is_chunked):
     assert most_bytes(path, 0) == most
     content = iter([bytes(most), b"x"]) if is_chunked else bytes(most + 1)
-    assert client_of().post(path, content=content, headers={"content-type": kind}).status_code == 413
+    assert client_of().post(path, content=content).status_code == 413
     content = iter([bytes(most)]) if is_chunked else bytes(most)
-    assert client_of().post(path, content=content, headers={"content-type": kind}).status_code in (200, 400, 404)
+    assert client_of().post(path, content=content).status_code in (200, 400, 404)
     assert set(BODY_BYTES.values()) <= set(ROUTES.values())
+
+
+@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=x", "text/plain", ""])
+def test_a_body_of_any_type_is_bounded(kind):
+    assert client_of().post(JOIN, content=bytes(OTHER_BYTES + 1), headers={"content-type": kind}).status_code == 413
 
 
 @pytest.mark.parametrize(
@@ -234,13 +238,13 @@ ODD_JSON = {
 UPLOADED = b'{"data": [[{"path": "/uploads/a/0000/x.jpg", "meta": {"_type": "gradio.FileData"}}]], "fn_index": 0}'
 
 
-@pytest.mark.parametrize("content", ODD_JSON.values(), ids=ODD_JSON)
 @pytest.mark.parametrize("path", [JOIN, "/gradio_api/cancel", "/gradio_api/reset/"])
-def test_bodies_that_gradio_does_not_expect_do_not_reach_it(path, content):
+def test_bodies_that_gradio_does_not_expect_do_not_reach_it(path):
     application = Starlette(routes=[Route("/{path:path}", echo, methods=["POST"])])
     request_filter = RequestFilter(application, Hosts("127.0.0.1"), functions={0, 1}, uploads=Path("/uploads"))
     client = TestClient(request_filter, base_url="http://localhost:7860")
-    assert client.post(path, content=content).status_code in (400, 413)
+    for name, content in ODD_JSON.items():
+        assert client.post(path, content=content).status_code in (400, 413), name
     for good in (
         b'{"data": [null, "\xc3\xa9", 1.5], "fn_index": 1, "session_hash": "x"}',
         b'{"event_id": "x"}',
