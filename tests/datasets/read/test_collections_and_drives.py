@@ -80,15 +80,15 @@ def write_depth(file, depth):
 
 
 @pytest.mark.parametrize("which", [0, 1, 2], ids=["image", "depth", "camera"])
-@pytest.mark.parametrize("harm", ["missing", "empty", "cut off"])
-def test_a_damaged_file_is_named(damaged, which, harm):
+def test_a_damaged_file_is_named(damaged, which):
     source, scene, frame, files = damaged
     file = files[which]
     content = file.read_bytes()
-    file.unlink() if harm == "missing" else file.write_bytes(content[: 0 if harm == "empty" else len(content) // 2])
-    with pytest.raises((DataError, OSError)) as error:
-        source.read(scene, frame)
-    assert str(file) in str(error.value)
+    for left in (len(content) // 2, 0, None):
+        file.unlink() if left is None else file.write_bytes(content[:left])
+        with pytest.raises((DataError, OSError)) as error:
+            source.read(scene, frame)
+        assert str(file) in str(error.value)
 
 
 def test_a_camera_without_a_key_says_which(damaged):
@@ -127,13 +127,12 @@ def test_images_and_depth_of_different_sizes_are_rejected(damaged):
         source.read(scene, frame)
 
 
-@pytest.mark.parametrize("unknown", [np.nan, np.inf, -np.inf, -1, 0])
-def test_depth_that_is_no_depth_is_unknown(damaged, unknown):
+def test_depth_that_is_no_depth_is_unknown(damaged):
     """Of BlendedMVS, MegaDepth and Waymo the published loader ends the training at NaN, and takes -1 for sky."""
     source, scene, frame, (_, depth, _) = damaged
     before = source.read(scene, frame)
     values = (read_npy(depth) if depth.suffix == ".npy" else read_exr(depth)).copy()
-    values[:, :20] = unknown
+    values[:, :20] = np.resize([np.nan, np.inf, -np.inf, -1, 0], 20)
     write_depth(depth, values)
     view = source.read(scene, frame)
     assert not view.valid[:, :20].any() and not view.depth[:, :20].any() and not view.sky.any()

@@ -128,10 +128,10 @@ def test_views_project_into_each_other(read_back):
             assert read.consistent_ratio >= true.consistent_ratio - 0.03
 
 
-def test_there_is_something_to_agree_on(read_back):
+@pytest.mark.parametrize("outdoors", [False, True])
+def test_there_is_something_to_agree_on(outdoors):
     """Of the fixture itself: neighbors overlap, and where they do they mostly agree."""
-    _, _, written = read_back
-    for clip, _ in written:
+    for clip in world_clips(2, 5, *SIZE, outdoors=outdoors):
         shared = agreement(clip[0], clip[1])
         assert shared.overlap > 0.5 and shared.consistent_ratio > 0.7, shared
 
@@ -155,9 +155,13 @@ def ray_length(view: View) -> View:
     return replace(view, depth=view.depth * rays)
 
 
+@pytest.mark.parametrize("read_back", [CASES[0], CASES[6]], indirect=True, ids=lambda case: case.name)
 @pytest.mark.parametrize("wrong", [transposed, swapped, shifted, ray_length])
 def test_wrong_conventions_do_not_pass(read_back, wrong, monkeypatch):
-    """The checks above are worth something: they fail for a reader that takes a convention wrongly."""
+    """The checks above are worth something: they fail for a reader that takes a convention wrongly.
+
+    Outdoors and indoors; the checks are the same for all readers.
+    """
     _, source, _ = read_back
     right = source.read
     monkeypatch.setattr(source, "read", lambda scene, frame: wrong(right(scene, frame)))
