@@ -69,7 +69,7 @@ def test_the_final_weights_are_plain_and_compute_the_same(tmp_path, planes, fres
     assert "aggregator.frame_blocks.0.attn.qkv.weight" in changed and "depth_head.norm.weight" in changed
     assert not any("bias" in name and "blocks" in name and name.startswith("aggregator") for name in changed)
     assert not any(name.startswith("aggregator.patch_embed.") for name in changed)
-    trained = trainer.network if ema_decay is None else trainer.ema.module
+    trained = trainer.network if ema_decay is None else trainer.update.ema.module
     images = planes()[0].images
     with torch.no_grad():
         assert torch.allclose(final(images).depth, trained.eval()(images).depth, atol=1e-5)

@@ -164,8 +164,8 @@ def test_training_alone_knows_of_it(tmp_path, planes, fresh):
     assert output[-1]["deep"] < 0.8 * output[0]["deep"]
     total = sum(output[0][name] for name in ("camera", "depth", "points", *trainer.auxiliary_loss.names))
     assert output[0]["loss"] == pytest.approx(total, rel=1e-4)
-    trainer._save()
-    trainer._save_weights("final")
+    trainer.save()
+    trainer.save_weights("final")
     for path in (tmp_path / "final", tmp_path / "last.pt"):
         assert set(load_model(path, causal=False).state_dict()) == names
     assert any(name.startswith("auxiliary.") for name in trainer.network.state_dict())

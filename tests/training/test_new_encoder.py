@@ -66,7 +66,7 @@ def test_from_configuration_to_stream(monkeypatch, fresh, tmp_path, patch_size):
     losses = [float(step["loss"]) for step in trainer.steps(6)]
     assert losses[-1] < losses[0]
     assert all(not torch.equal(value, before[name]) for name, value in model.aggregator.patch_embed.named_parameters())
-    trainer._save_weights("final")
+    trainer.save_weights("final")
     loaded = load_model(tmp_path / "final")
     assert loaded.config == model.config
     frames = trainer.data[0].images

@@ -72,7 +72,7 @@ def trained(normals_in_table, fresh, tmp_path):
     )
     losses = [float(step["normals"]) for step in trainer.steps(12)]
     assert losses[-1] < 0.5 * losses[0]
-    trainer._save_weights("final")
+    trainer.save_weights("final")
     return tmp_path / "out" / "final"
 
 

@@ -55,7 +55,7 @@ def train_all(rank: int, folder: Path) -> None:
                 config = hydra.compose(recipe, overrides(recipe, folder))
             trainer = hydra.utils.instantiate(config.trainer, _convert_="all")
             assert trainer.accelerator.num_processes == 2
-            trainer.save_config(OmegaConf.to_yaml(config, resolve=True))
+            trainer.log.save_config(OmegaConf.to_yaml(config, resolve=True))
             trainer.run()
         except Exception:
             error = traceback.format_exc()

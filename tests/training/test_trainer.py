@@ -209,7 +209,7 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_at_last_fatal(tmp_pat
     trainer = make(tmp_path, fresh(), Broken(), steps=5, max_nonfinite_steps=3, save_every=1)
     if good_again:
         trainer.run()
-        assert trainer.num_nonfinite == 2
+        assert trainer.update.num_nonfinite == 2
         assert all(torch.isfinite(p).all() for p in trainer.network.parameters())
     else:
         with pytest.raises(RuntimeError, match=r"3 steps in a row had no finite loss .*last\.pt"):
@@ -294,7 +294,7 @@ def test_without_the_last_state_the_newest_other_one_is_taken(tmp_path, planes, 
     path.unlink()
     (tmp_path / "step-00000004.pt").unlink()
     assert make(tmp_path, fresh(), planes(), steps=4).step == 2
-    assert "resumed after step 2, from step-00000002.pt" in capsys.readouterr().out
+    assert "Resumed after step 2, from step-00000002.pt" in capsys.readouterr().out
     assert not list(tmp_path.glob(".*.part.pt"))
 
 
@@ -367,18 +367,18 @@ def test_sharding_takes_blocks_as_units(fresh):
 
 def test_steps_that_the_loss_scaler_skips_are_not_bad(tmp_path, planes, fresh):
     """Gradients beyond float16 lead the scaler to its scale; a scale below 1 or a loss that is not finite is bad."""
-    trainer = make(tmp_path, fresh(), planes(), max_nonfinite_steps=2)
+    update = make(tmp_path, fresh(), planes()).update
     inf, one = torch.tensor(torch.inf), torch.tensor(1.0)
-    trainer.accelerator.scaler = SimpleNamespace(get_scale=lambda: 1.0)
-    trainer.optimizer.step = lambda: None
+    update.accelerator.scaler = SimpleNamespace(get_scale=lambda: 1.0)
+    update.optimizer.step = lambda: None
     for _ in range(20):
-        trainer._update(inf, one)
-    assert trainer.num_nonfinite == trainer.nonfinite_steps == 0
-    trainer._update(inf, inf)
-    assert trainer.num_nonfinite == 1
-    trainer.accelerator.scaler = SimpleNamespace(get_scale=lambda: 0.5)
-    with pytest.raises(RuntimeError, match="2 steps in a row"):
-        trainer._update(inf, one)
+        update.step(inf, one)
+    assert update.num_nonfinite == update.nonfinite_steps == 0
+    update.step(inf, inf)
+    assert update.num_nonfinite == 1
+    update.accelerator.scaler = SimpleNamespace(get_scale=lambda: 0.5)
+    update.step(inf, one)
+    assert update.num_nonfinite == update.nonfinite_steps == 2
 
 
 def test_processes_share_gradients_without_a_copy_of_them(tmp_path, planes, fresh):
@@ -391,7 +391,7 @@ def test_batches_go_up_without_what_no_loss_reads(tmp_path, planes, fresh, monke
     batch = replace(planes()[0], instance_ids=torch.zeros(1, 3, 28, 42, dtype=torch.long))
     sent = []
     monkeypatch.setattr(Batch, "to", lambda self, *where, **how: sent.append((self, how)) or self)
-    trainer._forward(trainer.model, batch, torch.Generator())
+    trainer.objective(trainer.network, batch, torch.Generator())
     ((moved, how),) = sent
     assert moved.instance_ids is None and how == {"non_blocking": True}
 
@@ -445,12 +445,12 @@ def test_training_with_a_policy_trains_what_its_stream_computes(tmp_path, planes
     model, data, policy = fresh(), planes(num_frames=5), SlidingWindow(1, 1)
     trainer = make(tmp_path / "window", model, data, policy=policy)
     batch = data[0]
-    _, prediction, _ = trainer._forward(model, batch, torch.Generator().manual_seed(0))
+    _, prediction, _ = trainer.objective(model, batch, torch.Generator().manual_seed(0))
     with torch.no_grad():
         streamed = model.step(batch.images, heads=trainer.heads, memory=model.new_memory(policy))
     torch.testing.assert_close(prediction.depth, streamed.depth, rtol=0, atol=1e-5)
     torch.testing.assert_close(prediction.pose_enc, streamed.pose_enc, rtol=0, atol=1e-5)
-    _, seen_all, _ = make(tmp_path / "all", model, data)._forward(model, batch, torch.Generator().manual_seed(0))
+    _, seen_all, _ = make(tmp_path / "all", model, data).objective(model, batch, torch.Generator().manual_seed(0))
     assert (prediction.pose_enc - seen_all.pose_enc).abs().max() > 1e-3, "the policy hid nothing: the test says nothing"
 
 

@@ -62,7 +62,7 @@ def train(config: DictConfig) -> None:
     is_main = int(os.environ.get("RANK", "0")) == 0
     with said_in_words(), FolderLock(Path(config.trainer.output_dir)) if is_main else nullcontext():
         trainer = build(config)
-        trainer.save_config(OmegaConf.to_yaml(config, resolve=True))
+        trainer.log.save_config(OmegaConf.to_yaml(config, resolve=True))
         trainer.run()
 
 

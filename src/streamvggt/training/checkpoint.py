@@ -101,7 +101,7 @@ class CheckpointManager:
             set_model_state_dict(model, state["model"], options=options)
             set_optimizer_state_dict(model, optimizer, state["optimizer"], options=options)
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
-            raise ValueError(f"{path} cannot be gone on with: {error}") from error
+            raise ValueError(f"{path} does not match this training: {error}") from error
         if self.is_main:
             self._clear()
         return state["step"], state["extra"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ class TrainingLogger:
     """
 
     def __init__(self, folder: Path, *, first_step: int, total_steps: int, is_main: bool):
-        self.is_main = is_main
+        self.is_main, self._config, self._is_resumed = is_main, folder / "config.yaml", first_step > 0
         if not is_main:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,6 +53,19 @@ class TrainingLogger:
         """Write an RGB image, uint8, to TensorBoard. (H, W, 3)"""
         if self.is_main:
             self._board.add_image(name, picture, step, dataformats="HWC")
+
+    def save_config(self, text: str) -> None:
+        """Write the resolved configuration to config.yaml. Log the changes since an earlier run.
+
+        Args:
+            text: Configuration in YAML.
+        """
+        if not self.is_main:
+            return
+        before = self._config.read_text(encoding="utf-8") if self._is_resumed and self._config.exists() else text
+        for line in difflib.unified_diff(before.splitlines(), text.splitlines(), "before", "now", n=0, lineterm=""):
+            self.info(f"warning: resumed with another configuration: {line}")
+        self._config.write_text(text, encoding="utf-8")
 
     def advance(self, shown: str) -> None:
         """Advance the progress bar by one step and show a text next to it."""

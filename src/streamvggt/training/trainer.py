@@ -6,42 +6,36 @@ weights as an uninterrupted run.
 
 from __future__ import annotations
 
-import difflib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import psutil
 import torch
 from accelerate.utils import set_seed
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from streamvggt.bounds import check_real, check_whole
 from streamvggt.data.view import Batch
 from streamvggt.losses.criterion import Criterion
-from streamvggt.losses.target import Target
 from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.model.heads import HEADS
-from streamvggt.model.names import original_name
-from streamvggt.model.tensor_check import AUXILIARY_PREFIX
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import save_model
-from streamvggt.training.acceleration import is_sharded, new_accelerator
+from streamvggt.training.acceleration import new_accelerator
 from streamvggt.training.adapters import LowRank
+from streamvggt.training.arguments import check_network, check_settings
 from streamvggt.training.auxiliary_loss import AuxiliaryLoss
 from streamvggt.training.batches import TrainingData, dense_frames, in_patches, load_batches
 from streamvggt.training.checkpoint import CheckpointManager
 from streamvggt.training.gradients import scale_gradient
-from streamvggt.training.log import LossAverager, TrainingLogger, depth_figure
-from streamvggt.training.optim import OptimConfig, freeze_parameters, summarize_parameters
+from streamvggt.training.log import LossAverager, TrainingLogger
+from streamvggt.training.objective import Objective
+from streamvggt.training.optim import OptimConfig, freeze_parameters
+from streamvggt.training.report import describe_training, replaced_samples, used_memory
 from streamvggt.training.state_check import check_extra
-from streamvggt.training.supervision import Supervision, shared_encoder
-from streamvggt.transfer import uploaded
+from streamvggt.training.supervision import Supervision
+from streamvggt.training.update import Update
+from streamvggt.training.validation import validate
 
 
 class Diverged(RuntimeError):
@@ -124,148 +118,79 @@ class Trainer:
         max_minutes: float | None = None,
         resume: bool = True,
     ):
-        self.supervision, self.loss, self.optim = supervision, loss, optim
+        self.supervision, self.optim, self.heads = supervision, optim, tuple(loss.heads)
         self.num_validation_batches, self.validate_every = num_validation_batches, validate_every
         self.gradient_accumulation_steps, self.seed, self.num_workers = gradient_accumulation_steps, seed, num_workers
-        self.save_every, self.log_every, self.max_nonfinite_steps = save_every, log_every, max_nonfinite_steps
-        self.max_minutes, self.dense_share = max_minutes, dense_share
-        self.auxiliary_loss, self.policy, self.adapters = auxiliary_loss, policy, adapters
-        self.output_dir, self.heads = Path(output_dir), tuple(loss.heads)
-        self._check_arguments(model, ema_decay, max_checkpoints)
+        self.save_every, self.max_checkpoints, self.max_minutes = save_every, max_checkpoints, max_minutes
+        self.log_every, self.ema_decay, self.max_nonfinite_steps = log_every, ema_decay, max_nonfinite_steps
+        self.auxiliary_loss, self.adapters, self.dense_share = auxiliary_loss, adapters, dense_share
+        self.output_dir = Path(output_dir)
+        check_settings(vars(self))
+        check_network(model, self.heads, policy)
         # Batches without ground-truth tracks do not run the track head.
         can_skip = "track" in loss.heads and not supervision.requires_queries
         self.accelerator = new_accelerator(precision, gradient_accumulation_steps, can_skip_parameters=can_skip)
-        if ema_decay is not None and is_sharded(self.accelerator):
-            raise ValueError("a moving average of the weights (ema_decay) cannot be kept of a sharded network")
         self.device = self.accelerator.device
         # A teacher with another patch size may require images that both patch sizes divide.
         self.patch_size = math.lcm(model.patch_size, getattr(supervision, "image_multiple", 1))
         self.data, self.validation = (in_patches(given, self.patch_size) for given in (data, validation))
-        self._prepare(model, ema_decay, gradient_scales or {})
-        self.step, self.best, self.nonfinite_steps, self.num_nonfinite = 0, float("inf"), 0, 0
-        self.checkpoints = CheckpointManager(
-            self.output_dir, keep=max_checkpoints, is_main=self.accelerator.is_main_process
-        )
+        self.network = self._prepare(model, gradient_scales or {})  # not wrapped for distribution
+        # The objective compares the encoders, so it comes before the update, which shards the weights.
+        self.objective = Objective(self.network, supervision, loss, self.accelerator, policy)
+        if auxiliary_loss is not None and self.objective.encoder is not None:
+            raise ValueError("auxiliary losses need a trainable encoder; here a frozen one serves teacher and student")
+        self.update = Update(self.network, optim, self.accelerator, ema_decay)
+        self.step, self.best, is_main = 0, float("inf"), self.accelerator.is_main_process
+        self.checkpoints = CheckpointManager(self.output_dir, keep=max_checkpoints, is_main=is_main)
         newest = self.checkpoints.newest
-        if newest is not None:
-            if not resume:
-                raise FileExistsError(
-                    f"{self.output_dir} already contains a training: continue with it (resume=true) "
-                    "or choose another output_dir"
-                )
-            self._resume(newest)
-        self._start_log(data, newest)
-
-    def _check_arguments(self, model: VGGT, ema_decay: float | None, max_checkpoints: int) -> None:
-        """Check the arguments of the constructor."""
-        at_least_one = {
-            "num_validation_batches": self.num_validation_batches,
-            "validate_every": self.validate_every,
-            "gradient_accumulation_steps": self.gradient_accumulation_steps,
-            "save_every": self.save_every,
-            "max_checkpoints": max_checkpoints,
-            "log_every": self.log_every,
-            "max_nonfinite_steps": self.max_nonfinite_steps,
-        }
-        check_whole(1, **{f"trainer.{name}": count for name, count in at_least_one.items()})
-        check_whole(0, **{"trainer.seed": self.seed, "trainer.num_workers": self.num_workers})
-        if ema_decay is not None:
-            check_real(0, 1, **{"trainer.ema_decay": ema_decay})
-        if self.max_minutes is not None and not 0 <= self.max_minutes < float("inf"):
-            raise ValueError(f"trainer.max_minutes: expected minutes, 0 or more, or null, got {self.max_minutes!r}")
-        if not 0 < self.dense_share <= 1:
-            raise ValueError(f"dense_share: expected a fraction in (0, 1], got {self.dense_share}")
-        missing = [head for head in self.heads if head not in model.heads]
-        if missing:
-            raise ValueError(f"the loss needs the heads {', '.join(missing)}, which the network was built without")
-        if self.policy is not None and (not model.causal or not self.policy.is_index_based):
-            raise ValueError(
-                f"{self.policy} cannot be trained with: it takes a network with causal=True (this one: "
-                f"causal={model.causal}) "
-                "and a policy that is index-based, such as Window or Keyframes"
+        if newest is not None and not resume:
+            raise FileExistsError(
+                f"{output_dir} already contains a training: continue with it (resume=true) or choose another output_dir"
             )
+        if newest is not None:
+            self._resume(newest)
+        self.log = TrainingLogger(self.output_dir, first_step=self.step, total_steps=optim.steps, is_main=is_main)
+        for line in describe_training(self.objective, data, self.patch_size):
+            self.log.info(line)
+        if self.step:
+            self.log.info(f"Resumed after step {self.step}, from {newest.name}.")
 
-    def _prepare(self, model: VGGT, ema_decay: float | None, gradient_scales: Mapping[str, float]) -> None:
-        """Move the network to the device, freeze parameters, and create the optimizer."""
+    def _prepare(self, model: VGGT, gradient_scales: Mapping[str, float]) -> VGGT:
+        """Move the networks to the device, and set which parameters learn and how gradients flow."""
         if self.auxiliary_loss is not None:
             self.auxiliary_loss.attach(model)
             model.add_module("auxiliary", self.auxiliary_loss)
-        self.network = model.to(self.device)  # not wrapped
+        model.to(self.device)
+        if isinstance(getattr(self.supervision, "model", None), nn.Module):
+            self.supervision.model.to(self.device)
         unused = [f"{HEADS[head].prefix}*" for head in model.heads if head not in self.heads]
         freeze_parameters(model, [*unused, *self.optim.freeze])
         if self.adapters is not None:
             self.adapters.add(model)
-        optimizer = self.optim.build(model, fused=self.device.type in ("cpu", "cuda"))
-        if isinstance(getattr(self.supervision, "model", None), nn.Module):
-            self.supervision.model.to(self.device)
-        self.encoder = shared_encoder(model, self.supervision)
-        if self.auxiliary_loss is not None and self.encoder is not None:
-            raise ValueError("auxiliary losses need a trainable encoder; here a frozen one serves teacher and student")
-        self.ema = None
-        if ema_decay is not None:
-            self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
         for name, scale in gradient_scales.items():
             scale_gradient(model, name, scale)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.clip_groups = self.optim.clip_groups(self.model)
-
-    def _start_log(self, data: TrainingData, resumed_from: Path | None) -> None:
-        """Open the log and describe the training."""
-        self.log = TrainingLogger(
-            self.output_dir,
-            first_step=self.step,
-            total_steps=self.optim.steps,
-            is_main=self.accelerator.is_main_process,
-        )
-        self.log.info(summarize_parameters(self.network))
-        if self.encoder is not None:
-            self.log.info("teacher and student share the patch encoder: it runs once per batch")
-        if self.patch_size != self.network.patch_size:
-            self.log.info(
-                f"Using image sides that are multiples of {self.patch_size} pixels, for the patches of teacher and "
-                "student."
-            )
-        for described in (self.supervision, data):
-            if hasattr(described, "describe"):
-                self.log.info(described.describe())
-        if self.step:
-            self.log.info(f"resumed after step {self.step}, from {resumed_from.name}")
-
-    def save_config(self, text: str) -> None:
-        """Write the resolved configuration to config.yaml. Log the changes since an earlier run.
-
-        Args:
-            text: Configuration in YAML.
-        """
-        if not self.accelerator.is_main_process:
-            return
-        path = self.output_dir / "config.yaml"
-        before = path.read_text(encoding="utf-8") if self.step and path.exists() else text
-        for line in difflib.unified_diff(before.splitlines(), text.splitlines(), "before", "now", n=0, lineterm=""):
-            self.log.info(f"warning: resumed with another configuration: {line}")
-        path.write_text(text, encoding="utf-8")
+        return model
 
     def run(self) -> None:
         """Train from the current step to the last step, or until `max_minutes` is over."""
         try:
             began = started = time.perf_counter()
-            for said in self.steps(self.optim.steps - self.step):
+            for values in self.steps(self.optim.steps - self.step):
                 is_last = self.step == self.optim.steps
                 is_over = not is_last and self._is_over(time.perf_counter() - began)
-                if self.step % self.log_every == 0 or is_last:
-                    self.log.scalars(self.step, self._metrics(said, time.perf_counter() - started))
-                self.log.advance(self._postfix(said, time.perf_counter() - started))
+                is_logged = self.step % self.log_every == 0 or is_last
+                self._log_step(values, time.perf_counter() - started, is_logged=is_logged)
                 if self.validation is not None and (self.step % self.validate_every == 0 or is_last):
                     self._validate()
                 if self.step % self.save_every == 0 or is_last or is_over:
-                    self._save()
+                    self.save()
                 if is_over:
                     self.log.info(
-                        f"stopped after {self.max_minutes:g} minutes and {self.step} steps: start again to continue"
+                        f"Stopped after {self.max_minutes:g} minutes, at step {self.step}. Run again to resume."
                     )
                     return
                 started = time.perf_counter()
-            self._save_weights("final")
+            self.save_weights("final")
         finally:
             self.log.close()
 
@@ -277,7 +202,7 @@ class Trainer:
             self.accelerator.set_trigger()
         return self.accelerator.check_trigger()
 
-    def steps(self, count: int) -> Iterator[dict]:
+    def steps(self, count: int) -> Iterator[dict[str, Tensor | float]]:
         """Run the next steps.
 
         Args:
@@ -286,205 +211,97 @@ class Trainer:
         Yields:
             Per step: loss, terms, gradient norm, learning rate and number of frames.
         """
-        batches = self._batches()
-        for _ in range(count):
-            said = self._one_step(batches)
-            self.step += 1
-            yield said
-
-    def _one_step(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
-        # Seed the global random state for code that does not take a generator.
-        set_seed((self.seed * 1_000_003 + self._batch_index()) % 2**32)
-        lr = self.optim.set_lr(self.optimizer, self.step)
-        tally = LossAverager((*self.heads, *(self.auxiliary_loss.names if self.auxiliary_loss else ())), self.device)
-        num_frames = 0
-        for position in range(self.gradient_accumulation_steps):
-            batch = next(batches)
-            num_frames += batch.num_sequences * batch.num_frames
-            with self.accelerator.accumulate(self.model):
-                generator = self._generator(position)
-                frames = dense_frames(batch.num_frames, self.dense_share, generator)
-                result, _, _ = self._forward(self.model, batch, generator, self.auxiliary_loss, frames)
-                self.accelerator.backward(result.total)
-                tally.add(result)
-        norm = self._clip()
-        said = tally.means(self.accelerator)
-        self._update(norm, said["loss"])
-        return {**said, "grad_norm": norm, "lr": lr, "frames": num_frames * self.accelerator.num_processes}
-
-    def _clip(self) -> Tensor:
-        """Clip the gradients. Return the norm of all gradients before clipping."""
-        first, *apart = self.clip_groups
-        norms = [self.accelerator.clip_grad_norm_(first, self.optim.clip_norm)]  # also removes the loss scale
-        norms += [nn.utils.clip_grad_norm_(parameters, self.optim.clip_norm) for parameters in apart]
-        norms = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
-        return torch.stack([norm.to(self.device) for norm in norms]).norm()
-
-    def _update(self, norm: Tensor, loss: Tensor) -> None:
-        """Run the optimizer step if loss and gradients are finite. All processes decide from the same numbers."""
-        loss_is_finite, is_finite = torch.stack([loss, loss + norm]).isfinite().tolist()
-        scaler = self.accelerator.scaler
-        if is_finite or scaler is not None:  # the loss scaler skips the step itself and adapts its scale
-            self.optimizer.step()
-        self.optimizer.zero_grad()
-        if is_finite:
-            self.nonfinite_steps = 0
-            if self.ema is not None:
-                self.ema.update_parameters(self.network)
-            return
-        if loss_is_finite and scaler is not None and scaler.get_scale() >= 1:
-            return  # float16 overflow: the loss scaler is adapting its scale
-        self.nonfinite_steps += 1
-        self.num_nonfinite += 1
-        if self.nonfinite_steps >= self.max_nonfinite_steps:
-            raise Diverged(
-                f"stopped at step {self.step}: {self.nonfinite_steps} steps in a row had no finite loss and gradient. "
-                f"The "
-                f"last good state is {self.checkpoints.last}; try a lower learning rate or a longer warm-up"
-            )
-
-    def _forward(
-        self,
-        model: nn.Module,
-        batch: Batch,
-        generator: torch.Generator,
-        auxiliary_loss: AuxiliaryLoss | None = None,
-        dense_frames: Sequence[int] | None = None,
-    ):
-        queries = self.supervision.query_points(batch, generator) if "track" in self.heads else None  # on the host
-        queries = None if queries is None else uploaded(queries, self.device)
-        batch = replace(batch, instance_ids=None).to(self.device, non_blocking=True)
-        heads = [head for head in self.heads if head != "track" or queries is not None]
-        patches = None
-        watching = nullcontext() if auxiliary_loss is None else auxiliary_loss.watch(self.network)
-        with self.accelerator.autocast(), watching as seen:
-            if self.encoder is not None:
-                with torch.no_grad():
-                    patches = self.encoder(batch.images)
-            target = self.supervision(batch, heads, queries, patches)
-            attended_frames = None if self.policy is None else self.policy.attended_frames(batch.num_frames)
-            prediction = model(
-                batch.images,
-                heads=heads,
-                query_points=queries,
-                attended_frames=attended_frames,
-                patch_tokens=patches,
-                dense_frames=dense_frames,
-            )
-        result = self.loss(prediction, target)
-        if auxiliary_loss is not None:
-            result = result.with_terms(auxiliary_loss(batch, seen, self.network))
-        return result, prediction, target
-
-    @torch.no_grad()
-    def _validate(self) -> None:
-        model = self.model if self.ema is None else self.ema.module
-        accelerator = self.accelerator
-        tally = LossAverager(self.heads, self.device)
-        # Forward passes of a sharded network are collective, so all processes run the same number of passes.
-        for first in range(0, self.num_validation_batches, accelerator.num_processes):
-            position = first + accelerator.process_index
-            is_counted = position < self.num_validation_batches
-            position %= self.num_validation_batches
-            generator = torch.Generator().manual_seed(position)
-            batch = self.validation[position]
-            result, prediction, target = self._forward(model, batch, generator)
-            if is_counted:
-                tally.add(result)
-            if position == 0 and prediction.depth is not None:
-                self.log.image(self.step, "depth", self._log_figure(batch, prediction, target))
-        said = {name: value.item() for name, value in tally.means(accelerator).items()}
-        self.log.scalars(self.step, said, "validation")
-        self.log.info(f"step {self.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in said.items()))
-        if said["loss"] < self.best:
-            self.best = said["loss"]
-            self._save_weights("best")
-
-    def _log_figure(self, batch: Batch, prediction, target: Target):
-        known = target.prediction.depth
-        shown = known if known is not None else prediction.depth
-        valid = None if target.valid is None else target.valid[0]
-        return depth_figure(batch.images[0], shown[0, ..., 0], prediction.depth[0, ..., 0], valid)
-
-    def _batches(self) -> Iterator[Batch]:
-        return load_batches(
+        batches = load_batches(
             self.data,
             self._batch_index(),
             self.accelerator.num_processes,
             num_workers=self.num_workers,
             pin_memory=self.device.type == "cuda",
         )
+        for _ in range(count):
+            values = self._one_step(batches)
+            self.step += 1
+            yield values
+
+    def _one_step(self, batches: Iterator[Batch]) -> dict[str, Tensor | float]:
+        # Seed the global random state for code that does not take a generator.
+        set_seed((self.seed * 1_000_003 + self._batch_index()) % 2**32)
+        lr = self.optim.set_lr(self.update.optimizer, self.step)
+        averager = LossAverager((*self.heads, *(self.auxiliary_loss.names if self.auxiliary_loss else ())), self.device)
+        num_frames = 0
+        for position in range(self.gradient_accumulation_steps):
+            batch = next(batches)
+            num_frames += batch.num_sequences * batch.num_frames
+            with self.accelerator.accumulate(self.update.model):
+                generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self._batch_index(position))
+                frames = dense_frames(batch.num_frames, self.dense_share, generator)
+                loss, _, _ = self.objective(
+                    self.update.model, batch, generator, auxiliary_loss=self.auxiliary_loss, dense_frames=frames
+                )
+                self.accelerator.backward(loss.total)
+                averager.add(loss)
+        norm = self.update.clip()
+        losses = averager.means(self.accelerator)
+        self.update.step(norm, losses["loss"])
+        if self.update.nonfinite_steps >= self.max_nonfinite_steps:
+            raise Diverged(
+                f"stopped at step {self.step}: {self.update.nonfinite_steps} steps in a row had no finite loss and "
+                f"gradient. The last good state is {self.checkpoints.last}; try a lower learning rate or a longer "
+                "warm-up"
+            )
+        return {**losses, "grad_norm": norm, "lr": lr, "frames": num_frames * self.accelerator.num_processes}
 
     def _batch_index(self, position: int = 0) -> int:
         """Return the index of this process's micro-batch at a position of the current step."""
         accelerator = self.accelerator
-        return (
-            self.step * self.gradient_accumulation_steps + position
-        ) * accelerator.num_processes + accelerator.process_index
+        index = self.step * self.gradient_accumulation_steps + position
+        return index * accelerator.num_processes + accelerator.process_index
 
-    def _generator(self, position: int) -> torch.Generator:
-        return torch.Generator().manual_seed(self.seed * 1_000_003 + self._batch_index(position))
+    def _validate(self) -> None:
+        model = self.update.model if self.update.ema is None else self.update.ema.module
+        losses, figure = validate(self.objective, model, self.validation, self.num_validation_batches)
+        self.log.scalars(self.step, losses, "validation")
+        if figure is not None:
+            self.log.image(self.step, "depth", figure)
+        self.log.info(f"step {self.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in losses.items()))
+        if losses["loss"] < self.best:
+            self.best = losses["loss"]
+            self.save_weights("best")
 
-    def _metrics(self, said: dict, seconds: float) -> dict[str, float]:
-        numbers = {name: float(value) for name, value in said.items() if name != "frames"}
-        numbers["images_per_second"] = said["frames"] / seconds
-        numbers["memory_gb"] = self._memory() / 1e9
-        numbers["nonfinite_steps"] = self.num_nonfinite
-        return {**numbers, **self._replaced()}
+    def _log_step(self, values: dict[str, Tensor | float], seconds: float, *, is_logged: bool) -> None:
+        """Show a step on the progress bar, and log its numbers. All processes must call this method."""
+        speed, memory, num_bad = values["frames"] / seconds, used_memory(self.device) / 1e9, self.update.num_nonfinite
+        if is_logged:
+            numbers = {name: float(value) for name, value in values.items() if name != "frames"}
+            numbers |= {"images_per_second": speed, "memory_gb": memory, "nonfinite_steps": num_bad}
+            self.log.scalars(self.step, numbers | replaced_samples(self.data, self.accelerator))
+        bad = f", {num_bad} bad" if num_bad else ""
+        self.log.advance(f"loss {float(values['loss']):.4g}, {speed:.1f} images/s, {memory:.1f} GB{bad}")
 
-    def _replaced(self) -> dict[str, float]:
-        """Return the number of replaced samples in all processes by data set. All processes must call this method."""
-        if not hasattr(self.data, "num_replaced"):
-            return {}
-        counts = self.data.num_replaced()
-        total = self.accelerator.reduce(torch.tensor(list(counts.values()), device=self.device), "sum")
-        return {f"replaced/{name}": count for name, count in zip(counts, total.tolist(), strict=True) if count}
-
-    def _postfix(self, said: dict, seconds: float) -> str:
-        bad = f", {self.num_nonfinite} bad" if self.num_nonfinite else ""
-        speed = f"{said['frames'] / seconds:.1f} images/s"
-        return f"loss {float(said['loss']):.4g}, {speed}, {self._memory() / 1e9:.1f} GB{bad}"
-
-    def _memory(self) -> int:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        return psutil.Process().memory_info().rss
-
-    def _save(self) -> None:
-        extra = {
-            "best": self.best,
-            "nonfinite_steps": self.nonfinite_steps,
-            "num_nonfinite": self.num_nonfinite,
-            "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
-            "ema": None if self.ema is None else self.ema.state_dict(),
-        }
-        self.checkpoints.save(self.step, self.model, self.optimizer.optimizer, self.network.config.as_dict(), extra)
+    def save(self) -> None:
+        """Write the training state of the current step. All processes must call this method."""
+        extra = {"best": self.best, **self.update.state_dict()}
+        config, optimizer = self.network.config.as_dict(), self.update.optimizer.optimizer
+        self.checkpoints.save(self.step, self.update.model, optimizer, config, extra)
         self.accelerator.wait_for_everyone()
 
     def _resume(self, path: Path) -> None:
-        self.step, extra = self.checkpoints.load(path, self.model, self.optimizer.optimizer)
+        self.step, extra = self.checkpoints.load(path, self.update.model, self.update.optimizer.optimizer)
         try:
             check_extra(extra)
-            if self.accelerator.scaler is not None and extra["scaler"]:
-                self.accelerator.scaler.load_state_dict(extra["scaler"])
-            if self.ema is not None and extra["ema"] is not None:
-                self.ema.load_state_dict(extra["ema"])
+            self.update.load_state_dict(extra)
         except (ValueError, TypeError, KeyError, RuntimeError) as error:
-            raise ValueError(f"{path} cannot be gone on with: {error}") from error
-        self.best, self.nonfinite_steps, self.num_nonfinite = (
-            extra["best"],
-            extra["nonfinite_steps"],
-            extra["num_nonfinite"],
-        )
+            raise ValueError(f"{path} does not match this training: {error}") from error
+        self.best = extra["best"]
 
-    def _save_weights(self, name: str) -> None:
-        """Save the weights for `load_model`, of the moving average if there is one."""
-        # Gather the weights of sharded networks.
-        state = self.accelerator.get_state_dict(self.model) if self.ema is None else self.ema.module.state_dict()
+    def save_weights(self, name: str) -> None:
+        """Write the weights for `load_model`, of the moving average if there is one. All processes must call this.
+
+        Args:
+            name: Folder in `output_dir`.
+        """
+        weights = self.update.weights()
         if self.accelerator.is_main_process:
-            named = {original_name(name): tensor for name, tensor in state.items()}
-            kept = {name: tensor for name, tensor in named.items() if not name.startswith(AUXILIARY_PREFIX)}
-            if self.adapters is not None:
-                kept = self.adapters.merged(kept)
-            save_model(self.network, self.output_dir / name, kept)
+            weights = weights if self.adapters is None else self.adapters.merged(weights)
+            save_model(self.network, self.output_dir / name, weights)
         self.accelerator.wait_for_everyone()
