@@ -203,10 +203,7 @@ class Trainer:
         return self.accelerator.check_trigger()
 
     def steps(self, count: int) -> Iterator[dict[str, Tensor | float]]:
-        """Run the next steps.
-
-        Args:
-            count: Number of steps.
+        """Run the next `count` steps.
 
         Yields:
             Per step: loss, terms, gradient norm, learning rate and number of frames.
@@ -295,11 +292,7 @@ class Trainer:
         self.best = extra["best"]
 
     def save_weights(self, name: str) -> None:
-        """Write the weights for `load_model`, of the moving average if there is one. All processes must call this.
-
-        Args:
-            name: Folder in `output_dir`.
-        """
+        """Write the weights to a folder in `output_dir`, for `load_model`. All processes must call this method."""
         weights = self.update.weights()
         if self.accelerator.is_main_process:
             weights = weights if self.adapters is None else self.adapters.merged(weights)
