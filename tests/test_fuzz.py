@@ -28,7 +28,7 @@ from streamvggt.cli import main
 from streamvggt.cli.run_metadata import RunMetadata, read_previous_settings
 from streamvggt.export import ReconstructionResult, ResultWriter, check_result
 from streamvggt.files import seal
-from streamvggt.model.weights import save_model
+from streamvggt.model.saving import save_model
 from streamvggt.stream.frames import load_frames
 from streamvggt.stream.state_file import save_state
 from streamvggt.training.checkpoint import CheckpointManager

@@ -6,7 +6,8 @@ from small_models import TINY
 from torch import nn
 
 from streamvggt.layers.xfeat import XFeat, XFeatEmbed, fine_maps
-from streamvggt.model.weights import init_model, load_model, save_model
+from streamvggt.model.saving import save_model
+from streamvggt.model.weights import init_model, load_model
 
 
 def published(state_of: XFeat) -> tuple[dict, dict]:

@@ -20,7 +20,7 @@ from small_models import GOLDEN_SIZE, TINY, assert_same, images, tiny
 
 from streamvggt import VGGT, StreamVGGT, load_model
 from streamvggt.model import fingerprint as fingerprints
-from streamvggt.model import weights
+from streamvggt.model import loading
 from streamvggt.model.fingerprint import file_fingerprint, fingerprint
 from streamvggt.model.infer_config import infer_config
 from streamvggt.model.random_networks import init_random_model
@@ -485,10 +485,10 @@ def test_every_number_counts_for_the_fingerprint_and_all_are_hashed_once(tmp_pat
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_random_weights_are_the_same_numbers_in_every_format(dtype):
-    built = init_random_model("random:small", {"causal": True}).state_dict()
+    built = init_random_model(VGGT.build, "random:small", {"causal": True}).state_dict()
     loaded = load_model("random:small", dtype=dtype)
     for name, tensor in loaded.state_dict().items():
-        wanted = torch.float32 if name.startswith(weights.FLOAT32_PREFIXES) else dtype
+        wanted = torch.float32 if name.startswith(loading.FLOAT32_PREFIXES) else dtype
         assert tensor.dtype == wanted and torch.equal(tensor, built[name].to(wanted)), name
     fixed = [name for name, parameter in loaded.named_parameters() if not parameter.requires_grad]
     assert fixed == ["aggregator.patch_embed.mask_token"]

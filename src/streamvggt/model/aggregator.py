@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from streamvggt.layers.block import Block
 from streamvggt.layers.rope import RoPE2D
 from streamvggt.layers.time_rotation import TimeRotation
 from streamvggt.layers.xfeat import XFeat, fine_maps
+from streamvggt.model.encoders import ENCODERS
 
 GlobalRotation = Literal["space", "time"]
 
@@ -74,6 +75,28 @@ class Aggregator(nn.Module):
         if scale_frames:  # entry 0: first `scale_frames` frames of a stream
             self.num_special_tokens = Aggregator.num_special_tokens + 1
             self.scale_token = nn.Parameter(torch.randn(1, 2, 1, embed_dim) * 1e-6)
+
+    @classmethod
+    def from_config(cls, config: Any, *, layer_scale: float, **kernel) -> Aggregator:
+        """Build the aggregator and its patch encoder.
+
+        Args:
+            config: The `VGGTConfig`.
+            layer_scale: Initial LayerScale factor of the frame and global blocks.
+            kernel: `attention` and `activation_checkpointing` of all blocks.
+        """
+        return cls(
+            encoder=ENCODERS[config.encoder].build(config, **kernel),
+            patch_size=config.patch_size,
+            embed_dim=config.embed_dim,
+            depth=config.depth,
+            num_heads=config.num_heads,
+            mlp_ratio=config.mlp_ratio,
+            layer_scale=layer_scale,
+            scale_frames=config.scale_frames,
+            global_rotation=config.global_rotation,
+            **kernel,
+        )
 
     @property
     def depth(self) -> int:

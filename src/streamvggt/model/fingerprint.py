@@ -37,7 +37,7 @@ def file_fingerprint(name_or_path: str | os.PathLike) -> str:
     """
     name = os.fspath(name_or_path)
     if is_random(name):
-        return fingerprint(init_random_model(name, {"causal": True}))
+        return fingerprint(init_random_model(VGGT.build, name, {"causal": True}))
     checkpoint = open_checkpoint(resolve_path(name)[0])
     stamps = tuple((file.resolve(), file.stat().st_size, file.stat().st_mtime_ns) for file in checkpoint.files)
     if stamps not in _FILE_HASHES:
@@ -51,7 +51,7 @@ def count_parameters(name_or_path: str | os.PathLike) -> int:
     if not is_random(name):
         return sum(math.prod(shape) for shape in open_checkpoint(resolve_path(name)[0]).shapes.values())
     with torch.device("meta"):
-        model = init_random_model(name, {"causal": True})
+        model = init_random_model(VGGT.build, name, {"causal": True})
     return sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,34 @@ class FullSequence:
     camera_cache = "per_iteration"
     tracks = None
 
+    @classmethod
+    def of(
+        cls,
+        config: Any,
+        num_frames: int,
+        num_special_tokens: int,
+        attended_frames: Sequence[Sequence[int | RetainedTokens]] | None = None,
+    ) -> FullSequence:
+        """Return the attention of a network to a full sequence.
+
+        Without `causal`, all frames attend to all frames (VGGT, arXiv 2503.11651, Sec. 3.2). With `causal`, frames
+        attend to themselves and earlier frames (StreamVGGT, arXiv 2507.11539, Sec. 3.2).
+
+        Args:
+            config: The `VGGTConfig`.
+            num_frames: Number of frames S.
+            num_special_tokens: Number of special tokens of a frame.
+            attended_frames: Frames that each frame attends to, including itself. None: all frames up to itself.
+        """
+        if not config.causal:
+            return cls(full_pattern, config.depth, config.camera_trunk_depth)
+        stored = None
+        if attended_frames is not None:
+            attended_frames = with_special_tokens(attended_frames, num_special_tokens)
+            stored = stored_before(attended_frames, config.scale_frames)
+        pattern = CausalPattern(num_frames, attended_frames, config.scale_frames)
+        return cls(pattern, config.depth, config.camera_trunk_depth, stored)
+
     def layer_patterns(self, num_frames: int) -> list[AttentionPattern]:
         """Return the attention pattern of each global block."""
         return [self.pattern] * self.num_layers
@@ -45,37 +74,6 @@ class FullSequence:
 
     def mlp_hook(self, num_frames: int) -> None:
         """Return None: no eviction policy observes the blocks."""
-
-
-def bidirectional(num_layers: int, camera_blocks: int) -> FullSequence:
-    """Let all frames attend to all frames (VGGT, arXiv 2503.11651, Sec. 3.2)."""
-    return FullSequence(full_pattern, num_layers, camera_blocks)
-
-
-def causal(
-    num_layers: int,
-    camera_blocks: int,
-    num_frames: int,
-    *,
-    attended_frames: Sequence[Sequence[int | RetainedTokens]] | None = None,
-    num_joint: int = 0,
-    num_special_tokens: int,
-) -> FullSequence:
-    """Let all frames attend to themselves and earlier frames (StreamVGGT, arXiv 2507.11539, Sec. 3.2).
-
-    Args:
-        num_layers: Number of global blocks.
-        camera_blocks: Number of blocks in the camera trunk.
-        num_frames: Number of frames S.
-        attended_frames: Frames that each frame attends to, including itself. None: all frames up to itself.
-        num_joint: Number of first frames that attend to each other.
-        num_special_tokens: Number of special tokens of a frame.
-    """
-    stored = None
-    if attended_frames is not None:
-        attended_frames = with_special_tokens(attended_frames, num_special_tokens)
-        stored = stored_before(attended_frames, num_joint)
-    return FullSequence(CausalPattern(num_frames, attended_frames, num_joint), num_layers, camera_blocks, stored)
 
 
 def with_special_tokens(

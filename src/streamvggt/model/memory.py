@@ -50,12 +50,7 @@ class KVCacheMemory(StreamState, StreamMemory):
             num_layers: Number of global layers.
             camera_blocks: Number of blocks in the camera trunk. 0: no camera head.
             camera_iterations: Iterations of the camera head.
-            policy: Eviction policy. None: keep all frames.
-            camera_cache: KV caches of the camera head. "per_iteration": one per iteration, so that streamed poses
-                equal those of the full causal pass in training. "shared": one for all iterations, as in the reference
-                implementation.
-            track_window: Number of latest frames kept for tracking, in addition to the query frame.
-            kv_cache_dtype: Number format of keys and values. "auto": as computed. "int8": one byte per value.
+            policy, camera_cache, track_window, kv_cache_dtype: As in `VGGT.new_memory`.
             scale_frames: Number of first frames in the joint first step.
             num_special_tokens: Special tokens per frame.
 

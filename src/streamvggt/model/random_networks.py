@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
-from streamvggt.model.vggt import VGGT, StreamVGGT
+Network = TypeVar("Network", bound=nn.Module)
 
 RANDOM_CONFIGS: dict[str, dict[str, Any]] = {
     "random:small": {
@@ -37,22 +39,38 @@ def is_random(name: str) -> bool:
     return name.startswith("random:")
 
 
-def build_model(arguments: dict[str, Any], source: str) -> VGGT:
-    arguments = dict(arguments)
-    causal = arguments.pop("causal")
+def build_named(build: Callable[[dict[str, Any]], Network], arguments: dict[str, Any], source: str) -> Network:
+    """Build a network. Errors start with `source`, the origin of the arguments.
+
+    Raises:
+        ValueError: If an argument is invalid.
+    """
     try:
-        return StreamVGGT(**arguments) if causal else VGGT(causal=causal, **arguments)
+        return build(arguments)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
 
 
-def init_random_model(name: str, arguments: dict[str, Any]) -> VGGT:
+def init_random_model(build: Callable[[dict[str, Any]], Network], name: str, arguments: dict[str, Any]) -> Network:
+    """Build a network of `RANDOM_CONFIGS` with random weights of a fixed seed.
+
+    Args:
+        build: Function of constructor arguments that returns the network.
+        name: Name in `RANDOM_CONFIGS`.
+        arguments: Further constructor arguments.
+
+    Raises:
+        ValueError: If the name is unknown or an argument is invalid.
+    """
     if name not in RANDOM_CONFIGS:
-        raise ValueError(f"there are no weights {name!r}; random ones are {', '.join(RANDOM_CONFIGS)}")
-    return init_seeded({**RANDOM_CONFIGS[name], **arguments}, name, seed=0)
+        raise ValueError(f"weights: expected {' or '.join(RANDOM_CONFIGS)}, got {name!r}.")
+    return init_seeded(build, {**RANDOM_CONFIGS[name], **arguments}, name, seed=0)
 
 
-def init_seeded(arguments: dict[str, Any], source: str, seed: int) -> VGGT:
+def init_seeded(
+    build: Callable[[dict[str, Any]], Network], arguments: dict[str, Any], source: str, seed: int
+) -> Network:
+    """Build a network with random weights of a seed. The global random state is unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_model(arguments, source)
+        return build_named(build, arguments, source)

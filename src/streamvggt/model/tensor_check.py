@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
+
+from torch import nn
 
 from streamvggt.choices import RELEASED_HEADS
 from streamvggt.model.heads import HEADS
-from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights_file import Checkpoint, some
 
 logger = logging.getLogger(__name__)
@@ -30,32 +32,36 @@ def heads_in(checkpoint: Checkpoint) -> tuple[str, ...]:
     return present or RELEASED_HEADS
 
 
-def check_tensors(model: VGGT, checkpoint: Checkpoint) -> None:
+def check_tensors(model: nn.Module, heads: Sequence[str], checkpoint: Checkpoint) -> None:
     """Compare the tensors of the network and the file.
+
+    Args:
+        model: Network, also on the meta device.
+        heads: Heads of the network.
+        checkpoint: File of weights.
 
     Raises:
         ValueError: If tensors are missing, extra or wrong-shaped. The message lists them.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    unread = (AUXILIARY_PREFIX, *(entry.prefix for head, entry in HEADS.items() if head not in model.heads))
+    unread = (AUXILIARY_PREFIX, *(entry.prefix for head, entry in HEADS.items() if head not in heads))
     there = {name: shape for name, shape in checkpoint.shapes.items() if not name.startswith(unread)}
+    differences = list_differences(expected, there)
+    if not differences:
+        return
+    lines = [f"{checkpoint.source} does not fit the network:", *differences]
+    absent = [head for head in heads if not any(name.startswith(HEADS[head].prefix) for name in checkpoint.shapes)]
+    if absent:
+        present = tuple(head for head in heads if head not in absent)
+        lines.append(f"  The file has no {', '.join(absent)} head: load it with heads={present}")
+    raise ValueError("\n".join(lines))
+
+
+def list_differences(expected: Mapping[str, tuple[int, ...]], there: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Return lines that name the tensors of a file that are missing, extra or of wrong shape."""
     missing = [name for name in expected if name not in there]
     extra = [name for name in there if name not in expected]
     wrong = [name for name in expected if name in there and there[name] != expected[name]]
-    if not (missing or extra or wrong):
-        return
-    lines = [f"{checkpoint.source} does not fit the network:"]
-    if missing:
-        lines.append(f"  {len(missing)} missing: {some(missing)}")
-    if extra:
-        lines.append(f"  {len(extra)} extra: {some(extra)}")
-    if wrong:
-        shapes = [f"{name} is {there[name]}, expected {expected[name]}" for name in wrong]
-        lines.append(f"  {len(wrong)} of wrong shape: {some(shapes)}")
-    absent = [
-        head for head in model.heads if not any(name.startswith(HEADS[head].prefix) for name in checkpoint.shapes)
-    ]
-    if absent:
-        present = tuple(head for head in model.heads if head not in absent)
-        lines.append(f"  The file has no {', '.join(absent)} head: load it with heads={present}")
-    raise ValueError("\n".join(lines))
+    shapes = [f"{name} is {there[name]}, expected {expected[name]}" for name in wrong]
+    groups = {"missing": missing, "extra": extra, "of wrong shape": shapes}
+    return [f"  {len(names)} {what}: {some(names)}" for what, names in groups.items() if names]

@@ -7,28 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
-from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from streamvggt.choices import CameraCacheMode, KVCacheDtype
 from streamvggt.layers.attention import RetainedTokens, without_cudnn
-from streamvggt.model import full_sequence
 from streamvggt.model.aggregator import Aggregator
 from streamvggt.model.config import VGGTConfig
-from streamvggt.model.encoders import ENCODERS
 from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.model.full_sequence import FullSequence
 from streamvggt.model.heads import HEADS
 from streamvggt.model.heads.context import HeadContext
 from streamvggt.model.inputs import validate_sequence, validate_step
 from streamvggt.model.memory import KVCacheMemory
+from streamvggt.model.pretrained import PretrainedNetwork
 from streamvggt.model.stream_memory import StreamMemory
-from streamvggt.prediction import Prediction, cat, of_frames
+from streamvggt.model.streaming import run_steps
+from streamvggt.prediction import Prediction, of_frames
 
 
-class VGGT(nn.Module):
+class VGGT(PretrainedNetwork):
     """Predict cameras, depth, points and tracks from images of a scene.
 
     `causal` selects the attention pattern of the global blocks and the camera trunk. False (VGGT): a frame attends to
@@ -66,43 +66,13 @@ class VGGT(nn.Module):
         """
         super().__init__()
         self.config = config = VGGTConfig.of(sizes)
-        kernel = {"attention": attention, "activation_checkpointing": activation_checkpointing}
-        self.aggregator = Aggregator(
-            encoder=ENCODERS[config.encoder].build(config, **kernel),
-            patch_size=config.patch_size,
-            embed_dim=config.embed_dim,
-            depth=config.depth,
-            num_heads=config.num_heads,
-            mlp_ratio=config.mlp_ratio,
-            layer_scale=layer_scale,
-            scale_frames=config.scale_frames,
-            global_rotation=config.global_rotation,
-            **kernel,
+        self.aggregator = Aggregator.from_config(
+            config, layer_scale=layer_scale, attention=attention, activation_checkpointing=activation_checkpointing
         )
         for name, entry in HEADS.items():
             if name in config.heads:
                 head = entry.head.from_config(config, layer_scale=layer_scale, attention=attention)
                 self.add_module(entry.module, head)
-
-    @property
-    def heads(self) -> tuple[str, ...]:
-        """Names of the heads in this network."""
-        return self.config.heads
-
-    @property
-    def causal(self) -> bool:
-        """Whether frames attend to themselves and earlier frames only (StreamVGGT)."""
-        return self.config.causal
-
-    @property
-    def patch_size(self) -> int:
-        """Side of a patch in pixels."""
-        return self.config.patch_size
-
-    @property
-    def scale_frames(self) -> int:
-        """Number of first frames of a stream that run in one joint step. See `VGGTConfig`."""
-        return self.config.scale_frames
 
     def new_memory(
         self,
@@ -172,11 +142,12 @@ class VGGT(nn.Module):
             ValueError: If the images do not match the network, or a requested head is missing.
         """
         heads = validate_sequence(self, images, heads, query_points, attended_frames, dense_frames)
-        sequence = self._full_sequence(images.shape[1], attended_frames)
+        num_special_tokens = self.aggregator.num_special_tokens
+        sequence = FullSequence.of(self.config, images.shape[1], num_special_tokens, attended_frames)
         # Training reuses few sequence lengths, so the plans of cuDNN attention are reused.
         changes = self.causal and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
         with without_cudnn if changes else nullcontext():
-            return self._predict(images, heads, sequence, query_points, patch_tokens, dense_frames)
+            return self.predict(images, heads, sequence, query_points, patch_tokens, dense_frames)
 
     def step(
         self,
@@ -206,56 +177,9 @@ class VGGT(nn.Module):
             ValueError: If the images do not match the network or the memory, or a requested head is missing.
         """
         heads = validate_step(self, images, memory, heads, query_points)
-        predictions: list[Prediction] = []
-        num_together = images.shape[1] if memory.is_index_based else 1
-        # Disable inference mode even if the caller enabled it, because cached tensors outlive the call.
-        with torch.inference_mode(False), torch.no_grad():
-            memory.begin(len(images), tuple(images.shape[-2:]))
-            try:
-                first = 0
-                while first < images.shape[1]:
-                    is_joint = memory.is_opening
-                    count = memory.num_missing if is_joint else num_together
-                    part = slice(first, first + count)
-                    encoded = None if patch_tokens is None else patch_tokens[:, part]
-                    if is_joint:
-                        predictions.append(self._joint_step(images[:, part], memory, heads, encoded))
-                    else:
-                        queries = query_points if first == 0 else None
-                        predictions.append(self._next_step(images[:, part], memory, heads, queries, encoded))
-                    first += count
-                memory.commit()
-            except BaseException:
-                memory.rollback()
-                raise
-        return cat(predictions) if len(predictions) > 1 else predictions[0]
+        return run_steps(self, images, memory, heads, query_points, patch_tokens)
 
-    def _next_step(self, images, memory, heads, query_points, patch_tokens) -> Prediction:
-        """Run frames that are appended to the memory."""
-        prediction = self._predict(images, heads, memory, query_points, patch_tokens)
-        memory.update(prediction.num_frames, prediction)
-        return prediction
-
-    def _joint_step(self, images, memory, heads, patch_tokens) -> Prediction:
-        """Run the first frames of a stream jointly (LingBot-Map). Frames of earlier calls are computed again."""
-        num_new = images.shape[1]
-        encoded = memory.reopen(self.aggregator.encode_patches(images) if patch_tokens is None else patch_tokens)
-        prediction = self._next_step(images, memory, heads, None, encoded)
-        return prediction.select_frames(slice(encoded.shape[1] - num_new, None))
-
-    def _full_sequence(self, num_frames: int, attended_frames) -> FullSequence:
-        sizes = self.config.depth, self.config.camera_trunk_depth
-        if not self.causal:
-            return full_sequence.bidirectional(*sizes)
-        return full_sequence.causal(
-            *sizes,
-            num_frames,
-            attended_frames=attended_frames,
-            num_joint=self.scale_frames,
-            num_special_tokens=self.aggregator.num_special_tokens,
-        )
-
-    def _predict(
+    def predict(
         self,
         images: Tensor,
         heads: Collection[str],
@@ -264,7 +188,10 @@ class VGGT(nn.Module):
         patch_tokens: Tensor | None = None,
         dense_frames: Sequence[int] | None = None,
     ) -> Prediction:
-        """Encode the patches, run the aggregator, and run the heads on the tokens of their layers."""
+        """Encode the patches, run the aggregator, and run the heads on the tokens of their layers.
+
+        Takes checked arguments. Use `forward` or `step`.
+        """
         encoded = self.aggregator.encode_patches(images) if patch_tokens is None else patch_tokens
         num_frames, image_size = encoded.shape[1], tuple(images.shape[-2:])
         layers = {name: HEADS[name].layers(self.config) for name in heads}
@@ -297,20 +224,12 @@ class VGGT(nn.Module):
                 outputs |= head.predict([tokens[layer] for layer in layers[name]], context)
         return Prediction.of(image_size, outputs, dense_frames=dense_frames, pose=self.config.pose)
 
-    @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, **options) -> VGGT:
-        """Load a network from a folder, a file or the Hugging Face Hub. See `load_model` for the arguments."""
-        from streamvggt.model.weights import load_model
+    @staticmethod
+    def build(arguments: dict[str, Any]) -> VGGT:
+        """Build a `StreamVGGT` if `arguments["causal"]`, otherwise a `VGGT`."""
+        sizes = {name: value for name, value in arguments.items() if name != "causal"}
+        return StreamVGGT(**sizes) if arguments["causal"] else VGGT(causal=False, **sizes)
 
-        return load_model(name_or_path, causal=cls._default_causal, **options)
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors for `from_pretrained` and the Hugging Face Hub."""
-        from streamvggt.model.weights import save_model
-
-        save_model(self, folder)
-
-    _default_causal: bool = False
     _no_split_modules = ("Block",)
     """Units for FSDP and Hugging Face device maps. Not the dense heads, which read weights of their submodules."""
 

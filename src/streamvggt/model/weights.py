@@ -1,4 +1,4 @@
-"""Load and save networks: files, folders and the Hugging Face Hub.
+"""Load networks: files, folders and the Hugging Face Hub.
 
 A checkpoint contains tensors with the names of the released networks (1,797 tensors for the full network). No code in
 a file is executed: files are safetensors, or loaded with `torch.load(weights_only=True)`. The network configuration
@@ -7,39 +7,17 @@ comes from the config that this repository writes next to or into its files, oth
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
-from streamvggt.choices import RELEASED_HEADS
-from streamvggt.files import atomic_write
-from streamvggt.layers.attention import check_kernel
 from streamvggt.layers.vision_transformer import VisionTransformer, start_from_sines
-from streamvggt.model.building import build_converted
-from streamvggt.model.checkpoints import KnownCheckpoint
-from streamvggt.model.device import exact_convolutions, to_channels_last_layout
-from streamvggt.model.infer_config import infer_config
-from streamvggt.model.random_networks import build_model, init_random_model, init_seeded, is_random
-from streamvggt.model.tensor_check import check_tensors, heads_in
+from streamvggt.model.loading import load_network
+from streamvggt.model.random_networks import init_seeded
 from streamvggt.model.vggt import VGGT
-from streamvggt.model.weights_file import (
-    CONFIG_MODEL_TYPE,
-    CONFIG_NAME,
-    WEIGHTS_NAME,
-    Checkpoint,
-    open_checkpoint,
-    some,
-)
-from streamvggt.model.weights_path import resolve_path
-
-FLOAT32_PREFIXES = ("track_head.tracker.",)
-"""Parts that stay float32 in half-precision networks: the tracker embeds pixels as angles of up to 1000 radians."""
+from streamvggt.model.weights_file import open_checkpoint, some
 
 
 def load_model(
@@ -54,8 +32,6 @@ def load_model(
     **config,
 ) -> VGGT:
     """Load a network for inference and check its weights strictly.
-
-    Tensors are converted one at a time, so memory contains one copy of the weights.
 
     Args:
         name_or_path: One of:
@@ -85,49 +61,17 @@ def load_model(
         ValueError: If the file belongs to another network, contains code, or has missing, extra or wrong-shaped
             tensors.
     """
-    check_kernel(attention, torch.device(device), dtype)
-    options = {"attention": attention, "activation_checkpointing": activation_checkpointing}
-    name = os.fspath(name_or_path)
-    if torch.device(device).type == "cuda" and dtype == torch.float32:
-        exact_convolutions()
-
-    def placed(tensor_name: str, tensor: Tensor, copy: bool = False) -> Tensor:
-        wanted = torch.float32 if tensor_name.startswith(FLOAT32_PREFIXES) else dtype
-        return to_channels_last_layout(tensor, torch.device(device), wanted, copy=copy)
-
-    if is_random(name):
-        sizes = {"causal": True if causal is None else causal, "heads": heads or RELEASED_HEADS, **config}
-        return build_converted(lambda: init_random_model(name, {**sizes, **options}), placed).eval()
-    path, known = resolve_path(name)
-    checkpoint = open_checkpoint(path)
-    found = _network_config(checkpoint, known, config, causal, heads)
-    with torch.device("meta"):
-        model = build_model({**found, **options}, checkpoint.source)
-    check_tensors(model, checkpoint)
-    # Copy memory-mapped tensors, so that the network does not depend on the file.
-    loaded = {name: placed(name, checkpoint.read(name), copy=True) for name in model.state_dict()}
-    model.load_state_dict(loaded, assign=True)
-    return model.eval()
-
-
-def _network_config(
-    checkpoint: Checkpoint,
-    known: KnownCheckpoint | None,
-    config: Mapping[str, Any],
-    causal: bool | None,
-    heads: Sequence[str] | None,
-) -> dict[str, Any]:
-    """Combine the fields of the file, of the published checkpoint and of the caller, who has priority."""
-    found = checkpoint.config or infer_config(checkpoint.shapes, checkpoint.source, config)
-    published = {"causal": known.causal, **known.options} if known else {"causal": True}
-    found = {**published, **found, **config}
-    if causal is not None:
-        found["causal"] = causal
-    if heads is not None:
-        found["heads"] = heads
-    elif "heads" not in found:
-        found["heads"] = heads_in(checkpoint)
-    return found
+    return load_network(
+        VGGT.build,
+        name_or_path,
+        causal=causal,
+        heads=heads,
+        device=device,
+        dtype=dtype,
+        attention=attention,
+        activation_checkpointing=activation_checkpointing,
+        **config,
+    )
 
 
 def init_model(
@@ -151,7 +95,7 @@ def init_model(
     Raises:
         ValueError: If an argument is invalid, or a checkpoint does not match the network.
     """
-    model = init_seeded({"causal": False, **arguments}, "init_model", seed)
+    model = init_seeded(VGGT.build, {"causal": False, **arguments}, "init_model", seed)
     if isinstance(model.aggregator.patch_embed, VisionTransformer):
         start_from_sines(model.aggregator.patch_embed)
     with torch.no_grad():
@@ -168,38 +112,6 @@ def init_model(
     return model
 
 
-def save_model(model: VGGT, folder: str | os.PathLike, state: Mapping[str, Tensor] | None = None) -> None:
-    """Write config.json and model.safetensors to `folder`, each atomically.
-
-    Args:
-        model: Network to save.
-        folder: Output folder, created if missing.
-        state: State dict, for models that are sharded among processes. None: `model.state_dict()`.
-    """
-    folder = Path(folder)
-    config = json.dumps({"model_type": CONFIG_MODEL_TYPE, **model.config.as_dict()}, indent=2)
-    state = model.state_dict() if state is None else state
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    with atomic_write(folder / WEIGHTS_NAME) as path:
-        # Store the config in the file as well, so that the file can be loaded without config.json.
-        save_file(tensors, path, metadata={"format": "pt", "config": config})
-        sort_metadata(path)
-    with atomic_write(folder / CONFIG_NAME) as path:
-        path.write_text(config + "\n", encoding="utf-8")
-
-
-def sort_metadata(path: Path) -> None:
-    """Sort the metadata of a safetensors file by name, so that equal weights give bit-exact equal files."""
-    with open(path, "rb+") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-        assert len(text) <= length, "the same entries take the same room"
-        file.seek(8)
-        file.write(text.ljust(length))
-
-
 def load_encoder(model: VGGT, path: str | os.PathLike) -> None:
     """Load the patch encoder from its checkpoint, for example dinov2_vitl14_reg4_pretrain.pth (DINOv2 with registers).
 
@@ -211,5 +123,7 @@ def load_encoder(model: VGGT, path: str | os.PathLike) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
     wrong = [name for name in {*expected, *checkpoint.shapes} if expected.get(name) != checkpoint.shapes.get(name)]
     if wrong:
-        raise ValueError(f"{path} is no DINOv2 encoder of this size; {len(wrong)} do not fit: {some(sorted(wrong))}")
+        raise ValueError(
+            f"{path} is not a DINOv2 encoder of this size. {len(wrong)} tensors differ: {some(sorted(wrong))}"
+        )
     encoder.load_state_dict({name: checkpoint.read(name) for name in expected})

@@ -19,8 +19,8 @@ from streamvggt.data.view import Batch
 from streamvggt.losses.criterion import Criterion
 from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.model.heads import HEADS
+from streamvggt.model.saving import save_model
 from streamvggt.model.vggt import VGGT
-from streamvggt.model.weights import save_model
 from streamvggt.training.acceleration import new_accelerator
 from streamvggt.training.adapters import LowRank
 from streamvggt.training.arguments import check_network, check_settings

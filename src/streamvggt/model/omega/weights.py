@@ -15,7 +15,9 @@ from streamvggt.model.device import to_channels_last_layout
 from streamvggt.model.omega.config import ENTRY, OmegaConfig, omega_config
 from streamvggt.model.omega.network import VGGTOmega
 from streamvggt.model.omega.rotation import rotary_periods
-from streamvggt.model.weights_file import Checkpoint, open_checkpoint, some
+from streamvggt.model.random_networks import is_random
+from streamvggt.model.tensor_check import list_differences
+from streamvggt.model.weights_file import Checkpoint, open_checkpoint
 from streamvggt.model.weights_path import resolve_path
 
 RENAMED = {
@@ -80,7 +82,7 @@ def is_omega(name_or_path: str | os.PathLike) -> bool:
         ValueError: If the file is damaged or has an unknown format.
     """
     name = os.fspath(name_or_path)
-    if name.startswith("random:"):
+    if is_random(name):
         return False
     return any(tensor.startswith(ENTRY) for tensor in open_checkpoint(resolve_path(name)[0]).shapes)
 
@@ -149,16 +151,10 @@ def _check_shapes(expected: Mapping[str, tuple[int, ...]], checkpoint: Checkpoin
         ValueError: If tensors are missing, extra or wrong-shaped. The message lists them.
     """
     there: dict[str, Any] = {name: of for name, of in checkpoint.shapes.items() if not name.startswith(TEXT_HEAD)}
-    missing = [name for name in expected if name not in there]
-    extra = [name for name in there if name not in expected]
-    wrong = [name for name in expected if name in there and there[name] != expected[name]]
-    if missing or extra or wrong:
-        lines = [f"{checkpoint.source}: expected the tensors of VGGT-Omega, got others:"]
-        lines += [f"  {len(missing)} missing: {some(missing)}"] if missing else []
-        lines += [f"  {len(extra)} extra: {some(extra)}"] if extra else []
-        shapes = [f"{name} is {there[name]}, expected {expected[name]}" for name in wrong]
-        lines += [f"  {len(wrong)} of wrong shape: {some(shapes)}"] if wrong else []
-        raise ValueError("\n".join(lines))
+    differences = list_differences(expected, there)
+    if differences:
+        header = f"{checkpoint.source}: expected the tensors of VGGT-Omega, got others:"
+        raise ValueError("\n".join([header, *differences]))
     if left_out := len(checkpoint.shapes) - len(there):
         warnings.warn(
             f"{checkpoint.source}: Skipped the text head ({left_out} tensors {TEXT_HEAD}*).",
