@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from streamvggt.data.decode import read_image
 from streamvggt.evaluation.depth_alignment import align_median
 from streamvggt.evaluation.depth_protocol import DEPTH_SETS, DepthProtocol, load_pair
 from streamvggt.evaluation.depth_sets import published
@@ -78,9 +79,8 @@ def depth_figures(protocol: DepthProtocol, folder: Path, run: Mapping[str, Any],
             valid = published(reader).rules.valid(true)
             if valid.any():
                 predicted = predicted * align_median(predicted[valid], true[valid])[0].float()
-            columns.append(
-                (cv2.imread(str(reader.image_path(scene, frame))), predicted.numpy(), true.numpy(), valid.numpy())
-            )
+            image = read_image(reader.image_path(scene, frame))[..., ::-1]  # BGR
+            columns.append((image, predicted.numpy(), true.numpy(), valid.numpy()))
         known = np.concatenate([true[valid] for _, _, true, valid in columns])
         near, far = np.percentile(known, [2, 98]) if len(known) else (1.0, 2.0)
         strip = np.hstack([_depth_column(*column, near, far) for column in columns])
