@@ -2,7 +2,7 @@
 
     python benchmarks/threads.py --cores 0,1 --out benchmarks/threads.md
 
-"Automatic" is the choice of the commands (`choose_threads`). The busy process computes without pause and may use any of
+"Automatic" is the choice of the commands (`set_threads`). The busy process computes without pause and may use any of
 the cores. Every measurement is a process of its own.
 """
 
@@ -21,7 +21,7 @@ from environment_info import publish
 
 from streamvggt import StreamSession, load_frames
 from streamvggt.flags import some_path, whole
-from streamvggt.model.threads import load_with_threads
+from streamvggt.model.weights import load_with_threads
 
 CLIP = Path(__file__).parents[1] / "assets" / "clip.mp4"
 WARM_UP = 12  # frames until the memory is full

@@ -437,7 +437,7 @@ def test_without_a_readable_state_all_is_computed_again(reconstruct, cut_run, ph
     if damage == "missing":
         state.unlink()
     status, outputs = reconstruct(photos, "--resume")
-    assert status == 0 and "!!!" in outputs and "all frames are computed again" in outputs
+    assert status == 0 and "Warning: " in outputs and "all frames are computed again" in outputs
     assert len(pushed) == 6 and len(ReconstructionResult(cut_run)) == 6 and not state.exists()
 
 

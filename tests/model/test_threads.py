@@ -1,7 +1,6 @@
 """Threads by the size of the model, unless the user chose."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +8,8 @@ from small_models import tiny
 
 from streamvggt.cli import main
 from streamvggt.model import threads
-from streamvggt.model.threads import MIN_THREADED_WIDTH, choose_threads, load_with_threads
+from streamvggt.model.threads import MIN_THREADED_WIDTH, set_threads
+from streamvggt.model.weights import load_with_threads
 
 CLIP = str(Path(__file__).parents[2] / "assets" / "clip.mp4")
 
@@ -25,15 +25,20 @@ def four_cores(monkeypatch):
 
 
 def test_small_models_use_one_thread_and_large_models_all_cores():
-    choose_threads(tiny())
+    set_threads(MIN_THREADED_WIDTH - 1)
     assert torch.get_num_threads() == 1
-    choose_threads(SimpleNamespace(config=SimpleNamespace(embed_dim=MIN_THREADED_WIDTH)))
+    set_threads(MIN_THREADED_WIDTH)
+    assert torch.get_num_threads() == 4
+
+
+def test_commands_without_a_model_use_all_cores():
+    set_threads()
     assert torch.get_num_threads() == 4
 
 
 def test_the_users_choice_wins(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    choose_threads(tiny())
+    set_threads(1)
     assert torch.get_num_threads() == 3
 
 

@@ -27,6 +27,7 @@ from streamvggt.stream.frames import FrameSource
 from streamvggt.stream.policy import parse_policy
 from streamvggt.stream.pool import PoolFull
 from streamvggt.stream.source import FrameOptions
+from streamvggt.stream.weights_note import RANDOM_WEIGHTS_NOTE, weights_note
 
 PREVIEW_WIDTH = 840
 FPS_WINDOW = 10  # number of frames for the displayed speed
@@ -230,7 +231,8 @@ class Scene:
 
     def _heads(self, settings: RunSettings, model: torch.nn.Module) -> tuple[list[str], str]:
         """Return the heads to run, and a message for the user."""
-        message = "These weights are random. The result has no meaning." if "random" in settings.weights else ""
+        note = weights_note(settings.weights)
+        message = note if note == RANDOM_WEIGHTS_NOTE else ""
         heads = ["camera", "depth"]
         if settings.point_head:
             if "points" not in model.heads:

@@ -108,9 +108,9 @@ def run_command(words: Sequence[str], argv: list[str]) -> int:
         module, command = command_module(arguments.command), COMMANDS[arguments.command]
         if command.parses_itself:
             return module.run(arguments.command, arguments.options)
-        from streamvggt.model.device import limit_threads
+        from streamvggt.model.threads import set_threads
 
-        limit_threads()
+        set_threads()
         return module.run(arguments, argv)
 
 

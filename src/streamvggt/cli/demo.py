@@ -17,7 +17,7 @@ from streamvggt.app.site import Site
 from streamvggt.bundled import bundled
 from streamvggt.cli.demo_menu import page_examples, weights_menu
 from streamvggt.model.device import resolve_device, resolve_dtype
-from streamvggt.model.threads import load_with_threads
+from streamvggt.model.weights import load_with_threads
 
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:

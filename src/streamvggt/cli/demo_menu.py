@@ -6,8 +6,9 @@ from pathlib import Path
 
 from streamvggt.app.examples import Example
 from streamvggt.app.model_registry import WeightsInfo
-from streamvggt.model.checkpoints import BY_ID, photo_limits
+from streamvggt.model.checkpoints import BY_ID
 from streamvggt.model.weights_path import BUNDLED_DIR, BUNDLED_MODELS, WEIGHTS_NAME
+from streamvggt.stream.weights_note import weights_note
 
 MENU = {
     "tiny": ("tiny", "try the software"),
@@ -43,7 +44,7 @@ def weights_info(name: str, purpose: str = "") -> WeightsInfo:
     elif folder.is_dir():
         size = f"{(folder / WEIGHTS_NAME).stat().st_size / 1e6:.0f} MB"
         has_tracker = "track" in json.loads((folder / "config.json").read_text(encoding="utf-8"))["heads"]
-    return WeightsInfo(": ".join(filter(None, [size, purpose])), photo_limits(name), has_tracker)
+    return WeightsInfo(": ".join(filter(None, [size, purpose])), weights_note(name), has_tracker)
 
 
 def page_examples(assets: Path) -> list[Example]:

@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     validate_writable(out)
     problems = check_result(result)
     if problems:
-        tqdm.write(f"!!! {len(problems)} of {len(result)} images cannot be used; the first: {problems[0]}")
+        tqdm.write(f"Warning: {len(problems)} of {len(result)} images cannot be used; the first: {problems[0]}")
     paths, failures = write_exports(result, out, arguments)
     for path in paths:
         tqdm.write(f"  {path}")

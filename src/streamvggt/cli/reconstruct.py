@@ -24,7 +24,7 @@ from streamvggt.cli.memory_settings import (
     use_published_memory,
 )
 from streamvggt.cli.preflight import default_output_dir, validate_input, validate_output_dir
-from streamvggt.cli.run_messages import note_bundled_weights, print_summary, warn_random_weights
+from streamvggt.cli.run_messages import print_summary, warn_unfit_weights
 from streamvggt.cli.run_metadata import RunMetadata
 from streamvggt.cli.stream_run import run_stream
 from streamvggt.export import DamagedResult, ReconstructionResult, check_result, frame_files
@@ -32,7 +32,7 @@ from streamvggt.folder_lock import FolderLock
 from streamvggt.model.device import resolve_device, resolve_dtype
 from streamvggt.model.fingerprint import count_parameters, fingerprint
 from streamvggt.model.heads import HEADS
-from streamvggt.model.threads import choose_threads
+from streamvggt.model.threads import set_threads
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import load_model
 from streamvggt.stream.frames import FrameSource, load_frames
@@ -71,9 +71,8 @@ def reconstruct(arguments: argparse.Namespace, argv: list[str], lock: FolderLock
     num_done = len(frame_files(arguments.out))
 
     model = load(arguments.weights, causal=True, heads=heads, device=device, dtype=dtype, attention=arguments.attention)
-    choose_threads(model)
-    warn_random_weights(arguments.weights)
-    note_bundled_weights(arguments.weights, arguments.input)
+    set_threads(model.config.embed_dim)
+    warn_unfit_weights(arguments.weights, arguments.input)
     frames = open_frames(arguments, model, num_done)
     if is_default and model.scale_frames:
         use_published_memory(arguments, model, frames)

@@ -11,27 +11,18 @@ from tqdm import tqdm
 from streamvggt.cli.memory_settings import Session
 from streamvggt.cli.run_metadata import RunMetadata
 from streamvggt.model.vggt import VGGT
-from streamvggt.stream.bundled_weights import bundled_weights_note
 from streamvggt.stream.frames import FrameSource
 from streamvggt.stream.policies.sliding_window import KeepAll
 from streamvggt.stream.policy import DEFAULT_POLICY
 from streamvggt.stream.submaps.session import SubmapSession, SubmapStatistics
+from streamvggt.stream.weights_note import weights_note
 from streamvggt.words import counted
 
 
-def warn_random_weights(weights: str) -> None:
-    """Warn that the outputs of random weights mean nothing."""
-    if weights.startswith("random:"):
-        tqdm.write(
-            f"!!! {weights}: random weights. The run shows that everything works;\n"
-            "!!! the cameras, depths and points it writes MEAN NOTHING. Give trained --weights (ckpt/README.md)."
-        )
-
-
-def note_bundled_weights(weights: str, source: str) -> None:
-    """Say that the bundled weights do not fit the input, if they do not."""
-    if note := bundled_weights_note(weights, source):
-        tqdm.write(note)
+def warn_unfit_weights(weights: str, source: str) -> None:
+    """Warn if the weights cannot reconstruct the input."""
+    if note := weights_note(weights, source):
+        tqdm.write(f"Warning: {note}")
 
 
 def warn_low_memory(model: VGGT, session: Session, frames: FrameSource) -> None:
@@ -48,9 +39,8 @@ def warn_low_memory(model: VGGT, session: Session, frames: FrameSource) -> None:
     free = torch.cuda.mem_get_info(weight.device)[0] if weight.is_cuda else psutil.virtual_memory().available
     if needed > free:
         tqdm.write(
-            f"!!! keeping all {counted(num_frames, 'frame')} may need {needed / 1e9:.0f} GB, {free / 1e9:.0f} GB are "
-            "free: "
-            f"bound the memory with --policy {DEFAULT_POLICY}"
+            f"Warning: keeping all {counted(num_frames, 'frame')} may need {needed / 1e9:.0f} GB, "
+            f"{free / 1e9:.0f} GB are free. Bound the memory with --policy {DEFAULT_POLICY}."
         )
 
 

@@ -117,7 +117,7 @@ def resume_stream(
     try:
         done = state.restore(len(result))
     except (OSError, ValueError) as error:
-        tqdm.write(f"!!! {error}: all frames are computed again ({counted(len(result), 'frame')})")
+        tqdm.write(f"Warning: {error}: all frames are computed again ({counted(len(result), 'frame')})")
         session.reset()
         return ResultWriter(out, resume=0), frames
     frames = frames.from_index(result.camera(done - 1).index + 1)

@@ -12,12 +12,12 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 
-from streamvggt.cli.run_messages import note_bundled_weights
+from streamvggt.cli.run_messages import warn_unfit_weights
 from streamvggt.export import Adjustments, ExportOptions, ResultFrame, camera_change
 from streamvggt.extras import require
 from streamvggt.model.device import resolve_device, resolve_dtype
 from streamvggt.model.fingerprint import count_parameters
-from streamvggt.model.threads import load_with_threads
+from streamvggt.model.weights import load_with_threads
 from streamvggt.stream.frames import load_frames
 from streamvggt.stream.policy import parse_policy
 from streamvggt.stream.video import URL
@@ -25,7 +25,7 @@ from streamvggt.stream.video import URL
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     change = camera_change(Adjustments(intrinsics=arguments.intrinsics, fov=arguments.fov))
-    note_bundled_weights(arguments.weights, arguments.input)
+    warn_unfit_weights(arguments.weights, arguments.input)
     if arguments.rerun:
         return run_rerun(arguments, change)
     from streamvggt.app.model_registry import ModelRegistry

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from streamvggt.evaluation.run_metadata import SCORES_NAME, read_run, read_scores
+from streamvggt.model.random_networks import is_random
 
 NON_DEFAULT_LABELS = {
     "use_ba": "bundle adjustment",
@@ -69,7 +70,7 @@ class EvaluationResult:
 
     @property
     def is_random(self) -> bool:
-        return str(self.about.get("weights", "")).startswith("random:")
+        return is_random(str(self.about.get("weights", "")))
 
 
 def find_results(root: Path) -> list[EvaluationResult]:

@@ -19,17 +19,20 @@ from tqdm import tqdm
 from streamvggt.flags import whole, word
 from streamvggt.model.device import DTYPES, resolve_device, resolve_dtype
 from streamvggt.model.fingerprint import file_fingerprint
-from streamvggt.model.threads import choose_threads
+from streamvggt.model.random_networks import is_random
+from streamvggt.model.threads import set_threads
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import load_model
 from streamvggt.prediction import Prediction, cat
 from streamvggt.provenance import device_name
-from streamvggt.stream.policy import POLICY_NAMES, parse_policy
+from streamvggt.stream.policy import parse_policy
+from streamvggt.stream.run_flags import add_device, add_policy, add_submaps
 from streamvggt.stream.session import StreamSession
 from streamvggt.stream.submaps.loop_closure import LoopClosureOptions, parse_submaps
-from streamvggt.stream.submaps.options import USAGE, SubmapOptions
+from streamvggt.stream.submaps.options import SubmapOptions
 from streamvggt.stream.submaps.session import SubmapSession
 from streamvggt.stream.submaps.submap_graph import apply_corrections
+from streamvggt.stream.weights_note import RANDOM_WEIGHTS_NOTE
 
 MODELS = {"streamvggt": (True, "../ckpt/checkpoints.pth"), "vggt": (False, "../ckpt/model.pt")}
 """Attention of each model, and path of its released weights relative to src/."""
@@ -46,40 +49,17 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--model_name", type=word, default="StreamVGGT", help="StreamVGGT or VGGT (default: StreamVGGT)"
     )
-    network.add_argument(
-        "--device", type=word, default="auto", help="cuda, mps or cpu (default: fastest available device)"
-    )
+    add_device(network)
     network.add_argument(
         "--dtype", choices=("auto", *DTYPES), default="auto", help="computation dtype (default: half precision on CUDA)"
     )
     network.add_argument(
         "--inference",
         choices=("stream", "full"),
-        help="stream: frame by frame with a KV cache; whole: all frames at once (default: stream; VGGT: whole)",
+        help="stream: frame by frame with a KV cache; full: all frames at once (default: stream; VGGT: full)",
     )
-    network.add_argument(
-        "--policy",
-        type=word,
-        default="all",
-        help=f"eviction policy: {POLICY_NAMES}; with numbers as in window:1,8; see docs/streaming.md (default: all)",
-    )
-    network.add_argument(
-        "--submaps",
-        type=word,
-        metavar=USAGE,
-        help="align overlapping submaps, see docs/streaming.md (default: one stream)",
-    )
-    network.add_argument(
-        "--loop_closure",
-        action="store_true",
-        help="detect loops and correct each sequence at its end (requires --submaps)",
-    )
-    network.add_argument(
-        "--camera_cache",
-        choices=("per_iteration", "shared"),
-        default="per_iteration",
-        help="camera-head cache, see docs/streaming.md",
-    )
+    add_policy(network, default="all")
+    add_submaps(network, separator="_")
     network.add_argument(
         "--size",
         type=whole(1, 16_384),
@@ -146,9 +126,9 @@ class ModelRunner:
         dtype = resolve_dtype(arguments.dtype, device)
         weights = arguments.weights or released
         model = load_model(weights, causal=causal, heads=tuple(heads), device=device, dtype=dtype)
-        choose_threads(model)
-        if str(weights).startswith("random:"):
-            tqdm.write(f"warning: {weights}: random weights; the numbers have no meaning", file=sys.stderr)
+        set_threads(model.config.embed_dim)
+        if is_random(str(weights)):
+            tqdm.write(f"Warning: {RANDOM_WEIGHTS_NOTE}", file=sys.stderr)
         size = model.config.image_size if arguments.size is None else arguments.size
         if size < model.patch_size:
             raise ValueError(f"--size {size} is below one patch of the network, {model.patch_size} pixels")

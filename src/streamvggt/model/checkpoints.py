@@ -133,14 +133,3 @@ def find_known(name: str) -> KnownCheckpoint | None:
     if name in BY_ID:
         return BY_ID[name]
     return next((known for known in CHECKPOINTS if known.options and known.file == Path(name).name), None)
-
-
-def photo_limits(name: str) -> str:
-    """Return a warning for users who reconstruct their own photos with these weights, or ""."""
-    if name.startswith("random:"):
-        return "Random weights: the result has no meaning."
-    if name in ("tiny", "tiny-vggt"):
-        return (
-            f"{name} is trained on procedural rooms only. It does not reconstruct real photos. Use StreamVGGT for them."
-        )
-    return ""

@@ -105,17 +105,6 @@ def to_channels_last_layout(weight: Tensor, device: torch.device, dtype: torch.d
     return weight.to(device, dtype, copy=copy)
 
 
-def limit_threads(cgroup: Path = CGROUP) -> None:
-    """Limit PyTorch threads to the container's CPU quota. By default PyTorch counts all cores of the host.
-
-    Args:
-        cgroup: Root folder of the Linux control groups.
-    """
-    usable = available_cpus(cgroup)
-    if usable < torch.get_num_threads():
-        torch.set_num_threads(usable)
-
-
 def available_cpus(cgroup: Path = CGROUP) -> int:
     """Return the number of cores available to this process, from its affinity and the quota of cgroup v2 or v1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Number of CPU threads of PyTorch, chosen by the size of the model."""
+"""Number of CPU threads of PyTorch."""
 
 from __future__ import annotations
 
@@ -8,29 +8,23 @@ from pathlib import Path
 import torch
 
 from streamvggt.model.device import CGROUP, available_cpus
-from streamvggt.model.vggt import VGGT
-from streamvggt.model.weights import load_model
 
 MIN_THREADED_WIDTH = 256
 """Minimum embedding width for several threads. The operators of narrower models take less than a millisecond each."""
 
 
-def choose_threads(model: VGGT, cgroup: Path = CGROUP) -> None:
-    """Set the number of PyTorch threads for a model. If `OMP_NUM_THREADS` is set, nothing changes.
+def set_threads(embed_dim: int | None = None, cgroup: Path = CGROUP) -> None:
+    """Set the number of PyTorch threads. If `OMP_NUM_THREADS` is set, nothing changes.
+
+    By default, PyTorch counts all cores of the host, also in a container with a quota.
 
     A small model uses one thread. With several threads, every operator waits for the slowest thread. If another
     process is busy on one of the cores, each of the more than 1,000 operators of a frame then waits for that process.
 
     Args:
-        model: Loaded model.
+        embed_dim: Embedding width of the model to run. None: no model, all available cores.
         cgroup: Root folder of the Linux control groups, see `available_cpus`.
     """
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1 if model.config.embed_dim < MIN_THREADED_WIDTH else available_cpus(cgroup))
-
-
-def load_with_threads(name: str, **options) -> VGGT:
-    """Load a model and choose the threads for the model. Arguments and errors as for `load_model`."""
-    model = load_model(name, **options)
-    choose_threads(model)
-    return model
+        is_small = embed_dim is not None and embed_dim < MIN_THREADED_WIDTH
+        torch.set_num_threads(1 if is_small else available_cpus(cgroup))

@@ -16,6 +16,7 @@ import torch
 from streamvggt.layers.vision_transformer import VisionTransformer, start_from_sines
 from streamvggt.model.loading import load_network
 from streamvggt.model.random_networks import init_seeded
+from streamvggt.model.threads import set_threads
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights_file import open_checkpoint, some
 
@@ -72,6 +73,13 @@ def load_model(
         activation_checkpointing=activation_checkpointing,
         **config,
     )
+
+
+def load_with_threads(name_or_path: str | os.PathLike, **options) -> VGGT:
+    """Load a model as `load_model` does, and set the number of CPU threads for its size."""
+    model = load_model(name_or_path, **options)
+    set_threads(model.config.embed_dim)
+    return model
 
 
 def init_model(

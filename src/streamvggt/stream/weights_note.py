@@ -1,4 +1,4 @@
-"""Say when the bundled weights cannot work: they were trained on the procedural world alone."""
+"""Warnings about weights that cannot reconstruct an input."""
 
 from __future__ import annotations
 
@@ -7,25 +7,30 @@ from pathlib import Path
 import av
 from PIL import Image
 
+from streamvggt.model.random_networks import is_random
 from streamvggt.model.weights_path import BUNDLED_MODELS
 from streamvggt.provenance import PROCEDURAL_MARK
 from streamvggt.stream.containers import FFMPEG_FORMATS
 
+RANDOM_WEIGHTS_NOTE = "Random weights: the result has no meaning. Use trained weights (ckpt/README.md)."
 BUNDLED_WEIGHTS_NOTE = (
-    "The bundled weights know rendered rooms only, so cameras and depth of this input are not meaningful: for photos "
-    "and videos use --weights lch01/StreamVGGT (5 GB download, runs on a GPU with 8 GB or a CPU with 16 GB of memory)."
+    "The bundled weights are trained on rendered rooms only. Cameras and depth of other scenes are not meaningful. "
+    "For photos and videos, use lch01/StreamVGGT (5 GB download, GPU with 8 GB or CPU with 16 GB of memory)."
 )
 
 
-def bundled_weights_note(weights: str, source: str | Path) -> str | None:
-    """Return `BUNDLED_WEIGHTS_NOTE` if the weights do not fit the input, else None.
+def weights_note(weights: str, source: str | Path | None = None) -> str:
+    """Return a warning if weights cannot reconstruct an input, else "".
 
     Args:
         weights: Name of the weights, as for `load_model`.
         source: Input, as for `load_frames`. Only videos and photos with `PROCEDURAL_MARK` fit the bundled weights.
-            Re-encoding a video with FFmpeg keeps the mark.
+            Re-encoding a video with FFmpeg keeps the mark. None: any photos of a user.
     """
-    return BUNDLED_WEIGHTS_NOTE if weights in BUNDLED_MODELS and not is_procedural(source) else None
+    if is_random(weights):
+        return RANDOM_WEIGHTS_NOTE
+    fits = weights not in BUNDLED_MODELS or (source is not None and is_procedural(source))
+    return "" if fits else BUNDLED_WEIGHTS_NOTE
 
 
 def is_procedural(source: str | Path) -> bool:

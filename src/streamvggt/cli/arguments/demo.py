@@ -6,6 +6,7 @@ import argparse
 import os
 
 from streamvggt.flags import real, whole, word
+from streamvggt.stream.run_flags import add_device
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,9 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-frames", type=whole(), default=300, help="maximum number of frames per run (default: 300)"
     )
-    parser.add_argument(
-        "--device", type=word, default="auto", help="cuda, mps or cpu (default: fastest available device)"
-    )
+    add_device(parser)
     parser.add_argument("--max-minutes", type=real(0.01, 1e6), default=60, help="maximum minutes per run (default: 60)")
     parser.add_argument(
         "--at-once", type=whole(1, 1000), default=4, help="maximum number of concurrent runs (default: 4)"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import get_args
 
-from streamvggt.choices import CameraCacheMode, DtypeName, KVCacheDtype, StepMode
+from streamvggt.choices import DtypeName, KVCacheDtype, StepMode
 from streamvggt.cli.arguments.exports import add_export_arguments
 from streamvggt.flags import real, some_path, whole, word
 from streamvggt.model.checkpoints import MODEL_IDS
-from streamvggt.stream.policy import DEFAULT_POLICY, POLICY_NAMES
-from streamvggt.stream.submaps.options import USAGE
+from streamvggt.stream.policy import DEFAULT_POLICY
+from streamvggt.stream.run_flags import add_device, add_policy, add_submaps
 
 LOW_MEMORY_PRESET = {"policy": "window:1,8", "kv_cache_dtype": "int8", "dtype": "half"}
 TRAINED_LENGTH = 320
@@ -42,13 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--heads", type=word, default="camera,depth", help="heads to run: camera,depth,points (default: camera,depth)"
     )
-    network.add_argument(
-        "--policy",
-        type=word,
-        help=f"eviction policy: {POLICY_NAMES}; with numbers as in window:1,8; see docs/streaming.md (default: "
-        f"{DEFAULT_POLICY}; all with "
-        "--submaps; LingBot-Map: its own)",
-    )
+    add_policy(network, None, f"{DEFAULT_POLICY}; all with --submaps; LingBot-Map: its own")
     network.add_argument(
         "--kv-cache-dtype",
         choices=get_args(KVCacheDtype),
@@ -69,27 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="eager",
         help="execution once the memory is full; compile needs minutes for the first frame (default: eager)",
     )
-    network.add_argument(
-        "--submaps",
-        type=word,
-        metavar=USAGE,
-        help="align overlapping submaps of LENGTH frames, each with a separate --policy (default: one stream; "
-        f"LingBot-Map: {TRAINED_WINDOWS} for more than {TRAINED_LENGTH} frames)",
-    )
-    network.add_argument(
-        "--loop-closure",
-        action="store_true",
-        help="detect loops and optimize submap poses (requires --submaps)",
-    )
-    network.add_argument(
-        "--camera-cache",
-        choices=get_args(CameraCacheMode),
-        default="per_iteration",
-        help="camera-head cache, see docs/streaming.md (default: per_iteration)",
-    )
-    network.add_argument(
-        "--device", type=word, default="auto", help="cuda, mps or cpu (default: fastest available device)"
-    )
+    add_submaps(network, f"one stream; LingBot-Map: {TRAINED_WINDOWS} for more than {TRAINED_LENGTH} frames")
+    add_device(network)
     network.add_argument(
         "--dtype",
         choices=("auto", *get_args(DtypeName)),

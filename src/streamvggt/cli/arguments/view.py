@@ -7,6 +7,7 @@ import argparse
 from streamvggt.cli.arguments.exports import add_camera_arguments
 from streamvggt.flags import real, whole, word
 from streamvggt.stream.policy import DEFAULT_POLICY
+from streamvggt.stream.run_flags import add_device
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,9 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--point-head", action="store_true", help="also run the point head")
     parser.add_argument("--fps", type=real(1e-3, 1e3), help="frames per second of a video or camera")
     parser.add_argument("--max-frames", type=whole(), default=1000, help="maximum number of frames (default: 1000)")
-    parser.add_argument(
-        "--device", type=word, default="auto", help="cuda, mps or cpu (default: fastest available device)"
-    )
+    add_device(parser)
     parser.add_argument("--host", type=word, default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=whole(0, 65_535), default=7870, help="port to listen on (default: 7870)")
     parser.add_argument(
