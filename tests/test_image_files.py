@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from streamvggt.image_files import MAX_SIDE, exif_rgb, image_format, open_image, pages_of, unreadable_image
+from streamvggt.file_kinds import unreadable_image
+from streamvggt.image_files import MAX_SIDE, exif_rgb, image_format, open_image, pages_of
 from streamvggt.stream.frames import load_frames
 
 RAMP = np.linspace(0, 1, 28 * 56 * 3).reshape(28, 56, 3)

@@ -15,7 +15,8 @@ import av
 from PIL import Image
 
 from streamvggt.app.zips import check_directory
-from streamvggt.image_files import FORMATS, image_format, open_image, unreadable_image, what_it_is
+from streamvggt.file_kinds import unreadable_image, what_it_is
+from streamvggt.image_files import FORMATS, image_format, open_image
 from streamvggt.natural_order import natural_key
 from streamvggt.stream.containers import FFMPEG_FORMATS, video_suffix
 from streamvggt.stream.image_list import IMAGE_EXTENSIONS

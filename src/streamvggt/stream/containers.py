@@ -5,7 +5,7 @@ FFmpeg also renders text files and reads playlists, which can refer to other fil
 
 from pathlib import Path
 
-from streamvggt.image_files import is_heif_start
+from streamvggt.file_kinds import is_heif_start
 
 STARTS = {
     b"\x1a\x45\xdf\xa3": ".mkv",

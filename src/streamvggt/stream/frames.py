@@ -15,7 +15,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from streamvggt.image_files import image_format, printable, unreadable_image, what_it_is
+from streamvggt.file_kinds import printable, unreadable_image, what_it_is
+from streamvggt.image_files import image_format
 from streamvggt.stream.containers import video_suffix
 from streamvggt.stream.image_list import ImageList, find_images, further_in, images_in_folder, images_matching
 from streamvggt.stream.images import ImageSource

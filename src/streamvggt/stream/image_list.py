@@ -8,14 +8,8 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from streamvggt.image_files import (
-    MOTION_SUFFIXES,
-    further_pictures,
-    image_format,
-    no_regular_file,
-    printable,
-    unreadable_image,
-)
+from streamvggt.file_kinds import no_regular_file, printable, unreadable_image
+from streamvggt.image_files import MOTION_SUFFIXES, further_pictures, image_format
 from streamvggt.natural_order import natural_key
 
 IMAGE_TYPES = (

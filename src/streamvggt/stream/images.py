@@ -9,17 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from streamvggt.file_kinds import printable
 from streamvggt.frame import Frame
-from streamvggt.image_files import (
-    ANIMATIONS,
-    is_deep,
-    is_turned,
-    open_image,
-    pages_of,
-    plain_reason,
-    printable,
-    white_of,
-)
+from streamvggt.image_files import ANIMATIONS, is_deep, is_turned, open_image, pages_of, plain_reason, white_of
 from streamvggt.names import storable
 from streamvggt.natural_order import stem
 from streamvggt.stream.capture_time import capture_time, rising_times
