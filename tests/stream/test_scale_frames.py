@@ -138,7 +138,7 @@ def test_submaps_start_with_joint_steps_and_can_be_interrupted(model, tmp_path):
 def test_a_new_submap_is_the_stream_of_its_own_frames(model):
     frames = images(1, 9, 14, 28)[0]
     session = SubmapSession(model, submaps=SubmapOptions(10, 4), policy=KeepAll())
-    window = session._new_submap(0)
+    window = session._chain.new_submap(0)
     sights = [sight for frame in frames for sight in window.warm_up(frame, None)]
     alone = fed(StreamSession(model, policy=KeepAll()), frames).standardized()
     assert len(sights) == 9

@@ -14,7 +14,8 @@ from streamvggt.evaluation.pose_metrics import trajectory_errors
 from streamvggt.geometry.alignment import RobustAlignment, align_points
 from streamvggt.geometry.pointmap import unproject
 from streamvggt.prediction import cat
-from streamvggt.stream.submaps import session as submap_session
+from streamvggt.stream.submaps import chain
+from streamvggt.stream.submaps.chain import SubmapChain
 from streamvggt.stream.submaps.failure_detection import FailureDetector
 from streamvggt.stream.submaps.loop_closure import LoopClosureOptions, LoopVerification
 from streamvggt.stream.submaps.options import SubmapOptions
@@ -54,7 +55,7 @@ def test_aligned_submaps_equal_the_ground_truth(known):
 
 def test_submaps_without_alignment_are_far_off(known, monkeypatch):
     monkeypatch.setattr(
-        SubmapSession, "_activate", lambda self, submap, *_: vars(self._state).update(active=submap, pending=None)
+        SubmapChain, "activate", lambda self, submap, *_: vars(self.state).update(active=submap, pending=None)
     )
     assert ate(run(SubmapSession(SimulatedModel(known), submaps=SIZE), known.images), known) > 0.5
 
@@ -242,9 +243,9 @@ def test_memory_does_not_grow(known):
 
 PARTS = [
     (VGGT, "step"),
-    (submap_session, "align_submaps"),
-    (SubmapSession, "_activate"),
-    (SubmapSession, "_detect_loop"),
+    (chain, "align_submaps"),
+    (SubmapChain, "activate"),
+    (SubmapChain, "detect_loop"),
     (SubmapGraph, "add_submap"),
     (LoopVerification, "step"),
     (LoopVerification, "verify"),
@@ -282,7 +283,7 @@ def test_a_failed_push_changes_nothing(place, name, after, monkeypatch):
         if frame is not None:
             assert_same(output, expected, tolerance=0)
     assert num_failures
-    assert_equal(sessions[1]._state.state_dict(), sessions[0]._state.state_dict())
+    assert_equal(sessions[1]._chain.state.state_dict(), sessions[0]._chain.state.state_dict())
 
 
 def assert_equal(a, b) -> None:
