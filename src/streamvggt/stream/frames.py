@@ -22,7 +22,8 @@ from streamvggt.stream.image_list import ImageList, find_images, further_in, ima
 from streamvggt.stream.images import ImageSource
 from streamvggt.stream.preprocess import frame_from_array, preprocess_image
 from streamvggt.stream.source import FrameOptions, FrameSource
-from streamvggt.stream.video import URL, VideoSource, WebcamSource
+from streamvggt.stream.video import URL, VideoSource
+from streamvggt.stream.webcam import WebcamSource
 
 __all__ = ["FrameSource", "frame_from_array", "load_frames", "preprocess_image"]
 
