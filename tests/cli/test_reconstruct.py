@@ -203,7 +203,7 @@ def refused(reconstruct, photos, tmp_path):
         (["--stride", "0"], "--stride: expected a whole number from 1 to 1000000000, got '0'"),
         (["--max-frames", "0"], "--max-frames: expected a whole number from 1"),
         (["--fps", "2"], "photos have no times for fps to choose by; use stride"),
-        (["--weights", "random:tiny"], "random ones are random:small, random:full"),
+        (["--weights", "random:tiny"], "expected random:small or random:full"),
         (
             ["--weights", "nowhere.pt"],
             "no weights at 'nowhere.pt': expected a file (.safetensors, .pt, .pth, .ckpt, .bin), a folder",
