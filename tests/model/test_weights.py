@@ -288,7 +288,7 @@ def test_what_is_not_there_is_reported(tmp_path):
         load_model("ckpt/none.pt")
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors.*; there are none"):
         load_model(tmp_path)
-    with pytest.raises(ValueError, match="expected random:small or random:full, got .random:huge"):
+    with pytest.raises(ValueError, match=r"expected random:small or random:full, got .random:huge"):
         load_model("random:huge")
     (tmp_path / "weights.onnx").touch()
     with pytest.raises(ValueError, match=r"\.safetensors, \.pt or \.pth"):
@@ -447,7 +447,7 @@ def test_a_fresh_network_may_start_from_a_dinov2_encoder(model, tmp_path):
     assert fingerprint(init_model(seed=1, **TINY)) != fingerprint(init_model(seed=2, **TINY))
     del encoder["register_tokens"]
     torch.save(encoder, tmp_path / "no_registers.pth")
-    with pytest.raises(ValueError, match="not a DINOv2 encoder of this size. 1 tensors differ: register_tokens"):
+    with pytest.raises(ValueError, match=r"not a DINOv2 encoder of this size\. 1 tensors differ: register_tokens"):
         init_model(encoder_weights=tmp_path / "no_registers.pth", **TINY)
 
 

@@ -39,6 +39,20 @@ class EpochPlan:
     items: np.ndarray
 
 
+def normalized_weights(weights: Sequence[float] | None, count: int) -> np.ndarray:
+    """Return weights whose sum is 1. None: equal weights. (count,)
+
+    Raises:
+        ValueError: If the number of weights is wrong, a weight is negative, or all are 0.
+    """
+    weights = np.ones(count) if weights is None else np.asarray(weights, np.float64)
+    if not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
+        raise ValueError(f"weights: expected numbers of at least 0 and one above, got {weights.tolist()}")
+    if len(weights) != count:
+        raise ValueError(f"there are {count} resolutions and {len(weights)} weights")
+    return weights / weights.sum()
+
+
 class Mixture:
     """Data sets with a fixed number of samples per epoch each."""
 
@@ -91,16 +105,7 @@ class Mixture:
         self.samples_per_epoch = {name: samples_per_epoch[name] for name in self.datasets}
         self._sizes, self._longest_side = [tuple(resolution) for resolution in resolutions], size
         self.resolutions = self._scaled_to(patch_size)
-        resolution_weights = (
-            np.ones(len(resolutions)) if resolution_weights is None else np.asarray(resolution_weights, np.float64)
-        )
-        if not (resolution_weights >= 0).all() or not 0 < resolution_weights.sum() < np.inf:
-            raise ValueError(
-                f"weights: expected numbers of at least 0 and one above, got {resolution_weights.tolist()}"
-            )
-        if len(resolution_weights) != len(resolutions):
-            raise ValueError(f"there are {len(resolutions)} resolutions and {len(resolution_weights)} weights")
-        self.resolution_weights = resolution_weights / resolution_weights.sum()
+        self.resolution_weights = normalized_weights(resolution_weights, len(resolutions))
         self.num_frames, self.seed = (fewest, most), seed
         self.batch_size = max_images_per_process // most
         self.num_samples = sum(self.samples_per_epoch.values())

@@ -167,8 +167,7 @@ def pointmap_errors(
         gt_pose = published_pose(target.prediction.pose_enc)
         factors = factor, true_factor
         if not keep_scale:
-            true_size = weighted_mean_norm(gt_pose[..., :3], torch.ones_like(gt_pose[..., 0]))
-            size = weighted_mean_norm(pose[..., :3], torch.ones_like(pose[..., 0]))
+            true_size, size = (weighted_mean_norm(p[..., :3], torch.ones_like(p[..., 0])) for p in (gt_pose, pose))
             size = torch.where(metric, true_size, size)
             factors = torch.where(camera_only, size, factor), torch.where(camera_only, true_size, true_factor)
         pose_error = published_pose_error(pose, gt_pose, *factors)
@@ -177,11 +176,8 @@ def pointmap_errors(
     gt_points = gt_points / true_factor[:, None, None, None, None]
     if same_spread:
         true_spread, spread = median_spread(gt_points, valid), median_spread(points, valid).clamp(1e-3, 1e3)
-        if keep_scale:
-            points = points * (true_spread / spread)[:, None, None, None, None]
-        else:
-            points = points / spread[:, None, None, None, None]
-            gt_points = gt_points / true_spread[:, None, None, None, None]
+        points = points * ((true_spread if keep_scale else 1) / spread)[:, None, None, None, None]
+        gt_points = gt_points if keep_scale else gt_points / true_spread[:, None, None, None, None]
 
     error = robust_error(points, gt_points, "l2")
     counted = valid

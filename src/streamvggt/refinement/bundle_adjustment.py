@@ -100,17 +100,9 @@ def adjust(
         if fewest < MIN_OBSERVATIONS:
             raise BundleAdjustmentError(f"a frame sees only {fewest} points that agree, {MIN_OBSERVATIONS} are needed")
         start_errors = error if start_errors is None else start_errors
-        poses, points, focal = _solve(
-            cameras.cam_from_world,
-            focal,
-            centre,
-            points,
-            positions,
-            observed,
-            image_size,
-            LOSS_SCALE * limit * width / 518,
-            refine_focal,
-        )
+        scale = LOSS_SCALE * limit * width / 518
+        problem = cameras.cam_from_world, focal, centre, points, positions, observed, image_size, scale, refine_focal
+        poses, points, focal = _solve(*problem)
         intrinsics = torch.tensor([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]], dtype=torch.float64)
         cameras = Cameras(poses, intrinsics.expand(len(poses), 3, 3))
     if not poses.isfinite().all() or not 0.1 < focal / max(height, width) < 20:

@@ -142,17 +142,11 @@ class Trainer:
         self.update = Update(self.network, optim, self.accelerator, ema_decay)
         self.step, self.best, is_main = 0, float("inf"), self.accelerator.is_main_process
         self.checkpoints = CheckpointManager(self.output_dir, keep=max_checkpoints, is_main=is_main)
-        newest = self.checkpoints.newest
-        if newest is not None and not resume:
-            raise FileExistsError(
-                f"{output_dir} already contains a training: continue with it (resume=true) or choose another output_dir"
-            )
-        if newest is not None:
-            self._resume(newest)
+        newest = self._resume(resume)
         self.log = TrainingLogger(self.output_dir, first_step=self.step, total_steps=optim.steps, is_main=is_main)
         for line in describe_training(self.objective, data, self.patch_size):
             self.log.info(line)
-        if self.step:
+        if newest is not None:
             self.log.info(f"Resumed after step {self.step}, from {newest.name}.")
 
     def _prepare(self, model: VGGT, gradient_scales: Mapping[str, float]) -> VGGT:
@@ -240,11 +234,10 @@ class Trainer:
         norm = self.update.clip()
         losses = averager.means(self.accelerator)
         self.update.step(norm, losses["loss"])
-        if self.update.nonfinite_steps >= self.max_nonfinite_steps:
+        if (count := self.update.nonfinite_steps) >= self.max_nonfinite_steps:
             raise Diverged(
-                f"stopped at step {self.step}: {self.update.nonfinite_steps} steps in a row had no finite loss and "
-                f"gradient. The last good state is {self.checkpoints.last}; try a lower learning rate or a longer "
-                "warm-up"
+                f"stopped at step {self.step}: {count} steps in a row had no finite loss and gradient. The last good "
+                f"state is {self.checkpoints.last}; try a lower learning rate or a longer warm-up"
             )
         return {**losses, "grad_norm": norm, "lr": lr, "frames": num_frames * self.accelerator.num_processes}
 
@@ -282,7 +275,14 @@ class Trainer:
         self.checkpoints.save(self.step, self.update.model, optimizer, config, extra)
         self.accelerator.wait_for_everyone()
 
-    def _resume(self, path: Path) -> None:
+    def _resume(self, is_allowed: bool) -> Path | None:
+        """Load the newest state in `output_dir`. Return its path, or None if there is no state."""
+        path = self.checkpoints.newest
+        if path is None:
+            return None
+        if not is_allowed:
+            name = self.output_dir
+            raise FileExistsError(f"{name} already contains a training: set resume=true or choose another output_dir")
         self.step, extra = self.checkpoints.load(path, self.update.model, self.update.optimizer.optimizer)
         try:
             check_extra(extra)
@@ -290,6 +290,7 @@ class Trainer:
         except (ValueError, TypeError, KeyError, RuntimeError) as error:
             raise ValueError(f"{path} does not match this training: {error}") from error
         self.best = extra["best"]
+        return path
 
     def save_weights(self, name: str) -> None:
         """Write the weights to a folder in `output_dir`, for `load_model`. All processes must call this method."""

@@ -31,7 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="reconstruct all clips of a folder or of a .txt file to folders in --out, split over the processes of "
         "`accelerate launch`",
     )
-    network = parser.add_argument_group("network")
+    add_network_arguments(parser.add_argument_group("network"))
+    add_frame_arguments(parser.add_argument_group("frames"))
+    add_export_arguments(parser, default="glb,ply,tum,depth,video")
+
+
+def add_network_arguments(network: argparse._ArgumentGroup) -> None:
+    """Add the flags of the network and its memory."""
     network.add_argument(
         "--weights",
         type=word,
@@ -77,7 +83,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="sdpa",
         help="attention kernel: of PyTorch, or of the package flash-attn (default: sdpa)",
     )
-    frames = parser.add_argument_group("frames")
+
+
+def add_frame_arguments(frames: argparse._ArgumentGroup) -> None:
+    """Add the flags that select and resize frames."""
     frames.add_argument("--fps", type=real(1e-3, 1e3), help="frames per second of a video or camera (default: all)")
     frames.add_argument("--stride", type=whole(), default=1, help="take every n-th frame (default: 1)")
     frames.add_argument("--max-frames", type=whole(), help="maximum number of frames (default: all)")
@@ -93,4 +102,3 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="resize in a fifth of the time; single pixels differ by 1/255 from the reference implementation",
     )
     frames.add_argument("--strict", action="store_true", help="stop at unreadable frames instead of skipping them")
-    add_export_arguments(parser, default="glb,ply,tum,depth,video")

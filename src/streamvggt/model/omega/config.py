@@ -125,12 +125,7 @@ def omega_config(
     if wrong := [name for name in found if name in known and known[name] != found[name]]:
         said = ", ".join(f"{name}={known[name]!r} (the file: {found[name]!r})" for name in wrong)
         raise ValueError(f"{source}: expected the sizes of the file, got {said}.")
-    assumed = {
-        "camera_num_heads": 16,
-        "register_blocks": tuple(block for block in RELEASED_REGISTER_BLOCKS if block < depth),
-        "dpt_layers": (4, 11, 17, 23) if depth == 24 else tuple(depth * part // 4 - 1 for part in range(1, 5)),
-    }
-    assumed = {name: value for name, value in assumed.items() if name not in known}
+    assumed = {name: value for name, value in _assumed_sizes(depth).items() if name not in known}
     if assumed and (embed_dim, depth) != (1024, 24):
         said = ", ".join(f"{name}={value}" for name, value in assumed.items())
         warnings.warn(f"{source}: The shapes do not determine {', '.join(assumed)}. Assumed {said}.", stacklevel=3)
@@ -138,3 +133,12 @@ def omega_config(
         return OmegaConfig(**{**assumed, **found, **known})
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
+
+
+def _assumed_sizes(depth: int) -> dict[str, Any]:
+    """Return the sizes that shapes do not determine, as in the released network."""
+    return {
+        "camera_num_heads": 16,
+        "register_blocks": tuple(block for block in RELEASED_REGISTER_BLOCKS if block < depth),
+        "dpt_layers": (4, 11, 17, 23) if depth == 24 else tuple(depth * part // 4 - 1 for part in range(1, 5)),
+    }
