@@ -152,7 +152,7 @@ def test_the_teachers_encoder_runs_once_when_it_is_the_students(tmp_path, planes
         loss=DistillLoss(),
         optim=settings,
     )
-    assert trainer.encoder is not None
+    assert trainer.objective.encoder is not None
     trainer.run()
     assert ran == ["teacher", "teacher"]
     shared = losses(tmp_path / "a")
@@ -165,11 +165,11 @@ def test_the_teachers_encoder_runs_once_when_it_is_the_students(tmp_path, planes
         loss=DistillLoss(),
         optim=settings,
     )
-    apart.encoder = None
+    apart.objective.encoder = None
     apart.run()
     torch.testing.assert_close(torch.tensor(losses(tmp_path / "b")), torch.tensor(shared))
     learns = make(tmp_path / "c", fresh(True), planes(), supervision=Teacher(teacher, 4), loss=DistillLoss())
-    assert learns.encoder is None
+    assert learns.objective.encoder is None
 
 
 @pytest.mark.parametrize("criterion", ["distill", "multitask"])
@@ -188,7 +188,7 @@ def test_accumulation_is_the_mean_of_its_micro_batches(tmp_path, planes, fresh):
     first.run()
     output = losses(tmp_path / "a")
     second = make(tmp_path / "b", fresh(), planes(), steps=1, gradient_accumulation_steps=2, optim={"lr": 0.0})
-    model, loss = second.network, second.loss
+    model, loss = second.network, second.objective.criterion
     expected = []
     for index in (0, 1):
         batch = planes()[index]
