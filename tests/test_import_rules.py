@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "data": {"geometry", "image_files", "natural_order", *FOR_ALL},
     "model": {"layers", "prediction", *FOR_ALL},
     "losses": {"prediction", "geometry"},
-    "refinement": {"geometry"},
+    "refinement": {"geometry", *FOR_ALL},
     "export": {"prediction", "frame", "geometry", "refinement", *FOR_ALL},
     "training": {"model", "data", "losses", "prediction", "geometry", *FOR_ALL},
     "stream": {"model", "layers", "frame", "prediction", "geometry", "image_files", "natural_order", *FOR_ALL},

@@ -1,5 +1,6 @@
 """What an import loads, and what the package does without its extras."""
 
+import os
 import re
 import subprocess
 import sys
@@ -96,3 +97,28 @@ def test_a_missing_package_of_no_extra_stays_what_it_is(monkeypatch):
     with pytest.raises(ModuleNotFoundError) as found, explain_missing("demo"):
         __import__("colorsys")
     assert not isinstance(found.value, MissingExtra)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGTERM handlers")
+def test_an_optional_package_does_not_take_the_termination_signal():
+    """pycolmap does: its handler prints a stack trace, and no temporary file is deleted. Also imported in a thread."""
+    pytest.importorskip("pycolmap")
+    program = """
+import os, signal, sys, threading
+from streamvggt.extras import require
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("cleaned up"))
+thread = threading.Thread(target=require, args=("pycolmap", "export"))
+thread.start()
+thread.join()
+assert "pycolmap" in sys.modules
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "cleaned up\n")
+
+
+def test_pycolmap_is_imported_in_one_way():
+    """`require` keeps the handler of SIGTERM."""
+    for path in (ROOT / "src").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"^(?!if TYPE_CHECKING).*\n(import|from) pycolmap", text, re.MULTILINE), path

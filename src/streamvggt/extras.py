@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -42,13 +45,31 @@ def explain_missing(extra: str) -> Iterator[None]:
 
 
 def require(package: str, extra: str) -> ModuleType:
-    """Import an optional package of an extra.
+    """Import an optional package of an extra. The handler of SIGTERM stays.
 
     Raises:
         MissingExtra: If the package is not installed.
     """
-    with explain_missing(extra):
+    with explain_missing(extra), kept_sigterm():
         return import_module(package)
+
+
+@contextmanager
+def kept_sigterm() -> Iterator[None]:
+    """Restore the handler of SIGTERM at the end of the block, in any thread.
+
+    pycolmap installs a handler that prints a stack trace and skips the cleanup of Python.
+    """
+    if os.name != "posix":
+        yield
+        return
+    sigaction = ctypes.CDLL(None).sigaction
+    before = ctypes.create_string_buffer(1024)  # larger than struct sigaction
+    sigaction(signal.SIGTERM, None, before)
+    try:
+        yield
+    finally:
+        sigaction(signal.SIGTERM, before, None)
 
 
 def explained(error: ModuleNotFoundError, extra: str) -> ImportError:

@@ -22,7 +22,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 from tqdm import tqdm
 
 from streamvggt.data.dataset_reader import DatasetReader, make_view
@@ -35,8 +34,11 @@ from streamvggt.data.view import View
 from streamvggt.datasets._covisibility import LowResFrame, overlaps
 from streamvggt.datasets._files import CameraFile, FrameFiles
 from streamvggt.datasets._fixtures import Clip, WrittenScene, write_clips
+from streamvggt.extras import require
 from streamvggt.files import atomic_write
 from streamvggt.image_files import open_image
+
+pycolmap = require("pycolmap", "export")
 
 FOLDER = "processed_megadepth"
 FILES = FrameFiles("{}.jpg", "{}.exr", CameraFile("{}.npz", pose="cam2world", dtype=np.float64))

@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pycolmap
 import torch
 from torch import Tensor
 
+from streamvggt.extras import require
 from streamvggt.geometry.camera import Cameras, invert_pose
 from streamvggt.geometry.pointmap import project
+
+pycolmap = require("pycolmap", "export")
 
 ROUNDS = (60.0, 12.0, 4.0)
 """Maximum reprojection error per round, in pixels of an image 518 wide."""

@@ -13,12 +13,14 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import pycolmap
 from natsort import natsorted, ns
 
 from streamvggt.data.decode import DataError
 from streamvggt.data.own.frame import DEPTHS, Frame, checked_world_from_cam
 from streamvggt.data.own.lens import Lens, checked_lens
+from streamvggt.extras import require
+
+pycolmap = require("pycolmap", "export")
 
 MODELS = ("sparse/0", "sparse", "colmap/sparse/0")
 DEPTH_UNIT = 0.001

@@ -8,9 +8,11 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-import pycolmap
 
 from streamvggt.data.decode import DataError
+from streamvggt.extras import require
+
+pycolmap = require("pycolmap", "export")
 
 NODES = 256
 """Undistortion is exact at this many or more nodes along the larger side, and linear between them (0.02 pixels)."""
