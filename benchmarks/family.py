@@ -17,17 +17,17 @@ from environment_info import publish
 
 from streamvggt import SlidingWindow, StreamSession, StreamVGGT, Trajectory
 from streamvggt.model.eviction import EvictionPolicy
+from streamvggt.model.infer_config import LINGBOT_OPTIONS
 from streamvggt.model.random_networks import RANDOM_CONFIGS
 from streamvggt.stream.policies.trajectory import published_policy
 
 TRACKER = "track_"
 MIDDLE = {name: size for name, size in RANDOM_CONFIGS["random:small"].items() if not name.startswith(TRACKER)}
 DENSE = ("camera", "depth", "points")
-LINGBOT = {"scale_frames": 8, "global_rotation": "time", "pose": "world_from_camera"}
 NETWORKS = {
     "StreamVGGT, VGGT, FastVGGT's file": {"heads": DENSE},
     "STream3R": {"heads": DENSE},
-    "LingBot-Map": {"heads": ("camera", "depth"), **LINGBOT},
+    "LingBot-Map": {"heads": ("camera", "depth"), **LINGBOT_OPTIONS},
 }
 BOUNDED: dict[str, EvictionPolicy] = {
     "StreamVGGT, VGGT, FastVGGT's file": SlidingWindow(1, 8),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -54,8 +54,17 @@ class KnownCheckpoint:
         return 4 * self.parameters
 
 
-C2W = MappingProxyType({"pose": "world_from_camera"})
-UNSTATED = "not stated for the weights (code: Apache-2.0)"
+LINGBOT = KnownCheckpoint(
+    "robbyant/lingbot-map",
+    "lingbot-map-long.pt",
+    True,
+    ("camera", "depth"),
+    1_157_943_540,
+    "not stated for the weights (code: Apache-2.0)",
+    options=MappingProxyType({"pose": "world_from_camera"}),
+    exact_camera=True,
+)
+LINGBOT_STAGE1 = {"causal": False, "heads": DENSE, "parameters": 1_190_596_120, "exact_camera": False}
 
 CHECKPOINTS: tuple[KnownCheckpoint, ...] = (
     KnownCheckpoint("facebook/VGGT-1B", "model.safetensors", False, RELEASED_HEADS, 1_256_537_516, "non-commercial"),
@@ -81,29 +90,9 @@ CHECKPOINTS: tuple[KnownCheckpoint, ...] = (
     KnownCheckpoint(
         "yslan/STream3R", "model.safetensors", True, DENSE, 1_190_596_120, "non-commercial", exact_camera=True
     ),
-    KnownCheckpoint(
-        "robbyant/lingbot-map",
-        "lingbot-map-long.pt",
-        True,
-        ("camera", "depth"),
-        1_157_943_540,
-        UNSTATED,
-        options=C2W,
-        exact_camera=True,
-    ),
-    KnownCheckpoint(
-        "robbyant/lingbot-map:base",
-        "lingbot-map.pt",
-        True,
-        ("camera", "depth"),
-        1_157_943_540,
-        UNSTATED,
-        options=C2W,
-        exact_camera=True,
-    ),
-    KnownCheckpoint(
-        "robbyant/lingbot-map:stage1", "lingbot-map-stage1.pt", False, DENSE, 1_190_596_120, UNSTATED, options=C2W
-    ),
+    LINGBOT,
+    replace(LINGBOT, id="robbyant/lingbot-map:base", file="lingbot-map.pt"),
+    replace(LINGBOT, id="robbyant/lingbot-map:stage1", file="lingbot-map-stage1.pt", **LINGBOT_STAGE1),
     KnownCheckpoint(
         "facebook/VGGT-Omega",
         "vggt_omega_1b_512.pt",

@@ -19,6 +19,8 @@ NEEDED = (
     "aggregator.global_blocks.0.attn.q_norm.weight",
     "aggregator.global_blocks.0.mlp.fc1.weight",
 )
+LINGBOT_OPTIONS = {"scale_frames": 8, "global_rotation": "time", "pose": "world_from_camera"}
+"""Options of LingBot-Map, which a scale token identifies."""
 
 
 def infer_config(shapes: Shapes, source: str = "the file", known: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -105,8 +107,8 @@ def _trunk_sizes(shapes: Shapes) -> dict[str, Any]:
         "stem_width": stem_width,
         "xfeat": "aggregator.patch_embed.patch_embed.describe.weight" in shapes,
     }
-    if "aggregator.scale_token" in shapes:  # LingBot-Map: its options come together
-        found |= {"scale_frames": 8, "global_rotation": "time", "pose": "world_from_camera"}
+    if "aggregator.scale_token" in shapes:
+        found |= LINGBOT_OPTIONS
     return found
 
 
