@@ -154,6 +154,12 @@ class ClipSampler:
         return (np.sort(drawn).tolist(), True) if kind >= 0.9 else (drawn.tolist(), False)
 
 
+def _num_starts(source: Frames, scene: str, num_views: int) -> int:
+    """Return the number of frames, or 0 if they are fewer than the views."""
+    num_frames = len(source.frames(scene))
+    return num_frames if num_frames >= num_views else 0
+
+
 @dataclass(frozen=True)
 class CovisibilitySampler:
     """Members of one of the scene's `groups` in any order, or a clip of one of its `segments`.
@@ -172,8 +178,7 @@ class CovisibilitySampler:
 
     def num_items(self, source: Frames, scene: str, num_views: int) -> int:
         """Return the number of frames. The groups are not read, because they have gigabytes."""
-        num_frames = len(source.frames(scene))
-        return num_frames if num_frames >= num_views else 0
+        return _num_starts(source, scene, num_views)
 
     def select_views(
         self, source: Frames, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
@@ -227,8 +232,7 @@ class GraphWalkSampler:
     min_overlap: float = 0.2
 
     def num_items(self, source: Frames, scene: str, num_views: int) -> int:
-        num_frames = len(source.frames(scene))
-        return num_frames if num_frames >= num_views else 0
+        return _num_starts(source, scene, num_views)
 
     def select_views(
         self, source: Frames, scene: str, item: int, num_views: int, max_views: int, random: np.random.Generator
