@@ -69,11 +69,11 @@ class Materials:
         cos, sin = self.turn.cos(), self.turn.sin()
         along, across = cos * uv[0] + sin * uv[1], cos * uv[1] - sin * uv[0]
 
-        def said(pattern: Tensor, rate: Tensor) -> Tensor:
+        def sample(pattern: Tensor, rate: Tensor) -> Tensor:
             place = along * rate + self.shift[..., 0], across * rate + self.shift[..., 1]
             return atlas.lookup(pattern.int(), place, pixel_size * rate)
 
-        coarse, fine = said(self.pattern, self.pattern_rate), said(self.detail, self.detail_rate)
+        coarse, fine = sample(self.pattern, self.pattern_rate), sample(self.detail, self.detail_rate)
         first, second, accent = self.palette.unbind(-2)
         colour = torch.lerp(first, second, coarse[..., :1])
         colour = torch.lerp(colour, accent, coarse[..., 1:])

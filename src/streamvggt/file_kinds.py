@@ -69,7 +69,7 @@ def what_it_is(path: Path) -> str:
     except UnicodeDecodeError:
         is_text = False
     if not is_text:
-        return "its content is of no kind that can be read"
+        return "its format is not supported"
     return "its content is text"
 
 

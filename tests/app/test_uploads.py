@@ -62,7 +62,7 @@ def test_a_zip_of_photos_is_unpacked_without_its_other_files(tmp_path):
         (b"\x00\x00\x00\x18ftypheic" + bytes(500), "IMG_1.HEIC", "damaged HEIC"),
         (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "list.mp4", "its content is text"),
         (b"ffconcat version 1.0\nfile /etc/passwd\n", "concat.mkv", "its content is text"),
-        (b"\x7fELF\xff\xfe" + bytes(500), "program", "of no kind that can be read"),
+        (b"\x7fELF\xff\xfe" + bytes(500), "program", "its format is not supported"),
         (b"\x1a\x45\xdf\xa3" + b"\x80\xff" * 300, "cut.mkv", "damaged or cut short"),
     ],
 )

@@ -58,9 +58,9 @@ def test_two_processes_share_the_clips_and_a_failure_stops_none(clips, options, 
     words = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
     words += ["--dynamo_backend", "no", "--main_process_port", "0", "-m", "streamvggt"]
     done = launch(*words, "reconstruct", str(clips), "--clips", "--out", str(out), *options, "--max-frames", "2")
-    said = done.stdout + done.stderr
+    output = done.stdout + done.stderr
     assert done.returncode != 0
-    assert statuses(out) == {"take 2": "done", "take 9": "failed", "take 10": "done"}, said[-3000:]
+    assert statuses(out) == {"take 2": "done", "take 9": "failed", "take 10": "done"}, output[-3000:]
     assert "3 clips: 2 done, 1 failed" in done.stdout and "take 9.mp4: " in done.stderr
     for name in ("take 2", "take 10"):
         assert json.loads((out / name / "run.json").read_text(encoding="utf-8"))["frames"]["done"] == 2

@@ -59,10 +59,10 @@ def test_check_of_a_missing_or_misnamed_set(fixtures, command, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(fixtures / "spring", root / "processed_spring")
     status, output = command("data", "check", root, "spring", "--out", tmp_path / "check.png")
-    assert status == 1 and f"BAD   spring: there is no folder {root / 'spring'}" in output
+    assert status == 1 and f"BAD   spring: no folder at {root / 'spring'}" in output
     assert "processed_spring; if it should, rename it to spring" in output
     assert "unknown; choose of" in command("data", "check", root, "sping")[1]
-    assert "there is no folder" in command("data", "check", tmp_path / "nowhere")[1]
+    assert "no folder at" in command("data", "check", tmp_path / "nowhere")[1]
 
 
 SMALL = ["size=56", "num_frames=[3,3]", "max_images_per_process=3", "data.on_missing=skip"]

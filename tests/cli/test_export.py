@@ -22,8 +22,8 @@ def num_points(path) -> int:
 
 
 def test_exports_go_into_the_result(command, result):
-    status, said = command("export", result, "--no-edge-mask")
-    assert status == 0 and str(result / "scene.glb") in said and str(result / "points.ply") in said
+    status, output = command("export", result, "--no-edge-mask")
+    assert status == 0 and str(result / "scene.glb") in output and str(result / "points.ply") in output
     assert num_points(result / "points.ply") == pytest.approx(0.5 * 4 * 42 * 56, rel=0.02)
 
 
@@ -46,10 +46,10 @@ def test_all_exports_into_another_folder(command, result, tmp_path):
     before = sorted(result.rglob("*"))
     other = tmp_path / "made" / "for" / "it"
     for _ in range(2):  # the second time replaces what the first one wrote
-        status, said = command("export", result, "--out", other, "--formats", "colmap,glb,ply,tum,depth,video")
+        status, output = command("export", result, "--out", other, "--formats", "colmap,glb,ply,tum,depth,video")
         # The untrained network puts no point where two photos of noise see it.
-        assert status == 1 and said.count("error: ") == 1
-        assert "--formats colmap: no point is seen by two frames" in said and str(other / "colmap") in said
+        assert status == 1 and output.count("error: ") == 1
+        assert "--formats colmap: no point is seen by two frames" in output and str(other / "colmap") in output
     names = {path.name for path in other.iterdir()}
     assert names == {"scene.glb", "points.ply", "colmap", "trajectory.txt", "depth", "preview.mp4"}
     assert sorted(result.rglob("*")) == before
@@ -67,8 +67,8 @@ def test_a_folder_of_the_user_is_not_replaced(command, result, tmp_path):
     for name in ("depth", "colmap"):
         (tmp_path / "set" / name).mkdir(parents=True)
         (tmp_path / "set" / name / "precious").touch()
-        status, said = command("export", result, "--out", tmp_path / "set", "--formats", name)
-        assert status == 1 and f"{name} was not made by this program" in said
+        status, output = command("export", result, "--out", tmp_path / "set", "--formats", name)
+        assert status == 1 and f"{name} was not made by this program" in output
         assert (tmp_path / "set" / name / "precious").exists()
 
 
@@ -89,16 +89,16 @@ def test_a_folder_of_the_user_is_not_replaced(command, result, tmp_path):
     ],
 )
 def test_what_cannot_be_exported_is_explained(command, result, more, words):
-    status, said = command("export", result, *[word.format(result=result) for word in more])
-    assert status in (1, 2) and words in said and "Errno" not in said
+    status, output = command("export", result, *[word.format(result=result) for word in more])
+    assert status in (1, 2) and words in output and "Errno" not in output
 
 
 def test_a_folder_that_is_no_result(command, photos, result):
-    status, said = command("export", photos)
-    assert status == 1 and "is not a result: there is no finished frame" in said
+    status, output = command("export", photos)
+    assert status == 1 and "is not a result: no finished frame" in output
     (result / "frames" / "000001.npz").write_bytes(b"half")
-    status, said = command("export", result)
-    assert status == 1 and "cannot read" in said and "000001.npz" in said
+    status, output = command("export", result)
+    assert status == 1 and "cannot read" in output and "000001.npz" in output
 
 
 def changed(path, **fields) -> None:
@@ -111,8 +111,8 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(command, result, tmp_pat
     changed(result / "frames" / "000002.npz", name=name)
     before = sorted(tmp_path.rglob("*"))
     for kind in ("depth", "colmap", "tum"):
-        status, said = command("export", result, "--formats", kind)
-        assert status == 1 and "000002.npz" in said and f"expected a plain file name, got {name!r}" in said
+        status, output = command("export", result, "--formats", kind)
+        assert status == 1 and "000002.npz" in output and f"expected a plain file name, got {name!r}" in output
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -122,16 +122,16 @@ def test_damage_is_noticed_whatever_is_exported(command, result):
     content = bytearray(path.read_bytes())
     content[content.index(b"depth.npy") + 5000] ^= 1  # in the numbers
     path.write_bytes(content)
-    status, said = command("export", result, "--formats", "tum")
-    assert status == 1 and "cannot read" in said and "000001.npz" in said and "continue with --resume" in said
+    status, output = command("export", result, "--formats", "tum")
+    assert status == 1 and "cannot read" in output and "000001.npz" in output and "continue with --resume" in output
 
 
 def test_a_missing_image_is_told_and_stops_what_needs_it(command, result):
     (result / "images" / "photo_2.jpg").unlink()
-    status, said = command("export", result, "--formats", "tum")
-    assert status == 0 and "1 of 4 images cannot be used" in said and "photo_2.jpg is missing" in said
-    status, said = command("export", result, "--formats", "colmap,ply")
-    assert status == 1 and "error: --formats colmap: 1 of 4 images cannot be used" in said
+    status, output = command("export", result, "--formats", "tum")
+    assert status == 0 and "1 of 4 images cannot be used" in output and "photo_2.jpg is missing" in output
+    status, output = command("export", result, "--formats", "colmap,ply")
+    assert status == 1 and "error: --formats colmap: 1 of 4 images cannot be used" in output
     assert (result / "points.ply").exists() and not (result / "colmap").exists()
 
 
@@ -139,12 +139,12 @@ def test_without_depth_the_rest_is_written(command, result, tmp_path):
     for path in (result / "frames").iterdir():
         changed(path, depth=np.full((42, 56), np.nan, np.float32))
     other = tmp_path / "other"
-    status, said = command("export", result, "--out", other, "--formats", "glb,ply,colmap,depth,video,tum")
+    status, output = command("export", result, "--out", other, "--formats", "glb,ply,colmap,depth,video,tum")
     assert status == 1
     for kind in ("glb", "ply", "colmap"):
-        assert f"error: --formats {kind}: no points are left" in said
+        assert f"error: --formats {kind}: no points are left" in output
     for kind in ("depth", "video"):
-        assert f"error: --formats {kind}: no frame has a depth" in said
+        assert f"error: --formats {kind}: no frame has a depth" in output
     assert {path.name for path in other.iterdir()} == {"scene.glb", "colmap", "preview.mp4", "trajectory.txt"}
 
 
@@ -153,8 +153,8 @@ def test_an_export_that_fails_does_not_stop_the_others(command, result, monkeypa
         raise RuntimeError("Unable to cast Python instance")
 
     monkeypatch.setitem(EXPORTERS, "colmap", broken)
-    status, said = command("export", result, "--formats", "colmap,ply")
-    assert status == 1 and "error: --formats colmap: Unable to cast" in said and (result / "points.ply").exists()
+    status, output = command("export", result, "--formats", "colmap,ply")
+    assert status == 1 and "error: --formats colmap: Unable to cast" in output and (result / "points.ply").exists()
 
 
 def test_the_record_of_the_run_stays(command, result):

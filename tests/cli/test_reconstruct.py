@@ -187,7 +187,7 @@ def refused(reconstruct, photos, tmp_path):
         (["--conf-percentile", "100"], "at least 0 and below 100, not 100"),
         (["--conf-percentile", "nan"], "--conf-percentile: expected a number from 0 to 100"),
         (["--conf-percentile", "high"], "--conf-percentile: expected a number from 0 to 100, got 'high'"),
-        (["--frames", "7"], "'7' is no range of frames; write START:STOP"),
+        (["--frames", "7"], "'7' is not a range of frames; write START:STOP"),
         (["--device", "tpu"], "--device tpu is unknown; choose cuda, mps or cpu"),
         (["--device", "meta"], "--device meta is not served"),
         (["--dtype", "int8"], "choose from"),
@@ -362,7 +362,7 @@ def break_numbers(monkeypatch, field, value, at=2):
 def test_answers_that_are_no_numbers_stop_the_run(reconstruct, photos, tmp_path, monkeypatch, field, value):
     break_numbers(monkeypatch, field, value)
     status, output = reconstruct(photos, "--formats", "glb")
-    assert status == 1 and f"the network's answer for frame photo_2 is no number ({field})" in output
+    assert status == 1 and f"the outputs for frame photo_2 are not numbers ({field})" in output
     assert "--dtype float32" in output
     assert (
         len(ReconstructionResult(tmp_path / "out")) == 2
@@ -388,7 +388,7 @@ def test_no_memory_left(reconstruct, photos, tmp_path, monkeypatch, error):
     with monkeypatch.context() as patch:
         patch.setattr(VGGT, "step", exhausted)
         status, output = reconstruct(photos)
-    assert status == 1 and "no memory left" in output and "--policy window:1,4" in output and "more" not in output
+    assert status == 1 and "out of memory" in output and "--policy window:1,4" in output and "more" not in output
     assert len(ReconstructionResult(tmp_path / "out")) == 2
     assert reconstruct(photos, "--resume")[0] == 0 and len(ReconstructionResult(tmp_path / "out")) == 6
 

@@ -574,5 +574,5 @@ def test_a_camera_has_no_past_to_continue_from(reconstruct, webcam, monkeypatch,
     reconstruct("0")
     before = snapshot(tmp_path / "out")
     status, outputs = reconstruct("0", "--resume")
-    assert status == 1 and "is live and cannot be seen again: choose another --out" in outputs
+    assert status == 1 and "is live, so a run cannot be resumed. Choose another --out" in outputs
     assert "streamvggt export" in outputs and snapshot(tmp_path / "out") == before

@@ -150,8 +150,8 @@ def test_a_table_may_have_titles_and_unknown_numbers(tmp_path):
     ],
 )
 def test_content_of_another_structure_names_the_file(content, got):
-    said = rf"cameras\.json: expected nine numbers K, got {got}.*Download"
-    with pytest.raises(DataError, match=said), decoding("cameras.json", "nine numbers K"):
+    message = rf"cameras\.json: expected nine numbers K, got {got}.*Download"
+    with pytest.raises(DataError, match=message), decoding("cameras.json", "nine numbers K"):
         np.array(content["K"], float).reshape(3, 3)
 
 

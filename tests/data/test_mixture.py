@@ -209,7 +209,7 @@ def test_missing_data_sets_are_named_with_their_folders(root, tmp_path, capsys):
         mixture(root, **options)
     message = str(error.value)
     assert "1 of 4 data sets are missing" in message and "data.on_missing=skip" in message
-    assert f"scannet: ScanNet: there is no folder {root / 'processed_scannet'}; docs/data.md says where" in message
+    assert f"scannet: ScanNet: no folder at {root / 'processed_scannet'}; docs/data.md says where" in message
     data = mixture(root, on_missing="skip", **options)
     assert list(data.datasets) == list(NAMES) and "scannet" not in data.describe()
     assert "warning: training without 1 of 4 data sets" in capsys.readouterr().err

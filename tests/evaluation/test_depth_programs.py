@@ -214,7 +214,7 @@ def test_run_sh_with_a_missing_set(name, num_processes, whole_runs, weights, dep
         PROCESSES=str(num_processes),
     )
     assert done.returncode == 1
-    assert done.stderr.count("kitti is skipped: there is no folder") == 1
+    assert done.stderr.count("kitti is skipped: no folder at") == 1
     assert done.stdout.count("Abs Rel") == 2
     for dataset in ("bonn", "sintel"):
         path = Path(dataset) / PROTOCOLS[name].result_name(PROTOCOLS[name].alignments[0])

@@ -294,7 +294,7 @@ def test_other_settings_are_rejected_and_what_is_missing_is_named(data, once, we
     shutil.copytree(data / "neural_rgbd", tmp_path / "data/neural_rgbd")
     assert run(tmp_path / "data", tmp_path / "out", weights) == 1
     output = capsys.readouterr()
-    assert "7scenes is skipped: 7-Scenes: there is no folder" in output.err and "NRGBD    mean" in output.out
+    assert "7scenes is skipped: 7-Scenes: no folder at" in output.err and "NRGBD    mean" in output.out
     predictions(tmp_path / "out")[0].unlink()
     assert run(tmp_path / "data", tmp_path / "out", weights, "--eval_dataset", "NRGBD", "--score_only") == 1
     assert "is missing: run the prediction step again" in capsys.readouterr().err

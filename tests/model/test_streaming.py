@@ -275,7 +275,7 @@ def test_memory_refuses_what_does_not_fit(model):
         model.step(images(1, 1, 42, 28), memory=memory)
     with pytest.raises(ValueError, match="holds 1 stream"):
         model.step(images(2, 1), memory=memory)
-    with pytest.raises(ValueError, match="cannot stream"):
+    with pytest.raises(ValueError, match="Streaming requires a causal network"):
         tiny(False).new_memory()
     with pytest.raises(ValueError, match="'per_iteration' or 'shared'"):
         model.new_memory(camera_cache="fast")

@@ -182,7 +182,7 @@ def test_misuse_of_causal_is_rejected():
     teacher = tiny(False)
     with pytest.raises(ValueError, match="causal=True"):
         teacher(images(1, 2), attended_frames=[[0], [1]])
-    with pytest.raises(ValueError, match="cannot go on with a memory"):
+    with pytest.raises(ValueError, match="Streaming requires a causal network"):
         teacher.step(images(1, 1), memory=tiny().new_memory(SlidingWindow()))
     with pytest.raises(ValueError, match=r"expected False .* or True"):
         VGGT(causal="future")

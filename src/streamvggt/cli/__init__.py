@@ -164,7 +164,7 @@ def print_error(error: BaseException) -> None:
     if LOGGER.isEnabledFor(logging.DEBUG):
         traceback.print_exception(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # of torch
-        print(f"\nerror: there is no memory left ({str(error).partition(chr(10))[0]})", file=sys.stderr)
+        print(f"\nerror: out of memory ({str(error).partition(chr(10))[0]})", file=sys.stderr)
         print(
             "Take a shorter memory (--policy window:1,4) or smaller images (--size), with another --out.",
             file=sys.stderr,

@@ -134,8 +134,8 @@ def open_frames(arguments: argparse.Namespace, model: VGGT, num_done: int) -> Fr
     )
     if num_done and frames.kind == "live":
         raise ValueError(
-            f"{arguments.input} is live and cannot be seen again: choose another --out for what comes now; "
-            f"`streamvggt export {arguments.out}` makes files of the frames that are there"
+            f"{arguments.input} is live, so a run cannot be resumed. Choose another --out, or export the existing "
+            f"frames with `streamvggt export {arguments.out}`."
         )
     return frames
 

@@ -104,14 +104,14 @@ class RunMetadata:
         names = {name for name, _ in skipped}
         earlier = [entry for entry in self._earlier_skipped if entry[0] not in names]
         self.content["frames"].update(done=num_frames, skipped=[*earlier, *map(list, skipped)])
-        said = statistics()
-        if said.median_ms is not None:
-            self.content["timings"].update(median_ms=round(said.median_ms, 2), p95_ms=round(said.p95_ms, 2))
-        if isinstance(said, SubmapStatistics):
+        measured = statistics()
+        if measured.median_ms is not None:
+            self.content["timings"].update(median_ms=round(measured.median_ms, 2), p95_ms=round(measured.p95_ms, 2))
+        if isinstance(measured, SubmapStatistics):
             counts = ("submaps", "pose_alignments", "restarts", "false_failures", "loops", "rejected_loops")
             self.content["submaps"] = {
-                **{f"num_{count}": getattr(said, f"num_{count}") for count in counts},
-                "latest_restarts": [[event.frame, event.reason] for event in said.restarts],
+                **{f"num_{count}": getattr(measured, f"num_{count}") for count in counts},
+                "latest_restarts": [[event.frame, event.reason] for event in measured.restarts],
             }
         self.content.update(status=status, error=error and (str(error) or type(error).__name__))
         try:

@@ -82,7 +82,7 @@ def said_in_words() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the last saved state", file=sys.stderr)
+        print("\nInterrupted. To resume from the last saved state, repeat the command.", file=sys.stderr)
         raise SystemExit(130) from None
     except InstantiationException as error:
         cause = cause_of(error)

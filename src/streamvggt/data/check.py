@@ -72,22 +72,22 @@ class CheckReport:
         return not self.failed and not self.disagreeing and self.num_frames > 0
 
     def __str__(self) -> str:
-        said = [f"{counted(self.num_scenes, 'scene')}, {counted(self.num_frames, 'frame')}"]
+        parts = [f"{counted(self.num_scenes, 'scene')}, {counted(self.num_frames, 'frame')}"]
         if self.too_short:
             some = ", ".join(self.too_short[:3]) + (", …" if len(self.too_short) > 3 else "")
-            said.append(f"{counted(len(self.too_short), 'scene')} too short to train on ({some})")
-        said.append(f"{counted(self.num_read, 'frame')} read")
+            parts.append(f"{counted(len(self.too_short), 'scene')} too short to train on ({some})")
+        parts.append(f"{counted(self.num_read, 'frame')} read")
         if self.failed:
-            said.append(f"{len(self.failed)} OF THEM BAD")
+            parts.append(f"{len(self.failed)} OF THEM BAD")
         judged = [verdict for verdict in self.verdicts if verdict.consistent_ratio or verdict.problem]
         if judged:
             shares = [share for verdict in judged for share in verdict.consistent_ratio]
             told = f": {median(shares):.0%} (median of {counted(len(shares), 'pair')})" if shares else ""
             views = f"VIEWS DISAGREE in {len(self.disagreeing)} of" if self.disagreeing else "views agree in"
-            said.append(f"{views} {counted(len(judged), 'scene')}{told}")
+            parts.append(f"{views} {counted(len(judged), 'scene')}{told}")
         if unjudged := len(self.verdicts) - len(judged):
-            said.append(f"{counted(unjudged, 'scene')} without views that overlap")
-        return ", ".join(said)
+            parts.append(f"{counted(unjudged, 'scene')} without views that overlap")
+        return ", ".join(parts)
 
 
 def check(

@@ -268,5 +268,5 @@ class _SafeUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         module = {"__builtin__": "builtins"}.get(module, module)
         if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no number, array or container")
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not a number, array or container")
         return super().find_class(module, name)

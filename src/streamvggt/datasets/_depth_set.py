@@ -43,7 +43,7 @@ class DepthSet:
         there = [Path(root) / folder for folder in self.folders if (Path(root) / folder).is_dir()]
         if not there:
             raise FileNotFoundError(
-                f"there is no folder {Path(root) / self.folders[0]}; docs/evaluation.md describes the download and "
+                f"no folder at {Path(root) / self.folders[0]}; docs/evaluation.md describes the download and "
                 f"preparation of {self.name}"
             )
         self.root = there[0]

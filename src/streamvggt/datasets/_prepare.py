@@ -34,14 +34,14 @@ class PrepareReport:
     failed: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        said = f"{counted(len(self.prepared), 'scene')} prepared"
+        summary = f"{counted(len(self.prepared), 'scene')} prepared"
         for count, what in [
             (len(self.already_prepared), "were there before"),
             (len(self.skipped), "left out"),
             (len(self.failed), "FAILED"),
         ]:
-            said += f", {count} {what}" if count else ""
-        return said
+            summary += f", {count} {what}" if count else ""
+        return summary
 
 
 def prepare(name: str, raw: Path, root: Path, *, workers: int = 1, only: str = "*") -> PrepareReport:
@@ -63,7 +63,7 @@ def prepare(name: str, raw: Path, root: Path, *, workers: int = 1, only: str = "
     if not hasattr(module, "prepare"):
         raise ValueError(f"{name}: it is read as downloaded, so put the download into {root}:\n{module.__doc__}")
     if not raw.is_dir():
-        raise FileNotFoundError(f"{raw} is no folder; it must be the raw download of {name}, see docs/data.md")
+        raise FileNotFoundError(f"{raw} is not a folder; it must be the raw download of {name}, see docs/data.md")
     if not (scenes := module.raw_scenes(raw)):
         raise ValueError(f"{raw} contains nothing to prepare. Expected:\n{module.__doc__}")
     if not (chosen := [scene for scene in scenes if fnmatch(scene, only)]):

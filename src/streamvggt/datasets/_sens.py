@@ -94,7 +94,7 @@ class SensFile:
     def _read_header(self) -> SensHeader:
         (version,) = self._unpack("I")
         if version != VERSION:
-            raise ValueError(f"{self.path} is no .sens file of version {VERSION}: it begins with {version}")
+            raise ValueError(f"{self.path} is not a .sens file of version {VERSION}: it begins with {version}")
         (name_length,) = self._unpack("Q")
         self._bytes(name_length)
         colour_intrinsics, _, depth_intrinsics, _ = (

@@ -98,7 +98,7 @@ def frames(path: Path) -> Iterator:
         try:
             frame.ParseFromString(content)
         except Exception as error:  # the error class of protobuf depends on its build
-            raise DataError(f"{path}: a record is no frame of the perception data set ({error})") from error
+            raise DataError(f"{path}: a record is not a frame of the perception data set ({error})") from error
         yield frame
 
 

@@ -48,8 +48,7 @@ class TrajectorySet:
         self.root = Path(root) / self.folder
         if not self.root.is_dir():
             raise FileNotFoundError(
-                f"there is no folder {self.root}; docs/evaluation.md says where to get {self.name} and how to prepare "
-                "it"
+                f"no folder at {self.root}; docs/evaluation.md says where to get {self.name} and how to prepare it"
             )
         self.scenes = sorted(self.list_scenes())
         if not self.scenes:

@@ -133,7 +133,7 @@ def write_category(raw: Path, category: str, folder: Path, min_quality: float) -
     """
     lists = raw / category / SET_LIST
     if not lists.exists():
-        raise SkipScene(f"there is no {lists}; the single-sequence subset of CO3Dv2 has none, the full download does")
+        raise SkipScene(f"no {lists}; the full download of CO3Dv2 contains it, the single-sequence subset does not")
     found = read_jgz(raw / category / FRAMES), read_jgz(raw / category / SEQUENCES), read_json(lists)
     with decoding(raw / category, f"annotations of frames and sequences, and {SET_LIST}, as CO3Dv2 describes them"):
         annotations = select(*found, min_quality)

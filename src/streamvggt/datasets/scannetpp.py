@@ -132,8 +132,8 @@ def _pictures(source: Path) -> Iterator[tuple[ColmapImage, Path, Path]]:
             continue
         if not (folder / pictures).is_dir():
             raise FileNotFoundError(
-                f"{folder / pictures} is not there, but poses of its images are: extract the images with the data "
-                f"set's toolkit, or move {folder} away to do without them"
+                f"no folder at {folder / pictures}, but the poses of its images: extract the images with the toolkit "
+                f"of ScanNet++, or move {folder} away to skip them"
             )
         for image in read_colmap(folder / "colmap"):
             yield image, folder / pictures / image.name, (folder / masks / image.name).with_suffix(".png")

@@ -68,7 +68,7 @@ class SevenScenes(DatasetReader):
             for number in re.findall(r"\d+", " ".join(read_lines(split))):
                 scene = f"{room}/seq-{int(number):02d}"
                 if not listing.exists(self.root / scene):
-                    raise DataError(f"{split} lists sequence {number}, but there is no folder {self.root / scene}")
+                    raise DataError(f"{split} lists sequence {number}, but no folder at {self.root / scene}")
                 scenes[scene] = listing.files(self.root / scene, IMAGE.format(""))
         return scenes
 

@@ -115,7 +115,7 @@ class RelativePoses(Protocol):
                 "category asked for: make them with `streamvggt data prepare co3d_annotations`, see docs/evaluation.md"
             )
         if not arguments.co3d_dir.is_dir():
-            raise FileNotFoundError(f"CO3Dv2's images are missing: there is no folder {arguments.co3d_dir}")
+            raise FileNotFoundError(f"no folder at {arguments.co3d_dir}, which must contain the images of CO3Dv2")
         samples = sample_frames(
             annotations,
             seed=arguments.seed,
@@ -128,7 +128,7 @@ class RelativePoses(Protocol):
             raise ValueError(f"no sequence has {arguments.min_num_images} images (--min_num_images)")
         if run.processes.is_main:
             if missing:
-                run.outcome.record(f"{len(missing)} categories", f"there are no annotations of {', '.join(missing)}")
+                run.outcome.record(f"{len(missing)} categories", f"no annotations of {', '.join(missing)}")
             for sample in samples:
                 if not get_cameras(sample.frames).isfinite().all():
                     run.outcome.record(sample.name, "a true camera is not finite; its pairs count as wrong")

@@ -128,7 +128,7 @@ class DepthProtocol(Protocol):
         """
         reader, folder = task.reader, task.folder
         if not folder.is_dir():
-            raise ValueError(f"there are no predictions in {folder}: run launch.py first")
+            raise ValueError(f"no predictions in {folder}: run launch.py first")
         paths = {}
         for scene in reader.scenes:
             paths[scene] = [path for clip in self._recorded_clips(task, scene) for path in clip.paths]

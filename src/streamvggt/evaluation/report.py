@@ -193,13 +193,13 @@ def sequences_html(name: str, score: Mapping[str, Any]) -> str:
     sequences = score.get("sequences", {})
     keys = list(score["numbers"])
     told = {key: value for key, value in score.items() if key not in ("numbers", "sequences")}
-    said = ", ".join(f"{key.replace('_', ' ')} {_text(value)}" for key, value in told.items())
+    settings = ", ".join(f"{key.replace('_', ' ')} {_text(value)}" for key, value in told.items())
     head = "".join(f"<th>{escape(key)}</th>" for key in keys)
     lines = [f"<tr><th class=name>{counted(len(sequences), 'sequence')}</th>{head}</tr>"]
     for label, numbers in {**sequences, "all": score["numbers"]}.items():
         cells = "".join(f"<td>{numbers[key]:.4f}</td>" if key in numbers else "<td></td>" for key in keys)
         lines.append(f"<tr><td class=name>{escape(label)}</td>{cells}</tr>")
-    return f"<p><b>{escape(name)}</b>: {escape(said)}</p><div class=wide><table>{''.join(lines)}</table></div>"
+    return f"<p><b>{escape(name)}</b>: {escape(settings)}</p><div class=wide><table>{''.join(lines)}</table></div>"
 
 
 def _text(value: Any) -> str:

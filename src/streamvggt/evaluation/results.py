@@ -58,9 +58,9 @@ class EvaluationResult:
         words += [f"memory {settings['policy']}"] if settings.get("policy") not in (None, "all") else []
         words += ["released camera memory"] if settings.get("camera_cache") == "shared" else []
         words += [settings["dtype"]] if settings["dtype"] != "float32" else []
-        for name, said in NON_DEFAULT_LABELS.items():
+        for name, label in NON_DEFAULT_LABELS.items():
             if settings.get(name) and settings[name] != DEFAULTS.get(name):
-                words.append(said.format(settings[name]))
+                words.append(label.format(settings[name]))
         words += [f"size {settings['size']}"] if settings["size"] != 518 else []
         return ", ".join(words)
 
@@ -89,7 +89,5 @@ def find_results(root: Path) -> list[EvaluationResult]:
             EvaluationResult(folder, protocol, run.get("dataset", folder.name.split("_")[0]), run, read_scores(folder))
         )
     if not results:
-        raise FileNotFoundError(
-            f"there is no {SCORES_NAME} under {root}: run an evaluation first, e.g. bash eval/monodepth/run.sh"
-        )
+        raise FileNotFoundError(f"no {SCORES_NAME} in {root}: run an evaluation first, e.g. bash eval/monodepth/run.sh")
     return results

@@ -125,10 +125,10 @@ def model_estimator(
         heads = tuple(head for head in model.heads if head != "track")
         if policy is not None:
             session = StreamSession(model, policy=policy, heads=heads, camera_cache=camera_cache)
-            said = [session.push(image).without_stages().to("cpu") for image in images[0]]
-            depth = torch.cat([p.depth for p in said], 1)
-            pose_enc = torch.cat([p.cam_from_world_enc for p in said], 1)
-            points = torch.cat([p.points for p in said], 1) if "points" in heads else None
+            predictions = [session.push(image).without_stages().to("cpu") for image in images[0]]
+            depth = torch.cat([p.depth for p in predictions], 1)
+            pose_enc = torch.cat([p.cam_from_world_enc for p in predictions], 1)
+            points = torch.cat([p.points for p in predictions], 1) if "points" in heads else None
         else:
             whole = model(images, heads=heads).without_stages().to("cpu")
             depth, pose_enc, points = whole.depth, whole.cam_from_world_enc, whole.points
@@ -179,8 +179,8 @@ def held_out_sequences(
 def markdown(table: dict[str, dict[str, float]]) -> str:
     lines = ["| | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
     for name, numbers in table.items():
-        said = (f"{value:.1f}" if column == "ms" else f"{value:.3f}" for column, value in numbers.items())
-        lines.append(f"| {name} | " + " | ".join("–" if value == "nan" else value for value in said) + " |")
+        cells = (f"{value:.1f}" if column == "ms" else f"{value:.3f}" for column, value in numbers.items())
+        lines.append(f"| {name} | " + " | ".join("–" if value == "nan" else value for value in cells) + " |")
     return "\n".join(lines)
 
 

@@ -88,12 +88,12 @@ class HeadTracks:
                 continue
             order = [frame, *(other for other in range(len(images)) if other != frame)]
             with torch.no_grad():
-                said = self.model(
+                prediction = self.model(
                     images[order][None].to(device), heads=("track",), query_points=keypoints[None].to(device)
                 ).to("cpu")
             back = np.argsort(order)
-            positions.append(said.tracks[0][back].float())
-            seen.append(torch.minimum(said.visibility, said.track_conf)[0][back] > MIN_CONFIDENCE)
+            positions.append(prediction.tracks[0][back].float())
+            seen.append(torch.minimum(prediction.visibility, prediction.track_conf)[0][back] > MIN_CONFIDENCE)
         if not positions:
             return no_tracks(len(images))
         return Tracks(torch.cat(positions, 1), torch.cat(seen, 1))

@@ -133,8 +133,8 @@ class ResultFrame(FrameCamera):
         broken = [name for name, value in arrays.items() if np.isnan(value).all()]
         if broken or not np.isfinite(arrays["pose_enc"]).all():
             raise ValueError(
-                f"the network's answer for frame {frame.name} is no number ({', '.join(broken) or 'pose_enc'}). Half "
-                "precision can overflow: try --dtype float32 and another --out. Else the weights are damaged"
+                f"the outputs for frame {frame.name} are not numbers ({', '.join(broken) or 'pose_enc'}). Half "
+                "precision can overflow: try --dtype float32 and another --out. Otherwise the weights are damaged"
             )
         depth = arrays.get("depth")
         return cls(
@@ -230,7 +230,7 @@ class ReconstructionResult(Sequence[ResultFrame]):
         self.paths = frame_files(self.folder)
         self._corrections = read_corrections(self.folder)
         if not self.paths:
-            raise FileNotFoundError(f"{self.folder} is not a result: there is no finished frame in {folder}/frames")
+            raise FileNotFoundError(f"{self.folder} is not a result: no finished frame in {folder}/frames")
         for position, path in enumerate(self.paths):
             if int(path.stem) != position:
                 raise ValueError(

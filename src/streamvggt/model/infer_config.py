@@ -63,9 +63,9 @@ def infer_config(shapes: Shapes, source: str = "the file", known: Mapping[str, A
         assumed |= {"track_radius": 4, "track_num_heads": 8, "track_iterations": 4}
     assumed = {name: value for name, value in assumed.items() if name not in known}
     if assumed and (found["embed_dim"], depth) != (1024, 24):
-        said = ", ".join(f"{name}={value}" for name, value in assumed.items())
+        values = ", ".join(f"{name}={value}" for name, value in assumed.items())
         warnings.warn(
-            f"{source} has no config and its shapes do not tell {', '.join(assumed)}; taken as {said}. "
+            f"{source} has no config and its shapes do not tell {', '.join(assumed)}; taken as {values}. "
             "Give load_model the right values, or keep the config.json that save_pretrained writes",
             stacklevel=4,
         )
@@ -85,8 +85,8 @@ def _validate_names(shapes: Shapes, source: str) -> None:
     missing = [name for name in NEEDED if name not in shapes]
     if missing:
         raise ValueError(
-            f"{source} does not contain a VGGT network: among its {len(shapes)} tensors ({some(shapes)}) "
-            f"there is no {missing[0]!r}"
+            f"{source} does not contain a VGGT network: {missing[0]!r} is missing among its {len(shapes)} tensors "
+            f"({some(shapes)})"
         )
 
 

@@ -68,7 +68,7 @@ def validate_step(
     heads = select_heads(heads, config.heads, is_tracking=query_points is not None or memory.is_tracking)
     validate_queries(query_points, heads, len(images))
     if not config.causal:
-        raise ValueError("a network that sees all frames (causal=False) cannot go on with a memory")
+        raise ValueError("Streaming requires a causal network, got causal=False. Load the weights with causal=True.")
     if query_points is not None and config.scale_frames:
         raise ValueError(
             "query_points: expected none in the stream of a network with scale_frames, whose first frames are "

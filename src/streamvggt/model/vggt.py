@@ -97,8 +97,8 @@ class VGGT(PretrainedNetwork):
         """
         if not self.causal:
             raise ValueError(
-                "this network sees all frames at once (causal=False, VGGT) and cannot stream: "
-                "use StreamVGGT, or load the weights with causal=True"
+                "Streaming requires a causal network, got causal=False. Use StreamVGGT, or load the weights with "
+                "causal=True."
             )
         return KVCacheMemory(
             num_layers=self.config.depth,

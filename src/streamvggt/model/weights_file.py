@@ -90,9 +90,9 @@ def open_checkpoint(path: Path) -> Checkpoint:
             checkpoint.config = config
         elif config is not None and config != checkpoint.config:
             wrong = [name for name in config if config[name] != checkpoint.config[name]]
-            said = ", ".join(f"{name}={config[name]!r} (the weights: {checkpoint.config[name]!r})" for name in wrong)
+            values = ", ".join(f"{name}={config[name]!r} (the weights: {checkpoint.config[name]!r})" for name in wrong)
             raise ValueError(
-                f"{beside}: expected the config that {path.name} holds itself, got {said}. Remove {CONFIG_NAME}, or "
+                f"{beside}: expected the config that {path.name} holds itself, got {values}. Remove {CONFIG_NAME}, or "
                 "put the one there that was written with the weights."
             )
     return checkpoint
@@ -116,10 +116,10 @@ def _open_pickle(path: Path) -> Checkpoint:
     if not isinstance(tensors, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
     ):
-        said = f"a dict of {some(map(str, content))}" if is_dict else f"a {type(content).__name__}"
+        description = f"a dict of {some(map(str, content))}" if is_dict else f"a {type(content).__name__}"
         raise ValueError(
             f"{path} contains no state dict: expected a dict of tensors, or an entry {', '.join(ENTRIES)}; got "
-            f"{said}. {_convert(path)}"
+            f"{description}. {_convert(path)}"
         )
     names = network_names(tensors)
     if any(".lora_A." in name for name in names):

@@ -27,7 +27,7 @@ def resolve_path(name: str) -> tuple[Path, KnownCheckpoint | None]:
     if name in BUNDLED_MODELS:
         path = BUNDLED_DIR / BUNDLED_MODELS[name] / WEIGHTS_NAME
         if not path.exists():
-            raise FileNotFoundError(f"{name!r} comes with the project's repository, in {path.parent}; it is not there")
+            raise FileNotFoundError(f"no weights of {name!r} in {path.parent}, which is part of the repository")
         return path, None
     path = Path(name).expanduser()
     if path.is_dir():

@@ -65,7 +65,7 @@ def further_in(paths: Sequence[Path]) -> list[tuple[str, str]]:
     joinable = [
         path for path in paths if path.suffix.lower() in JOINABLE or path.suffix.lower() not in IMAGE_EXTENSIONS
     ]
-    return [(printable(path), said) for path in joinable if (said := further_pictures(path))]
+    return [(printable(path), reason) for path in joinable if (reason := further_pictures(path))]
 
 
 def _unreadable(path: Path) -> str | None:

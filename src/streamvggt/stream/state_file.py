@@ -51,7 +51,7 @@ def loaded_state(path: str | os.PathLike, identity: dict[str, str], like: dict[s
         raise ValueError(f"{path} is not a saved stream of this version")
     theirs = content.get("identity")
     if not isinstance(theirs, dict) or not isinstance(content.get("state"), dict):
-        raise ValueError(f"{path}: expected the entries identity and state, got others. It is no saved stream.")
+        raise ValueError(f"{path}: expected the entries identity and state, got others. It is not a saved stream.")
     for what in {**identity, **theirs}:
         saved, mine = (of.get(what, "none") for of in (theirs, identity))
         if saved != mine:
@@ -60,7 +60,7 @@ def loaded_state(path: str | os.PathLike, identity: dict[str, str], like: dict[s
         check_like(content["state"], like, "state")
         yield content["state"]
     except Exception as error:
-        raise ValueError(f"{path} cannot be gone on with: {str(error) or type(error).__name__}") from error
+        raise ValueError(f"{path} does not match this stream: {str(error) or type(error).__name__}") from error
 
 
 def check_like(found: object, like: object, name: str) -> None:

@@ -137,7 +137,7 @@ class VideoSource(TimedFrameSource):
         for stream in container.streams.video:
             if not stream.disposition & av.stream.Disposition.attached_pic:  # cover art of music
                 return stream
-        raise ValueError(f"{self.name} holds no video")
+        raise ValueError(f"{self.name} contains no video")
 
     def _decode_frames(self) -> Iterator[tuple[Fraction, av.VideoFrame]]:
         with self._open() as container:

@@ -44,16 +44,16 @@ def attention_error(q: Tensor, k: Tensor, targets: Targets, num_special_tokens: 
     return masked_mean(to_first, counts[:, :, 0]) + targets.cross_entropy(within, counts)
 
 
-def position_error(said: Tensor, matches: Matches, causal: bool) -> Tensor:
+def position_error(predicted: Tensor, matches: Matches, causal: bool) -> Tensor:
     """Compute the mean error |Δx| + |Δy| of predicted positions in the first frame.
 
     Args:
-        said: Predicted positions in the units of `Matches.position`. (B, S, h·w, 2)
+        predicted: Predicted positions in the units of `Matches.position`. (B, S, h·w, 2)
         matches: Ground-truth matches.
         causal: Skip matches in later frames.
     """
-    counts = (matches.visible & _attendable(said.shape[1], causal, said.device)[..., None])[:, :, 0]
-    errors = (said - torch.where(counts[..., None], matches.position[:, :, 0], 0)).abs().sum(-1)
+    counts = (matches.visible & _attendable(predicted.shape[1], causal, predicted.device)[..., None])[:, :, 0]
+    errors = (predicted - torch.where(counts[..., None], matches.position[:, :, 0], 0)).abs().sum(-1)
     return masked_mean(errors, counts)
 
 

@@ -55,7 +55,7 @@ def test_what_is_there_is_not_done_again(tmp_path, counting):
 
 
 def test_what_cannot_be_prepared_is_reported(tmp_path, counting):
-    with pytest.raises(FileNotFoundError, match=r"raw is no folder"):
+    with pytest.raises(FileNotFoundError, match=r"raw is not a folder"):
         runner.prepare("counting", tmp_path / "raw", tmp_path)
     raw = raw_folder(tmp_path / "raw")
     with pytest.raises(ValueError, match=r"nothing to prepare. Expected:\nRAW/<scene>.txt"):

@@ -104,7 +104,7 @@ def test_raw_depth_is_read_too_and_what_cannot_be_is_reported(tmp_path):
     with SensFile(path) as recording, pytest.raises(ValueError, match=r"a.sens ends in the middle.*download it again"):
         list(recording)
     path.write_bytes(b"PK\3\4" + bytes(100))
-    with pytest.raises(ValueError, match=r"a.sens is no .sens file of version 4"):
+    with pytest.raises(ValueError, match=r"a.sens is not a .sens file of version 4"):
         SensFile(path)
 
 

@@ -211,6 +211,6 @@ def test_a_segment_cut_off_is_reported(tmp_path, small, end):
 def test_what_is_no_segment_is_rejected(tmp_path, small):
     write(tmp_path / "raw", b"\xff" * 50)
     report = prepare("waymo", tmp_path / "raw", tmp_path)
-    assert "a record is no frame of the perception data set" in report.failed[SEGMENT]
+    assert "a record is not a frame of the perception data set" in report.failed[SEGMENT]
     (tmp_path / "raw" / SEGMENT).write_bytes(b"")
     assert "no frames in it" in prepare("waymo", tmp_path / "raw", tmp_path).failed[SEGMENT]

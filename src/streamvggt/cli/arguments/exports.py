@@ -123,7 +123,7 @@ def frame_range(text: str) -> tuple[int | None, int | None, int | None]:
     except ValueError:
         numbers = []
     if not 1 < len(numbers) <= 3:
-        raise argparse.ArgumentTypeError(f"{text!r} is no range of frames; write START:STOP or START:STOP:STEP")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a range of frames; write START:STOP or START:STOP:STEP")
     start, stop, step = [*numbers, None][:3]
     return start, stop, step
 

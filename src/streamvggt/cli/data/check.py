@@ -27,7 +27,7 @@ MAX_TOLD = 10  # printed problems per data set
 
 def run(arguments: argparse.Namespace) -> int:
     if not arguments.root.exists():
-        raise FileNotFoundError(f"there is no folder {arguments.root}; it must hold data sets or scenes of your own")
+        raise FileNotFoundError(f"no folder at {arguments.root}; it must contain data sets or custom scenes")
     openers = all_datasets()
     if unknown := sorted(set(arguments.names) - set(openers)):
         raise ValueError(f"{', '.join(unknown)}: unknown; choose of {', '.join(openers)}")
@@ -67,7 +67,7 @@ def check_published(arguments: argparse.Namespace, openers: dict) -> tuple[list,
         folder, opened, has_cameras = openers[name]
         if not (arguments.root / folder).is_dir():
             if name in arguments.names:
-                print(f"BAD   {name}: there is no folder {arguments.root / folder}")
+                print(f"BAD   {name}: no folder at {arguments.root / folder}")
                 is_good = False
             absent.append(f"{name} ({folder})")
             continue

@@ -58,7 +58,7 @@ def training_data(name: str, overrides: list[str], folder: Path):
 
     if not (folder / f"{name}.yaml").is_file():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-        raise ValueError(f"there is no configuration {name!r} in {folder}; choose of {known}")
+        raise ValueError(f"no configuration {name!r} in {folder}; choose from {known}")
     try:
         with initialize_config_dir(str(folder.absolute()), version_base=None):
             return instantiate(compose(name, overrides).data.train, _convert_="all")

@@ -97,9 +97,9 @@ def omega_config(
 
     def shape(name: str, num_axes: int) -> tuple[int, ...]:
         if len(shapes.get(name, ())) != num_axes or not all(shapes[name]):
-            said = f"of shape {shapes[name]}" if name in shapes else "missing"
+            there = f"of shape {shapes[name]}" if name in shapes else "missing"
             raise ValueError(
-                f"{source} does not contain a VGGT-Omega network: among its {len(shapes)} tensors, {name} is {said}."
+                f"{source} does not contain a VGGT-Omega network: among its {len(shapes)} tensors, {name} is {there}."
             )
         return shapes[name]
 
@@ -123,12 +123,12 @@ def omega_config(
         "dpt_channels": tuple(shape(f"dense_head.projects.{level}.weight", 4)[0] for level in range(4)),
     }
     if wrong := [name for name in found if name in known and known[name] != found[name]]:
-        said = ", ".join(f"{name}={known[name]!r} (the file: {found[name]!r})" for name in wrong)
-        raise ValueError(f"{source}: expected the sizes of the file, got {said}.")
+        values = ", ".join(f"{name}={known[name]!r} (the file: {found[name]!r})" for name in wrong)
+        raise ValueError(f"{source}: expected the sizes of the file, got {values}.")
     assumed = {name: value for name, value in _assumed_sizes(depth).items() if name not in known}
     if assumed and (embed_dim, depth) != (1024, 24):
-        said = ", ".join(f"{name}={value}" for name, value in assumed.items())
-        warnings.warn(f"{source}: The shapes do not determine {', '.join(assumed)}. Assumed {said}.", stacklevel=3)
+        values = ", ".join(f"{name}={value}" for name, value in assumed.items())
+        warnings.warn(f"{source}: The shapes do not determine {', '.join(assumed)}. Assumed {values}.", stacklevel=3)
     try:
         return OmegaConfig(**{**assumed, **found, **known})
     except ValueError as error:
