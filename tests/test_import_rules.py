@@ -1,6 +1,7 @@
 """Who may import whom: the table of docs/architecture.md, read from the code."""
 
 import ast
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -138,3 +139,15 @@ def test_no_floor_imports_in_a_circle():
         assert ready, f"a circle among {sorted(left)}"
         order += ready
         left = {name: below for name, below in left.items() if name not in ready}
+
+
+def test_the_docs_show_the_table():
+    path = SRC.parent / "scripts" / "packages_figure.py"
+    spec = importlib.util.spec_from_file_location("packages_figure", path)
+    figure = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(figure)
+    text = (figure.DOCS / "architecture.md").read_text(encoding="utf-8")
+    shown = {name: below for name, (_, below) in figure.read_table(text).items() if name != "helpers"}
+    wanted = {name: {"helpers" if other in FOR_ALL else other for other in below} for name, below in MAY_IMPORT.items()}
+    assert shown == {name: below for name, below in wanted.items() if name not in {*FOR_ALL, "__main__", "__init__"}}
+    assert (figure.DOCS / "packages.svg").read_text(encoding="utf-8") == figure.packages_figure(), "draw it again"
