@@ -59,7 +59,7 @@ def test_rerun_gets_each_frame(weights, tmp_path, monkeypatch):
     from rerun.chunk import RrdReader
 
     path = tmp_path / "seen.rrd"
-    monkeypatch.setattr(rerun.RecordingStream, "spawn", lambda self: self.save(path))
+    monkeypatch.setattr(rerun.RecordingStream, "spawn", lambda self, **options: self.save(path, **options))
     words = [
         "view",
         str(ROOT / "assets" / "clip.mp4"),

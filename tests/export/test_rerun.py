@@ -30,6 +30,9 @@ def test_every_frame_has_its_camera_image_depth_and_points(scene, result, tmp_pa
     for position in range(5):
         (points,) = columns[f"/world/points/{position:06d} Points3D:positions"]
         assert len(points) == 200 and scene.distance(np.array(points)).max() < 1e-4
+    (layout,) = RrdReader(path).blueprints()
+    told = str([chunk.to_record_batch().to_pydict() for chunk in RrdReader(path).store(store=layout).stream()])
+    assert "- /world/camera/depth" in told
 
 
 def test_a_missing_package_is_named(monkeypatch):

@@ -30,7 +30,7 @@ def view_in_rerun(
     `change` is applied to each frame. The confidence percentile applies per frame, because later frames are unknown.
     """
     recording = RerunRecording(options)
-    recording.stream.spawn()
+    recording.stream.spawn(default_blueprint=recording.layout())
     session = StreamSession(model, policy=parse_policy(policy))
     for position, (frame, prediction) in enumerate(predicted(frames, session)):
         stored = change(ResultFrame.from_prediction(frame, prediction))

@@ -7,7 +7,8 @@
     world/points/000000    points of a frame
     world/path             camera centers of all frames so far
 
-Timelines: `frame`, the position in the stream, and `time`, if the frames have times.
+Timelines: `frame`, the position in the stream, and `time`, if the frames have times. The layout shows the world beside
+the current image and depth map.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from streamvggt.files import atomic_write
 
 if TYPE_CHECKING:
     from rerun import RecordingStream
+    from rerun.blueprint import Blueprint
 
 JPEG_QUALITY = 85
 
@@ -42,7 +44,7 @@ def export_rerun(result: ReconstructionResult, folder: Path, options: ExportOpti
     budget = max(options.max_points // len(positions), 1)
     path = folder / "scene.rrd"
     with atomic_write(path) as temporary:
-        recording.stream.save(temporary)
+        recording.stream.save(temporary, default_blueprint=recording.layout())
         for position, frame in result.frames("rerun", positions):
             recording.log(position, frame, threshold, budget)
         recording.stream.disconnect()  # closes the file
@@ -64,6 +66,16 @@ class RerunRecording:
         self.options = options
         self.stream: RecordingStream = self._rerun.RecordingStream("streamvggt")
         self._centers: list[np.ndarray] = []
+
+    def layout(self) -> Blueprint:
+        """Return the layout of the viewer. The 3D view leaves out the depth map, whose points are unfiltered."""
+        rrb = require("rerun.blueprint", "rerun")
+        images = [
+            rrb.Spatial2DView(origin="world/camera", contents=f"world/camera/{name}", name=name)
+            for name in ("image", "depth")
+        ]
+        world = rrb.Spatial3DView(origin="world", contents=["$origin/**", "- /world/camera/depth"], name="world")
+        return rrb.Blueprint(rrb.Horizontal(world, rrb.Vertical(*images), column_shares=[2, 1]), collapse_panels=True)
 
     def log(self, position: int, frame: ResultFrame, threshold: float, num_points: int) -> None:
         """Add a frame.
