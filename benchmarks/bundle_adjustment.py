@@ -31,8 +31,8 @@ def disturbed(cameras: Cameras, generator: torch.Generator) -> Cameras:
     poses = cameras.cam_from_world.double()
     half = torch.deg2rad(torch.randn(len(poses), 3, generator=generator).double() * 2) / 2
     turn = matrix_from_quaternion(torch.cat([half, torch.ones(len(poses), 1).double()], -1))
-    centres = invert_pose(poses)[..., 3]
-    spread = (centres - centres.mean(0)).norm(dim=-1).mean()
+    centers = invert_pose(poses)[..., 3]
+    spread = (centers - centers.mean(0)).norm(dim=-1).mean()
     shift = torch.randn(len(poses), 3, 1, generator=generator).double() * spread / 20
     intrinsics = cameras.intrinsics.double() * torch.tensor([[1.05, 1, 1], [1, 1.05, 1], [1, 1, 1]])
     return Cameras(compose_poses(torch.cat([turn, shift], -1), poses), intrinsics)

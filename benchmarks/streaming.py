@@ -304,7 +304,7 @@ def draw(by: dict, names: list[str], again: dict[int, float], image_size, device
         (line,) = left.plot([*own], [np.median(entry["ms"]) for entry in own.values()], marker=".", lw=1, label=name)
         left.plot([*own], [entry["floor_ms"] for entry in own.values()], color=line.get_color(), lw=1, ls=":")
         right.plot([*own], [entry["policy"] / 1e6 for entry in own.values()], marker=".", lw=1, label=name)
-    left.plot([], [], color="grey", ls=":", label="floor of each")
+    left.plot([], [], color="gray", ls=":", label="floor of each")
     if again:
         left.plot([*again], [*again.values()], color="black", marker="o", ls="--", label=RECOMPUTE)
     left.set(xlabel="frame", ylabel="ms for this frame", xscale="log", yscale="log", title="time per frame, median")

@@ -246,14 +246,14 @@ def draw(axes, title: str, truth: GroundTruth, outputs: dict[Setting, StreamOutp
 
 def cloud(axis, title: str, truth: GroundTruth, frames, points, gt_points) -> None:
     """Plot aligned points from above, without the ceiling."""
-    colours = truth.images[frames].movedim(1, -1)[:, ::SPACING, ::SPACING].flatten(0, 2).float() / 255
+    colors = truth.images[frames].movedim(1, -1)[:, ::SPACING, ::SPACING].flatten(0, 2).float() / 255
     flat, true_flat = points.flatten(0, 2).double(), gt_points.flatten(0, 2).double()
     moved = align_points(flat, true_flat, symmetric=True).apply(flat)
     low = true_flat[:, 1].quantile(0.3)  # y looks down
     chosen = torch.linspace(0, len(moved) - 1, NUM_CLOUD).long()
     chosen = chosen[(moved[chosen, 1] > low) & moved[chosen].isfinite().all(-1)]
     chosen = chosen[moved[chosen, 1].argsort(descending=True)]  # what is higher is drawn over what is lower
-    axis.scatter(moved[chosen, 0], moved[chosen, 2], s=1, c=colours[chosen].numpy(), lw=0)
+    axis.scatter(moved[chosen, 0], moved[chosen, 2], s=1, c=colors[chosen].numpy(), lw=0)
     axis.set_title(title)
 
 

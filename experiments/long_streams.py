@@ -235,16 +235,16 @@ def score(outputs: StreamOutputs, truth: GroundTruth) -> dict[str, float]:
     }
 
     cameras = outputs.cameras
-    centres = invert_pose(truth.cam_from_world.double())[:, :, 3]
-    spread = _spread(centres)
-    length = centres.diff(dim=0).norm(dim=-1).sum().item()
+    centers = invert_pose(truth.cam_from_world.double())[:, :, 3]
+    spread = _spread(centers)
+    length = centers.diff(dim=0).norm(dim=-1).sum().item()
     for gap in GAPS:
-        if gap < len(centres):
+        if gap < len(centers):
             errors = trajectory_errors(cameras.cam_from_world, truth.cam_from_world, gap)
             numbers |= {f"RPE t {gap}": errors.rpe_translation, f"RPE r {gap}": errors.rpe_rotation}
     unit = (true_depth[valid].median() / depth[valid].median().clamp(min=1e-9)).item()
-    our_centres = unit * invert_pose(cameras.cam_from_world.double())[:, :, 3]
-    numbers["wander"] = _spread(our_centres) - spread
+    our_centers = unit * invert_pose(cameras.cam_from_world.double())[:, :, 3]
+    numbers["wander"] = _spread(our_centers) - spread
     numbers |= {"ATE": errors.ate / max(spread, 1e-9), "ATE, path": errors.ate / max(length, 1e-9)}
 
     chosen = torch.linspace(0, len(frames) - 1, min(CLOUD_FRAMES, len(frames))).round().long()
@@ -293,6 +293,6 @@ def _spaced(maps: Tensor) -> Tensor:
     return maps[:, ::SPACING, ::SPACING]
 
 
-def _spread(centres: Tensor) -> float:
+def _spread(centers: Tensor) -> float:
     """Return the root mean square distance from the mean. (S, 3)"""
-    return (centres - centres.mean(0)).square().sum(-1).mean().sqrt().item()
+    return (centers - centers.mean(0)).square().sum(-1).mean().sqrt().item()

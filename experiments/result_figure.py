@@ -76,15 +76,15 @@ def draw(truth: Batch, depth: Tensor, conf: Tensor, cameras: Cameras, points: Te
     gt_points = truth.points()[0]
     similarity = align_points(points[valid].double(), gt_points[valid].double())
     ours = similarity.apply(points.flatten(0, 2).double()).view(points.shape).float()
-    centres = similarity.apply(invert_pose(cameras.cam_from_world)[:, :, 3].double()).float()
+    centers = similarity.apply(invert_pose(cameras.cam_from_world)[:, :, 3].double()).float()
     turned = invert_pose(cameras.cam_from_world)[:, :, :3]
-    our_poses = torch.cat([similarity.rotation.float() @ turned, centres[..., None]], -1)  # world-from-camera
+    our_poses = torch.cat([similarity.rotation.float() @ turned, centers[..., None]], -1)  # world-from-camera
     true_poses = invert_pose(truth.cam_from_world[0])
     shown = valid & (conf >= conf.flatten().quantile(0.3)) & ~depth_edges(depth, cameras.intrinsics, valid)
-    colours = truth.images[0].movedim(1, -1)
+    colors = truth.images[0].movedim(1, -1)
     view = view_from_above(gt_points[valid], AZIMUTH)
     pair = [
-        splat(p[mask], colours[mask], _origin(poses, mask), view, poses)
+        splat(p[mask], colors[mask], _origin(poses, mask), view, poses)
         for p, mask, poses in ((gt_points, valid, true_poses), (ours, shown, our_poses))
     ]
     rows.append(_strip("point cloud and cameras: ground truth (left), prediction (right)", pair))
@@ -93,13 +93,13 @@ def draw(truth: Batch, depth: Tensor, conf: Tensor, cameras: Cameras, points: Te
     return np.concatenate([np.pad(r, (white[0], (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows])
 
 
-def splat(points: Tensor, colours: Tensor, origins: Tensor, view: Cameras, poses: Tensor) -> np.ndarray:
+def splat(points: Tensor, colors: Tensor, origins: Tensor, view: Cameras, poses: Tensor) -> np.ndarray:
     """Draw points as squares, nearest on top, and cameras as pyramids.
 
     Back faces are omitted, so that walls do not hide the interior of a room.
 
     Args:
-        points, colours: World points and their colors. (N, 3)
+        points, colors: World points and their colors. (N, 3)
         origins: Camera center that observed each point. (N, 3)
         view: One camera without leading dimensions.
         poses: World-from-camera poses of the cameras to draw. (S, 3, 4)
@@ -118,20 +118,20 @@ def splat(points: Tensor, colours: Tensor, origins: Tensor, view: Cameras, poses
     u, v = (pixel[:, :2] / pixel[:, 2:].clamp(min=1e-3)).round().long().unbind(-1)
     order = local[:, 2].argsort(descending=True)
     picture = np.full((height, width, 3), 255, np.uint8)
-    colour = _bytes(colours[front][order].numpy())
+    color = _bytes(colors[front][order].numpy())
     u, v, ahead = u[order].numpy(), v[order].numpy(), (local[:, 2] > 0.05)[order].numpy()
     for dy in (-1, 0, 1):
         for dx in (-1, 0, 1):
             x, y = u + dx, v + dy
             inside = ahead & (x >= 0) & (x < width) & (y >= 0) & (y < height)
-            picture[y[inside], x[inside]] = colour[inside]
+            picture[y[inside], x[inside]] = color[inside]
     for number, pose in enumerate(poses):
         share = number / max(len(poses) - 1, 1)
         _pyramid(picture, pose, view, (int(255 * share), 60, int(255 * (1 - share))))
     return picture
 
 
-def _pyramid(picture: np.ndarray, pose: Tensor, view: Cameras, colour: tuple[int, int, int]) -> None:
+def _pyramid(picture: np.ndarray, pose: Tensor, view: Cameras, color: tuple[int, int, int]) -> None:
     size = 0.12
     corners = torch.tensor([[0, 0, 0], [-1, -0.75, 1.5], [1, -0.75, 1.5], [1, 0.75, 1.5], [-1, 0.75, 1.5]]) * size
     world = corners @ pose[:, :3].T + pose[:, 3]
@@ -141,7 +141,7 @@ def _pyramid(picture: np.ndarray, pose: Tensor, view: Cameras, colour: tuple[int
     pixel = local @ view.intrinsics.T
     at = (pixel[:, :2] / pixel[:, 2:]).round().int().tolist()
     for start, stop in ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1)):
-        cv2.line(picture, at[start], at[stop], colour, 1, cv2.LINE_AA)
+        cv2.line(picture, at[start], at[stop], color, 1, cv2.LINE_AA)
 
 
 def view_from_above(points: Tensor, azimuth: float) -> Cameras:

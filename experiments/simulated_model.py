@@ -166,7 +166,7 @@ class SimulatedModel(nn.Module):
         pose = self.known.cam_from_world[frame].double()
         depth = self.known.depth[frame].double()
         typical = depth.median()
-        camera = Sim3(torch.ones_like(typical), *_rotation_and_centre(pose))
+        camera = Sim3(torch.ones_like(typical), *_rotation_and_center(pose))
         if memory.num_frames == 0:
             memory.first, memory.opened = frame, self._latest
             scale = self._random(frame, 0, 1).squeeze().mul(0.5).exp()
@@ -193,7 +193,7 @@ class SimulatedModel(nn.Module):
             before = self.known.cam_from_world[memory.last].double()
             here, there = (invert_pose(p)[:, 3] for p in (pose, before))
             if (here - there).norm() > errors.aliasing_distance:
-                last = Sim3(torch.ones_like(typical), *_rotation_and_centre(before))
+                last = Sim3(torch.ones_like(typical), *_rotation_and_center(before))
                 memory.world = memory.world @ last @ camera.inverse()
         memory.last, self._latest = frame, max(self._latest, frame)
         memory.num_frames += 1
@@ -245,7 +245,7 @@ def thumbnails(images: Tensor) -> Tensor:
     return nn.functional.adaptive_avg_pool2d(images.double(), THUMBNAIL).flatten(1)
 
 
-def _rotation_and_centre(cam_from_world: Tensor) -> tuple[Tensor, Tensor]:
+def _rotation_and_center(cam_from_world: Tensor) -> tuple[Tensor, Tensor]:
     world_from_cam = invert_pose(cam_from_world)
     return world_from_cam[:, :3], world_from_cam[:, 3]
 

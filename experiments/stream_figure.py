@@ -41,9 +41,9 @@ def draw_streams(truth: GroundTruth, outputs: Mapping[str, StreamOutputs], path:
     true_cameras = Cameras(truth.cam_from_world[numbers], truth.intrinsics.expand(len(numbers), 3, 3))
     gt_points = unproject(truth.depth[numbers].float(), true_cameras)
     true_poses = invert_pose(true_cameras.cam_from_world)
-    colours = truth.images[numbers].movedim(1, -1).float() / 255
+    colors = truth.images[numbers].movedim(1, -1).float() / 255
     view = view_from_above(gt_points.flatten(0, 2), AZIMUTH)
-    axes[0, 0].imshow(_cloud(gt_points, colours, true_poses, view))
+    axes[0, 0].imshow(_cloud(gt_points, colors, true_poses, view))
     axes[0, 0].set_title("truth", fontsize=10)
     for column, (name, stream) in enumerate(outputs.items(), 1):
         cameras = Cameras(stream.cameras.cam_from_world[numbers], stream.cameras.intrinsics[numbers])
@@ -52,7 +52,7 @@ def draw_streams(truth: GroundTruth, outputs: Mapping[str, StreamOutputs], path:
         points = moved.apply(points.flatten(0, 2).double()).view(points.shape).float()
         poses = invert_pose(cameras.cam_from_world).double()
         poses = torch.cat([moved.rotation @ poses[..., :3], moved.apply(poses[..., 3])[..., None]], -1).float()
-        axes[0, column].imshow(_cloud(points, colours, poses, view))
+        axes[0, column].imshow(_cloud(points, colors, poses, view))
         axes[0, column].set_title(name, fontsize=10)
     for column, (name, stream) in enumerate([("truth", None), *outputs.items()]):
         ours, theirs = align_trajectory(
@@ -73,8 +73,8 @@ def draw_streams(truth: GroundTruth, outputs: Mapping[str, StreamOutputs], path:
         figure.savefig(unfinished, dpi=90)
 
 
-def _cloud(points: Tensor, colours: Tensor, poses: Tensor, view: Cameras) -> np.ndarray:
+def _cloud(points: Tensor, colors: Tensor, poses: Tensor, view: Cameras) -> np.ndarray:
     """(K, H, W, 3), (K, H, W, 3), world-from-camera (K, 3, 4)"""
     origins = poses[:, None, None, :, 3].expand(points.shape)
     some = poses[:: max(1, len(poses) // PYRAMIDS)]
-    return splat(points.flatten(0, 2), colours.flatten(0, 2), origins.flatten(0, 2), view, some)
+    return splat(points.flatten(0, 2), colors.flatten(0, 2), origins.flatten(0, 2), view, some)

@@ -18,8 +18,8 @@ def walk(num_frames: int, laps: float = 1.0) -> torch.Tensor:
     angle = 2 * math.pi * laps * torch.arange(num_frames, dtype=torch.float64) / num_frames
     cos, sin, zero, one = angle.cos(), angle.sin(), 0 * angle, 1 + 0 * angle
     rotation = torch.stack([-sin, zero, cos, zero, -one, zero, cos, zero, sin], -1).unflatten(-1, (3, 3))
-    centre = torch.stack([3 * cos, 0.3 * (2 * angle).sin(), 2.5 * sin], -1)
-    return invert_pose(torch.cat([rotation, centre[..., None]], -1))
+    center = torch.stack([3 * cos, 0.3 * (2 * angle).sin(), 2.5 * sin], -1)
+    return invert_pose(torch.cat([rotation, center[..., None]], -1))
 
 
 def look(cam_from_world: torch.Tensor) -> GroundTruthVideo:
@@ -30,9 +30,9 @@ def look(cam_from_world: torch.Tensor) -> GroundTruthVideo:
     world_from_cam = invert_pose(cam_from_world)
     ray = torch.einsum("sij,hwj->shwi", world_from_cam[..., :3], ray)
     ray = torch.where(ray.abs() < 1e-9, 1e-9, ray)
-    centre = world_from_cam[:, None, None, :, 3]
-    depth = ((HALF * ray.sign() - centre) / ray).amin(-1)  # (S, H, W)
-    hit = centre + depth[..., None] * ray
+    center = world_from_cam[:, None, None, :, 3]
+    depth = ((HALF * ray.sign() - center) / ray).amin(-1)  # (S, H, W)
+    hit = center + depth[..., None] * ray
     waves = torch.randn(3, 12, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * 2.5
     images = 0.5 + 0.5 * torch.einsum("shwi,cki->sckhw", hit, waves).sin().mean(2)
     return GroundTruthVideo(images, depth, cam_from_world, intrinsics)

@@ -10,7 +10,7 @@ import pycolmap
 from scipy.spatial.transform import Rotation
 
 from procedural_scenes.fixture_clips import world_clips
-from streamvggt.data.encode import depth_array, millimetres, world_from_cam, write_image, write_png
+from streamvggt.data.encode import depth_array, millimeters, world_from_cam, write_image, write_png
 from streamvggt.data.transforms import image_array
 from streamvggt.data.view import View
 
@@ -32,7 +32,7 @@ def write_transforms(folder: Path, views: Sequence[View], depth: str | None = "p
         pose = world_from_cam(view) @ OPENGL_FROM_OPENCV
         entry = {"file_path": f"images/{name}.png", "transform_matrix": pose.tolist()}
         if depth == "png":
-            write_png(folder / f"depth/{name}.png", millimetres(view))
+            write_png(folder / f"depth/{name}.png", millimeters(view))
         elif depth:
             (folder / "depth").mkdir(exist_ok=True)
             np.save(folder / f"depth/{name}.npy", depth_array(view)[..., None])

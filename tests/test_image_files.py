@@ -15,7 +15,7 @@ from streamvggt.stream.frames import load_frames
 RAMP = np.linspace(0, 1, 28 * 56 * 3).reshape(28, 56, 3)
 
 
-def greys(*levels: int, size: tuple[int, int] = (56, 28)) -> list[Image.Image]:
+def grays(*levels: int, size: tuple[int, int] = (56, 28)) -> list[Image.Image]:
     return [Image.new("RGB", size, (level,) * 3) for level in levels]
 
 
@@ -30,8 +30,8 @@ def levels(frames) -> list[int]:
 
 @pytest.mark.parametrize("suffix", [".heic", ".HIF", ".heis", ".jpg", ".dat", ""])
 def test_heic_is_read_whatever_its_suffix(tmp_path, suffix):
-    greys(100)[0].save(tmp_path / "0.jpg")
-    greys(200)[0].save(tmp_path / f"1{suffix}", "HEIF")
+    grays(100)[0].save(tmp_path / "0.jpg")
+    grays(200)[0].save(tmp_path / f"1{suffix}", "HEIF")
     frames, source = frames_of(tmp_path, strict=True)
     assert levels(frames) == [100, 200] and source.skipped == []
     assert levels(frames_of(tmp_path / f"1{suffix}")[0]) == [200]
@@ -86,7 +86,7 @@ def test_exif_alone_does_not_turn_heic(tmp_path, orientation):
 
 @pytest.mark.parametrize("name", ["a.CR2", "a.dng", "a.jxl", "a.psd", "a.exr"])
 def test_an_image_that_is_not_read_is_named(tmp_path, name):
-    greys(100)[0].save(tmp_path / "b.jpg")
+    grays(100)[0].save(tmp_path / "b.jpg")
     (tmp_path / name).write_bytes(b"II*\0" + bytes(100))
     frames, source = frames_of(tmp_path)
     assert levels(frames) == [100] and [skipped for skipped, _ in source.skipped] == [name]
@@ -97,15 +97,15 @@ def test_an_image_that_is_not_read_is_named(tmp_path, name):
 
 
 def test_a_thumbnail_of_a_raw_image_is_no_photo(tmp_path):
-    greys(100)[0].save(tmp_path / "a.tif", tiffinfo={50706: b"\x01\x04\x00\x00"})
-    greys(100)[0].save(tmp_path / "b.png")
+    grays(100)[0].save(tmp_path / "a.tif", tiffinfo={50706: b"\x01\x04\x00\x00"})
+    grays(100)[0].save(tmp_path / "b.png")
     frames, source = frames_of(tmp_path)
     assert [frame.name for frame in frames] == ["b"] and "RAW" in source.skipped[0][1]
 
 
 def test_images_of_a_file_that_cannot_be_reached_are_reported(tmp_path):
     """Pillow does not find the last picture of the MPO files that it writes."""
-    first, *others = greys(50, 100, 150, 200)
+    first, *others = grays(50, 100, 150, 200)
     first.save(tmp_path / "b.mpo", save_all=True, append_images=others)
     frames, source = frames_of(tmp_path)
     assert levels(frames) == [50, 100, 150]
@@ -114,10 +114,10 @@ def test_images_of_a_file_that_cannot_be_reached_are_reported(tmp_path):
 
 @pytest.mark.parametrize("kind", ["gif", "webp", "png", "avif", "tif", "heic"])
 def test_all_images_of_a_file_are_frames(tmp_path, kind):
-    first, *others = greys(50, 100, 150, 200)
+    first, *others = grays(50, 100, 150, 200)
     options = {"duration": 100} if kind in ("gif", "webp", "png", "avif") else {}
     first.save(tmp_path / f"b.{kind}", save_all=True, append_images=others, **options)
-    greys(20)[0].save(tmp_path / "b_0001.png")
+    grays(20)[0].save(tmp_path / "b_0001.png")
 
     frames, source = frames_of(tmp_path)
 
@@ -130,7 +130,7 @@ def test_all_images_of_a_file_are_frames(tmp_path, kind):
 
 
 def test_thumbnails_masks_and_previews_are_no_frames(tmp_path):
-    main, small = greys(50)[0], greys(100, size=(28, 14))[0]
+    main, small = grays(50)[0], grays(100, size=(28, 14))[0]
     main.save(tmp_path / "a.mpo", "MPO", save_all=True, append_images=[small])
     thumbnail = small.copy()
     thumbnail.encoderinfo = {"tiffinfo": {254: 1}}
@@ -143,14 +143,14 @@ def test_thumbnails_masks_and_previews_are_no_frames(tmp_path):
 def test_deep_images_have_their_usual_brightness(tmp_path, bits, kind):
     values = np.rint(RAMP * (2**bits - 1)).astype(np.uint16)
     cv2.imwrite(str(tmp_path / f"color.{kind}"), values[..., ::-1])
-    cv2.imwrite(str(tmp_path / f"grey.{kind}"), values[..., 0])
+    cv2.imwrite(str(tmp_path / f"gray.{kind}"), values[..., 0])
     cv2.imwrite(
         str(tmp_path / f"sheer.{kind}"), np.dstack([values[..., ::-1], np.full((28, 56), 2**bits - 1, np.uint16)])
     )
     frames, _ = frames_of(tmp_path)
-    color, grey, sheer = (frame.original.astype(int) for frame in frames)
+    color, gray, sheer = (frame.original.astype(int) for frame in frames)
     assert np.abs(color - 255 * RAMP).max() <= 1 and np.abs(sheer - 255 * RAMP).max() <= 1
-    assert np.abs(grey - 255 * RAMP[..., :1]).max() <= 1
+    assert np.abs(gray - 255 * RAMP[..., :1]).max() <= 1
 
 
 def test_a_dark_image_among_bright_ones_stays_dark(tmp_path):
@@ -164,9 +164,9 @@ def test_a_dark_image_among_bright_ones_stays_dark(tmp_path):
 def test_postscript_is_never_opened(tmp_path, monkeypatch):
     monkeypatch.setattr("subprocess.Popen", None)
     buffer = io.BytesIO()
-    greys(100)[0].save(buffer, "EPS")
+    grays(100)[0].save(buffer, "EPS")
     (tmp_path / "a.jpg").write_bytes(buffer.getvalue())
-    greys(100)[0].save(tmp_path / "b.jpg")
+    grays(100)[0].save(tmp_path / "b.jpg")
     assert image_format(tmp_path / "a.jpg") is None
     assert unreadable_image(tmp_path / "b.jpg") is None
     _, source = frames_of(tmp_path)
@@ -175,16 +175,16 @@ def test_postscript_is_never_opened(tmp_path, monkeypatch):
 
 def test_an_image_too_wide_for_a_result_is_skipped(tmp_path):
     Image.new("L", (100_000, 2)).save(tmp_path / "a.png")
-    greys(100)[0].save(tmp_path / "b.png")
+    grays(100)[0].save(tmp_path / "b.png")
     frames, source = frames_of(tmp_path)
     assert [frame.name for frame in frames] == ["b"]
     assert f"expected sides up to {MAX_SIDE} pixels, got 100000×2" in source.skipped[0][1]
 
 
 def test_names_of_any_bytes_and_length_become_names_of_outputs(tmp_path):
-    greys(10)[0].save(tmp_path / f"{'a' * 240}.png")
+    grays(10)[0].save(tmp_path / f"{'a' * 240}.png")
     try:
-        greys(20)[0].save(str(tmp_path).encode() + b"/b\xff.png")
+        grays(20)[0].save(str(tmp_path).encode() + b"/b\xff.png")
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     names = [frame.name for frame in frames_of(tmp_path)[0]]
@@ -192,7 +192,7 @@ def test_names_of_any_bytes_and_length_become_names_of_outputs(tmp_path):
 
 
 def test_an_error_without_words_is_named(tmp_path, monkeypatch):
-    greys(10)[0].save(tmp_path / "a.png")
+    grays(10)[0].save(tmp_path / "a.png")
 
     def fail(*_, **__):
         raise OSError
@@ -204,8 +204,8 @@ def test_an_error_without_words_is_named(tmp_path, monkeypatch):
 
 def test_after_a_damaged_image_of_an_animation_no_more_are_decoded(tmp_path):
     """Pillow would decode the next picture on top of one whose size it had refused."""
-    greys(20)[0].save(tmp_path / "a.png")
-    first, *others = greys(50, 100, 150)
+    grays(20)[0].save(tmp_path / "a.png")
+    first, *others = grays(50, 100, 150)
     first.save(tmp_path / "b.gif", save_all=True, append_images=others, duration=100)
     content = bytearray((tmp_path / "b.gif").read_bytes())
     second = content.index(b"\x2c", content.index(b"\x2c") + 1)  # image separators
@@ -221,7 +221,7 @@ def test_after_a_damaged_image_of_an_animation_no_more_are_decoded(tmp_path):
 def test_images_joined_end_to_end_are_reported(tmp_path, name):
     mode = {".pgm": "L", ".pbm": "1"}.get(name[1:], "RGB")
     file = io.BytesIO()
-    greys(100)[0].convert(mode).save(file, "JPEG" if "J" in name.upper() else "PPM")
+    grays(100)[0].convert(mode).save(file, "JPEG" if "J" in name.upper() else "PPM")
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / name).write_bytes(file.getvalue())
     (tmp_path / "several").mkdir()
@@ -236,7 +236,7 @@ def test_images_joined_end_to_end_are_reported(tmp_path, name):
 
 
 def test_a_link_to_nothing_and_a_pipe_are_reported(tmp_path):
-    greys(100)[0].save(tmp_path / "a.png")
+    grays(100)[0].save(tmp_path / "a.png")
     (tmp_path / "b.png").symlink_to(tmp_path / "nowhere.png")
     os.mkfifo(tmp_path / "c.png")
     (tmp_path / "d.png").mkdir()

@@ -165,12 +165,12 @@ def _with_tracks(batch: Batch, sequence: int, frame: int) -> np.ndarray:
         return np.asarray(picture)
     draw = ImageDraw.Draw(picture)
     num_tracks = batch.tracks.shape[2]
-    colours = _as_labels(torch.arange(1, num_tracks + 1))
-    for (x, y), seen, colour in zip(
-        batch.tracks[sequence, frame].tolist(), batch.visibility[sequence, frame].tolist(), colours, strict=True
+    colors = _as_labels(torch.arange(1, num_tracks + 1))
+    for (x, y), seen, color in zip(
+        batch.tracks[sequence, frame].tolist(), batch.visibility[sequence, frame].tolist(), colors, strict=True
     ):
         if seen:
-            draw.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=tuple(_bytes(colour).tolist()))
+            draw.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=tuple(_bytes(color).tolist()))
     return np.asarray(picture)
 
 
@@ -182,8 +182,8 @@ def _as_heat(values: Tensor) -> Tensor:
 def _as_labels(ids: Tensor) -> Tensor:
     """Map each id to a color, 0 to black. (..., 3)"""
     phases = torch.tensor([0.0, 2.1, 4.2])
-    colour = 0.55 + 0.45 * (ids[..., None] * 2.4 + phases + (ids[..., None] * 0.37)).sin()
-    return colour * (ids[..., None] > 0)
+    color = 0.55 + 0.45 * (ids[..., None] * 2.4 + phases + (ids[..., None] * 0.37)).sin()
+    return color * (ids[..., None] > 0)
 
 
 def _bytes(values: Tensor) -> np.ndarray:

@@ -75,9 +75,9 @@ class Materials:
 
         coarse, fine = sample(self.pattern, self.pattern_rate), sample(self.detail, self.detail_rate)
         first, second, accent = self.palette.unbind(-2)
-        colour = torch.lerp(first, second, coarse[..., :1])
-        colour = torch.lerp(colour, accent, coarse[..., 1:])
-        return colour * (1 + self.detail_strength[..., None] * (2 * fine[..., :1] - 1))
+        color = torch.lerp(first, second, coarse[..., :1])
+        color = torch.lerp(color, accent, coarse[..., 1:])
+        return color * (1 + self.detail_strength[..., None] * (2 * fine[..., :1] - 1))
 
 
 def sample_materials(

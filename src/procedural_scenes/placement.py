@@ -30,7 +30,7 @@ class Items:
         on_wall: Whether the item hangs on a wall. (B, M) bool
         in_air: Whether the item floats. (B, M) bool
         along_wall: Whether the item is at a wall. (B, M) bool
-        reach: Largest distance of a moving item from `centre`; 0 for static items. (B, M)
+        reach: Largest distance of a moving item from `center`; 0 for static items. (B, M)
     """
 
     kind: Tensor
@@ -38,7 +38,7 @@ class Items:
     on_wall: Tensor
     in_air: Tensor
     along_wall: Tensor | None = None
-    centre: Tensor | None = None
+    center: Tensor | None = None
     rotation: Tensor | None = None
     reach: Tensor | None = None
     sway: Tensor | None = None
@@ -65,8 +65,8 @@ def sample_items(seeds: Tensor, shells: Environments, way: Trajectories, moving_
     _sample_poses(dice, items, shells, way, is_early)
     _sample_motion(dice, items, shells, is_early, moving_prob)
     margin = torch.where(shells.open_air, 0.8, 0.4)
-    clear = _clears_path(way, items.centre, items.rotation, items.half, items.reach, margin)
-    alone = clear & ~_overlaps_previous(items.centre, items.half, items.reach, clear)
+    clear = _clears_path(way, items.center, items.rotation, items.half, items.reach, margin)
+    alone = clear & ~_overlaps_previous(items.center, items.half, items.reach, clear)
     wanted = torch.where(shells.open_air, dice.uniform(16, max_items + 1), dice.uniform(9, 24))
     items.present = alone & (alone.cumsum(1) <= wanted[:, None])
     return items.select(items.present.float().argsort(dim=1, descending=True, stable=True)[:, :max_items])
@@ -85,7 +85,7 @@ def _propose(dice: SceneRNG, shells: Environments) -> Items:
 
 
 def _sample_poses(dice: SceneRNG, items: Items, shells: Environments, way: Trajectories, is_early: Tensor) -> None:
-    """Set `along_wall`, `centre` and `rotation`."""
+    """Set `along_wall`, `center` and `rotation`."""
     half, on_wall, in_air = items.half, items.on_wall, items.in_air
     shape, outdoors = (NUM_PROPOSALS,), shells.open_air[:, None]
     wall = dice.integer(4, shape)
@@ -101,7 +101,7 @@ def _sample_poses(dice: SceneRNG, items: Items, shells: Environments, way: Traje
     facing = wall * (math.pi / 2)  # walls at -z, -x, +z, +x; items at a wall face away from it
     yaw = torch.where(along_wall, facing, dice.uniform(0, 2 * math.pi, shape))
     items.along_wall = along_wall
-    items.centre = torch.stack([flat[..., 0], level, flat[..., 1]], -1)
+    items.center = torch.stack([flat[..., 0], level, flat[..., 1]], -1)
     items.rotation = rotation_from_angles(yaw, tumble, tumble.roll(1, 1) * in_air)
 
 
@@ -113,7 +113,7 @@ def _sample_floor(dice: SceneRNG, shells: Environments, way: Trajectories, is_ea
     spread = torch.where(shells.open_air, 3.0, 0.6)[:, None, None]
     about_target = way.target[:, None, [0, 2]] + dice.normal((*shape, 2)) * spread
     angle, ring = dice.uniform(0, 2 * math.pi, shape), dice.uniform(0.2, 3.0, shape)[..., None]
-    about_lap = way.centre[:, None, [0, 2]] + torch.stack([angle.cos(), angle.sin()], -1) * ring * (
+    about_lap = way.center[:, None, [0, 2]] + torch.stack([angle.cos(), angle.sin()], -1) * ring * (
         way.radius[:, None] + spread / 2
     )
     place = (dice.uniform(shape=shape) * torch.where(is_early, 0.5, 1.0))[..., None]
@@ -159,25 +159,25 @@ def _sample_motion(dice: SceneRNG, items: Items, shells: Environments, is_early:
 
 
 def _clears_path(
-    way: Trajectories, centre: Tensor, rotation: Tensor, half: Tensor, swayed: Tensor, margin: Tensor
+    way: Trajectories, center: Tensor, rotation: Tensor, half: Tensor, swayed: Tensor, margin: Tensor
 ) -> Tensor:
     """Whether objects keep their motion range and a margin away from the whole lap. (B, M) bool"""
-    laps = torch.linspace(0, 1, PATH_SAMPLES, device=centre.device)
+    laps = torch.linspace(0, 1, PATH_SAMPLES, device=center.device)
     places = way.positions(way.period.abs()[:, None] * laps)  # (B, T, 3)
-    away = places[:, :, None] - centre[:, None]  # (B, T, M, 3)
+    away = places[:, :, None] - center[:, None]  # (B, T, M, 3)
     local = product(rotation.transpose(-1, -2)[:, None], away[..., None])[..., 0]
     outside = (local.abs() - half[:, None]).clamp(min=0)
     distance = dot(outside, outside).amin(1).sqrt()
     return distance > swayed + margin[:, None]
 
 
-def _overlaps_previous(centre: Tensor, half: Tensor, swayed: Tensor, counts: Tensor) -> Tensor:
+def _overlaps_previous(center: Tensor, half: Tensor, swayed: Tensor, counts: Tensor) -> Tensor:
     """Whether an object overlaps an earlier valid object of the list. (B, M) bool
 
     An earlier object that is itself removed also counts. This removes slightly too many objects but avoids a loop.
     """
     radius = 0.75 * torch.hypot(half[..., 0], half[..., 2]) + swayed
-    apart = centre[:, :, None] - centre[:, None]  # (B, M, M, 3)
+    apart = center[:, :, None] - center[:, None]  # (B, M, M, 3)
     above = apart[..., 1].abs() > half[:, :, None, 1] + half[:, None, :, 1]
     meets = (
         (torch.hypot(apart[..., 0], apart[..., 2]) < radius[:, :, None] + radius[:, None]) & ~above & counts[:, None]

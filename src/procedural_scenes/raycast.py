@@ -80,7 +80,7 @@ def _in_frustum(primitives: Primitives, jobs: RayBatch, relevant: Tensor | None)
         cosine = cosine.masked_fill(~relevant, 1)
     cosine = cosine.amin(-1).clamp(0, 1)[:, None]
     sine = (1 - cosine * cosine).sqrt() + 1e-3  # margin against rounding of cosines near 1
-    away = primitives.centre[jobs.frame] - jobs.origin[:, None]  # (J, N, 3)
+    away = primitives.center[jobs.frame] - jobs.origin[:, None]  # (J, N, 3)
     along = dot(away, axis)
     beside = length(away - along[..., None] * axis)
     radius = primitives.radius[jobs.frame]

@@ -80,8 +80,8 @@ def _render_frames(scenes: Scenes, cameras: Cameras, times: Tensor, size: tuple[
     primitives = scenes.primitives(times[:, None]).flatten()  # (F, N)
     tiles = _tiles(cameras, size)
     seen = _surfaces(scenes, primitives, tiles)
-    colour = _colour(scenes, primitives, tiles, seen, cameras.intrinsics[tiles.frame, 0, 0])
-    images = torch.stack([_untile(channel, size) for channel in colour.unbind(-1)], 1)
+    color = _color(scenes, primitives, tiles, seen, cameras.intrinsics[tiles.frame, 0, 0])
+    images = torch.stack([_untile(channel, size) for channel in color.unbind(-1)], 1)
     item = scenes.item_of_part.to(times.device)[(seen.surface - NUM_FACES).clamp(min=0)]
     ids = 1 + torch.where(seen.surface < NUM_FACES, seen.surface, NUM_FACES + item)
     ids = torch.where(seen.sky, 0, ids)
@@ -134,7 +134,7 @@ def _surfaces(scenes: Scenes, primitives: Primitives, rays: RayBatch) -> Surface
     return SurfaceHits(depth, torch.where(thing, NUM_FACES + hits.primitive, face), depth.isinf())
 
 
-def _colour(scenes: Scenes, primitives: Primitives, rays: RayBatch, seen: SurfaceHits, focal: Tensor) -> Tensor:
+def _color(scenes: Scenes, primitives: Primitives, rays: RayBatch, seen: SurfaceHits, focal: Tensor) -> Tensor:
     """Return the linear color of the intersections. (J, P, 3)"""
     frame = rays.frame[:, None]
     shells, lights = select(scenes.shells, rays.frame), select(scenes.lights, rays.frame)
@@ -165,13 +165,13 @@ def _colour(scenes: Scenes, primitives: Primitives, rays: RayBatch, seen: Surfac
     to_lamp = unit(lights.position[:, None] - points)
     halfway = unit(to_lamp - look)
     shine = dot(normal, halfway).clamp(min=0) ** 30 * material.gloss * light.lit
-    colour = albedo * light.diffuse + shine[..., None] * lights.colour[:, None]
+    color = albedo * light.diffuse + shine[..., None] * lights.color[:, None]
 
     hidden = 1 - torch.exp(-lights.haze[:, None] * depth)
-    colour = torch.lerp(colour, lights.sky[:, None] * 0.8, hidden[..., None])
+    color = torch.lerp(color, lights.sky[:, None] * 0.8, hidden[..., None])
     clouds = (albedo.mean(-1, keepdim=True) - 0.3).clamp(-0.25, 0.4)
     sky = lights.sky[:, None] * (1.15 - 0.5 * up[..., None]) + clouds
-    return torch.where(seen.sky[..., None], sky, colour)
+    return torch.where(seen.sky[..., None], sky, color)
 
 
 def _on_surface(
@@ -250,7 +250,7 @@ def _light(
     up = 0.5 - 0.5 * normal[..., 1:2]
     ambient = torch.lerp(lights.ground_ambient[:, None], lights.sky_ambient[:, None], up)
     ambient = ambient * _ambient_occlusion(shells, points, seen.surface, axis)[..., None]
-    return Light(ambient + lights.colour[:, None] * (lit * cosine.clamp(min=0))[..., None], lit)
+    return Light(ambient + lights.color[:, None] * (lit * cosine.clamp(min=0))[..., None], lit)
 
 
 def _ambient_occlusion(shells: Environments, points: Tensor, surface: Tensor, axis: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class Lights:
 
     Attributes:
         position: Position of the lamp in meters; the sun is a distant lamp. (B, 3)
-        colour: Linear RGB. (B, 3)
+        color: Linear RGB. (B, 3)
         reach: Distance in meters at which the lamp has half its brightness; inf for the sun. (B,)
         sky_ambient: Ambient light on surfaces that face up. (B, 3)
         ground_ambient: Ambient light on surfaces that face down. (B, 3)
@@ -69,7 +69,7 @@ class Lights:
     """
 
     position: Tensor
-    colour: Tensor
+    color: Tensor
     reach: Tensor
     sky_ambient: Tensor
     ground_ambient: Tensor
@@ -101,13 +101,13 @@ class Scenes:
     Attributes:
         seeds: (B,) int64
         present: Whether an item slot is used. (B, I) bool
-        centre: Centers of items at rest. (B, I, 3)
+        center: Centers of items at rest. (B, I, 3)
         rotation: World-from-item rotation at rest. (B, I, 3, 3)
         half: Half sizes of items in their own axes. (B, I, 3)
-        sway: Cosine and sine amplitude of the motion about `centre`; 0 for static items. (B, I, 2, 3)
+        sway: Cosine and sine amplitude of the motion about `center`; 0 for static items. (B, I, 2, 3)
         spin: Rotations about gravity per second. (B, I)
         rate: Motion periods per second. (B, I)
-        part_centre: Centers of primitives in item axes. (B, N, 3)
+        part_center: Centers of primitives in item axes. (B, N, 3)
         part_half: Half sizes of primitives; 0 for unused slots. (B, N, 3)
         is_ball: Whether a round primitive is a ball, else a cylinder. (B, N - boxes) bool
         materials: Materials of the faces of the surroundings, then of primitives. (B, 6 + N)
@@ -118,13 +118,13 @@ class Scenes:
     lights: Lights
     sensors: Sensors
     present: Tensor
-    centre: Tensor
+    center: Tensor
     rotation: Tensor
     half: Tensor
     sway: Tensor
     spin: Tensor
     rate: Tensor
-    part_centre: Tensor
+    part_center: Tensor
     part_half: Tensor
     is_ball: Tensor
     materials: Materials
@@ -156,17 +156,17 @@ class Scenes:
         turn = 2 * math.pi * self.spin[:, None] * times[..., None]
         zero = torch.zeros_like(turn)
         rotation = product(rotation_from_angles(turn, zero, zero), self.rotation[:, None])
-        return torch.cat([rotation, (self.centre[:, None] + away)[..., None]], -1)
+        return torch.cat([rotation, (self.center[:, None] + away)[..., None]], -1)
 
     def primitives(self, times: Tensor) -> Primitives:
         """Return all primitives at some times. (B, T) seconds"""
         poses = self.item_poses(times)[:, :, self.item_of_part]  # (B, T, N, 3, 4)
         turned = poses[..., :3].transpose(-1, -2)  # item from world
-        part_centre = self.part_centre[:, None, ..., None]
-        shift = -product(turned, poses[..., 3:]) - part_centre
+        part_center = self.part_center[:, None, ..., None]
+        shift = -product(turned, poses[..., 3:]) - part_center
         return Primitives(
             torch.cat([turned, shift], -1) / self.part_half.clamp(min=1e-6)[:, None, ..., None],
-            (product(poses[..., :3], part_centre) + poses[..., 3:])[..., 0],
+            (product(poses[..., :3], part_center) + poses[..., 3:])[..., 0],
             length(self.part_half)[:, None].expand(-1, times.shape[1], -1),
             self.is_ball[:, None].expand(-1, times.shape[1], -1),
         )
@@ -179,13 +179,13 @@ class Primitives:
     Attributes:
         local_from_world: Affine map to the unit shape: cube [-1, 1]³, unit ball, or cylinder x² + z² ≤ 1, |y| ≤ 1.
             (..., N, 3, 4)
-        centre: (..., N, 3)
+        center: (..., N, 3)
         radius: Radius of the bounding sphere; 0 for unused slots. (..., N)
         is_ball: (..., N - boxes) bool
     """
 
     local_from_world: Tensor
-    centre: Tensor
+    center: Tensor
     radius: Tensor
     is_ball: Tensor
 
@@ -234,13 +234,13 @@ def _place_objects(seeds: Tensor, shells: Environments, way: Trajectories, style
         lights=_sample_lights(seeds, shells),
         sensors=_sample_sensors(seeds),
         present=items.present,
-        centre=items.centre,
+        center=items.center,
         rotation=items.rotation,
         half=items.half,
         sway=items.sway,
         spin=items.spin,
         rate=items.rate,
-        part_centre=parts[..., :3] * items.half[:, owner],
+        part_center=parts[..., :3] * items.half[:, owner],
         part_half=parts[..., 3:] * items.half[:, owner] * items.present[:, owner, None],
         is_ball=things.is_ball[items.kind].flatten(1, 2),
         materials=_sample_surfaces(seeds, shells, accents, owner, items.on_wall),
@@ -278,7 +278,7 @@ def _sample_lights(seeds: Tensor, shells: Environments) -> Lights:
     tint = rgb_from_hsv(dice.uniform(0.52, 0.65), dice.uniform(0, 0.35), torch.ones_like(ambient))
     return Lights(
         position=torch.where(out, sun * SUN_DISTANCE, lamp),
-        colour=warm * strength[:, None],
+        color=warm * strength[:, None],
         reach=torch.where(shells.open_air, torch.inf, dice.uniform(2.0, 6.0)),
         sky_ambient=torch.where(out, tint, warm) * ambient[:, None],
         ground_ambient=warm * (ambient * dice.uniform(0.4, 0.7))[:, None],

@@ -25,7 +25,7 @@ class Trajectories:
     """An approximately elliptic lap, the viewing direction, and hand shake. World axes as in `environment.py`.
 
     Attributes:
-        centre: Center of the lap in meters. (B, 3)
+        center: Center of the lap in meters. (B, 3)
         radius: Radius along x and z in meters. (B, 2)
         wave: Amplitude of a deviation from the ellipse with three periods per lap; x, y, z. (B, 3)
         start: Start angle of the lap. (B,)
@@ -44,7 +44,7 @@ class Trajectories:
         hand_shake: Amplitudes in meters and radians. (B, 2)
     """
 
-    centre: Tensor
+    center: Tensor
     radius: Tensor
     wave: Tensor
     start: Tensor
@@ -109,7 +109,7 @@ class Trajectories:
     def _positions(self, angle: Tensor) -> Tensor:
         waves = self.wave[:, None] * (3 * angle[..., None] + self.wave_phase[:, None]).sin()
         flat = torch.stack([angle.cos() * self.radius[:, :1], angle * 0, angle.sin() * self.radius[:, 1:]], -1)
-        return self.centre[:, None] + flat + waves
+        return self.center[:, None] + flat + waves
 
 
 def sample_trajectories(seeds: Tensor, shells: Environments) -> Trajectories:
@@ -139,7 +139,7 @@ def sample_trajectories(seeds: Tensor, shells: Environments) -> Trajectories:
     drone = outdoors & dice.bernoulli(0.25)
     eye = torch.where(drone, dice.uniform(2.5, 6.0), dice.uniform(0.9, 1.8))
     eye = torch.minimum(eye, shells.height - 0.7)
-    centre = torch.stack([ground[:, 0] + off[:, 0], -eye, ground[:, 1] + off[:, 1]], -1)
+    center = torch.stack([ground[:, 0] + off[:, 0], -eye, ground[:, 1] + off[:, 1]], -1)
 
     aim = dice.uniform(-0.15, 0.15, (2,)) * radius
     ahead = -off * dice.uniform(0.5, 1.3, (1,))
@@ -155,7 +155,7 @@ def sample_trajectories(seeds: Tensor, shells: Environments) -> Trajectories:
     flat_wave = 0.05 * radius.min(-1).values
     wave = torch.stack([flat_wave, dice.uniform(0.02, 0.15) * eye, flat_wave], -1) * dice.uniform(0, 1, (3,))
     return Trajectories(
-        centre=centre,
+        center=center,
         radius=radius,
         wave=wave,
         start=dice.uniform(0, 2 * math.pi),

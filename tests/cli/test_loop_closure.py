@@ -67,11 +67,11 @@ def test_loops_end_to_end_also_interrupted(reconstruct, command, options, room_p
     (tmp_path / "aside").rename(whole / "corrections.json")
 
     # The exports and the trajectory are of the corrected cameras.
-    centres = [
+    centers = [
         -camera.cam_from_world[:, :3].T @ camera.cam_from_world[:, 3]
         for camera in ReconstructionResult(whole).cameras()
     ]
-    np.testing.assert_allclose(np.loadtxt(whole / "trajectory.txt")[:, 1:4], centres, atol=1e-6)
+    np.testing.assert_allclose(np.loadtxt(whole / "trajectory.txt")[:, 1:4], centers, atol=1e-6)
 
     push = SubmapSession.push
 

@@ -9,7 +9,7 @@ import torch
 from streamvggt.data.decode import DataError
 from streamvggt.data.transforms import (
     ColorJitter,
-    centre_crop,
+    center_crop,
     crop,
     crop_and_resize,
     image_array,
@@ -40,7 +40,7 @@ def blob(width: int, height: int, cx: float, cy: float, sigma: float = 3.0) -> t
     return view, point
 
 
-def centre_of_mass(image: torch.Tensor) -> torch.Tensor:
+def center_of_mass(image: torch.Tensor) -> torch.Tensor:
     weight = image.double().mean(0).clamp(min=0.02) - 0.02
     v, u = torch.meshgrid(torch.arange(weight.shape[0]), torch.arange(weight.shape[1]), indexing="ij")
     return torch.stack([(weight * u).sum(), (weight * v).sum()]) / weight.sum()
@@ -53,7 +53,7 @@ def test_a_point_stays_on_its_pixel(before, after, extra):
     fitted = crop_and_resize(view, after, extra)
     assert fitted.image.shape == (3, after[1], after[0]) and fitted.depth.shape == (after[1], after[0])
     expected, _ = project(point, fitted.cameras)
-    assert (centre_of_mass(fitted.image) - expected[0]).abs().max() < 0.05
+    assert (center_of_mass(fitted.image) - expected[0]).abs().max() < 0.05
 
 
 def test_crops_lose_pixels_and_nothing_else():
@@ -61,7 +61,7 @@ def test_crops_lose_pixels_and_nothing_else():
     cut = crop(view, 3, 2, (12, 9))
     assert torch.equal(cut.image, view.image[:, 2:11, 3:15])
     assert cut.intrinsics[0, 2] == 7 and cut.intrinsics[1, 2] == 6
-    assert torch.equal(centre_crop(view, (20, 16)).image, view.image)
+    assert torch.equal(center_crop(view, (20, 16)).image, view.image)
 
 
 def test_depth_and_masks_take_the_nearest_pixel_together():
@@ -91,11 +91,11 @@ def test_jitter_does_what_its_words_mean():
     still = ColorJitter(1, 1, 1, 0)
     torch.testing.assert_close(still(image), image, atol=1e-5, rtol=0)
     torch.testing.assert_close(ColorJitter(0.5, 1, 1, 0)(image), image / 2, atol=1e-5, rtol=0)
-    grey = ColorJitter(1, 1, 0, 0)(image)
+    gray = ColorJitter(1, 1, 0, 0)(image)
     weights = torch.tensor([0.299, 0.587, 0.114])
-    torch.testing.assert_close(grey, (image * weights[:, None, None]).sum(0).expand(3, -1, -1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(gray, (image * weights[:, None, None]).sum(0).expand(3, -1, -1), atol=1e-5, rtol=0)
     flat = ColorJitter(1, 0, 1, 0)(image)
-    torch.testing.assert_close(flat, grey.mean().expand_as(flat), atol=1e-5, rtol=0)
+    torch.testing.assert_close(flat, gray.mean().expand_as(flat), atol=1e-5, rtol=0)
     red = torch.zeros(3, 2, 2)
     red[0] = 1
     turned = ColorJitter(1, 1, 1, 1 / 12)(red)[:, 0, 0]

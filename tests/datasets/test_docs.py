@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from procedural_scenes.fixture_clips import world_clips
-from streamvggt.data.encode import millimetres, world_from_cam, write_image, write_png
+from streamvggt.data.encode import millimeters, world_from_cam, write_image, write_png
 from streamvggt.datasets import get_module, list_modules
 
 DOCS = Path(__file__).parents[2] / "docs/data.md"
@@ -30,7 +30,7 @@ def test_the_example_of_the_docs_reads_what_it_writes_and_prepares(rooms, tmp_pa
     raw = tmp_path / "raw/kitchen"
     for number, view in enumerate(clip):
         write_image(raw / f"color/{number:05d}.jpg", view)
-        write_png(raw / f"depth/{number:05d}.png", millimetres(view))
+        write_png(raw / f"depth/{number:05d}.png", millimeters(view))
     np.savetxt(raw / "camera.txt", [clip[0].intrinsics[i].item() for i in ((0, 0), (1, 1), (0, 2), (1, 2))])
     np.savetxt(raw / "poses.txt", [np.linalg.inv(world_from_cam(view)).ravel() for view in clip])
     (scene,) = rooms.raw_scenes(tmp_path / "raw")

@@ -199,7 +199,7 @@ def test_omniobject3d_focal_length_and_depth_of_nothing():
     intrinsics = omniobject3d.intrinsics_from_angle(0.6911112070083618, 800, 800)
     assert intrinsics[0, 0] / 2 == pytest.approx(555.5555155968841, rel=1e-12)
     assert intrinsics[0, 0] == pytest.approx(800 * 50 / 36, rel=1e-6)
-    assert omniobject3d.NOTHING == 65504 == np.finfo(np.float16).max
+    assert omniobject3d.NO_HIT_DEPTH == 65504 == np.finfo(np.float16).max
 
 
 def test_point_odyssey_depth(tmp_path):

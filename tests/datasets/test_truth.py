@@ -172,7 +172,7 @@ def test_seven_scenes_registration_of_one_point():
     """SimpleRecon's numbers by hand: the point moves by the baseline, and whole millimeters are cut off."""
     depth = np.zeros((480, 640), np.uint16)
     depth[240, 320] = 2000
-    T = seven_scenes.COLOUR_FROM_DEPTH
+    T = seven_scenes.COLOR_FROM_DEPTH
     point = T[:, :3] @ [0.5 / 585 * 2, 0.5 / 585 * 2, 2] + T[:, 3]
     x, y = np.rint(point[:2] / point[2] * 525 + [320, 240]).astype(int)
     registered = seven_scenes.register(depth)

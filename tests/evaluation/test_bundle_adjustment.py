@@ -29,8 +29,8 @@ def disturbed(cameras: Cameras, degrees: float = 2.0, seed: int = 0) -> Cameras:
     num_frames = len(poses)
     half = torch.randn(num_frames, 3, generator=generator).double() * torch.deg2rad(torch.tensor(degrees)) / 2
     turn = matrix_from_quaternion(torch.cat([half, torch.ones(num_frames, 1).double()], -1))
-    centres = invert_pose(poses)[..., 3]
-    spread = (centres - centres.mean(0)).norm(dim=-1).mean()
+    centers = invert_pose(poses)[..., 3]
+    spread = (centers - centers.mean(0)).norm(dim=-1).mean()
     shift = torch.randn(num_frames, 3, 1, generator=generator).double() * spread / 20
     intrinsics = cameras.intrinsics.double().clone()
     intrinsics[:, 0, 0] *= 1.05
@@ -107,8 +107,8 @@ def test_matches_are_joined_to_tracks_and_contradictions_dropped():
 
 
 def test_cameras_that_are_farthest_apart():
-    centres = torch.tensor([[0.0, 0, 0], [1, 0, 0], [5, 0, 0], [4.9, 0, 0], [-3, 0, 0]])
-    poses = torch.cat([torch.eye(3).expand(5, 3, 3), -centres[..., None]], -1)
+    centers = torch.tensor([[0.0, 0, 0], [1, 0, 0], [5, 0, 0], [4.9, 0, 0], [-3, 0, 0]])
+    poses = torch.cat([torch.eye(3).expand(5, 3, 3), -centers[..., None]], -1)
     assert farthest_cameras(Cameras(poses, torch.eye(3).expand(5, 3, 3)), 3) == [0, 2, 4]
 
 

@@ -10,7 +10,7 @@ import torch
 
 from procedural_scenes.fixture_clips import world_clips
 from streamvggt.datasets import co3d_annotations, prepare
-from streamvggt.datasets._co3d_download import get_cameras, opencv_from_pytorch3d
+from streamvggt.datasets._co3d_download import get_cameras, pytorch3d_to_opencv
 from streamvggt.datasets.co3d_annotations import CATEGORIES, read_annotations, select
 from streamvggt.evaluation import co3d
 from streamvggt.evaluation.frame_samples import sample_frames
@@ -36,7 +36,7 @@ def test_annotations_as_published():
 
 
 def test_cameras_as_published():
-    output = opencv_from_pytorch3d(torch.from_numpy(GOLDEN["pt3d_R"]), torch.from_numpy(GOLDEN["pt3d_T"]))
+    output = pytorch3d_to_opencv(torch.from_numpy(GOLDEN["pt3d_R"]), torch.from_numpy(GOLDEN["pt3d_T"]))
     assert torch.equal(output, torch.from_numpy(GOLDEN["pt3d_extri"]))
 
 
@@ -133,7 +133,7 @@ def test_annotations_tell_the_true_cameras(data):
 
 
 def test_ground_truth_is_perfect_in_any_world_and_scale_and_a_mirrored_one_is_not(data, once, tmp_path, capsys):
-    world = opencv_from_pytorch3d(torch.from_numpy(GOLDEN["pt3d_R"][0]), torch.from_numpy(GOLDEN["pt3d_T"][0]))
+    world = pytorch3d_to_opencv(torch.from_numpy(GOLDEN["pt3d_R"][0]), torch.from_numpy(GOLDEN["pt3d_T"][0]))
     mirror = torch.tensor([-1.0, 1, 1], dtype=torch.float64)
 
     def output(name: str, true: torch.Tensor) -> torch.Tensor:

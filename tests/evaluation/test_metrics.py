@@ -12,13 +12,13 @@ from streamvggt.geometry.camera import invert_pose
 from streamvggt.geometry.rotation import matrix_from_quaternion
 
 
-def poses(centres, degrees) -> torch.Tensor:
+def poses(centers, degrees) -> torch.Tensor:
     """Camera-from-world poses at centers (S, 3), turned about y."""
     half = torch.deg2rad(torch.tensor(degrees, dtype=torch.float64)) / 2
     zero = torch.zeros_like(half)
     rotation = matrix_from_quaternion(torch.stack([zero, half.sin(), zero, half.cos()], -1))
-    centres = torch.tensor(centres, dtype=torch.float64)
-    return torch.cat([rotation, -(rotation @ centres[..., None])], -1)
+    centers = torch.tensor(centers, dtype=torch.float64)
+    return torch.cat([rotation, -(rotation @ centers[..., None])], -1)
 
 
 def test_relative_rotation_and_direction_by_hand():

@@ -120,9 +120,9 @@ def test_raw_depth_of_seven_scenes_is_registered_by_hand(tmp_path):
     wall[0, 0] = 65535
     wall[200:280, 300:340] = 1000  # a box before it
     seen = preparation.register(wall)
-    rotation, shift = preparation.COLOUR_FROM_DEPTH[:, :3], preparation.COLOUR_FROM_DEPTH[:, 3]
-    for x, y, metres in ((100, 100, 2.0), (320, 240, 1.0), (500, 400, 2.0)):
-        point = rotation @ np.array([(x + 0.5 - 320) / 585 * metres, (y + 0.5 - 240) / 585 * metres, metres]) + shift
+    rotation, shift = preparation.COLOR_FROM_DEPTH[:, :3], preparation.COLOR_FROM_DEPTH[:, 3]
+    for x, y, meters in ((100, 100, 2.0), (320, 240, 1.0), (500, 400, 2.0)):
+        point = rotation @ np.array([(x + 0.5 - 320) / 585 * meters, (y + 0.5 - 240) / 585 * meters, meters]) + shift
         u, v = np.rint(525 * point[:2] / point[2] + [320, 240]).astype(int)
         assert abs(int(seen[v, u]) - 1000 * point[2]) <= 3  # a neighbor may have fallen onto it
     assert 0.6 < (seen > 0).mean() < 0.85  # 525 / 585 squared of the picture, less what lies outside

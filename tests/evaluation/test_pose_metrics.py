@@ -84,13 +84,13 @@ def test_trajectory_errors_are_those_of_evo():
     assert output.rpe_rotation == pytest.approx(stored["rpe_rotation"], rel=1e-9)
 
 
-def line(centres, degrees=None) -> torch.Tensor:
+def line(centers, degrees=None) -> torch.Tensor:
     """Camera-from-world poses at centers (S, 3), turned about y."""
-    half = torch.deg2rad(torch.tensor(degrees or [0.0] * len(centres), dtype=torch.float64)) / 2
+    half = torch.deg2rad(torch.tensor(degrees or [0.0] * len(centers), dtype=torch.float64)) / 2
     zero = torch.zeros_like(half)
     rotation = matrix_from_quaternion(torch.stack([zero, half.sin(), zero, half.cos()], -1))
-    centres = torch.tensor(centres, dtype=torch.float64)
-    return torch.cat([rotation, -(rotation @ centres[..., None])], -1)
+    centers = torch.tensor(centers, dtype=torch.float64)
+    return torch.cat([rotation, -(rotation @ centers[..., None])], -1)
 
 
 def test_trajectory_errors_by_hand():

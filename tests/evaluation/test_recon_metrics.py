@@ -14,7 +14,7 @@ from streamvggt.evaluation.recon_metrics import (
     completion_ratio,
     mean_line,
     mean_score,
-    normalise_point_maps,
+    normalize_point_maps,
     scene_line,
 )
 from streamvggt.geometry.alignment import align_points
@@ -28,9 +28,9 @@ def golden(name: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("case", "factor"), [("norm_", 1.0), ("norm_tiny_", 1e-6)])
-def test_point_maps_are_normalised_as_published(case, factor):
+def test_point_maps_are_normalized_as_published(case, factor):
     first = invert_pose(golden("norm_c2w")[0, :3])
-    output = normalise_point_maps(golden("norm_gt_world"), golden("norm_pred") * factor, golden("norm_valid"), first)
+    output = normalize_point_maps(golden("norm_gt_world"), golden("norm_pred") * factor, golden("norm_valid"), first)
     torch.testing.assert_close(output.true, golden("norm_out_gt"), rtol=1e-5, atol=2e-6)
     torch.testing.assert_close(output.estimated, golden(case + "out_pred"), rtol=1e-5, atol=2e-6)
     numbers = [output.true_shift, output.estimated_shift, output.true_scale, output.estimated_scale]
@@ -42,12 +42,12 @@ def test_neither_scale_nor_depth_of_an_estimate_matters_but_a_turn_does():
     true = torch.randn(2, 5, 6, 3, dtype=torch.float64)
     valid = torch.rand(2, 5, 6) > 0.2
     still = torch.eye(4, dtype=torch.float64)[:3]
-    alike = normalise_point_maps(true, 3 * true + torch.tensor([0.0, 0, 8]), valid, still)
+    alike = normalize_point_maps(true, 3 * true + torch.tensor([0.0, 0, 8]), valid, still)
     torch.testing.assert_close(alike.estimated, alike.true)
-    turned = normalise_point_maps(true, true[..., [1, 0, 2]], valid, still)
+    turned = normalize_point_maps(true, true[..., [1, 0, 2]], valid, still)
     assert (turned.estimated - turned.true).abs().max() > 0.5
     with pytest.raises(ValueError, match="no pixel"):
-        normalise_point_maps(true, true, torch.zeros_like(valid), still)
+        normalize_point_maps(true, true, torch.zeros_like(valid), still)
 
 
 def test_clouds_are_compared_as_published():

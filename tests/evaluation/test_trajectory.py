@@ -108,9 +108,9 @@ def test_errors_by_hand(data, once, weights, tmp_path):
     assert run(data, out, weights, "--score_only") == 0
     spreads, steps = [], []
     for sequence in trajectory.SETS["scannet"](data).scenes:
-        centres = invert_pose(trajectory.SETS["scannet"](data).read(sequence).cam_from_world)[..., 3]
-        spreads.append((centres - centres.mean(0)).square().sum(-1).mean().sqrt())
-        steps.append(centres.diff(dim=0).square().sum(-1).mean().sqrt())
+        centers = invert_pose(trajectory.SETS["scannet"](data).read(sequence).cam_from_world)[..., 3]
+        spreads.append((centers - centers.mean(0)).square().sum(-1).mean().sqrt())
+        steps.append(centers.diff(dim=0).square().sum(-1).mean().sqrt())
     found = numbers(out, "scannet")
     assert found["ATE"] == pytest.approx(sum(spreads).item() / 2, rel=1e-5)
     assert found["RPE trans"] == pytest.approx(sum(steps).item() / 2, rel=1e-5)

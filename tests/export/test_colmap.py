@@ -60,7 +60,7 @@ def test_points_reproject_to_where_they_are_observed(model):
 
 
 def test_the_source_observation_is_the_pixel_it_was_measured_at(scene, result, model):
-    """And the centre of the first pixel is (0.5, 0.5) in COLMAP."""
+    """And the center of the first pixel is (0.5, 0.5) in COLMAP."""
     cloud = merged_points(result, FILTER)
     measured = {point.tobytes(): number for number, point in enumerate(cloud.points)}
     for point in list(model.points3D.values())[::50]:
@@ -108,8 +108,8 @@ def test_names_that_readers_stumble_on_are_replaced(scene, tmp_path):
         assert (folder / "images" / new).read_bytes() == (tmp_path / "images" / old).read_bytes()
 
 
-def test_the_image_shows_the_points_colour_where_it_is_observed(scene, model):
-    """Ties originals, cameras, points and colours together: a shift of a few pixels would show."""
+def test_the_image_shows_the_points_color_where_it_is_observed(scene, model):
+    """Ties originals, cameras, points and colors together: a shift of a few pixels would show."""
     differences = []
     for point, image, xy in observations(model):
         x, y = np.floor(xy).astype(int)
@@ -119,7 +119,7 @@ def test_the_image_shows_the_points_colour_where_it_is_observed(scene, model):
     assert np.mean(differences) < 3 and np.percentile(differences, 99) < 12
 
 
-def test_neighbours_that_see_a_point_are_in_its_track(scene, model):
+def test_neighbors_that_see_a_point_are_in_its_track(scene, model):
     assert np.mean([point.track.length() for point in model.points3D.values()]) > 3
     for point in model.points3D.values():
         ids = [element.image_id for element in point.track.elements]

@@ -102,10 +102,10 @@ def test_the_percentile_of_a_sample_is_close(result, monkeypatch):
 
 
 @pytest.mark.parametrize("filter, value, kept", [("drop_white", 241, 240), ("drop_black", 5, 6)])
-def test_background_colours_are_dropped(scene, tmp_path, filter, value, kept):
+def test_background_colors_are_dropped(scene, tmp_path, filter, value, kept):
     scene.frames[0].image[:, 10:12, 20:25] = value / 255
     scene.frames[0].image[:, 20:22, 20:25] = kept / 255
-    scene.frames[0].image[0, 13] = value / 255  # one colour alone is no background
+    scene.frames[0].image[0, 13] = value / 255  # one color alone is no background
     ResultWriter(tmp_path).add(scene.frames[0], scene.predictions[0])
     assert len(merged_points(ReconstructionResult(tmp_path), replace(ALL, **{filter: True}))) == PER_FRAME - 10
     assert len(merged_points(ReconstructionResult(tmp_path), ALL)) == PER_FRAME

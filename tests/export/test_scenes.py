@@ -37,7 +37,7 @@ def accessor(tree: dict, content: bytes, number: int) -> np.ndarray:
 
 
 def srgb(light: np.ndarray) -> np.ndarray:
-    """Photo colours of light in [0, 1], as the standard defines them; uint8."""
+    """Photo colors of light in [0, 1], as the standard defines them; uint8."""
     return (255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)).round().astype(int)
 
 
@@ -74,7 +74,7 @@ def test_glb_holds_cloud_and_cameras_in_gltf_axes(scene, result):
         np.testing.assert_allclose(high, [(47.5 - 28) / 60, (35.5 - 21) / 55], atol=0.012)
 
 
-def test_frusta_change_colour_along_time(result):
+def test_frusta_change_color_along_time(result):
     path = EXPORTERS["glb"](result, result.folder, ALL)
     tree, content = opened(path.read_bytes())
     (mesh,) = (mesh for mesh in tree["meshes"] if mesh["name"] == "cameras")
@@ -99,7 +99,7 @@ def test_glb_colors_are_those_of_the_cloud(result):
 
 def test_glb_keeps_all_levels_of_dark_colors_apart():
     levels = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1)
-    tree, content = opened(glb_bytes([Shape("grey", np.zeros((256, 3), np.float32), levels)]))
+    tree, content = opened(glb_bytes([Shape("gray", np.zeros((256, 3), np.float32), levels)]))
     light = accessor(tree, content, 1)[:, 0]
     np.testing.assert_array_equal(srgb(light), np.arange(256))
 

@@ -68,5 +68,5 @@ def test_moved_cameras_see_moved_points_at_the_same_pixels_scaled_as_far():
     moved, moved_depth = project(world.apply(points), Cameras(world.transform_poses(pose), intrinsics))
     torch.testing.assert_close(moved, pixels)
     torch.testing.assert_close(moved_depth, world.scale[:, None] * depth)
-    centres = invert_pose(world.transform_poses(pose))[..., 3]
-    torch.testing.assert_close(centres, world.apply(invert_pose(pose)[:, None, :, 3])[:, 0])
+    centers = invert_pose(world.transform_poses(pose))[..., 3]
+    torch.testing.assert_close(centers, world.apply(invert_pose(pose)[:, None, :, 3])[:, 0])

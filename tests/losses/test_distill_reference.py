@@ -90,7 +90,7 @@ def test_affine_fit(goldens, close):
         close(shift.squeeze(), goldens[f"components/align{channels}_shift"].squeeze())
 
 
-def test_normalisation(goldens, close):
+def test_normalization(goldens, close):
     values, mask = goldens["components/normals_in"], goldens["components/normals_mask"]
     size = mean_norm(values, mask)
     close(size.flatten(), goldens["components/normalize_avg"])

@@ -58,7 +58,7 @@ class TestGoldens:
         for ours, theirs in FIELDS.items():
             close(found[ours].norm(), goldens[f"finetune/{case}/gradnorm_{theirs}"])
 
-    def test_normalised_quantities(self, goldens, close, case):
+    def test_normalized_quantities(self, goldens, close, case):
         prediction, target = goldens.finetune(case)
         keep = {"keep_scale": True} if case.startswith("test") else {"sky_error": 2.0}
         errors = pointmap_errors(prediction, target, keep_metric=case != "train_norm_all", **keep)

@@ -39,7 +39,7 @@ def plain(scenes):
     return replace(
         scenes,
         materials=replace(scenes.materials, gloss=torch.zeros_like(scenes.materials.gloss)),
-        lights=replace(scenes.lights, haze=zero, colour=torch.zeros_like(scenes.lights.colour)),
+        lights=replace(scenes.lights, haze=zero, color=torch.zeros_like(scenes.lights.color)),
         sensors=replace(scenes.sensors, noise=zero, flicker=zero),
     )
 
@@ -50,18 +50,18 @@ def by_hand():
     boxes = scenes.num_boxes
     part_half = torch.zeros_like(scenes.part_half)
     part_half[:, boxes] = 0.5
-    part_centre = torch.zeros_like(scenes.part_centre)
+    part_center = torch.zeros_like(scenes.part_center)
     is_ball = torch.zeros_like(scenes.is_ball)
     is_ball[:, 0] = True
-    centre = torch.zeros_like(scenes.centre)
-    centre[:, 0] = torch.tensor([0.0, -1.0, 2.0])
+    center = torch.zeros_like(scenes.center)
+    center[:, 0] = torch.tensor([0.0, -1.0, 2.0])
     shells = replace(
         scenes.shells,
         half=torch.tensor([[4.0, 3.0]]),
         height=torch.tensor([3.0]),
         round=torch.tensor([False]),
     )
-    return replace(scenes, shells=shells, part_half=part_half, part_centre=part_centre, is_ball=is_ball, centre=centre)
+    return replace(scenes, shells=shells, part_half=part_half, part_center=part_center, is_ball=is_ball, center=center)
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +86,8 @@ def test_a_ball_in_a_room_against_the_formulas(rays):
     side = 4 / x.abs()
     expected = torch.minimum(torch.minimum(floor, ceiling), side).clamp(max=4.5)  # the wall at z = 3
     # The ball, seen from the camera, is at (0, 0.2, 3.5): |t·d - c|² = 0.25.
-    centre = torch.tensor([0.0, 0.2, 3.5], dtype=torch.float64)
-    a, b, c = (direction**2).sum(-1), direction @ centre, centre @ centre - 0.25
+    center = torch.tensor([0.0, 0.2, 3.5], dtype=torch.float64)
+    a, b, c = (direction**2).sum(-1), direction @ center, center @ center - 0.25
     inside = b * b - a * c
     ball = torch.where(inside > 0, (b - inside.clamp(min=0).sqrt()) / a, inf)
     expected = torch.minimum(expected, ball)
@@ -111,7 +111,7 @@ def test_a_cylinder_and_a_turned_box_against_their_surfaces(rays):
         thing = replace(scenes, rotation=item_rotation, part_half=part_half, is_ball=torch.zeros_like(scenes.is_ball))
         pictures = render(thing, cameras, torch.zeros(1, 1), (H, W))
         points = unproject(pictures.depth, cameras)[0, 0]
-        local = (points - scenes.centre[0, 0]) @ item_rotation[0, 0]
+        local = (points - scenes.center[0, 0]) @ item_rotation[0, 0]
         x, y, z = (local / torch.tensor([0.4, 0.7, 0.4])).abs().unbind(-1)
         out = torch.maximum(torch.hypot(x, z), y) if kind == "cylinder" else torch.maximum(torch.maximum(x, y), z)
         seen = pictures.instance_ids[0, 0] == 1 + NUM_FACES
@@ -120,7 +120,7 @@ def test_a_cylinder_and_a_turned_box_against_their_surfaces(rays):
         # Walk along every other ray: never inside.
         origin = cameras.world_from_cam[0, 0, :, 3]
         for share in torch.linspace(0, 1, 60):
-            step = ((origin + share * (points - origin) - scenes.centre[0, 0]) @ item_rotation[0, 0]).div(
+            step = ((origin + share * (points - origin) - scenes.center[0, 0]) @ item_rotation[0, 0]).div(
                 torch.tensor([0.4, 0.7, 0.4])
             )
             x, y, z = step.abs().unbind(-1)

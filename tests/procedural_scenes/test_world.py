@@ -66,8 +66,8 @@ def test_shapes_ranges_and_validity(batch):
     assert batch.is_metric.all()
     R = batch.cam_from_world[..., :3]
     torch.testing.assert_close(R @ R.mT, torch.eye(3).expand_as(R), atol=1e-5, rtol=0)
-    centre = batch.intrinsics[..., :2, 2]
-    assert (centre == torch.tensor([W / 2, H / 2])).all()
+    center = batch.intrinsics[..., :2, 2]
+    assert (center == torch.tensor([W / 2, H / 2])).all()
 
 
 def test_sky_is_seen_in_the_open_only():
@@ -168,7 +168,7 @@ def test_the_source_reads_what_the_sequence_shows():
         source.read("scene_000000", 100)
 
 
-def test_neighbouring_frames_share_much_but_not_all_and_cameras_keep_their_distance():
+def test_neighboring_frames_share_much_but_not_all_and_cameras_keep_their_distance():
     """Over 60 scenes, measured on pixels: the share of a frame's surface points that the next camera has in view."""
     style = SceneConfig(moving_prob=0.0)
     seeds = SyntheticScenes("val").scene_seeds(5, 60)

@@ -20,7 +20,7 @@ from streamvggt.stream.video import VideoSource
 small = partial(load_frames, size=56)
 
 
-def grey(level: int, width: int = 56, height: int = 28) -> Image.Image:
+def gray(level: int, width: int = 56, height: int = 28) -> Image.Image:
     return Image.new("RGB", (width, height), (level,) * 3)
 
 
@@ -37,7 +37,7 @@ def write_video(
     codec: str = "mpeg4",
     rotation: float | None = None,
 ) -> Path:
-    """Frame k is noise about a grey of 16k + 20, its upper left quarter is brighter; `milliseconds` sets its times."""
+    """Frame k is noise about a gray of 16k + 20, its upper left quarter is brighter; `milliseconds` sets its times."""
     noise = np.random.default_rng(0)
     options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
     with av.open(str(path), "w", options=options) as container:
@@ -78,8 +78,8 @@ def same(frames, others) -> bool:
 
 def test_folder_is_read_in_natural_order(tmp_path):
     for number in (10, 2, 1):
-        grey(number).save(tmp_path / f"frame_{number}.PNG")
-    grey(0).save(tmp_path / ".hidden.png")
+        gray(number).save(tmp_path / f"frame_{number}.PNG")
+    gray(0).save(tmp_path / ".hidden.png")
     (tmp_path / "notes.txt").write_text("not an image", encoding="utf-8")
 
     frames = small(tmp_path)
@@ -99,13 +99,13 @@ def test_folder_is_read_in_natural_order(tmp_path):
 def test_list_keeps_its_order(tmp_path):
     paths = [tmp_path / f"{number}.png" for number in (3, 1, 2)]
     for number, path in enumerate(paths):
-        grey(number).save(path)
+        gray(number).save(path)
     assert [level(f) for f in small(paths)] == [0, 1, 2]
 
 
 def test_names_are_unique(tmp_path):
     for name in ("a.bmp", "a.png", "a_2.png", "b.png"):
-        grey(9).save(tmp_path / name)
+        gray(9).save(tmp_path / name)
     names = [f.name for f in small(tmp_path)]
     assert len(set(names)) == 4 and names[0] == "a" and {"a_2", "a_3", "b"} < set(names)
 
@@ -115,7 +115,7 @@ def test_names_are_unique(tmp_path):
 )
 def test_stride_and_max_frames_of_images(tmp_path, stride, max_frames, expected):
     for number in range(5):
-        grey(number).save(tmp_path / f"{number}.png")
+        gray(number).save(tmp_path / f"{number}.png")
     frames = small(tmp_path, stride=stride, max_frames=max_frames)
     assert frames.num_frames == len(expected)
     assert [f.index for f in frames] == expected == [level(f) for f in frames]
@@ -142,8 +142,8 @@ def test_broken_images_are_skipped_and_explained(tmp_path):
 
 
 def test_huge_image_is_skipped(tmp_path, monkeypatch):
-    grey(1).save(tmp_path / "1.png")
-    grey(2, 400, 400).save(tmp_path / "2.png")
+    gray(1).save(tmp_path / "1.png")
+    gray(2, 400, 400).save(tmp_path / "2.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 56 * 56)
     frames = small(tmp_path)
     assert [f.name for f in frames] == ["1"]
@@ -173,7 +173,7 @@ def test_exif_orientation_is_applied(tmp_path, orientation, kind):
     exif[0x0112] = orientation
     image = Image.fromarray(np.ascontiguousarray(undo(upright)))
     image.save(tmp_path / f"a.{kind}", exif=exif)
-    grey(128, 64, 16).save(tmp_path / "b.png")
+    gray(128, 64, 16).save(tmp_path / "b.png")
 
     frame = next(iter(small(tmp_path)))
 
@@ -209,7 +209,7 @@ def test_transparency_is_white(tmp_path):
 def test_pixels_of_alpha_0_are_not_valid(mode):
     alpha = np.full((61, 99), 255, np.uint8)
     alpha[:20], alpha[20:40, :40] = 0, 1
-    image = grey(90, 99, 61)
+    image = gray(90, 99, 61)
     image.putalpha(Image.fromarray(alpha))
 
     frame = preprocess_image(image, size=56, mode=mode)
@@ -223,7 +223,7 @@ def test_pixels_of_alpha_0_are_not_valid(mode):
     assert frame.valid.dtype == torch.bool and torch.equal(frame.valid, expected)
     image.putalpha(1)
     assert preprocess_image(image, size=56, mode=mode).valid is None
-    assert preprocess_image(grey(90), size=56).valid is None
+    assert preprocess_image(gray(90), size=56).valid is None
 
 
 @pytest.mark.parametrize("size", [(1, 60_000), (3, 20_000), (60_000, 1)])
@@ -293,7 +293,7 @@ PUBLISHED = [
 
 @pytest.mark.parametrize(("width", "height", "out_height", "out_width"), PUBLISHED)
 def test_crop_has_the_published_size(width, height, out_height, out_width):
-    frame = preprocess_image(grey(9, width, height))
+    frame = preprocess_image(gray(9, width, height))
     assert frame.image.shape == (3, out_height, out_width)
     assert frame.content == (0, 0, out_height, out_width)
 
@@ -303,7 +303,7 @@ def test_crop_has_the_published_size(width, height, out_height, out_width):
     [(640, 480, (63, 0, 455, 518)), (480, 640, (0, 63, 518, 455)), (1920, 1080, (112, 0, 406, 518))],
 )
 def test_pad_fills_a_square_with_white(width, height, content):
-    frame = preprocess_image(grey(0, width, height), mode="pad")
+    frame = preprocess_image(gray(0, width, height), mode="pad")
     top, left, bottom, right = content
     assert frame.image.shape == (3, 518, 518) and frame.content == content
     assert (frame.image[:, top:bottom, left:right] == 0).all()
@@ -312,7 +312,7 @@ def test_pad_fills_a_square_with_white(width, height, content):
 
 @pytest.mark.parametrize("mode", ["crop", "pad"])
 def test_a_thin_strip_is_one_patch_high(mode):
-    frame = preprocess_image(grey(0, 1000, 3), mode=mode)
+    frame = preprocess_image(gray(0, 1000, 3), mode=mode)
     top, _, bottom, _ = frame.content
     assert bottom - top == 14
 
@@ -323,9 +323,9 @@ def test_a_thin_strip_is_one_patch_high(mode):
 )
 def test_pixels_map_back_to_the_original(tmp_path, mode, width, height, x, y):
     pixels = np.full((height, width, 3), 51, np.uint8)
-    pixels[y - 6 : y + 7, x - 6 : x + 7] = 204  # centred on (x, y); the resize overshoots, with room on both sides
+    pixels[y - 6 : y + 7, x - 6 : x + 7] = 204  # centerd on (x, y); the resize overshoots, with room on both sides
     Image.fromarray(pixels).save(tmp_path / "1.png")
-    grey(0, 500, 500).save(tmp_path / "2.png")  # of another shape: the first is padded in some of the cases
+    gray(0, 500, 500).save(tmp_path / "2.png")  # of another shape: the first is padded in some of the cases
 
     frame, square = load_frames(tmp_path, mode=mode)
 
@@ -334,13 +334,13 @@ def test_pixels_map_back_to_the_original(tmp_path, mode, width, height, x, y):
     dot = frame.image[0, top:bottom, left:right].double() - 0.2
     xs, ys = torch.arange(left, right).double(), torch.arange(top, bottom).double()
     centroid = [(dot.sum(0) @ xs) / dot.sum(), (dot.sum(1) @ ys) / dot.sum(), 1.0]
-    # Pixel corners taken for centres would show as 0.07 or more; what remains is the rounding to 8 bit.
+    # Pixel corners taken for centers would show as 0.07 or more; what remains is the rounding to 8 bit.
     assert np.abs(frame.original_from_image @ centroid - (x, y, 1)).max() < 0.03
 
 
 def test_images_of_different_size_share_a_canvas(tmp_path):
-    grey(0, 100, 50).save(tmp_path / "1.png")
-    grey(0, 100, 80).save(tmp_path / "2.png")
+    gray(0, 100, 50).save(tmp_path / "1.png")
+    gray(0, 100, 80).save(tmp_path / "2.png")
     (tmp_path / "3.jpg").write_text("broken", encoding="utf-8")
     wide, high = load_frames(tmp_path, size=140)
     assert wide.image.shape == high.image.shape == (3, 112, 140)
@@ -355,7 +355,7 @@ def test_images_of_different_size_share_a_canvas(tmp_path):
 @pytest.mark.parametrize("start", [0, 1, 3, 4, 99])
 def test_images_resume_as_if_never_stopped(tmp_path, choice, start):
     for number in range(7):
-        grey(number, 56, 28 + 14 * (number == 0)).save(tmp_path / f"{number}.png")
+        gray(number, 56, 28 + 14 * (number == 0)).save(tmp_path / f"{number}.png")
     (tmp_path / "2.png").write_text("broken", encoding="utf-8")
     frames = small(tmp_path, **choice)
     rest = [f for f in frames if f.index >= start]
@@ -656,7 +656,7 @@ def test_brackets_of_a_folder_are_plain_characters(tmp_path):
     folder = tmp_path / "clip [1]"
     folder.mkdir()
     for number in (1, 2):
-        grey(number).save(folder / f"{number}.jpg")
+        gray(number).save(folder / f"{number}.jpg")
     assert [f.name for f in small(str(folder / "*.jpg"))] == ["1", "2"]
     assert [f.name for f in small(str(folder / "[2].jpg"))] == ["2"]
 
@@ -666,7 +666,7 @@ def test_a_recursive_pattern_follows_links_and_ends_at_loops(tmp_path):
         (tmp_path, tmp_path / "a" / "b", tmp_path / ".hidden", tmp_path.with_name("other"))
     ):
         folder.mkdir(parents=True, exist_ok=True)
-        grey(number).save(folder / f"{number}.png")
+        gray(number).save(folder / f"{number}.png")
     (tmp_path / "linked").symlink_to(tmp_path.with_name("other"))
     for number in range(3):
         (tmp_path / "a" / f"up{number}").symlink_to("..")
@@ -678,7 +678,7 @@ def test_a_recursive_pattern_follows_links_and_ends_at_loops(tmp_path):
 def test_file_address_is_a_path(tmp_path):
     folder = tmp_path / "my photos"
     folder.mkdir()
-    grey(1).save(folder / "1.jpg")
+    gray(1).save(folder / "1.jpg")
     assert [f.name for f in small(folder.as_uri())] == ["1"]
     assert [f.name for f in small((folder / "1.jpg").as_uri())] == ["1"]
 
@@ -740,7 +740,7 @@ def test_folder_without_images_tells_what_it_holds(tmp_path):
     with pytest.raises(ValueError, match=r"videos, .*walk\.mp4"):
         load_frames(tmp_path)
     (tmp_path / "rgb").mkdir()
-    grey(1).save(tmp_path / "rgb" / "1.png")
+    gray(1).save(tmp_path / "rgb" / "1.png")
     with pytest.raises(ValueError, match=r"subfolders .* rgb"):
         load_frames(tmp_path)
 
@@ -760,7 +760,7 @@ def test_folder_without_images_tells_what_it_holds(tmp_path):
     ],
 )
 def test_wrong_arguments(tmp_path, arguments, message):
-    grey(1).save(tmp_path / "1.png")
+    gray(1).save(tmp_path / "1.png")
     with pytest.raises(ValueError, match=message):
         load_frames(tmp_path, **arguments)
 

@@ -145,7 +145,7 @@ def test_streams_of_equal_shapes_share_one_compiled_step(monkeypatch):
                 pushed(session, images(1, 4, 14, width)[0])
                 session.reset()
         assert len(made) == num_made
-    assert torch._dynamo.config.recompile_limit == static_step.MOST_SHAPES  # beyond it nothing is compiled, silently
+    assert torch._dynamo.config.recompile_limit == static_step.MAX_SHAPES  # beyond it nothing is compiled, silently
 
 
 class StandIn:

@@ -81,8 +81,8 @@ def test_queries_are_valid_pixels_or_any_where_there_are_too_few():
 def test_inverse_is_used_for_the_world_not_for_the_frames(planes):
     batch = planes()[0]
     pose = GroundTruth()(batch, (), None, None).prediction.cameras().cam_from_world
-    centres = invert_pose(pose)[0, :, :, 3]
-    assert centres[-1, 0] > centres[0, 0]  # the camera moved to the right
+    centers = invert_pose(pose)[0, :, :, 3]
+    assert centers[-1, 0] > centers[0, 0]  # the camera moved to the right
 
 
 def test_queries_are_drawn_as_published():

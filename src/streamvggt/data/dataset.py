@@ -16,7 +16,7 @@ from streamvggt.data.sampling import ViewSampler
 from streamvggt.data.transforms import ColorJitter, Size, crop_and_resize
 from streamvggt.data.view import View
 
-MAX_NEIGHBOURS = 20
+MAX_NEIGHBORS = 20
 """Maximum number of replacements of a frame without depth."""
 
 
@@ -120,7 +120,7 @@ class MultiViewDataset:
                 size = _oriented_size(size, view)
             view = self._fit(view, scene, number, size, random)
             if source.replace_empty_depth and not view.valid.any():
-                number, view = self._neighbour(scene, number, is_masked, size, used, random)
+                number, view = self._neighbor(scene, number, is_masked, size, used, random)
             shown.append(number)
             views.append(view)
         if self.jitter:
@@ -157,14 +157,14 @@ class MultiViewDataset:
         except DataError as error:
             raise DataError(f"{self.root}/{scene}, frame {self.source.frames(scene)[number]}: {error}") from error
 
-    def _neighbour(
+    def _neighbor(
         self, scene: str, number: int, is_masked: bool, size: Size, used: set[int], random: np.random.Generator
     ) -> tuple[int, View]:
         """Return the nearest unused frame with depth and its index. The search direction is random and wraps around."""
         frames = self.source.frames(scene)
         way = 1 if random.random() < 0.5 else -1
         around = [(number + way * distance) % len(frames) for distance in range(1, len(frames))]
-        for other in [candidate for candidate in around if candidate not in used][:MAX_NEIGHBOURS]:
+        for other in [candidate for candidate in around if candidate not in used][:MAX_NEIGHBORS]:
             view = self._fit(self._read(scene, other, is_masked), scene, other, size, random)
             if view.valid.any():
                 used.add(other)

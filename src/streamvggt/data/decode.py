@@ -59,7 +59,7 @@ def read_image(path: Path) -> np.ndarray:
     return _decode(path, cv2.IMREAD_COLOR_RGB)
 
 
-def read_stored_colour(path: Path) -> np.ndarray:
+def read_stored_color(path: Path) -> np.ndarray:
     """Read an image as `read_image`, but without applying the EXIF orientation."""
     return _decode(path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
 
@@ -90,10 +90,10 @@ def read_exr(path: Path) -> np.ndarray:
             channels = {name: channel.pixels for name, channel in file.channels().items()}
     except (RuntimeError, ValueError, TypeError, MemoryError) as error:
         raise DataError(f"{path}: damaged, or no EXR file ({error})") from error
-    grey = [pixels for name, pixels in channels.items() if name != "A"]
-    if not grey or any(not np.array_equal(pixels, grey[0], equal_nan=True) for pixels in grey[1:]):
+    gray = [pixels for name, pixels in channels.items() if name != "A"]
+    if not gray or any(not np.array_equal(pixels, gray[0], equal_nan=True) for pixels in gray[1:]):
         raise DataError(f"{path}: one channel was expected, it has {sorted(channels)}")
-    return np.asarray(grey[0], np.float32)
+    return np.asarray(gray[0], np.float32)
 
 
 def write_exr(path: Path, values: np.ndarray) -> None:

@@ -42,7 +42,7 @@ def world_from_cam(view: View) -> np.ndarray:
     return pose
 
 
-def millimetres(view: View) -> np.ndarray:
+def millimeters(view: View) -> np.ndarray:
     """Return the depth in millimeters as in most 16-bit images; 0 if unknown or beyond 65.535 m. (H, W) uint16"""
     values = np.round(depth_array(view) * 1000)
     return np.where(values < 1 << 16, values, 0).astype(np.uint16)

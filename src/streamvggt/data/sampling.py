@@ -257,13 +257,13 @@ class GraphWalkSampler:
         """Walk depth first without repetition, with backtracking, as far as possible."""
         walk, seen, path = [start], {start}, [start]
         while path and len(walk) < num_views:
-            neighbours, weight = edges[path[-1]]
-            new = [number for number, frame in enumerate(neighbours) if int(frame) not in seen]
+            neighbors, weight = edges[path[-1]]
+            new = [number for number, frame in enumerate(neighbors) if int(frame) not in seen]
             if not new:
                 path.pop()
                 continue
             chance = weight[new] / weight[new].sum()
-            following = int(neighbours[random.choice(new, p=chance)])
+            following = int(neighbors[random.choice(new, p=chance)])
             seen.add(following)
             walk.append(following)
             path.append(following)

@@ -54,7 +54,7 @@ def crop_and_resize(view: View, size: Size, extra: int = 0) -> View:
     """
     width, height = size
     view = crop_around_principal_point(view)
-    return centre_crop(rescale_to_cover(view, (width + extra, height + extra)), size)
+    return center_crop(rescale_to_cover(view, (width + extra, height + extra)), size)
 
 
 def crop_around_principal_point(view: View) -> View:
@@ -75,7 +75,7 @@ def rescale_to_cover(view: View, size: Size) -> View:
     return resize(view, (math.floor(scale * width), math.floor(scale * height)))
 
 
-def centre_crop(view: View, size: Size) -> View:
+def center_crop(view: View, size: Size) -> View:
     """Return the center crop of a view."""
     height, width = view.depth.shape
     return crop(view, round((width - size[0]) / 2), round((height - size[1]) / 2), size)

@@ -28,8 +28,8 @@ def depth_figure(view: View) -> np.ndarray:
         nearness = 1 / view.depth[view.valid]
         low, high = np.percentile(nearness.numpy(), [2, 98])
         level = ((nearness - low) / max(high - low, 1e-12)).clamp(0, 1) * 255
-        colours = cv2.applyColorMap(level.byte().numpy()[:, None], cv2.COLORMAP_TURBO)[:, 0, ::-1]
-        picture[view.valid.numpy()] = colours
+        colors = cv2.applyColorMap(level.byte().numpy()[:, None], cv2.COLORMAP_TURBO)[:, 0, ::-1]
+        picture[view.valid.numpy()] = colors
     return _dilate_points(picture, view)
 
 
@@ -37,8 +37,8 @@ def consistency_image(first: View, second: View) -> np.ndarray:
     """Draw the first view in gray, with green where the second view agrees in position and depth, and red elsewhere."""
     landed, good = agreeing_pixels(first, second)
     picture = image_array(first.image.mean(0, keepdim=True).expand(3, -1, -1) * 0.6)
-    for where, colour in ((landed & ~good, DISAGREES), (good, AGREES)):
-        picture[where.numpy()] = picture[where.numpy()] // 2 + np.array(colour, np.uint8) // 2
+    for where, color in ((landed & ~good, DISAGREES), (good, AGREES)):
+        picture[where.numpy()] = picture[where.numpy()] // 2 + np.array(color, np.uint8) // 2
     return picture
 
 

@@ -105,11 +105,11 @@ class Recording:
 
     @cached_property
     def images(self) -> dict[float, Path]:
-        return by_time(self.folder / "vga_wide", ".png")
+        return sorted_by_time(self.folder / "vga_wide", ".png")
 
     @cached_property
     def pincams(self) -> dict[float, Path]:
-        return by_time(self.folder / "vga_wide_intrinsics", ".pincam")
+        return sorted_by_time(self.folder / "vga_wide_intrinsics", ".pincam")
 
     @cached_property
     def _trajectory(self) -> tuple[np.ndarray, Rotation, np.ndarray]:
@@ -121,7 +121,7 @@ class Recording:
         return rows[:, 0], world_from_cam, -world_from_cam.apply(rows[:, 4:7])
 
     @cached_property
-    def _orientation_at(self) -> Slerp:
+    def _interpolate_orientation(self) -> Slerp:
         times, orientations, _ = self._trajectory
         return Slerp(times, orientations)
 
@@ -132,21 +132,21 @@ class Recording:
         if not times[0] <= time <= times[-1] or (after and times[after] - times[after - 1] > MAX_POSE_GAP):
             return None
         pose = np.eye(4)
-        pose[:3, :3] = self._orientation_at(time).as_matrix()
+        pose[:3, :3] = self._interpolate_orientation(time).as_matrix()
         pose[:3, 3] = [np.interp(time, times, places[:, axis]) for axis in range(3)]
         return pose
 
-    def view(self, time: float, millimetres: np.ndarray) -> View | None:
+    def view(self, time: float, millimeters: np.ndarray) -> View | None:
         """Read the frame taken at a time in seconds. Returns None if its pose or camera is unknown.
 
         Args:
             time: Key of `images`.
-            millimetres: Depth along the optical axis, any size. (h, w)
+            millimeters: Depth along the optical axis, any size. (h, w)
 
         Raises:
             DataError: If the image size differs from that of its camera.
         """
-        pose, pincam = self.pose(time), at_time(self.pincams, time)
+        pose, pincam = self.pose(time), nearest_time(self.pincams, time)
         if pose is None or pincam is None:
             return None
         path = self.images[time]
@@ -154,11 +154,11 @@ class Recording:
         width, height, fx, fy, cx, cy = read_table(self.pincams[pincam], 6, rows=1)[0]
         if image.shape[:2] != (height, width):
             raise DataError(f"{path} has {image.shape[:2]} pixels, its .pincam says {(int(height), int(width))}")
-        rows, columns = (nearest_indices(a, b) for a, b in zip(millimetres.shape, image.shape[:2], strict=True))
+        rows, columns = (nearest_indices(a, b) for a, b in zip(millimeters.shape, image.shape[:2], strict=True))
         return make_view(
             path,
             image=image,
-            depth=millimetres[rows[:, None], columns] / 1000,
+            depth=millimeters[rows[:, None], columns] / 1000,
             intrinsics=np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]),
             world_from_cam=pose,
             is_metric=True,
@@ -173,12 +173,12 @@ class Recording:
         return int(np.argmin([y for _, y, _ in turned]))
 
 
-def by_time(folder: Path, suffix: str) -> dict[float, Path]:
+def sorted_by_time(folder: Path, suffix: str) -> dict[float, Path]:
     """Return the files <scene>_<seconds> of a folder by time in seconds, sorted."""
     return dict(sorted((seconds(path.stem), path) for path in folder.glob(f"[!.]*{suffix}")))
 
 
-def at_time(files: Mapping[float, Path], time: float) -> float | None:
+def nearest_time(files: Mapping[float, Path], time: float) -> float | None:
     """Return the time of the file nearest to `time` if they differ by at most `TIME_TOLERANCE`, else None."""
     closest = min(files, key=lambda other: abs(other - time), default=None)
     return closest if closest is not None and abs(closest - time) <= TIME_TOLERANCE else None

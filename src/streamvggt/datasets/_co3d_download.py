@@ -53,7 +53,7 @@ def good_sequences(annotations: Sequence[Mapping[str, Any]], min_quality: float 
     return {one["sequence_name"] for one in annotations if (one["viewpoint_quality_score"] or 0) > min_quality}
 
 
-def opencv_from_pytorch3d(R: Tensor, T: Tensor) -> Tensor:
+def pytorch3d_to_opencv(R: Tensor, T: Tensor) -> Tensor:
     """Convert PyTorch3D's cameras: x left, y up and row vectors become x right, y down and columns.
 
     Args:
@@ -70,7 +70,7 @@ def opencv_from_pytorch3d(R: Tensor, T: Tensor) -> Tensor:
 def get_cameras(frames: Sequence[Mapping[str, Any]]) -> Tensor:
     """Return camera-from-world poses of annotations with R and T, float64. (S, 3, 4)"""
     R, T = (torch.tensor([frame[name] for frame in frames], dtype=torch.float64) for name in "RT")
-    return opencv_from_pytorch3d(R, T)
+    return pytorch3d_to_opencv(R, T)
 
 
 def half_units(image_format: str, width: int, height: int) -> np.ndarray:
@@ -103,8 +103,8 @@ def camera(viewpoint: Mapping[str, Any], size: tuple[int, int]) -> tuple[np.ndar
     half = half_units(viewpoint["intrinsics_format"], width, height)
     focal = np.array(viewpoint["focal_length"]) * half
     # The middle of the image is W/2 from its border, but W/2 - 1/2 from the first pixel's center.
-    centre = np.array([width, height]) / 2 - np.array(viewpoint["principal_point"]) * half - 0.5
-    intrinsics = np.array([[focal[0], 0, centre[0]], [0, focal[1], centre[1]], [0, 0, 1]])
+    center = np.array([width, height]) / 2 - np.array(viewpoint["principal_point"]) * half - 0.5
+    intrinsics = np.array([[focal[0], 0, center[0]], [0, focal[1], center[1]], [0, 0, 1]])
     cam_from_world = np.eye(4)
     cam_from_world[:3] = get_cameras([viewpoint])[0].numpy()
     return intrinsics, cam_from_world

@@ -79,7 +79,7 @@ def covisible(frames: Iterable[LowResFrame]) -> dict[int, list[tuple[int, float]
     groups = {}
     for i, row in enumerate(both):
         best = np.argsort(-row, kind="stable")[:MAX_NEIGHBORS]
-        neighbours = [(int(j), float(row[j])) for j in best if row[j] >= MIN_OVERLAP]
-        if neighbours:
-            groups[i] = neighbours
+        neighbors = [(int(j), float(row[j])) for j in best if row[j] >= MIN_OVERLAP]
+        if neighbors:
+            groups[i] = neighbors
     return groups

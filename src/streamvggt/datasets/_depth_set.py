@@ -126,9 +126,9 @@ def pair_by_order(images: Sequence[Path], depths: Sequence[Path]) -> list[Pair]:
     return list(zip(images, depths, strict=True))
 
 
-def read_fixed_point(path: Path, steps_per_metre: int) -> np.ndarray:
+def read_fixed_point(path: Path, steps_per_meter: int) -> np.ndarray:
     """Read depth in meters from a 16-bit image, -1 where unknown. (H, W) float64"""
     steps = read_png16(path)
     if steps.max() <= 255:
         raise DataError(f"{path}: no value is above 255, so these are 8-bit values in a 16-bit file; get it again")
-    return np.where(steps > 0, steps.astype(np.float64) / steps_per_metre, -1.0)
+    return np.where(steps > 0, steps.astype(np.float64) / steps_per_meter, -1.0)

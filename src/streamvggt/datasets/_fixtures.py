@@ -73,7 +73,7 @@ def near_mask(view: View) -> Tensor:
     return 255 * (view.valid & (view.depth <= view.depth.median())).long()
 
 
-def neighbours_in_time(frames: Sequence) -> dict[int, list[tuple[int, float]]]:
+def neighbors_in_time(frames: Sequence) -> dict[int, list[tuple[int, float]]]:
     """For each frame, return all others with a share that falls with the distance in time."""
     numbers = range(len(frames))
     return {i: [(j, 1 / (1 + abs(i - j))) for j in numbers if j != i] for i in numbers}

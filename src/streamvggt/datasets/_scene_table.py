@@ -73,8 +73,8 @@ def scene_groups(path: Path, frames: tuple[str, ...]) -> Sequence[Sequence[int]]
     position = {name: number for number, name in enumerate(frames)}
     groups = []
     with decoding(path, "an image_collection {frame: [(frame, share), …]} of its images"):
-        for reference, neighbours in table["image_collection"].item().items():
-            best_first = sorted(neighbours, key=lambda neighbour: -neighbour[1])
+        for reference, neighbors in table["image_collection"].item().items():
+            best_first = sorted(neighbors, key=lambda neighbor: -neighbor[1])
             members = [names[int(number)] for number in (reference, *(number for number, _ in best_first))]
             if members[0] in position:
                 groups.append([position[name] for name in members if name in position])
@@ -115,7 +115,7 @@ class SceneTable:
         more = {}
         if self._groups is not None:
             groups = self._groups(self._smalls)
-            pairs = [(i, j, share) for i, neighbours in groups.items() for j, share in neighbours]
+            pairs = [(i, j, share) for i, neighbors in groups.items() for j, share in neighbors]
             more = {
                 "pairs": np.array(pairs, np.float64).reshape(-1, 3),
                 "image_collection": np.array(groups, dtype=object),

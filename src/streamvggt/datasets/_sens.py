@@ -19,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 VERSION = 4
-FILES_OF_COLOUR = {1: ".png", 2: ".jpg"}
+FILES_OF_COLOR = {1: ".png", 2: ".jpg"}
 RAW_DEPTH, ZLIB_DEPTH = 0, 1
 
 
@@ -27,13 +27,13 @@ RAW_DEPTH, ZLIB_DEPTH = 0, 1
 class SensHeader:
     """Properties of all frames. Sizes are height and width. Intrinsics are in pixels. (3, 3)"""
 
-    colour_intrinsics: np.ndarray
+    color_intrinsics: np.ndarray
     depth_intrinsics: np.ndarray
-    colour_suffix: str
+    color_suffix: str
     depth_compression: int
-    colour_size: tuple[int, int]
+    color_size: tuple[int, int]
     depth_size: tuple[int, int]
-    units_per_metre: float
+    units_per_meter: float
     num_frames: int
 
 
@@ -43,12 +43,12 @@ class SensFrame:
 
     Attributes:
         world_from_cam: World-from-camera pose, OpenCV axes, in meters. Not finite where tracking failed. (4, 4)
-        colour: Encoded image file.
+        color: Encoded image file.
         depth: Depth along the optical axis in meters, 0 where unknown. (H, W) float32
     """
 
     world_from_cam: np.ndarray
-    colour: bytes
+    color: bytes
     depth: np.ndarray
 
 
@@ -84,12 +84,12 @@ class SensFile:
         self._file.seek(self._first_frame)
         for _ in range(header.num_frames):
             world_from_cam = np.array(self._unpack("16f"), np.float32).reshape(4, 4)
-            _, _, colour_bytes, depth_bytes = self._unpack("4Q")
-            colour, depth = self._bytes(colour_bytes), self._bytes(depth_bytes)
+            _, _, color_bytes, depth_bytes = self._unpack("4Q")
+            color, depth = self._bytes(color_bytes), self._bytes(depth_bytes)
             if header.depth_compression == ZLIB_DEPTH:
                 depth = zlib.decompress(depth)
             pixels = np.frombuffer(depth, "<u2").reshape(header.depth_size)
-            yield SensFrame(world_from_cam, colour, pixels.astype(np.float32) / header.units_per_metre)
+            yield SensFrame(world_from_cam, color, pixels.astype(np.float32) / header.units_per_meter)
 
     def _read_header(self) -> SensHeader:
         (version,) = self._unpack("I")
@@ -97,26 +97,26 @@ class SensFile:
             raise ValueError(f"{self.path} is not a .sens file of version {VERSION}: it begins with {version}")
         (name_length,) = self._unpack("Q")
         self._bytes(name_length)
-        colour_intrinsics, _, depth_intrinsics, _ = (
+        color_intrinsics, _, depth_intrinsics, _ = (
             np.array(self._unpack("16f"), np.float64).reshape(4, 4)[:3, :3] for _ in range(4)
         )
-        colour_compression, depth_compression = self._unpack("2i")
-        colour_width, colour_height, depth_width, depth_height = self._unpack("4I")
-        (units_per_metre,) = self._unpack("f")
+        color_compression, depth_compression = self._unpack("2i")
+        color_width, color_height, depth_width, depth_height = self._unpack("4I")
+        (units_per_meter,) = self._unpack("f")
         (num_frames,) = self._unpack("Q")
-        if colour_compression not in FILES_OF_COLOUR or depth_compression not in (RAW_DEPTH, ZLIB_DEPTH):
+        if color_compression not in FILES_OF_COLOR or depth_compression not in (RAW_DEPTH, ZLIB_DEPTH):
             raise ValueError(
-                f"{self.path} is compressed as {colour_compression} (color) and {depth_compression} (depth); only png "
+                f"{self.path} is compressed as {color_compression} (color) and {depth_compression} (depth); only png "
                 "or jpeg and raw or zlib can be read here: export it with ScanNet's SensReader"
             )
         return SensHeader(
-            colour_intrinsics,
+            color_intrinsics,
             depth_intrinsics,
-            FILES_OF_COLOUR[colour_compression],
+            FILES_OF_COLOR[color_compression],
             depth_compression,
-            (colour_height, colour_width),
+            (color_height, color_width),
             (depth_height, depth_width),
-            units_per_metre,
+            units_per_meter,
             num_frames,
         )
 

@@ -28,7 +28,7 @@ from streamvggt.data.view import View
 from streamvggt.datasets import _arkit
 from streamvggt.datasets._covisibility import covisible
 from streamvggt.datasets._files import FrameFiles
-from streamvggt.datasets._fixtures import Clip, WrittenScene, neighbours_in_time
+from streamvggt.datasets._fixtures import Clip, WrittenScene, neighbors_in_time
 from streamvggt.datasets._scene_table import scene_frames, scene_groups, write_scene_list
 from streamvggt.datasets.arkitscenes_highres import ARKitScenesHighRes
 
@@ -75,10 +75,10 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
 
 def sampled_frames(recording: _arkit.Recording) -> Iterator[tuple[str, View]]:
     """Yield frames with depth, at most `FRAMES_PER_SECOND`, rotated upright."""
-    depths = _arkit.by_time(recording.folder / "lowres_depth", ".png")
+    depths = _arkit.sorted_by_time(recording.folder / "lowres_depth", ".png")
     last = -np.inf
     for time, image in recording.images.items():
-        if time - last < 1 / FRAMES_PER_SECOND - 0.01 or (depth := _arkit.at_time(depths, time)) is None:
+        if time - last < 1 / FRAMES_PER_SECOND - 0.01 or (depth := _arkit.nearest_time(depths, time)) is None:
             continue
         view = recording.view(time, read_png16(depths[depth]))
         if view is not None:
@@ -93,6 +93,6 @@ def finish(raw: Path, out: Path) -> None:
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
-    written = _arkit.write_clips(ARKitScenes, out, clips, 40000001, neighbours_in_time)
+    written = _arkit.write_clips(ARKitScenes, out, clips, 40000001, neighbors_in_time)
     write_scene_list(out / FOLDER / ARKitScenes.split_folders["train"] / SCENES, ARKitScenes.table)
     return written

@@ -61,8 +61,8 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
 
 def measured_frames(recording: _arkit.Recording) -> Iterator[tuple[str, View]]:
     """Yield every frame with laser-scanner depth, rotated upright."""
-    for time, depth in _arkit.by_time(recording.folder / "highres_depth", ".png").items():
-        image = _arkit.at_time(recording.images, time)
+    for time, depth in _arkit.sorted_by_time(recording.folder / "highres_depth", ".png").items():
+        image = _arkit.nearest_time(recording.images, time)
         view = None if image is None else recording.view(image, read_png16(depth))
         if view is not None:
             yield recording.images[image].stem, _arkit.rotate_view(view, recording.quarter_turns)

@@ -159,21 +159,21 @@ def read_poses(detail: Path, meters: float) -> np.ndarray:
     return poses
 
 
-def tone_map(colour: np.ndarray, valid: np.ndarray) -> np.ndarray:
+def tone_map(color: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Convert radiance to RGB. The percentile of brightness of valid pixels becomes `BRIGHT`.
 
     Args:
-        colour: Linear radiance. (H, W, 3)
+        color: Linear radiance. (H, W, 3)
         something: Valid pixels. (H, W) bool
 
     Returns:
         (H, W, 3) uint8
     """
-    colour = np.nan_to_num(colour.astype(np.float64), posinf=np.finfo(np.float16).max).clip(min=0)
-    brightness = colour @ [0.3, 0.59, 0.11]
+    color = np.nan_to_num(color.astype(np.float64), posinf=np.finfo(np.float16).max).clip(min=0)
+    brightness = color @ [0.3, 0.59, 0.11]
     bright = np.percentile(brightness[valid], 90) if valid.any() else 0
     exposure = TARGET_BRIGHTNESS**GAMMA / bright if bright > 1e-4 else 1  # black images are unchanged
-    return (255 * (exposure * colour).clip(max=1) ** (1 / GAMMA)).round().astype(np.uint8)
+    return (255 * (exposure * color).clip(max=1) ** (1 / GAMMA)).round().astype(np.uint8)
 
 
 def planar_depth(distance: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:

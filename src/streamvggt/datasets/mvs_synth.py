@@ -32,7 +32,7 @@ from streamvggt.datasets._fixtures import Clip, WrittenScene, write_clips
 
 FOLDER = "mvs_synth"
 FILES = FrameFiles("rgb/{}.jpg", "depth/{}.npy", CameraFile("cam/{}.npz", dtype=np.float64), image_kind=".png")
-NEAR_SHARE = 98  # percent of the known pixels that are kept, the nearest
+DEPTH_PERCENTILE = 98  # percent of the known pixels that are kept, the nearest
 FARTHEST = 1000
 SWAPPED = np.array([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
 """Swaps x and y of the world, which makes its axes right-handed."""
@@ -50,14 +50,14 @@ class MvsSynth(DatasetReader):
 
     def read(self, scene: str, frame: str) -> View:
         stored = FILES.read(self.root / scene, frame)
-        return replace(stored, depth=without_the_farthest(stored.depth)).view(self.is_metric)
+        return replace(stored, depth=mask_far_depth(stored.depth)).view(self.is_metric)
 
 
-def without_the_farthest(depth: np.ndarray) -> np.ndarray:
+def mask_far_depth(depth: np.ndarray) -> np.ndarray:
     """Set depth to 0 where it is not finite or among the farthest pixels. (H, W)"""
     depth = np.where(np.isfinite(depth), depth, 0)
     known = depth[depth > 0]
-    limit = min(np.percentile(known, NEAR_SHARE), FARTHEST) if len(known) else FARTHEST
+    limit = min(np.percentile(known, DEPTH_PERCENTILE), FARTHEST) if len(known) else FARTHEST
     return np.where(depth > limit, 0, depth)
 
 

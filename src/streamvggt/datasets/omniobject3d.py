@@ -38,7 +38,7 @@ from streamvggt.image_files import open_image
 FOLDER = "omniobject3d"
 FILES = FrameFiles("rgb/{}.png", "depth/{}.npy", CameraFile("cam/{}.npz"))
 SCALES = "scale.json"
-NOTHING = 65504  # the largest number of 16 bits, which renderers write where there is nothing
+NO_HIT_DEPTH = 65504  # the largest number of 16 bits, which renderers write where there is nothing
 OPENCV_FROM_BLENDER = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
@@ -61,7 +61,7 @@ class OmniObject3D(DatasetReader):
         meters = 1 / (1000 * self.scale(scene))
         pose = stored.world_from_cam.astype(float)
         pose[:3, 3] *= meters
-        depth = np.where(stored.depth < NOTHING, stored.depth, 0) * meters
+        depth = np.where(stored.depth < NO_HIT_DEPTH, stored.depth, 0) * meters
         return replace(stored, depth=depth, world_from_cam=pose).view(self.is_metric)
 
     def scale(self, thing: str) -> float:
@@ -102,7 +102,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
         if depth.shape != image.shape[:2]:
             raise DataError(f"{render}: image {name} has {image.shape[:2]} pixels, its depth {depth.shape}")
         write_rgb(FILES.image_path(folder, name), image)
-        FILES.write_depth(folder, name, np.where(depth < NOTHING, depth, 0))
+        FILES.write_depth(folder, name, np.where(depth < NO_HIT_DEPTH, depth, 0))
         FILES.camera.write(folder, name, intrinsics_from_angle(angle, *depth.shape), pose @ OPENCV_FROM_BLENDER)
 
 

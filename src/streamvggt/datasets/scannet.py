@@ -92,7 +92,7 @@ def _frames_of_sens(path: Path) -> Iterator[tuple[int, View]]:
     with SensFile(path) as recording:
         for number, frame in enumerate(recording):
             if np.isfinite(frame.world_from_cam).all():
-                image = cv2.imdecode(np.frombuffer(frame.colour, np.uint8), cv2.IMREAD_COLOR_RGB)
+                image = cv2.imdecode(np.frombuffer(frame.color, np.uint8), cv2.IMREAD_COLOR_RGB)
                 if image is None:
                     raise DataError(f"{path}: the image of frame {number} is damaged")
                 yield number, _view(path, image, frame.depth, recording.header.depth_intrinsics, frame.world_from_cam)

@@ -36,7 +36,7 @@ from streamvggt.data.view import View
 from streamvggt.datasets._colmap import ColmapCamera, ColmapImage, read_colmap
 from streamvggt.datasets._covisibility import covisible
 from streamvggt.datasets._files import FrameFiles
-from streamvggt.datasets._fixtures import Clip, WrittenScene, neighbours_in_time
+from streamvggt.datasets._fixtures import Clip, WrittenScene, neighbors_in_time
 from streamvggt.datasets._prepare import SkipScene
 from streamvggt.datasets._raycast import MeshDepthRenderer
 from streamvggt.datasets._scene_table import SceneTable, scene_cameras, scene_frames, scene_groups, write_scene_list
@@ -132,7 +132,7 @@ def _pictures(source: Path) -> Iterator[tuple[ColmapImage, Path, Path]]:
             continue
         if not (folder / pictures).is_dir():
             raise FileNotFoundError(
-                f"no folder at {folder / pictures}, but the poses of its images: extract the images with the toolkit "
+                f"no folder at {folder / pictures}, only the poses of its images: extract the images with the toolkit "
                 f"of ScanNet++, or move {folder} away to skip them"
             )
         for image in read_colmap(folder / "colmap"):
@@ -140,15 +140,15 @@ def _pictures(source: Path) -> Iterator[tuple[ColmapImage, Path, Path]]:
 
 
 def _view(image: ColmapImage, picture: Path, mask: Path, mesh: MeshDepthRenderer) -> View:
-    colours = read_image(picture)
+    colors = read_image(picture)
     height, width = image.camera.height, image.camera.width
-    if colours.shape[:2] != (height, width):
-        raise DataError(f"{picture} has {colours.shape[:2]} pixels, cameras.txt says {(height, width)}")
+    if colors.shape[:2] != (height, width):
+        raise DataError(f"{picture} has {colors.shape[:2]} pixels, cameras.txt says {(height, width)}")
     intrinsics, x, y = undistortion(image.camera)
     seen = cv2.remap(read_mask(mask), x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
     view = make_view(
         picture,
-        image=cv2.remap(colours, x, y, cv2.INTER_CUBIC),
+        image=cv2.remap(colors, x, y, cv2.INTER_CUBIC),
         depth=seen == 255,
         intrinsics=intrinsics,
         world_from_cam=image.world_from_cam,
@@ -184,7 +184,7 @@ def undistortion(camera: ColmapCamera) -> tuple[np.ndarray, np.ndarray, np.ndarr
         + [np.stack(np.broadcast_arrays(x, along_y), -1) for x in (0, width - 1)]
     )  # (N, 2)
 
-    def sees_nothing_else(focal: float) -> bool:
+    def has_no_invalid_pixels(focal: float) -> bool:
         flat = ((border - middle) / focal)[:, None]  # (N, 1, 2)
         if is_fisheye:
             seen = cv2.fisheye.distortPoints(flat, K, bend)
@@ -195,7 +195,7 @@ def undistortion(camera: ColmapCamera) -> tuple[np.ndarray, np.ndarray, np.ndarr
     too_wide, focal = 0.1 * fx, 10 * fx
     for _ in range(40):
         between = (too_wide + focal) / 2
-        too_wide, focal = (too_wide, between) if sees_nothing_else(between) else (between, focal)
+        too_wide, focal = (too_wide, between) if has_no_invalid_pixels(between) else (between, focal)
     straight = np.array([[focal, 0, middle[0]], [0, focal, middle[1]], [0, 0, 1]])
     maps = cv2.fisheye.initUndistortRectifyMap if is_fisheye else cv2.initUndistortRectifyMap
     return straight, *maps(K, bend, np.eye(3), straight, (width, height), cv2.CV_32FC1)
@@ -210,7 +210,7 @@ def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
         stills = (len(clip) + 1) // 2
         frames = [f"DSC{frame + 1:05d}" for frame in range(stills)]
         frames += [f"frame_{10 * frame:06d}" for frame in range(len(clip) - stills)]
-        table = SceneTable(stored_intrinsics, neighbours_in_time)
+        table = SceneTable(stored_intrinsics, neighbors_in_time)
         for name, view in zip(frames, clip, strict=True):
             FILES.write(root / scene, name, view)
             table.add(name, view)

@@ -89,10 +89,10 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
 def _from_sens(path: Path, folder: Path) -> Iterator[np.ndarray]:
     """Write the files of the frames and return their world-from-camera poses."""
     with SensFile(path) as recording:
-        if recording.header.colour_suffix != ".jpg":
-            raise DataError(f"{path}: JPEG images were expected, they are {recording.header.colour_suffix}")
+        if recording.header.color_suffix != ".jpg":
+            raise DataError(f"{path}: JPEG images were expected, they are {recording.header.color_suffix}")
         for number, frame in enumerate(islice(recording, FRAME_RANGE.start, FRAME_RANGE.stop, FRAME_RANGE.step)):
-            FILES.image_path(folder, NAME.format(number)).write_bytes(frame.colour)
+            FILES.image_path(folder, NAME.format(number)).write_bytes(frame.color)
             write_png(FILES.depth_path(folder, NAME.format(number)), np.rint(frame.depth * 1000).astype(np.uint16))
             yield frame.world_from_cam
 

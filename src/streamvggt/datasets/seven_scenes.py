@@ -21,7 +21,7 @@ import numpy as np
 
 from streamvggt.data.dataset_reader import DatasetReader
 from streamvggt.data.decode import DataError, read_image, read_lines, read_png16, read_table
-from streamvggt.data.encode import millimetres, world_from_cam, write_image, write_png
+from streamvggt.data.encode import millimeters, world_from_cam, write_image, write_png
 from streamvggt.data.file_index import FileIndex
 from streamvggt.data.view import View
 from streamvggt.datasets._fixtures import Clip, WrittenScene
@@ -37,9 +37,9 @@ NEAREST, FARTHEST = 1e-3, 10.0
 
 WIDTH = 640
 """Image size of the intrinsics below."""
-DEPTH_FOCAL, COLOUR_FOCAL = 585.0, 525.0
+DEPTH_FOCAL, COLOR_FOCAL = 585.0, 525.0
 """Focal length in pixels. The principal point is the image center."""
-COLOUR_FROM_DEPTH = np.array(
+COLOR_FROM_DEPTH = np.array(
     [
         [0.99996518012567637, 0.0026765126468950343, -0.0079041012313000904, -0.025558943178152542],
         [-0.0027409311281316700, 0.99996302803027592, -0.0081504520778013286, 0.00010109636268061706],
@@ -49,7 +49,7 @@ COLOUR_FROM_DEPTH = np.array(
 """Meters."""
 UNMEASURED = 65535
 MAX_MEASURED = 100.0  # meters
-FOV = 2 * math.atan(WIDTH / 2 / COLOUR_FOCAL)
+FOV = 2 * math.atan(WIDTH / 2 / COLOR_FOCAL)
 
 
 class SevenScenes(DatasetReader):
@@ -81,7 +81,7 @@ class SevenScenes(DatasetReader):
             path,
             image=resized(read_image(path), (width, height)),
             depth=np.where((depth >= NEAREST) & (depth <= FARTHEST), depth, 0),
-            intrinsics=pinhole(COLOUR_FOCAL * width / WIDTH, width, height),
+            intrinsics=pinhole(COLOR_FOCAL * width / WIDTH, width, height),
             world_from_cam=read_table(folder / POSE.format(frame), 4, rows=4),
         )
 
@@ -147,9 +147,9 @@ def register(depth: np.ndarray) -> np.ndarray:
     y, x = np.nonzero(known)
     z = meters[known]
     flat = (np.stack([x, y], -1) + 0.5 - middle) / (DEPTH_FOCAL * width / WIDTH)
-    points = np.column_stack([flat * z[:, None], z]) @ COLOUR_FROM_DEPTH[:, :3].T + COLOUR_FROM_DEPTH[:, 3]
+    points = np.column_stack([flat * z[:, None], z]) @ COLOR_FROM_DEPTH[:, :3].T + COLOR_FROM_DEPTH[:, 3]
     points = points[points[:, 2] > 0]
-    x, y = np.rint(points[:, :2] / points[:, 2:] * (COLOUR_FOCAL * width / WIDTH) + middle).astype(int).T
+    x, y = np.rint(points[:, :2] / points[:, 2:] * (COLOR_FOCAL * width / WIDTH) + middle).astype(int).T
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     seen = np.full((height, width), np.inf)
     np.minimum.at(seen, (y[inside], x[inside]), points[inside, 2])
@@ -165,7 +165,7 @@ def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
         frames = [f"frame-{frame:06d}" for frame in range(len(clip))]
         for frame, view in zip(frames, clip, strict=True):
             write_image(folder / IMAGE.format(frame), view)
-            write_png(folder / DEPTH.format(frame), millimetres(view))
+            write_png(folder / DEPTH.format(frame), millimeters(view))
             np.savetxt(folder / POSE.format(frame), world_from_cam(view), fmt="%.9f", delimiter="\t")
         written.append(WrittenScene(scene, frames))
     for room in ROOMS[: len(clips)]:

@@ -133,23 +133,23 @@ def align_scale_shift_exact(estimated: Tensor, gt: Tensor) -> Affine:
     p, g = estimated.double(), gt.double()
     if len(p) > 2 * CHUNK:
         step = len(p) // (CHUNK // 4)
-        centre = align_scale_shift_exact(p[::step], g[::step])[0]
-        reach = centre.abs() * 1e-3
+        center = align_scale_shift_exact(p[::step], g[::step])[0]
+        reach = center.abs() * 1e-3
     else:
-        centre = align_least_squares(p, g)[0]
-        reach = centre.abs() / 2
+        center = align_least_squares(p, g)[0]
+        reach = center.abs() / 2
     reach = reach.clamp(min=1e-6)
 
     def is_beyond(scale: Tensor) -> bool:
         shift = (g - scale * p).median()
         return sums(lambda p, g: [(scale * p + shift - g).sign() * p], p, g)[0] > 0
 
-    low, high = centre - reach, centre + reach
+    low, high = center - reach, center + reach
     while is_beyond(low):
         low, high, reach = low - 2 * reach, low, 2 * reach
     while not is_beyond(high):
         low, high, reach = high, high + 2 * reach, 2 * reach
-    while high - low > 1e-9 * centre.abs() + 1e-15:
+    while high - low > 1e-9 * center.abs() + 1e-15:
         middle = (low + high) / 2
         low, high = (low, middle) if is_beyond(middle) else (middle, high)
     scale = (low + high) / 2

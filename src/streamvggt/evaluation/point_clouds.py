@@ -93,12 +93,12 @@ def _pairs(tree: KDTree, points: np.ndarray, max_distance: float) -> tuple[np.nd
     return index, near.mean().item(), np.sqrt(np.square(distance[near]).mean()).item()
 
 
-def estimate_normals(points: np.ndarray, num_neighbours: int = 30) -> np.ndarray:
+def estimate_normals(points: np.ndarray, num_neighbors: int = 30) -> np.ndarray:
     """Estimate normals as the direction of least variance of the nearest points. The sign is arbitrary.
 
     Args:
         points: (N, 3)
-        num_neighbours: Number of nearest points, including the point.
+        num_neighbors: Number of nearest points, including the point.
 
     Returns:
         Unit vectors; (0, 0, 1) for fewer than three points. (N, 3) float64
@@ -106,10 +106,10 @@ def estimate_normals(points: np.ndarray, num_neighbours: int = 30) -> np.ndarray
     if len(points) < 3:
         return np.tile([0.0, 0.0, 1.0], (len(points), 1))
     tree = KDTree(points)
-    neighbours = min(num_neighbours, len(points))
+    neighbors = min(num_neighbors, len(points))
     normals = []
     for start in range(0, len(points), NORMALS_CHUNK):
-        _, index = tree.query(points[start : start + NORMALS_CHUNK], k=neighbours, workers=WORKERS)
+        _, index = tree.query(points[start : start + NORMALS_CHUNK], k=neighbors, workers=WORKERS)
         near = points[index].astype(np.float64)  # (n, k, 3)
         near -= near.mean(1, keepdims=True)
         _, axes = np.linalg.eigh(near.transpose(0, 2, 1) @ near)

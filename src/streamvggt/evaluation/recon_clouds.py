@@ -16,7 +16,7 @@ from torch import Tensor
 
 from streamvggt.data.view import View
 from streamvggt.evaluation.jobs import save_arrays
-from streamvggt.evaluation.recon_metrics import nearest_indices, normalise_point_maps
+from streamvggt.evaluation.recon_metrics import nearest_indices, normalize_point_maps
 from streamvggt.evaluation.recon_views import center_crop_slices
 from streamvggt.files import atomic_write
 from streamvggt.geometry.alignment import align_points
@@ -33,7 +33,7 @@ class Clouds:
 
     estimated: np.ndarray
     true: np.ndarray
-    estimated_colours: np.ndarray
+    estimated_colors: np.ndarray
     gt_colors: np.ndarray
 
 
@@ -42,7 +42,7 @@ def evaluation_clouds(
 ) -> Clouds:
     """Return the points in the central crop of all views with valid ground truth. Predictions are scaled to it.
 
-    Points of the point head are normalized as in `normalise_point_maps`. Unprojected depth is aligned by the
+    Points of the point head are normalized as in `normalize_point_maps`. Unprojected depth is aligned by the
     least-squares similarity of corresponding pixels.
 
     Args:
@@ -67,17 +67,17 @@ def evaluation_clouds(
     # The reference code filters coordinates separately and shifts all points after a non-finite coordinate.
     valid &= estimated.isfinite().all(-1)
     if not use_proj:
-        maps = normalise_point_maps(true, estimated, valid, views[0].cam_from_world)
+        maps = normalize_point_maps(true, estimated, valid, views[0].cam_from_world)
         true, estimated = maps.true, maps.estimated
     rows, columns = center_crop_slices(tuple(valid.shape[:0:-1]))
     valid, confidence, true, estimated = (x[:, rows, columns] for x in (valid, confidence, true, estimated))
-    colours = torch.from_numpy(prediction["images"])[:, rows, columns]
+    colors = torch.from_numpy(prediction["images"])[:, rows, columns]
     sure = valid & (confidence >= conf_thresh)
     if not sure.any():
         raise ValueError("no pixel in the middle of the views has a ground-truth depth and enough confidence")
     if use_proj:
         estimated = align_points(estimated[sure].double(), true[sure].double()).apply(estimated.double())
-    return Clouds(*(_array(x) for x in (estimated[sure], true[valid], colours[sure], colours[valid])))
+    return Clouds(*(_array(x) for x in (estimated[sure], true[valid], colors[sure], colors[valid])))
 
 
 def save_clouds(clouds: Clouds, moved: np.ndarray, path_of: Callable[[str], Path]) -> None:
@@ -88,13 +88,13 @@ def save_clouds(clouds: Clouds, moved: np.ndarray, path_of: Callable[[str], Path
         moved: Predicted points after registration. (N, 3)
         path_of: Function from the end of a file name to its path.
     """
-    for name, points, colours in (
+    for name, points, colors in (
         ("-gt.ply", clouds.true, clouds.gt_colors),
-        ("-mask.ply", clouds.estimated, clouds.estimated_colours),
-        ("-mask_align.ply", moved, clouds.estimated_colours),
+        ("-mask.ply", clouds.estimated, clouds.estimated_colors),
+        ("-mask_align.ply", moved, clouds.estimated_colors),
     ):
         with atomic_write(path_of(name)) as path:
-            trimesh.PointCloud(points, colours).export(path)
+            trimesh.PointCloud(points, colors).export(path)
     random = np.random.default_rng(0)
     shown, true_shown = (random.permutation(len(points))[:MAX_PLOT_POINTS] for points in (moved, clouds.true))
     distance, _ = nearest_indices(moved[shown], clouds.true, moved[shown], clouds.true)
@@ -102,7 +102,7 @@ def save_clouds(clouds: Clouds, moved: np.ndarray, path_of: Callable[[str], Path
     save_arrays(
         path_of("-errors.npz"),
         points=moved[shown].astype(np.float32),
-        colours=clouds.estimated_colours[shown],
+        colours=clouds.estimated_colors[shown],
         distance=distance.astype(np.float32),
         gt_points=clouds.true[true_shown].astype(np.float32),
         gt_colors=clouds.gt_colors[true_shown],

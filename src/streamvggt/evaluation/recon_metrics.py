@@ -17,7 +17,7 @@ from streamvggt.evaluation.point_clouds import WORKERS
 
 
 @dataclass(frozen=True)
-class NormalisedPointMaps:
+class NormalizedPointMaps:
     """Point maps in one frame and scale.
 
     Attributes:
@@ -37,7 +37,7 @@ class NormalisedPointMaps:
     estimated_scale: float
 
 
-def normalise_point_maps(true: Tensor, estimated: Tensor, valid: Tensor, cam_from_world: Tensor) -> NormalisedPointMaps:
+def normalize_point_maps(true: Tensor, estimated: Tensor, valid: Tensor, cam_from_world: Tensor) -> NormalizedPointMaps:
     """Normalize scale and depth of a prediction to the ground truth, as in the reference implementation.
 
     The ground truth is transformed to the first camera. The median z over all valid pixels is subtracted from each
@@ -54,7 +54,7 @@ def normalise_point_maps(true: Tensor, estimated: Tensor, valid: Tensor, cam_fro
         ValueError: If no pixel is valid.
     """
     if not valid.any():
-        raise ValueError("normalise_point_maps: no pixel of any frame has a ground-truth depth")
+        raise ValueError("normalize_point_maps: no pixel of any frame has a ground-truth depth")
     true = true @ cam_from_world[:, :3].mT + cam_from_world[:, 3]
     shifted, shifts, scales = [], [], []
     for points in (true, estimated):
@@ -65,7 +65,7 @@ def normalise_point_maps(true: Tensor, estimated: Tensor, valid: Tensor, cam_fro
         shifts.append(shift.item())
         scales.append((inside - inside.median(0).values).norm(dim=-1).median().item())
     scales[1] = min(max(scales[1], 1e-3), 1e3)
-    return NormalisedPointMaps(shifted[0], shifted[1] * (scales[0] / scales[1]), *shifts, *scales)
+    return NormalizedPointMaps(shifted[0], shifted[1] * (scales[0] / scales[1]), *shifts, *scales)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamvggt.data.transforms import Size, centre_crop, crop_around_principal_point, resize
+from streamvggt.data.transforms import Size, center_crop, crop_around_principal_point, resize
 from streamvggt.data.view import View
 
 CROP = 224
@@ -34,8 +34,8 @@ def view_size(size: int, patch_size: int = 14) -> Size:
 def preprocess_view(view: View, size: Size) -> View:
     """A view of a given size."""
     if size == (224, 224):
-        return centre_crop(preprocess_view(view, (512, 384)), size)
-    return centre_crop(_rescale_to_cover(crop_around_principal_point(view), size), size)
+        return center_crop(preprocess_view(view, (512, 384)), size)
+    return center_crop(_rescale_to_cover(crop_around_principal_point(view), size), size)
 
 
 def center_crop_slices(size: Size) -> tuple[slice, slice]:

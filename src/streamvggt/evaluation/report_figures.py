@@ -25,7 +25,7 @@ from streamvggt.geometry.camera import invert_pose
 
 NUM_FRAMES = 4
 TILE_WIDTH = 150
-GREY = (128, 128, 128)
+GRAY = (128, 128, 128)
 MAX_ERROR = 0.25
 """Relative depth error at the end of the color range."""
 ERROR_RANGE = 0.2
@@ -99,28 +99,28 @@ def _depth_column(
         image,
         _where_known(_heat(true, near, far), valid),
         _heat(predicted, near, far),
-        _where_known(_colours(error, cv2.COLORMAP_INFERNO), valid),
+        _where_known(_colors(error, cv2.COLORMAP_INFERNO), valid),
     ]
     height = round(TILE_WIDTH * true.shape[0] / true.shape[1])
     tiles = [cv2.resize(tile, (TILE_WIDTH, height), interpolation=cv2.INTER_AREA) for tile in tiles]
     return np.pad(np.vstack([np.pad(tile, ((0, 4), (0, 0), (0, 0))) for tile in tiles]), ((0, 0), (0, 4), (0, 0)))
 
 
-def _where_known(colours: np.ndarray, valid: np.ndarray, size: int = 5) -> np.ndarray:
+def _where_known(colors: np.ndarray, valid: np.ndarray, size: int = 5) -> np.ndarray:
     """Paint pixels gray without valid pixels nearby. Sparse laser points are dilated. (H, W, 3)"""
     weight = cv2.blur(valid.astype(np.float32), (size, size))[..., None]
-    mean = cv2.blur(colours.astype(np.float32) * valid[..., None], (size, size)) / np.maximum(weight, 1e-6)
-    return np.where(valid[..., None], colours, np.where(weight > 1e-6, mean, GREY)).astype(np.uint8)
+    mean = cv2.blur(colors.astype(np.float32) * valid[..., None], (size, size)) / np.maximum(weight, 1e-6)
+    return np.where(valid[..., None], colors, np.where(weight > 1e-6, mean, GRAY)).astype(np.uint8)
 
 
 def _heat(depth: np.ndarray, near: float, far: float) -> np.ndarray:
     """Map log depth to colors: near is red, far is blue. (H, W, 3) BGR"""
     low, high = np.log(max(near, 1e-3)), np.log(max(far, near * 1.01, 2e-3))
-    return _colours((high - np.log(np.maximum(depth, 1e-3))) / (high - low), cv2.COLORMAP_TURBO)
+    return _colors((high - np.log(np.maximum(depth, 1e-3))) / (high - low), cv2.COLORMAP_TURBO)
 
 
-def _colours(values: np.ndarray, colours: int) -> np.ndarray:
-    return cv2.applyColorMap((values.clip(0, 1) * 255).astype(np.uint8), colours)
+def _colors(values: np.ndarray, colors: int) -> np.ndarray:
+    return cv2.applyColorMap((values.clip(0, 1) * 255).astype(np.uint8), colors)
 
 
 def cloud_figures(folder: Path, count: int) -> list[ResultFigure]:
@@ -133,12 +133,12 @@ def cloud_figures(folder: Path, count: int) -> list[ResultFigure]:
             "… by distance from the truth": (cloud["points"], cloud["distance"]),
             "true, by distance from those": (cloud["gt_points"], cloud["gt_distance"]),
         }
-        centre = np.median(cloud["gt_points"], 0)
-        both = np.concatenate([_from_above(cloud[name] - centre) for name in ("points", "gt_points")])
+        center = np.median(cloud["gt_points"], 0)
+        both = np.concatenate([_from_above(cloud[name] - center) for name in ("points", "gt_points")])
         low, high = np.percentile(both[:, :2], [1, 99], axis=0)
         figure = Figure(figsize=(8, 3), layout="constrained")
         for axes, (title, (points, values)) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-            points = _from_above(points - centre)
+            points = _from_above(points - center)
             order = points[:, 2].argsort()[::-1]  # draw near points last
             points, values = points[order], values[order]
             size = np.clip(20_000 / len(points), 1, 6)
@@ -147,7 +147,7 @@ def cloud_figures(folder: Path, count: int) -> list[ResultFigure]:
             axes.set(aspect="equal", facecolor="#333", xticks=[], yticks=[])
             axes.set_title(title, fontsize=8)
             axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]))  # the y axis points down
-        figure.colorbar(shown, ax=figure.axes, shrink=0.7, label="metres", extend="max")
+        figure.colorbar(shown, ax=figure.axes, shrink=0.7, label="meters", extend="max")
         name = path.name.removesuffix("-errors.npz")
         caption = f"{folder.name}, {name}: points seen from above and in front, after registration"
         pictures.append(ResultFigure(caption, _png(figure)))
@@ -196,7 +196,7 @@ def trajectory_figure(name: str, estimated: np.ndarray, true: np.ndarray, style:
     figure = Figure(figsize=(5, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.plot(*np.stack([ours, theirs]).transpose(2, 0, 1), color="tab:red", linewidth=0.5)
-    axes.plot(*theirs.T, style, color="tab:grey", markersize=4, label="true")
+    axes.plot(*theirs.T, style, color="tab:gray", markersize=4, label="true")
     axes.plot(*ours.T, style, color="tab:blue", markersize=4, label="estimated")
     axes.set(aspect="equal")
     axes.legend(fontsize=8)

@@ -131,9 +131,9 @@ def farthest_cameras(cameras: Cameras, count: int) -> list[int]:
     distance to the last selected frame only.
     """
     pose = cameras.world_from_cam.double()
-    centre, direction = pose[..., 3], pose[..., :3, 2]
-    spread = (centre - centre.mean(0)).norm(dim=-1).mean().clamp(min=1e-9)
-    place = torch.cat([centre / spread, direction], -1).nan_to_num(0)
+    center, direction = pose[..., 3], pose[..., :3, 2]
+    spread = (center - center.mean(0)).norm(dim=-1).mean().clamp(min=1e-9)
+    place = torch.cat([center / spread, direction], -1).nan_to_num(0)
     taken = [0]
     distance = (place - place[0]).norm(dim=-1)
     while len(taken) < min(count, len(place)):

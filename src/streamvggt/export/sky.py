@@ -47,8 +47,8 @@ def sky_mask(image: np.ndarray) -> np.ndarray:
 def sky_border(image: np.ndarray) -> np.ndarray:
     """Return the number of sky rows per column for the split with the lowest variance. RGB (H, W, 3) to (W,)"""
     num_pixels, width = image[..., 0].size, image.shape[1]
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    gradient = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    gradient = np.hypot(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))
     color = image.reshape(-1, 3) / 255
     products = color[:, UPPER[0]] * color[:, UPPER[1]]
     terms = np.concatenate([np.ones((num_pixels, 1)), color, products], -1)  # (HW, 10)

@@ -59,7 +59,7 @@ class ColorRanges:
 def color_ranges(result: ReconstructionResult) -> ColorRanges:
     """Return the range between the 2nd and 98th percentile of the clip."""
     reservoir = Reservoir(RANGE_SAMPLE)
-    for _, frame in result.frames("colour range"):
+    for _, frame in result.frames("color range"):
         depth, conf = frame.predicted("depth")
         usable = frame.valid_mask("depth")
         reservoir.add(np.stack([1 / depth[usable], np.log(conf[usable])], -1))

@@ -25,7 +25,7 @@ from streamvggt.losses.track import TrackTerm
 MAX_ERROR = 100.0  # in scene units; larger errors are treated as invalid annotations and give no gradient
 MIN_PIXELS = 100  # minimum number of valid pixels per batch
 MIN_NORMALS = 10  # minimum number of valid normals per batch
-SMALLEST_DEPTH = 1e-4  # in scene units, for the logarithm
+MIN_DEPTH = 1e-4  # in scene units, for the logarithm
 MIN_QUANTILE_PIXELS = 1000  # batches with at most this many pixels are not trimmed
 
 
@@ -71,7 +71,7 @@ class SupervisedMapTerm(MapTerm):
         conf = torch.where(valid, maps.conf, 1)
         values = maps.prediction, maps.target
         if self.log:
-            values = tuple(torch.where(valid[..., None], value, 1).clamp(min=SMALLEST_DEPTH).log() for value in values)
+            values = tuple(torch.where(valid[..., None], value, 1).clamp(min=MIN_DEPTH).log() for value in values)
         prediction, target = (zero_invalid(value, valid) for value in values)
         error = robust_error(prediction, target, "l2")
         confident = confidence_weighted_error(error, conf, self.alpha, self.gamma)

@@ -145,7 +145,7 @@ def finite_differences(values: Tensor, valid: Tensor) -> tuple[tuple[Tensor, Ten
     return along_x, along_y
 
 
-def _neighbours(padded: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _neighbors(padded: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the upper, left, lower and right neighbor of each inner pixel. (..., H+2, W+2) → four (..., H, W)"""
     return padded[..., :-2, 1:-1], padded[..., 1:-1, :-2], padded[..., 2:, 1:-1], padded[..., 1:-1, 2:]
 
@@ -170,7 +170,7 @@ def _normals(points: Tensor) -> Tensor:
     `linalg.cross` and `linalg.vector_norm` along this dimension take seven times as long on CPU.
     """
     points = points.movedim(-1, -3).contiguous()  # (..., 3, H, W)
-    sides = torch.stack([neighbour - points for neighbour in _neighbours(pad(points, (1, 1, 1, 1)))], -4)
+    sides = torch.stack([neighbor - points for neighbor in _neighbors(pad(points, (1, 1, 1, 1)))], -4)
     ax, ay, az = sides.unbind(-3)  # up, left, down, right. (..., 4, H, W) each
     bx, by, bz = sides.roll(-1, -4).unbind(-3)  # left, down, right, up
     crosses = torch.stack(
@@ -186,7 +186,7 @@ def _normals(points: Tensor) -> Tensor:
 
 def normals_valid(valid: Tensor) -> Tensor:
     """Return whether the three pixels of each of the `normals` are valid. (..., H, W) → (..., 4, H, W)"""
-    up, left, down, right = _neighbours(pad(valid, (1, 1, 1, 1)))
+    up, left, down, right = _neighbors(pad(valid, (1, 1, 1, 1)))
     return valid[..., None, :, :] & torch.stack([up & left, left & down, down & right, right & up], -3)
 
 

@@ -114,8 +114,8 @@ class Aggregator(nn.Module):
             (B, S, h·w, C + M)
         """
         channels = zip(images.unbind(2), IMAGE_MEAN, IMAGE_STD, strict=True)
-        normalised = torch.stack([(channel - mean) / std for channel, mean, std in channels], 2)
-        features = self.patch_embed(normalised.to(self.camera_token.dtype).flatten(0, 1))
+        normalized = torch.stack([(channel - mean) / std for channel, mean, std in channels], 2)
+        features = self.patch_embed(normalized.to(self.camera_token.dtype).flatten(0, 1))
         return features.unflatten(0, images.shape[:2])
 
     def fine_maps(self, encoded: Tensor, image_size: tuple[int, int]) -> list[Tensor]:

@@ -92,7 +92,7 @@ def adjust(
         raise BundleAdjustmentError("the cameras to start from are not finite")
     points = _initial_points(cameras, positions, observed, depth)
     focal = cameras.intrinsics.diagonal(dim1=-2, dim2=-1)[:, :2].mean().item()
-    centre = cameras.intrinsics[0, :2, 2]
+    center = cameras.intrinsics[0, :2, 2]
     start_errors = None
     for limit in ROUNDS:
         error = _reprojection_error(cameras, points, positions)
@@ -103,9 +103,9 @@ def adjust(
             raise BundleAdjustmentError(f"a frame sees only {fewest} points that agree, {MIN_OBSERVATIONS} are needed")
         start_errors = error if start_errors is None else start_errors
         scale = LOSS_SCALE * limit * width / 518
-        problem = cameras.cam_from_world, focal, centre, points, positions, observed, image_size, scale, refine_focal
+        problem = cameras.cam_from_world, focal, center, points, positions, observed, image_size, scale, refine_focal
         poses, points, focal = _solve(*problem)
-        intrinsics = torch.tensor([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]], dtype=torch.float64)
+        intrinsics = torch.tensor([[focal, 0, center[0]], [0, focal, center[1]], [0, 0, 1]], dtype=torch.float64)
         cameras = Cameras(poses, intrinsics.expand(len(poses), 3, 3))
     if not poses.isfinite().all() or not 0.1 < focal / max(height, width) < 20:
         raise BundleAdjustmentError(f"it came to no sensible cameras (focal length {focal:.0f} pixels)")
@@ -120,7 +120,7 @@ def adjust(
 def _solve(
     poses: Tensor,
     focal: float,
-    centre: Tensor,
+    center: Tensor,
     points: Tensor,
     positions: Tensor,
     observed: Tensor,
@@ -131,7 +131,7 @@ def _solve(
     """Run one optimization: poses (S, 3, 4), points (K, 3; unobserved ones are unchanged) and focal length."""
     model = pycolmap.Reconstruction()
     # In COLMAP the corner of the image is (0, 0).
-    params = [focal, *(centre + 0.5).tolist()]
+    params = [focal, *(center + 0.5).tolist()]
     height, width = image_size
     model.add_camera_with_trivial_rig(
         pycolmap.Camera(camera_id=1, model="SIMPLE_PINHOLE", width=width, height=height, params=params)
@@ -234,8 +234,8 @@ def _reprojection_error(cameras: Cameras, points: Tensor, positions: Tensor) -> 
 
 def _ray_angle(cameras: Cameras, points: Tensor, observed: Tensor) -> Tensor:
     """Return the maximum angle in degrees between two rays of a point. (K,)"""
-    centres = invert_pose(cameras.cam_from_world)[:, None, :, 3]
-    rays = torch.nn.functional.normalize(points - centres, dim=-1).nan_to_num(0)  # (S, K, 3)
+    centers = invert_pose(cameras.cam_from_world)[:, None, :, 3]
+    rays = torch.nn.functional.normalize(points - centers, dim=-1).nan_to_num(0)  # (S, K, 3)
     smallest = torch.ones_like(rays[0, :, 0])
     for frame in range(len(rays)):
         cosine = (rays[frame] * rays).sum(-1)  # (S, K)

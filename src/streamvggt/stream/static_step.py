@@ -20,7 +20,7 @@ from streamvggt.model.stream_memory import StreamMemory
 from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction
 
-MOST_SHAPES = 64
+MAX_SHAPES = 64
 """Maximum number of compiled steps per process, which differ by image size, memory and heads."""
 NUM_WARMUP = 3  # before capture on CUDA: selects kernels and builds tables
 
@@ -52,7 +52,7 @@ def compile_step(step: Callable[[], Prediction]) -> Callable[[], Prediction]:
 
     After `recompile_limit` shapes, PyTorch silently stops compiling. The limit is raised to support many shapes.
     """
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_SHAPES)
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_SHAPES)
     return torch.compile(step, dynamic=False)
 
 

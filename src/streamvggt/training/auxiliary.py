@@ -109,10 +109,10 @@ class GeometryLosses(nn.Module):
         """Record the activations that the losses use, in forward passes within the context."""
         seen = Activations()
 
-        def note_features(module, inputs, output):
+        def record_features(module, inputs, output):
             seen.features = output
 
-        def note_attention(layer):
+        def record_qk(layer):
             def before(module, inputs):
                 x, rotation, pattern = inputs
 
@@ -131,8 +131,8 @@ class GeometryLosses(nn.Module):
             return after
 
         blocks = network.aggregator.global_blocks
-        handles = [network.aggregator.patch_embed.register_forward_hook(note_features)]
-        handles += [blocks[layer].attn.register_forward_pre_hook(note_attention(layer)) for layer in self.layers]
+        handles = [network.aggregator.patch_embed.register_forward_hook(record_features)]
+        handles += [blocks[layer].attn.register_forward_pre_hook(record_qk(layer)) for layer in self.layers]
         handles += [block.register_forward_hook(note_tokens(layer)) for layer, block in enumerate(blocks)]
         try:
             yield seen

@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from procedural_scenes.fixture_clips import world_clips
-from streamvggt.data.encode import millimetres, write_image, write_png
+from streamvggt.data.encode import millimeters, write_image, write_png
 from streamvggt.data.transforms import crop
 from streamvggt.datasets import prepare
 from streamvggt.datasets._arkit import Recording, rotate_view
@@ -36,11 +36,11 @@ CLIP = upright_clip(4)
 TIMES = [999.8, 999.9, 1000.0, 1000.1]
 
 
-def write_raw(raw, clip, split="Training", colour_delay=0.0, between=True):
+def write_raw(raw, clip, split="Training", color_delay=0.0, between=True):
     """Thirty color frames a second, ten poses.
 
     Args:
-        colour_delay: of the clock of colors, in seconds.
+        color_delay: of the clock of colors, in seconds.
         between: whether there are color frames between those of the clip.
     """
     folder = raw / split / SCENE
@@ -50,11 +50,11 @@ def write_raw(raw, clip, split="Training", colour_delay=0.0, between=True):
         rows.append([time, *Rotation.from_matrix(pose[:, :3]).as_rotvec(), *pose[:, 3]])
         (fx, _, cx), (_, fy, cy), _ = view.intrinsics.tolist()
         height, width = view.depth.shape
-        low = millimetres(view)[1::2, 1::2]
+        low = millimeters(view)[1::2, 1::2]
         write_png(folder / f"lowres_depth/{SCENE}_{time:.3f}.png", low)
-        write_png(folder / f"highres_depth/{SCENE}_{time:.3f}.png", millimetres(view).repeat(3, 0).repeat(3, 1))
+        write_png(folder / f"highres_depth/{SCENE}_{time:.3f}.png", millimeters(view).repeat(3, 0).repeat(3, 1))
         for delay in (0, 1 / 30, 2 / 30) if between else (0,):
-            name = f"{SCENE}_{time + delay + colour_delay:.3f}"
+            name = f"{SCENE}_{time + delay + color_delay:.3f}"
             write_image(folder / f"vga_wide/{name}.png", view)
             (folder / "vga_wide_intrinsics").mkdir(exist_ok=True)
             pincam = folder / f"vga_wide_intrinsics/{name}.pincam"
@@ -90,10 +90,8 @@ def test_recordings_become_the_upright_world(turns, tmp_path):
 
 @pytest.mark.parametrize("turns", [0, 3])
 def test_laser_depth_becomes_the_upright_world(turns, tmp_path):
-    """Colours may be a millisecond off; frames are called after them."""
-    write_raw(
-        tmp_path / "raw/raw", [rotate_view(view, turns) for view in CLIP], split="Validation", colour_delay=-0.001
-    )
+    """Colors may be a millisecond off; frames are called after them."""
+    write_raw(tmp_path / "raw/raw", [rotate_view(view, turns) for view in CLIP], split="Validation", color_delay=-0.001)
     report = prepare("arkitscenes_highres", tmp_path / "raw", tmp_path)
     assert report.prepared == [f"Validation/{SCENE}"] and not report.failed
     source = ARKitScenesHighRes(tmp_path / ARKitScenesHighRes.folder, "test")

@@ -103,8 +103,8 @@ def write_virtual_kitti2(raw, clip):
     for number, view in enumerate(clip):
         for camera in (0, 1):
             write_image(folder / f"frames/rgb/Camera_{camera}/rgb_{number:05d}.jpg", view)
-            centimetres = np.where(view.sky, 65535, np.round(depth_array(view) * 100)).astype(np.uint16)
-            write_png(folder / f"frames/depth/Camera_{camera}/depth_{number:05d}.png", centimetres)
+            centimeters = np.where(view.sky, 65535, np.round(depth_array(view) * 100)).astype(np.uint16)
+            write_png(folder / f"frames/depth/Camera_{camera}/depth_{number:05d}.png", centimeters)
             K = view.intrinsics.double().numpy()
             intrinsics.append(f"{number} {camera} {K[0, 0]} {K[1, 1]} {K[0, 2]} {K[1, 2]}")
             values = np.linalg.inv(world_from_cam(view)).flatten()

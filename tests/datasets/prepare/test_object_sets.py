@@ -12,7 +12,7 @@ import torch
 from procedural_scenes.fixture_clips import world_clips
 from streamvggt.data.consistency import agreement
 from streamvggt.data.decode import DataError
-from streamvggt.data.encode import depth_array, millimetres, world_from_cam, write_image, write_png
+from streamvggt.data.encode import depth_array, millimeters, world_from_cam, write_image, write_png
 from streamvggt.data.transforms import crop, crop_and_resize, crop_around_principal_point, resize
 from streamvggt.datasets import co3d, co3d_annotations, prepare, wildrgbd
 from streamvggt.datasets._fixtures import near_mask
@@ -23,7 +23,7 @@ from streamvggt.geometry.camera import Cameras
 from streamvggt.geometry.pointmap import project
 
 
-def off_centre_clip(num_frames, height=60, width=80):
+def off_center_clip(num_frames, height=60, width=80):
     """With the principal point away from the middle, and the object's mask as ids."""
     (clip,) = world_clips(1, num_frames, height + 5, width + 6)
     clip = [crop(view, 6, 0, (width, height)) for view in clip]
@@ -49,7 +49,7 @@ def write_wildrgbd(raw, clip, category="apple", scene="scene_001", numbers=None)
     rows = []
     for number, view in zip(numbers, clip, strict=True):
         write_image(folder / f"rgb/{number:05d}.png", view)
-        write_png(folder / f"depth/{number:05d}.png", millimetres(view))
+        write_png(folder / f"depth/{number:05d}.png", millimeters(view))
         write_png(folder / f"masks/{number:05d}.png", view.instance_ids.numpy().astype(np.uint8))
         rows.append([number, *world_from_cam(view).ravel()])
     np.savetxt(folder / "cam_poses.txt", rows)
@@ -67,7 +67,7 @@ def write_wildrgbd_lists(raw, camera_eval, nvs=None, category="apple"):
 
 
 def test_wildrgbd_becomes_the_world(tmp_path):
-    raw, clip = tmp_path / "raw", off_centre_clip(4)
+    raw, clip = tmp_path / "raw", off_center_clip(4)
     write_wildrgbd(raw, clip, numbers=[0, 3, 4, 9])
     write_wildrgbd(raw, clip[:1], scene="scene_002")
     lists = {"train": ["scenes/scene_001", "scenes/scene_009"], "val": ["scenes/scene_002"]}
@@ -89,7 +89,7 @@ def test_wildrgbd_becomes_the_world(tmp_path):
 def test_wildrgbd_keeps_upright_videos_upright_and_no_more_frames_than_asked_for(tmp_path, monkeypatch):
     assert wildrgbd.NUM_FRAMES == 100
     monkeypatch.setattr(wildrgbd, "NUM_FRAMES", 4)
-    raw, clip = tmp_path / "raw", off_centre_clip(1, height=40, width=30)
+    raw, clip = tmp_path / "raw", off_center_clip(1, height=40, width=30)
     write_wildrgbd(raw, clip * 7, scene="scene_001")
     write_wildrgbd_lists(raw, {"train": ["scene_001"], "val": []})
     prepare("wildrgbd", raw, tmp_path)
@@ -100,7 +100,7 @@ def test_wildrgbd_keeps_upright_videos_upright_and_no_more_frames_than_asked_for
 
 
 def test_wildrgbd_says_what_is_wrong(tmp_path):
-    raw, clip = tmp_path / "raw", off_centre_clip(1)
+    raw, clip = tmp_path / "raw", off_center_clip(1)
     folder = write_wildrgbd(raw, clip)
     write_wildrgbd_lists(raw, {"train": ["scene_001"], "val": []})
     camera = json.loads((folder / "metadata").read_text(encoding="utf-8"))
@@ -204,7 +204,7 @@ def write_lists(raw, train, test, frames, category="apple", kind="train"):
 def test_co3d_becomes_the_world(tmp_path, monkeypatch):
     monkeypatch.setattr(co3d, "SHORT_SIDE", 38)
     monkeypatch.setattr(co3d, "LONG_SIDE", 51)
-    raw, clip = tmp_path / "raw", off_centre_clip(4)
+    raw, clip = tmp_path / "raw", off_center_clip(4)
     frames = write_co3d(raw, {"1_a": clip, "2_b": clip[:2], "3_unlisted": clip[:1]})
     write_lists(raw, ["1_a"], ["1_a", "2_b"], frames[::-1])
     report = prepare("co3d", raw, tmp_path)
@@ -252,7 +252,7 @@ def test_co3d_cameras_are_what_pytorch3d_documents():
 
 
 def test_co3d_takes_good_sequences_only_and_skips_frames_without_depth(tmp_path):
-    raw, clip = tmp_path / "raw", off_centre_clip(2)
+    raw, clip = tmp_path / "raw", off_center_clip(2)
     frames = write_co3d(raw, {"1_a": clip})
     frames[0]["depth"] = None
     jgz(raw / "apple/frame_annotations.jgz", frames)
@@ -271,7 +271,7 @@ def test_co3d_takes_good_sequences_only_and_skips_frames_without_depth(tmp_path)
 
 @pytest.mark.parametrize("key", ["sequence_name", "image", "depth", "viewpoint", "intrinsics_format"])
 def test_co3d_names_the_annotations_and_the_missing_key(tmp_path, key):
-    frames = write_co3d(tmp_path, {"1_a": off_centre_clip(1)})
+    frames = write_co3d(tmp_path, {"1_a": off_center_clip(1)})
     write_lists(tmp_path, ["1_a"], [], frames)
     path = tmp_path / "apple/frame_annotations.jgz"
     annotations = json.loads(gzip.decompress(path.read_bytes()))
@@ -284,7 +284,7 @@ def test_co3d_names_the_annotations_and_the_missing_key(tmp_path, key):
 
 
 def test_co3d_names_sequence_annotations_without_quality(tmp_path):
-    write_co3d(tmp_path, {"1_a": off_centre_clip(1)})
+    write_co3d(tmp_path, {"1_a": off_center_clip(1)})
     path = tmp_path / "apple/sequence_annotations.jgz"
     jgz(path, [{"sequence_name": "1_a"}])
     with pytest.raises(DataError, match=r"sequence_annotations.*got no 'viewpoint_quality_score'"):

@@ -10,7 +10,7 @@ import torch
 
 from procedural_scenes.fixture_clips import world_clips
 from streamvggt.data.consistency import agreement
-from streamvggt.data.encode import millimetres, write_png
+from streamvggt.data.encode import millimeters, write_png
 from streamvggt.data.encode import world_from_cam as pose_of
 from streamvggt.data.transforms import image_array
 from streamvggt.datasets import prepare
@@ -45,7 +45,7 @@ def sens_bytes(depth_compression: int = 1) -> bytes:
     out += [matrix(np.diag([2, 2, 1, 1]) @ K), matrix(np.eye(4)), matrix(K), matrix(np.eye(4))]
     out += [struct.pack("<ii4IfQ", 2, depth_compression, 128, 96, 64, 48, 1000, len(CLIP))]
     for view, pose, jpeg in zip(CLIP, poses(), jpegs(), strict=True):
-        depth = millimetres(view).astype("<u2").tobytes()
+        depth = millimeters(view).astype("<u2").tobytes()
         if depth_compression == 1:
             depth = zlib.compress(depth)
         out += [matrix(pose), struct.pack("<4Q", 7, 7, len(jpeg), len(depth)), jpeg, depth]
@@ -67,7 +67,7 @@ def write_export(raw, folder="scans_train"):
     np.savetxt(scene / "intrinsic/intrinsic_depth.txt", K, fmt="%f")
     for number, (view, pose, jpeg) in enumerate(zip(CLIP, poses(), jpegs(), strict=True)):
         (scene / f"color/{number}.jpg").write_bytes(jpeg)
-        write_png(scene / f"depth/{number}.png", millimetres(view))
+        write_png(scene / f"depth/{number}.png", millimeters(view))
         np.savetxt(scene / f"pose/{number}.txt", pose, fmt="%f")
 
 

@@ -21,7 +21,7 @@ HALF = np.array([3.0, 2, 2.5])  # of the room's sides, meters
 STILL = (175, 117, 80.0, 81, 88.5, 57, -0.03, 0.006, -0.002, 0.0005)
 PHONE = (192, 144, 150.0, 149, 95, 73, 0.05, -0.02, 0.001, -0.0005)
 QUATERNIONS = [(0.9, 0.1, -0.42, 0.05), (0.92, 0.05, -0.38, 0.02), (0.88, 0.12, -0.45, 0.0)]  # w, x, y, z
-CENTRES = np.array([[0.3, 0.1, -0.2], [0.5, 0.2, -0.1], [0.0, 0.1, 0.1]])
+CENTERS = np.array([[0.3, 0.1, -0.2], [0.5, 0.2, -0.1], [0.0, 0.1, 0.1]])
 
 
 def paint(points):
@@ -37,11 +37,11 @@ def hits(origin, rays):
     return origin + distance[..., None] * rays
 
 
-def pose(quaternion, centre):
+def pose(quaternion, center):
     """COLMAP's: cam_from_world as quaternion and translation; and world_from_cam."""
     w, *xyz = np.array(quaternion) / np.linalg.norm(quaternion)
     cam_from_world = trimesh.transformations.quaternion_matrix([w, *xyz])
-    cam_from_world[:3, 3] = -cam_from_world[:3, :3] @ centre
+    cam_from_world[:3, 3] = -cam_from_world[:3, :3] @ center
     return [w, *xyz, *cam_from_world[:3, 3]], np.linalg.inv(cam_from_world)
 
 
@@ -65,7 +65,7 @@ def write_device(folder, model, camera, names, pictures, masks):
     (folder / "colmap/cameras.txt").write_text(f"# Camera list\n{line}\n", encoding="utf-8")
     lines = ["# Image list"]
     for number, name in enumerate(names):
-        numbers, world_from_cam = pose(QUATERNIONS[number], CENTRES[number])
+        numbers, world_from_cam = pose(QUATERNIONS[number], CENTERS[number])
         lines += [f"{number + 1} {' '.join(map(str, numbers))} 1 {name}", "" if number % 2 else "10.5 20.5 -1"]
         path = folder / pictures / name
         path.parent.mkdir(exist_ok=True)
@@ -108,7 +108,7 @@ def test_bent_images_become_straight_ones_of_the_box(raw, tmp_path):
         assert height >= 69 and width >= 92 and min(height - 69, width - 92) <= 1, "covers, and no more"
         K = view.intrinsics
         torch.testing.assert_close(K[:2, 2], torch.tensor([(width - 1) / 2, (height - 1) / 2]), atol=0.01, rtol=0)
-        _, world_from_cam = pose(QUATERNIONS[number], CENTRES[number])
+        _, world_from_cam = pose(QUATERNIONS[number], CENTERS[number])
         torch.testing.assert_close(
             view.cameras.world_from_cam, torch.tensor(world_from_cam[:3]).float(), atol=1e-5, rtol=0
         )
@@ -120,7 +120,7 @@ def test_bent_images_become_straight_ones_of_the_box(raw, tmp_path):
         assert 0.5 < view.valid.float().mean() < 0.9, "the mask's quarter has none"
         assert not view.valid[:, : width // 8].any() and view.valid[:, width // 3 :].all()
 
-        # Colours: of those very points, to a small part of a pixel.
+        # Colors: of those very points, to a small part of a pixel.
         def paint_error(shift, view=view):
             K = view.intrinsics + torch.tensor([[0, 0, shift[0]], [0, 0, shift[1]], [0, 0, 0]])
             points = unproject(view.depth, Cameras(view.cam_from_world, K)).numpy()
@@ -146,7 +146,7 @@ def test_a_scene_may_lack_a_device_but_not_its_images(raw, tmp_path):
     phone = raw / "data" / SCENE / "iphone"
     (phone / "rgb").rename(tmp_path / "rgb")
     report = prepare("scannetpp", raw, tmp_path)
-    assert "extract the images with the data set's toolkit" in report.failed[SCENE]
+    assert "extract the images with the toolkit of ScanNet++" in report.failed[SCENE]
     phone.rename(tmp_path / "iphone")
     assert prepare("scannetpp", raw, tmp_path).prepared == [SCENE]
     assert ScanNetpp(tmp_path / ScanNetpp.folder).frames(SCENE) == ["DSC00001", "DSC00003"]

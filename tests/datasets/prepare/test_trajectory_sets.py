@@ -33,21 +33,21 @@ def test_tum_takes_every_third_pair_and_no_more_than_ninety(tmp_path):
     assert prepare("tum", tmp_path / "raw", tmp_path).prepared == [folder.name]
     sequence = Tum(tmp_path).read(folder.name)
     assert len(sequence.images) == 90
-    centres = -sequence.cam_from_world[:, 0, 3]
+    centers = -sequence.cam_from_world[:, 0, 3]
     # The image without a pose is skipped before every third is taken.
-    assert centres[:3].tolist() == [0, 4, 7]
+    assert centers[:3].tolist() == [0, 4, 7]
     assert [path.stem for path in sequence.images[:3]] == [f"{times[n]:.6f}" for n in (0, 4, 7)]
 
 
 def sens(num_frames: int) -> bytes:
-    colour = cv2.imencode(".jpg", np.zeros((6, 8, 3), np.uint8))[1].tobytes()
+    color = cv2.imencode(".jpg", np.zeros((6, 8, 3), np.uint8))[1].tobytes()
     content = struct.pack("<IQ4s", 4, 4, b"name") + np.tile(np.eye(4, dtype="<f4").ravel(), 4).tobytes()
     content += struct.pack("<2i4IfQ", 2, 1, 8, 6, 4, 3, 1000.0, num_frames)
     for number in range(num_frames):
         pose = np.eye(4, dtype="<f4")
         pose[0, 3] = number
         depth = zlib.compress(np.full((3, 4), 1000 + number, "<u2").tobytes())
-        content += pose.tobytes() + struct.pack("<4Q", 0, 0, len(colour), len(depth)) + colour + depth
+        content += pose.tobytes() + struct.pack("<4Q", 0, 0, len(color), len(depth)) + color + depth
     return content
 
 

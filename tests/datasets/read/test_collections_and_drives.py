@@ -150,7 +150,7 @@ def test_hypersim_scenes_left_out_on_purpose_are_no_scenes(tmp_path):
     assert source.frames("ai_002_002/cam_00") == []
 
 
-def test_point_odyssey_knows_nothing_a_kilometre_away(tmp_path):
+def test_point_odyssey_knows_nothing_a_kilometer_away(tmp_path):
     (place,) = point_odyssey.write(tmp_path, [CLIP])
     source = PointOdyssey(tmp_path / PointOdyssey.folder)
     file = source.root / "train" / place.scene / "depth/00000.npy"

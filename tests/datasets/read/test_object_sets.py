@@ -32,9 +32,9 @@ def test_frames_come_in_the_order_of_time_whatever_the_list_says(source, layout,
     list_path.write_text(json.dumps(selected), encoding="utf-8")
     read = source(root)
     assert read.frames(place.scene) == place.frames
-    centres = [read.read(place.scene, frame).cameras.world_from_cam[:, 3] for frame in place.frames]
-    for centre, truth in zip(centres, CLIPS[0], strict=True):
-        torch.testing.assert_close(centre, truth.cameras.world_from_cam[:, 3], atol=1e-4, rtol=0)
+    centers = [read.read(place.scene, frame).cameras.world_from_cam[:, 3] for frame in place.frames]
+    for center, truth in zip(centers, CLIPS[0], strict=True):
+        torch.testing.assert_close(center, truth.cameras.world_from_cam[:, 3], atol=1e-4, rtol=0)
 
 
 @SETS

@@ -20,8 +20,8 @@ def around(count: int = COUNT) -> list[Sim3]:
     for number in range(count):
         angle = 2 * math.pi * number / count
         turn = torch.tensor([0, 0, 0, 0, angle, 0, 0], dtype=torch.float64)
-        centre = torch.tensor([math.cos(angle), 0.1 * angle, math.sin(angle)], dtype=torch.float64) * 5
-        places.append(Sim3(scales[number], Sim3.exp(turn).rotation, centre))
+        center = torch.tensor([math.cos(angle), 0.1 * angle, math.sin(angle)], dtype=torch.float64) * 5
+        places.append(Sim3(scales[number], Sim3.exp(turn).rotation, center))
     first = places[0].inverse()
     return [first @ place for place in places]
 

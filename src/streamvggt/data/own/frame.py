@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from streamvggt.data.dataset_reader import make_view, validate_pose
-from streamvggt.data.decode import DataError, read_exr, read_image, read_mask, read_npy, read_png16, read_stored_colour
+from streamvggt.data.decode import DataError, read_exr, read_image, read_mask, read_npy, read_png16, read_stored_color
 from streamvggt.data.own.lens import Lens, undistortion
 from streamvggt.data.transforms import nearest_indices
 from streamvggt.data.view import View
@@ -164,7 +164,7 @@ def read_video_frame(path: Path, number: int) -> np.ndarray:
 def _pixels(frame: Frame) -> np.ndarray:
     if frame.number is not None:
         return read_video_frame(frame.image, frame.number)
-    return read_image(frame.image) if frame.lens is None else read_stored_colour(frame.image)
+    return read_image(frame.image) if frame.lens is None else read_stored_color(frame.image)
 
 
 def _depth(frame: Frame, size: tuple[int, int]) -> np.ndarray:

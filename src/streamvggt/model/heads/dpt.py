@@ -268,5 +268,5 @@ def _axis_embed(
 ) -> Tensor:
     """Return sines, then cosines of the centers of `count` cells over [-span, span]. (channels, count)"""
     edge = span * (count - 1) / count
-    centres = torch.linspace(-edge, edge, count, device=device)
-    return (scale * sincos_embed(centres, channels, base=100.0).to(dtype)).T
+    centers = torch.linspace(-edge, edge, count, device=device)
+    return (scale * sincos_embed(centers, channels, base=100.0).to(dtype)).T

@@ -16,7 +16,7 @@ from streamvggt.model.heads.camera import POSE_ENC_DIM
 from streamvggt.model.heads.dpt import FeatureFusion, LevelFusion, Reassembly, ResidualUnit, interpolate
 from streamvggt.model.omega.config import OmegaConfig
 
-SMALLEST_FOV = 0.01
+MIN_FOV = 0.01
 """Added to every field of view, in radians."""
 
 
@@ -45,13 +45,13 @@ class OmegaCameraHead(nn.Module):
             special: Camera and register tokens. (B, S, 1 + registers, C)
 
         Returns:
-            Translation, quaternion, fields of view ≥ `SMALLEST_FOV` in radians. See `Prediction.pose_enc`. (B, S, 9)
+            Translation, quaternion, fields of view ≥ `MIN_FOV` in radians. See `Prediction.pose_enc`. (B, S, 9)
         """
         x = self.token_norm(special).flatten(1, 2)
         for block in self.trunk:
             x = block(x)
         raw = self.pose_branch(self.trunk_norm(x.unflatten(1, special.shape[1:3])[:, :, 0]))
-        return torch.cat([raw[..., :7], F.relu(raw[..., 7:]) + SMALLEST_FOV], -1)
+        return torch.cat([raw[..., :7], F.relu(raw[..., 7:]) + MIN_FOV], -1)
 
 
 class PlainResidualUnit(ResidualUnit):
