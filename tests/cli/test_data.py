@@ -61,7 +61,7 @@ def test_check_of_a_missing_or_misnamed_set(fixtures, command, tmp_path):
     status, output = command("data", "check", root, "spring", "--out", tmp_path / "check.png")
     assert status == 1 and f"BAD   spring: no folder at {root / 'spring'}" in output
     assert "processed_spring; if it should, rename it to spring" in output
-    assert "unknown; choose of" in command("data", "check", root, "sping")[1]
+    assert "unknown; choose from" in command("data", "check", root, "sping")[1]
     assert "no folder at" in command("data", "check", tmp_path / "nowhere")[1]
 
 

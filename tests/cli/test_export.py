@@ -77,7 +77,7 @@ def test_a_folder_of_the_user_is_not_replaced(command, result, tmp_path):
     [
         (
             ["--formats", "stl"],
-            "'stl' is unknown; choose of glb,ply,colmap,tum,depth,video,extra,mesh,nerfstudio,rerun, or none",
+            "'stl' is unknown; choose from glb,ply,colmap,tum,depth,video,extra,mesh,nerfstudio,rerun, or none",
         ),
         (["--point-source", "head"], "--point-source head needs the point head: add points to --heads"),
         (["--conf-percentile", "100"], "at least 0 and below 100, not 100"),

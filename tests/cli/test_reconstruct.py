@@ -177,7 +177,7 @@ def refused(reconstruct, photos, tmp_path):
         (["--policy", "window:²,1"], "ANCHOR must be a whole number, not"),
         (["--heads", "depth"], "--heads depth: camera and any of depth, points"),
         (["--heads", "camera,dept"], "--heads camera,dept: camera and any of"),
-        (["--formats", "glb,stl"], "'stl' is unknown; choose of glb,ply,colmap"),
+        (["--formats", "glb,stl"], "'stl' is unknown; choose from glb,ply,colmap"),
         (["--formats", "depth", "--heads", "camera"], "--formats depth needs the depth head: add depth to --heads"),
         (["--formats", "glb", "--heads", "camera"], "add depth to --heads, or use --point-source head"),
         (

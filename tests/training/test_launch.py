@@ -66,7 +66,7 @@ def test_errors_of_a_configuration_are_reported_without_hydra(config, words):
 
 def test_an_interruption_has_the_usual_status(capsys):
     assert output(raising(KeyboardInterrupt())) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "repeat the command" in capsys.readouterr().err
 
 
 def test_errors_of_the_program_keep_their_traceback():

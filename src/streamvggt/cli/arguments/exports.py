@@ -112,7 +112,7 @@ def export_names(text: str) -> list[str]:
     names = [] if text == "none" else [name.strip() for name in text.split(",")]
     unknown = [name for name in names if name not in FORMATS]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)!r} is unknown; choose of {','.join(FORMATS)}, or none")
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)!r} is unknown; choose from {','.join(FORMATS)}, or none")
     return list(dict.fromkeys(names))
 
 

@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise FileNotFoundError(f"no folder at {arguments.root}; it must contain data sets or custom scenes")
     openers = all_datasets()
     if unknown := sorted(set(arguments.names) - set(openers)):
-        raise ValueError(f"{', '.join(unknown)}: unknown; choose of {', '.join(openers)}")
+        raise ValueError(f"{', '.join(unknown)}: unknown; choose from {', '.join(openers)}")
     if not arguments.names and not any((arguments.root / folder).is_dir() for folder, _, _ in openers.values()):
         rows, is_good = check_own(arguments)
     else:
