@@ -20,6 +20,7 @@ TRAINED_WINDOWS = "320,16"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s INPUT [options]"
+    parser.epilog = "example: streamvggt reconstruct clip.mp4 --weights lch01/StreamVGGT"
     parser.add_argument(
         "input", metavar="INPUT", type=word, help="image folder, glob pattern, video file, webcam number or URL"
     )

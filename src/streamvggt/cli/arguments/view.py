@@ -12,6 +12,7 @@ from streamvggt.stream.run_flags import add_device
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s INPUT [options]"
+    parser.epilog = "example: streamvggt view clip.mp4 --weights lch01/StreamVGGT"
     parser.add_argument(
         "input", metavar="INPUT", type=word, help="image folder, glob pattern, video file, webcam number or URL"
     )

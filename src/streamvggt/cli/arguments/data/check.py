@@ -20,7 +20,7 @@ POSES_ONLY = ("scannetv2_poses", "sintel_poses")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", type=some_path, help="root folder of all data sets")
+    parser.add_argument("root", type=some_path, metavar="ROOT", help="root folder of all data sets")
     parser.add_argument(
         "names",
         type=word,

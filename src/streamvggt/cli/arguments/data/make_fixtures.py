@@ -14,7 +14,7 @@ from streamvggt.flags import some_path, whole, word
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", type=some_path, help="output folder")
+    parser.add_argument("root", type=some_path, metavar="ROOT", help="output folder")
     parser.add_argument(
         "names", type=word, nargs="*", metavar="NAME", help=f"data sets (default: all of {', '.join(list_modules())})"
     )
