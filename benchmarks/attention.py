@@ -3,7 +3,7 @@
     python benchmarks/attention.py --out benchmarks/attention.md
 
 On CUDA: PyTorch's kernels separately (flash, cuDNN, memory-efficient), PyTorch's own choice, and the flash-attn package
-if it is installed. On a CPU: PyTorch's kernel and the explicit formula.
+if it is installed. On a CPU: PyTorch's kernel and the explicit formula in tiles.
 """
 
 import argparse
@@ -35,6 +35,8 @@ def through(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def kernels(device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
+    if device.type == "cpu":
+        return {"PyTorch": torch.nn.functional.scaled_dot_product_attention, "explicit, in tiles": KERNELS["math"]}
     found = {"sdpa: PyTorch chooses": KERNELS["sdpa"]}
     if device.type == "cuda":
         found |= {name: partial(through, backend) for name, backend in BACKENDS.items()}
@@ -43,8 +45,6 @@ def kernels(device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[Ten
             found["flash: the flash-attn package"] = get_kernel("flash")
         except (ImportError, ValueError) as error:
             print(f"skipped: {error}")
-    else:
-        found["explicit: the formula"] = KERNELS["math"]
     return found
 
 

@@ -60,6 +60,7 @@ class Case:
         shape: Height and width in pixels.
         num_frames: Frames per training step. 0: streaming steps with a full memory.
         steps: Steps per round.
+        dtype: Number format of this version. The other version runs in float32.
     """
 
     title: str
@@ -67,11 +68,15 @@ class Case:
     shape: tuple[int, int]
     num_frames: int
     steps: int
+    dtype: str = "float32"
 
 
 CASES = {
     "small": Case("streaming step, embed_dim 384, 6 + 6 blocks, 224×168", SMALL, (168, 224), 0, 4),
     "tiny": Case("streaming step, embed_dim 192, 4 + 4 blocks, 112×84", TINY, (84, 112), 0, 20),
+    "small-bfloat16": Case(
+        "streaming step, embed_dim 384, 6 + 6 blocks, 224×168, bfloat16", SMALL, (168, 224), 0, 4, "bfloat16"
+    ),
     "train": Case("training step, embed_dim 384, 6 + 6 blocks, 10 frames of 154×112", SMALL, (112, 154), 10, 1),
     "train-tiny": Case("training step, embed_dim 192, 4 + 4 blocks, 10 frames of 112×84", TINY, (84, 112), 10, 2),
 }
@@ -85,9 +90,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--weights", help=argparse.SUPPRESS)
+    parser.add_argument("--dtype", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        return work(CASES[arguments.worker], Path(arguments.weights))
+        return work(CASES[arguments.worker], Path(arguments.weights), arguments.dtype)
     rows = [compare(name, arguments.other, arguments.rounds) for name in arguments.case]
     if arguments.out:
         arguments.out.write_text(report(rows), encoding="utf-8")
@@ -98,7 +104,7 @@ def compare(name: str, other: Path, rounds: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.pt"
         here = Path(__file__).resolve().parents[1]
-        workers = [Worker(name, checkout, weights) for checkout in (other.resolve(), here)]
+        workers = [Worker(name, other.resolve(), weights, "float32"), Worker(name, here, weights, CASES[name].dtype)]
         pairs = [[worker.ask() for worker in workers] for _ in range(rounds)]
         for worker in workers:
             worker.end()
@@ -121,8 +127,8 @@ def compare(name: str, other: Path, rounds: int) -> str:
 class Worker:
     """Process with one version of the package."""
 
-    def __init__(self, name: str, checkout: Path, weights: Path):
-        command = [sys.executable, __file__, ".", "--worker", name, "--weights", str(weights)]
+    def __init__(self, name: str, checkout: Path, weights: Path, dtype: str):
+        command = [sys.executable, __file__, ".", "--worker", name, "--weights", str(weights), "--dtype", dtype]
         environment = {**os.environ, "PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             command, cwd=checkout, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -144,12 +150,12 @@ class Worker:
         return json.loads(line)
 
 
-def work(case: Case, weights: Path) -> None:
+def work(case: Case, weights: Path, dtype: str) -> None:
     """Answer every line of the input with the time of a round."""
     import torch
 
     torch.set_num_threads(1)
-    model = load(case, weights)
+    model = load(case, weights, getattr(torch, dtype))
     step = training_step(model, case) if case.num_frames else streaming_step(model, case)
     step()
     print(json.dumps({}), flush=True)
@@ -161,7 +167,7 @@ def work(case: Case, weights: Path) -> None:
         print(json.dumps({"ms": ms, "mb": peak_mb(), "values": values}), flush=True)
 
 
-def load(case: Case, weights: Path):
+def load(case: Case, weights: Path, dtype):
     """Load the network as users do, with the weights of the version that comes first."""
     import torch
 
@@ -175,7 +181,7 @@ def load(case: Case, weights: Path):
         torch.save(model.state_dict(), weights)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        return load_model(folder)
+        return load_model(folder, dtype=dtype)
 
 
 def streaming_step(model, case: Case):

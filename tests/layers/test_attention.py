@@ -57,6 +57,21 @@ def test_the_explicit_kernel_is_the_fused_one():
     torch.testing.assert_close(math_kernel(few, k, v), sdpa_kernel(few, k, v), rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("max_scores", [1, 12, 25, 60])  # one query, part of a head, one head, two heads
+def test_tiles_of_the_explicit_kernel_change_nothing(max_scores, monkeypatch):
+    q, k, v = (x[:, :, :5] for x in qkv(3, 5))
+    whole = math_kernel(q, k, v)
+    monkeypatch.setattr(attention, "MAX_SCORES", max_scores)
+    torch.testing.assert_close(math_kernel(q, k, v), whole, rtol=0, atol=1e-13)
+
+
+def test_explicit_bfloat16_attention_is_nearly_as_exact_as_the_fused_one():
+    q, k, v = (torch.randn(1, 2, 64, 32, dtype=torch.bfloat16) for _ in range(3))
+    exact = sdpa_kernel(q.double(), k.double(), v.double())
+    fused = (torch.nn.functional.scaled_dot_product_attention(q, k, v) - exact).abs().mean()
+    assert (math_kernel(q, k, v) - exact).abs().mean() <= 3 * fused  # rounds the scores, too
+
+
 def test_rotated_products_depend_on_the_distance_alone():
     rotation = RoPE2D((5, 6), 2, 8, dtype=torch.float64)
     q, k = torch.randn(2, 8, dtype=torch.float64)

@@ -38,12 +38,12 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-MIN_BFLOAT16_PARAMETERS = 100_000_000
+MIN_BFLOAT16_PARAMETERS = 50_000_000
 """Parameters from which "auto" selects bfloat16 on CPUs that multiply in bfloat16.
 
-On a CPU with AVX512-BF16, a frame takes 0.98 of the float32 time with 11 M parameters, and 0.89 with 13 M
-(benchmarks/step-tiny-cpu.md, step-small-cpu.md). That does not justify the error. Large matrix products are 2.2 times
-as fast (benchmarks/components.md), and they dominate networks of the published size (1.26 B).
+On a CPU with AVX512-BF16, a frame takes 1.02 of the float32 time with 11 M parameters (benchmarks/step-tiny-cpu.md),
+0.79 with 13 M (benchmarks/step-small-cpu.md) and 0.66 with 69 M (benchmarks/versions.md). The error of the depth is
+about 3 % of its standard deviation (benchmarks/precision.md), which 0.79 does not justify.
 """
 
 
