@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from streamvggt.file_kinds import unreadable_image
-from streamvggt.image_files import MAX_SIDE, exif_rgb, image_format, open_image, pages_of
+from streamvggt.image_files import MAX_SIDE, exif_rgb, get_pages, image_format, open_image
 from streamvggt.stream.frames import load_frames
 
 RAMP = np.linspace(0, 1, 28 * 56 * 3).reshape(28, 56, 3)
@@ -19,7 +19,7 @@ def grays(*levels: int, size: tuple[int, int] = (56, 28)) -> list[Image.Image]:
     return [Image.new("RGB", size, (level,) * 3) for level in levels]
 
 
-def frames_of(path, **options):
+def get_frames(path, **options):
     frames = load_frames(path, size=56, **options)
     return list(frames), frames
 
@@ -32,9 +32,9 @@ def levels(frames) -> list[int]:
 def test_heic_is_read_whatever_its_suffix(tmp_path, suffix):
     grays(100)[0].save(tmp_path / "0.jpg")
     grays(200)[0].save(tmp_path / f"1{suffix}", "HEIF")
-    frames, source = frames_of(tmp_path, strict=True)
+    frames, source = get_frames(tmp_path, strict=True)
     assert levels(frames) == [100, 200] and source.skipped == []
-    assert levels(frames_of(tmp_path / f"1{suffix}")[0]) == [200]
+    assert levels(get_frames(tmp_path / f"1{suffix}")[0]) == [200]
 
 
 def quarters() -> Image.Image:
@@ -59,7 +59,7 @@ def exif_with(orientation: int) -> Image.Exif:
 
 def check_upright(path, truth: Image.Image) -> None:
     with open_image(path) as image:
-        assert pages_of(image) == {0: truth.size}
+        assert get_pages(image) == {0: truth.size}
         upright = exif_rgb(image)
     assert upright.size == truth.size
     assert np.abs(np.asarray(upright).astype(int) - np.asarray(truth)).mean() < 12
@@ -88,7 +88,7 @@ def test_exif_alone_does_not_turn_heic(tmp_path, orientation):
 def test_an_image_that_is_not_read_is_named(tmp_path, name):
     grays(100)[0].save(tmp_path / "b.jpg")
     (tmp_path / name).write_bytes(b"II*\0" + bytes(100))
-    frames, source = frames_of(tmp_path)
+    frames, source = get_frames(tmp_path)
     assert levels(frames) == [100] and [skipped for skipped, _ in source.skipped] == [name]
     with pytest.raises(ValueError, match=name):
         load_frames(tmp_path, strict=True)
@@ -99,7 +99,7 @@ def test_an_image_that_is_not_read_is_named(tmp_path, name):
 def test_a_thumbnail_of_a_raw_image_is_no_photo(tmp_path):
     grays(100)[0].save(tmp_path / "a.tif", tiffinfo={50706: b"\x01\x04\x00\x00"})
     grays(100)[0].save(tmp_path / "b.png")
-    frames, source = frames_of(tmp_path)
+    frames, source = get_frames(tmp_path)
     assert [frame.name for frame in frames] == ["b"] and "RAW" in source.skipped[0][1]
 
 
@@ -107,7 +107,7 @@ def test_images_of_a_file_that_cannot_be_reached_are_reported(tmp_path):
     """Pillow does not find the last picture of the MPO files that it writes."""
     first, *others = grays(50, 100, 150, 200)
     first.save(tmp_path / "b.mpo", save_all=True, append_images=others)
-    frames, source = frames_of(tmp_path)
+    frames, source = get_frames(tmp_path)
     assert levels(frames) == [50, 100, 150]
     assert [name for name, _ in source.skipped] == ["b.mpo, picture 4"]
 
@@ -119,14 +119,14 @@ def test_all_images_of_a_file_are_frames(tmp_path, kind):
     first.save(tmp_path / f"b.{kind}", save_all=True, append_images=others, **options)
     grays(20)[0].save(tmp_path / "b_0001.png")
 
-    frames, source = frames_of(tmp_path)
+    frames, source = get_frames(tmp_path)
 
     assert sorted(levels(frames)) == [20, 50, 100, 150, 200] and source.num_frames == 5
     assert len({frame.name for frame in frames}) == 5 and "b_0001" in [f.name for f in frames if levels([f]) == [20]]
     rest = list(source.from_index(3))
     assert [(f.index, f.name) for f in rest] == [(f.index, f.name) for f in frames[3:]]
-    assert levels(frames_of(tmp_path / f"b.{kind}", stride=2)[0]) == [50, 150]
-    assert levels(frames_of(tmp_path / f"b.{kind}", max_frames=2)[0]) == [50, 100]
+    assert levels(get_frames(tmp_path / f"b.{kind}", stride=2)[0]) == [50, 150]
+    assert levels(get_frames(tmp_path / f"b.{kind}", max_frames=2)[0]) == [50, 100]
 
 
 def test_thumbnails_masks_and_previews_are_no_frames(tmp_path):
@@ -135,7 +135,7 @@ def test_thumbnails_masks_and_previews_are_no_frames(tmp_path):
     thumbnail = small.copy()
     thumbnail.encoderinfo = {"tiffinfo": {254: 1}}
     main.save(tmp_path / "b.tif", save_all=True, append_images=[thumbnail])
-    assert levels(frames_of(tmp_path)[0]) == [50, 50]
+    assert levels(get_frames(tmp_path)[0]) == [50, 50]
 
 
 @pytest.mark.parametrize("kind", ["png", "tif"])
@@ -147,7 +147,7 @@ def test_deep_images_have_their_usual_brightness(tmp_path, bits, kind):
     cv2.imwrite(
         str(tmp_path / f"sheer.{kind}"), np.dstack([values[..., ::-1], np.full((28, 56), 2**bits - 1, np.uint16)])
     )
-    frames, _ = frames_of(tmp_path)
+    frames, _ = get_frames(tmp_path)
     color, gray, sheer = (frame.original.astype(int) for frame in frames)
     assert np.abs(color - 255 * RAMP).max() <= 1 and np.abs(sheer - 255 * RAMP).max() <= 1
     assert np.abs(gray - 255 * RAMP[..., :1]).max() <= 1
@@ -156,7 +156,7 @@ def test_deep_images_have_their_usual_brightness(tmp_path, bits, kind):
 def test_a_dark_image_among_bright_ones_stays_dark(tmp_path):
     for number, brightest in enumerate((4000, 16000, 900)):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.rint(RAMP[..., 0] * brightest).astype(np.uint16))
-    frames, source = frames_of(tmp_path)
+    frames, source = get_frames(tmp_path)
     assert [frame.original.max() for frame in frames] == [62, 249, 14]
     assert [frame.original.max() for frame in source.from_index(2)] == [14]
 
@@ -169,14 +169,14 @@ def test_postscript_is_never_opened(tmp_path, monkeypatch):
     grays(100)[0].save(tmp_path / "b.jpg")
     assert image_format(tmp_path / "a.jpg") is None
     assert unreadable_image(tmp_path / "b.jpg") is None
-    _, source = frames_of(tmp_path)
+    _, source = get_frames(tmp_path)
     assert source.skipped == [("a.jpg", "not an image (it is a PostScript file, which cannot be read)")]
 
 
 def test_an_image_too_wide_for_a_result_is_skipped(tmp_path):
     Image.new("L", (100_000, 2)).save(tmp_path / "a.png")
     grays(100)[0].save(tmp_path / "b.png")
-    frames, source = frames_of(tmp_path)
+    frames, source = get_frames(tmp_path)
     assert [frame.name for frame in frames] == ["b"]
     assert f"expected sides up to {MAX_SIDE} pixels, got 100000×2" in source.skipped[0][1]
 
@@ -187,7 +187,7 @@ def test_names_of_any_bytes_and_length_become_names_of_outputs(tmp_path):
         grays(20)[0].save(str(tmp_path).encode() + b"/b\xff.png")
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    names = [frame.name for frame in frames_of(tmp_path)[0]]
+    names = [frame.name for frame in get_frames(tmp_path)[0]]
     assert names == ["a" * 200, "b_"]
 
 
@@ -199,7 +199,7 @@ def test_an_error_without_words_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr("streamvggt.stream.images.preprocess_image", fail)
     with pytest.raises(ValueError, match=r"\(OSError\)"):
-        frames_of(tmp_path)
+        get_frames(tmp_path)
 
 
 def test_after_a_damaged_image_of_an_animation_no_more_are_decoded(tmp_path):
@@ -211,7 +211,7 @@ def test_after_a_damaged_image_of_an_animation_no_more_are_decoded(tmp_path):
     second = content.index(b"\x2c", content.index(b"\x2c") + 1)  # image separators
     content[second + 5 : second + 9] = b"\xff\xff\xff\xff"  # width and height of the second picture
     (tmp_path / "b.gif").write_bytes(content)
-    frames, source = frames_of(tmp_path)
+    frames, source = get_frames(tmp_path)
     assert levels(frames) == [20, 50]
     assert [name for name, _ in source.skipped] == ["b.gif, picture 2", "b.gif, picture 3"]
     assert all("too many pixels" in reason for _, reason in source.skipped)
@@ -226,9 +226,9 @@ def test_images_joined_end_to_end_are_reported(tmp_path, name):
     (tmp_path / "one" / name).write_bytes(file.getvalue())
     (tmp_path / "several").mkdir()
     (tmp_path / "several" / name).write_bytes(3 * file.getvalue())
-    assert frames_of(tmp_path / "one", strict=True)[1].skipped == []
+    assert get_frames(tmp_path / "one", strict=True)[1].skipped == []
     for source in (tmp_path / "several", tmp_path / "several" / name):
-        frames, found = frames_of(source)
+        frames, found = get_frames(source)
         assert len(frames) == 1 and [skipped for skipped, _ in found.skipped] == [name]
         assert "only the first is read" in found.skipped[0][1]
         with pytest.raises(ValueError, match="only the first"):
@@ -240,7 +240,7 @@ def test_a_link_to_nothing_and_a_pipe_are_reported(tmp_path):
     (tmp_path / "b.png").symlink_to(tmp_path / "nowhere.png")
     os.mkfifo(tmp_path / "c.png")
     (tmp_path / "d.png").mkdir()
-    frames, source = frames_of(tmp_path)
+    frames, source = get_frames(tmp_path)
     assert levels(frames) == [100] and [name for name, _ in source.skipped] == ["b.png", "c.png"]
     with pytest.raises(ValueError, match=r"b\.png: a link to a missing file"):
         load_frames(tmp_path, strict=True)

@@ -107,7 +107,7 @@ def plain_reason(path: Path, error: Exception) -> str:
     return f"damaged or unsupported ({' '.join(str(error).split()) or type(error).__name__})"
 
 
-def pages_of(image: Image.Image) -> dict[int, tuple[int, int] | None]:
+def get_pages(image: Image.Image) -> dict[int, tuple[int, int] | None]:
     """Return the scene images of a file: index for `image.seek`, and upright width and height.
 
     The size is None if the image is damaged and its header cannot be read.
@@ -165,7 +165,7 @@ def is_deep(image: Image.Image) -> bool:
     )
 
 
-def white_of(image: Image.Image) -> int:
+def get_white_level(image: Image.Image) -> int:
     """Return the maximum value of a deep image's bit depth, which can be less than the file's: 4095 for 12 bits."""
     return _white(_deep_pixels(image)[..., :3])
 
@@ -180,7 +180,7 @@ def upright(image: Image.Image, white: int = 0) -> tuple[Image.Image, np.ndarray
 
     Args:
         image: Image of any mode that Pillow reads. EXIF orientation is applied.
-        white: Minimum value of 16-bit images that maps to 255, see `white_of`.
+        white: Minimum value of 16-bit images that maps to 255, see `get_white_level`.
 
     Returns:
         The image, and where its alpha is above 0, bool (H0, W0), or None if alpha is above 0 everywhere.

@@ -62,7 +62,7 @@ def test_a_change_of_shared_code_makes_it_anew(counted, monkeypatch, tmp_path, c
         index()
     assert len(runs) == 2
     (package / "stream/session.py").write_text("x = 2")  # has no part in it
-    file_index.code_of.cache_clear()
+    file_index.get_code.cache_clear()
     index()
     assert len(runs) == 2
 

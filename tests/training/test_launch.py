@@ -11,12 +11,12 @@ from launching import ROOT, SMALL
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
-from streamvggt.cli.training import said_in_words
+from streamvggt.cli.training import report_errors
 from streamvggt.data.decode import DataError
 
 
 def output(body) -> str | int:
-    with pytest.raises(SystemExit) as ended, said_in_words():
+    with pytest.raises(SystemExit) as ended, report_errors():
         body()
     return ended.value.code
 
@@ -70,7 +70,7 @@ def test_an_interruption_has_the_usual_status(capsys):
 
 
 def test_errors_of_the_program_keep_their_traceback():
-    with pytest.raises(ZeroDivisionError), said_in_words():
+    with pytest.raises(ZeroDivisionError), report_errors():
         raise ZeroDivisionError
 
 

@@ -60,7 +60,7 @@ def train(config: DictConfig) -> None:
     from streamvggt.folder_lock import FolderLock
 
     is_main = int(os.environ.get("RANK", "0")) == 0
-    with said_in_words(), FolderLock(Path(config.trainer.output_dir)) if is_main else nullcontext():
+    with report_errors(), FolderLock(Path(config.trainer.output_dir)) if is_main else nullcontext():
         trainer = build(config)
         trainer.log.save_config(OmegaConf.to_yaml(config, resolve=True))
         trainer.run()
@@ -72,7 +72,7 @@ def build(config: DictConfig):
 
 
 @contextmanager
-def said_in_words() -> Iterator[None]:
+def report_errors() -> Iterator[None]:
     """End the program with a message instead of a traceback for user errors (`mistakes`) and Ctrl-C.
 
     Raises:
@@ -85,25 +85,25 @@ def said_in_words() -> Iterator[None]:
         print("\nInterrupted. To resume from the last saved state, repeat the command.", file=sys.stderr)
         raise SystemExit(130) from None
     except InstantiationException as error:
-        cause = cause_of(error)
+        cause = get_cause(error)
         if isinstance(cause, user_errors):
-            raise SystemExit(f"error: {message_of(cause)}") from None
+            raise SystemExit(f"error: {get_message(cause)}") from None
         if isinstance(cause, TypeError):  # a missing argument, or one of the wrong type
             place = re.search(r"^full_key: (.+)$", str(error), re.M)
             raise SystemExit(f"error: {place[1] if place else 'configuration'}: {cause}") from None
         raise
     except user_errors as error:
-        raise SystemExit(f"error: {message_of(error)}") from None
+        raise SystemExit(f"error: {get_message(error)}") from None
 
 
-def cause_of(error: BaseException) -> BaseException:
+def get_cause(error: BaseException) -> BaseException:
     """Return the original error that Hydra wraps once per configuration level."""
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
-def message_of(error: BaseException) -> str:
+def get_message(error: BaseException) -> str:
     """Return the message of an error, without the traceback that PyTorch adds to errors of data-loading workers."""
     if isinstance(error, ModuleNotFoundError):
         error = explained(error, "train")

@@ -82,9 +82,9 @@ class CheckReport:
         judged = [verdict for verdict in self.verdicts if verdict.consistent_ratio or verdict.problem]
         if judged:
             shares = [share for verdict in judged for share in verdict.consistent_ratio]
-            told = f": {median(shares):.0%} (median of {counted(len(shares), 'pair')})" if shares else ""
+            text = f": {median(shares):.0%} (median of {counted(len(shares), 'pair')})" if shares else ""
             views = f"VIEWS DISAGREE in {len(self.disagreeing)} of" if self.disagreeing else "views agree in"
-            parts.append(f"{views} {counted(len(judged), 'scene')}{told}")
+            parts.append(f"{views} {counted(len(judged), 'scene')}{text}")
         if unjudged := len(self.verdicts) - len(judged):
             parts.append(f"{counted(unjudged, 'scene')} without views that overlap")
         return ", ".join(parts)
@@ -162,9 +162,9 @@ def _keep_worst(findings: CheckReport, verdict: SceneVerdict, num_rows: int) -> 
 
 def _row(verdict: SceneVerdict) -> tuple[str, list[np.ndarray]]:
     found, (first, second), views = verdict.worst.found, verdict.worst.frames, verdict.worst.views
-    told = f"overlap {found.overlap:.0%}, of it agreeing {found.consistent_ratio:.0%}"
+    text = f"overlap {found.overlap:.0%}, of it agreeing {found.consistent_ratio:.0%}"
     pictures = [picture for view in views for picture in (image_array(view.image), depth_figure(view))]
-    return f"{verdict.scene}   {first}, {second}   {told}", [*pictures, consistency_image(*views)]
+    return f"{verdict.scene}   {first}, {second}   {text}", [*pictures, consistency_image(*views)]
 
 
 def _odd_depths(depths: dict[str, list[tuple[str, float]]], is_metric: bool) -> Iterator[str]:

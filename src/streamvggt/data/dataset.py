@@ -110,7 +110,7 @@ class MultiViewDataset:
         """
         began = time.perf_counter()
         source = self.source
-        scene, within = self._scene_of(item)
+        scene, within = self._locate_item(item)
         chosen = self._view_sampler(scene).select_views(source, scene, within, num_views, self.max_views, random)
         is_masked = random.random() < source.mask_prob
         shown, views, used = [], [], set(chosen.positions)
@@ -130,7 +130,7 @@ class MultiViewDataset:
         names = [source.frames(scene)[number] for number in shown]
         return Sample(views, scene, names, is_video, time.perf_counter() - began)
 
-    def _scene_of(self, item: int) -> tuple[str, int]:
+    def _locate_item(self, item: int) -> tuple[str, int]:
         """Return the scene of an item, and the index within the scene."""
         position = int(np.searchsorted(self._ends, item, side="right"))
         return self.source.scenes[position], item - (int(self._ends[position - 1]) if position else 0)

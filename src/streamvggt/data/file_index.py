@@ -69,7 +69,7 @@ def cached(maker: Callable[[FileIndex], dict], root: Path, *key: str) -> dict:
         root: Folder of the data set.
         key: Further dependencies of the result.
     """
-    code = inspect.getsource(inspect.getmodule(maker)), code_of(PACKAGE)
+    code = inspect.getsource(inspect.getmodule(maker)), get_code(PACKAGE)
     identity = hashlib.sha256("\0".join([str(Path(root).resolve()), *code, *key]).encode()).hexdigest()[:24]
     path = cache_folder() / f"index-{identity}.json"
     try:
@@ -91,7 +91,7 @@ def cached(maker: Callable[[FileIndex], dict], root: Path, *key: str) -> dict:
 
 
 @functools.cache
-def code_of(package: Path) -> str:
+def get_code(package: Path) -> str:
     """Return a digest of the reader code: the sources in `data` and `datasets` of a package."""
     digest = hashlib.sha256()
     for path in sorted(path for name in ("data", "datasets") for path in (package / name).rglob("*.py")):

@@ -86,7 +86,7 @@ def judge_scene(
     """
     verdict = SceneVerdict(scene)
     compared: list[ComparedPair] = []
-    for number, frames_of_pair in enumerate(pairs_of(readable, scene, frames, num_pairs, random)):
+    for number, frames_of_pair in enumerate(select_pairs(readable, scene, frames, num_pairs, random)):
         if num_pairs and number >= num_pairs and sum(pair.is_close for pair in compared) >= NUM_CLOSE:
             break
         if views := _read_pair(readable, scene, frames_of_pair):
@@ -198,7 +198,9 @@ def distant_cameras(pairs: Sequence[ComparedPair]) -> str | None:
     )
 
 
-def pairs_of(readable, scene: str, frames: Sequence[str], count: int | None, random: np.random.Generator) -> list[Pair]:
+def select_pairs(
+    readable, scene: str, frames: Sequence[str], count: int | None, random: np.random.Generator
+) -> list[Pair]:
     """Return overlapping pairs of frames: neighbors in time, or from the lists of the set."""
     selection = getattr(readable, "view_sampler", None)
     if isinstance(readable, DatasetReader) and isinstance(selection, GraphWalkSampler | GroupSampler):

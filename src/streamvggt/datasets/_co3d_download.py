@@ -110,7 +110,7 @@ def camera(viewpoint: Mapping[str, Any], size: tuple[int, int]) -> tuple[np.ndar
     return intrinsics, cam_from_world
 
 
-def viewpoint_of(view: View, image_format: str = "ndc_isotropic") -> dict[str, Any]:
+def get_viewpoint(view: View, image_format: str = "ndc_isotropic") -> dict[str, Any]:
     """Convert the camera of a view to the fields of a CO3D annotation."""
     pose, K = view.cam_from_world.double().numpy(), view.intrinsics.double().numpy()
     height, width = view.depth.shape

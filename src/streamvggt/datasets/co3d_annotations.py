@@ -28,9 +28,9 @@ from streamvggt.datasets._co3d_download import (
     MIN_QUALITY,
     SEQUENCES,
     get_cameras,
+    get_viewpoint,
     good_sequences,
     read_jgz,
-    viewpoint_of,
     write_jgz,
 )
 from streamvggt.datasets._fixtures import Clip, WrittenScene
@@ -192,7 +192,7 @@ def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:
                         "sequence_name": sequence,
                         "frame_number": frame,
                         "image": {"path": path, "size": list(view.depth.shape)},
-                        "viewpoint": viewpoint_of(view),
+                        "viewpoint": get_viewpoint(view),
                     }
                 )
                 test.append([sequence, frame, path])

@@ -101,7 +101,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
             world_from_waymo = np.linalg.inv(transform(frame.pose))
         points = laser_points(frame, where) @ world_from_waymo[:3, :3].T + world_from_waymo[:3, 3]
         for image in frame.images:
-            calibration = calibration_of(frame.context.camera_calibrations, image.name, f"{where}, camera")
+            calibration = get_calibration(frame.context.camera_calibrations, image.name, f"{where}, camera")
             pixels = cv2.imdecode(np.frombuffer(image.image, np.uint8), cv2.IMREAD_COLOR_RGB)
             if pixels is None or pixels.shape[:2] != (calibration.height, calibration.width):
                 raise DataError(f"{where}: image {image.name} is damaged")
@@ -153,7 +153,7 @@ def depth_of_points(
     return np.where(np.isfinite(depth), depth, 0).astype(np.float32)
 
 
-def calibration_of(calibrations: Iterable, name: int, what: str):
+def get_calibration(calibrations: Iterable, name: int, what: str):
     """Return the calibration of a camera or laser.
 
     Raises:
@@ -181,7 +181,7 @@ def laser_points(frame, where: str) -> np.ndarray:
         )
     points = []
     for laser in lasers:
-        calibration = calibration_of(frame.context.laser_calibrations, laser.name, f"{where}, laser")
+        calibration = get_calibration(frame.context.laser_calibrations, laser.name, f"{where}, laser")
         distance = matrix(laser.ri_return1.range_image_compressed)[..., 0]  # (h, w)
         hit = distance > 0
         vehicle_from_laser = transform(calibration.extrinsic)

@@ -117,13 +117,13 @@ class MultiViewReconstruction(Protocol):
         }
 
     def prediction_path(self, task: Task, scene: str) -> Path:
-        return path_of(task, scene, ".npz")
+        return get_path(task, scene, ".npz")
 
     def predictor(self, task: Task, network: ModelRunner, arguments: argparse.Namespace) -> Callable[[Job], None]:
         size = view_size(network.size, network.model.patch_size)
 
         def predict(job: Job) -> None:
-            frames = frames_of(task, job.name, arguments)
+            frames = get_frames(task, job.name, arguments)
             images = torch.stack([view.image for view in read_views(task, job.name, frames, size)])
             prediction = network.predict_sequence(images.repeat(arguments.revisit, 1, 1, 1))
             arrays = prediction.select_frames(slice(-len(frames), None)).standardized().numpy()
@@ -149,9 +149,9 @@ class MultiViewReconstruction(Protocol):
 
     def score(self, task: Task, scene: str, arguments: argparse.Namespace) -> dict[str, float]:
         """Score a scene and write the scores next to the point clouds."""
-        path_of(task, scene, ".json").unlink(missing_ok=True)
+        get_path(task, scene, ".json").unlink(missing_ok=True)
         prediction = load_prediction(self.prediction_path(task, scene))
-        frames = frames_of(task, scene, arguments)
+        frames = get_frames(task, scene, arguments)
         if prediction["frames"].tolist() != frames:
             raise ValueError("its prediction is of other frames; give the flags that it was made with")
         views = read_views(task, scene, frames, prediction["images"].shape[2:0:-1])
@@ -159,10 +159,10 @@ class MultiViewReconstruction(Protocol):
         registration = icp(clouds.estimated, clouds.true, MAX_DISTANCE)
         moved = registration.apply(clouds.estimated)
         result = compare_clouds(moved, clouds.true, estimate_normals(moved), estimate_normals(clouds.true))
-        save_clouds(clouds, moved, lambda suffix: path_of(task, scene, suffix))
+        save_clouds(clouds, moved, lambda suffix: get_path(task, scene, suffix))
         about = {"fitness": registration.fitness, "num_points": len(moved), "num_true_points": len(clouds.true)}
         numbers = result.numbers() | about
-        write_json(path_of(task, scene, ".json"), numbers)
+        write_json(get_path(task, scene, ".json"), numbers)
         return numbers
 
     def summarize(self, task: Task, scores: Mapping[str, Mapping[str, float]], arguments: argparse.Namespace) -> str:
@@ -192,11 +192,11 @@ def output_folder(arguments: argparse.Namespace) -> Path:
     return Path(arguments.output_dir.format(model_name=arguments.model_name, ckpt_name=ckpt_name))
 
 
-def path_of(task: Task, scene: str, suffix: str) -> Path:
+def get_path(task: Task, scene: str, suffix: str) -> Path:
     return task.folder / f"{scene.replace('/', '_')}{suffix}"
 
 
-def frames_of(task: Task, scene: str, arguments: argparse.Namespace) -> list[str]:
+def get_frames(task: Task, scene: str, arguments: argparse.Namespace) -> list[str]:
     return SETS[task.dataset].frames(task.reader, scene, arguments.kf_every)
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from streamvggt.data.own.frame import Frame, read_frame
-from streamvggt.data.own.scene import labels_of, read_scene, scenes_under
+from streamvggt.data.own.scene import get_labels, read_scene, scenes_under
 from streamvggt.data.transforms import crop_and_resize, whole_patches
 from streamvggt.data.view import View
 from streamvggt.evaluation.depth_alignment import ALIGNMENTS
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             frames = read_scene(path, arguments.depth_unit)[:: arguments.stride][: arguments.max_frames]
             numbers[name] = evaluate(network, frames, path, arguments.align)
     if numbers:
-        means = mean_of(numbers.values())
+        means = mean_numbers(numbers.values())
         settings = {**network.settings, "align": arguments.align, "stride": arguments.stride}
         settings["max_frames"] = arguments.max_frames
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def evaluate(network: ModelRunner, frames: Sequence[Frame], path: Path, align: s
     Raises:
         ValueError: If the scene has no cameras, fewer than two frames, or nothing to compare with.
     """
-    labels = labels_of(tuple(frames))
+    labels = get_labels(tuple(frames))
     if "cameras" not in labels:
         raise ValueError(f"{path}: expected cameras to compare with, got images only. Add poses (docs/own-data.md).")
     if len(frames) < 2:
@@ -98,7 +98,7 @@ def evaluate(network: ModelRunner, frames: Sequence[Frame], path: Path, align: s
     return numbers
 
 
-def mean_of(numbers: Collection[Mapping[str, float]]) -> dict[str, float]:
+def mean_numbers(numbers: Collection[Mapping[str, float]]) -> dict[str, float]:
     """Return the mean of each column over the scenes that have the column."""
     columns = {name: [one[name] for one in numbers if name in one] for name in COLUMNS}
     return {name: sum(values) / len(values) for name, values in columns.items() if values}

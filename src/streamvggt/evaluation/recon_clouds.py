@@ -80,27 +80,27 @@ def evaluation_clouds(
     return Clouds(*(_array(x) for x in (estimated[sure], true[valid], colors[sure], colors[valid])))
 
 
-def save_clouds(clouds: Clouds, moved: np.ndarray, path_of: Callable[[str], Path]) -> None:
+def save_clouds(clouds: Clouds, moved: np.ndarray, get_path: Callable[[str], Path]) -> None:
     """Write the clouds as PLY, and a sample of the points with distances for figures.
 
     Args:
         clouds: The clouds.
         moved: Predicted points after registration. (N, 3)
-        path_of: Function from the end of a file name to its path.
+        get_path: Function from the end of a file name to its path.
     """
     for name, points, colors in (
         ("-gt.ply", clouds.true, clouds.gt_colors),
         ("-mask.ply", clouds.estimated, clouds.estimated_colors),
         ("-mask_align.ply", moved, clouds.estimated_colors),
     ):
-        with atomic_write(path_of(name)) as path:
+        with atomic_write(get_path(name)) as path:
             trimesh.PointCloud(points, colors).export(path)
     random = np.random.default_rng(0)
     shown, true_shown = (random.permutation(len(points))[:MAX_PLOT_POINTS] for points in (moved, clouds.true))
     distance, _ = nearest_indices(moved[shown], clouds.true, moved[shown], clouds.true)
     gt_distance, _ = nearest_indices(clouds.true[true_shown], moved, clouds.true[true_shown], moved)
     save_arrays(
-        path_of("-errors.npz"),
+        get_path("-errors.npz"),
         points=moved[shown].astype(np.float32),
         colours=clouds.estimated_colors[shown],
         distance=distance.astype(np.float32),

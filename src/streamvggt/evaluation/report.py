@@ -192,8 +192,8 @@ def runs_html(results: Sequence[EvaluationResult]) -> str:
 def sequences_html(name: str, score: Mapping[str, Any]) -> str:
     sequences = score.get("sequences", {})
     keys = list(score["numbers"])
-    told = {key: value for key, value in score.items() if key not in ("numbers", "sequences")}
-    settings = ", ".join(f"{key.replace('_', ' ')} {_text(value)}" for key, value in told.items())
+    values = {key: value for key, value in score.items() if key not in ("numbers", "sequences")}
+    settings = ", ".join(f"{key.replace('_', ' ')} {_text(value)}" for key, value in values.items())
     head = "".join(f"<th>{escape(key)}</th>" for key in keys)
     lines = [f"<tr><th class=name>{counted(len(sequences), 'sequence')}</th>{head}</tr>"]
     for label, numbers in {**sequences, "all": score["numbers"]}.items():

@@ -46,8 +46,8 @@ def make_figures(protocol: str, folder: Path, run: Mapping[str, Any], count: int
         "monodepth": lambda: depth_figures(MonoDepth(), folder, run, count),
         "video_depth": lambda: depth_figures(VideoDepth(), folder, run, count),
         "mv_recon": lambda: cloud_figures(folder, count),
-        "co3d": lambda: pose_pictures(folder, count),
-        "trajectory": lambda: trajectory_pictures(folder, count),
+        "co3d": lambda: pose_figures(folder, count),
+        "trajectory": lambda: trajectory_figures(folder, count),
     }
     try:
         return makers[protocol]() if count and run else []
@@ -66,7 +66,7 @@ def evenly(items: Sequence, count: int) -> list:
 def depth_figures(protocol: DepthProtocol, folder: Path, run: Mapping[str, Any], count: int) -> list[ResultFigure]:
     """Create a strip per sequence: images, ground-truth depth, predicted depth, error."""
     reader = DEPTH_SETS[run["dataset"]](run["about"]["data_root"])
-    pictures = []
+    figures = []
     for scene in evenly(reader.scenes, count):
         clips = protocol.clips(reader, scene, folder, run["settings"]["stride"])
         frames = [pair for clip in clips for pair in zip(clip.frames, clip.paths, strict=True)]
@@ -86,8 +86,8 @@ def depth_figures(protocol: DepthProtocol, folder: Path, run: Mapping[str, Any],
         strip = np.hstack([_depth_column(*column, near, far) for column in columns])
         caption = f"{reader.name}, {scene}: images; ground-truth depth; predicted depth, scaled to its median; "
         caption += f"relative error, black 0 to yellow {MAX_ERROR:.0%}. {near:.1f} m is red, {far:.1f} m is blue"
-        pictures.append(ResultFigure(caption, cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()))
-    return pictures
+        figures.append(ResultFigure(caption, cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()))
+    return figures
 
 
 def _depth_column(
@@ -125,7 +125,7 @@ def _colors(values: np.ndarray, colors: int) -> np.ndarray:
 
 def cloud_figures(folder: Path, count: int) -> list[ResultFigure]:
     """Draw the points of each scene in their colors, and both clouds colored by distance."""
-    pictures = []
+    figures = []
     for path in evenly(sorted(folder.glob("*-errors.npz")), count):
         cloud = load_prediction(path)
         panels = {
@@ -150,8 +150,8 @@ def cloud_figures(folder: Path, count: int) -> list[ResultFigure]:
         figure.colorbar(shown, ax=figure.axes, shrink=0.7, label="meters", extend="max")
         name = path.name.removesuffix("-errors.npz")
         caption = f"{folder.name}, {name}: points seen from above and in front, after registration"
-        pictures.append(ResultFigure(caption, _png(figure)))
-    return pictures
+        figures.append(ResultFigure(caption, _png(figure)))
+    return figures
 
 
 def _from_above(points: np.ndarray, pitch: float = 35, yaw: float = 20) -> np.ndarray:
@@ -162,9 +162,9 @@ def _from_above(points: np.ndarray, pitch: float = 35, yaw: float = 20) -> np.nd
     return points @ (tilt @ turn).T
 
 
-def pose_pictures(folder: Path, count: int) -> list[ResultFigure]:
+def pose_figures(folder: Path, count: int) -> list[ResultFigure]:
     """Draw the camera centers of CO3D sequences after similarity alignment."""
-    pictures = []
+    figures = []
     for path in evenly(sorted(folder.glob("*/*.npz")), count):
         arrays = load_prediction(path)
         estimated = arrays.get("refined_cam_from_world", arrays["cam_from_world"])
@@ -173,19 +173,19 @@ def pose_pictures(folder: Path, count: int) -> list[ResultFigure]:
         )
         ours = align_points(ours, theirs).apply(ours)
         name = f"{path.parent.name}/{path.stem}: camera centers"
-        pictures.append(trajectory_figure(name, ours.numpy(), theirs.numpy(), "o"))
-    return pictures
+        figures.append(trajectory_figure(name, ours.numpy(), theirs.numpy(), "o"))
+    return figures
 
 
-def trajectory_pictures(folder: Path, count: int) -> list[ResultFigure]:
+def trajectory_figures(folder: Path, count: int) -> list[ResultFigure]:
     """Draw the aligned camera trajectories."""
-    pictures = []
+    figures = []
     for path in evenly(sorted(folder.glob("*-aligned.npz")), count):
         arrays = load_prediction(path)
         ours, theirs = arrays["world_from_cam"][:, :3, 3], arrays["true_world_from_cam"][:, :3, 3]
         name = f"{path.name.removesuffix('-aligned.npz')}: way of the camera"
-        pictures.append(trajectory_figure(name, ours, theirs, "-"))
-    return pictures
+        figures.append(trajectory_figure(name, ours, theirs, "-"))
+    return figures
 
 
 def trajectory_figure(name: str, estimated: np.ndarray, true: np.ndarray, style: str) -> ResultFigure:

@@ -112,16 +112,16 @@ class BatchedMemory(StreamMemory):
 
     def mlp_hook(self, num_new: int = 1) -> Callable[[int, Tensor], None] | None:
         """Return a hook that passes MLP residuals to the policy of each stream. None if no policy uses it."""
-        watches = [memory.mlp_hook() for memory in self.memories]
-        if not any(watches):
+        hooks = [memory.mlp_hook() for memory in self.memories]
+        if not any(hooks):
             return None
 
-        def watch(layer: int, residual: Tensor) -> None:
-            for own, part in zip(watches, residual.chunk(len(watches)), strict=True):
+        def hook(layer: int, residual: Tensor) -> None:
+            for own, part in zip(hooks, residual.chunk(len(hooks)), strict=True):
                 if own is not None:
                     own(layer, part)
 
-        return watch
+        return hook
 
     def update(self, num_new: int, result: Prediction) -> None:
         """Run `KVCacheMemory.update` for every stream.

@@ -175,15 +175,15 @@ class KVCacheMemory(StreamState, StreamMemory):
         schedule = self.eviction_schedule(num_new)
         if self.policy.is_token_level:
             schedule = [(frame, set()) for frame, _ in schedule]
-        watches = [
+        hooks = [
             partial(self.policy.on_queries, layer, policy_state=self.policy_state)
             if "queries" in self.policy.hooks
             else None
             for layer in range(len(self.layers))
         ]
         return [
-            CachedPattern(cache, schedule, watch, self.is_opening)
-            for cache, watch in zip(self.layers, watches, strict=True)
+            CachedPattern(cache, schedule, hook, self.is_opening)
+            for cache, hook in zip(self.layers, hooks, strict=True)
         ]
 
     def camera_patterns(self, num_new: int) -> list[list[CachedPattern]]:
@@ -214,13 +214,13 @@ class KVCacheMemory(StreamState, StreamMemory):
             return partial(self.policy.on_mlp_output, policy_state=self.policy_state)
         self._frame_states = [{} for _ in range(num_new)]  # in a joint step, `update` copies the state frame by frame
 
-        def watch(layer: int, residual: Tensor) -> None:
+        def hook(layer: int, residual: Tensor) -> None:
             for part, policy_state in zip(
                 residual.unflatten(0, (-1, num_new)).unbind(1), self._frame_states, strict=True
             ):
                 self.policy.on_mlp_output(layer, part, policy_state)
 
-        return watch
+        return hook
 
     def update(self, num_new: int, result: Prediction) -> None:
         is_joint = self.is_opening

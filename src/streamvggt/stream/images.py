@@ -11,7 +11,7 @@ from PIL import Image
 
 from streamvggt.file_kinds import printable
 from streamvggt.frame import Frame
-from streamvggt.image_files import ANIMATIONS, is_deep, is_turned, open_image, pages_of, plain_reason, white_of
+from streamvggt.image_files import ANIMATIONS, get_pages, get_white_level, is_deep, is_turned, open_image, plain_reason
 from streamvggt.names import storable
 from streamvggt.natural_order import stem
 from streamvggt.stream.capture_time import capture_time, rising_times
@@ -61,7 +61,7 @@ class ImageSource(FrameSource):
     @cached_property
     def _pictures(self) -> dict[int, Picture]:
         """Return the selected images by frame index, from the file headers. Independent of the start index."""
-        return dict(islice(enumerate(_pictures_of(self.paths)), None, self._end, self.options.stride))
+        return dict(islice(enumerate(_find_pictures(self.paths)), None, self._end, self.options.stride))
 
     @cached_property
     def _times(self) -> dict[int, float | None]:
@@ -94,7 +94,7 @@ class ImageSource(FrameSource):
             try:
                 with open_image(picture.path) as image:
                     image.seek(picture.page)
-                    whites.append(white_of(image))
+                    whites.append(get_white_level(image))
             except Exception:  # skipped, and explained, when its turn comes
                 continue
         return max(whites)
@@ -122,13 +122,13 @@ class ImageSource(FrameSource):
             if len(pictures) == 1:
                 yield partial(self._only_frame, *pictures[0])
             else:
-                for frame in self._frames_of(path, pictures):
+                for frame in self._get_frames(path, pictures):
                     yield partial(_same, frame)
 
     def _only_frame(self, index: int, picture: Picture) -> "Frame | _Unreadable":
-        return next(self._frames_of(picture.path, [(index, picture)]))
+        return next(self._get_frames(picture.path, [(index, picture)]))
 
-    def _frames_of(self, path: Path, pictures: list[tuple[int, Picture]]) -> Iterator["Frame | _Unreadable"]:
+    def _get_frames(self, path: Path, pictures: list[tuple[int, Picture]]) -> Iterator["Frame | _Unreadable"]:
         """Yield the frames of one file, opened once, because seeking in an animation decodes all earlier images."""
         try:
             file = open_image(path)
@@ -188,7 +188,7 @@ def _same(frame: "Frame | _Unreadable") -> "Frame | _Unreadable":
     return frame
 
 
-def _pictures_of(paths: Sequence[Path]) -> Iterator[Picture]:
+def _find_pictures(paths: Sequence[Path]) -> Iterator[Picture]:
     """Yield all images of image files. Reads the headers lazily."""
     stems = {storable(stem(path)) for path in paths}
     names = _Names(stems)
@@ -196,7 +196,7 @@ def _pictures_of(paths: Sequence[Path]) -> Iterator[Picture]:
         try:
             with open_image(path) as image:
                 deep = is_deep(image)
-                pages = pages_of(image)
+                pages = get_pages(image)
                 time = capture_time(image)
         except Exception:  # skipped, and explained, when its turn comes
             pages, deep, time = {0: None}, False, None

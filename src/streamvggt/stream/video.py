@@ -151,7 +151,7 @@ class VideoSource(TimedFrameSource):
                     total = f" of {stream.frames}" if stream.frames else ""
                     self._record_damage(f"damaged or cut short: {num_lost}{total} frames could not be decoded")
                     continue
-                clock = _time_of(picture, stream, after=clock)
+                clock = _get_time(picture, stream, after=clock)
                 first = clock if first is None else first
                 yield clock - first, picture
 
@@ -228,7 +228,7 @@ def _reason(error: av.FFmpegError) -> str:
     return f"no answer in {TIMEOUT:.0f} s" if isinstance(error, av.ExitError) else error.strerror
 
 
-def _time_of(picture: av.VideoFrame, stream: av.VideoStream, after: Fraction | None) -> Fraction:
+def _get_time(picture: av.VideoFrame, stream: av.VideoStream, after: Fraction | None) -> Fraction:
     """Return the time on the stream's clock. Missing or non-increasing times, as in AVI, use the frame rate."""
     seconds = Fraction(0) if picture.pts is None else picture.pts * stream.time_base
     return seconds if after is None or seconds > after else after + 1 / _frame_rate(stream)

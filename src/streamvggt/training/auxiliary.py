@@ -105,7 +105,7 @@ class GeometryLosses(nn.Module):
         return ("attention", "place", "features", "deep", "deep_camera")
 
     @contextmanager
-    def watch(self, network: VGGT) -> Iterator[Activations]:
+    def record(self, network: VGGT) -> Iterator[Activations]:
         """Record the activations that the losses use, in forward passes within the context."""
         seen = Activations()
 
@@ -116,11 +116,11 @@ class GeometryLosses(nn.Module):
             def before(module, inputs):
                 x, rotation, pattern = inputs
 
-                def noting(q, k, v, kernel):
+                def recording(q, k, v, kernel):
                     seen.queries[layer], seen.keys[layer] = q, k
                     return pattern(q, k, v, kernel)
 
-                return x, rotation, noting
+                return x, rotation, recording
 
             return before
 
@@ -145,7 +145,7 @@ class GeometryLosses(nn.Module):
 
         Args:
             batch: Batch with depth and cameras.
-            seen: Activations of the forward pass, from `watch`.
+            seen: Activations of the forward pass, from `record`.
             network: The trained network.
 
         Returns:

@@ -23,7 +23,7 @@ class AuxiliaryLoss(Protocol):
     def attach(self, network: VGGT) -> None:
         """Create the parameters for a network."""
 
-    def watch(self, network: VGGT) -> AbstractContextManager:
+    def record(self, network: VGGT) -> AbstractContextManager:
         """Return a context that records the activations of one forward pass in its target object."""
 
     def __call__(self, batch: Batch, seen: object, network: VGGT) -> dict[str, Tensor]:

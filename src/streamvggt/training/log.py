@@ -33,7 +33,7 @@ class TrainingLogger:
         self._lines = folder / "log.jsonl"
         if self._lines.exists():
             kept = [
-                line for line in self._lines.read_text(encoding="utf-8").splitlines() if is_before(line, first_step)
+                line for line in self._lines.read_text(encoding="utf-8").splitlines() if is_older_than(line, first_step)
             ]
             self._lines.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
@@ -107,7 +107,7 @@ class LossAverager:
         return {name: means[row] for row, name in enumerate(self.names) if had[row]}
 
 
-def is_before(line: str, step: int) -> bool:
+def is_older_than(line: str, step: int) -> bool:
     """Return whether a log line belongs to `step` or earlier. False for truncated lines."""
     try:
         return json.loads(line)["step"] <= step

@@ -79,7 +79,7 @@ class Objective:
         batch = replace(batch, instance_ids=None).to(self.accelerator.device, non_blocking=True)
         heads = [head for head in self.criterion.heads if head != "track" or queries is not None]
         patches = None
-        recording = nullcontext() if auxiliary_loss is None else auxiliary_loss.watch(self.network)
+        recording = nullcontext() if auxiliary_loss is None else auxiliary_loss.record(self.network)
         with self.accelerator.autocast(), recording as activations:
             if self.encoder is not None:
                 with torch.no_grad():

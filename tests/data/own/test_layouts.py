@@ -22,7 +22,7 @@ from streamvggt.data.consistency import agreement
 from streamvggt.data.decode import DataError
 from streamvggt.data.own.frame import read_colmap_depth, read_frame
 from streamvggt.data.own.lens import Lens, checked_lens, undistortion
-from streamvggt.data.own.scene import labels_of, read_scene, scenes_under
+from streamvggt.data.own.scene import get_labels, read_scene, scenes_under
 
 WRITERS = {
     "transforms, png": write_transforms,
@@ -46,7 +46,7 @@ def read(folder):
 def test_a_scene_comes_back_as_it_was(clip, tmp_path, layout):
     WRITERS[layout](tmp_path, clip)
     frames = read_scene(tmp_path)
-    assert labels_of(frames) == ("cameras", "depth")
+    assert get_labels(frames) == ("cameras", "depth")
     for view, true in zip(read(tmp_path), clip, strict=True):
         assert (view.image - true.image).abs().max() <= 0.5 / 255 + 1e-6
         assert (view.valid == true.valid).all()
@@ -69,7 +69,7 @@ def test_images_and_videos_have_no_labels(clip, tmp_path):
     scenes = scenes_under(tmp_path)
     assert list(scenes) == ["photos", "walk.mp4"]
     for path in scenes.values():
-        assert labels_of(read_scene(path)) == ()
+        assert get_labels(read_scene(path)) == ()
         views = read(path)
         assert len(views) == len(clip)
         for view, true in zip(views, clip, strict=True):
@@ -209,5 +209,5 @@ def test_real_lists_of_tum_pair_as_their_times_say(tmp_path):
     for name in names:
         Image.new("RGB", (640, 480)).save(tmp_path / name)
     frames = read_scene(tmp_path)
-    assert labels_of(frames) == ("cameras",) and len(frames) > 0.9 * len(names)
+    assert get_labels(frames) == ("cameras",) and len(frames) > 0.9 * len(names)
     assert np.linalg.norm(frames[0].world_from_cam[:3, 3]) > 0.1

@@ -9,7 +9,7 @@ import torch
 
 from streamvggt.data.check import CheckReport, check
 from streamvggt.data.own.frame import read_frame
-from streamvggt.data.own.scene import labels_of, layout_of, read_scene
+from streamvggt.data.own.scene import find_layout, get_labels, read_scene
 from streamvggt.data.view import View
 
 
@@ -22,7 +22,7 @@ class OneScene:
             DataError: See `read_scene`.
         """
         frames = read_scene(path, depth_unit)
-        self.path, self.labels = path, labels_of(frames)
+        self.path, self.labels = path, get_labels(frames)
         self.scenes = [name]
         self._frames = {frame.name: frame for frame in frames}
 
@@ -36,7 +36,7 @@ class OneScene:
     def __str__(self) -> str:
         """Layout and labels."""
         labels = " and ".join(self.labels) if self.labels else "no labels (for distillation)"
-        return f"{layout_of(self.path).name}, {labels}"
+        return f"{find_layout(self.path).name}, {labels}"
 
 
 def check_scene(scene: OneScene, **options) -> CheckReport:

@@ -11,7 +11,7 @@ from streamvggt.data.dataset import MultiViewDataset
 from streamvggt.data.dataset_reader import DatasetReader
 from streamvggt.data.decode import DataError
 from streamvggt.data.own.frame import read_frame
-from streamvggt.data.own.scene import LABELS, labels_of, read_scene, scenes_under
+from streamvggt.data.own.scene import LABELS, get_labels, read_scene, scenes_under
 from streamvggt.data.sampling import ClipSampler
 from streamvggt.data.view import View
 
@@ -45,7 +45,7 @@ class OwnScenes(DatasetReader):
         for name, scene_path in scenes_under(self.root).items():
             frames = read_scene(scene_path, depth_unit)
             self._scenes[name] = {frame.name: frame for frame in frames}
-            self.labels[name] = labels_of(frames)
+            self.labels[name] = get_labels(frames)
             if missing := [label for label in needs if label not in self.labels[name]]:
                 raise DataError(
                     f"{scene_path}: expected {' and '.join(needs)} for every frame, got no {' and '.join(missing)}. "

@@ -61,7 +61,7 @@ def scenes_under(root: Path) -> dict[str, Path]:
     return {root.name if path == root else path.relative_to(root).as_posix(): path for path in found}
 
 
-def layout_of(path: Path) -> Layout | None:
+def find_layout(path: Path) -> Layout | None:
     """Return the layout of a scene, or None if `path` is not a scene."""
     return next((layout for layout in LAYOUTS if layout.matches(path)), None)
 
@@ -72,7 +72,7 @@ def read_scene(path: Path, depth_unit: float | None = None) -> tuple[Frame, ...]
     Raises:
         DataError: If `path` is not a scene, a file contradicts the layout, or two frames have one name.
     """
-    layout = layout_of(path)
+    layout = find_layout(path)
     if layout is None:
         raise DataError(f"{path}: expected {EXPECTED}, got none of them. See docs/own-data.md.")
     frames = tuple(layout.read(path, depth_unit))
@@ -82,7 +82,7 @@ def read_scene(path: Path, depth_unit: float | None = None) -> tuple[Frame, ...]
     return frames
 
 
-def labels_of(frames: tuple[Frame, ...]) -> tuple[str, ...]:
+def get_labels(frames: tuple[Frame, ...]) -> tuple[str, ...]:
     """Return the `LABELS` that every frame has. Depth without cameras does not count."""
     has_cameras = all(frame.world_from_cam is not None for frame in frames)
     has_depth = has_cameras and all(frame.depth is not None for frame in frames)
@@ -94,7 +94,7 @@ def is_video(path: Path) -> bool:
 
 
 def _search(path: Path) -> Iterator[Path]:
-    layout = layout_of(path)
+    layout = find_layout(path)
     if layout is not None:
         yield path
     if path.is_dir() and (layout is None or layout.name == "images"):
