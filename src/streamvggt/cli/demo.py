@@ -9,18 +9,39 @@ import argparse
 import os
 from functools import partial
 
-from streamvggt.app.gradio_app import build_page
 from streamvggt.app.model_registry import ModelRegistry
-from streamvggt.app.page import PageOptions
 from streamvggt.app.scenes import Scenes
-from streamvggt.app.site import Site
 from streamvggt.bundled import bundled
 from streamvggt.cli.demo_menu import page_examples, weights_menu
+from streamvggt.flags import whole
 from streamvggt.model.device import resolve_device, resolve_dtype
 from streamvggt.model.weights import load_with_threads
 
+GRADIO_NUMBERS = ("GRADIO_SERVER_PORT", "GRADIO_NUM_PORTS", "GRADIO_NODE_NUM_PORTS", "GRADIO_ANALYTICS_MAX_EVENTS")
+"""Environment variables that Gradio converts to numbers when it is imported."""
+
+
+def check_environment() -> None:
+    """Check the environment variables of Gradio.
+
+    Raises:
+        ValueError: If a value is invalid. Gradio ends with a traceback or ignores the value.
+    """
+    for name in GRADIO_NUMBERS:
+        try:
+            whole(0, 65_535)(os.environ.get(name, "0"))
+        except argparse.ArgumentTypeError as error:
+            raise ValueError(f"{name}: {error}. Correct or unset the variable.") from error
+    if (value := os.environ.get("GRADIO_SHARE", "")).lower() not in ("", "true", "false"):
+        raise ValueError(f"GRADIO_SHARE: expected true or false, got {value!r:.40}. Correct or unset the variable.")
+
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
+    check_environment()
+    from streamvggt.app.gradio_app import build_page
+    from streamvggt.app.page import PageOptions
+    from streamvggt.app.site import Site
+
     device = resolve_device(arguments.device)
     load = partial(load_with_threads, causal=True, device=device, dtype=resolve_dtype("auto", device))
     # Gradio uses these environment variables as defaults. A Space sets them.
@@ -49,7 +70,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
             scenes,
             options,
             host=host,
-            port=arguments.port or None,
+            port=arguments.port or int(os.environ.get("GRADIO_SERVER_PORT", "0")) or None,
             allow_hosts=hosts,
         )
     except BaseException:

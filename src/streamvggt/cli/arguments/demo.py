@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from streamvggt.flags import real, whole, word
 from streamvggt.stream.run_flags import add_device
@@ -16,8 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port",
         type=whole(0, 65_535),
-        default=os.environ.get("GRADIO_SERVER_PORT") or None,
-        help="port to listen on (default: first free port from 7860)",
+        help="port to listen on (default: GRADIO_SERVER_PORT, or else the first free port from 7860)",
     )
     parser.add_argument(
         "--weights",

@@ -1,0 +1,36 @@
+"""`streamvggt demo`: the environment variables of Gradio."""
+
+import pytest
+
+from streamvggt.cli import demo
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("GRADIO_SERVER_PORT", "abc", "a whole number from 0 to 65535"),
+        ("GRADIO_SERVER_PORT", "70000", "a whole number from 0 to 65535"),
+        ("GRADIO_SERVER_PORT", "", "a whole number from 0 to 65535"),
+        ("GRADIO_NUM_PORTS", "1.5", "a whole number from 0 to 65535"),
+        ("GRADIO_SHARE", "yes", "true or false"),
+    ],
+)
+def test_invalid_environment_variables_are_named(command, monkeypatch, name, value, expected):
+    monkeypatch.setattr(demo, "resolve_device", None)  # the next step, which a missing check reaches
+    monkeypatch.setenv(name, value)
+    status, text = command("demo")
+    assert status == 1 and f"{name}: expected {expected}, got {value!r}" in text
+
+
+def test_the_port_in_the_environment_is_used_unless_another_is_given(command, monkeypatch):
+    pytest.importorskip("gradio", reason='the page needs `pip install "streamvggt[demo]"`')
+    ports = []
+
+    def site(*arguments, port, **options):
+        ports.append(port)
+        raise ValueError("not served")
+
+    monkeypatch.setattr("streamvggt.app.site.Site", site)
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "7999")
+    assert "not served" in command("demo")[1] and "not served" in command("demo", "--port", "8000")[1]
+    assert ports == [7999, 8000]
