@@ -8,7 +8,7 @@ H×W pixels.
 Reference: the criterion follows MapAnything, arXiv 2509.13414, and MoGe, arXiv 2410.19115.
 """
 
-from itertools import combinations
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ def depth_edges(depth: Tensor, intrinsics: Tensor, valid: Tensor) -> Tensor:
     """
     depth = torch.where(valid, depth, 1)
     is_step = relative_step(depth, valid) > MAX_STEP * 518 / max(depth.shape[-2:])
+    if not is_step.any():
+        return is_step
     is_bent = window_max(normal_angle(depth, intrinsics, valid), RADIUS) > MAX_ANGLE
     return valid & is_step & is_bent
 
@@ -74,12 +76,16 @@ def normal_angle(depth: Tensor, intrinsics: Tensor, valid: Tensor) -> Tensor:
     known = valid[..., 1:, 1:] & valid[..., :-1, :-1] & valid[..., :-1, 1:] & valid[..., 1:, :-1]
     normals = pad(normals, (1, 1, 1, 1))  # (..., 3, H + 1, W + 1)
     known = pad(known, (1, 1, 1, 1))
-    corners = [(slice(i, height + i), slice(j, width + j)) for i in (0, 1) for j in (0, 1)]
-    smallest = torch.ones_like(depth)
-    for first, second in combinations(corners, 2):
-        cosine = (normals[(..., *first)] * normals[(..., *second)]).sum(-3)
-        both = known[(..., *first)] & known[(..., *second)]
-        smallest = torch.where(both, torch.minimum(smallest, cosine), smallest)
+
+    def cosine(rows: int, columns: int) -> Tensor:
+        """Return the cosine between each corner and the corner `rows` below and `columns` to the right of it."""
+        first = (..., slice(0, height + 1 - rows), slice(max(-columns, 0), width + 1 - max(columns, 0)))
+        second = (..., slice(rows, height + 1), slice(max(columns, 0), width + 1 - max(-columns, 0)))
+        return torch.where(known[first] & known[second], (normals[first] * normals[second]).sum(-3), 1)
+
+    across, down = cosine(0, 1), cosine(1, 0)
+    pairs = [across[..., 1:, :], down[..., :-1], down[..., 1:], cosine(1, 1), cosine(1, -1)]
+    smallest = reduce(torch.minimum, pairs, across[..., :-1, :])
     return torch.rad2deg(torch.arccos(smallest.clamp(-1, 1)))
 
 
