@@ -20,17 +20,18 @@ def temporary_path(path: Path) -> Path:
 
 
 @contextmanager
-def atomic_write(path: Path, *, sealed: bool = False, make_folder: bool = True) -> Iterator[Path]:
+def atomic_write(path: Path, *, sealed: bool = False, make_folder: bool = True, durable: bool = True) -> Iterator[Path]:
     """Write a file atomically.
 
-    If the block succeeds, the temporary file is flushed to disk and replaces `path`. If the block raises, the
-    temporary file is deleted. The file gets the default mode of new files.
+    If the block succeeds, the temporary file replaces `path`. If the block raises, the temporary file is deleted. The
+    file gets the default mode of new files.
 
     Args:
         path: File to write.
         sealed: Append a checksum for `check_seal`.
         make_folder: Create a missing folder. Use False if the folder was created at the start of the run: a missing
             folder then was deleted or moved.
+        durable: Flush the file and its folder to disk. Use False for files that are deleted when the process ends.
 
     Yields:
         Temporary path to write to, in the folder of `path` and with its suffix.
@@ -50,9 +51,11 @@ def atomic_write(path: Path, *, sealed: bool = False, make_folder: bool = True) 
             seal(temporary)
         if temporary.stat().st_mode != mode:
             temporary.chmod(mode)
-        sync(temporary)
+        if durable:
+            sync(temporary)
         os.replace(temporary, path)
-        sync(path.parent)
+        if durable:
+            sync(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

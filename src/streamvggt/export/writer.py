@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -27,6 +28,7 @@ class ResultWriter:
         folder: Output folder. Created if needed.
         resume: Number of finished frames to keep. Later frames are deleted. None starts a new result.
         change: Change of each frame before it is stored. None: stored as predicted.
+        durable: As for `atomic_write`.
 
     Raises:
         FileExistsError: If `folder` contains frames and `resume` is None, or has images or a trajectory of another
@@ -39,9 +41,11 @@ class ResultWriter:
         folder: Path | str,
         resume: int | None = None,
         change: Callable[[ResultFrame], ResultFrame] | None = None,
+        durable: bool = True,
     ):
         self.folder = Path(folder)
         self._change = change
+        self._write = partial(atomic_write, make_folder=False, durable=durable)
         finished = frame_files(self.folder)
         if finished and resume is None:
             raise FileExistsError(
@@ -73,7 +77,7 @@ class ResultWriter:
         stored = self._converted(frame, prediction)
         with self.explained(frame):
             self.write_image(frame)
-            self._write(stored)
+            self._write_frame(stored)
         return stored
 
     def write_image(self, frame: Frame) -> None:
@@ -86,19 +90,19 @@ class ResultWriter:
         """
         if not is_plain(frame.name):
             raise ValueError(f"name: expected a plain file name, got {frame.name!r}")
-        with atomic_write(self.folder / "images" / f"{frame.name}.jpg", make_folder=False) as path:
+        with self._write(self.folder / "images" / f"{frame.name}.jpg") as path:
             path.write_bytes(frame.jpeg or encode_jpeg(frame.original))
 
     def finish(self, frame: Frame, prediction: Prediction) -> None:
         """Store the prediction of the next frame of the stream, whose image is stored."""
-        self._write(self._converted(frame, prediction))
+        self._write_frame(self._converted(frame, prediction))
 
     def _converted(self, frame: Frame, prediction: Prediction) -> ResultFrame:
         stored = ResultFrame.from_prediction(frame, prediction)
         return stored if self._change is None else self._change(stored)
 
-    def _write(self, stored: ResultFrame) -> None:
-        with atomic_write(self.folder / "frames" / f"{self.num_frames:06d}.npz", make_folder=False) as path:
+    def _write_frame(self, stored: ResultFrame) -> None:
+        with self._write(self.folder / "frames" / f"{self.num_frames:06d}.npz") as path:
             save_frame(path, stored)
         with open(self.folder / "trajectory.txt", "a", encoding="utf-8") as file:
             file.write(tum_line(self.num_frames if stored.time is None else stored.time, stored.cam_from_world))
