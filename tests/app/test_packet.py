@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -9,7 +10,17 @@ import pytest
 import torch
 
 from streamvggt.app import packet as packet_module
-from streamvggt.app.packet import Track, pack, sample_pixels, truncate, unpack_arrays, updated_ranges
+from streamvggt.app.packet import (
+    PixelMark,
+    Track,
+    pack,
+    pixel_marks,
+    sample_pixels,
+    truncate,
+    unpack_arrays,
+    updated_ranges,
+)
+from streamvggt.export import ExportOptions
 from streamvggt.export.result import ResultFrame
 
 H, W = 42, 56
@@ -35,7 +46,7 @@ def frame(seed: int = 0) -> ResultFrame:
     )
 
 
-KINDS = {"points": "<f4", "colors": "u1", "conf": "<f4", "picture": "u1"}
+KINDS = {"points": "<f4", "colors": "u1", "marks": "u1", "conf": "<f4", "picture": "u1"}
 
 
 def unpack(packet: bytes) -> tuple[dict, dict[str, np.ndarray]]:
@@ -56,13 +67,34 @@ def test_a_packet_holds_the_points_colors_and_confidences_of_its_pixels(source):
     world, conf = stored.world_points(source)
     assert header["num_points"] == len(x) == (H - 2) * W  # no padding; what is no number lies there
     np.testing.assert_array_equal(arrays["points"].reshape(-1, 3), world[y, x].astype(np.float32))
-    np.testing.assert_array_equal(arrays["colors"].reshape(-1, 4)[:, :3], stored.image[y, x])
-    marks, edges = arrays["colors"].reshape(-1, 4)[:, 3], stored.edge_mask(source)[y, x]
-    np.testing.assert_array_equal(marks & 2, 2 * edges)
-    assert edges.any() and not edges.all()
+    np.testing.assert_array_equal(arrays["colors"].reshape(-1, 3), stored.image[y, x])
+    np.testing.assert_array_equal(arrays["marks"], pixel_marks(stored, source)[y, x])
     np.testing.assert_array_equal(arrays["conf"], conf[y, x].astype(np.float32))
     picture = cv2.imdecode(arrays["picture"], cv2.IMREAD_COLOR)
     assert picture.shape == (H, 3 * W, 3)
+
+
+@pytest.mark.parametrize(
+    ("mark", "option"),
+    [(PixelMark.EDGE, "drop_edges"), (PixelMark.WHITE, "drop_white"), (PixelMark.BLACK, "drop_black")],
+)
+def test_marks_are_the_pixels_that_exports_drop(mark, option):
+    stored = frame()
+    stored.image[10:14], stored.image[20:24] = 255, 0
+    keep_all = ExportOptions(drop_edges=False)
+    dropped = keep_all.candidate_mask(stored) & ~replace(keep_all, **{option: True}).candidate_mask(stored)
+    marks = pixel_marks(stored, "depth")
+    np.testing.assert_array_equal((marks & mark > 0) & stored.valid_mask("depth"), dropped)
+    assert dropped.any() and not dropped.all()
+
+
+def test_distance_and_spacing_of_the_points_of_a_plane():
+    depth = np.full((H, W), 2, np.float32)
+    plane = ResultFrame(**{**vars(frame()), "depth": depth, "cam_from_world": np.eye(3, 4) + np.eye(3, 4, 3)})
+    header, _ = unpack(pack(plane, 0, "depth", updated_ranges(None, plane), []))
+    assert header["distance"] == pytest.approx(2.1, abs=0.1)  # from the camera, which is at (-1, 0, 0)
+    assert header["spacing"] == pytest.approx(header["distance"] / 50, rel=0.05)  # focal length: 50 pixels
+    assert header["pose"] == "Camera at (-1.000, 0.000, 0.000), field of view 58°"
 
 
 def test_later_frames_bring_fewer_points_and_any_first_part_is_a_fair_sample(monkeypatch):
@@ -84,7 +116,8 @@ def test_a_viewer_that_comes_late_gets_what_it_will_keep():
     (header, all), (less, some) = unpack(packet), unpack(truncate(packet, 100))
     assert less["num_points"] == 100
     np.testing.assert_array_equal(some["points"], all["points"][:300])
-    np.testing.assert_array_equal(some["colors"], all["colors"][:400])
+    np.testing.assert_array_equal(some["colors"], all["colors"][:300])
+    np.testing.assert_array_equal(some["marks"], all["marks"][:100])
     np.testing.assert_array_equal(some["conf"], all["conf"][:100])
     np.testing.assert_array_equal(some["picture"], all["picture"])
     assert truncate(packet, header["num_points"]) == packet

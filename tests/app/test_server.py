@@ -21,6 +21,7 @@ from starlette.testclient import TestClient
 
 from streamvggt.app import server
 from streamvggt.app.hosts import Hosts
+from streamvggt.app.packet import pixel_marks
 from streamvggt.app.request_filter import RequestFilter
 from streamvggt.app.server import scene_routes
 from streamvggt.app.status import RunSettings
@@ -101,8 +102,20 @@ def test_a_stranger_changes_and_downloads_nothing(application, scene):
 
 
 def test_depth_is_what_was_stored(client, scene):
-    values = np.frombuffer(client.get(f"/scene/{scene.id}/depth/1").content, "<f4").reshape(2, 42, 56)
-    np.testing.assert_array_equal(values, np.stack(scene.depth(1)))
+    values = np.frombuffer(client.get(f"/scene/{scene.id}/depth/1").content, "<f4").reshape(3, 42, 56)
+    np.testing.assert_array_equal(values, scene.depth(1))
+    stored = ReconstructionResult(scene.result_folder)[1]
+    np.testing.assert_array_equal(values[0], stored.depth)
+    np.testing.assert_array_equal(values[2], pixel_marks(stored, "depth"))
+
+
+def test_depth_of_every_fourth_pixel_has_the_marks_of_all_pixels(client, scene):
+    values = np.frombuffer(client.get(f"/scene/{scene.id}/depth/1?step=4").content, "<f4").reshape(3, 11, 14)
+    full = scene.depth(1)
+    np.testing.assert_array_equal(values[:2], full[:2, ::4, ::4])
+    for y, x in np.ndindex(11, 14):
+        block = full[2, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4].astype(int)
+        assert values[2, y, x] == np.bitwise_or.reduce(block, axis=None)
     assert client.get(f"/scene/{scene.id}/depth/3").status_code == 404
 
 

@@ -5,7 +5,8 @@ A packet is self-contained and binary, little endian:
     4 bytes      length of the header, a multiple of 4
     header       JSON, padded with spaces; "arrays" gives offset after the header and length of each array in bytes
     points       float32 (N, 3), world coordinates
-    colors       uint8 (N, 4): red, green, blue, and the sum of 1 for sky and 2 for a depth discontinuity
+    colors       uint8 (N, 3): red, green, blue
+    marks        uint8 (N,): sum of `PixelMark`
     conf         float32 (N,), confidence ≥ 1
     picture      JPEG: image, inverse depth and confidence side by side
 
@@ -14,14 +15,17 @@ with many frames drops the last points of each frame.
 """
 
 import json
+import math
 import struct
 from dataclasses import dataclass
+from enum import IntFlag
 
 import cv2
 import numpy as np
 
 from streamvggt.choices import PointSource
 from streamvggt.export import ExportOptions, ResultFrame
+from streamvggt.export.options import black_mask, white_mask
 from streamvggt.export.sky import sky_mask
 from streamvggt.export.video import ColorRanges, side_by_side
 
@@ -31,10 +35,19 @@ MAX_FRAME_POINTS = 60_000
 MAX_SCENE_POINTS = 1_200_000
 """Approximate maximum number of points in the browser: frame k contributes MAX_SCENE_POINTS / (k + 1)."""
 
-BYTES_PER_POINT = {"points": 12, "colors": 4, "conf": 4}
+BYTES_PER_POINT = {"points": 12, "colors": 3, "marks": 1, "conf": 4}
 
 PICTURE_WIDTH = 280
 """Maximum width of each of the three images in pixels."""
+
+
+class PixelMark(IntFlag):
+    """Properties of a pixel by which the viewer hides it (`viewer.html`)."""
+
+    SKY = 1
+    EDGE = 2
+    WHITE = 4
+    BLACK = 8
 
 
 @dataclass(frozen=True)
@@ -63,11 +76,12 @@ def pack(
     """Create the packet of the frame at a stream position."""
     chosen = sample_pixels(frame, position, source)
     points, conf = frame.world_points(source)
-    marks = sky_mask(frame.image) + 2 * frame.edge_mask(source)
-    colors = np.dstack([frame.image, marks.astype(np.uint8)])  # (H, W, 4)
+    points = points.reshape(-1, 3).take(chosen, 0).astype("<f4")
+    distance = median_distance(frame, points)
     arrays = {
-        "points": points.reshape(-1, 3).take(chosen, 0).astype("<f4"),
-        "colors": colors.reshape(-1, 4).take(chosen, 0),
+        "points": points,
+        "colors": frame.image.reshape(-1, 3).take(chosen, 0),
+        "marks": pixel_marks(frame, source).ravel().take(chosen),
         "conf": conf.ravel().take(chosen).astype("<f4"),
         "picture": np.frombuffer(thumbnail(frame, ranges), np.uint8),
     }
@@ -76,12 +90,43 @@ def pack(
         "name": frame.name,
         "time": frame.time,
         "num_points": len(chosen),
+        "distance": distance,
+        "spacing": distance / frame.intrinsics[0, 0] * math.sqrt(conf.size / max(len(chosen), 1)),
+        "pose": pose_text(frame),
         "cam_from_world": frame.cam_from_world.ravel().tolist(),
         "intrinsics": frame.intrinsics.ravel().tolist(),
         "image_size": frame.image.shape[:2],
         "tracks": [[t.x, t.y, t.visible, *(t.world or ())] for t in tracks],
     }
     return pack_arrays(header, arrays)
+
+
+def pixel_marks(frame: ResultFrame, source: PointSource) -> np.ndarray:
+    """Return the sum of `PixelMark` of each pixel. Uint8. (H, W)"""
+    masks = {
+        PixelMark.SKY: sky_mask(frame.image),
+        PixelMark.EDGE: frame.edge_mask(source),
+        PixelMark.WHITE: white_mask(frame.image),
+        PixelMark.BLACK: black_mask(frame.image),
+    }
+    return sum(np.uint8(mark) * mask.view(np.uint8) for mark, mask in masks.items())
+
+
+def median_distance(frame: ResultFrame, points: np.ndarray) -> float:
+    """Return the median distance of world points (N, 3) from the camera, of a sample. 0 without points."""
+    distances = np.linalg.norm(points[:2000] - camera_center(frame), axis=1)
+    return float(np.median(distances)) if len(points) else 0.0
+
+
+def pose_text(frame: ResultFrame) -> str:
+    """Return position and horizontal field of view of the camera in words."""
+    fov = 2 * math.degrees(math.atan(frame.image.shape[1] / 2 / frame.intrinsics[0, 0]))
+    return f"Camera at ({', '.join(f'{x:.3f}' for x in camera_center(frame))}), field of view {fov:.0f}°"
+
+
+def camera_center(frame: ResultFrame) -> np.ndarray:
+    """Return the camera position in world coordinates. (3,)"""
+    return -frame.cam_from_world[:, :3].T @ frame.cam_from_world[:, 3]
 
 
 def pack_arrays(header: dict, arrays: dict[str, np.ndarray]) -> bytes:

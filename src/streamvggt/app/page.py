@@ -87,7 +87,7 @@ class Page:
             scene, left_out = self._take(paths, get_owner(request), scene_id)
         except ValueError as error:
             return gr.skip(), gr.skip(), error_html(str(error))
-        notes = [info_html(limits)] if (limits := self.networks.info(weights).limits) else []
+        notes = [warning_html(limits)] if (limits := self.networks.info(weights).limits) else []
         notes += [info_html(f"Not used: {'; '.join(left_out)}")] if left_out else []
         return scene.id, viewer(scene), "".join(notes)
 
@@ -278,17 +278,21 @@ def empty() -> str:
 def about_html(networks: ModelRegistry, weights: str) -> str:
     """Return the limits of the weights, and whether they track points, in words and for the viewer."""
     info = networks.info(weights)
-    tracker = {
-        True: "The weights have a tracker: click points in the first image before Start.",
-        False: "The weights have no tracker.",
-        None: "",
+    tracker, hint = {
+        True: ("The weights have a tracker.", "Click points to track (optional), then press Start."),
+        False: ("The weights have no tracker.", "Press Start. The selected weights have no tracker."),
+        None: ("", "Click points to track (only if the weights have a tracker), then press Start."),
     }[info.has_tracker]
     words = html.escape(" ".join(filter(None, [info.limits, tracker])))
-    return f'<div class="note" data-tracker="{json.dumps(info.has_tracker)}">{words}</div>'
+    return f'<div class="note" data-tracker="{json.dumps(info.has_tracker)}" data-hint="{hint}">{words}</div>'
 
 
 def error_html(text: str) -> str:
     return f'<div class="problem" role="alert">Failed: {html.escape(text)}</div>'
+
+
+def warning_html(text: str) -> str:
+    return f'<div class="warning">{html.escape(text)}</div>'
 
 
 def info_html(text: str) -> str:

@@ -18,6 +18,7 @@ import torch
 from streamvggt.app.camera import BrowserCamera
 from streamvggt.app.folders import SharedFolder
 from streamvggt.app.model_registry import ModelRegistry
+from streamvggt.app.packet import pixel_marks
 from streamvggt.app.photos import Photos
 from streamvggt.app.run_output import RunOutput
 from streamvggt.app.status import RunSettings, Status
@@ -197,7 +198,7 @@ class Scene:
         run_output = RunOutput(self.folder / f"result-{run}")
         stream = networks.open(settings.weights, policy=policy, heads=heads)
         try:
-            writer = ResultWriter(run_output.folder, change=self._change)
+            writer = ResultWriter(run_output.folder, change=self._change, durable=False)
             begun = time.monotonic()
             times = deque([begun], maxlen=FPS_WINDOW + 1)
             for frame in frames:
@@ -293,7 +294,12 @@ class Scene:
 
     def describe(self, status: Status) -> dict:
         """Return the state of the scene for the viewer. `is_fed`: whether the user's camera is needed."""
-        told = {"kind": self.kind, "is_fed": self._open_frames == self._camera, "queries": self.queries.tolist()}
+        told = {
+            "text": status.text(self.kind),
+            "kind": self.kind,
+            "is_fed": self._open_frames == self._camera,
+            "queries": self.queries.tolist(),
+        }
         return {**asdict(status), **told, "photos": [] if self.photos is None else self.photos.names()}
 
     def packet(self, position: int, source: PointSource) -> bytes:
@@ -301,11 +307,22 @@ class Scene:
         with self._shared.use():
             return self._shown.packet(position, source)
 
-    def depth(self, position: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return depth and confidence of a frame, float32 (H, W). 0 marks missing depth."""
+    def depth(self, position: int, step: int = 1) -> np.ndarray:
+        """Return depth, confidence and marks of every `step`-th pixel of a frame. 0 marks missing depth.
+
+        The marks of a pixel are those of the `step`×`step` pixels that start there, so that no edge is left out.
+
+        Returns:
+            Float32. (3, ceil(H / step), ceil(W / step))
+        """
         frame = ReconstructionResult(self.result_folder)[position]
         usable = frame.valid_mask("depth")
-        return np.where(usable, frame.depth, 0), np.where(usable, frame.depth_conf, 0)
+        marks = pixel_marks(frame, "depth")
+        height, width = marks.shape
+        blocks = np.pad(marks, ((0, -height % step), (0, -width % step)))
+        blocks = blocks.reshape(-(-height // step), step, -(-width // step), step)
+        values = [np.where(usable, value, 0)[::step, ::step] for value in (frame.depth, frame.depth_conf)]
+        return np.stack([*values, np.bitwise_or.reduce(blocks, axis=(1, 3))]).astype("<f4")
 
     def export(self, kind: str, filter: ExportOptions) -> Path:
         """Return one file of the result: GLB, PLY, TUM or MP4, or a folder as a zip archive.

@@ -6,7 +6,7 @@ The scene of another user is reported as not found.
     GET  scene/ID/updates          status, and packets of new frames
     GET  scene/ID/preview          the first image
     GET  scene/ID/photo/KEY        thumbnail of a photo
-    GET  scene/ID/depth/POSITION   depth and confidence of a frame, of every `step`-th pixel
+    GET  scene/ID/depth/POSITION   depth, confidence and marks of a frame, of every `step`-th pixel
     POST scene/ID/photo/KEY/remove
     POST scene/ID/queries          points to track in the next run
     POST scene/ID/stop
@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -120,13 +121,13 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
         return photos, key
 
     async def depth(request: Request) -> Response:
-        """Return depth and confidence of every `step`-th pixel as float32 (2, H, W). 0 marks missing depth."""
+        """Return depth, confidence and marks of every `step`-th pixel as float32, as `Scene.depth`."""
         scene = scene_of(request)
         position, step = request.path_params["position"], max(number(request, "step"), 1)
         if position >= scene.status.num_frames:
             raise HTTPException(404, "This frame does not exist.")
         try:
-            values = np.stack(await run_in_threadpool(scene.depth, position))[:, ::step, ::step].astype("<f4")
+            values = await run_in_threadpool(scene.depth, position, step)
         except (OSError, ValueError, IndexError) as error:  # the next run has deleted the files
             raise HTTPException(404, "This frame does not exist.") from error
         return Response(values.tobytes(), media_type="application/octet-stream", headers=PRIVATE)
@@ -189,7 +190,8 @@ def scene_routes(scenes: Scenes) -> list[Route | Mount]:
         Route("/camera-frame", camera_frame, methods=["POST"]),
         Route("/export/{kind}", export, methods=["POST"]),
     ]
-    return [Mount("/scene/{id}", routes=routes), Mount("/viewer", app=StaticFiles(directory=STATIC))]
+    # An application of its own answers errors as plain text.
+    return [Mount("/scene/{id}", Starlette(routes=routes)), Mount("/viewer", app=StaticFiles(directory=STATIC))]
 
 
 def updates_payload(scene: Scene, status: Status, have: int, source: PointSource) -> bytes:

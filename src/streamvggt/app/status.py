@@ -55,3 +55,27 @@ class Status:
     memory_mb: float = 0.0
     sources: tuple[PointSource, ...] = ("depth",)
     num_queries: int = 0
+
+    def text(self, kind: str) -> str:
+        """Return the status line of a scene of `kind` ("images", "video" or "live")."""
+        count = f"{self.num_frames} {'frame' if self.num_frames == 1 else 'frames'}"
+        speed = "" if self.fps is None else f" · {self.fps:.{2 if self.fps < 1 else 1}f} frames/s"
+        match self.state:
+            case "ready":
+                return "Waiting for the camera …" if kind == "live" else "Ready. Press Start."
+            case "loading":
+                return f"Loading the weights {self.weights} and the first frame …"
+            case "running":
+                total = "" if self.expected is None else f" of {self.expected}"
+                left = f" · {duration(self.seconds_left)} left" if (self.seconds_left or 0) > 0.5 else ""
+                memory = f" · memory {self.memory_mb:.0f} MB"
+                return f"Frame {self.num_frames}{total}{speed}{left}{memory} · {self.weights}"
+            case "failed":
+                return f"Failed. The viewer shows the finished {count}." if self.num_frames else "Failed."
+            case _:
+                return f"{'Stopped' if self.state == 'stopped' else 'Done'}: {count}{speed} · {self.weights}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in words for a status line."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 
 from streamvggt.choices import PointSource
@@ -73,11 +74,21 @@ class ExportOptions:
         """Return where a frame has a point that passes all filters except confidence. Bool. (H, W)"""
         mask = frame.valid_mask(self.point_source)
         if self.drop_white:
-            mask &= (frame.image <= 240).any(-1)
+            mask &= ~white_mask(frame.image)
         if self.drop_black:
-            mask &= frame.image.sum(-1, dtype=np.int32) >= 16
+            mask &= ~black_mask(frame.image)
         if self.drop_sky:
             mask &= ~sky_mask(frame.image)
         if self.drop_edges:
             mask &= ~frame.edge_mask(self.point_source)
         return mask
+
+
+def white_mask(image: np.ndarray) -> np.ndarray:
+    """Return where an image, RGB uint8 (H, W, 3), is white. Bool. (H, W)"""
+    return cv2.inRange(image, (241, 241, 241), (255, 255, 255)) > 0
+
+
+def black_mask(image: np.ndarray) -> np.ndarray:
+    """Return where an image, RGB uint8 (H, W, 3), is black. Bool. (H, W)"""
+    return cv2.transform(image, np.ones((1, 3))) < 16  # sums above 255 become 255

@@ -1,19 +1,29 @@
-// The page around the viewer: its address, the camera, and messages to the viewer. Gradio's events call these functions.
+// The page around the viewer: its address, the camera, and calls to the viewer. Gradio's events call these functions.
 
-import { openCamera } from "./camera.js";
-
+const CAMERA = { facingMode: "environment", width: { ideal: 1280 } };
 const frame = () => document.querySelector("#viewer iframe");
-const tell = (message) => frame()?.contentWindow.postMessage(message, location.origin);
+const viewer = () => frame()?.contentWindow.viewer; // undefined until it has loaded
 const isNarrow = () => innerWidth < 700;
 const showViewer = () => document.querySelector("#viewer").scrollIntoView({ behavior: "smooth" });
 let wantsViewer = false; // a run that creates its viewer was started on a small screen
+
+/** Open the camera. Throws an Error with a reason for the user. */
+async function openCamera() {
+  if (!navigator.mediaDevices) throw new Error("Camera access requires HTTPS or localhost.");
+  try {
+    return await navigator.mediaDevices.getUserMedia({ video: CAMERA });
+  } catch (error) {
+    const why = { NotAllowedError: "Camera access was not permitted.", NotFoundError: "No camera was found." };
+    throw new Error(why[error.name] ?? `The camera cannot be used: ${error.message}`);
+  }
+}
 
 window.page = {
   cameraStream: null,
 
   /** Resume polling of the idle viewer before a run, and scroll to it on small screens. */
   wakeViewer() {
-    tell("expect-run");
+    viewer()?.expectRun();
     if (isNarrow()) showViewer();
   },
 
@@ -33,13 +43,13 @@ window.page = {
 
   /** The run has ended or was rejected, so the viewer stops waiting. */
   runOver() {
-    tell("run-over");
+    viewer()?.feed.stopExpecting();
     page.closeCamera();
   },
 
   /** Other weights: the viewer reads whether they have a tracker. */
   weightsChanged() {
-    requestAnimationFrame(() => tell("weights"));
+    requestAnimationFrame(() => viewer()?.showTracker());
   },
 
   /** Open the camera before a run, so that a rejected camera keeps the scene shown. Returns the reason of a failure. */

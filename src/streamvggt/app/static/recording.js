@@ -10,27 +10,26 @@ const [MIN_SECONDS, MAX_SECONDS] = [3, 20];
 export async function record(cloud) {
   const type = TYPES.find((name) => window.MediaRecorder?.isTypeSupported(name));
   if (!type) throw new Error("This browser cannot record videos.");
-  const before = { eye: cloud.camera.position.clone(), target: cloud.controls.target.clone() };
+  cloud.controls.saveState();
   const path = cloud.flightPath();
   const seconds = Math.min(Math.max(cloud.frames.length * SECONDS_PER_FRAME, MIN_SECONDS), MAX_SECONDS);
   const recorder = new MediaRecorder(cloud.canvas.captureStream(FRAMES_PER_SECOND), { mimeType: type });
   const pieces = [];
-  recorder.addEventListener("dataavailable", ({ data }) => pieces.push(data));
-  const stopped = new Promise((done) => recorder.addEventListener("stop", done));
+  recorder.ondataavailable = ({ data }) => pieces.push(data);
+  const stopped = new Promise((done) => (recorder.onstop = done));
   cloud.setView("none");
   recorder.start();
   let last = performance.now();
   for (let time = 0; time < seconds; ) {
     cloud.look(path(time / seconds));
-    const now = await new Promise((done) => requestAnimationFrame(done));
+    const now = await new Promise(requestAnimationFrame);
     time += Math.min(Math.max(now - last, 1) / 1000, MAX_STEP);
     last = now;
   }
   recorder.stop();
   await stopped;
-  cloud.look(before);
-  const [container] = type.split(";");
-  return [new Blob(pieces, { type: container }), `fly-through.${container.split("/")[1]}`];
+  cloud.controls.reset();
+  return [new Blob(pieces, { type }), `fly-through.${type.match(/\w+(?=;)/)[0]}`];
 }
 
 /** Offer a file as a download. */

@@ -1,40 +1,22 @@
 // Updates of a scene from the server: its status, and packets of frames (format: packet.py).
 
 const RETRY_INTERVAL = 2000; // milliseconds, after the connection broke
+const ARRAY_TYPES = { points: Float32Array, conf: Float32Array }; // others are bytes
 
-/** Parse a packet: its header, with its arrays, which start at multiples of 4 bytes. */
-function unpack(buffer, start) {
-  const headerLength = new DataView(buffer).getUint32(start, true);
-  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, start + 4, headerLength)));
-  const base = start + 4 + headerLength;
-  const bytes = (name) => buffer.slice(base + header.arrays[name][0], base + header.arrays[name].reduce((a, b) => a + b));
-  if (!header.arrays.points) return header;
-  return {
-    ...header,
-    points: new Float32Array(bytes("points")),
-    colors: new Uint8Array(bytes("colors")),
-    conf: new Float32Array(bytes("conf")),
-    picture: new Blob([bytes("picture")], { type: "image/jpeg" }),
-  };
-}
-
-function unpackAll(buffer) {
+/** Parse packets with length prefixes: the header of each with its arrays. All lengths are multiples of 4 bytes. */
+function unpack(buffer) {
+  const length = (at) => new DataView(buffer).getUint32(at, true);
   const packets = [];
-  for (let start = 0; start < buffer.byteLength; ) {
-    packets.push(unpack(buffer, start + 4));
-    start += 4 + new DataView(buffer).getUint32(start, true);
+  for (let start = 0; start < buffer.byteLength; start += 4 + length(start)) {
+    const base = start + 8 + length(start + 4);
+    const packet = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, start + 8, length(start + 4))));
+    for (const [name, [offset, size]] of Object.entries(packet.arrays)) {
+      const Type = ARRAY_TYPES[name] ?? Uint8Array;
+      packet[name] = new Type(buffer, base + offset, size / Type.BYTES_PER_ELEMENT);
+    }
+    packets.push(packet);
   }
   return packets;
-}
-
-/** The reason in a response that is not "ok". */
-export async function errorText(response) {
-  const text = await response.text();
-  try {
-    return JSON.parse(text).detail ?? text;
-  } catch {
-    return text;
-  }
 }
 
 /** Long polling while there can be updates. Requests more after the last frames were processed. */
@@ -43,7 +25,7 @@ export class UpdateStream {
     Object.assign(this, handlers); // onStatus, onFrame, onFrames, onRun, onError
     this.source = "depth";
     this.have = 0;
-    this.status = { run: 0, state: "", num_frames: 0 };
+    this.status = { run: 0, state: "", num_frames: 0, queries: [], photos: [] };
     this.wantedRun = 0;
   }
 
@@ -68,9 +50,13 @@ export class UpdateStream {
     this.wake?.();
   }
 
+  get isActive() {
+    return ["loading", "running"].includes(this.status.state);
+  }
+
   get hasAll() {
-    const isActive = ["loading", "running", ""].includes(this.status.state);
-    return !isActive && this.status.run >= this.wantedRun && this.have >= this.status.num_frames;
+    const { state, run, num_frames } = this.status;
+    return state && !this.isActive && run >= this.wantedRun && this.have >= num_frames;
   }
 
   async follow() {
@@ -80,11 +66,11 @@ export class UpdateStream {
       let packets;
       try {
         const response = await fetch(`updates?${new URLSearchParams({ have, run, state, source })}`);
-        if (response.status === 404) return this.onError(await errorText(response), true);
-        if (!response.ok) throw new Error(await errorText(response));
-        packets = unpackAll(await response.arrayBuffer());
+        if (response.status === 404) return this.onError(await response.text());
+        if (!response.ok) throw new Error(await response.text());
+        packets = unpack(await response.arrayBuffer());
       } catch {
-        this.onError("Connection lost. Trying again …", false);
+        this.onError("Connection lost. Trying again …");
         await new Promise((resolve) => setTimeout(resolve, RETRY_INTERVAL));
         continue;
       }
@@ -93,16 +79,16 @@ export class UpdateStream {
         this.have = 0;
         this.onRun();
       }
+      const before = this.status;
       this.status = status;
-      this.onStatus(status);
+      this.onStatus(status, before);
       if (source !== this.source) continue; // changed during the request
       for (const frame of frames) {
         if (frame.position !== this.have) break;
-        this.onFrame(frame);
         this.have += 1;
+        this.onFrame(frame);
       }
       if (frames.length) await this.onFrames();
-      this.onStatus(status);
     }
   }
 }
