@@ -22,6 +22,7 @@ def test_invalid_environment_variables_are_named(command, monkeypatch, name, val
     assert status == 1 and f"{name}: expected {expected}, got {value!r}" in text
 
 
+@pytest.mark.slow  # imports Gradio
 def test_the_port_in_the_environment_is_used_unless_another_is_given(command, monkeypatch):
     pytest.importorskip("gradio", reason='the page needs `pip install "streamvggt[demo]"`')
     ports = []
