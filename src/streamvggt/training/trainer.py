@@ -281,8 +281,7 @@ class Trainer:
         if path is None:
             return None
         if not is_allowed:
-            name = self.output_dir
-            raise FileExistsError(f"{name} already contains a training: set resume=true or choose another output_dir")
+            raise FileExistsError(f"{path} already contains a training: set resume=true or choose another output_dir")
         self.step, extra = self.checkpoints.load(path, self.update.model, self.update.optimizer.optimizer)
         try:
             check_extra(extra)

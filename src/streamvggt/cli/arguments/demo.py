@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from streamvggt.cli.arguments.servers import add_allow_host
 from streamvggt.flags import real, whole, word
 from streamvggt.stream.run_flags import add_device
 
@@ -25,14 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="additional weights at the top of the menu; repeatable",
     )
-    parser.add_argument(
-        "--allow-host",
-        type=word,
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="additional accepted host name; repeatable",
-    )
+    add_allow_host(parser)
     parser.add_argument(
         "--random-weights", action="store_true", help="add random weights to the menu, for measurements"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from streamvggt.cli.arguments.exports import add_camera_arguments
+from streamvggt.cli.arguments.servers import add_allow_host
 from streamvggt.flags import real, whole, word
 from streamvggt.stream.policy import DEFAULT_POLICY
 from streamvggt.stream.run_flags import add_device
@@ -31,14 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     parser.add_argument("--host", type=word, default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=whole(0, 65_535), default=7870, help="port to listen on (default: 7870)")
-    parser.add_argument(
-        "--allow-host",
-        type=word,
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="additional accepted host name; repeatable",
-    )
+    add_allow_host(parser)
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     parser.add_argument(
         "--no-edge-mask",
