@@ -155,7 +155,7 @@ def test_images(kind, tmp_path):
     picture().save(folder / "a.jpg")
     path = folder / f"broken.{suffix}"
     picture().save(path, **IMAGES[kind])
-    for data in damaged(path.read_bytes(), 90, seed=7):
+    for data in damaged(path.read_bytes(), 48, seed=7):
         path.write_bytes(data)
         with refused_or_fine(path, kind):
             read_images(folder)
@@ -176,8 +176,8 @@ def test_videos(kind, tmp_path):
         for number in range(6):
             container.mux(stream.encode(av.VideoFrame.from_image(picture(number))))
         container.mux(stream.encode())
-    each_damaged(path, 90, lambda: read_images(path))
-    each_damaged(path, 30, lambda: list(load_frames(path, size=28, fps=5)))
+    each_damaged(path, 48, lambda: read_images(path))
+    each_damaged(path, 12, lambda: list(load_frames(path, size=28, fps=5)))
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ def read_result(folder: Path) -> None:
 
 
 def test_frame_files(result):
-    each_damaged(result / "frames" / "000001.npz", 200, lambda: read_result(result))
+    each_damaged(result / "frames" / "000001.npz", 96, lambda: read_result(result))
 
 
 ARRAYS = {
@@ -255,8 +255,8 @@ def test_corrections(result):
     whole = [{"first_frame": 0, **one}, {"first_frame": 2, **one}]
     path.write_bytes(as_json(whole))
     read_result(result)
-    each_damaged(path, 100, lambda: read_result(result))
-    for name, value in wrong(whole, 200, seed=1):
+    each_damaged(path, 48, lambda: read_result(result))
+    for name, value in wrong(whole, 100, seed=1):
         path.write_bytes(as_json(value))
         with refused_or_fine(path, name):
             read_result(result)
@@ -285,8 +285,8 @@ def test_run_records(tmp_path):
         read_previous_settings(path, settings)  # what was written can be gone on with
 
     path.write_bytes(as_json(whole))
-    each_damaged(path, 150, go_on, named=tmp_path)
-    for name, value in wrong(whole, 400, seed=2):
+    each_damaged(path, 72, go_on, named=tmp_path)
+    for name, value in wrong(whole, 200, seed=2):
         path.write_bytes(as_json(value))
         with refused_or_fine(tmp_path, name):
             go_on()
@@ -299,7 +299,7 @@ def weights(network, tmp_path) -> Path:
 
 
 def test_bytes_of_weights(weights):
-    each_damaged(weights / "model.safetensors", 120, lambda: load_model(weights / "model.safetensors"))
+    each_damaged(weights / "model.safetensors", 60, lambda: load_model(weights / "model.safetensors"))
 
 
 def test_headers_of_weights(weights):
@@ -307,7 +307,7 @@ def test_headers_of_weights(weights):
     data = path.read_bytes()
     length = 8 + int.from_bytes(data[:8], "little")
     header, tensors = json.loads(data[8:length]), data[length:]
-    for name, value in wrong(header, 150, seed=3):
+    for name, value in wrong(header, 75, seed=3):
         text = as_json(value)
         path.write_bytes(len(text).to_bytes(8, "little") + text + tensors)
         with refused_or_fine(path, name):
@@ -323,8 +323,8 @@ def test_configs_of_weights(name, weights):
     tensors = load_file(weights / "model.safetensors")
     if name == "config.json":
         save_file(tensors, weights / "model.safetensors")  # without a config of its own
-        each_damaged(path, 60, lambda: load_model(weights), named=weights)
-    for where, value in wrong(config, 150, seed=4):
+        each_damaged(path, 30, lambda: load_model(weights), named=weights)
+    for where, value in wrong(config, 75, seed=4):
         text = as_json(value)
         if name == "config.json":
             path.write_bytes(text)
@@ -339,7 +339,7 @@ def test_pickled_weights(network, tmp_path):
     torch.save(
         {"model": network.state_dict(), "config": {"model_type": "streamvggt", **network.config.as_dict()}}, path
     )
-    each_damaged(path, 120, lambda: load_model(path))
+    each_damaged(path, 60, lambda: load_model(path))
 
 
 TENSORS = [None, True, -1, 10**30, 1e300, float("nan"), "", [], {}, [None], torch.zeros(0), torch.full((2, 3), 1e30)]
@@ -356,14 +356,14 @@ def test_saved_streams(network, tmp_path):
     path = tmp_path / "state.pt"
     saved, session = stream(network), stream(network)
     saved.save(path)
-    each_damaged(path, 150, lambda: session.restore(path))
+    each_damaged(path, 72, lambda: session.restore(path))
     session.push(torch.rand(3, 28, 42))  # nothing of what failed is left
 
 
 def test_values_of_saved_streams(network, tmp_path):
     """Sealed, but not by this program."""
     path, session = tmp_path / "state.pt", stream(network)
-    for name, value in wrong({"identity": session._identity, "state": session.memory.state_dict()}, 300, 5, TENSORS):
+    for name, value in wrong({"identity": session._identity, "state": session.memory.state_dict()}, 150, 5, TENSORS):
         save_state(path, value.get("identity"), value.get("state"))
         with refused_or_fine(path, name):
             session.restore(path)
@@ -382,14 +382,14 @@ def training(network, tmp_path):
 
 def test_training_states(training):
     checkpoints, model, optimizer = training
-    each_damaged(checkpoints.last, 60, lambda: checkpoints.load(checkpoints.last, model, optimizer))
+    each_damaged(checkpoints.last, 30, lambda: checkpoints.load(checkpoints.last, model, optimizer))
 
 
 def test_values_of_training_states(training):
     """Sealed, but not by this program."""
     checkpoints, model, optimizer = training
     whole = torch.load(checkpoints.last, weights_only=True)
-    for name, value in wrong(whole, 80, 6, TENSORS):
+    for name, value in wrong(whole, 40, 6, TENSORS):
         buffer = io.BytesIO()
         torch.save(value, buffer)
         checkpoints.last.write_bytes(buffer.getvalue())
