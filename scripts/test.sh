@@ -22,4 +22,5 @@ ruff check .
 # One thread for each of several processes: small tensors gain nothing from threads that wait for each other.
 processes="$(env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 2)"  # nproc itself obeys OMP_NUM_THREADS
 export OMP_NUM_THREADS=1
-exec python -m pytest -n "$processes" --dist loadgroup "$@"
+# Files stay whole, so that their fixtures are made once, and those with slow tests come first (tests/conftest.py).
+exec python -m pytest -n "$processes" --dist loadfile --no-loadscope-reorder "$@"

@@ -167,6 +167,7 @@ def test_lines_of_prose_have_at_most_120_characters():
             assert len(line) <= 120 or line.startswith("|"), f"{page.name}:{number}"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("mkdocs") is None, reason="mkdocs is not installed: pip install -r requirements_docs.txt")
 def test_the_site_builds_without_a_warning(tmp_path):
     """Broken links, missing anchors and docstrings that do not match their signature are warnings of mkdocs."""

@@ -14,6 +14,7 @@ from launching import ROOT
 NOTEBOOK = ROOT / "examples" / "first_steps.ipynb"
 
 
+@pytest.mark.slow
 def test_the_notebook_runs():
     cells = [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     assert not any(cell["outputs"] for cell in cells), "commit the notebook without outputs"

@@ -18,8 +18,7 @@ import trimesh
 from browser import ROOT, keep_screenshot
 from PIL import Image
 
-# One browser and one page for all of these tests, so they run in one process.
-pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 CLIP = ROOT / "assets" / "clip.mp4"
 

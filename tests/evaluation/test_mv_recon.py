@@ -326,6 +326,7 @@ def test_two_processes_make_the_same_numbers(data, once, weights, tmp_path, proc
     )
 
 
+@pytest.mark.slow
 def test_run_sh(data, once, weights, tmp_path):
     chosen = {"DATA_ROOT": str(data), "WEIGHTS": str(weights), "OUTPUT": str(tmp_path), "DEVICE": "cpu"}
     words = ["bash", "eval/mv_recon/run.sh", "--size", "56", "--kf_every", "2"]

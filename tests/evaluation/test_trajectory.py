@@ -183,8 +183,9 @@ def test_what_is_missing_damaged_or_different_is_reported(data, once, weights, t
         trajectory.SETS["tum"](tmp_path / "data").read(path.parent.name)
 
 
-def test_run_sh_on_two_processes_and_vggt(data, weights, tmp_path):
-    chosen = {"DATA_ROOT": str(data), "WEIGHTS": str(weights), "DEVICE": "cpu", "MODEL_NAME": "VGGT", "PROCESSES": "2"}
+@pytest.mark.slow
+def test_run_sh_with_vggt(data, weights, tmp_path):
+    chosen = {"DATA_ROOT": str(data), "WEIGHTS": str(weights), "DEVICE": "cpu", "MODEL_NAME": "VGGT"}
     chosen |= {"OUTPUT": f"{tmp_path}/{{data}}_{{model_name}}", "DATASETS": "sintel tum"}
     words = ["bash", "eval/trajectory/run.sh"]
     done = subprocess.run(words, cwd=ROOT / "src", env=os.environ | chosen, capture_output=True, text=True, timeout=300)
