@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 import torch.distributed
 import torch.multiprocessing
+from launching import PROCESSES
 
 PATIENCE = datetime.timedelta(seconds=30)
 """How long a process waits for the others: one that is out of step is to fail, not to hang."""
@@ -18,7 +19,8 @@ def run_together(work: Callable, *arguments, count: int = 2) -> None:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    torch.multiprocessing.spawn(_begin, (work, count, port, arguments), nprocs=count)
+    args = (work, count, port, arguments)
+    torch.multiprocessing.start_processes(_begin, args, nprocs=count, start_method=PROCESSES.get_start_method())
 
 
 def _begin(rank: int, work: Callable, count: int, port: int, arguments: tuple) -> None:
@@ -27,4 +29,5 @@ def _begin(rank: int, work: Callable, count: int, port: int, arguments: tuple) -
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", timeout=PATIENCE)
     work(rank, *arguments)
-    torch.distributed.destroy_process_group()
+    if torch.distributed.is_initialized():  # the work may have ended it
+        torch.distributed.destroy_process_group()

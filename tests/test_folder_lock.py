@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from launching import run_script
 
 from streamvggt.folder_lock import FolderLock
 
@@ -70,12 +71,6 @@ def test_a_killed_holder_holds_nothing_though_its_workers_live_on(tmp_path):
 @pytest.mark.parametrize("script", ["train.py", "finetune.py"])
 def test_a_second_training_into_one_folder_is_rejected(tmp_path, script):
     with FolderLock(tmp_path / "out"):
-        done = subprocess.run(
-            [sys.executable, script, f"output_dir={tmp_path / 'out'}"],
-            cwd=SRC,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(SRC)},
-        )
+        done = run_script(script, f"output_dir={tmp_path / 'out'}")
     assert done.returncode == 1 and f"error: {tmp_path / 'out'}: expected a folder that no other run" in done.stderr
     assert f"held by process {os.getpid()} on" in done.stderr and "Traceback" not in done.stderr

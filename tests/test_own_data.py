@@ -7,7 +7,7 @@ import shlex
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from launching import ROOT, SMALL, launch
+from launching import ROOT, SMALL, run_script
 from own_scenes import (
     save_transforms,
     world_clips,
@@ -66,7 +66,9 @@ def test_fine_tune_with_adapters_then_evaluate(teacher, clip, tmp_path):
     for layout, write in LABELED.items():
         write(scenes / layout, clip)
     words = [f"model.name_or_path={teacher}", f"data.path={scenes}", f"data.validation_path={scenes / 'TUM'}"]
-    done = launch(*FINETUNE, *words, f"output_dir={out}", *SMALL, "trainer.optim.steps=9", "data.samples_per_epoch=9")
+    done = run_script(
+        *FINETUNE, *words, f"output_dir={out}", *SMALL, "trainer.optim.steps=9", "data.samples_per_epoch=9"
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     log = (out / "log.jsonl").read_text(encoding="utf-8")
     assert "of 9 in 3 scenes" in done.stdout + done.stderr and "replaced" not in log
@@ -86,7 +88,7 @@ def test_distil_on_a_video_and_images_without_labels(teacher, clip, tmp_path):
     write_video(tmp_path / "clips/walk.mp4", clip)
     write_images(tmp_path / "clips/photos", clip)
     words = [f"teacher_weights={teacher}", f"model.name_or_path={teacher}", f"output_dir={tmp_path / 'out'}"]
-    done = launch(*DISTILL, *words, f"data.path={tmp_path / 'clips'}", *SMALL)
+    done = run_script(*DISTILL, *words, f"data.path={tmp_path / 'clips'}", *SMALL)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "no validation" in done.stderr
     student = load_model(tmp_path / "out/final")
@@ -100,7 +102,7 @@ def test_bad_data_ends_the_command_with_one_line(teacher, clip, tmp_path):
     content = write_transforms(tmp_path / "scene", clip)
     content["frames"][2]["transform_matrix"][0][3] = float("nan")
     save_transforms(tmp_path / "scene", content)
-    done = launch(*FINETUNE, f"model.name_or_path={teacher}", f"data.path={tmp_path / 'scene'}", *SMALL)
+    done = run_script(*FINETUNE, f"model.name_or_path={teacher}", f"data.path={tmp_path / 'scene'}", *SMALL)
     assert done.returncode != 0
     output = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(output) == 1 and "transforms.json: frames[2].transform_matrix" in output[0], done.stderr[-3000:]

@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 
 import pytest
+from launching import finish, run_command, start
 
 import streamvggt
 from streamvggt.cli import COMMANDS, main
@@ -61,24 +62,24 @@ def test_an_evaluation_gets_the_flags_behind_its_name(command, monkeypatch):
     assert status == 2 and "invalid choice: 'nothing'" in text
 
 
-def test_training_reads_the_bundled_configurations_in_any_folder(tmp_path):
+def test_training_reads_the_bundled_configurations_in_any_folder(tmp_path, monkeypatch):
     words = ["finetune", "--config-name", "train_tiny", "trainer.optim.steps=7", "--cfg", "job", "--resolve"]
-    environment = {name: value for name, value in os.environ.items() if name != "STREAMVGGT_ROOT"}
-    done = subprocess.run(
-        [sys.executable, "-m", "streamvggt", *words], cwd=tmp_path, capture_output=True, text=True, env=environment
-    )
+    monkeypatch.delenv("STREAMVGGT_ROOT", raising=False)
+    done = run_command(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "steps: 7" in done.stdout and "output_dir: ./results/train/tiny-streamvggt" in done.stdout
 
 
-def test_completion_knows_commands_and_their_flags():
+def test_completion_knows_commands_and_their_flags(tmp_path, monkeypatch):
     pytest.importorskip("argcomplete")
     for line, found in (("streamvggt rec", "reconstruct"), ("streamvggt reconstruct --kv", "--kv-cache-dtype")):
-        environment = {**os.environ, "_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
-        done = subprocess.run(
-            [sys.executable, "-c", "import os; os.dup2(1, 8); from streamvggt.cli import main; main()"],
-            capture_output=True,
-            text=True,
-            env=environment,
-        )
+        for name, value in {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}.items():
+            monkeypatch.setenv(name, value)
+        done = finish(start(complete, folder=tmp_path), tmp_path)
         assert found in done.stdout, done.stderr
+
+
+def complete() -> None:
+    """What the shell starts for a completion; it reads file 8."""
+    os.dup2(1, 8)
+    main()

@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from launching import finish, start
 from small_models import tiny
 
-from streamvggt.cli import main
+from streamvggt.cli import main, saved_state
 from streamvggt.cli.saved_state import StreamCheckpoint
 from streamvggt.export import ReconstructionResult, ResultWriter, frame_files
 from streamvggt.stream.session import StreamSession
@@ -23,12 +24,14 @@ from streamvggt.stream.session import StreamSession
 COUNT = 60
 TOLERANCE = 1e-5  # a saved cache has its keys in another order, which changes the rounding of their float32 sums
 
-SLOW = """
-import time
-from streamvggt.stream.session import StreamSession
-push = StreamSession.push
-StreamSession.push = lambda self, frame: time.sleep(0.05 * (self.memory.num_frames > 4)) or push(self, frame)
-"""  # from the fifth frame on, so that the signal does not come too late
+
+def run_slowly(words: list[str], saves: bool) -> None:
+    """A run that waits from the fifth frame on, so that a signal does not come too late. saves: after each frame."""
+    push = StreamSession.push
+    StreamSession.push = lambda self, frame: time.sleep(0.05 * (self.memory.num_frames > 4)) or push(self, frame)
+    if saves:
+        saved_state.SAVE_INTERVAL, saved_state.MAX_SAVE_TIME_RATIO = 0, 1e9
+    raise SystemExit(main(words))
 
 
 def record_of(folder) -> dict:
@@ -71,19 +74,15 @@ def whole(many_photos, options, tmp_path_factory):
 def stopped(many_photos, options, tmp_path):
     """Starts a run in a process of its own and sends it a signal when five frames are there."""
 
-    def start(number: signal.Signals, preparation: str = "") -> subprocess.CompletedProcess:
-        program = f"{SLOW}{preparation}\nfrom streamvggt.cli import main\nraise SystemExit(main())"
+    def run(number: signal.Signals, saves: bool = False) -> subprocess.CompletedProcess:
         words = ["reconstruct", str(many_photos), "--out", str(tmp_path / "out"), "--max-frames", str(COUNT), *options]
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        while len(frame_files(tmp_path / "out")) < 5 and process.poll() is None:
+        process = start(run_slowly, words, saves, folder=tmp_path)
+        while len(frame_files(tmp_path / "out")) < 5 and process.is_alive():
             time.sleep(0.005)
-        process.send_signal(number)
-        outputs, _ = process.communicate(timeout=60)
-        return subprocess.CompletedProcess(words, process.returncode, outputs)
+        os.kill(process.pid, number)
+        return finish(process, tmp_path)
 
-    return start
+    return run
 
 
 @pytest.mark.slow
@@ -92,8 +91,9 @@ def test_an_interrupted_run_continues_where_it_stopped(stopped, reconstruct, man
     out = tmp_path / "out"
     done = len(ReconstructionResult(out))
     assert ended.returncode == 130 and 5 <= done < COUNT
-    assert "Stopping after the current frame" in ended.stdout and "Traceback" not in ended.stdout
-    assert f"interrupted after {done} frames, all kept in {out}; continue with the same command" in ended.stdout
+    said = ended.stdout + ended.stderr
+    assert "Stopping after the current frame" in said and "Traceback" not in said
+    assert f"interrupted after {done} frames, all kept in {out}; continue with the same command" in said
     assert record_of(out)["status"] == "interrupted" and record_of(out)["frames"]["done"] == done
     assert all(np.isfinite(frame.depth).all() for frame in ReconstructionResult(out))
 
@@ -110,8 +110,7 @@ def test_an_interrupted_run_continues_where_it_stopped(stopped, reconstruct, man
 @pytest.mark.slow
 @pytest.mark.parametrize("saves", [False, True], ids=["no state", "saved state"])
 def test_a_killed_run_continues(stopped, reconstruct, many_photos, whole, pushed, tmp_path, saves):
-    often = "import streamvggt.cli.saved_state as r; r.SAVE_INTERVAL, r.MAX_SAVE_TIME_RATIO = 0, 1e9"
-    ended = stopped(signal.SIGKILL, often if saves else "")
+    ended = stopped(signal.SIGKILL, saves)
     out = tmp_path / "out"
     done = len(ReconstructionResult(out))
     assert ended.returncode == -signal.SIGKILL and 5 <= done < COUNT

@@ -1,15 +1,14 @@
-"""All fifteen training sets from raw layouts, by the commands of docs/data.md, train together on two processes."""
+"""All fifteen training sets from raw layouts, by the commands of docs/data.md, train together."""
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from launching import run_script
 
 from procedural_scenes.fixture_clips import world_clips
 from streamvggt.cli import main
@@ -18,7 +17,6 @@ from streamvggt.datasets._fixtures import near_mask
 from streamvggt.datasets._registry import training_sets
 
 HERE = Path(__file__).parent
-SRC = HERE.parents[1] / "src"
 
 
 def raw_layouts(name: str) -> ModuleType:
@@ -60,7 +58,7 @@ def write_raw(root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_fifteen_sets_from_raw_layouts_train_on_two_processes(tmp_path):
+def test_fifteen_sets_from_raw_layouts_train_together(tmp_path):
     raw, root = tmp_path / "raw", tmp_path / "train"
     write_raw(raw)
     for name in training_sets():
@@ -78,12 +76,14 @@ def test_fifteen_sets_from_raw_layouts_train_on_two_processes(tmp_path):
         "size=56",
         "num_frames=[2,2]",
     ]
-    settings += ["max_images_per_process=16", "trainer.optim.steps=2", "trainer.optim.warmup_steps=1"]
+    settings += [
+        "max_images_per_process=16",
+        "trainer.optim.steps=2",
+        "trainer.optim.warmup_steps=1",
+        "trainer.num_workers=0",
+    ]
     settings += [f"data.train.samples_per_epoch.{name}=4" for name in training_sets()]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command = [*launch, "--main_process_port", "29643", "./train.py", "--config-name", "train_tiny", *settings]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SRC)}
-    done = subprocess.run(command, cwd=SRC, capture_output=True, text=True, env=environment, timeout=170)
+    done = run_script("./train.py", "--config-name", "train_tiny", *settings)
     output = done.stdout + done.stderr
     assert done.returncode == 0, output[-3000:]
     assert all(f"{name}: 4 samples per epoch" in output for name in training_sets()), output[-3000:]

@@ -1,13 +1,11 @@
 """What train.py and finetune.py say when a training cannot go on: one message and an exit status, no traceback."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from hydra.utils import instantiate
-from launching import ROOT, SMALL
+from launching import SMALL, run_script
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
@@ -84,16 +82,8 @@ def test_errors_of_the_program_keep_their_traceback():
 )
 @pytest.mark.slow
 def test_a_training_that_cannot_continue_ends_with_one_message(tmp_path: Path, teacher, more, words):
-    command = [
-        sys.executable,
-        "./train.py",
-        "--config-name",
-        "train",
-        "model=tiny_streamvggt",
-        "data=synthetic",
-        *SMALL,
-    ]
+    command = ["./train.py", "--config-name", "train", "model=tiny_streamvggt", "data=synthetic", *SMALL]
     command += [f"teacher_weights={teacher}", f"output_dir={tmp_path}", "trainer.optim.steps=6", *more]
-    done = subprocess.run(command, cwd=ROOT / "src", capture_output=True, text=True, timeout=300)
+    done = run_script(*command)
     assert done.returncode == 1 and words in done.stderr
     assert "Traceback" not in done.stderr and "\\n" not in done.stderr

@@ -6,35 +6,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from launching import SMALL
 from own_scenes import world_clips, write_transforms
 from processes import run_together
 from small_models import TINY
 
-from procedural_scenes.__main__ import main as main_of_the_world
 from streamvggt import VGGT, load_model
-from streamvggt.cli import main
-from streamvggt.datasets._registry import training_sets
 
 CONFIGS = Path(__file__).parents[2] / "config"
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
-SMALL = [
-    "size=56",
-    "num_frames=[2,2]",
-    "max_images_per_process=2",
-    "trainer.optim.steps=2",
-    "trainer.optim.warmup_steps=1",
-    "trainer.precision=no",
-    "trainer.num_workers=0",
-    "trainer.num_validation_batches=1",
-]
 
 
-def overrides(recipe: str, folder: Path) -> list[str]:
+def overrides(recipe: str, folder: Path, data: dict[str, Path]) -> list[str]:
     """Toy sizes, and where the toy data and weights lie."""
     places = [f"ckpt_dir={folder}", f"teacher_weights={folder}/model.pt", f"output_dir={folder}/out/{recipe}"]
-    places += [f"data_root={folder}/data"]
+    places += [f"data_root={data['all']}"]
     if "tiny" in recipe:
-        places += [f"rendered={folder}/rendered"]
+        places += [f"rendered={data['rendered']}"]
     if recipe.startswith("finetune_tiny"):
         places += ["xfeat_weights=null", "model.embed_dim=48", "model.camera_num_heads=2"]
     if recipe.endswith("_own"):
@@ -42,7 +30,7 @@ def overrides(recipe: str, folder: Path) -> list[str]:
     return [*places, *SMALL]
 
 
-def train_all(rank: int, folder: Path) -> None:
+def train_all(rank: int, folder: Path, data: dict[str, Path]) -> None:
     """What `accelerate launch --num_processes 2` has each process do, for one config after the other."""
     import hydra
     from accelerate.state import AcceleratorState
@@ -52,7 +40,7 @@ def train_all(rank: int, folder: Path) -> None:
         error = None
         try:
             with hydra.initialize_config_dir(str(CONFIGS), version_base=None):
-                config = hydra.compose(recipe, overrides(recipe, folder))
+                config = hydra.compose(recipe, overrides(recipe, folder, data))
             trainer = hydra.utils.instantiate(config.trainer, _convert_="all")
             assert trainer.accelerator.num_processes == 2
             trainer.log.save_config(OmegaConf.to_yaml(config, resolve=True))
@@ -64,7 +52,7 @@ def train_all(rank: int, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
+def trained(tmp_path_factory, data_root, rendered) -> Path:
     folder = tmp_path_factory.mktemp("recipes")
     torch.manual_seed(0)
     network = VGGT(**TINY)
@@ -74,21 +62,7 @@ def trained(tmp_path_factory) -> Path:
     )
     (folder / "checkpoints.pth").symlink_to(folder / "model.pt")
     write_transforms(folder / "own", world_clips(1, 4, 60, 80, fov=1.2)[0])
-    words = ["data", "make-fixtures", folder / "data", *training_sets(), "--frames", "12", "--size", "60", "80"]
-    assert main([str(word) for word in words]) == 0
-    for style in ("rooms", "video", "world"):
-        words = [
-            "render",
-            folder / "rendered" / style,
-            "--scene-type",
-            "all" if style == "world" else style,
-            "--clips",
-            "1",
-            "--frames",
-            "2",
-        ]
-        main_of_the_world([str(word) for word in [*words, "--size", "56"]])
-    run_together(train_all, folder)
+    run_together(train_all, folder, {"all": data_root, "rendered": rendered})
     return folder
 
 
