@@ -41,7 +41,7 @@ from streamvggt.app.scene import Scene
 from streamvggt.app.scenes import NO_OWNER, Scenes
 from streamvggt.app.server import scene_routes
 from streamvggt.app.site import Site
-from streamvggt.export.result import ResultFrame
+from streamvggt.export.result_frame import ResultFrame
 from streamvggt.provenance import describe_machine
 
 CLIP = Path(__file__).parents[1] / "assets" / "clip.mp4"

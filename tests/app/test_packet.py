@@ -21,7 +21,7 @@ from streamvggt.app.packet import (
     updated_ranges,
 )
 from streamvggt.export import ExportOptions
-from streamvggt.export.result import ResultFrame
+from streamvggt.export.result_frame import ResultFrame
 
 H, W = 42, 56
 

@@ -25,7 +25,8 @@ from streamvggt.export.options import ExportOptions
 from streamvggt.export.ply import export_ply
 from streamvggt.export.points import NothingLeft, PointCloud, merged_points
 from streamvggt.export.rerun_file import export_rerun
-from streamvggt.export.result import FrameCamera, ReconstructionResult, ResultFrame, frame_files
+from streamvggt.export.result import ReconstructionResult, frame_files
+from streamvggt.export.result_frame import FrameCamera, ResultFrame
 from streamvggt.export.tum import export_tum
 from streamvggt.export.video import export_video
 from streamvggt.export.writer import ResultWriter

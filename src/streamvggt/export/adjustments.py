@@ -15,7 +15,8 @@ import torch
 
 from streamvggt.export.frame_file import FrameT
 from streamvggt.export.masks import MaskFolder
-from streamvggt.export.result import FrameCamera, ReconstructionResult, ResultFrame
+from streamvggt.export.result import ReconstructionResult
+from streamvggt.export.result_frame import FrameCamera, ResultFrame
 from streamvggt.geometry.similarity import Sim3
 
 Size = tuple[int, int]

@@ -8,7 +8,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from streamvggt.export.frame_file import DamagedResult, load_frame
-from streamvggt.export.result import FrameCamera, ReconstructionResult, ResultFrame
+from streamvggt.export.result import ReconstructionResult
+from streamvggt.export.result_frame import FrameCamera, ResultFrame
 
 HEADS = ("depth", "depth_conf", "points", "points_conf")
 END_OF_JPEG = b"\xff\xd9"

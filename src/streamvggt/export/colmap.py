@@ -23,7 +23,8 @@ from streamvggt.choices import PointSource
 from streamvggt.export.check import image_problem
 from streamvggt.export.options import ExportOptions
 from streamvggt.export.points import NothingLeft, PointCloud, merged_points
-from streamvggt.export.result import FrameCamera, ReconstructionResult, ResultFrame
+from streamvggt.export.result import ReconstructionResult
+from streamvggt.export.result_frame import FrameCamera, ResultFrame
 from streamvggt.extras import require
 from streamvggt.files import atomic_directory, link_or_copy
 from streamvggt.geometry.pointmap import project

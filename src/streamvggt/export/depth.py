@@ -10,7 +10,8 @@ from PIL import Image
 from streamvggt.export.check import image_problem
 from streamvggt.export.options import ExportOptions
 from streamvggt.export.points import NothingLeft
-from streamvggt.export.result import ReconstructionResult, ResultFrame
+from streamvggt.export.result import ReconstructionResult
+from streamvggt.export.result_frame import ResultFrame
 from streamvggt.export.upsampling import nearest_pixels, upsample_depth
 from streamvggt.files import atomic_directory
 

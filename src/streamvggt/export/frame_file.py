@@ -9,17 +9,15 @@ from collections.abc import Mapping
 from dataclasses import fields
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 from zipfile import is_zipfile
 
 import numpy as np
 
+from streamvggt.export.result_frame import FrameCamera, ResultFrame
 from streamvggt.names import is_plain
 
-if TYPE_CHECKING:
-    from streamvggt.export.result import FrameCamera, ResultFrame
-
-FrameT = TypeVar("FrameT", bound="FrameCamera")
+FrameT = TypeVar("FrameT", bound=FrameCamera)
 
 
 class DamagedResult(ValueError):

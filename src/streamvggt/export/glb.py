@@ -11,7 +11,8 @@ import numpy as np
 from streamvggt.export.gltf import Shape, glb_bytes
 from streamvggt.export.options import ExportOptions
 from streamvggt.export.points import NothingLeft, merged_points
-from streamvggt.export.result import FrameCamera, ReconstructionResult
+from streamvggt.export.result import ReconstructionResult
+from streamvggt.export.result_frame import FrameCamera
 from streamvggt.files import atomic_write
 
 if TYPE_CHECKING:

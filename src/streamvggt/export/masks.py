@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from streamvggt.export.result import FrameCamera, ResultFrame
+from streamvggt.export.result_frame import FrameCamera, ResultFrame
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 

@@ -11,7 +11,8 @@ from streamvggt.export.glb import GLTF_FROM_OPENCV
 from streamvggt.export.gltf import Shape, glb_bytes
 from streamvggt.export.options import ExportOptions
 from streamvggt.export.points import NothingLeft, confidence_threshold
-from streamvggt.export.result import ReconstructionResult, ResultFrame
+from streamvggt.export.result import ReconstructionResult
+from streamvggt.export.result_frame import ResultFrame
 from streamvggt.files import atomic_write
 
 

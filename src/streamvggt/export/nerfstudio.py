@@ -24,7 +24,8 @@ from streamvggt.export.colmap import checked_image_names
 from streamvggt.export.masks import MaskFolder
 from streamvggt.export.options import ExportOptions
 from streamvggt.export.points import NothingLeft, merged_points
-from streamvggt.export.result import FrameCamera, ReconstructionResult
+from streamvggt.export.result import ReconstructionResult
+from streamvggt.export.result_frame import FrameCamera
 from streamvggt.files import atomic_directory, link_or_copy
 
 OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0])

@@ -7,7 +7,8 @@ import numpy as np
 
 from streamvggt.choices import PointSource
 from streamvggt.export.adjustments import Adjustments
-from streamvggt.export.result import ReconstructionResult, ResultFrame
+from streamvggt.export.result import ReconstructionResult
+from streamvggt.export.result_frame import ResultFrame
 from streamvggt.export.sky import sky_mask
 
 

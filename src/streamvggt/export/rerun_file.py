@@ -21,7 +21,8 @@ import numpy as np
 from streamvggt.export.depth import usable_depth
 from streamvggt.export.options import ExportOptions
 from streamvggt.export.points import confidence_threshold
-from streamvggt.export.result import FrameCamera, ReconstructionResult, ResultFrame
+from streamvggt.export.result import ReconstructionResult
+from streamvggt.export.result_frame import FrameCamera, ResultFrame
 from streamvggt.extras import require
 from streamvggt.files import atomic_write
 

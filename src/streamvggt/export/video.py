@@ -11,7 +11,8 @@ import numpy as np
 
 from streamvggt.export.options import ExportOptions
 from streamvggt.export.points import NothingLeft, Reservoir
-from streamvggt.export.result import ReconstructionResult, ResultFrame
+from streamvggt.export.result import ReconstructionResult
+from streamvggt.export.result_frame import ResultFrame
 from streamvggt.files import atomic_write
 
 RANGE_SAMPLE = 1_000_000

@@ -12,7 +12,8 @@ import numpy as np
 from streamvggt.export.check import checked_frames, image_problem
 from streamvggt.export.corrections import FILE_NAME as CORRECTIONS
 from streamvggt.export.frame_file import DamagedResult, load_frame, save_frame
-from streamvggt.export.result import FrameCamera, ResultFrame, frame_files
+from streamvggt.export.result import frame_files
+from streamvggt.export.result_frame import FrameCamera, ResultFrame
 from streamvggt.export.tum import tum_line, write_tum
 from streamvggt.files import atomic_write
 from streamvggt.frame import Frame
