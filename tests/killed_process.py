@@ -1,4 +1,4 @@
-"""Streams in processes that are killed: python crashing.py FOLDER
+"""Streams in processes that are killed.
 
 FOLDER/…/whole: one process streams all frames. FOLDER/…/killed: each process goes on from the last saved state, until
 it is killed itself, after a frame or in the middle of saving. They write digests of their answers.
@@ -8,7 +8,6 @@ import hashlib
 import io
 import os
 import signal
-import sys
 from pathlib import Path
 
 import torch
@@ -18,8 +17,8 @@ from streamvggt import SlidingWindow, StreamSession
 from streamvggt.stream.policies.probe_saliency import ProbeSaliency
 
 POLICIES = {"window": SlidingWindow(1, 3, 4), "saliency": ProbeSaliency(3, 2)}
-NUM_FRAMES, SAVE_EVERY = 150, 15
-LIVES = ((20, False), (59, True), (60, False), (104, True), (104, True), (None, False))
+NUM_FRAMES, SAVE_EVERY = 60, 8
+LIVES = ((10, False), (31, True), (32, False), (55, True), (55, True), (None, False))
 """For each process: after which frame it is killed, and whether while it saves that frame's state."""
 
 
@@ -62,8 +61,8 @@ def run(folder: Path, policy, lives) -> None:
         assert os.waitpid(child, 0)[1] == (0 if killed_after is None else signal.SIGKILL)
 
 
-if __name__ == "__main__":
+def run_all(folder: Path) -> None:
     torch.set_num_threads(1)
     for name, policy in POLICIES.items():
-        run(Path(sys.argv[1], name, "whole"), policy, [(None, False)])
-        run(Path(sys.argv[1], name, "killed"), policy, LIVES)
+        run(folder / name / "whole", policy, [(None, False)])
+        run(folder / name / "killed", policy, LIVES)

@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import pickle
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import RepositoryNotFoundError
+from launching import finish, start
 from safetensors.torch import load_file, save_file
 from small_models import GOLDEN_SIZE, TINY, assert_same, images, tiny
 
@@ -395,30 +395,30 @@ def test_random_weights_are_seeded_and_leave_the_callers_seed_alone():
     assert fingerprint(a) != fingerprint(load_model("random:small", heads=("depth",)))
 
 
-MEASURE = """
-import resource, sys, torch
-from streamvggt import StreamVGGT, load_model
-with torch.device("meta"):  # imports 70 MB of Python at its first use
-    StreamVGGT()
-def anonymous():
-    return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("RssAnon")) * 1024
-before, peak = anonymous(), 0
-real = torch.Tensor.to
-def to(self, *args, **kwargs):
-    global peak
-    out = real(self, *args, **kwargs)
-    peak = max(peak, anonymous() - before)
-    return out
-torch.Tensor.to = to
-model = load_model(sys.argv[1], dtype=getattr(torch, sys.argv[2]))
-weights = sum(t.nbytes for t in model.state_dict().values())
-print(max(peak, anonymous() - before), weights)
-"""
+def print_memory_of_loading(path: Path, dtype: torch.dtype) -> None:
+    """Print the peak of the anonymous memory while weights are loaded, and their size, in bytes."""
+    with torch.device("meta"):  # imports 70 MB of Python at its first use
+        StreamVGGT()
+    convert, sizes = torch.Tensor.to, []
+
+    def anonymous() -> int:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+    def to(self, *args, **kwargs):
+        converted = convert(self, *args, **kwargs)
+        sizes.append(anonymous())
+        return converted
+
+    before = anonymous()
+    torch.Tensor.to = to
+    model = load_model(path, dtype=dtype)
+    print(max(*sizes, anonymous()) - before, sum(tensor.nbytes for tensor in model.state_dict().values()))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("file", ["model.safetensors", "model.pt"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_loading_holds_one_copy_of_the_weights(tmp_path, file, dtype):
     """Memory that only this process has; pages of the mapped file come and go as the system likes."""
     big = StreamVGGT(**{**TINY, "embed_dim": 512, "num_heads": 8, "encoder_num_heads": 8, "camera_num_heads": 8})
@@ -428,11 +428,10 @@ def test_loading_holds_one_copy_of_the_weights(tmp_path, file, dtype):
         )
     else:
         big.save_pretrained(tmp_path)
-    out = subprocess.run(
-        [sys.executable, "-c", MEASURE, tmp_path / file, dtype], capture_output=True, text=True, check=True
-    ).stdout
-    peak, weights = map(float, out.split())
-    assert weights > 80e6 / (1 if dtype == "float32" else 2)
+    done = finish(start(print_memory_of_loading, tmp_path / file, dtype, folder=tmp_path), tmp_path)
+    assert done.returncode == 0, done.stderr
+    peak, weights = map(int, done.stdout.split())
+    assert weights > 80e6 / (1 if dtype == torch.float32 else 2)
     # Beyond the weights: the largest tensor once more, and what Python and PyTorch take at first use. A second copy
     # of the network in float32 would be 80 MB.
     assert peak - weights < 35e6
