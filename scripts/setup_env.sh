@@ -11,9 +11,10 @@ if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 fi
 
 # pip install ARGUMENTS…, with one line per file of at least 1 MB: seconds so far, file, size.
+# Python compiles a module when it first imports it (--no-compile): most modules of the packages are never imported.
 pip_install() {
     local begun=$SECONDS total=0 action file size unit
-    .venv/bin/pip install --disable-pip-version-check --progress-bar off "$@" | {
+    .venv/bin/pip install --disable-pip-version-check --no-compile --progress-bar off "$@" | {
         while read -r action file size unit; do
             if [ "$action $file" = "Installing collected" ]; then
                 printf '%5d s  installing the packages (%d MB of files) …\n' $((SECONDS - begun)) "$total"
