@@ -24,6 +24,7 @@ COMMANDS = {
     "`streamvggt data --help`": ["-m", "streamvggt", "data", "--help"],
     "`streamvggt data check --help`": ["-m", "streamvggt", "data", "check", "--help"],
     "`streamvggt evaluate --help`": ["-m", "streamvggt", "evaluate", "--help"],
+    "`streamvggt evaluate video_depth --help`": ["-m", "streamvggt", "evaluate", "video_depth", "--help"],
     "`streamvggt train --help`": ["-m", "streamvggt", "train", "--help"],
     "`from streamvggt import load_model`": ["-c", "from streamvggt import load_model"],
     "`import torch` (for comparison)": ["-c", "import torch"],

@@ -12,4 +12,6 @@ number=1
 while [ -e "$out/run.json" ]; do number=$((number + 1)); out="results/quickstart-$number"; done
 streamvggt reconstruct "$clip" --out "$out" "$@"
 echo
-echo "Look at it: $out/scene.glb in any 3D viewer (in a browser: https://gltf-viewer.donmccurdy.com), $out/preview.mp4 in a player."
+echo "Open $out/scene.glb in a 3D viewer (in a browser: https://gltf-viewer.donmccurdy.com), $out/preview.mp4 in a player."
+echo "Your own video: bash scripts/quickstart.sh my_video.mp4 --weights lch01/StreamVGGT (downloads 5 GB once)"
+echo "Watch it grow in the browser: .venv/bin/streamvggt view my_video.mp4 --weights lch01/StreamVGGT"

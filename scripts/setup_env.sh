@@ -17,7 +17,7 @@ pip_install() {
     .venv/bin/pip install --disable-pip-version-check --no-compile --progress-bar off "$@" | {
         while read -r action file size unit; do
             if [ "$action $file" = "Installing collected" ]; then
-                printf '%5d s  installing the packages (%d MB of files) …\n' $((SECONDS - begun)) "$total"
+                [ "$total" = 0 ] || printf '%5d s  installing the packages (%d MB of files) …\n' $((SECONDS - begun)) "$total"
                 continue
             fi
             [ "$action" = Using ] && read -r file size unit <<< "$size $unit"  # "Using cached FILE (SIZE UNIT)"

@@ -12,6 +12,7 @@ from launching import ROOT
 import streamvggt
 from streamvggt.cli import COMMANDS
 from streamvggt.cli.arguments import data
+from streamvggt.cli.evaluate import PROTOCOLS
 from streamvggt.extras import EXTRAS, MissingExtra, explain_missing
 
 HEAVY = {"torch", "numpy", "cv2", "av", "PIL"}
@@ -47,6 +48,7 @@ def test_the_import_loads_no_package():
         *(name for name, command in COMMANDS.items() if not command.parses_itself),
         *(f"data {name}" for name in data.COMMANDS),
         "evaluate",
+        *(f"evaluate {protocol}" for protocol in PROTOCOLS),
     ],
 )
 def test_the_help_of_a_command_loads_no_package(command):

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from procedural_scenes.fixture_clips import world_clips
+from streamvggt.choices import CO3D_CATEGORIES
 from streamvggt.datasets import co3d_annotations, prepare
 from streamvggt.datasets._co3d_download import get_cameras, pytorch3d_to_opencv
-from streamvggt.datasets.co3d_annotations import CATEGORIES, read_annotations, select
+from streamvggt.datasets.co3d_annotations import read_annotations, select
 from streamvggt.evaluation import co3d
 from streamvggt.evaluation.frame_samples import sample_frames
 from streamvggt.evaluation.jobs import run_main, save_arrays
@@ -231,4 +232,4 @@ def test_vggt_and_bundle_adjustment_never_fail(data, tmp_path, capsys):
 
 
 def test_categories_are_the_published_ones():
-    assert len(CATEGORIES) == 41 and list(CATEGORIES) == sorted(CATEGORIES)
+    assert len(CO3D_CATEGORIES) == 41 and list(CO3D_CATEGORIES) == sorted(CO3D_CATEGORIES)

@@ -22,7 +22,7 @@ from streamvggt import (
 from streamvggt.app.scene import RunSettings
 from streamvggt.cli import memory_settings
 from streamvggt.cli.arguments import reconstruct, view
-from streamvggt.evaluation.runner import add_network_arguments
+from streamvggt.evaluation.arguments import add_network_arguments
 from streamvggt.stream.policy import DEFAULT_POLICY, POLICIES, POLICY_USAGE, parse_policy
 
 

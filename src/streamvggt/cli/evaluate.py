@@ -10,17 +10,29 @@ import argparse
 import sys
 from importlib import import_module
 
+from streamvggt.evaluation.arguments import (
+    CO3D,
+    MONODEPTH,
+    MV_RECON,
+    TRAJECTORY,
+    VIDEO_DEPTH,
+    own_parser,
+    report_parser,
+    synthetic_parser,
+)
+
 PROTOCOLS = {
-    "monodepth": "monodepth:MonoDepth",
-    "video_depth": "video_depth:VideoDepth",
-    "trajectory": "trajectory",
-    "mv_recon": "mv_recon",
-    "co3d": "co3d",
-    "own": "own",
-    "synthetic": "synthetic",
-    "report": "report",
+    "monodepth": (MONODEPTH.parser, "monodepth:MonoDepth"),
+    "video_depth": (VIDEO_DEPTH.parser, "video_depth:VideoDepth"),
+    "trajectory": (TRAJECTORY.parser, "trajectory"),
+    "mv_recon": (MV_RECON.parser, "mv_recon"),
+    "co3d": (CO3D.parser, "co3d"),
+    "own": (own_parser, "own"),
+    "synthetic": (synthetic_parser, "synthetic"),
+    "report": (report_parser, "report"),
 }
-"""Name → module of `streamvggt.evaluation`, and the class in it whose method is the program."""
+"""Name → function that returns the parser, and module of `streamvggt.evaluation` with the class whose method is the
+program."""
 
 
 def run(name: str, argv: list[str]) -> int:
@@ -29,8 +41,10 @@ def run(name: str, argv: list[str]) -> int:
     parser.add_argument("protocol", choices=PROTOCOLS, help=f"protocol: {', '.join(PROTOCOLS)}", metavar="PROTOCOL")
     parser.add_argument("options", nargs=argparse.REMAINDER, help="see `streamvggt evaluate PROTOCOL --help`")
     arguments = parser.parse_args(argv)
-    module, _, owner = PROTOCOLS[arguments.protocol].partition(":")
-    program = import_module(f"streamvggt.evaluation.{module}")
     sys.argv = [f"streamvggt {name} {arguments.protocol}", *arguments.options]  # the program's name and run.json
+    build_parser, place = PROTOCOLS[arguments.protocol]
+    build_parser().parse_args()  # help and invalid arguments end here, before PyTorch is imported
+    module, _, owner = place.partition(":")
+    program = import_module(f"streamvggt.evaluation.{module}")
     main = getattr(program, owner)().main if owner else program.main
     return main() or 0

@@ -20,6 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
+from streamvggt.choices import CO3D_CATEGORIES
 from streamvggt.data.decode import DataError, decoding, read_json
 from streamvggt.data.encode import write_image
 from streamvggt.datasets._co3d_download import (
@@ -42,14 +43,6 @@ FOLDER = "co3d_v2_annotations"
 IMAGES = "co3d_v2"
 SUBSETS = ("train", "test")
 SET_LIST = FEW_VIEW_LIST.format("dev")
-CATEGORIES = (
-    *("apple", "backpack", "banana", "baseballbat", "baseballglove", "bench", "bicycle", "bottle", "bowl"),
-    *("broccoli", "cake", "car", "carrot", "cellphone", "chair", "cup", "donut", "hairdryer", "handbag", "hydrant"),
-    *("keyboard", "laptop", "microwave", "motorcycle", "mouse", "orange", "parkingmeter", "pizza", "plant"),
-    *("stopsign", "teddybear", "toaster", "toilet", "toybus", "toyplane", "toytrain", "toytruck", "tv", "umbrella"),
-    *("vase", "wineglass"),
-)
-"""The 41 "seen" ones, in the order in which frames are drawn."""
 WRITTEN = ("apple", "vase")
 """Categories of fixtures."""
 
@@ -83,7 +76,7 @@ class Co3dPoses(TrajectorySet):
         annotations = Path(root) / FOLDER
         self._frames = {
             f"{category}/{sequence}": frames
-            for category in CATEGORIES
+            for category in CO3D_CATEGORIES
             for sequence, frames in (read_annotations(annotations, category) or {}).items()
         }
         if not self._frames and (Path(root) / self.folder).is_dir():

@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from streamvggt.choices import CO3D_CATEGORIES
 from streamvggt.datasets._co3d_download import get_cameras
-from streamvggt.datasets.co3d_annotations import CATEGORIES, Frame, read_annotations
+from streamvggt.datasets.co3d_annotations import Frame, read_annotations
+from streamvggt.evaluation.arguments import CO3D
 from streamvggt.evaluation.co3d_scores import PairErrors, PoseScore, print_refinement, print_summary, summarize_poses
 from streamvggt.evaluation.frame_samples import FrameSample, sample_frames
 from streamvggt.evaluation.images import load_images
@@ -26,7 +28,6 @@ from streamvggt.evaluation.jobs import FailureLog, Job, load_prediction, save_ar
 from streamvggt.evaluation.protocol import Protocol, Run, Task
 from streamvggt.evaluation.run_metadata import write_json, write_scores
 from streamvggt.evaluation.runner import ModelRunner, weights_name
-from streamvggt.flags import some_path, whole
 
 SQUARE_SIZE = 224
 
@@ -46,55 +47,8 @@ class Co3dTask(Task):
 
 class RelativePoses(Protocol):
     name = "co3d"
-    title = __doc__.splitlines()[0]
-    datasets = ("co3d",)
+    command_line = CO3D
     needs_all_scenes = False
-
-    def add_arguments(self, parser: argparse.ArgumentParser, predict: bool, score: bool) -> None:
-        data = parser.add_argument_group("data")
-        data.add_argument(
-            "--co3d_dir", type=some_path, required=True, help="image folder: <category>/<sequence>/images"
-        )
-        data.add_argument(
-            "--co3d_anno_dir", type=some_path, required=True, help="folder of the prepared <category>_test.jgz"
-        )
-        data.add_argument(
-            "--category", nargs="+", choices=CATEGORIES, metavar="NAME", help="categories to evaluate (default: all 41)"
-        )
-        data.add_argument("--debug", action="store_true", help="evaluate only apple, and only sequences with images")
-        frames = parser.add_argument_group("frames")
-        frames.add_argument("--seed", type=whole(0, 2**32 - 1), default=0)
-        frames.add_argument("--num_frames", type=whole(), default=10, help="frames per sequence (default: 10)")
-        frames.add_argument(
-            "--min_num_images", type=whole(), default=50, help="minimum number of images per sequence (default: 50)"
-        )
-        frames.add_argument("--fast_eval", action="store_true", help="evaluate ten random sequences per category")
-        frames.add_argument(
-            "--frame_sampling",
-            choices=("global", "per_sequence"),
-            default="global",
-            help="one random generator for all sequences, or one per sequence, independent of other sequences",
-        )
-        frames.add_argument(
-            "--image_loader",
-            choices=("crop", "squash"),
-            default="crop",
-            help="crop: width --size, height cropped (default); squash: 224×224, distorted, as in the reference "
-            "implementation",
-        )
-        adjustment = parser.add_argument_group("bundle adjustment")
-        adjustment.add_argument("--use_ba", action="store_true", help="refine the predicted poses by bundle adjustment")
-        adjustment.add_argument(
-            "--tracks",
-            choices=("auto", "head", "lightglue", "sift"),
-            default="auto",
-            help="point tracks for --use_ba (default: auto)",
-        )
-        parser.add_argument(
-            "--output_dir",
-            type=some_path,
-            help="output folder (default: ../eval_results/co3d/<model>_<weights> and non-default settings)",
-        )
 
     def validate(self, arguments: argparse.Namespace) -> None:
         if arguments.num_frames < 2:
@@ -237,9 +191,9 @@ main = RelativePoses().main
 
 def read_all(arguments: argparse.Namespace, outcome: FailureLog) -> tuple[dict[str, dict[str, list[Frame]]], list[str]]:
     """Return annotations by category, and the categories without annotations."""
-    wanted = ["apple"] if arguments.debug else arguments.category or CATEGORIES
+    wanted = ["apple"] if arguments.debug else arguments.category or CO3D_CATEGORIES
     annotations, missing = {}, []
-    for category in CATEGORIES:
+    for category in CO3D_CATEGORIES:
         if category not in wanted:
             continue
         found = None

@@ -30,7 +30,6 @@ from streamvggt.evaluation.protocol import Protocol, Run, Task, select_scenes
 from streamvggt.evaluation.run_metadata import read_run, write_scores
 from streamvggt.evaluation.runner import ModelRunner
 from streamvggt.files import atomic_write
-from streamvggt.flags import some_path, whole
 from streamvggt.words import counted
 
 Scores = tuple[Mapping[str, float], int]
@@ -52,7 +51,6 @@ class DepthProtocol(Protocol):
         alignments: Names in `depth_alignment.ALIGNMENTS`. The first is the default.
     """
 
-    more_datasets = ("scannet",)
     alignments: ClassVar[tuple[str, ...]]
 
     @abstractmethod
@@ -68,23 +66,6 @@ class DepthProtocol(Protocol):
     @abstractmethod
     def result_name(self, alignment: str) -> str:
         """Return the name of the result file, as in the reference implementation."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser, predict: bool, score: bool) -> None:
-        super().add_arguments(parser, predict, score)
-        if predict:
-            parser.add_argument(
-                "--stride", type=whole(), default=1, help="take every n-th frame of a video (default: 1)"
-            )
-            parser.add_argument("--crop", action="store_true", help="crop to whole patches instead of a second resize")
-            parser.add_argument(
-                "--status-file", type=some_path, metavar="FILE", help="file to write the names of complete test sets to"
-            )
-        elif len(self.alignments) > 1:
-            parser.add_argument(
-                "--align", nargs="+", choices=self.alignments, default=self.alignments[:1], metavar="NAME",
-                help=f"alignments: {', '.join(self.alignments)} (default: {self.alignments[0]})",
-            )  # fmt: skip
-        parser.set_defaults(align=self.alignments[:1])
 
     def open_reader(self, dataset: str, data_root: Path) -> DepthSet:
         return DEPTH_SETS[dataset](data_root)

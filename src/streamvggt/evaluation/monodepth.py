@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streamvggt.datasets._depth_set import DepthSet
+from streamvggt.evaluation.arguments import MONODEPTH
 from streamvggt.evaluation.depth_alignment import ALIGNMENTS
 from streamvggt.evaluation.depth_metrics import score_depth
 from streamvggt.evaluation.depth_protocol import DepthProtocol, EvalSequence, Scores, load_pair
@@ -19,10 +20,8 @@ from streamvggt.evaluation.parallel import single_threaded_torch, thread_map
 
 class MonoDepth(DepthProtocol):
     name = "monodepth"
-    title = "Monocular depth"
-    output_dir = "../eval_results/monodepth/{data}_{model_name}"
+    command_line = MONODEPTH
     unit = "image"
-    datasets = ("sintel", "bonn", "kitti", "nyu")
     alignments = ("median",)
 
     def clips(self, reader: DepthSet, scene: str, folder: Path, stride: int) -> list[EvalSequence]:

@@ -27,6 +27,7 @@ from streamvggt.data.transforms import image_array
 from streamvggt.data.view import View
 from streamvggt.datasets.neural_rgbd import NeuralRGBD
 from streamvggt.datasets.seven_scenes import SevenScenes
+from streamvggt.evaluation.arguments import MV_RECON
 from streamvggt.evaluation.jobs import Job, load_prediction, save_arrays
 from streamvggt.evaluation.point_clouds import estimate_normals, icp
 from streamvggt.evaluation.protocol import Protocol, Run, Task
@@ -36,7 +37,6 @@ from streamvggt.evaluation.recon_views import preprocess_view, view_size
 from streamvggt.evaluation.run_metadata import write_json, write_scores
 from streamvggt.evaluation.runner import ModelRunner, weights_name
 from streamvggt.files import atomic_write
-from streamvggt.flags import real, whole
 from streamvggt.words import counted
 
 MAX_DISTANCE = 0.1
@@ -70,21 +70,8 @@ SETS = {"7scenes": ReconDataset(SevenScenes, 200, False, 18), "NRGBD": ReconData
 
 class MultiViewReconstruction(Protocol):
     name = "mv_recon"
-    title = __doc__.splitlines()[0]
-    datasets = tuple(SETS)
-    output_dir = "../eval_results/mv_recon/{model_name}_{ckpt_name}"
+    command_line = MV_RECON
     unit = "scene"
-
-    def add_arguments(self, parser: argparse.ArgumentParser, predict: bool, score: bool) -> None:
-        super().add_arguments(parser, predict, score)
-        parser.add_argument("--kf_every", type=whole(), help="frame stride (default: 200 for 7-Scenes, 500 for NRGBD)")
-        parser.add_argument(
-            "--revisit", type=whole(), default=1, help="number of passes over the frames; the last pass is scored"
-        )
-        parser.add_argument("--use_proj", action="store_true", help="use unprojected depth instead of the point head")
-        parser.add_argument(
-            "--conf_thresh", type=real(0, 1e9), default=0.0, help="minimum confidence of evaluated points (default: 0)"
-        )
 
     def validate(self, arguments: argparse.Namespace) -> None:
         """Accept all flags, because every test set has a separate output folder."""

@@ -11,7 +11,6 @@ S frames · H×W pixels.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -22,32 +21,21 @@ from streamvggt.data.own.frame import Frame, read_frame
 from streamvggt.data.own.scene import get_labels, read_scene, scenes_under
 from streamvggt.data.transforms import crop_and_resize, whole_patches
 from streamvggt.data.view import View
+from streamvggt.evaluation.arguments import own_parser
 from streamvggt.evaluation.depth_alignment import ALIGNMENTS
 from streamvggt.evaluation.depth_metrics import score_depth
 from streamvggt.evaluation.jobs import FailureLog, run_main
 from streamvggt.evaluation.pose_metrics import auc, relative_pose_errors, trajectory_errors
 from streamvggt.evaluation.processes import ProcessGroup
 from streamvggt.evaluation.run_metadata import write_json
-from streamvggt.evaluation.runner import ModelRunner, add_network_arguments
-from streamvggt.flags import real, some_path, whole
+from streamvggt.evaluation.runner import ModelRunner
 
 COLUMNS = ("Abs Rel", "δ < 1.25", "ATE", "RPE trans", "RPE rot", "AUC@30")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a table and write the numbers. The exit status is 1 if a scene could not be evaluated."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("path", type=some_path, help="scene, or folder of scenes")
-    parser.add_argument("--stride", type=whole(), default=1, help="take every n-th frame (default: 1)")
-    parser.add_argument("--max_frames", type=whole(), help="maximum number of frames per scene (default: all)")
-    parser.add_argument(
-        "--depth_unit", type=real(1e-9, 1e9), help="scene units per step of 16-bit depth (default: by layout)"
-    )
-    parser.add_argument("--align", choices=ALIGNMENTS, default="scale", help="depth alignment (default: scale)")
-    parser.add_argument(
-        "--json", type=some_path, default=Path("own_eval.json"), help="output file (default: own_eval.json)"
-    )
-    add_network_arguments(parser)
+    parser = own_parser()
     arguments = parser.parse_args(argv)
     for name in ("stride", "max_frames"):
         if (value := getattr(arguments, name)) is not None and value < 1:

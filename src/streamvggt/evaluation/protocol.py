@@ -18,11 +18,11 @@ from typing import Any, ClassVar
 
 from tqdm import tqdm
 
+from streamvggt.evaluation.arguments import ProtocolArguments
 from streamvggt.evaluation.jobs import FailureLog, Job, run_jobs
 from streamvggt.evaluation.processes import ProcessGroup
 from streamvggt.evaluation.run_metadata import open_run
-from streamvggt.evaluation.runner import ModelRunner, add_network_arguments
-from streamvggt.flags import some_path, word
+from streamvggt.evaluation.runner import ModelRunner
 
 
 @dataclass(frozen=True)
@@ -55,19 +55,13 @@ class Protocol(ABC):
 
     Attributes:
         name: Name in run.json, and of the folder in eval_results.
-        title: First words of --help.
-        datasets: Test sets of the published results, the default of --dataset.
-        more_datasets: Other supported test sets.
-        output_dir: Pattern of the result folder.
+        command_line: Arguments of the program.
         unit: Unit of the progress bar: the content of one job.
         needs_all_scenes: If False, scores are summarized even if scenes are missing.
     """
 
     name: ClassVar[str]
-    title: ClassVar[str]
-    datasets: ClassVar[tuple[str, ...]]
-    more_datasets: ClassVar[tuple[str, ...]] = ()
-    output_dir: ClassVar[str]
+    command_line: ClassVar[ProtocolArguments]
     unit: ClassVar[str] = "sequence"
     needs_all_scenes: ClassVar[bool] = True
 
@@ -77,21 +71,7 @@ class Protocol(ABC):
         Returns:
             The exit status: 1 if a test set, a prediction or a score is missing at the end.
         """
-        stages = {(True, False): ": predict; resumes an interrupted run", (False, True): ": score what is predicted"}
-        parser = argparse.ArgumentParser(description=self.title + stages.get((predict, score), ""))
-        self.add_arguments(parser, predict, score)
-        if predict and score:
-            parser.add_argument(
-                "--score_only", action="store_true", help="score existing predictions without the model"
-            )
-        if predict:
-            add_network_arguments(parser)
-        else:
-            parser.add_argument(
-                "--model_name", type=word, default="StreamVGGT", help="model name in --output_dir (default: StreamVGGT)"
-            )
-        parser.set_defaults(score_only=False)
-        arguments = parser.parse_args(argv)
+        arguments = self.command_line.parser(predict, score).parse_args(argv)
         self.validate(arguments)
         with ProcessGroup() as processes:
             run = Run(arguments, processes, FailureLog(processes))
@@ -153,20 +133,6 @@ class Protocol(ABC):
         return summaries
 
     # Methods that a protocol overrides.
-
-    def add_arguments(self, parser: argparse.ArgumentParser, predict: bool, score: bool) -> None:
-        """Add the flags that select scenes, and those of the protocol for predicting and scoring."""
-        possible = (*self.datasets, *self.more_datasets)
-        parser.add_argument(
-            "--eval_dataset", nargs="+", choices=possible, default=list(self.datasets), metavar="NAME",
-            help=f"test sets: {', '.join(possible)} (default: {' '.join(self.datasets)})",
-        )  # fmt: skip
-        parser.add_argument("--data_root", type=some_path, default="../data/eval", help="root folder of all test sets")
-        words = "words in braces are filled in (default: %(default)s)"
-        parser.add_argument("--output_dir", type=word, default=self.output_dir, help=words)
-        parser.add_argument(
-            "--seq_list", type=word, nargs="+", metavar="SEQUENCE", help="sequences to evaluate (default: all)"
-        )
 
     def validate(self, arguments: argparse.Namespace) -> None:
         """Check the combination of flags.

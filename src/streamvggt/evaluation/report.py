@@ -8,7 +8,6 @@ predictions. Depth figures also need the test set.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 from collections.abc import Mapping, Sequence
@@ -19,11 +18,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from streamvggt.evaluation.arguments import report_parser
 from streamvggt.evaluation.jobs import run_main
 from streamvggt.evaluation.report_figures import ResultFigure, make_figures
 from streamvggt.evaluation.results import EvaluationResult, find_results
 from streamvggt.files import atomic_write
-from streamvggt.flags import some_path, whole
 from streamvggt.provenance import timestamp
 from streamvggt.words import counted
 
@@ -207,12 +206,7 @@ def _text(value: Any) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=some_path, help="root folder of all results, usually ../eval_results")
-    parser.add_argument("--out", type=some_path, help="output file (default: report.html in the folder)")
-    parser.add_argument(
-        "--pictures", type=whole(0), default=2, metavar="N", help="sequences with figures per result (default: 2)"
-    )
+    parser = report_parser()
     arguments = parser.parse_args(argv)
     results = find_results(arguments.results)
     pictures = {}

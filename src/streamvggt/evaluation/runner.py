@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from streamvggt.flags import whole, word
-from streamvggt.model.device import DTYPES, resolve_device, resolve_dtype
+from streamvggt.evaluation.arguments import MODELS
+from streamvggt.model.device import resolve_device, resolve_dtype
 from streamvggt.model.fingerprint import file_fingerprint
 from streamvggt.model.random_networks import is_random
 from streamvggt.model.threads import set_threads
@@ -26,45 +26,12 @@ from streamvggt.model.weights import load_model
 from streamvggt.prediction import Prediction, cat
 from streamvggt.provenance import device_name
 from streamvggt.stream.policy import parse_policy
-from streamvggt.stream.run_flags import add_device, add_policy, add_submaps
 from streamvggt.stream.session import StreamSession
 from streamvggt.stream.submaps.loop_closure import LoopClosureOptions, parse_submaps
 from streamvggt.stream.submaps.options import SubmapOptions
 from streamvggt.stream.submaps.session import SubmapSession
 from streamvggt.stream.submaps.submap_graph import apply_corrections
 from streamvggt.stream.weights_note import RANDOM_WEIGHTS_NOTE
-
-MODELS = {"streamvggt": (True, "../ckpt/checkpoints.pth"), "vggt": (False, "../ckpt/model.pt")}
-"""Attention of each model, and path of its released weights relative to src/."""
-
-
-def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags shared by all evaluations. `ModelRunner.load` reads them."""
-    network = parser.add_argument_group("network")
-    network.add_argument(
-        "--weights",
-        type=word,
-        help=f"weights, see load_model (default: {', '.join(path for _, path in MODELS.values())})",
-    )
-    network.add_argument(
-        "--model_name", type=word, default="StreamVGGT", help="StreamVGGT or VGGT (default: StreamVGGT)"
-    )
-    add_device(network)
-    network.add_argument(
-        "--dtype", choices=("auto", *DTYPES), default="auto", help="computation dtype (default: half precision on CUDA)"
-    )
-    network.add_argument(
-        "--inference",
-        choices=("stream", "full"),
-        help="stream: frame by frame with a KV cache; full: all frames at once (default: stream; VGGT: full)",
-    )
-    add_policy(network, default="all")
-    add_submaps(network, separator="_")
-    network.add_argument(
-        "--size",
-        type=whole(1, 16_384),
-        help="longer side of the model input in pixels (default: training resolution, 518)",
-    )
 
 
 def weights_name(arguments: argparse.Namespace) -> str:

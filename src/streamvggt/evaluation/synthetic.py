@@ -8,7 +8,6 @@ camera head, and those implied by points and depth.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import time
@@ -23,18 +22,19 @@ from procedural_scenes.scene import STYLES
 from procedural_scenes.world import SyntheticScenes
 from streamvggt.choices import CameraCacheMode
 from streamvggt.data.view import Batch
+from streamvggt.evaluation.arguments import synthetic_parser
 from streamvggt.evaluation.depth_metrics import absolute_relative_error, delta_accuracy, median_scale
 from streamvggt.evaluation.jobs import run_main
 from streamvggt.evaluation.pose_metrics import ate, auc, relative_pose_errors
-from streamvggt.flags import some_path, whole, word
 from streamvggt.geometry.alignment import align_points
 from streamvggt.geometry.camera import Cameras, cameras_from_pose_enc
 from streamvggt.geometry.pointmap import unproject
+from streamvggt.model.device import resolve_device
 from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.model.fingerprint import fingerprint
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import load_model
-from streamvggt.stream.policy import POLICY_NAMES, parse_policy
+from streamvggt.stream.policy import parse_policy
 from streamvggt.stream.session import StreamSession
 
 COLUMNS = ("AbsRel", "δ<1.25", "AUC@30", "AUC@15", "AUC@5", "AUC@30 points", "ATE", "points", "ms")
@@ -185,28 +185,7 @@ def markdown(table: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("weights", type=word, nargs="+", help="files or folders of weights, see load_model")
-    parser.add_argument("--frames", type=whole(), default=8)
-    parser.add_argument("--sequences", type=whole(), default=64)
-    parser.add_argument("--image-size", type=whole(1, 16_384), nargs=2, metavar=("H", "W"), default=(112, 112))
-    parser.add_argument("--split", choices=("val", "test"), default="test")
-    parser.add_argument(
-        "--scene-type",
-        choices=STYLES,
-        default="all",
-        help="scene type; rooms: training domain of the bundled models (default: all)",
-    )
-    parser.add_argument(
-        "--causal",
-        action=argparse.BooleanOptionalAction,
-        help="override the attention of all weights (default: from their config)",
-    )
-    parser.add_argument(
-        "--policy", type=word, help=f"eviction policy for streaming: {POLICY_NAMES} (default: whole sequences)"
-    )
-    parser.add_argument("--device", type=word, default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=some_path, help="output JSON file")
+    parser = synthetic_parser()
     arguments = parser.parse_args()
     try:
         policy = parse_policy(arguments.policy) if arguments.policy else None
@@ -214,7 +193,7 @@ def main() -> int:
         parser.error(str(error))
     estimators: dict[str, Estimator] = {}
     for weights in arguments.weights:
-        model = load_model(weights, causal=arguments.causal, device=arguments.device)
+        model = load_model(weights, causal=arguments.causal, device=resolve_device(arguments.device))
         estimators[f"{weights} ({'causal' if model.causal else 'bidirectional'}, {fingerprint(model)})"] = (
             model_estimator(model, policy)
         )

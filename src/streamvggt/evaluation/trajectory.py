@@ -23,6 +23,7 @@ from streamvggt.datasets._trajectory_set import TrajectorySet
 from streamvggt.datasets.scannetv2 import ScanNetTrajectories
 from streamvggt.datasets.sintel import TRAJECTORY_SEQUENCES, SintelTrajectories
 from streamvggt.datasets.tum import Tum
+from streamvggt.evaluation.arguments import TRAJECTORY
 from streamvggt.evaluation.images import load_image
 from streamvggt.evaluation.jobs import Job, load_prediction, save_arrays
 from streamvggt.evaluation.parallel import thread_map
@@ -30,7 +31,6 @@ from streamvggt.evaluation.pose_metrics import align_trajectory, trajectory_erro
 from streamvggt.evaluation.protocol import Protocol, Task
 from streamvggt.evaluation.run_metadata import read_run, write_json, write_scores
 from streamvggt.evaluation.runner import ModelRunner
-from streamvggt.flags import whole
 from streamvggt.words import counted
 
 SETS: dict[str, type[TrajectorySet]] = {"sintel": SintelTrajectories, "tum": Tum, "scannet": ScanNetTrajectories}
@@ -48,14 +48,7 @@ class TrajectoryScore:
 
 class Trajectories(Protocol):
     name = "trajectory"
-    title = __doc__.splitlines()[0]
-    datasets = tuple(SETS)
-    output_dir = "../eval_results/trajectory/{data}_{model_name}"
-
-    def add_arguments(self, parser: argparse.ArgumentParser, predict: bool, score: bool) -> None:
-        super().add_arguments(parser, predict, score)
-        parser.add_argument("--pose_eval_stride", type=whole(), default=1, help="take every n-th frame (default: 1)")
-        parser.add_argument("--crop", action="store_true", help="crop to whole patches instead of a second resize")
+    command_line = TRAJECTORY
 
     def open_reader(self, dataset: str, data_root: Path) -> TrajectorySet:
         return SETS[dataset](data_root)

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from streamvggt.datasets._depth_set import DepthSet
+from streamvggt.evaluation.arguments import VIDEO_ALIGNMENTS, VIDEO_DEPTH
 from streamvggt.evaluation.depth_alignment import ALIGNMENTS
 from streamvggt.evaluation.depth_metrics import score_depth
 from streamvggt.evaluation.depth_protocol import DepthProtocol, EvalSequence, Scores, load_pair
@@ -22,10 +23,8 @@ from streamvggt.evaluation.parallel import thread_map
 
 class VideoDepth(DepthProtocol):
     name = "video_depth"
-    title = "Video depth"
-    output_dir = "../eval_results/video_depth/{data}_{model_name}"
-    datasets = ("sintel", "bonn", "kitti")
-    alignments = ("scale", "scale&shift", "metric", "scale_exact", "scale&shift_exact")
+    command_line = VIDEO_DEPTH
+    alignments = VIDEO_ALIGNMENTS
 
     def clips(self, reader: DepthSet, scene: str, folder: Path, stride: int) -> list[EvalSequence]:
         frames = reader.frames(scene)[::stride]
