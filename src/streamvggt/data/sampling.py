@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from streamvggt.data.decode import DataError
+
+Item = TypeVar("Item")
 
 
 class Frames(Protocol):
@@ -268,3 +270,10 @@ class GraphWalkSampler:
             walk.append(following)
             path.append(following)
         return walk
+
+
+def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
+    """Return at most `count` ≥ 1 evenly spaced items, the first and the last among them if `count` is more than 1."""
+    if len(items) <= count:
+        return list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+
+from streamvggt.datasets._files import FrameFiles
 
 DEPTH_SIZE = 48, 64  # height and width of the compared depth maps
 EVERY = 4  # pixel stride of the projected points
@@ -34,6 +37,12 @@ class LowResFrame:
         small[:2] *= scale[:, None]
         small[:2, 2] += 0.5 * scale - 0.5  # pixel centers are whole numbers
         return cls(depth[np.ix_(rows, columns)].astype(np.float32), small, np.array(world_from_cam, np.float64))
+
+    @classmethod
+    def read(cls, files: FrameFiles, folder: Path, name: str) -> LowResFrame:
+        """Read a frame and subsample it. Depth that is not finite or negative is unknown."""
+        stored = files.read(folder, name)
+        return cls.of(np.nan_to_num(stored.depth).clip(min=0), stored.intrinsics, stored.world_from_cam)
 
 
 def overlaps(frames: Iterable[LowResFrame]) -> np.ndarray:

@@ -126,18 +126,13 @@ def write_overlaps(root: Path, path: Path) -> None:
             file.attrs[OURS] = "streamvggt"
             for folder in tqdm(new, desc="overlaps", unit="scene", dynamic_ncols=True):
                 names = sorted(image.stem for image in folder.glob(FILES.image.format("*")))
-                shares = overlaps(read_small(folder, name) for name in names)
+                shares = overlaps(LowResFrame.read(FILES, folder, name) for name in names)
                 np.fill_diagonal(shares, 0)
                 group = file.create_group(folder.name)
                 group.attrs["shape"] = shares.shape
                 group["basenames"] = np.array(names, "S")
                 group["indices"] = np.stack(shares.nonzero())
                 group["values"] = shares[shares.nonzero()].astype(np.float32)
-
-
-def read_small(folder: Path, name: str) -> LowResFrame:
-    stored = FILES.read(folder, name)
-    return LowResFrame.of(np.nan_to_num(stored.depth), stored.intrinsics, stored.world_from_cam)
 
 
 def read_camera(path: Path) -> tuple[np.ndarray, np.ndarray]:

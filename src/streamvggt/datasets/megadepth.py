@@ -186,7 +186,7 @@ def write_sets(root: Path, path: Path) -> None:
         return
     for scene in tqdm(new, desc="sets", unit="scene", dynamic_ncols=True):
         members = sorted(file.name.removesuffix(".npz") for file in names[scene].glob("*.npz"))
-        for chosen in covisible_sets(overlaps(read_small(names[scene], name) for name in members)):
+        for chosen in covisible_sets(overlaps(LowResFrame.read(FILES, names[scene], name) for name in members)):
             sets.append([len(scenes), *(len(images) + np.resize(chosen, SET_SIZE))])
         scenes.append(scene)
         images += members
@@ -212,11 +212,6 @@ def covisible_sets(shares: np.ndarray) -> list[np.ndarray]:
             others = random.choice(best, min(len(best), SET_SIZE - 1), replace=False)
             sets.append(np.concatenate([[number], others]))
     return sets
-
-
-def read_small(folder: Path, name: str) -> LowResFrame:
-    stored = FILES.read(folder, name)
-    return LowResFrame.of(np.nan_to_num(stored.depth).clip(min=0), stored.intrinsics, stored.world_from_cam)
 
 
 def write(out: Path, clips: Sequence[Clip]) -> list[WrittenScene]:

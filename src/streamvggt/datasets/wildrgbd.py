@@ -31,7 +31,7 @@ from torch import Tensor
 from streamvggt.data.dataset_reader import DatasetReader, make_view
 from streamvggt.data.decode import DataError, decoding, read_image, read_json, read_mask, read_png16, read_table
 from streamvggt.data.file_index import FileIndex
-from streamvggt.data.sampling import ClipSampler
+from streamvggt.data.sampling import ClipSampler, evenly_spaced
 from streamvggt.data.transforms import crop_and_resize
 from streamvggt.data.view import View
 from streamvggt.datasets._files import CameraFile, FrameFiles
@@ -83,7 +83,7 @@ def prepare(raw: Path, scene: str, folder: Path) -> None:
     if not len(numbers_and_poses):
         raise SkipScene("it has no poses")
     poses = {int(row[0]): row[1:].reshape(4, 4) for row in numbers_and_poses}
-    for number in evenly(sorted(poses), NUM_FRAMES):
+    for number in evenly_spaced(sorted(poses), NUM_FRAMES):
         name = f"{number:05d}"
         path = source / f"rgb/{name}.png"
         image = read_image(path)
@@ -113,13 +113,6 @@ def read_camera(path: Path) -> tuple[tuple[int, int], np.ndarray]:
 
 def finish(raw: Path, out: Path) -> None:
     write_selected(out, _chosen(raw), FILES.image.format("*"))
-
-
-def evenly(items: list, count: int) -> list:
-    """Return at most `count` items at equal distances, including the first and the last."""
-    if len(items) <= count:
-        return items
-    return [items[number] for number in np.linspace(0, len(items) - 1, count).round().astype(int)]
 
 
 def _chosen(raw: Path) -> dict[str, list[str]]:

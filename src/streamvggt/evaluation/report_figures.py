@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from matplotlib.figure import Figure
 
 from streamvggt.data.decode import read_image
+from streamvggt.data.sampling import evenly_spaced
 from streamvggt.evaluation.depth_alignment import align_median
 from streamvggt.evaluation.depth_protocol import DEPTH_SETS, DepthProtocol, load_pair
 from streamvggt.evaluation.depth_sets import published
@@ -56,21 +57,14 @@ def make_figures(protocol: str, folder: Path, run: Mapping[str, Any], count: int
         return []
 
 
-def evenly(items: Sequence, count: int) -> list:
-    """Return at most `count` evenly spaced items, including the first and last."""
-    if len(items) <= count:
-        return list(items)
-    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)] if count > 1 else [items[0]]
-
-
 def depth_figures(protocol: DepthProtocol, folder: Path, run: Mapping[str, Any], count: int) -> list[ResultFigure]:
     """Create a strip per sequence: images, ground-truth depth, predicted depth, error."""
     reader = DEPTH_SETS[run["dataset"]](run["about"]["data_root"])
     figures = []
-    for scene in evenly(reader.scenes, count):
+    for scene in evenly_spaced(reader.scenes, count):
         clips = protocol.clips(reader, scene, folder, run["settings"]["stride"])
         frames = [pair for clip in clips for pair in zip(clip.frames, clip.paths, strict=True)]
-        frames = [(frame, path) for frame, path in evenly(frames, NUM_FRAMES) if path.exists()]
+        frames = [(frame, path) for frame, path in evenly_spaced(frames, NUM_FRAMES) if path.exists()]
         if not frames:
             continue
         columns = []
@@ -126,7 +120,7 @@ def _colors(values: np.ndarray, colors: int) -> np.ndarray:
 def cloud_figures(folder: Path, count: int) -> list[ResultFigure]:
     """Draw the points of each scene in their colors, and both clouds colored by distance."""
     figures = []
-    for path in evenly(sorted(folder.glob("*-errors.npz")), count):
+    for path in evenly_spaced(sorted(folder.glob("*-errors.npz")), count):
         cloud = load_prediction(path)
         panels = {
             "estimated": (cloud["points"], cloud["colours"] / 255),
@@ -165,7 +159,7 @@ def _from_above(points: np.ndarray, pitch: float = 35, yaw: float = 20) -> np.nd
 def pose_figures(folder: Path, count: int) -> list[ResultFigure]:
     """Draw the camera centers of CO3D sequences after similarity alignment."""
     figures = []
-    for path in evenly(sorted(folder.glob("*/*.npz")), count):
+    for path in evenly_spaced(sorted(folder.glob("*/*.npz")), count):
         arrays = load_prediction(path)
         estimated = arrays.get("refined_cam_from_world", arrays["cam_from_world"])
         ours, theirs = (
@@ -180,7 +174,7 @@ def pose_figures(folder: Path, count: int) -> list[ResultFigure]:
 def trajectory_figures(folder: Path, count: int) -> list[ResultFigure]:
     """Draw the aligned camera trajectories."""
     figures = []
-    for path in evenly(sorted(folder.glob("*-aligned.npz")), count):
+    for path in evenly_spaced(sorted(folder.glob("*-aligned.npz")), count):
         arrays = load_prediction(path)
         ours, theirs = arrays["world_from_cam"][:, :3, 3], arrays["true_world_from_cam"][:, :3, 3]
         name = f"{path.name.removesuffix('-aligned.npz')}: way of the camera"
