@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from small_models import assert_same, images, tiny
-from torch._inductor import compile_fx
 
 from streamvggt import FrameDiversity, KeepAll, Keyframes, MotionKeyframes, SlidingWindow, StreamSession, TokenDiversity
 from streamvggt.stream import static_step
@@ -119,6 +118,7 @@ def test_what_it_cannot_serve_is_reported(model, recorded):
         )
 
 
+@pytest.mark.slow
 def test_compiled_it_is_the_eager_step_to_rounding(monkeypatch):
     """Traced and made functional as for a compiler, whose own work (minutes) is left to benchmarks/step.py."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
@@ -134,7 +134,9 @@ def test_compiled_it_is_the_eager_step_to_rounding(monkeypatch):
 def test_streams_of_equal_shapes_share_one_compiled_step(monkeypatch):
     """The compiler proper is skipped: it takes minutes."""
     made = []
-    monkeypatch.setattr(compile_fx, "compile_fx", lambda graph, inputs, **_: made.append(1) or graph.forward)
+    monkeypatch.setattr(
+        "torch._inductor.compile_fx.compile_fx", lambda graph, inputs, **_: made.append(1) or graph.forward
+    )
     monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
     few = {"depth": 1, "dpt_layers": (0,) * 4, "encoder_depth": 1, "camera_trunk_depth": 1, "camera_iterations": 1}
     model = tiny(heads=("camera",), **few)
