@@ -335,7 +335,7 @@ def test_other_numbers_are_judged_at_the_door(tmp_path, planes, fresh, name, val
 @pytest.mark.parametrize("name", ["lr", "min_lr", "clip_norm", "weight_decay"])
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
 def test_rates_are_judged_at_the_door(name, value):
-    with pytest.raises(ValueError, match=f"optimization.{name}: expected a finite number of the right sign"):
+    with pytest.raises(ValueError, match=f"optim.{name}: expected a finite number of the right sign"):
         OptimConfig(**{"lr": 1e-3, "steps": 1, name: value})
 
 

@@ -57,7 +57,7 @@ class OptimConfig:
         for name, is_right in {**bounds, "weight_decay": self.weight_decay >= 0}.items():
             if not is_right or not math.isfinite(getattr(self, name)):
                 raise ValueError(
-                    f"optimization.{name}: expected a finite number of the right sign, got {getattr(self, name)!r}"
+                    f"optim.{name}: expected a finite number of the right sign, got {getattr(self, name)!r}"
                 )
         if not 0 <= self.decay_from < 1:
             raise ValueError(f"decay_from: expected a fraction of the steps in [0, 1), got {self.decay_from}")
