@@ -66,10 +66,12 @@ def kept_sigterm() -> Iterator[None]:
     sigaction = ctypes.CDLL(None).sigaction
     before = ctypes.create_string_buffer(1024)  # larger than struct sigaction
     sigaction(signal.SIGTERM, None, before)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # a signal during the import waits
     try:
         yield
     finally:
         sigaction(signal.SIGTERM, before, None)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def explained(error: ModuleNotFoundError, extra: str) -> ImportError:
