@@ -6,29 +6,19 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from streamvggt.files import atomic_write
-from streamvggt.model.config import VGGTConfig
 from streamvggt.model.weights_file import CONFIG_MODEL_TYPE, CONFIG_NAME, WEIGHTS_NAME
 
 
-class Network(Protocol):
-    """Network with a configuration."""
-
-    config: VGGTConfig
-
-    def state_dict(self) -> dict[str, Tensor]: ...
-
-
-def save_model(model: Network, folder: str | os.PathLike, state: Mapping[str, Tensor] | None = None) -> None:
+def save_model(model: nn.Module, folder: str | os.PathLike, state: Mapping[str, Tensor] | None = None) -> None:
     """Write config.json and model.safetensors to `folder`, each atomically.
 
     Args:
-        model: Network to save.
+        model: Network with the attribute `config`.
         folder: Output folder, created if missing.
         state: State dict, for models that are sharded among processes. None: `model.state_dict()`.
     """

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Protocol
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
 
-from streamvggt.model.aggregator import Aggregator
 from streamvggt.model.stream_memory import StreamMemory
 from streamvggt.prediction import Prediction, cat
 
 
-class StreamingNetwork(Protocol):
-    """Network that runs frames with a memory."""
-
-    aggregator: Aggregator
-
-    def predict(
-        self,
-        images: Tensor,
-        heads: Collection[str],
-        past: StreamMemory,
-        query_points: Tensor | None = None,
-        patch_tokens: Tensor | None = None,
-    ) -> Prediction:
-        """Run frames that attend to the memory."""
-
-
 def run_steps(
-    network: StreamingNetwork,
+    predict: Callable[..., Prediction],
+    encode_patches: Callable[[Tensor], Tensor],
     images: Tensor,
     memory: StreamMemory,
     heads: Collection[str],
@@ -38,6 +21,11 @@ def run_steps(
     patch_tokens: Tensor | None,
 ) -> Prediction:
     """Run checked inputs of `VGGT.step`, as many frames at a time as the eviction policy permits.
+
+    Args:
+        predict: `VGGT.predict`.
+        encode_patches: `Aggregator.encode_patches`.
+        images, memory, heads, query_points, patch_tokens: As for `VGGT.step`.
 
     Returns:
         The prediction for all frames.
@@ -50,32 +38,19 @@ def run_steps(
         try:
             first = 0
             while first < images.shape[1]:
-                is_joint = memory.is_opening
+                is_joint = memory.is_opening  # the first frames of LingBot-Map; those of earlier calls are run again
                 count = memory.num_missing if is_joint else num_together
-                part = slice(first, first + count)
-                encoded = None if patch_tokens is None else patch_tokens[:, part]
+                part = images[:, first : first + count]
+                encoded = None if patch_tokens is None else patch_tokens[:, first : first + count]
                 if is_joint:
-                    predictions.append(_joint_step(network, images[:, part], memory, heads, encoded))
-                else:
-                    queries = query_points if first == 0 else None
-                    predictions.append(_next_step(network, images[:, part], memory, heads, queries, encoded))
+                    encoded = memory.reopen(encode_patches(part) if encoded is None else encoded)
+                queries = query_points if first == 0 and not is_joint else None
+                prediction = predict(part, heads, memory, queries, encoded)
+                memory.update(prediction.num_frames, prediction)
+                predictions.append(prediction.select_frames(slice(-part.shape[1], None)) if is_joint else prediction)
                 first += count
             memory.commit()
         except BaseException:
             memory.rollback()
             raise
     return cat(predictions) if len(predictions) > 1 else predictions[0]
-
-
-def _next_step(network, images, memory, heads, query_points, patch_tokens) -> Prediction:
-    """Run frames that are appended to the memory."""
-    prediction = network.predict(images, heads, memory, query_points, patch_tokens)
-    memory.update(prediction.num_frames, prediction)
-    return prediction
-
-
-def _joint_step(network, images, memory, heads, patch_tokens) -> Prediction:
-    """Run the first frames of a stream jointly (LingBot-Map). Frames of earlier calls are computed again."""
-    encoded = memory.reopen(network.aggregator.encode_patches(images) if patch_tokens is None else patch_tokens)
-    prediction = _next_step(network, images, memory, heads, None, encoded)
-    return prediction.select_frames(slice(encoded.shape[1] - images.shape[1], None))

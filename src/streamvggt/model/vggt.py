@@ -177,7 +177,8 @@ class VGGT(PretrainedNetwork):
             ValueError: If the images do not match the network or the memory, or a requested head is missing.
         """
         heads = validate_step(self, images, memory, heads, query_points)
-        return run_steps(self, images, memory, heads, query_points, patch_tokens)
+        encode = self.aggregator.encode_patches
+        return run_steps(self.predict, encode, images, memory, heads, query_points, patch_tokens)
 
     def predict(
         self,
