@@ -83,11 +83,8 @@ def main() -> None:
         if arguments.viewer_frames:
             report += measure_viewer(browser, arguments.viewer_frames)
     head = ["# The demo page", "", "```bash", f"python {shlex.join(sys.argv)}", "```", ""]
-    head += [
-        f"{describe_machine(torch.device('cpu'))}. The program had one core, Chromium the other, where other work ran, "
-        "too.",
-        "",
-    ]
+    cores = "The program used one core, Chromium the others." if others else "Program and Chromium shared one core."
+    head += [f"{describe_machine(torch.device('cpu'))}. {cores}", ""]
     arguments.out.write_text("\n".join([*head, *report]), encoding="utf-8")
 
 
