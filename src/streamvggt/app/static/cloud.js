@@ -13,7 +13,7 @@ const MAX_SCENE_POINTS = 1_200_000; // approximate maximum, as in packet.py
 const PERCENTILE_SAMPLE = 50_000; // number of points for the percentile of the confidence
 const FOLLOW_SPEED = 0.15; // fraction of the distance per image
 const FRAME_BUDGET_MS = 30; // while the view moves
-const MIN_FRACTION = 0.05; // of the points, while the view moves
+const MIN_FRACTION = 0.01; // of the points, while the view moves
 const IDLE_DELAY_MS = 300; // without a change, until all points are drawn
 const MAX_POINT_SIZE = 32; // pixels
 const PICK_RADIUS = 10; // pixels
@@ -39,10 +39,11 @@ export class Cloud {
     this.world.rotation.x = Math.PI;
     this.material = pointMaterial({ vertexColors: true });
     this.normals = new MeshNormalMaterial({ flatShading: true, side: DoubleSide });
+    this.cameras = new LineSegments(new BufferGeometry(), new LineBasicMaterial({ vertexColors: true }));
     this.trajectory = new Line(new BufferGeometry(), new LineBasicMaterial({ color: "#8c8c99" }));
     this.marks = new Line(new BufferGeometry(), new LineBasicMaterial(MARK));
     this.marks.add(new Points(new BufferGeometry(), pointMaterial({ ...MARK, size: 9, sizeAttenuation: false })));
-    this.scene.add(this.world.add(this.trajectory, this.marks));
+    this.scene.add(this.world.add(this.cameras, this.trajectory, this.marks));
     this.ceiling = new Plane(new Vector3(0, -1, 0));
     this.frames = [];
     this.scale = this.spacing = 1; // median distance of the points of the first frame, and the distance between them
@@ -56,20 +57,19 @@ export class Cloud {
   clear() {
     this.frames.forEach(({ points, camera, segments }) => [points, camera, segments].forEach(remove));
     this.frames = [];
-    setVertices(this.trajectory, []);
+    [this.cameras, this.trajectory].forEach((part) => setVertices(part, []));
     this.mark([]);
   }
 
   /** Add the frame of a packet. */
   add(packet) {
     const points = new Points(new BufferGeometry(), this.material);
-    const pyramid = cameraPyramid(packet);
-    const camera = new Group().add(pyramid); // in the axes of the camera: its pyramid, and its mesh
+    const camera = new Group(); // in the axes of the camera: its mesh
     const matrix = camera.matrix.set(...packet.cam_from_world, 0, 0, 0, 1).invert();
     matrix.decompose(camera.position, camera.quaternion, camera.scale);
     const segments = trackSegments(this.frames.at(-1)?.tracks ?? [], packet.tracks);
     this.world.add(points, camera, segments);
-    this.frames.push({ ...packet, points, camera, pyramid, segments, mesh: null });
+    this.frames.push({ ...packet, points, camera, segments, edges: cameraEdges(packet), mesh: null });
     this.setPoints(this.frames.length - 1, packet);
     this.releasePoints();
     if (this.frames.length > 1) return;
@@ -155,13 +155,17 @@ export class Cloud {
   }
 
   showCameras({ cameras, tracks, position, cameraSize }) {
-    this.frames.forEach(({ pyramid, segments }, index) => {
+    const [vertices, colors] = [[], []];
+    this.frames.forEach(({ camera, edges, segments }, index) => {
       const isCurrent = index === position;
-      pyramid.visible = cameras;
-      pyramid.scale.setScalar(cameraSize * this.scale * (isCurrent ? 1.6 : 1));
-      pyramid.material.color.set(isCurrent ? CURRENT_COLOR : timeColor(index / Math.max(this.frames.length - 1, 1)));
-      segments.visible = tracks && index <= position;
+      const size = cameraSize * this.scale * (isCurrent ? 1.6 : 1);
+      const age = index / Math.max(this.frames.length - 1, 1);
+      const color = new Color(isCurrent ? CURRENT_COLOR : timeColor(age)).toArray();
+      colors.push(...edges.flatMap(() => color));
+      vertices.push(...edges.flatMap((end) => end.clone().multiplyScalar(size).applyMatrix4(camera.matrix).toArray()));
+      segments.visible = tracks && index <= position && segments.geometry.attributes.position.count > 0;
     });
+    setVertices(this.cameras, cameras ? vertices : [], colors);
     setVertices(this.trajectory, cameras ? this.frames.flatMap(({ camera }) => camera.position.toArray()) : []);
   }
 
@@ -315,13 +319,11 @@ function confidencePercentile(frames, percentile, hidden) {
 /** Point of a pixel at a depth, in the axes of the camera. */
 export const unproject = (k, x, y, depth) => [((x - k[2]) / k[0]) * depth, ((y - k[5]) / k[4]) * depth, depth];
 
-/** Edges of a pyramid from the camera to its image at depth 1. */
-function cameraPyramid({ intrinsics, image_size: [height, width] }) {
-  const corners = [[0, 0], [width, 0], [width, height], [0, height]].map(([x, y]) => unproject(intrinsics, x, y, 1));
-  const edges = corners.flatMap((corner, index) => [0, 0, 0, ...corner, ...corner, ...corners[(index + 1) % 4]]);
-  const pyramid = new LineSegments(new BufferGeometry(), new LineBasicMaterial());
-  setVertices(pyramid, edges);
-  return pyramid;
+/** Ends of the edges of a pyramid from the camera to its image at depth 1, in the axes of the camera. */
+function cameraEdges({ intrinsics, image_size: [height, width] }) {
+  const pixels = [[0, 0], [width, 0], [width, height], [0, height]];
+  const corners = pixels.map(([x, y]) => new Vector3(...unproject(intrinsics, x, y, 1)));
+  return corners.flatMap((corner, index) => [new Vector3(), corner, corner, corners[(index + 1) % 4]]);
 }
 
 /** Lines from the tracked points of a frame to those of the next. */
