@@ -19,16 +19,12 @@ from streamvggt.losses.multitask import MultiTaskLoss, SupervisedMapTerm
 from streamvggt.losses.pointmap_reference import PointmapTestPublished
 from streamvggt.losses.track import TrackTerm
 from streamvggt.model.vggt import VGGT, StreamVGGT
-from streamvggt.stream.policy import (
-    FrameDiversity,
-    KeepAll,
-    Keyframes,
-    MotionKeyframes,
-    ProbeSaliency,
-    SelfSelective,
-    SlidingWindow,
-    TokenDiversity,
-)
+from streamvggt.stream.policies.frame_diversity import FrameDiversity
+from streamvggt.stream.policies.keyframes import Keyframes, MotionKeyframes
+from streamvggt.stream.policies.probe_saliency import ProbeSaliency
+from streamvggt.stream.policies.self_selective import SelfSelective
+from streamvggt.stream.policies.sliding_window import KeepAll, SlidingWindow
+from streamvggt.stream.policies.token_diversity import TokenDiversity
 from streamvggt.stream.pool import SessionPool
 from streamvggt.stream.session import StreamSession
 from streamvggt.stream.submaps.options import SubmapOptions
