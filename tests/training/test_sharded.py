@@ -14,24 +14,23 @@ from streamvggt.losses.multitask import MultiTaskLoss
 from streamvggt.training.optim import OptimConfig
 from streamvggt.training.supervision import GroundTruth
 from streamvggt.training.trainer import Trainer
+from streamvggt.training.validation import validate
 
 OPTIMISATION = {"lr": 1e-3, "steps": 2, "separate_clip": ["camera_head.*"], "clip_norm": 1e-3}
 
 
-def trainer(folder, model, num_batches) -> Trainer:
-    data = {"data": Planes(), "validation": Planes(), "num_validation_batches": num_batches}
+def trainer(folder, model) -> Trainer:
     kinds = {"supervision": GroundTruth(), "loss": MultiTaskLoss(), "optim": OptimConfig(**OPTIMISATION)}
-    return Trainer(model=model, output_dir=folder, **data, **kinds)
+    return Trainer(model=model, output_dir=folder, data=Planes(), validation=Planes(), **kinds)
 
 
-def validate(made: Trainer) -> dict:
+def validated(made: Trainer, num_batches: int) -> dict:
     """Validation losses, and the number of forward passes for them."""
-    passes, output = [], {}
-    made._save_weights = lambda name: None  # accelerate gathers a sharded network on GPUs only
-    made.log.scalars = lambda step, values, group: output.update(values)
-    made.model.register_forward_pre_hook(lambda *_: passes.append(1))
-    made._validate()
-    return {"passes": len(passes), **output}
+    passes, model = [], made.update.model
+    hook = model.register_forward_pre_hook(lambda *_: passes.append(1))
+    losses, _ = validate(made.objective, model, made.validation, num_batches)
+    hook.remove()
+    return {"passes": len(passes), **losses}
 
 
 def shard(model: StreamVGGT) -> StreamVGGT:
@@ -45,10 +44,8 @@ def shard(model: StreamVGGT) -> StreamVGGT:
 def train_sharded(rank, folder):
     Accelerator.prepare_model = lambda self, model, **_: model  # no DDP around it
     torch.manual_seed(0)
-    made = trainer(folder, shard(StreamVGGT(**TINY)), 1)
-    output = {"1": validate(made)}
-    made.num_validation_batches = 3
-    output["3"] = validate(made)
+    made = trainer(folder, shard(StreamVGGT(**TINY)))
+    output = {number: validated(made, number) for number in (1, 3)}
     output["norm"] = next(made.steps(1))["grad_norm"].item()
     (folder / f"{rank}.json").write_text(json.dumps(output), encoding="utf-8")
 
@@ -61,6 +58,6 @@ def test_processes_keep_step_in_validation_and_count_each_batch_once(tmp_path):
     assert both[0]["norm"] > 0
     assert (both[0]["1"]["passes"], both[0]["3"]["passes"]) == (1, 2)
     torch.manual_seed(0)
-    alone = validate(trainer(tmp_path / "alone", StreamVGGT(**TINY), 3))
+    alone = validated(trainer(tmp_path / "alone", StreamVGGT(**TINY)), 3)
     assert alone.pop("passes") == 3
     assert alone == pytest.approx({name: both[0]["3"][name] for name in alone}, rel=1e-4)
