@@ -179,7 +179,7 @@ def test_losses_inside_the_network_wait_for_nothing():
         auxiliary.attach(network)
     batch = Planes(num_sequences=2, num_frames=3)[0].to("meta")
     with MetaDevice() as seen:
-        with auxiliary.watch(network) as recorded:
+        with auxiliary.record(network) as recorded:
             network(batch.images, heads=("camera",))
         sum(auxiliary(batch, recorded, network).values()).backward()
     assert not seen.waits, dict(seen.waits)
