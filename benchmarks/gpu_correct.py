@@ -10,10 +10,7 @@ import torch
 from gpu_bench import Bench
 from roofline import Rates
 
-from streamvggt import StreamSession
-from streamvggt.layers.attention import KERNELS
-from streamvggt.prediction import Prediction
-from streamvggt.stream.policy import (
+from streamvggt import (
     FrameDiversity,
     KeepAll,
     Keyframes,
@@ -21,8 +18,11 @@ from streamvggt.stream.policy import (
     ProbeSaliency,
     SelfSelective,
     SlidingWindow,
+    StreamSession,
     TokenDiversity,
 )
+from streamvggt.layers.attention import KERNELS
+from streamvggt.prediction import Prediction
 from streamvggt.stream.pool import SessionPool
 
 RECORDED = [

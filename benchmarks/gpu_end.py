@@ -15,12 +15,11 @@ from PIL import Image
 from roofline import synchronize
 from torch.utils.flop_counter import FlopCounterMode
 
-from streamvggt import VGGT, StreamSession
+from streamvggt import VGGT, SlidingWindow, StreamSession
 from streamvggt.cli import main as command_line
 from streamvggt.data.view import Batch
 from streamvggt.losses.distill import DistillLoss
 from streamvggt.stream.frames import load_frames
-from streamvggt.stream.policy import SlidingWindow
 from streamvggt.training.optim import OptimConfig
 from streamvggt.training.supervision import Teacher
 from streamvggt.training.trainer import Trainer

@@ -15,13 +15,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from torch.profiler import ProfilerActivity, profile
 
-from streamvggt import VGGT, StreamSession
-from streamvggt.stream.policy import (
+from streamvggt import (
+    VGGT,
     FrameDiversity,
     KeepAll,
     ProbeSaliency,
     SelfSelective,
     SlidingWindow,
+    StreamSession,
     TokenDiversity,
 )
 
