@@ -87,4 +87,4 @@ def test_the_ros_node_publishes_a_pose_and_depth_per_image(node):
     quaternion = [getattr(poses[1].pose.orientation, axis) for axis in "xyzw"]
     assert np.linalg.norm(quaternion) == pytest.approx(1, abs=1e-6)
     assert all(isinstance(getattr(poses[1].pose.position, axis), float) for axis in "xyz")
-    assert depths[1].image.shape == (84, 112) and (depths[1].image > 0).all()
+    assert depths[1].image.shape == (80, 112) and (depths[1].image > 0).all()

@@ -46,12 +46,10 @@ def test_verbose_adds_the_traceback(command, tmp_path):
     "words, package, extra",
     [(["demo"], "gradio", "demo"), (["train"], "hydra", "train"), (["data", "check", "."], "h5py", "prepare")],
 )
-def test_a_command_without_its_packages_says_how_to_install_them(monkeypatch, capsys, words, package, extra):
-    for name in [name for name in sys.modules if name.startswith(("streamvggt.", package))]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, package, None)
-    assert main(words) == 1
-    assert f'pip install "streamvggt[{extra}]"' in capsys.readouterr().err
+def test_a_command_without_its_packages_says_how_to_install_them(words, package, extra):
+    program = f"import sys; sys.modules[{package!r}] = None; from streamvggt.cli import main; sys.exit(main({words}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1 and f'pip install "streamvggt[{extra}]"' in done.stderr
 
 
 def test_an_evaluation_gets_the_flags_behind_its_name(command, monkeypatch):

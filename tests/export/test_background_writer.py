@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -121,7 +122,8 @@ def test_no_frame_is_written_after_a_failed_one(tmp_path, monkeypatch):
     monkeypatch.setattr(
         ResultWriter, "finish", lambda self, *pair: full_disk() if pair[0].index == 0 else finish(self, *pair)
     )
-    with BackgroundWriter(ResultWriter(tmp_path)) as writer:
+    # A later call reports the error if the first frame has already failed.
+    with BackgroundWriter(ResultWriter(tmp_path)) as writer, suppress(OSError):
         for frame, prediction in FRAMES[:MAX_PENDING]:
             writer.add(frame, prediction)
     assert not frame_files(tmp_path)

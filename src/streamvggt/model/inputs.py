@@ -95,7 +95,7 @@ def validate_images(images: Tensor, patch_size: int) -> None:
     if height % patch_size or width % patch_size or not height or not width:
         raise ValueError(
             f"images are {height}×{width} (height × width), but both must be multiples of {patch_size}: "
-            "resize them, e.g. with load_frames"
+            f"resize them, e.g. with load_frames(…, patch_size={patch_size})"
         )
 
 

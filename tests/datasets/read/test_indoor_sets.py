@@ -119,7 +119,7 @@ def test_nothing_in_a_table_is_executed(tmp_path, monkeypatch):
     (place, _) = arkitscenes.write(tmp_path, CLIPS)
     root = tmp_path / ARKitScenes.folder
     change(root / "Training" / place.scene / "new_scene_metadata.npz", image_collection=np.array(Trap(), dtype=object))
-    with pytest.raises(DataError, match="no number, array or container"):
+    with pytest.raises(DataError, match="not a number, array or container"):
         ARKitScenes(root).groups(place.scene)
     assert not (tmp_path / "executed").exists()
 
