@@ -20,7 +20,7 @@ class StreamNode(Node):
         weights = self.declare_parameter("weights", "lch01/StreamVGGT").value
         device = self.declare_parameter("device", "cuda" if torch.cuda.is_available() else "cpu").value
         model = load_model(weights, device=device, dtype=torch.bfloat16 if device == "cuda" else torch.float32)
-        self.size = model.config.image_size
+        self.sizes = {"size": model.config.image_size, "patch_size": model.patch_size}
         self.session = StreamSession(model, policy=FrameDiversity(9))
         self.bridge = CvBridge()
         self.poses = self.create_publisher(PoseStamped, "pose", 10)
@@ -29,7 +29,7 @@ class StreamNode(Node):
 
     def on_image(self, message):
         rgb = self.bridge.imgmsg_to_cv2(message, "rgb8")
-        prediction = self.session.push(frame_from_array(rgb, size=self.size))
+        prediction = self.session.push(frame_from_array(rgb, **self.sizes))
         world_from_cam = prediction.cameras().world_from_cam[0, 0].double().cpu()  # (3, 4)
         pose = PoseStamped()
         pose.header.stamp, pose.header.frame_id = message.header.stamp, "map"
