@@ -23,10 +23,10 @@ from streamvggt.layers.cached_attention import CachedPattern
 from streamvggt.model.memory import KVCacheMemory
 from streamvggt.model.vggt import VGGT
 
-HEADS = ("camera", "depth", "points")
+HEADS = ("camera", "depth")
 # Weights, height × width, number formats, the memory, frames to fill it, frames timed.
 SIZES = {
-    "tiny": ("tiny", (84, 112), ("float32", "bfloat16"), SlidingWindow(1, 8), 12, 40),
+    "tiny": ("tiny", (80, 112), ("float32", "bfloat16"), SlidingWindow(1, 8), 12, 40),
     "small": ("random:small", (126, 224), ("float32", "bfloat16"), SlidingWindow(1, 8), 12, 30),
     "full": ("random:full", (392, 518), ("bfloat16",), SlidingWindow(0, 1), 2, 2),
 }
@@ -37,7 +37,6 @@ PARTS = {
     "attention": "attention over the memory",
     "camera": "camera head",
     "depth": "depth head",
-    "points": "point head",
     "memory": "bookkeeping of the memory",
     "rest": "all else",
 }
@@ -90,7 +89,7 @@ def meter_network(model: VGGT) -> None:
     parts = [("encoder", aggregator.patch_embed), ("camera", model.camera_head)]
     parts += [("frame", block) for block in aggregator.frame_blocks]
     parts += [("global", block) for block in aggregator.global_blocks]
-    parts += [("depth", model.depth_head), ("points", model.point_head)]
+    parts += [("depth", model.depth_head)]
     for part, module in parts:
         module.forward = metered(part, module.forward)
     for part, blocks in (("attention", aggregator.global_blocks), ("camera", model.camera_head.trunk)):
@@ -175,7 +174,6 @@ def bytes_of_parts(model: VGGT, memory: KVCacheMemory) -> dict[str, int]:
         "attention": 2 * size * width * sum(memory.num_tokens),
         "camera": weights(model.camera_head),
         "depth": weights(model.depth_head),
-        "points": weights(model.point_head),
         "memory": 2 * 2 * size * width * aggregator.depth * memory.layers[0].tokens_per_frame,  # a frame, from and to
     }
 

@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--stride", type=int, default=1, help="take every n-th of them: a fast camera, or few pictures")
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="first frames to score")
     parser.add_argument("--keep-all-frames", type=int, default=500, help="where `all` stops")
-    parser.add_argument("--image-size", type=int, nargs=2, metavar=("H", "W"), default=(84, 112))
+    parser.add_argument("--image-size", type=int, nargs=2, metavar=("H", "W"), default=(80, 112))
     parser.add_argument("--folder", type=Path, default=Path("results/long-streams"), help="folder of stored outputs")
     parser.add_argument("--pictures", nargs="*", default=(), help="policies to draw: OUT-KIND.jpg")
     parser.add_argument("--tables-only", action="store_true", help="run nothing")

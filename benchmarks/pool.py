@@ -19,12 +19,12 @@ from streamvggt import SessionPool, SlidingWindow, StreamSession, load_model
 
 # Weights, height × width, number format, frames timed.
 SIZES = {
-    "tiny": ("tiny", (84, 112), "float32", 20),
+    "tiny": ("tiny", (80, 112), "float32", 20),
     "small": ("random:small", (126, 224), "float32", 10),
     "full": ("random:full", (28, 28), "bfloat16", 5),
 }
 STREAMS = (1, 2, 4, 8)
-HEADS = ("camera", "depth", "points")
+HEADS = ("camera", "depth")
 POLICY = SlidingWindow(1, 8)
 
 

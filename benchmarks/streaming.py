@@ -47,7 +47,7 @@ MEDIUM = {
 }
 # Weights, constructor arguments, height × width.
 SIZES = {
-    "tiny": ("tiny", {}, (84, 112)),
+    "tiny": ("tiny", {}, (80, 112)),
     "small": ("random:small", {}, (126, 224)),
     "medium": ("random:full", MEDIUM, (210, 280)),
     "full": ("random:full", {}, (392, 518)),
@@ -55,7 +55,7 @@ SIZES = {
 MARKS = (1, 10, 50, 100, 200, 500, 1000, 1500, 2000, 5000, 10000)
 RECOMPUTE = "VGGT again"
 ALONE = "one frame without a past"
-HEADS = ("camera", "depth", "points")
+HEADS = ("camera", "depth")
 NEEDED = ("camera", "depth")  # by policies and the camera memory
 NUM_IMAGES = 64  # shown in turn
 

@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--weights", default="tiny")
     parser.add_argument("--videos", nargs="+", default=["loop:8", "revisit:7"], help="kind and scene of long_streams")
     parser.add_argument("--frames", type=int, default=2000)
-    parser.add_argument("--image-size", type=int, nargs=2, metavar=("H", "W"), default=(84, 112))
+    parser.add_argument("--image-size", type=int, nargs=2, metavar=("H", "W"), default=(80, 112))
     parser.add_argument("--folder", type=Path, default=Path("results/windows"), help="folder of stored outputs")
     parser.add_argument("--truth", type=Path, help="rendered videos are kept here (default: in --folder)")
     parser.add_argument("--out", type=Path, required=True)

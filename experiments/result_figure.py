@@ -182,20 +182,17 @@ def main() -> None:
     parser.add_argument("--scene-type", choices=STYLES, default="rooms")
     parser.add_argument("--frames", type=whole(), default=48)
     parser.add_argument("--stride", type=whole(), default=3, help="of the world's 30 frames per second")
-    parser.add_argument("--image-size", type=whole(1, 16_384), nargs=2, metavar=("H", "W"), default=(84, 112))
-    parser.add_argument("--points", choices=("head", "depth"), default="depth", help="which points make the cloud")
+    parser.add_argument("--image-size", type=whole(1, 16_384), nargs=2, metavar=("H", "W"), default=(80, 112))
     arguments = parser.parse_args()
     truth = record(arguments.index, arguments.frames, arguments.stride, arguments.scene_type, *arguments.image_size)
-    session = StreamSession(load_model(arguments.weights, causal=True), heads=("camera", "depth", "points"))
+    session = StreamSession(load_model(arguments.weights, causal=True), heads=("camera", "depth"))
     outputs = [session.push(image) for image in truth.images[0]]
     depth, conf = (torch.cat([getattr(p, name) for p in outputs], 1)[0] for name in ("depth", "depth_conf"))
     cameras = [p.cameras() for p in outputs]
     cameras = Cameras(
         torch.cat([c.cam_from_world for c in cameras], 1)[0], torch.cat([c.intrinsics for c in cameras], 1)[0]
     )
-    points = torch.cat([p.points for p in outputs], 1)[0]
-    if arguments.points == "depth":
-        points = unproject(depth[..., 0], cameras)
+    points = unproject(depth[..., 0], cameras)
     picture = draw(truth, depth[..., 0], conf, cameras, points)
     with atomic_write(arguments.out) as unfinished:
         Image.fromarray(picture).save(unfinished)
