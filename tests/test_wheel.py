@@ -1,9 +1,9 @@
 """The wheel, built from the source distribution and run in an empty folder without the optional packages."""
 
 import os
+import shutil
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -27,8 +27,7 @@ def build(kind: str, source: Path, out: Path) -> Path:
 def site(tmp_path_factory) -> Path:
     """A folder of packages with the wheel only."""
     work = tmp_path_factory.mktemp("wheel")
-    with tarfile.open(build("sdist", ROOT, work)) as archive:
-        archive.extractall(work / "source", filter="data")
+    shutil.unpack_archive(build("sdist", ROOT, work), work / "source")
     (source,) = (work / "source").iterdir()
     assert not (source / "tests").exists()
     wheel = build("wheel", source, work)
