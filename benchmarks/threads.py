@@ -67,7 +67,7 @@ def measure(threads: int | None, num_frames: int) -> tuple[float, float]:
 def worker(num_frames: int) -> None:
     model = load_with_threads("tiny", causal=True, device="cpu")
     session = StreamSession(model)
-    frames = list(islice(load_frames(CLIP, size=model.config.image_size), WARM_UP))
+    frames = list(islice(load_frames(CLIP, size=model.config.image_size, patch_size=model.patch_size), WARM_UP))
     for frame in frames:
         session.push(frame)
     walls, begun = [], time.process_time()
