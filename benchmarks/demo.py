@@ -107,7 +107,9 @@ def compare(browser: Browser, weights: str, arguments: argparse.Namespace) -> li
             rows.append((alone, page, network + reading, own, 100 * own / (network + reading), wall, first))
     rows = [*rows[1:], np.median(rows[1:], 0)]  # the first round warms up
     names = [*map(str, range(1, len(rows))), "median"]
-    height, width = next(iter(load_frames(CLIP, size=model.config.image_size, patch_size=model.patch_size))).image.shape[1:]
+    height, width = next(
+        iter(load_frames(CLIP, size=model.config.image_size, patch_size=model.patch_size))
+    ).image.shape[1:]
     return [
         f"## `{weights}`: the page's own work is {rows[-1][4]:.0f} % of the network's, "
         f"with the page it takes {100 * (rows[-1][1] / rows[-1][0] - 1):.0f} % more than bare",
