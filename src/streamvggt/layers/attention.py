@@ -33,14 +33,14 @@ def sdpa_kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Returns:
         Attention output. (B, N, T, D)
     """
-    if _multiplies_bfloat16(q) and not q.requires_grad:
+    if q.dtype == torch.bfloat16 and q.device.type == "cpu" and multiplies_bfloat16() and not q.requires_grad:
         return math_kernel(q, k, v)  # 1.2 to 1.6 times as fast as PyTorch's kernel (benchmarks/attention.md)
     return F.scaled_dot_product_attention(q, k, v)
 
 
-def _multiplies_bfloat16(x: Tensor) -> bool:
-    """Whether `x` is bfloat16 on a CPU with instructions for bfloat16 products."""
-    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+def multiplies_bfloat16() -> bool:
+    """Whether the CPU has instructions for bfloat16 products (AVX512-BF16 or AMX). Other CPUs emulate them, slower."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def flash_kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from streamvggt.choices import DtypeName
+from streamvggt.layers.attention import multiplies_bfloat16
 
 CGROUP = Path("/sys/fs/cgroup")
 DTYPES = {name: getattr(torch, name) for name in get_args(DtypeName)}
@@ -69,11 +70,6 @@ def resolve_dtype(name: str, device: torch.device, num_parameters: Callable[[], 
     if name == "auto" and device.type == "cpu" and multiplies_bfloat16():
         return torch.bfloat16 if num_parameters() >= MIN_BFLOAT16_PARAMETERS else torch.float32
     return torch.float32
-
-
-def multiplies_bfloat16() -> bool:
-    """Whether the CPU has instructions for bfloat16 products (AVX512-BF16 or AMX). Other CPUs emulate them, slower."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def exact_convolutions() -> None:
