@@ -323,7 +323,7 @@ def test_a_thin_strip_is_one_patch_high(mode):
 )
 def test_pixels_map_back_to_the_original(tmp_path, mode, width, height, x, y):
     pixels = np.full((height, width, 3), 51, np.uint8)
-    pixels[y - 6 : y + 7, x - 6 : x + 7] = 204  # centerd on (x, y); the resize overshoots, with room on both sides
+    pixels[y - 6 : y + 7, x - 6 : x + 7] = 204  # centered on (x, y); the resize overshoots, with room on both sides
     Image.fromarray(pixels).save(tmp_path / "1.png")
     gray(0, 500, 500).save(tmp_path / "2.png")  # of another shape: the first is padded in some of the cases
 

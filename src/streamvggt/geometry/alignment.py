@@ -37,13 +37,13 @@ def align_points(
     weight = torch.ones_like(source[..., 0]) if weight is None else weight
     weight = (weight / weight.sum(-1, keepdim=True).clamp(min=1e-12))[..., None]  # (..., N, 1)
     source_mean, target_mean = ((weight * x).sum(-2, keepdim=True) for x in (source, target))
-    centerd, wanted = source - source_mean, target - target_mean
-    covariance = (weight * wanted).mT @ centerd  # (..., 3, 3)
+    centered, wanted = source - source_mean, target - target_mean
+    covariance = (weight * wanted).mT @ centered  # (..., 3, 3)
     u, singular, vt = torch.linalg.svd(covariance)
     sign = torch.ones_like(singular)
     sign[..., -1] = torch.linalg.det(u @ vt).sign()
     rotation = u * sign[..., None, :] @ vt
-    variance = (weight * centerd.square()).sum((-2, -1))
+    variance = (weight * centered.square()).sum((-2, -1))
     if symmetric:
         quotient = ((weight * wanted.square()).sum((-2, -1)) / variance.clamp(min=1e-12)).sqrt()
     else:

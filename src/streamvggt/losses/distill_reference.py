@@ -129,8 +129,8 @@ def mean_norm(values: Tensor, valid: Tensor) -> Tensor:
 def fit_affine(values: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Fit s and t (C,) of s·values + t to the target by least squares, over all pixels of all samples. (B, H, W, C)"""
     mean, target_mean = values.mean((0, 1, 2)), target.mean((0, 1, 2))
-    centerd = values - mean
-    scale = (centerd * (target - target_mean)).sum() / (centerd * centerd).sum().clamp(min=1e-6)
+    centered = values - mean
+    scale = (centered * (target - target_mean)).sum() / (centered * centered).sum().clamp(min=1e-6)
     return scale, target_mean - scale * mean
 
 

@@ -145,11 +145,11 @@ def compute_placement(
     # Scale first, then divide. The order of the reference implementation determines ties of the rounding.
     width, height = (max(round(side * scale / patch_size), 1) * patch_size for side in original_size)
     canvas_size = (size, min(height, size)) if mode == "crop" else (size, size)
-    left, top = (_centerd(side, room) for side, room in zip((width, height), canvas_size, strict=True))
+    left, top = (_centered(side, room) for side, room in zip((width, height), canvas_size, strict=True))
     return Placement(original_size, width, height, left, top, canvas_size)
 
 
-def _centerd(side: int, room: int) -> int:
+def _centered(side: int, room: int) -> int:
     """Return the offset of a centered side. An odd pixel of the margin or crop is at the end."""
     return (room - side) // 2 if side <= room else -((side - room) // 2)
 

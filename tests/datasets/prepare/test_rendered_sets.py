@@ -173,8 +173,8 @@ def write_omniobject3d(raw, clip, thing="anise_001"):
 
 
 def test_omniobject3d(tmp_path, clip):
-    centerd = torch.tensor([[0, 0, -0.5], [0, 0, -0.5], [0, 0, 0]])
-    clip = [replace(view, intrinsics=view.intrinsics + centerd) for view in clip * 4]
+    centered = torch.tensor([[0, 0, -0.5], [0, 0, -0.5], [0, 0, 0]])
+    clip = [replace(view, intrinsics=view.intrinsics + centered) for view in clip * 4]
     write_omniobject3d(tmp_path, clip)
     assert prepare("omniobject3d", tmp_path, tmp_path).prepared == ["anise_001"]
     root = tmp_path / OmniObject3D.folder
