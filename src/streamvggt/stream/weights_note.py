@@ -14,7 +14,7 @@ from streamvggt.stream.containers import FFMPEG_FORMATS
 
 RANDOM_WEIGHTS_NOTE = "Random weights: the result has no meaning. Use trained weights (ckpt/README.md)."
 BUNDLED_WEIGHTS_NOTE = (
-    "The bundled weights are trained on rendered rooms only. Cameras and depth of other scenes are not meaningful. "
+    "The bundled weights are trained on rendered scenes only. Cameras and depth of other scenes are not meaningful. "
     "For photos and videos, use lch01/StreamVGGT (5 GB download, GPU with 6 GB or CPU with 16 GB of memory)."
 )
 
