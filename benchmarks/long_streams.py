@@ -44,7 +44,7 @@ from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.model.fingerprint import fingerprint
 from streamvggt.stream.policy import DEFAULT_POLICY, parse_policy
 
-# The most telling first: about 9 and about 24 frames held, then more budgets.
+# Budgets of about 9 and about 24 frames first, then others.
 POLICIES = (
     *(
         "window:1,8",
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--weights", default="tiny")
     parser.add_argument("--policies", nargs="+", default=POLICIES, help="as of --policy; see docs/streaming.md")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
-    parser.add_argument("--scenes", type=int, choices=(1, 2, 3, 4), default=1, help="of each kind")
+    parser.add_argument("--scenes", type=int, choices=(1, 2, 3, 4), default=2, help="of each kind")
     parser.add_argument("--frames", type=int, default=2000, help="of the video")
     parser.add_argument("--stride", type=int, default=1, help="take every n-th of them: a fast camera, or few pictures")
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="first frames to score")
@@ -102,7 +102,7 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
 
-    model = load_model(arguments.weights, causal=True)
+    model = load_model(arguments.weights, causal=True, heads=("camera", "depth"))
     truths = arguments.folder / "truth"
     outputs = arguments.folder / fingerprint(model)
     videos = [(kind, SCENES[kind][i]) for i in range(arguments.scenes) for kind in arguments.kinds]
@@ -138,7 +138,7 @@ def main() -> None:
     for memory in policies:
         if (times := outputs / f"ms-{memory.replace(':', '_')}.json").exists():
             results[memory]["ms"] = statistics.median(json.loads(times.read_text(encoding="utf-8")))
-    write(results, arguments, fingerprint(model), lengths)
+    write(results, arguments, fingerprint(model), model.patch_size, lengths)
     for kind, scene in videos[: len(arguments.kinds)]:
         shown = {
             m: load(StreamOutputs, path(kind, scene, m)) for m in arguments.pictures if path(kind, scene, m).exists()
@@ -229,9 +229,9 @@ def wins(results: dict, column: str, length: int) -> Callable[[str], str]:
     return show
 
 
-def write(results: dict, arguments, network: str, lengths: list[int]) -> None:
+def write(results: dict, arguments, network: str, patch_size: int, lengths: list[int]) -> None:
     rows = [row for row in results if any(mean(results, row, "tokens", n) is not None for n in lengths)]
-    longest, tokens_per_frame = lengths[-1], special_and_patches(arguments.image_size)
+    longest, tokens_per_frame = lengths[-1], special_and_patches(arguments.image_size, patch_size)
 
     def held(row: str) -> str:
         tokens = mean(results, row, "tokens", reached(row))
@@ -266,7 +266,7 @@ def write(results: dict, arguments, network: str, lengths: list[int]) -> None:
         full,
         {column: series(results, column, [longest]) for column in COLUMNS},
     )
-    for what in ("AbsRel", "ATE", "wander", "local", "completeness"):
+    for what in ("AbsRel", "ATE", "excess spread", "local", "completeness"):
         text += f"\n\n**{what} at {longest} frames, by kind of video**\n\n" + table(
             full,
             {kind: series(results, what, [longest], kind) for kind in arguments.kinds},
@@ -285,13 +285,13 @@ LEGEND = """\
 AbsRel, δ<1.25: depth with one scale for the stream; last: of its last 100 frames; each: with a scale for each frame;
 drift: deviation of the logarithm of those scales. ATE: of the camera centers after a similarity, over their true
 spread: 1 is a camera that never moves. RPE: of the motion within 10 frames, meters and degrees. local: distance of
-the point head's points from their places after a similarity for every 50 frames, meters. accuracy, completeness: the
-same points after one similarity, to the nearest true one and back. wander: spread of the cameras beyond the true one,
-meters by the depth's unit. unlike `all`: difference of depth, as AbsRel. tokens: of a layer after the last frame. ms:
-processor time of a step of one stream with all heads after 200 frames, median of 40."""
+the points of depth and cameras from the ground truth after one similarity per 50 frames, meters. accuracy,
+completeness: the same points after one similarity, to the nearest true one and back. excess spread: of the cameras,
+minus the true one, meters with the scale of depth. unlike `all`: difference of depth, as AbsRel. tokens: of a layer
+after the last frame. ms: processor time of a step of one stream with all heads after 200 frames, median of 40."""
 
 
-def special_and_patches(image_size, patch_size: int = 14) -> int:
+def special_and_patches(image_size, patch_size: int) -> int:
     return 5 + (image_size[0] // patch_size) * (image_size[1] // patch_size)
 
 

@@ -55,7 +55,7 @@ DRIFT = Errors(
     outlier_ratio=0.1,
 )
 """Drift of 0.03° and 0.02 % per frame, more for longer streams, depth noise and patches of wrong depth."""
-COLUMNS = ("ATE", "RPE t 10", "RPE r 10", "AbsRel", "AbsRel, last", "drift", "accuracy, depth", "completeness, depth")
+COLUMNS = ("ATE", "RPE t 10", "RPE r 10", "AbsRel", "AbsRel, last", "drift", "accuracy", "completeness")
 NUM_CLOUD = 60_000
 
 
@@ -68,8 +68,8 @@ class Setting:
     loops: bool = False
 
     def __str__(self) -> str:
-        windows = f"windows {self.size} of {self.memory}" if self.size else f"one stream, {self.memory}"
-        return windows + (", loops" if self.loops else "")
+        submaps = f"submaps {self.size} of {self.memory}" if self.size else f"one stream, {self.memory}"
+        return submaps + (", loops" if self.loops else "")
 
     def session(self, model) -> StreamSession | SubmapSession:
         options = {"policy": parse_policy(self.memory), "heads": ("camera", "depth")}
@@ -96,14 +96,14 @@ def main() -> None:
     parser.add_argument("--videos", nargs="+", default=["loop:8", "revisit:7"], help="kind and scene of long_streams")
     parser.add_argument("--frames", type=int, default=2000)
     parser.add_argument("--image-size", type=int, nargs=2, metavar=("H", "W"), default=(80, 112))
-    parser.add_argument("--folder", type=Path, default=Path("results/windows"), help="folder of stored outputs")
+    parser.add_argument("--folder", type=Path, default=Path("results/submaps"), help="folder of stored outputs")
     parser.add_argument("--truth", type=Path, help="rendered videos are kept here (default: in --folder)")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     device = torch.device("cpu")
     model = load_model(arguments.weights, causal=True, heads=("camera", "depth"), device=device)
 
-    lines = ["# Windows and loops", "", __doc__.splitlines()[0], ""]
+    lines = ["# Submaps and loops", "", __doc__.splitlines()[0], ""]
     figure, axes = plt.subplots(
         2 * len(arguments.videos), 4, figsize=(18, 9 * len(arguments.videos)), squeeze=False, layout="constrained"
     )
@@ -133,7 +133,7 @@ def main() -> None:
             draw(axes[row], f"{name}, {video}", truth, outputs, best)
             row += 1
     figure.savefig(arguments.out.with_suffix(".png"), dpi=60)
-    lines += [f"![ways from above, and clouds]({arguments.out.name}.png)", "", *legend()]
+    lines += [f"![trajectories from above, and clouds]({arguments.out.name}.png)", "", *legend()]
     publish(lines, arguments.out.with_suffix(".md"), device)
 
 
@@ -174,18 +174,13 @@ def run(
                 "num_rejected_loops",
             )
         }
-        counts["refused"] = [refused.reason for refused in statistics.refused]
+        counts["rejected"] = [loop.reason for loop in statistics.rejected_loops]
         size = tuple(truth.images.shape[-2:])
         ones = torch.ones(1, len(poses), 1, 1, 1, dtype=torch.float64)
         moved = apply_corrections(Prediction(size, pose_enc=pose_enc[None], depth=ones), session.corrections())
         pose_enc = moved.pose_enc[0]
         depth = depth * moved.depth[0, frames, :, :, 0].float()
-    nothing = torch.zeros(len(poses))
-    without = StreamOutputs(pose_enc, frames, depth.half(), nothing, nothing, torch.tensor(sizes))
-    cameras = without.cameras
-    chosen = Cameras(cameras.cam_from_world[frames], cameras.intrinsics[frames])
-    points = unproject(depth, chosen)[:, ::SPACING, ::SPACING]
-    result = StreamOutputs(pose_enc, frames, depth.half(), points, nothing, torch.tensor(sizes))
+    result = StreamOutputs(pose_enc, frames, depth.half(), torch.zeros(len(poses)), torch.tensor(sizes))
     place.parent.mkdir(parents=True, exist_ok=True)
     save(result, answers)
     with atomic_write(notes) as unfinished:
@@ -194,7 +189,7 @@ def run(
 
 
 def header() -> list[str]:
-    names = ["", *COLUMNS, "ms", "ms, p95", "ms, most", "MB", "windows", "restarts", "loops", "refused"]
+    names = ["", *COLUMNS, "ms", "ms, p95", "ms, most", "MB", "submaps", "restarts", "loops", "rejected"]
     return [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
 
 
@@ -229,13 +224,13 @@ def draw(axes, title: str, truth: GroundTruth, outputs: dict[Setting, StreamOutp
         ours, _ = align_trajectory(outputs[setting].cameras.cam_from_world, truth.cam_from_world)
         axes[0].plot(ours[:, 0, 3], ours[:, 2, 3], lw=1, label=str(setting))
     axes[0].legend(fontsize=8)
-    axes[0].set_title(f"{title}: ways from above")
+    axes[0].set_title(f"{title}: trajectories from above")
     frames = outputs[plain].frames
     cameras = Cameras(truth.cam_from_world[frames], truth.intrinsics.expand(len(frames), 3, 3))
     points = unproject(truth.depth[frames].float(), cameras)[:, ::SPACING, ::SPACING]
     cloud(axes[3], "truth", truth, frames, points, points)
-    cloud(axes[1], str(plain), truth, frames, outputs[plain].points, points)
-    cloud(axes[2], str(best), truth, frames, outputs[best].points, points)
+    cloud(axes[1], str(plain), truth, frames, outputs[plain].points(), points)
+    cloud(axes[2], str(best), truth, frames, outputs[best].points(), points)
     shown = torch.cat([points.flatten(0, 2).double(), true])
     limits = [(x.min() - 0.5, x.max() + 0.5) for x in (shown[:, 0], shown[:, 2])]
     for axis in axes:

@@ -3,7 +3,7 @@
 Four kinds of video in unseen rooms of the procedural world: a nearly static camera, moving objects, a loop of several
 laps, and a return to the start after a long trajectory. A stream is run once and stored. Any number of its first frames
 can be scored.
-S frames · K of them with depth and points · H×W pixels · h×w of them with points.
+S frames · K of them with depth · H×W pixels · h×w of them with points.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ from streamvggt.model.vggt import VGGT
 from streamvggt.stream.session import StreamSession
 
 LAP = 250
-"""Frames that a lap of the kind "loop" takes."""
+"""Frames per lap of the kind "loop"."""
 SCENES = {"static": (0, 4, 10, 12), "moving": (16, 30, 45, 74), "loop": (8, 2, 5, 6), "revisit": (7, 3, 9, 11)}
-"""Test scenes of each kind of video: the first that there are. Four or more things move in those of "moving"; ways of
-laps look in turn inwards and along themselves."""
+"""Test scenes of each kind of video. At least four objects move in the scenes of "moving". In the scenes of "loop" and
+"revisit", the camera looks alternately to the center and along the trajectory."""
 KINDS = tuple(SCENES)
 FRAME_STRIDE = 5
-"""Depth and points are kept, and judged, of every so many frames; cameras of all."""
+"""Depth is stored and scored for every n-th frame, and cameras for all frames."""
 SPACING = 4
-"""Points are kept, and depth and points judged, at every so many pixels, down and across."""
+"""Depth and points are scored at every n-th pixel of every n-th row."""
 CLOUD_FRAMES = 25
-"""Frames of which clouds are made, at most, evenly spread."""
-PIECE = 50
-"""Frames of a piece whose points are judged by themselves."""
+"""Maximum number of evenly spaced frames of a point cloud."""
+SEGMENT = 50
+"""Frames per segment of the segment-wise point error."""
 LAST = 100
-"""Frames at the end of a stream that are judged once more by themselves."""
+"""Frames at the end of a stream that are also scored separately."""
 GAPS = (1, 10)
-"""Frames between the two poses of which relative errors are taken."""
+"""Frame gaps of the relative pose errors."""
 
 
-def film(kind: str, scene: int, num_frames: int, height: int, width: int) -> Iterator[Batch]:
+def render_video(kind: str, scene: int, num_frames: int, height: int, width: int) -> Iterator[Batch]:
     """Render a video of one of the `KINDS` in a test scene in chunks of frames.
 
     static: the camera only shakes. moving: objects move, and the camera follows its trajectory. loop: one lap per `LAP`
@@ -103,7 +103,6 @@ class StreamOutputs:
         pose_enc: Pose encodings. (S, 9)
         frames: Indices of the frames with depth and points, increasing. (K,)
         depth: float16. (K, H, W)
-        points: World points of every `SPACING`-th pixel. (K, h, w, 3)
         num_tokens: Mean number of cached tokens per layer after each frame. (S,)
         num_bytes: Memory of the stream after each frame. (S,)
     """
@@ -111,7 +110,6 @@ class StreamOutputs:
     pose_enc: Tensor
     frames: Tensor
     depth: Tensor
-    points: Tensor
     num_tokens: Tensor
     num_bytes: Tensor
 
@@ -121,7 +119,6 @@ class StreamOutputs:
             self.pose_enc[:num_frames],
             self.frames[:count],
             self.depth[:count],
-            self.points[:count],
             self.num_tokens[:num_frames],
             self.num_bytes[:num_frames],
         )
@@ -129,6 +126,12 @@ class StreamOutputs:
     @property
     def cameras(self) -> Cameras:
         return cameras_from_pose_enc(self.pose_enc, tuple(self.depth.shape[-2:]))
+
+    def points(self, chosen: Tensor | slice = slice(None)) -> Tensor:
+        """Return world points of depth and cameras, of chosen entries of `frames`. (k, h, w, 3)"""
+        frames = self.frames[chosen]
+        cameras = Cameras(self.cameras.cam_from_world[frames], self.cameras.intrinsics[frames])
+        return _spaced(unproject(self.depth[chosen].float(), cameras))
 
 
 Record = TypeVar("Record", GroundTruth, StreamOutputs)
@@ -150,7 +153,7 @@ def load_ground_truth(kind: str, scene: int, num_frames: int, height: int, width
     if not path.exists():
         parts = []
         with tqdm(total=num_frames, desc=path.stem, unit="frame", disable=None) as progress:
-            for batch in film(kind, scene, num_frames, height, width):
+            for batch in render_video(kind, scene, num_frames, height, width):
                 images = (batch.images[0] * 255).round().byte()
                 parts.append(GroundTruth(images, batch.depth[0].half(), batch.cam_from_world[0], batch.intrinsics[0]))
                 progress.update(len(images))
@@ -169,23 +172,22 @@ def stream(model: VGGT, images: Tensor, policy: EvictionPolicy, name: str = "") 
         images: RGB, uint8. (B, S, 3, H, W)
         name: Label of the progress bar.
     """
-    all_heads = ("camera", "depth", "points")
-    session = StreamSession(model, policy=policy, heads=all_heads)
-    poses, depth, points, tokens, sizes = [], [], [], [], []
+    both_heads = ("camera", "depth")
+    session = StreamSession(model, policy=policy, heads=both_heads)
+    poses, depth, tokens, sizes = [], [], [], []
     frames = range(0, images.shape[1], FRAME_STRIDE)
     for number in tqdm(range(images.shape[1]), desc=name, unit="frame", disable=None):
-        # The dense heads take a third of a step, and change nothing that is remembered.
-        session.heads = all_heads if number in frames else ("camera", *policy.required_heads)
+        # The depth head is skipped where possible. It does not change the memory.
+        session.heads = both_heads if number in frames else ("camera", *policy.required_heads)
         outputs = session.push(images[:, number].float() / 255)
         poses.append(outputs.cam_from_world_enc[:, 0])
         if number in frames:
             depth.append(outputs.depth[:, 0, ..., 0].half())
-            points.append(outputs.points[:, 0, ::SPACING, ::SPACING])
         tokens.append(sum(session.memory.num_tokens) / len(session.memory.num_tokens))
         sizes.append(session.memory.num_bytes / len(images))
-    per_stream = [torch.stack(values, 1) for values in (poses, depth, points)]
-    of_all = torch.tensor(list(frames)), torch.tensor(tokens), torch.tensor(sizes)
-    return [StreamOutputs(pose_enc, of_all[0], d, p, *of_all[1:]) for pose_enc, d, p in zip(*per_stream, strict=True)]
+    numbers, cost = torch.tensor(list(frames)), (torch.tensor(tokens), torch.tensor(sizes))
+    per_stream = zip(torch.stack(poses, 1), torch.stack(depth, 1), strict=True)
+    return [StreamOutputs(pose_enc, numbers, maps, *cost) for pose_enc, maps in per_stream]
 
 
 def still_camera(truth: GroundTruth) -> StreamOutputs:
@@ -195,10 +197,9 @@ def still_camera(truth: GroundTruth) -> StreamOutputs:
     cameras = Cameras(pose, truth.intrinsics.expand(num_frames, 3, 3))
     frames = torch.arange(0, num_frames, FRAME_STRIDE)
     depth = torch.ones(len(frames), *truth.depth.shape[1:])
-    points = unproject(depth, Cameras(pose[frames], cameras.intrinsics[frames]))[:, ::SPACING, ::SPACING]
     nothing = torch.zeros(num_frames)
     encoding = pose_enc_from_cameras(cameras, tuple(depth.shape[-2:]))
-    return StreamOutputs(encoding, frames, depth.half(), points, nothing, nothing)
+    return StreamOutputs(encoding, frames, depth.half(), nothing, nothing)
 
 
 def score(outputs: StreamOutputs, truth: GroundTruth) -> dict[str, float]:
@@ -210,14 +211,14 @@ def score(outputs: StreamOutputs, truth: GroundTruth) -> dict[str, float]:
     drift: standard deviation of the logarithm of these scales.
     ATE: root mean square error of the camera centers after a similarity, divided by the root mean square distance of
         the ground-truth centers from their mean. A static camera has 1. "ATE, path": divided by the length of the path.
-    wander: excess of the root mean square distance of the centers from their mean, in meters with the scale of depth.
-        For a static camera, its apparent motion.
+    excess spread: root mean square distance of the centers from their mean, in meters with the scale of depth, minus
+        that of the ground truth. For a static camera, its apparent motion.
     RPE t n, RPE r n: root mean square error of the motion within n of the `GAPS` frames: meters after the same
         similarity, and degrees.
-    accuracy, completeness: mean distance of predicted points from the nearest ground-truth points, and vice versa, in
-        meters after a similarity of corresponding points, for the point head and ("…, depth") for depth and cameras.
-    local: mean distance of the point-head points from their ground truth in meters, after one similarity per `PIECE`
-        frames. Measures the consistency of neighboring frames.
+    accuracy, completeness: mean distance of the points of depth and cameras from the nearest ground-truth points, and
+        vice versa, in meters after a similarity of corresponding points.
+    local: mean distance of these points from their ground truth in meters, after one similarity per `SEGMENT` frames.
+        Measures the consistency of neighboring frames.
     tokens, bytes: cached after the last frame.
     """
     frames = outputs.frames
@@ -244,21 +245,16 @@ def score(outputs: StreamOutputs, truth: GroundTruth) -> dict[str, float]:
             numbers |= {f"RPE t {gap}": errors.rpe_translation, f"RPE r {gap}": errors.rpe_rotation}
     unit = (true_depth[valid].median() / depth[valid].median().clamp(min=1e-9)).item()
     our_centers = unit * invert_pose(cameras.cam_from_world.double())[:, :, 3]
-    numbers["wander"] = _spread(our_centers) - spread
+    numbers["excess spread"] = _spread(our_centers) - spread
     numbers |= {"ATE": errors.ate / max(spread, 1e-9), "ATE, path": errors.ate / max(length, 1e-9)}
 
     chosen = torch.linspace(0, len(frames) - 1, min(CLOUD_FRAMES, len(frames))).round().long()
     seen_by = Cameras(truth.cam_from_world[frames[chosen]], truth.intrinsics.expand(len(chosen), 3, 3))
     gt_points = _spaced(unproject(truth.depth[frames[chosen]].float(), seen_by))
-    ours = Cameras(cameras.cam_from_world[frames[chosen]], cameras.intrinsics[frames[chosen]])
-    for name, points in (
-        ("", outputs.points[chosen]),
-        (", depth", _spaced(unproject(outputs.depth[chosen].float(), ours))),
-    ):
-        accuracy, completeness = cloud_distances(points.flatten(0, 2), gt_points.flatten(0, 2))
-        numbers |= {f"accuracy{name}": accuracy, f"completeness{name}": completeness}
+    accuracy, completeness = cloud_distances(outputs.points(chosen).flatten(0, 2), gt_points.flatten(0, 2))
+    numbers |= {"accuracy": accuracy, "completeness": completeness}
     everywhere = Cameras(truth.cam_from_world[frames], truth.intrinsics.expand(len(frames), 3, 3))
-    numbers["local"] = local_error(outputs.points, _spaced(unproject(truth.depth[frames].float(), everywhere)))
+    numbers["local"] = local_error(outputs.points(), _spaced(unproject(truth.depth[frames].float(), everywhere)))
     return numbers | {"tokens": outputs.num_tokens[-1].item(), "bytes": outputs.num_bytes[-1].item()}
 
 
@@ -274,7 +270,7 @@ def cloud_distances(points: Tensor, gt_points: Tensor) -> tuple[float, float]:
 def local_error(points: Tensor, gt_points: Tensor) -> float:
     """Return the mean distance after one similarity per segment. A shorter rest joins the last segment. (K, h, w, 3)"""
     errors = []
-    starts = range(0, max(1, len(points) - PIECE // FRAME_STRIDE + 1), PIECE // FRAME_STRIDE)
+    starts = range(0, max(1, len(points) - SEGMENT // FRAME_STRIDE + 1), SEGMENT // FRAME_STRIDE)
     for start, stop in zip(starts, [*starts[1:], len(points)], strict=True):
         ours, theirs = (cloud[start:stop].flatten(0, 2).double() for cloud in (points, gt_points))
         errors.append((align_points(ours, theirs).apply(ours) - theirs).norm(dim=-1))

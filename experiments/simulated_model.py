@@ -116,7 +116,7 @@ class SimulatedMemory:
 
 
 class SimulatedModel(nn.Module):
-    """Replaces a `StreamVGGT` in a session. Computes in float64 on the CPU."""
+    """Replaces a `VGGT` in a session. Computes in float64 on the CPU."""
 
     def __init__(
         self, known: GroundTruthVideo, errors: Errors | None = None, *, encoder: VGGT | None = None, seed: int = 0
@@ -132,7 +132,7 @@ class SimulatedModel(nn.Module):
         super().__init__()
         self.known, self.errors, self.seed = known, errors or Errors(), seed
         self.heads = ("camera", "depth")
-        self.patch_size = 14
+        self.patch_size = 14 if encoder is None else encoder.patch_size
         self.where = nn.Parameter(torch.zeros((), dtype=torch.float64))  # sessions read the device of a model
         self._thumbnails = thumbnails(known.images)
         self._encoder = (encoder,)  # in a tuple, so that it is no submodule
@@ -203,8 +203,8 @@ class SimulatedModel(nn.Module):
         errors = self.errors
         height, width = depth.shape
         noise = self._random(memory.first, 10_000 + frame, height * width).view(height, width)
-        random = torch.rand(2, height // 7, width // 7, generator=self._generator(memory.first, 20_000 + frame))
-        chance, size = random.repeat_interleave(7, 1).repeat_interleave(7, 2).double()
+        random = torch.rand(2, -(-height // 7), -(-width // 7), generator=self._generator(memory.first, 20_000 + frame))
+        chance, size = random.repeat_interleave(7, 1).repeat_interleave(7, 2)[:, :height, :width].double()
         wrong = chance < errors.outlier_ratio
         depth = depth * (errors.noise * noise).exp()
         depth = torch.where(wrong, depth * errors.wrong_factor ** (0.5 + size), depth)
