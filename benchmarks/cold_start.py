@@ -27,6 +27,7 @@ COMMANDS = {
     "`streamvggt evaluate video_depth --help`": ["-m", "streamvggt", "evaluate", "video_depth", "--help"],
     "`streamvggt train --help`": ["-m", "streamvggt", "train", "--help"],
     "`from streamvggt import load_model`": ["-c", "from streamvggt import load_model"],
+    "`load_model('tiny')`": ["-c", "from streamvggt import load_model; load_model('tiny')"],
     "`import torch` (for comparison)": ["-c", "import torch"],
 }
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from environment_info import publish
 
-from streamvggt import StreamVGGT, load_model
+from streamvggt import load_model
 
 
 def private_bytes() -> int:
@@ -24,8 +24,6 @@ def private_bytes() -> int:
 
 
 def measure(weights: str, dtype: str) -> str:
-    with torch.device("meta"):  # imports a good deal of Python at its first use
-        StreamVGGT()
     before, peak, done = private_bytes(), 0, threading.Event()
 
     def watch():

@@ -397,8 +397,6 @@ def test_random_weights_are_seeded_and_leave_the_callers_seed_alone():
 
 def print_memory_of_loading(path: Path, dtype: torch.dtype) -> None:
     """Print the peak of the anonymous memory while weights are loaded, and their size, in bytes."""
-    with torch.device("meta"):  # imports 70 MB of Python at its first use
-        StreamVGGT()
     convert, sizes = torch.Tensor.to, []
 
     def anonymous() -> int:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
+from streamvggt.model.shapes_only import shapes_only
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -29,7 +31,7 @@ def build_converted(build: Callable[[], Network], convert: Callable[[str, Tensor
         The network with converted parameters and persistent buffers.
     """
     order: list[nn.Module] = []
-    with _registering(lambda parent, module: order.append(module)), torch.device("meta"):
+    with _registering(lambda parent, module: order.append(module)), shapes_only():
         sketch = build()
     names = {module: name for name, module in sketch.named_modules()}
     expected = iter([names.get(module) for module in order])

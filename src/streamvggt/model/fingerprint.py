@@ -8,10 +8,10 @@ import os
 from collections.abc import Callable, Iterable
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor
 
 from streamvggt.model.random_networks import init_random_model, is_random
+from streamvggt.model.shapes_only import shapes_only
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights_file import open_checkpoint
 from streamvggt.model.weights_path import resolve_path
@@ -50,7 +50,7 @@ def count_parameters(name_or_path: str | os.PathLike) -> int:
     name = os.fspath(name_or_path)
     if not is_random(name):
         return sum(math.prod(shape) for shape in open_checkpoint(resolve_path(name)[0]).shapes.values())
-    with torch.device("meta"):
+    with shapes_only():
         model = init_random_model(VGGT.build, name, {"causal": True})
     return sum(parameter.numel() for parameter in model.parameters())
 

@@ -16,6 +16,7 @@ from streamvggt.model.checkpoints import KnownCheckpoint
 from streamvggt.model.device import exact_convolutions, to_channels_last_layout
 from streamvggt.model.infer_config import infer_config
 from streamvggt.model.random_networks import build_named, init_random_model, is_random
+from streamvggt.model.shapes_only import shapes_only
 from streamvggt.model.tensor_check import check_tensors, heads_in
 from streamvggt.model.weights_file import Checkpoint, open_checkpoint
 from streamvggt.model.weights_path import resolve_path
@@ -61,7 +62,7 @@ def load_network(
     path, known = resolve_path(name)
     checkpoint = open_checkpoint(path)
     found = _network_config(checkpoint, known, config, causal, heads)
-    with torch.device("meta"):
+    with shapes_only():
         model = build_named(build, {**found, **options}, checkpoint.source)
     check_tensors(model, found["heads"], checkpoint)
     # Copy memory-mapped tensors, so that the network does not depend on the file.

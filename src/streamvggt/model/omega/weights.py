@@ -16,6 +16,7 @@ from streamvggt.model.omega.config import ENTRY, OmegaConfig, omega_config
 from streamvggt.model.omega.network import VGGTOmega
 from streamvggt.model.omega.rotation import rotary_periods
 from streamvggt.model.random_networks import is_random
+from streamvggt.model.shapes_only import shapes_only
 from streamvggt.model.tensor_check import list_differences
 from streamvggt.model.weights_file import Checkpoint, open_checkpoint
 from streamvggt.model.weights_path import resolve_path
@@ -62,7 +63,7 @@ def load_omega(
     check_kernel(attention, torch.device(device), dtype)
     checkpoint = open_checkpoint(resolve_path(os.fspath(name_or_path))[0])
     config = omega_config(checkpoint.shapes, checkpoint.source, sizes)
-    with torch.device("meta"):
+    with shapes_only():
         model = VGGTOmega(attention=attention, **vars(config))
     _check_shapes(published_shapes(model), checkpoint)
     _check_periods(config, checkpoint)
