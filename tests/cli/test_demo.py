@@ -1,5 +1,8 @@
 """`streamvggt demo`: the environment variables of Gradio."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 from streamvggt.cli import demo
@@ -22,16 +25,17 @@ def test_invalid_environment_variables_are_named(command, monkeypatch, name, val
     assert status == 1 and f"{name}: expected {expected}, got {value!r}" in text
 
 
-@pytest.mark.slow  # imports Gradio
 def test_the_port_in_the_environment_is_used_unless_another_is_given(command, monkeypatch):
-    pytest.importorskip("gradio", reason='the page needs `pip install "streamvggt[demo]"`')
     ports = []
 
     def site(*arguments, port, **options):
         ports.append(port)
         raise ValueError("not served")
 
-    monkeypatch.setattr("streamvggt.app.site.Site", site)
+    # In place of the modules that import Gradio.
+    names = {"gradio_app": {"build_page": print}, "page": {"PageOptions": dict}, "site": {"Site": site}}
+    for module, content in names.items():
+        monkeypatch.setitem(sys.modules, f"streamvggt.app.{module}", SimpleNamespace(**content))
     monkeypatch.setenv("GRADIO_SERVER_PORT", "7999")
     assert "not served" in command("demo")[1] and "not served" in command("demo", "--port", "8000")[1]
     assert ports == [7999, 8000]

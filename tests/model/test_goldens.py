@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_models import GOLDEN_SIZE, formula_weights, golden_input
+from small_models import GOLDEN_SIZE, formula_weights, golden_input, with_weights_of
 
 from streamvggt import VGGT, StreamVGGT
 from streamvggt.layers.attention import CausalPattern, full_pattern
@@ -13,7 +13,6 @@ from streamvggt.prediction import cat
 
 GOLDENS = Path(__file__).parent.parent / "goldens"
 INPUTS = {"model_small": (0, 1, 4, 56, 84), "model_batch": (11, 2, 3, 70, 70)}
-NETWORKS = {"vggt": VGGT, "stream": StreamVGGT}
 FIELDS = {
     "points": ("pts3d_in_other_view", 1e-4),
     "points_conf": ("conf", 1e-4),
@@ -28,9 +27,19 @@ FIELDS = {
 }
 
 
-@pytest.fixture(scope="module", params=list(NETWORKS))
+@pytest.fixture(scope="module")
+def vggt():
+    return formula_weights(VGGT(**GOLDEN_SIZE))
+
+
+@pytest.fixture(scope="module")
+def stream(vggt):
+    return with_weights_of(vggt, StreamVGGT, **GOLDEN_SIZE)
+
+
+@pytest.fixture(params=["vggt", "stream"])
 def network(request):
-    return request.param, formula_weights(NETWORKS[request.param](**GOLDEN_SIZE))
+    return request.param, request.getfixturevalue(request.param)
 
 
 @pytest.mark.parametrize("file", INPUTS)
@@ -57,14 +66,13 @@ def test_tokens_of_the_last_layer(network, file):
     np.testing.assert_allclose(tokens[aggregator.depth - 1][:, :, :8], golden, atol=1e-4, rtol=0)
 
 
-def test_frame_by_frame_with_the_published_camera_memory():
-    model = formula_weights(StreamVGGT(**GOLDEN_SIZE))
+def test_frame_by_frame_with_the_published_camera_memory(stream):
     golden = np.load(GOLDENS / "model_small.npz")
     images, _ = golden_input(*INPUTS["model_small"])
     streams = {}
     for camera in ("shared", "per_iteration"):
-        memory = model.new_memory(camera_cache=camera)
-        streams[camera] = cat([model.step(image, memory=memory) for image in images.split(1, 1)]).numpy()
+        memory = stream.new_memory(camera_cache=camera)
+        streams[camera] = cat([stream.step(image, memory=memory) for image in images.split(1, 1)]).numpy()
     for field in ("points", "points_conf", "depth", "depth_conf", "pose_enc"):
         published = golden[f"stream_cached/{FIELDS[field][0]}"]
         np.testing.assert_allclose(streams["shared"][field], published, atol=1e-4, rtol=0, err_msg=field)
@@ -87,8 +95,8 @@ TRACKS_SHARPLY = {
 
 
 @pytest.mark.parametrize("file", INPUTS)
-def test_tracker_after_two_iterations(file):
-    model = formula_weights(VGGT(**GOLDEN_SIZE, track_iterations=2))
+def test_tracker_after_two_iterations(vggt, file):
+    model = with_weights_of(vggt, VGGT, **GOLDEN_SIZE, track_iterations=2)
     images, queries = golden_input(*INPUTS[file])
     with torch.no_grad():
         ours = model(images, query_points=queries, heads=("track",))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_models import GOLDEN_SIZE, formula_weights, golden_input
+from small_models import GOLDEN_SIZE, formula_weights, golden_input, with_weights_of
 
 from streamvggt import VGGT, SlidingWindow, StreamVGGT
 from streamvggt.prediction import cat
@@ -44,7 +44,7 @@ def streamed(model, images, policy, num_together=1):
 def test_causal_and_full_batches(model):
     check(model(IMAGES["short"]), "batch_causal", NAMES)
     check(model(IMAGES["long"]), "long_batch_causal", ("pose_enc", "depth"))
-    check(formula_weights(VGGT(**SIZE))(IMAGES["short"]), "batch_full", NAMES)
+    check(with_weights_of(model, VGGT, **SIZE)(IMAGES["short"]), "batch_full", NAMES)
 
 
 @pytest.mark.parametrize("num_together", [1, 3])

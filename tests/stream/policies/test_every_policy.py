@@ -37,7 +37,7 @@ WITH_ROOM_FOR_ALL = [
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny()
+    return tiny(**SHALLOW)
 
 
 def pushed(session, frames):

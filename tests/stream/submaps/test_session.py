@@ -2,11 +2,12 @@
 
 import itertools
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from analytic_room import look, walk
-from small_models import assert_same, images, tiny
+from small_models import SHALLOW, assert_same, images, tiny
 
 from experiments.simulated_model import Errors, SimulatedModel
 from streamvggt import VGGT, KeepAll, SlidingWindow, StreamSession, StreamVGGT
@@ -252,16 +253,25 @@ PARTS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def short_walk():
+    """A session with loops, its frames, and what it answers if nothing fails: the predictions and the last state."""
+    model = tiny(heads=("camera", "depth"), **SHALLOW)
+    loops = LoopClosureOptions(1, 3, min_similarity=-1.0, num_keyframes=1, min_overlap=0.0)
+    start = partial(SubmapSession, model, submaps=SubmapOptions(4, 2), loop_closure=loops)
+    frames, session = images(1, 14, 14, 28)[0], start()
+    predictions = [session.push(frame) for frame in frames]
+    session.finish()
+    return start, frames, predictions, session._chain.state.state_dict()
+
+
 @pytest.mark.parametrize("place, name", PARTS, ids=[name for _, name in PARTS])
 @pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
-def test_a_failed_push_changes_nothing(place, name, after, monkeypatch):
+def test_a_failed_push_changes_nothing(place, name, after, monkeypatch, short_walk):
     """Wherever it fails, before or after that part has done its work: pushed again, all goes on bit-exactly."""
-    model, frames = tiny(heads=("camera", "depth")), images(1, 14, 14, 28)[0]
-    loops = LoopClosureOptions(1, 3, min_similarity=-1.0, num_keyframes=1, min_overlap=0.0)
-    sessions = [SubmapSession(model, submaps=SubmapOptions(4, 2), loop_closure=loops) for _ in range(2)]
-    part, num_failures = getattr(place, name), 0
-    for frame in (*frames, None):
-        expected = sessions[0].finish() if frame is None else sessions[0].push(frame)
+    start, frames, predictions, state = short_walk
+    session, part, num_failures = start(), getattr(place, name), 0
+    for frame, expected in zip((*frames, None), (*predictions, None), strict=True):
         for call in itertools.count():
             calls = itertools.count()
 
@@ -275,7 +285,7 @@ def test_a_failed_push_changes_nothing(place, name, after, monkeypatch):
             with monkeypatch.context() as patch:
                 patch.setattr(place, name, failing)
                 try:
-                    output = sessions[1].finish() if frame is None else sessions[1].push(frame)
+                    output = session.finish() if frame is None else session.push(frame)
                 except MemoryError:
                     num_failures += 1
                     continue
@@ -283,7 +293,7 @@ def test_a_failed_push_changes_nothing(place, name, after, monkeypatch):
         if frame is not None:
             assert_same(output, expected, tolerance=0)
     assert num_failures
-    assert_equal(sessions[1]._chain.state.state_dict(), sessions[0]._chain.state.state_dict())
+    assert_equal(session._chain.state.state_dict(), state)
 
 
 def assert_equal(a, b) -> None:
