@@ -21,7 +21,7 @@ import pytest
 import torch
 from mutations import as_json, damaged, wrong
 from PIL import Image
-from small_models import TINY
+from small_models import SHALLOW, TINY
 
 from streamvggt import SlidingWindow, StreamSession, StreamVGGT, load_model
 from streamvggt.cli import main
@@ -183,7 +183,7 @@ def test_videos(kind, tmp_path):
 @pytest.fixture(scope="module")
 def network() -> StreamVGGT:
     torch.manual_seed(0)
-    return StreamVGGT(**{**TINY, "heads": ("camera", "depth", "points")}).eval()
+    return StreamVGGT(**{**TINY, **SHALLOW, "heads": ("camera", "depth", "points")}).eval()
 
 
 @pytest.fixture
@@ -369,10 +369,16 @@ def test_values_of_saved_streams(network, tmp_path):
             session.restore(path)
 
 
+@pytest.fixture(scope="module")
+def compiler():
+    """Optimizers import PyTorch's compiler, which makes a folder outside that of the test."""
+    import torch._dynamo
+
+
 @pytest.fixture
-def training(network, tmp_path):
+def training(compiler, network, tmp_path):
     checkpoints = CheckpointManager(tmp_path / "states")
-    model = StreamVGGT(**{**TINY, "heads": ("camera", "depth")})
+    model = StreamVGGT(**{**TINY, **SHALLOW, "heads": ("camera", "depth")})
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     sum(parameter.sum() for parameter in model.parameters()).backward()
     optimizer.step()
