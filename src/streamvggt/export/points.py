@@ -98,9 +98,9 @@ class Reservoir:
     def _compact(self) -> None:
         rows, keys = np.concatenate(self._rows), np.concatenate(self._keys)
         if len(keys) > self.budget:
-            winners = np.sort(np.argpartition(keys, self.budget - 1)[: self.budget])
+            self._cutoff = np.partition(keys, self.budget - 1)[self.budget - 1]
+            winners = np.flatnonzero(keys <= self._cutoff)[: self.budget]  # the slice decides between equal keys
             rows, keys = rows[winners], keys[winners]
-            self._cutoff = keys.max()
         self._rows, self._keys = [rows], [keys]
 
 

@@ -30,7 +30,7 @@ def export_video(result: ReconstructionResult, folder: Path, options: ExportOpti
     path = folder / "preview.mp4"
     options = {"movflags": "faststart"}  # write the index first, so that playback starts early
     with atomic_write(path) as temporary, av.open(temporary, "w", options=options) as container:
-        stream = container.add_stream("libx264", rate=frame_rate(result), options={"crf": "18"})
+        stream = container.add_stream("libx264", rate=frame_rate(result), options={"crf": "18", "preset": "veryfast"})
         height, width = result[0].image.shape[:2]
         stream.height, stream.width = height // 2 * 2, 3 * width // 2 * 2  # yuv420p needs even sizes
         stream.pix_fmt = "yuv420p"
