@@ -24,6 +24,7 @@ from streamvggt import (
 from streamvggt.layers.attention import KERNELS
 from streamvggt.prediction import Prediction
 from streamvggt.stream.pool import SessionPool
+from streamvggt.transfer import unit_range
 
 RECORDED = [
     SlidingWindow(1, 2),
@@ -66,6 +67,9 @@ def card(bench: Bench) -> Iterator[str]:
 
 def agreement(bench: Bench) -> Iterator[str]:
     """Agreement with a CPU and between execution modes."""
+    levels = torch.arange(256, dtype=torch.uint8)
+    on_device = unit_range(levels.to(bench.device)).cpu()
+    bench.check("images of 8 bits are converted as on a CPU, bit-exactly", torch.equal(on_device, unit_range(levels)))
     few = {"depth": 3, "encoder_depth": 3, "dpt_layers": (0, 1, 2, 2), "camera_trunk_depth": 1}
     yield from _formats(bench, "the small network", weights="random:small")
     yield from _formats(bench, "three blocks of full width", **few)

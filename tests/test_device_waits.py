@@ -5,6 +5,7 @@ The meta device stands for the GPU, see `meta_device`. `docs/streaming.md` lists
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -13,6 +14,7 @@ from omegaconf import OmegaConf
 from planes import Planes
 from small_models import SHALLOW, TINY
 
+from streamvggt import transfer
 from streamvggt.losses.camera import CameraTerm
 from streamvggt.losses.distill import DistillLoss, DistillMapTerm
 from streamvggt.losses.multitask import MultiTaskLoss, SupervisedMapTerm
@@ -27,6 +29,7 @@ from streamvggt.stream.policies.self_selective import SelfSelective
 from streamvggt.stream.policies.sliding_window import KeepAll, SlidingWindow
 from streamvggt.stream.policies.token_diversity import TokenDiversity
 from streamvggt.stream.pool import SessionPool
+from streamvggt.stream.preprocess import frame_from_array
 from streamvggt.stream.session import StreamSession
 from streamvggt.stream.submaps.options import SubmapOptions
 from streamvggt.stream.submaps.session import SubmapSession
@@ -72,6 +75,28 @@ def test_a_frame_waits_for_nothing_but_what_its_policy_reads(policy, options):
     assert {value.device.type for value in prediction._tensors().values()} == {"meta"}
     assert sum(seen.uploads.values()) == 1  # the image
     assert seen.waiting_files == WAITS[policy], dict(seen.waits)
+
+
+@pytest.mark.parametrize("open_stream", [StreamSession, SubmapSession])
+def test_a_frame_of_8_bits_is_uploaded_as_such(open_stream, monkeypatch):
+    copied = []
+
+    def upload(tensor, device):
+        if tensor.device.type == "cpu":
+            copied.append(tensor.dtype)
+        return transfer.uploaded(tensor, device)
+
+    monkeypatch.setattr("streamvggt.stream.session.uploaded", upload)
+    network = on_device(heads=("camera", "depth")).eval()
+    frame = frame_from_array(np.zeros((28, 42, 3), np.uint8), size=42)
+    with MetaDevice() as seen:
+        session = open_stream(network, policy=SlidingWindow(1, 1))
+        for _ in range(3):
+            seen.clear()
+            session.push(frame)
+    assert copied == [torch.uint8] * 3
+    assert sum(seen.uploads.values()) == 1
+    assert sum(seen.waits.values()) == (open_stream is SubmapSession)  # what a submap reads of a frame
 
 
 def test_tracked_points_wait_for_nothing():

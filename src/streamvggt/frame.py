@@ -1,8 +1,11 @@
 """Input frame: the processed image and its mapping to the original pixels."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -23,6 +26,8 @@ class Frame:
         valid: False on the padding and where the original has alpha 0. None if the original has no such pixel: all of
             `content` is valid. bool (H, W)
         jpeg: Content of a JPEG file without metadata that decodes to `original`. None for other sources.
+        pixels: `image` · 255 as uint8 (3, H, W), set by `from_pixels`. None for other images, and after
+            `dataclasses.replace`.
     """
 
     image: Tensor
@@ -34,3 +39,19 @@ class Frame:
     time: float | None = None
     valid: Tensor | None = None
     jpeg: bytes | None = None
+    pixels: Tensor | None = field(init=False, default=None)
+
+    @classmethod
+    def from_pixels(cls, pixels: np.ndarray, **fields) -> Frame:
+        """Create a frame from an image of 8 bits.
+
+        Args:
+            pixels: RGB, uint8. (H, W, 3)
+            fields: All fields except `image` and `pixels`.
+        """
+        planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        values = planes.astype(np.float32)  # NumPy uses one thread, because several threads prepare frames
+        values /= 255
+        frame = cls(torch.from_numpy(values), **fields)
+        object.__setattr__(frame, "pixels", torch.from_numpy(planes))
+        return frame

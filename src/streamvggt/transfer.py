@@ -17,6 +17,14 @@ def uploaded(x: Tensor, device: torch.device) -> Tensor:
     return x.to(device, non_blocking=True)
 
 
+def unit_range(pixels: Tensor) -> Tensor:
+    """Convert uint8 to float32 in [0, 1], with equal results on all devices. Any shape.
+
+    The divisor is a tensor, because PyTorch on CUDA multiplies by the rounded reciprocal of a Python number.
+    """
+    return pixels.float() / torch.full((), 255.0, device=pixels.device)
+
+
 def start_download(tensors: Mapping[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
     """Start to copy tensors of one device to the host, in one transfer that does not block the host.
 

@@ -2,13 +2,14 @@
 
 import os
 
+import numpy as np
 import pytest
 import torch
 
 from streamvggt.model.device import MIN_BFLOAT16_PARAMETERS, available_cpus, resolve_dtype, to_channels_last_layout
 from streamvggt.model.fingerprint import count_parameters
 from streamvggt.model.weights import load_model
-from streamvggt.transfer import current, uploaded
+from streamvggt.transfer import current, unit_range, uploaded
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,22 @@ def test_uploads_to_cuda_go_through_pinned_memory(monkeypatch):
     calls.clear()
     uploaded(torch.zeros(1), torch.device("cpu"))
     assert "pin" not in calls
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")],
+        ),
+    ],
+)
+def test_levels_are_those_of_a_division_on_the_host(device):
+    levels = torch.arange(256, dtype=torch.uint8)
+    expected = np.arange(256, dtype=np.float32) / np.float32(255)
+    np.testing.assert_array_equal(unit_range(levels.to(device)).cpu().numpy(), expected)
 
 
 @pytest.mark.cuda

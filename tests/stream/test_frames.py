@@ -2,6 +2,7 @@
 
 import struct
 import threading
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +17,7 @@ from PIL import Image
 
 from streamvggt.stream.frames import frame_from_array, load_frames, preprocess_image
 from streamvggt.stream.video import VideoSource
+from streamvggt.transfer import unit_range
 
 small = partial(load_frames, size=56)
 
@@ -263,6 +265,14 @@ def test_unusual_pixels_become_rgb(tmp_path):
     assert (one.original == 77).all() and (bit.original == 255).all()
     assert (cmyk.original == (255, 0, 0)).all() and (indexed.original == (10, 20, 30)).all()
     assert frames.skipped[0][0] == "h.tif" and "floating-point" in frames.skipped[0][1]
+
+
+def test_the_pixels_of_a_frame_are_its_image():
+    content = np.random.default_rng(0).integers(0, 256, (37, 59, 3), np.uint8)
+    frame = frame_from_array(content, size=56, mode="pad")
+    assert frame.pixels.dtype == torch.uint8
+    assert torch.equal(unit_range(frame.pixels), frame.image)
+    assert replace(frame, image=frame.image / 2).pixels is None
 
 
 def test_image_is_the_original_where_nothing_is_resized():

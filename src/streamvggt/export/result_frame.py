@@ -129,7 +129,7 @@ class ResultFrame(FrameCamera):
             original_size=frame.original.shape[:2],
             original_from_image=np.asarray(frame.original_from_image, np.float64),
             content=frame.content,
-            image=_pixels(frame.image),
+            image=_pixels(frame),
             valid=None if frame.valid is None else frame.valid.cpu().numpy(),
             depth=None if depth is None else depth[..., 0],
             depth_conf=arrays.get("depth_conf"),
@@ -182,6 +182,8 @@ class ResultFrame(FrameCamera):
         return depth_edges(*map(torch.from_numpy, (depth, self.intrinsics, valid))).numpy()
 
 
-def _pixels(image: torch.Tensor) -> np.ndarray:
-    """Convert RGB in [0, 1] (3, H, W) to uint8 (H, W, 3). NumPy uses one thread, because other threads compute."""
-    return np.ascontiguousarray(np.rint(image.cpu().numpy() * 255).astype(np.uint8).transpose(1, 2, 0))
+def _pixels(frame: Frame) -> np.ndarray:
+    """Return the processed image, RGB, uint8 (H, W, 3). NumPy uses one thread, because other threads compute."""
+    if frame.pixels is not None:
+        return np.ascontiguousarray(frame.pixels.numpy().transpose(1, 2, 0))
+    return np.ascontiguousarray(np.rint(frame.image.cpu().numpy() * 255).astype(np.uint8).transpose(1, 2, 0))

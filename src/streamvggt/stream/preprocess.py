@@ -64,11 +64,11 @@ class Placement:
         offset_y = (0.5 - self.top) * scale_y - 0.5
         return np.array([[scale_x, 0, offset_x], [0, scale_y, offset_y], [0, 0, 1]])
 
-    def render(self, image: Image.Image) -> Tensor:
-        """Render an RGB image of `original_size` on the canvas, in [0, 1]. (3, H, W)"""
-        return _normalized(self._on_canvas(self._shown(image, Image.Resampling.BICUBIC), background=255))
+    def render(self, image: Image.Image) -> np.ndarray:
+        """Render an RGB image of `original_size` on the canvas, uint8. (H, W, 3)"""
+        return self._on_canvas(self._shown(image, Image.Resampling.BICUBIC), background=255)
 
-    def render_fast(self, pixels: np.ndarray) -> Tensor:
+    def render_fast(self, pixels: np.ndarray) -> np.ndarray:
         """Render as `render`, with the bicubic filter of PyTorch, which takes a fifth of the time of Pillow.
 
         The weights of the filter have fewer bits than those of Pillow, so that single values differ by 1/255. Images
@@ -84,7 +84,7 @@ class Placement:
         resized = functional.interpolate(planes, (self.height, self.width), mode="bicubic", antialias=True)
         top, left, bottom, right = self.content
         rows, columns = slice(top - self.top, bottom - self.top), slice(left - self.left, right - self.left)
-        return _normalized(self._on_canvas(resized[0].permute(1, 2, 0).numpy()[rows, columns], background=255))
+        return self._on_canvas(resized[0].permute(1, 2, 0).numpy()[rows, columns], background=255)
 
     def render_mask(self, mask: np.ndarray) -> Tensor:
         """Map a mask of the original to the canvas with nearest-neighbor sampling. The padding is False.
@@ -116,13 +116,6 @@ class Placement:
         pixels = np.full((*self.canvas_size[::-1], *shown.shape[2:]), background, np.uint8)
         pixels[top:bottom, left:right] = shown
         return pixels
-
-
-def _normalized(pixels: np.ndarray) -> Tensor:
-    """Convert uint8 (H, W, 3) to [0, 1] (3, H, W). NumPy uses one thread, because several threads prepare frames."""
-    values = np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32)
-    values /= 255
-    return torch.from_numpy(values)
 
 
 def compute_placement(
@@ -208,7 +201,7 @@ def preprocess_image(
 
 
 def _framed(
-    image: Tensor,
+    pixels: np.ndarray,
     original: np.ndarray,
     valid: np.ndarray | None,
     placement: Placement,
@@ -217,8 +210,8 @@ def _framed(
     name: str | None,
     time: float | None,
 ) -> Frame:
-    return Frame(
-        image=image,
+    return Frame.from_pixels(
+        pixels,
         index=index,
         name=f"frame_{index:06d}" if name is None else name,
         original=original,

@@ -25,7 +25,6 @@ from streamvggt.stream.submaps.state import ActiveSubmap, SubmapState
 from streamvggt.stream.submaps.statistics import SubmapEvent
 from streamvggt.stream.submaps.submap_alignment import MAX_POINTS, SubmapAlignment, align_by_pose, align_submaps
 from streamvggt.stream.submaps.submap_graph import SubmapGraph
-from streamvggt.transfer import uploaded
 
 POSE_ALIGNMENT_WEIGHT = 0.1
 """Weight of an alignment by a single camera in the pose graph. An alignment by points has weight 1."""
@@ -90,11 +89,14 @@ class SubmapChain:
         ):
             state.pending = self.new_submap(state.num_frames)
 
-    def push(self, image: Tensor, predicted: tuple[Prediction, FrameObservation] | None = None) -> Prediction:
+    def push(
+        self, image: Tensor, on_device: Tensor, predicted: tuple[Prediction, FrameObservation] | None = None
+    ) -> Prediction:
         """Predict the next frame in the world of the stream.
 
         Args:
             image: RGB in [0, 1]. (3, H, W)
+            on_device: `image` on the device of the model.
             predicted: Prediction and observation, if the active submap has already predicted the frame.
 
         Returns:
@@ -102,7 +104,6 @@ class SubmapChain:
         """
         state = self.state
         is_keyframe = self.loop_closure is not None and state.num_frames % self.loop_closure.keyframe_interval == 0
-        on_device = uploaded(image, self.device)
         patch_tokens = self._encode(on_device) if state.pending or is_keyframe else None
         prediction, observation = predicted or state.active.push(on_device, patch_tokens)
         world = state.world

@@ -19,7 +19,7 @@ from streamvggt.model.fingerprint import fingerprint
 from streamvggt.model.vggt import VGGT
 from streamvggt.prediction import Prediction, cat
 from streamvggt.stream.policies.trajectory import published_policy
-from streamvggt.stream.session import one_at_a_time, to_image_tensor
+from streamvggt.stream.session import one_at_a_time, to_image_tensor, upload_image
 from streamvggt.stream.state_file import loaded_state, save_state
 from streamvggt.stream.submaps.chain import SubmapChain
 from streamvggt.stream.submaps.failure_detection import FailureDetector
@@ -143,7 +143,7 @@ class SubmapSession:
         with current(self._device), state.transaction():
             timer = Timer(self._device)
             self._chain.start_pending()
-            prediction = self._chain.push(image)
+            prediction = self._chain.push(image, upload_image(frame, self._device))
             if state.verification is not None and state.verification.step():
                 self._chain.finish_loop()
             timer.stop()
@@ -170,8 +170,9 @@ class SubmapSession:
         with state.transaction():
             timer = Timer(self._device)
             predictions = []
-            for image, predicted in zip(images, state.active.push_first(images), strict=True):
-                predictions.append(self._chain.push(image, predicted))
+            on_device = [upload_image(frame, self._device) for frame in frames]
+            for image, there, predicted in zip(images, on_device, state.active.push_first(on_device), strict=True):
+                predictions.append(self._chain.push(image, there, predicted))
             timer.stop()
             self.times.append(timer)
         return cat(predictions)
