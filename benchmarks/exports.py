@@ -1,6 +1,7 @@
-"""Processor time of each export of a result, in milliseconds per frame.
+"""Time of each export of a result, in milliseconds per frame.
 
     python benchmarks/exports.py --frames 100 --out out/exports.md
+    python benchmarks/exports.py --frames 100 --threads 4    # on free cores
 
 The result has frames of 518×294 with smooth surfaces, steps and noise, and original images of 1080p. Each export reads
 the result anew, as `streamvggt export --formats NAME` does. Exports that share the point cloud cost less together.
@@ -25,8 +26,11 @@ from streamvggt.export import EXPORTERS, ExportOptions, ReconstructionResult, Re
 from streamvggt.export.points import confidence_threshold
 from streamvggt.export.video import color_ranges
 from streamvggt.flags import some_path, whole
+from streamvggt.model.threads import single_threaded_torch
 from streamvggt.prediction import Prediction
 from streamvggt.stream.frames import load_frames
+from streamvggt.stream.read_ahead import read_ahead
+from streamvggt.words import counted
 
 DEFAULT = ("glb", "ply", "tum", "depth", "video")  # of `streamvggt reconstruct`
 OTHERS = ("colmap", "nerfstudio", "rerun", "mesh")
@@ -35,6 +39,7 @@ OTHERS = ("colmap", "nerfstudio", "rerun", "mesh")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=whole(), default=100, help="number of frames (default: 100)")
+    parser.add_argument("--threads", type=whole(), default=1, help="threads of the exports (default: 1)")
     parser.add_argument("--out", type=some_path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -50,17 +55,21 @@ def main() -> None:
             parts[f"`{name}`"] = partial(export, [name], folder=Path(folder) / name, options=options)
         everything = partial(export, DEFAULT, folder=Path(folder) / "default", options=options)
         parts[f"`{','.join(DEFAULT)}` (default of `reconstruct`)"] = everything
-        everything(ReconstructionResult(folder))  # imports
+        first = replace(options, frames=(0, 2, None))
+        export([*DEFAULT, *OTHERS], ReconstructionResult(folder), Path(folder) / "imports", first)  # imports packages
         lines = [
             "# Exports",
             "",
-            f"Processor time of exports of {arguments.frames} frames of {SIZE}×294, originals of {WIDTH}×{HEIGHT}.",
+            f"Exports of {arguments.frames} frames of {SIZE}×294, originals of {WIDTH}×{HEIGHT}, in "
+            f"{counted(arguments.threads, 'thread')}. Milliseconds per frame.",
             "",
-            "| export | CPU ms per frame |",
-            "|---|---|",
+            "| export | CPU | wall |",
+            "|---|---|---|",
         ]
         for name, part in parts.items():
-            lines.append(f"| {name} | {cpu_seconds(part, Path(folder)) / arguments.frames * 1e3:.1f} |")
+            in_threads = partial(read_ahead, num_threads=arguments.threads) if arguments.threads > 1 else None
+            cpu, wall = seconds(part, ReconstructionResult(folder, run_tasks=in_threads))
+            lines.append(f"| {name} | {cpu / arguments.frames * 1e3:.1f} | {wall / arguments.frames * 1e3:.1f} |")
     publish(lines, arguments.out, torch.device("cpu"))
 
 
@@ -88,12 +97,12 @@ def export(names: list[str], result: ReconstructionResult, folder: Path, options
         EXPORTERS[name](result, folder, options)
 
 
-def cpu_seconds(part: Callable[[ReconstructionResult], object], folder: Path) -> float:
-    result = ReconstructionResult(folder)  # another result than that of a kept cloud
-    begun = time.process_time()
-    with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+def seconds(part: Callable[[ReconstructionResult], object], result: ReconstructionResult) -> tuple[float, float]:
+    """Return processor and wall time. The result is new, so that no cloud is kept of it."""
+    begun = time.process_time(), time.perf_counter()
+    with contextlib.redirect_stderr(io.StringIO()), single_threaded_torch():  # no progress bars
         part(result)
-    return time.process_time() - begun
+    return time.process_time() - begun[0], time.perf_counter() - begun[1]
 
 
 if __name__ == "__main__":

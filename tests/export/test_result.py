@@ -5,13 +5,25 @@ import io
 import os
 import zipfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from streamvggt.export import DamagedResult, ReconstructionResult, ResultWriter, check_result, frame_files
+from streamvggt.export import (
+    EXPORTERS,
+    DamagedResult,
+    ExportOptions,
+    ReconstructionResult,
+    ResultWriter,
+    check_result,
+    frame_files,
+)
+from streamvggt.stream.read_ahead import read_ahead
+
+THREADS = partial(read_ahead, num_threads=3)
 
 
 def files_of(folder):
@@ -80,6 +92,29 @@ def test_only_single_frames_are_written(scene, tmp_path):
     two = scene.predictions[0].map(lambda tensor: tensor.repeat_interleave(2, 1))
     with pytest.raises(ValueError, match=r"B, S = \(1, 2\)"):
         ResultWriter(tmp_path).add(scene.frames[0], two)
+
+
+@pytest.mark.parametrize(
+    "name, output", [("ply", "points.ply"), ("mesh", "mesh.glb"), ("video", "preview.mp4"), ("depth", "depth")]
+)
+def test_threads_do_not_change_an_export(result, tmp_path, name, output):
+    contents = []
+    for number, run_tasks in enumerate((None, THREADS)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        EXPORTERS[name](ReconstructionResult(result.folder, run_tasks=run_tasks), folder, ExportOptions())
+        contents.append({path: (folder / path).read_bytes() for path in files_of(folder)})
+    assert contents[0] and contents[0] == contents[1]
+    assert (tmp_path / "1" / output).exists()
+
+
+@pytest.mark.parametrize("run_tasks", [None, THREADS])
+def test_frames_before_a_damaged_one_are_read_in_order(result, run_tasks):
+    result.paths[3].write_bytes(b"damaged")
+    frames = ReconstructionResult(result.folder, run_tasks=run_tasks).mapped("names", lambda frame: frame.name)
+    assert [next(frames) for _ in range(3)] == [(0, "view_0000"), (1, "view_0010"), (2, "view_0020")]
+    with pytest.raises(DamagedResult, match=r"000003\.npz"):
+        next(frames)
 
 
 def test_cameras_are_read_without_the_images(result, monkeypatch):

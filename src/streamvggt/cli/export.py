@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 from streamvggt.cli.export_options import check_frames, export_options, validate_exports
 from streamvggt.export import EXPORTERS, NothingLeft, ReconstructionResult, adjusted, check_result
+from streamvggt.model.threads import single_threaded_torch
+from streamvggt.stream.read_ahead import read_ahead
 
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
@@ -25,27 +27,31 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     problems = check_result(result)
     if problems:
         tqdm.write(f"Warning: {len(problems)} of {len(result)} images cannot be used; the first: {problems[0]}")
-    paths, failures = write_exports(result, out, arguments)
+    paths, failures = write_exports(arguments.result, out, arguments)
     for path in paths:
         tqdm.write(f"  {path}")
     print_failures(failures)
     return 1 if failures else 0
 
 
-def write_exports(
-    result: ReconstructionResult, folder: Path, arguments: argparse.Namespace
-) -> tuple[list[Path], list[str]]:
-    """Write the requested exports. Return the written paths, and a message for each export that failed.
+def write_exports(source: Path, folder: Path, arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:
+    """Write the requested exports with all cores. Return the written paths, and a message for each failed export.
+
+    Args:
+        source: Folder of the result.
+        folder: Output folder.
+        arguments: Options of the command line.
 
     Raises:
-        ValueError, OSError: As for `adjusted`.
+        ValueError, OSError: As for `ReconstructionResult` and `adjusted`.
     """
     options = export_options(arguments)
-    result = adjusted(result, options.adjustments)
+    result = adjusted(ReconstructionResult(source, run_tasks=read_ahead), options.adjustments)
     paths, failures = [], []
     for name in arguments.formats:
         try:
-            paths.append(EXPORTERS[name](result, folder, options))
+            with single_threaded_torch():
+                paths.append(EXPORTERS[name](result, folder, options))
         except NothingLeft as error:
             paths += [error.path] if error.path else []
             failures.append(f"--formats {name}: {error}")

@@ -169,7 +169,7 @@ def export_result(arguments: argparse.Namespace, lock: FolderLock, record: RunMe
     """Write the exports of a complete result. Return the exit status."""
     kept = f"All frames are kept in {arguments.out}; `streamvggt export {arguments.out}` makes files of them"
     try:
-        paths, failures = write_exports(ReconstructionResult(arguments.out), arguments.out, arguments)
+        paths, failures = write_exports(arguments.out, arguments.out, arguments)
         lock.check()
     except BaseException:
         tqdm.write(kept)

@@ -15,7 +15,8 @@ from streamvggt.evaluation.depth_alignment import ALIGNMENTS
 from streamvggt.evaluation.depth_metrics import score_depth
 from streamvggt.evaluation.depth_protocol import DepthProtocol, EvalSequence, Scores, load_pair
 from streamvggt.evaluation.depth_sets import published
-from streamvggt.evaluation.parallel import single_threaded_torch, thread_map
+from streamvggt.evaluation.parallel import thread_map
+from streamvggt.model.threads import single_threaded_torch
 
 
 class MonoDepth(DepthProtocol):

@@ -2,11 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
-
-import torch
 
 from streamvggt.stream.read_ahead import read_ahead
 
@@ -25,17 +22,6 @@ def thread_map(
         num_threads: Number of threads. None uses `num_cpus()`.
     """
     return read_ahead((partial(function, item) for item in items), num_threads or num_cpus())
-
-
-@contextmanager
-def single_threaded_torch() -> Iterator[None]:
-    """Limit PyTorch to one thread within the block, to avoid oversubscription by worker threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def num_cpus() -> int:

@@ -29,17 +29,21 @@ def export_depth(result: ReconstructionResult, folder: Path, options: ExportOpti
         NothingLeft: If no frame has depth. Nothing is written.
         FileNotFoundError: If an original image is missing or damaged, with `options.full_resolution`.
     """
-    largest = max(float(usable_depth(frame).max()) for _, frame in result.frames("depth range"))
+    largest = max(largest for _, largest in result.mapped("depth range", lambda frame: usable_depth(frame).max()))
     if largest == 0:
         raise NothingLeft("no frame has a depth that is positive and finite. depth/ is not written")
-    scale = largest / 65535
+    scale = float(largest) / 65535
     with atomic_directory(folder / "depth", marker="scale.json") as temporary:
         (temporary / "scale.json").write_text(json.dumps({"scale": scale}) + "\n", encoding="utf-8")
-        for _, frame in result.frames("depth"):
+
+        def write(frame: ResultFrame) -> None:
             arrays = original_maps(result.folder, frame) if options.full_resolution else processed_maps(frame)
             picture = quantize(arrays["depth"], scale)
             (temporary / f"{frame.name}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
             np.savez(temporary / f"{frame.name}.npz", **arrays, cam_from_world=frame.cam_from_world)
+
+        for _ in result.mapped("depth", write):
+            pass
     return folder / "depth"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,8 @@ def export_mesh(result: ReconstructionResult, folder: Path, options: ExportOptio
     height, width = result[positions[0]].image.shape[:2]
     step = max(math.ceil(math.sqrt(len(positions) * height * width / options.max_points)), 1)
     threshold = confidence_threshold(result, options)
-    shapes = [frame_mesh(frame, options, threshold, step) for _, frame in result.frames("mesh", positions)]
-    shapes = [shape for shape in shapes if len(shape.triangles)]
+    of_frame = partial(frame_mesh, options=options, threshold=threshold, step=step)
+    shapes = [shape for _, shape in result.mapped("mesh", of_frame, positions) if len(shape.triangles)]
     if not shapes:
         raise NothingLeft(f"no triangles are left after {options}: loosen it. mesh.glb is not written")
     path = folder / "mesh.glb"

@@ -5,13 +5,14 @@ points that pass the options.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
 from streamvggt.export.options import ExportOptions
 from streamvggt.export.result import ReconstructionResult
+from streamvggt.export.result_frame import ResultFrame
 
 MAX_CONF_SAMPLES = 4_000_000
 """Number of sampled confidences for the percentile. For fewer points the percentile is exact."""
@@ -109,9 +110,9 @@ def confidence_threshold(result: ReconstructionResult, options: ExportOptions, s
     if options.conf_percentile == 0:
         return -np.inf
     reservoir = Reservoir(MAX_CONF_SAMPLES, seed)
-    for _, frame in result.frames("confidence", options.positions(result)):
-        _, conf = frame.predicted(options.point_source)
-        reservoir.add(conf[options.candidate_mask(frame)])
+    of_candidates = partial(_candidate_conf, options=options)
+    for _, conf in result.mapped("confidence", of_candidates, options.positions(result)):
+        reservoir.add(conf)
     conf = reservoir.sample()
     return float(np.percentile(conf, options.conf_percentile)) if len(conf) else -np.inf
 
@@ -121,12 +122,25 @@ def merged_points(result: ReconstructionResult, options: ExportOptions, seed: in
     """Return the points of all frames that pass the options. Deterministic for equal seeds."""
     threshold = confidence_threshold(result, options, seed)
     reservoir = Reservoir(options.max_points, seed)
-    for position, frame in result.frames("points", options.positions(result)):
-        points, conf = frame.world_points(options.point_source)
-        y, x = np.nonzero(options.candidate_mask(frame) & (conf >= threshold))
-        rows = np.empty(len(x), POINT_DTYPE)
-        rows["point"], rows["color"], rows["conf"] = points[y, x], frame.image[y, x], conf[y, x]
-        rows["frame_index"], rows["pixel"] = position, np.stack([x, y], -1)
+    of_frame = partial(_point_rows, options=options, threshold=threshold)
+    for position, rows in result.mapped("points", of_frame, options.positions(result)):
+        rows["frame_index"] = position
         reservoir.add(rows)
     rows = reservoir.sample()
     return PointCloud(*(np.ascontiguousarray(rows[name]) for name in POINT_DTYPE.names))
+
+
+def _candidate_conf(frame: ResultFrame, options: ExportOptions) -> np.ndarray:
+    """Return the confidences of the candidates of a frame. (N,)"""
+    _, conf = frame.predicted(options.point_source)
+    return conf[options.candidate_mask(frame)]
+
+
+def _point_rows(frame: ResultFrame, options: ExportOptions, threshold: float) -> np.ndarray:
+    """Return the points of a frame that pass the options, of `POINT_DTYPE` without `frame_index`. (N,)"""
+    points, conf = frame.world_points(options.point_source)
+    y, x = np.nonzero(options.candidate_mask(frame) & (conf >= threshold))
+    rows = np.empty(len(x), POINT_DTYPE)
+    rows["point"], rows["color"], rows["conf"] = points[y, x], frame.image[y, x], conf[y, x]
+    rows["pixel"] = np.stack([x, y], -1)
+    return rows

@@ -12,8 +12,11 @@ during the run and after a crash. H×W are pixels of the processed image (the mo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -21,6 +24,9 @@ from streamvggt.export.corrections import read_corrections
 from streamvggt.export.frame_file import FrameT, load_frame
 from streamvggt.export.result_frame import FrameCamera, ResultFrame
 
+Made = TypeVar("Made")
+Tasks = Generator[Callable[[], Made], None, None]
+"""Functions without arguments, to call in this order or at once."""
 FRAME_FILE = re.compile(r"([0-9]{6}|[1-9][0-9]{6,17})\.npz")
 
 
@@ -38,14 +44,22 @@ class ReconstructionResult(Sequence[ResultFrame]):
     Args:
         folder: Result folder.
         change: Change of each frame on reading, after the corrections. None: no change.
+        run_tasks: Calls the functions of `mapped` and yields the results in order, for example `read_ahead`, which
+            calls several at once. None: one after the other.
 
     Raises:
         FileNotFoundError: If the folder is not a result, or has no finished frame.
         ValueError: If a frame before the last one is missing. On access: if a frame file is damaged.
     """
 
-    def __init__(self, folder: Path | str, change: Callable[[FrameT], FrameT] | None = None):
+    def __init__(
+        self,
+        folder: Path | str,
+        change: Callable[[FrameT], FrameT] | None = None,
+        run_tasks: Callable[[Tasks], Generator] | None = None,
+    ):
         self.folder = Path(folder)
+        self._run_tasks = run_tasks
         self._change = change
         self.paths = frame_files(self.folder)
         self._corrections = read_corrections(self.folder)
@@ -61,7 +75,8 @@ class ReconstructionResult(Sequence[ResultFrame]):
     def with_change(self, change: Callable[[FrameT], FrameT]) -> ReconstructionResult:
         """Return the result with another change on reading, after the present one."""
         before = self._change
-        return ReconstructionResult(self.folder, change if before is None else lambda frame: change(before(frame)))
+        both = change if before is None else lambda frame: change(before(frame))
+        return ReconstructionResult(self.folder, both, self._run_tasks)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -83,8 +98,29 @@ class ReconstructionResult(Sequence[ResultFrame]):
         """Return the cameras of all frames."""
         return [self.camera(position) for position in range(len(self))]
 
-    def frames(self, purpose: str, positions: Sequence[int] | None = None) -> Iterator[tuple[int, ResultFrame]]:
+    def frames(
+        self, purpose: str, positions: Sequence[int] | None = None
+    ) -> Generator[tuple[int, ResultFrame], None, None]:
         """Yield stream positions and frames one by one with a progress bar titled `purpose`."""
+        return self.mapped(purpose, lambda frame: frame, positions)
+
+    def mapped(
+        self, purpose: str, function: Callable[[ResultFrame], Made], positions: Sequence[int] | None = None
+    ) -> Generator[tuple[int, Made], None, None]:
+        """Yield stream positions and the results of a function of the frames, in order, with a progress bar.
+
+        Args:
+            purpose: Title of the progress bar.
+            function: Function of one frame. `run_tasks` decides which thread calls it.
+            positions: Stream positions of the frames. None: all.
+        """
         positions = range(len(self)) if positions is None else positions
-        for position in tqdm(positions, desc=purpose, unit="frame", disable=None):
-            yield position, self[position]
+        tasks = (partial(self._apply, function, position) for position in positions)
+        results = (task() for task in tasks) if self._run_tasks is None else self._run_tasks(tasks)
+        with closing(results), tqdm(total=len(positions), desc=purpose, unit="frame", disable=None) as bar:
+            for position, made in zip(positions, results, strict=True):
+                yield position, made
+                bar.update()
+
+    def _apply(self, function: Callable[[ResultFrame], Made], position: int) -> Made:
+        return function(self[position])

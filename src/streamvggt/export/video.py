@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import av
@@ -34,9 +34,9 @@ def export_video(result: ReconstructionResult, folder: Path, options: ExportOpti
         height, width = result[0].image.shape[:2]
         stream.height, stream.width = height // 2 * 2, 3 * width // 2 * 2  # yuv420p needs even sizes
         stream.pix_fmt = "yuv420p"
-        for _, frame in result.frames("video"):
-            has_depth |= bool(frame.valid_mask("depth").any())
-            picture = side_by_side(frame, ranges)[: stream.height, : stream.width]
+        for _, (picture, is_usable) in result.mapped("video", partial(_picture, ranges=ranges)):
+            has_depth |= is_usable
+            picture = picture[: stream.height, : stream.width]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
         container.mux(stream.encode())
     if not has_depth:
@@ -60,13 +60,23 @@ class ColorRanges:
 def color_ranges(result: ReconstructionResult) -> ColorRanges:
     """Return the range between the 2nd and 98th percentile of the clip."""
     reservoir = Reservoir(RANGE_SAMPLE)
-    for _, frame in result.frames("color range"):
-        depth, conf = frame.predicted("depth")
-        usable = frame.valid_mask("depth")
-        reservoir.add(np.stack([1 / depth[usable], np.log(conf[usable])], -1))
+    for _, pairs in result.mapped("color range", _colored_values):
+        reservoir.add(pairs)
     values = reservoir.sample()
     low, high = np.percentile(values, [2, 98], axis=0) if len(values) else np.array([[0, 0], [1, 1]])
     return ColorRanges((low[0], high[0]), (low[1], high[1]))
+
+
+def _colored_values(frame: ResultFrame) -> np.ndarray:
+    """Return inverse depth and log confidence of the usable pixels. (N, 2)"""
+    depth, conf = frame.predicted("depth")
+    usable = frame.valid_mask("depth")
+    return np.stack([1 / depth[usable], np.log(conf[usable])], -1)
+
+
+def _picture(frame: ResultFrame, ranges: ColorRanges) -> tuple[np.ndarray, bool]:
+    """Return the picture of `side_by_side`, and whether the frame has depth."""
+    return side_by_side(frame, ranges), bool(frame.valid_mask("depth").any())
 
 
 def side_by_side(frame: ResultFrame, ranges: ColorRanges) -> np.ndarray:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -28,3 +30,14 @@ def set_threads(embed_dim: int | None = None, cgroup: Path = CGROUP) -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         is_small = embed_dim is not None and embed_dim < MIN_THREADED_WIDTH
         torch.set_num_threads(1 if is_small else available_cpus(cgroup))
+
+
+@contextmanager
+def single_threaded_torch() -> Iterator[None]:
+    """Limit PyTorch to one thread within the block, to avoid oversubscription by worker threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
