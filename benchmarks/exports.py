@@ -26,7 +26,6 @@ from streamvggt.export import EXPORTERS, ExportOptions, ReconstructionResult, Re
 from streamvggt.export.points import confidence_threshold
 from streamvggt.export.video import color_ranges
 from streamvggt.flags import some_path, whole
-from streamvggt.model.threads import single_threaded_torch
 from streamvggt.prediction import Prediction
 from streamvggt.stream.frames import load_frames
 from streamvggt.stream.read_ahead import read_ahead
@@ -45,6 +44,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_result(Path(folder), arguments.frames)
         options = ExportOptions()
+        torch.set_num_threads(1)
+        threads = {"run_tasks": partial(read_ahead, num_threads=arguments.threads)} if arguments.threads > 1 else {}
         parts: dict[str, Callable[[ReconstructionResult], object]] = {
             "reading of all frames": lambda result: [len(frame.image) for frame in result],
             "confidence threshold": partial(confidence_threshold, options=options),
@@ -67,8 +68,7 @@ def main() -> None:
             "|---|---|---|",
         ]
         for name, part in parts.items():
-            in_threads = partial(read_ahead, num_threads=arguments.threads) if arguments.threads > 1 else None
-            cpu, wall = seconds(part, ReconstructionResult(folder, run_tasks=in_threads))
+            cpu, wall = seconds(part, ReconstructionResult(folder, **threads))
             lines.append(f"| {name} | {cpu / arguments.frames * 1e3:.1f} | {wall / arguments.frames * 1e3:.1f} |")
     publish(lines, arguments.out, torch.device("cpu"))
 
@@ -100,7 +100,7 @@ def export(names: list[str], result: ReconstructionResult, folder: Path, options
 def seconds(part: Callable[[ReconstructionResult], object], result: ReconstructionResult) -> tuple[float, float]:
     """Return processor and wall time. The result is new, so that no cloud is kept of it."""
     begun = time.process_time(), time.perf_counter()
-    with contextlib.redirect_stderr(io.StringIO()), single_threaded_torch():  # no progress bars
+    with contextlib.redirect_stderr(io.StringIO()):  # no progress bars
         part(result)
     return time.process_time() - begun[0], time.perf_counter() - begun[1]
 

@@ -97,12 +97,15 @@ class Reservoir:
         return self._rows[0]
 
     def _compact(self) -> None:
-        rows, keys = np.concatenate(self._rows), np.concatenate(self._keys)
+        keys = np.concatenate(self._keys)
         if len(keys) > self.budget:
             self._cutoff = np.partition(keys, self.budget - 1)[self.budget - 1]
-            winners = np.flatnonzero(keys <= self._cutoff)[: self.budget]  # the slice decides between equal keys
-            rows, keys = rows[winners], keys[winners]
-        self._rows, self._keys = [rows], [keys]
+            # Select before joining, because rows are larger than keys.
+            winners = [np.flatnonzero(part <= self._cutoff) for part in self._keys]
+            self._rows = [rows.take(chosen, 0) for rows, chosen in zip(self._rows, winners, strict=True)]
+            keys = keys[keys <= self._cutoff]
+        # The slices decide between equal keys.
+        self._rows, self._keys = [np.concatenate(self._rows)[: self.budget]], [keys[: self.budget]]
 
 
 def confidence_threshold(result: ReconstructionResult, options: ExportOptions, seed: int = 0) -> float:
