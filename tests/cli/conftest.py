@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_models import tiny
+from small_models import SHALLOW, tiny
 
 from streamvggt.cli import main
 from streamvggt.export import colmap
@@ -34,7 +34,7 @@ def no_threads_left():
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("weights") / "network"
-    tiny(dtype=torch.float32).save_pretrained(folder)
+    tiny(dtype=torch.float32, **SHALLOW).save_pretrained(folder)
     return folder
 
 

@@ -34,7 +34,7 @@ def assert_is(out, expected) -> None:
     np.testing.assert_allclose([frame.depth for frame in frames], expected[1], rtol=1e-5)
 
 
-def test_windows_end_to_end(reconstruct, many_photos, expected, tmp_path):
+def test_windows_end_to_end(reconstruct, many_photos, expected, points_seen_once, tmp_path):
     status, output = reconstruct(many_photos, *WORDS, "--formats", "glb,ply,colmap,tum")
     assert status == 0
     out = tmp_path / "out"

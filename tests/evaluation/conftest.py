@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_models import TINY
+from small_models import SHALLOW, TINY
 
 from procedural_scenes.fixture_clips import world_clips
 from streamvggt import StreamVGGT
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def weights(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("weights")
-    StreamVGGT(**TINY).save_pretrained(folder)
+    StreamVGGT(**{**TINY, **SHALLOW}).save_pretrained(folder)
     return folder
 
 
