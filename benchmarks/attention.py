@@ -52,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16"], choices=("float32", "bfloat16", "float16"))
-    parser.add_argument("--frames", type=int, nargs="+", default=[1, 2, 9, 50, 100], help="frames met, with its own")
+    parser.add_argument("--frames", type=int, nargs="+", default=[1, 2, 9, 50, 100], help="number of attended frames")
     parser.add_argument("--tokens", type=int, default=TOKENS, help="of a frame")
     parser.add_argument("--heads", type=int, default=HEADS)
     parser.add_argument("--times", type=int, default=10)
@@ -76,7 +76,7 @@ def main() -> None:
                         begun = read()
                         kernel(q, k, v)
                         seconds.append(read() - begun)
-                except RuntimeError as error:  # a backend that does not serve this
+                except RuntimeError as error:  # a backend that does not support this case
                     cells.append(str(error).splitlines()[0][:40])
                     continue
                 spent = statistics.median(seconds[1:])

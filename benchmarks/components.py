@@ -24,7 +24,7 @@ from streamvggt.model.memory import KVCacheMemory
 from streamvggt.model.vggt import VGGT
 
 HEADS = ("camera", "depth")
-# Weights, height × width, number formats, the memory, frames to fill it, frames timed.
+# Weights, height × width, number formats, policy, frames to fill the memory, frames timed.
 SIZES = {
     "tiny": ("tiny", (80, 112), ("float32", "bfloat16"), SlidingWindow(1, 8), 12, 40),
     "small": ("random:small", (126, 224), ("float32", "bfloat16"), SlidingWindow(1, 8), 12, 30),
@@ -67,7 +67,7 @@ class Meter:
 
 
 current: Meter | None = None
-"""What the parts tell when they begin and end; None: nobody listens."""
+"""Called when a part begins and ends. None: not recorded."""
 
 
 def metered(part: str, function: Callable) -> Callable:
@@ -141,7 +141,7 @@ def fastest(read: Callable[[], float], step: Callable[[], object], times: int = 
 
 
 def flops_per_second(dtype: torch.dtype, device: torch.device) -> float:
-    # On a GPU so large that launching and waiting, some 20 µs, do not count.
+    # On a GPU large enough that launch and synchronization, about 20 µs, are negligible.
     rows, columns, inner = (8192, 8192, 8192) if device.type == "cuda" else (1024, 4096, 1024)
     x, w = (torch.randn(size, inner, dtype=dtype, device=device) for size in (rows, columns))
     return 2 * rows * columns * inner / fastest(clock(device), lambda: F.linear(x, w))
@@ -174,7 +174,8 @@ def bytes_of_parts(model: VGGT, memory: KVCacheMemory) -> dict[str, int]:
         "attention": 2 * size * width * sum(memory.num_tokens),
         "camera": weights(model.camera_head),
         "depth": weights(model.depth_head),
-        "memory": 2 * 2 * size * width * aggregator.depth * memory.layers[0].tokens_per_frame,  # a frame, from and to
+        # Keys and values of a frame, read and written.
+        "memory": 2 * 2 * size * width * aggregator.depth * memory.layers[0].tokens_per_frame,
     }
 
 
@@ -182,7 +183,7 @@ def measure(name: str, dtype_name: str, device: torch.device) -> list[str]:
     weights, image_size, _, policy, fill, times = SIZES[name]
     dtype = getattr(torch, dtype_name)
     model = load_model(weights, causal=True, heads=HEADS, dtype=dtype, device=device)
-    model.requires_grad_(False)  # the FLOP counter would look for gradients
+    model.requires_grad_(False)  # the FLOP counter requires gradients otherwise
     session = StreamSession(model, policy=policy)
     meter_network(model)
     frame = torch.rand(3, *image_size, device=device)

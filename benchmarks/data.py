@@ -42,7 +42,7 @@ STORED = {  # width, height
     "point_odyssey": (960, 540),
 }
 SIZE, NUM_VIEWS, NUM_FRAMES = (518, 392), 10, 12
-PARTS = {  # what a part of the time is spent in: file of the code, function
+PARTS = {  # part of the time: file and name of the function
     "decode color": [("decode.py", "read_image")],
     "decode depth, masks": [("decode.py", name) for name in ("read_png16", "read_mask", "read_exr", "read_npy")],
     "decode cameras, lists": [("decode.py", name) for name in ("read_npz", "read_json", "open_hdf5")],

@@ -61,21 +61,23 @@ WATCH = """
   };
   watch();
 """
-"""Runs in the page and in the viewer before their own scripts: notes the click, and when points were first drawn."""
+"""Runs in the page and in the viewer before their own scripts: records the times of the click and the first points."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", nargs="+", default=["tiny"])
-    parser.add_argument("--frames", type=int, default=48, help="of the clip (default: all 48)")
+    parser.add_argument("--frames", type=int, default=48, help="number of frames of the clip (default: all 48)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--viewer-frames", type=int, default=500, help="0: leave this part out")
+    parser.add_argument(
+        "--viewer-frames", type=int, default=500, help="number of frames in the viewer; 0: skip this part"
+    )
     parser.add_argument("--chromium", default="chromium")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     count_network_time()
     *others, last = sorted(os.sched_getaffinity(0))  # `taskset` limits them
-    os.sched_setaffinity(0, others or [last])  # of Chromium and what drives it, which inherit this
+    os.sched_setaffinity(0, others or [last])  # of Chromium and its driver, which inherit the affinity
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=which(arguments.chromium), args=CHROMIUM_FLAGS)
         os.sched_setaffinity(0, [last])
@@ -91,7 +93,9 @@ def main() -> None:
 def which(program: str) -> str:
     found = shutil.which(program)
     if found is None:
-        raise FileNotFoundError(f"no {program} on this machine: apt-get install chromium, or name it with --chromium")
+        raise FileNotFoundError(
+            f"{program}: not found. Install it (apt-get install chromium), or name its path with --chromium."
+        )
     return found
 
 

@@ -66,17 +66,19 @@ IMAGE_SIZE = (14, 28)
 POOL = "pool"
 POOL_POLICIES = (SlidingWindow(1, 8), FrameDiversity(8), TokenDiversity(8), ProbeSaliency(5))
 NOTE_EVERY = 500  # frames
-RECORD = struct.Struct("<I8s")  # frame, digest of its answers
+RECORD = struct.Struct("<I8s")  # frame, digest of its prediction
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--policy", nargs="+", default=["window:1,8", "saliency:5,4", POOL], help="policies, or pool")
-    parser.add_argument("--frames", type=int, default=50_000, help="of one stream; a pool's streams share them")
-    parser.add_argument("--killed-frames", type=int, default=2_000, help="of the stream that is killed")
+    parser.add_argument(
+        "--frames", type=int, default=50_000, help="number of frames of one stream, or of all streams of a pool"
+    )
+    parser.add_argument("--killed-frames", type=int, default=2_000, help="number of frames of the killed stream")
     parser.add_argument("--kills", type=int, default=6)
     parser.add_argument("--save-every", type=int, default=500, help="frames")
-    parser.add_argument("--work", type=Path, help="folder for states, notes and what is done already")
+    parser.add_argument("--work", type=Path, help="folder for states and measurements; finished parts are kept")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--dies-while-saving", type=int, help=argparse.SUPPRESS)
@@ -252,7 +254,7 @@ def run_killed(folder: Path, memory: str, num_frames: int, save_every: int, num_
     kills = {"at any moment": 0, "while saving": 0}
     answers = folder / "answers.bin"
     for number in tqdm(range(num_kills), desc=f"{memory}, killed", unit="kill", dynamic_ncols=True):
-        if number % 2:  # in the middle of its second save
+        if number % 2:  # during its second save
             how, file = "while saving", "7" if memory == POOL else "2"
             child = start(folder, memory, num_frames, save_every, "--dies-while-saving", file)
         else:
@@ -260,11 +262,11 @@ def run_killed(folder: Path, memory: str, num_frames: int, save_every: int, num_
             child = start(folder, memory, num_frames, save_every)
             size = answers.stat().st_size if answers.exists() else 0
             while child.poll() is None and (answers.stat().st_size if answers.exists() else 0) <= size:
-                time.sleep(0.01)  # it is loading
+                time.sleep(0.01)  # while it loads
             time.sleep(dice.uniform(0.2, 4))
             child.send_signal(signal.SIGKILL)
         if child.wait() != -signal.SIGKILL:
-            break  # it has come to its end
+            break  # the process has ended
         kills[how] += 1
     run_until(folder, memory, num_frames, save_every)
     return kills

@@ -35,7 +35,7 @@ from streamvggt.flags import some_path, whole
 
 SOURCE = Path(__file__).parents[1] / "src"
 TRACKER = {"track_features": 16, "track_levels": 2, "track_dim": 32, "track_depth": 1, "track_virtual": 4}
-NO_RESULT = {"run.json", "inputs.json", "log.jsonl", "config.yaml", "tensorboard"}  # times, and what was typed
+NO_RESULT = {"run.json", "inputs.json", "log.jsonl", "config.yaml", "tensorboard"}  # contain times and commands
 STREAM = """
 import streamvggt.cli.saved_state as program
 from streamvggt.cli import main
@@ -68,9 +68,9 @@ def programs(work: Path) -> dict[str, Callable[[Path], list]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=whole(), default=20, help="of each program (default: 20)")
+    parser.add_argument("--kills", type=whole(), default=20, help="number of kills per program (default: 20)")
     parser.add_argument(
-        "--only", nargs="+", type=whole(0, 4), default=range(5), metavar="N", help="programs, from 0 on"
+        "--only", nargs="+", type=whole(0, 4), default=range(5), metavar="N", help="indices of programs, from 0"
     )
     parser.add_argument("--seed", type=whole(0), default=0)
     parser.add_argument("--out", type=some_path)
@@ -119,7 +119,7 @@ def prepare(work: Path) -> None:
     (work / "photos").mkdir()
     scene = random_numbers.integers(0, 256, (42, 200, 3), np.uint8)
     for number in range(72):
-        left = abs(number % 48 - 24) * 4  # to and fro, so that there are loops
+        left = abs(number % 48 - 24) * 4  # forward and back, so that there are loops
         Image.fromarray(scene[:, left : left + 56]).save(work / "photos" / f"{number:03d}.png")
     get_module("bonn").write(work / "sets", world_clips(5, 6, 42, 56))
 
@@ -146,7 +146,7 @@ def kill_often(
                 stderr=subprocess.DEVNULL,
             )
             while process.poll() is None and snapshot(folder) == before:
-                time.sleep(0.01)  # it is loading
+                time.sleep(0.01)  # while it loads
             time.sleep(dice.uniform(0, seconds / 8))
             for each in [psutil.Process(process.pid), *children(process.pid)] if process.poll() is None else []:
                 each.kill()
@@ -172,7 +172,7 @@ def snapshot(folder: Path) -> dict[Path, int]:
         try:
             if path.name != ".lock":
                 found[path] = path.stat().st_mtime_ns
-        except FileNotFoundError:  # it has just got its name
+        except FileNotFoundError:  # renamed between the listing and this call
             continue
     return found
 

@@ -24,7 +24,7 @@ from streamvggt.stream.policy import parse_policy
 IMAGE = (392, 518)
 HEADS = ("camera", "depth")  # of `streamvggt reconstruct`
 SIZES = (8, 12, 16, 24)
-DRIVER = 0.5  # GB of a card that are left alone
+DRIVER = 0.5  # GB of a GPU that stay free
 MEMORIES = ("window:1,8", "frame-diversity:8", "keyframes:8,24", "selective:8,4", "token-diversity:48,4")
 STORAGES = ("auto", "int8")
 
@@ -106,7 +106,7 @@ def main() -> None:
             f"| {storage} | {found['weights'] / 1e9:.2f} | {found['slot'] / 1e6:.1f} | {found['peak'] / 1e9:.2f} "
             f"| {other / 1e9:.2f} |"
         )
-    # One layer at a time is turned back to what attention computes in: a 24th of the plain memory, for the moment.
+    # One layer at a time is converted to the dtype of attention: temporarily 1/24 of the unquantized memory.
     cost = {"auto": slots["auto"], "int8": slots["int8"] + slots["auto"] / 24}
     lines += [
         "",

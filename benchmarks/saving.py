@@ -30,7 +30,9 @@ WAYS = ("as it is", "synced", "synced, sealed", "checked")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=whole(), default=7)
-    parser.add_argument("--folder", type=some_path, help="on the disk to measure (default: the temporary folder's)")
+    parser.add_argument(
+        "--folder", type=some_path, help="folder on the disk to measure (default: the temporary folder)"
+    )
     parser.add_argument("--out", type=some_path)
     arguments = parser.parse_args()
     load = os.getloadavg()[0]
@@ -71,7 +73,7 @@ def round_of(path: Path, state: dict) -> list[float]:
             torch.save(state, unfinished)
         seconds[place] = time.perf_counter() - began
         files.sync = sync
-        sync(path)  # what is left to do must not be the next one's
+        sync(path)  # finish pending writes before the next measurement
     with atomic_write(path, sealed=True) as unfinished:
         torch.save(state, unfinished)
     began = time.perf_counter()

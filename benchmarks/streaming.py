@@ -56,21 +56,21 @@ MARKS = (1, 10, 50, 100, 200, 500, 1000, 1500, 2000, 5000, 10000)
 RECOMPUTE = "VGGT again"
 ALONE = "one frame without a past"
 HEADS = ("camera", "depth")
-NEEDED = ("camera", "depth")  # by policies and the camera memory
-NUM_IMAGES = 64  # shown in turn
+NEEDED = ("camera", "depth")  # required by policies and by the camera cache
+NUM_IMAGES = 64  # repeated in this order
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument(
-        "--image-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="default: the network's own"
+        "--image-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="default: size of the network"
     )
     parser.add_argument("--policy", nargs="+", default=list(POLICIES), help="policies (default: all)")
     parser.add_argument("--frames", type=int, default=2000)
-    parser.add_argument("--keep-all-frames", type=int, default=200, help="`all` grows: stop it here (default: 200)")
+    parser.add_argument("--keep-all-frames", type=int, default=200, help="last frame of `all` (default: 200)")
     parser.add_argument("--pushes", type=int, default=16, help="frames timed around each mark (default: 16)")
-    parser.add_argument("--recompute-frames", type=int, default=32, help="longest sequence to compute again with VGGT")
+    parser.add_argument("--recompute-frames", type=int, default=32, help="longest sequence to recompute with VGGT")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     parser.add_argument("--attention", choices=("sdpa", "flash"), default="sdpa")
@@ -269,7 +269,7 @@ def flatness(by: dict, names: list[str], marks: list[int], device: torch.device)
         last = by.get((name, marks[-1]))
         if policy.capacity is None or last is None:
             continue
-        what = "held" if policy.is_token_level else "tokens"  # tokens go up and down between two cuts
+        what = "held" if policy.is_token_level else "tokens"  # the number of tokens varies between two prunings
         full = [mark for mark in marks if mark >= 50 and by[name, mark][what] == last[what]]
         full = full[[mark in full for mark in marks[marks.index(full[0]) :]].index(True) :]
         wall = [np.median(by[name, mark]["ms"]) for mark in full]

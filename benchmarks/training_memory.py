@@ -103,7 +103,7 @@ def step(model: VGGT, teacher: VGGT | None, optimizer, heads: list[str], num_fra
     with torch.autocast("cpu", torch.bfloat16):
         if teacher is not None:
             with torch.no_grad():
-                target = teacher(images, **inputs)  # held until the end of the step, as a training holds it
+                target = teacher(images, **inputs)  # kept until the end of the step, as in training
         prediction = model(images, **inputs)
     outputs = [*prediction._tensors().values(), *prediction.pose_enc_list, *prediction.tracks_list]
     sum(output.float().mean() for output in outputs).backward()

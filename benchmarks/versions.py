@@ -52,7 +52,7 @@ TINY = {
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed.
+    """A timed case.
 
     Attributes:
         title: Row of the report.

@@ -1,11 +1,12 @@
-"""Show what the edge mask removes: the cloud of some frames with and without it, from the side of their first camera.
+"""Draw the point cloud of some frames with and without the edge mask, from the side of their first camera.
 
     streamvggt reconstruct assets/clip.mp4 --out results/clip --weights tiny
     python -m experiments.edge_mask_figure results/clip --out assets/edge_mask.jpg
     python -m experiments.edge_mask_figure --measure
 
 `--measure` counts points on no surface. The depth is the ground truth of the procedural world, averaged over 4×4 pixels
-and interpolated back, as networks blur it. A point lies on no surface if no true depth within 2 pixels is within 5 %.
+and interpolated back, as networks blur it. A point lies on no surface if no ground-truth depth within 2 pixels differs
+by less than 5 %.
 """
 
 from __future__ import annotations
@@ -72,13 +73,13 @@ def figure(result: ReconstructionResult, frames: tuple[int, int], degrees: float
 
 
 def off_surface(depth: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """Return where no true depth within 2 pixels is within 5 %. (S, H, W)"""
+    """Return where no ground-truth depth within 2 pixels differs by less than 5 %. (S, H, W)"""
     near = unfold(truth.where(valid, torch.nan)[:, None], 5, padding=2).view(len(depth), 25, *depth.shape[1:])
     return valid & ~((near - depth[:, None]).abs() < 0.05 * depth[:, None]).any(1)
 
 
 def measure(num_scenes: int) -> None:
-    """Print the share of points off every surface, and how many of both kinds the mask removes."""
+    """Print the ratio of points on no surface, and the ratios of both kinds of points that the mask removes."""
     world = SyntheticScenes("test", style=STYLES["rooms"])
     batch = world.batch(0, num_scenes, 2, 112, 112, 0)
     truth, valid = batch.depth.flatten(0, 1), batch.valid.flatten(0, 1)
@@ -95,10 +96,10 @@ def measure(num_scenes: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("result", type=Path, nargs="?", help="result folder")
-    parser.add_argument("--out", type=some_path, help="picture to write, .jpg or .png")
+    parser.add_argument("--out", type=some_path, help="output image, .jpg or .png")
     parser.add_argument("--frames", type=whole(0), nargs=2, default=(0, 1), metavar=("START", "STOP"))
     parser.add_argument("--degrees", type=real(-180, 180), default=35.0, help="angle to the side of the first camera")
-    parser.add_argument("--measure", action="store_true", help="print a table instead")
+    parser.add_argument("--measure", action="store_true", help="print the table of `--measure` instead of drawing")
     arguments = parser.parse_args()
     if arguments.measure:
         measure(16)

@@ -58,13 +58,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--teacher", default="ckpt/tiny-vggt")
     parser.add_argument("--student", default="ckpt/tiny-streamvggt")
-    parser.add_argument("--ground-truth-student", help="a student trained on ground truth only, if there is one")
+    parser.add_argument("--ground-truth-student", help="weights of a student trained on ground truth only")
     parser.add_argument("--frames", type=whole(), nargs="+", default=(8, 24, 100))
-    parser.add_argument("--sequences", type=whole(), nargs="+", default=(64, 24, 8), help="for each number of frames")
+    parser.add_argument(
+        "--sequences", type=whole(), nargs="+", default=(64, 24, 8), help="number of sequences per length"
+    )
     parser.add_argument("--image-size", type=whole(1, 16_384), nargs=2, metavar=("H", "W"), default=(112, 112))
     parser.add_argument("--scene-type", default="rooms")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=some_path, help="write the tables here (.md), and the numbers beside it (.json)")
+    parser.add_argument(
+        "--out", type=some_path, help="output file of the tables (.md); the numbers are written next to it (.json)"
+    )
     arguments = parser.parse_args()
     if len(arguments.frames) != len(arguments.sequences):
         parser.error("--frames and --sequences need as many numbers each")

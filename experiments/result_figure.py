@@ -33,7 +33,7 @@ from streamvggt.stream.session import StreamSession
 CELL = (168, 224)  # of the strips; the clouds are four times as large
 SHOWN = 6  # frames in the strips
 LABEL = 24  # pixels
-AZIMUTH = 0.6  # radians, of the view of the clouds
+AZIMUTH = 0.6  # of the camera of the clouds, in radians
 
 
 def record(index: int, num_frames: int, stride: int, style: str, height: int, width: int) -> Batch:
@@ -176,12 +176,12 @@ def _bytes(values: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=some_path, required=True, help="picture to write, .jpg or .png")
+    parser.add_argument("--out", type=some_path, required=True, help="output image, .jpg or .png")
     parser.add_argument("--weights", default="tiny")
-    parser.add_argument("--index", type=whole(0), default=8, help="number of the test scene")
+    parser.add_argument("--index", type=whole(0), default=8, help="index of the test scene")
     parser.add_argument("--scene-type", choices=STYLES, default="rooms")
     parser.add_argument("--frames", type=whole(), default=48)
-    parser.add_argument("--stride", type=whole(), default=3, help="of the world's 30 frames per second")
+    parser.add_argument("--stride", type=whole(), default=3, help="frame stride at 30 frames per second")
     parser.add_argument("--image-size", type=whole(1, 16_384), nargs=2, metavar=("H", "W"), default=(80, 112))
     arguments = parser.parse_args()
     truth = record(arguments.index, arguments.frames, arguments.stride, arguments.scene_type, *arguments.image_size)

@@ -24,7 +24,7 @@ from streamvggt.geometry.pointmap import unproject
 CLOUD_FRAMES = 80
 AZIMUTH = 0.6
 PYRAMIDS = 25
-"""Cameras drawn among the points, at most."""
+"""Maximum number of cameras drawn among the points."""
 
 
 def draw_streams(truth: GroundTruth, outputs: Mapping[str, StreamOutputs], path: Path) -> None:

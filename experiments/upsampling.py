@@ -2,8 +2,8 @@
 
     python -m experiments.upsampling
 
-The depth map is the ground truth at every 5th pixel, the image is averaged over 5×5 pixels. Errors are those at all
-other pixels: mean relative error, and share of pixels off by more than 5 %.
+The depth map is the ground truth at every 5th pixel, the image is averaged over 5×5 pixels. Errors are measured at
+all other pixels: mean relative error, and ratio of pixels with an error above 5 %.
 """
 
 from __future__ import annotations
