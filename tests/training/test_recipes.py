@@ -23,6 +23,8 @@ def overrides(recipe: str, folder: Path, data: dict[str, Path]) -> list[str]:
     places += [f"data_root={data['all']}"]
     if "tiny" in recipe:
         places += [f"rendered={data['rendered']}"]
+    if recipe == "finetune_tiny_long":  # from the bundled network, whose patches have 16 pixels
+        return [*places, *SMALL, "model.name_or_path=tiny-vggt", "size=32", "patch_size=16"]
     if recipe.startswith("finetune_tiny"):
         places += ["xfeat_weights=null", "model.embed_dim=48", "model.camera_num_heads=2"]
     if recipe.endswith("_own"):
