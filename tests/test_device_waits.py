@@ -15,6 +15,7 @@ from planes import Planes
 from small_models import SHALLOW, TINY
 
 from streamvggt import transfer
+from streamvggt.frame import Frame
 from streamvggt.losses.camera import CameraTerm
 from streamvggt.losses.distill import DistillLoss, DistillMapTerm
 from streamvggt.losses.multitask import MultiTaskLoss, SupervisedMapTerm
@@ -77,24 +78,34 @@ def test_a_frame_waits_for_nothing_but_what_its_policy_reads(policy, options):
     assert seen.waiting_files == WAITS[policy], dict(seen.waits)
 
 
-@pytest.mark.parametrize("open_stream", [StreamSession, SubmapSession])
-def test_a_frame_of_8_bits_is_uploaded_as_such(open_stream, monkeypatch):
+@pytest.fixture
+def uploads(monkeypatch) -> list[tuple[torch.dtype, tuple[int, ...]]]:
+    """Dtype and shape of each tensor that is copied to the device."""
     copied = []
 
     def upload(tensor, device):
         if tensor.device.type == "cpu":
-            copied.append(tensor.dtype)
+            copied.append((tensor.dtype, tuple(tensor.shape)))
         return transfer.uploaded(tensor, device)
 
-    monkeypatch.setattr("streamvggt.stream.session.uploaded", upload)
+    for module in ("session", "pool"):
+        monkeypatch.setattr(f"streamvggt.stream.{module}.uploaded", upload)
+    return copied
+
+
+def frame_of_8_bits() -> Frame:
+    return frame_from_array(np.zeros((28, 42, 3), np.uint8), size=42)
+
+
+@pytest.mark.parametrize("open_stream", [StreamSession, SubmapSession])
+def test_a_frame_of_8_bits_is_uploaded_as_such(open_stream, uploads):
     network = on_device(heads=("camera", "depth")).eval()
-    frame = frame_from_array(np.zeros((28, 42, 3), np.uint8), size=42)
     with MetaDevice() as seen:
         session = open_stream(network, policy=SlidingWindow(1, 1))
         for _ in range(3):
             seen.clear()
-            session.push(frame)
-    assert copied == [torch.uint8] * 3
+            session.push(frame_of_8_bits())
+    assert uploads == [(torch.uint8, (3, 28, 42))] * 3
     assert sum(seen.uploads.values()) == 1
     assert sum(seen.waits.values()) == (open_stream is SubmapSession)  # what a submap reads of a frame
 
@@ -119,6 +130,20 @@ def test_a_pool_waits_for_nothing():
             assert pool.step() == 3
     assert futures[0].result().depth.device.type == "meta"
     assert sum(seen.uploads.values()) == 1  # all images at once
+    assert not seen.waits, dict(seen.waits)
+
+
+@pytest.mark.parametrize("num_streams", [1, 3])
+def test_a_pool_uploads_frames_of_8_bits_as_such(num_streams, uploads):
+    with MetaDevice() as seen:
+        pool = SessionPool(on_device(heads=("camera", "depth")).eval())
+        streams = [pool.open(policy=SlidingWindow(1, 1)) for _ in range(num_streams)]
+        for _ in range(3):
+            seen.clear()
+            futures = [stream.push(frame_of_8_bits()) for stream in streams]
+            assert pool.step() == num_streams
+    assert futures[0].result().depth.device.type == "meta"
+    assert uploads == [(torch.uint8, (num_streams, 1, 3, 28, 42))] * 3
     assert not seen.waits, dict(seen.waits)
 
 

@@ -21,12 +21,14 @@ class Request:
     Attributes:
         session: Stream of the frame.
         images: RGB in [0, 1]. (1, 1, 3, H, W)
+        pixels: `images` as uint8, see `Frame.pixels`. (3, H, W)
         query_points: Points (x, y) in pixels. (1, K, 2)
         future: Future of the prediction.
     """
 
     session: StreamSession
     images: Tensor
+    pixels: Tensor | None
     query_points: Tensor | None
     future: Future
 

@@ -22,7 +22,7 @@ from streamvggt.prediction import Prediction
 from streamvggt.stream.pending_frames import PendingFrames, Request, clone_prediction, resolve_future
 from streamvggt.stream.session import StreamSession, StreamStatistics, to_image_tensor
 from streamvggt.stream.timing import Timer
-from streamvggt.transfer import current, uploaded
+from streamvggt.transfer import current, unit_range, uploaded
 
 
 class PoolFull(RuntimeError):
@@ -189,7 +189,7 @@ class SessionPool:
         memories = BatchedMemory([session.memory for session in sessions])
         timer = Timer(self._device)
         try:
-            images = uploaded(torch.cat([turn.images for turn in batch]), self._device)
+            images = upload_images(batch, self._device)
             with current(self._device), without_cudnn, torch.no_grad():
                 together = self.model.step(images, memories, heads=sessions[0].heads)
         except Exception:  # no stream has advanced, and the cause is unknown
@@ -206,7 +206,8 @@ class SessionPool:
 
     def _run_single(self, turn: Request) -> Prediction | Exception:
         try:
-            return turn.session.push(turn.images[0], query_points=turn.query_points)
+            image = upload_images([turn], self._device)[0]
+            return turn.session.push(image, query_points=turn.query_points)
         except Exception as error:
             return error
 
@@ -236,7 +237,9 @@ class PooledStream:
         image = to_image_tensor(frame)
         if image.ndim != 3:
             raise ValueError(f"a frame of a pooled stream is (3, H, W), not {tuple(image.shape)}")
-        turn = Request(self.session, image[None, None], None if query_points is None else query_points[None], Future())
+        pixels = frame.pixels if isinstance(frame, Frame) else None
+        points = None if query_points is None else query_points[None]
+        turn = Request(self.session, image[None, None], pixels, points, Future())
         pool = self.pool
         with pool._queues:
             if self not in pool._streams:
@@ -274,3 +277,12 @@ class PooledStream:
             turn.future.cancel()
         with self.pool._memories:
             self.session.reset()
+
+
+def upload_images(batch: list[Request], device: torch.device) -> Tensor:
+    """Copy the images of a batch in one transfer, see `stream.session.upload_image`. (B, 1, 3, H, W)"""
+    pixels = [turn.pixels for turn in batch if turn.pixels is not None]
+    if device.type != "cpu" and len(pixels) == len(batch):
+        return unit_range(uploaded(torch.stack(pixels)[:, None], device))
+    images = [turn.images for turn in batch]
+    return uploaded(torch.cat(images) if len(images) > 1 else images[0], device)
