@@ -92,8 +92,8 @@ class Bench:
 
     @property
     def is_over(self) -> bool:
-        """Return whether the time limit of this section has passed."""
-        return time.perf_counter() - self.started > self._limit
+        """Return whether the time limit of this section has passed. A rehearsal has no limits."""
+        return not self.rehearse and time.perf_counter() - self.started > self._limit
 
     @property
     def on_cuda(self) -> bool:
