@@ -22,13 +22,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, unfold
 
+from experiments.result_figure import frame_edges
 from procedural_scenes.scene import STYLES
 from procedural_scenes.world import SyntheticScenes
 from streamvggt.export import ExportOptions, PointCloud, ReconstructionResult, merged_points
 from streamvggt.files import atomic_write
 from streamvggt.flags import real, some_path, whole
 from streamvggt.geometry.camera import Cameras
-from streamvggt.geometry.edges import depth_edges
 from streamvggt.geometry.pointmap import project
 
 SIZE = (480, 640)
@@ -86,7 +86,7 @@ def measure(num_scenes: int) -> None:
     coarse = interpolate(truth[:, None], scale_factor=0.25, mode="area")
     depth = interpolate(coarse, scale_factor=4, mode="bilinear")[:, 0]
     flying = off_surface(depth, truth, valid)
-    edges = depth_edges(depth, batch.intrinsics.flatten(0, 1), valid)
+    edges = frame_edges(depth, batch.intrinsics.flatten(0, 1), valid)
     good = valid & ~flying
     before, after = flying.sum() / valid.sum(), (flying & ~edges).sum() / (valid & ~edges).sum()
     print(f"points on no surface: {before:.1%} without the mask, {after:.1%} with it")

@@ -21,11 +21,11 @@ from procedural_scenes.scene import STYLES
 from procedural_scenes.world import SyntheticScenes
 from streamvggt.data.view import Batch
 from streamvggt.evaluation.depth_metrics import median_scale
+from streamvggt.export.edges import depth_edges
 from streamvggt.files import atomic_write
 from streamvggt.flags import some_path, whole
 from streamvggt.geometry.alignment import align_points
 from streamvggt.geometry.camera import Cameras, invert_pose
-from streamvggt.geometry.edges import depth_edges
 from streamvggt.geometry.pointmap import unproject
 from streamvggt.model.weights import load_model
 from streamvggt.stream.session import StreamSession
@@ -80,7 +80,7 @@ def draw(truth: Batch, depth: Tensor, conf: Tensor, cameras: Cameras, points: Te
     turned = invert_pose(cameras.cam_from_world)[:, :, :3]
     our_poses = torch.cat([similarity.rotation.float() @ turned, centers[..., None]], -1)  # world-from-camera
     true_poses = invert_pose(truth.cam_from_world[0])
-    shown = valid & (conf >= conf.flatten().quantile(0.3)) & ~depth_edges(depth, cameras.intrinsics, valid)
+    shown = valid & (conf >= conf.flatten().quantile(0.3)) & ~frame_edges(depth, cameras.intrinsics, valid)
     colors = truth.images[0].movedim(1, -1)
     view = view_from_above(gt_points[valid], AZIMUTH)
     pair = [
@@ -91,6 +91,12 @@ def draw(truth: Batch, depth: Tensor, conf: Tensor, cameras: Cameras, points: Te
     width = max(row.shape[1] for row in rows)
     white = ((0, 0), (0, 0))
     return np.concatenate([np.pad(r, (white[0], (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows])
+
+
+def frame_edges(depth: Tensor, intrinsics: Tensor, valid: Tensor) -> Tensor:
+    """Return `depth_edges` of each frame. (S, H, W), (S, 3, 3), (S, H, W) to bool (S, H, W)"""
+    frames = zip(depth.numpy(), intrinsics.numpy(), valid.numpy(), strict=True)
+    return torch.from_numpy(np.stack([depth_edges(*frame) for frame in frames]))
 
 
 def splat(points: Tensor, colors: Tensor, origins: Tensor, view: Cameras, poses: Tensor) -> np.ndarray:

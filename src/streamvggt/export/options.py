@@ -25,7 +25,7 @@ class ExportOptions:
         drop_white: Remove points with red, green and blue above 240.
         drop_black: Remove points whose sum of red, green and blue is below 16.
         drop_sky: Remove detected sky, see `streamvggt.export.sky`.
-        drop_edges: Remove points at depth discontinuities, see `streamvggt.geometry.edges`.
+        drop_edges: Remove points at depth discontinuities, see `streamvggt.export.edges`.
         max_points: Maximum number of points, sampled uniformly.
         bundle_adjust: Refine the cameras of the COLMAP export, see `streamvggt.export.refined`.
         full_resolution: Write depth maps at the size of the original images.

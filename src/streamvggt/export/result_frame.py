@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from streamvggt.choices import PointSource
+from streamvggt.export.edges import depth_edges
 from streamvggt.frame import Frame
 from streamvggt.geometry.camera import Cameras, cameras_from_pose_enc
-from streamvggt.geometry.edges import depth_edges
 from streamvggt.geometry.pointmap import project, unproject
 from streamvggt.geometry.similarity import Sim3
 from streamvggt.names import is_plain
@@ -179,7 +179,7 @@ class ResultFrame(FrameCamera):
     def edge_mask(self, source: PointSource) -> np.ndarray:
         """Return the pixels at depth discontinuities, whose points belong to no surface. Bool. (H, W)"""
         depth, valid = self.camera_depth(source), self.valid_mask(source)
-        return depth_edges(*map(torch.from_numpy, (depth, self.intrinsics, valid))).numpy()
+        return depth_edges(depth, self.intrinsics, valid)
 
 
 def _pixels(frame: Frame) -> np.ndarray:
