@@ -14,7 +14,9 @@ import numpy as np
 WIDTH = 64
 """Processing width in pixels: sufficient for a horizon, and fast."""
 
-NUM_THRESHOLDS = 16
+THRESHOLDS = np.append(np.linspace(5, 600, 16), np.inf).astype(np.float32)
+"""Gradients to try as the border. No gradient exceeds the last one, which selects the whole image."""
+
 SKY_WEIGHT = 2.0  # weight of the sky's variance relative to the ground's (γ in the paper)
 MIN_HEIGHT = 1 / 30  # minimum mean sky height as a ratio of the image height
 MAX_JAGGEDNESS = 1 / 10  # maximum mean border step between columns, ratio of the image height
@@ -48,23 +50,27 @@ def sky_border(image: np.ndarray) -> np.ndarray:
     """Return the number of sky rows per column for the split with the lowest variance. RGB (H, W, 3) to (W,)"""
     num_pixels, width = image[..., 0].size, image.shape[1]
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    gradient = np.hypot(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))
-    color = image.reshape(-1, 3) / 255
-    products = color[:, UPPER[0]] * color[:, UPPER[1]]
-    terms = np.concatenate([np.ones((num_pixels, 1)), color, products], -1)  # (HW, 10)
-    total = terms.sum(0)
-
-    thresholds = np.linspace(5, 600, NUM_THRESHOLDS)
+    gradient = cv2.magnitude(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))
     # The running maximum exceeds the threshold at the first strong gradient of a column.
-    is_sky = np.maximum.accumulate(gradient) <= thresholds[:, None, None]  # (T, H, W)
-    borders = is_sky.sum(1)  # (T, W)
-    sky = is_sky.reshape(NUM_THRESHOLDS, -1).astype(np.float64) @ terms  # (T, 10)
+    is_sky = np.maximum.accumulate(gradient) <= THRESHOLDS[:, None, None]  # (T, H, W)
+    sums = is_sky.reshape(len(THRESHOLDS), -1).astype(np.float64) @ color_terms(image).T  # (T, 10)
+    sky, total = sums[:-1], sums[-1]
     sizes = sky[:, 0]
     is_split = (sizes >= width) & (num_pixels - sizes >= width)  # a region needs at least one row of pixels
     if not is_split.any():
         return np.zeros(width, int)
     spread = color_spread(np.stack([sky, total - sky])[:, is_split])  # (2, T)
-    return borders[is_split][(SKY_WEIGHT * spread[0] + spread[1]).argmin()]
+    best = np.flatnonzero(is_split)[(SKY_WEIGHT * spread[0] + spread[1]).argmin()]
+    return is_sky[best].sum(0)
+
+
+def color_terms(image: np.ndarray) -> np.ndarray:
+    """Return 1, color and the products of the color channels of each pixel, in [0, 1]. RGB (H, W, 3) to (10, HW)"""
+    terms = np.ones((10, image[..., 0].size))
+    np.divide(image.reshape(-1, 3).T, 255, out=terms[1:4])
+    for row, (one, other) in enumerate(zip(*UPPER, strict=True), 4):
+        np.multiply(terms[1 + one], terms[1 + other], out=terms[row])
+    return terms
 
 
 def color_spread(sums: np.ndarray) -> np.ndarray:
@@ -76,4 +82,5 @@ def color_spread(sums: np.ndarray) -> np.ndarray:
     covariances = np.empty((*sums.shape[:-1], 3, 3))
     covariances[..., UPPER[0], UPPER[1]] = covariances[..., UPPER[1], UPPER[0]] = sums[..., 4:] / sums[..., :1]
     covariances -= means[..., :, None] * means[..., None, :]
-    return np.linalg.det(covariances) + np.linalg.eigvalsh(covariances)[..., -1]
+    eigenvalues = np.linalg.eigvalsh(covariances)
+    return eigenvalues.prod(-1) + eigenvalues[..., -1]
