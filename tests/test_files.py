@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from streamvggt import files
-from streamvggt.files import atomic_directory, atomic_write, check_seal
+from streamvggt.files import atomic_directory, atomic_write, atomic_write_bytes, check_seal
 
 WRITERS = {
     "state.pt": lambda path: torch.save({"numbers": torch.arange(100)}, path),
@@ -72,6 +72,9 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeyp
     monkeypatch.setattr(os, "replace", lambda a, b: (done.append(("name", b.name)), replace(a, b)))
     with atomic_write(tmp_path / "a.txt") as unfinished:
         unfinished.write_text("1", encoding="utf-8")
+    assert done == [("sync", ".a.part.txt"), ("name", "a.txt"), ("sync", tmp_path.name)]
+    done.clear()
+    atomic_write_bytes(tmp_path / "a.txt", b"2")
     assert done == [("sync", ".a.part.txt"), ("name", "a.txt"), ("sync", tmp_path.name)]
     done.clear()
     with atomic_directory(tmp_path / "b", marker="c") as unfinished:

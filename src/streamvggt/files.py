@@ -45,12 +45,31 @@ def atomic_write(path: Path, *, sealed: bool = False, make_folder: bool = True, 
     temporary.unlink(missing_ok=True)  # of a run that was killed
     temporary.touch()
     mode = temporary.stat().st_mode
-    try:
+    with _named_at_the_end(temporary, path, durable):
         yield temporary
         if sealed:
             seal(temporary)
         if temporary.stat().st_mode != mode:
             temporary.chmod(mode)
+
+
+def atomic_write_bytes(path: Path, content: bytes | memoryview, *, durable: bool = True) -> None:
+    """Write a file atomically, as `atomic_write`, in less time. The folder must exist.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
+    """
+    temporary = temporary_path(path)
+    temporary.unlink(missing_ok=True)  # of a run that was killed
+    with _named_at_the_end(temporary, path, durable):
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def _named_at_the_end(temporary: Path, path: Path, durable: bool) -> Iterator[None]:
+    """Replace `path` by the temporary file if the block succeeds, or else delete the temporary file."""
+    try:
+        yield
         if durable:
             sync(temporary)
         os.replace(temporary, path)

@@ -51,16 +51,16 @@ FINITE = ("time", "cam_from_world", "intrinsics", "original_from_image")
 OPTIONAL = ("time", "valid", "depth", "depth_conf", "points", "points_conf")
 
 
-def save_frame(path: Path, frame: ResultFrame) -> None:
-    """Write a frame file. Confidences are stored in half precision."""
+def encode_frame(frame: ResultFrame) -> memoryview:
+    """Return the content of a frame file. Confidences are stored in half precision."""
     arrays = {field.name: getattr(frame, field.name) for field in fields(frame) if field.name != "extra"}
     arrays |= {EXTRA + name: value for name, value in frame.extra.items()}
     arrays = {name: np.asarray(value) for name, value in arrays.items() if value is not None}
     for name in arrays.keys() & {"depth_conf", "points_conf"}:
         arrays[name] = np.minimum(arrays[name], np.finfo(np.float16).max).astype(np.float16)
-    archive = BytesIO()  # one write of the whole file takes less time than many small ones
+    archive = BytesIO()
     np.savez(archive, **arrays)
-    path.write_bytes(archive.getbuffer())
+    return archive.getbuffer()
 
 
 def load_frame(path: Path, kind: type[FrameT]) -> FrameT:

@@ -11,11 +11,11 @@ import numpy as np
 
 from streamvggt.export.check import checked_frames, image_problem
 from streamvggt.export.corrections import FILE_NAME as CORRECTIONS
-from streamvggt.export.frame_file import DamagedResult, load_frame, save_frame
+from streamvggt.export.frame_file import DamagedResult, encode_frame, load_frame
 from streamvggt.export.result import frame_files
 from streamvggt.export.result_frame import FrameCamera, ResultFrame
 from streamvggt.export.tum import tum_line, write_tum
-from streamvggt.files import atomic_write
+from streamvggt.files import atomic_write_bytes
 from streamvggt.frame import Frame
 from streamvggt.names import is_plain
 from streamvggt.prediction import Prediction
@@ -46,7 +46,7 @@ class ResultWriter:
     ):
         self.folder = Path(folder)
         self._change = change
-        self._write = partial(atomic_write, make_folder=False, durable=durable)
+        self._write = partial(atomic_write_bytes, durable=durable)
         finished = frame_files(self.folder)
         if finished and resume is None:
             raise FileExistsError(
@@ -91,8 +91,7 @@ class ResultWriter:
         """
         if not is_plain(frame.name):
             raise ValueError(f"name: expected a plain file name, got {frame.name!r}")
-        with self._write(self.folder / "images" / f"{frame.name}.jpg") as path:
-            path.write_bytes(frame.jpeg or encode_jpeg(frame.original))
+        self._write(self.folder / "images" / f"{frame.name}.jpg", frame.jpeg or encode_jpeg(frame.original))
 
     def finish(self, frame: Frame, prediction: Prediction) -> None:
         """Store the prediction of the next frame of the stream, whose image is stored."""
@@ -103,8 +102,7 @@ class ResultWriter:
         return stored if self._change is None else self._change(stored)
 
     def _write_frame(self, stored: ResultFrame) -> None:
-        with self._write(self.folder / "frames" / f"{self.num_frames:06d}.npz") as path:
-            save_frame(path, stored)
+        self._write(self.folder / "frames" / f"{self.num_frames:06d}.npz", encode_frame(stored))
         with open(self.folder / "trajectory.txt", "a", encoding="utf-8") as file:
             file.write(tum_line(self.num_frames if stored.time is None else stored.time, stored.cam_from_world))
         self.num_frames += 1
