@@ -98,12 +98,12 @@ def test_points_are_followed_where_they_were_clicked(scene, networks):
     """The clip of 448×336 becomes 56×42: the middle of the picture is between its middle pixels."""
     scene.set_query_points(np.array([[0.5, 0.5], [0.25, 0.75]]))
     finish(scene, networks=networks)
-    first = scene._shown.tracks[0]
+    first = scene.output.tracks[0]
     np.testing.assert_allclose([(track.x, track.y) for track in first], [(27.5, 20.5), (13.5, 31.0)], atol=1e-4)
     stored = ReconstructionResult(scene.result_folder)[0]
     points, _ = stored.world_points("depth")
     assert first[0].world == pytest.approx(points[20, 28])  # round() goes to the even one of 27.5's neighbors
-    assert len(scene._shown.tracks) == 4
+    assert len(scene.output.tracks) == 4
 
 
 def test_weights_without_a_tracker_say_so(scene):
@@ -125,8 +125,8 @@ def test_a_live_scene_takes_what_the_browser_sends(scenes, networks):
     run = scene.run(RunSettings("small", max_frames=None), networks)
     next(run)
     for shade in (10, 200):
-        scene.push_camera_frame(np.full((48, 64, 3), 255, np.uint8))
-        scene.push_camera_frame(np.full((48, 64, 3), shade, np.uint8))  # the newest counts
+        scene.camera.push(np.full((48, 64, 3), 255, np.uint8))
+        scene.camera.push(np.full((48, 64, 3), shade, np.uint8))  # the newest counts
         assert next(run).state == "running"
         image = ReconstructionResult(scene.result_folder)[-1].image
         assert np.abs(image.astype(int) - shade).max() <= 1

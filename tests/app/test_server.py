@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from streamvggt.app import server
+from streamvggt.app import updates
 from streamvggt.app.hosts import Hosts
 from streamvggt.app.packet import pixel_marks
 from streamvggt.app.request_filter import RequestFilter
@@ -35,7 +35,7 @@ FILTER |= {"drop_white": False, "drop_black": False, "drop_sky": False}
 
 @pytest.fixture
 def application(scenes, monkeypatch):
-    monkeypatch.setattr(server, "LONG_POLL_TIMEOUT", 0.05)
+    monkeypatch.setattr(updates, "LONG_POLL_TIMEOUT", 0.05)
     home = Route("/", lambda request: PlainTextResponse("home"))
     return RequestFilter(Starlette(routes=[home, *scene_routes(scenes)]), Hosts("testserver"))
 
@@ -76,7 +76,7 @@ def test_news_bring_the_status_and_what_the_viewer_lacks(client, scene):
 
 
 def test_an_answer_is_bounded_so_that_a_slow_browser_is_not_flooded(client, scene, monkeypatch):
-    monkeypatch.setattr(server, "UPDATES_BYTES", 1)
+    monkeypatch.setattr(updates, "UPDATES_BYTES", 1)
     assert len(packets(client.get(f"/scene/{scene.id}/updates").content)) == 2
 
 
@@ -103,7 +103,7 @@ def test_a_stranger_changes_and_downloads_nothing(application, scene):
 
 def test_depth_is_what_was_stored(client, scene):
     values = np.frombuffer(client.get(f"/scene/{scene.id}/depth/1").content, "<f4").reshape(3, 42, 56)
-    np.testing.assert_array_equal(values, scene.depth(1))
+    np.testing.assert_array_equal(values, scene.output.depth(1))
     stored = ReconstructionResult(scene.result_folder)[1]
     np.testing.assert_array_equal(values[0], stored.depth)
     np.testing.assert_array_equal(values[2], pixel_marks(stored, "depth"))
@@ -111,7 +111,7 @@ def test_depth_is_what_was_stored(client, scene):
 
 def test_depth_of_every_fourth_pixel_has_the_marks_of_all_pixels(client, scene):
     values = np.frombuffer(client.get(f"/scene/{scene.id}/depth/1?step=4").content, "<f4").reshape(3, 11, 14)
-    full = scene.depth(1)
+    full = scene.output.depth(1)
     np.testing.assert_array_equal(values[:2], full[:2, ::4, ::4])
     for y, x in np.ndindex(11, 14):
         block = full[2, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4].astype(int)
@@ -135,10 +135,10 @@ def test_the_camera_is_asked_for_the_next_image_when_the_last_was_taken(client, 
     buffer = io.BytesIO()
     Image.new("RGB", (64, 48), (200, 30, 30)).save(buffer, "JPEG", quality=95)
     assert client.post(f"/scene/{scene.id}/camera-frame", content=buffer.getvalue()).status_code == 200
-    assert not scene.needs_camera_frame
+    assert not scene.camera.needs_picture
     run = scene.run(RunSettings("small", max_frames=1), networks)
     assert [status.num_frames for status in run] == [0, 1, 1]
-    assert scene.needs_camera_frame
+    assert scene.camera.needs_picture
     assert np.abs(ReconstructionResult(scene.result_folder)[0].image.astype(int) - (200, 30, 30)).max() < 6
     assert client.post(f"/scene/{scene.id}/camera-frame", content=b"GIF89a").status_code == 400
     assert client.post(f"/scene/{scene.id}/camera-frame", content=bytes(4_000_001)).status_code == 413

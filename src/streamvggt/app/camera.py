@@ -4,6 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 
@@ -12,6 +13,34 @@ from streamvggt.stream.source import FrameOptions
 
 CAMERA_TIMEOUT = 10.0  # seconds without a frame until the camera is considered closed
 FIRST_PICTURE = 30.0  # the same before the first frame, while the browser asks for permission
+
+
+class CameraFeed:
+    """The latest image of a user's camera. A call opens the images as frames, as `open_frames` of `Scene`.
+
+    Args:
+        stopped: Ends the frames.
+    """
+
+    def __init__(self, stopped: threading.Event):
+        self._stopped = stopped
+        self._pictures: queue.Queue[np.ndarray] = queue.Queue(maxsize=1)
+
+    def __call__(self, *, size: int, patch_size: int, max_frames: int | None, fps: float | None) -> FrameSource:
+        options = FrameOptions(size=size, patch_size=patch_size, max_frames=max_frames)
+        return BrowserCamera(self._pictures, self._stopped, options)
+
+    def push(self, picture: np.ndarray) -> None:
+        """Set the latest image. A pending image is replaced. RGB, uint8 (H0, W0, 3)"""
+        with suppress(queue.Empty):
+            self._pictures.get_nowait()
+        with suppress(queue.Full):
+            self._pictures.put_nowait(picture)
+
+    @property
+    def needs_picture(self) -> bool:
+        """Whether the last image has been taken."""
+        return self._pictures.empty()
 
 
 class BrowserCamera(FrameSource):

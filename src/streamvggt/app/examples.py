@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from streamvggt.app.photos import jpeg_thumbnail
+from streamvggt.app.thumbnail import small_jpeg
 from streamvggt.stream.frames import load_frames
 
 THUMBNAIL_HEIGHT = 120
@@ -42,6 +42,6 @@ def thumbnail_css(examples: Sequence[Example]) -> str:
     rules = []
     for number, example in enumerate(examples):
         frame = next(iter(load_frames(example.path, max_frames=1)))
-        image = base64.b64encode(jpeg_thumbnail(frame.original, THUMBNAIL_HEIGHT)).decode()
+        image = base64.b64encode(small_jpeg(frame.original, THUMBNAIL_HEIGHT)).decode()
         rules.append(f'#example-{number}::before {{ background-image: url("data:image/jpeg;base64,{image}"); }}')
     return "\n".join(rules)

@@ -17,12 +17,12 @@ with many frames drops the last points of each frame.
 import json
 import math
 import struct
-from dataclasses import dataclass
 from enum import IntFlag
 
 import cv2
 import numpy as np
 
+from streamvggt.app.tracking import Track
 from streamvggt.choices import PointSource
 from streamvggt.export import ExportOptions, ResultFrame
 from streamvggt.export.options import black_mask, white_mask
@@ -48,22 +48,6 @@ class PixelMark(IntFlag):
     EDGE = 2
     WHITE = 4
     BLACK = 8
-
-
-@dataclass(frozen=True)
-class Track:
-    """A tracked point in one frame.
-
-    Attributes:
-        x: Column in pixels of the processed image.
-        y: Row in pixels of the processed image.
-        world: World point. None if unknown.
-    """
-
-    x: float
-    y: float
-    visible: float
-    world: tuple[float, float, float] | None
 
 
 def pack(

@@ -3,9 +3,9 @@
 import threading
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from streamvggt.app.thumbnail import small_jpeg
 from streamvggt.image_files import exif_rgb, open_image
 from streamvggt.stream.frames import FrameSource, load_frames
 
@@ -73,14 +73,4 @@ class Photos:
         """
         with DECODERS, open_image(self._paths[key]) as image:
             image.draft("RGB", (4 * THUMBNAIL_HEIGHT, 4 * THUMBNAIL_HEIGHT))  # JPEG: decode at reduced size
-            return jpeg_thumbnail(np.asarray(exif_rgb(image)), THUMBNAIL_HEIGHT)
-
-
-def jpeg_thumbnail(image: np.ndarray, height: int) -> bytes:
-    """Return a JPEG of at most `height` rows. RGB, uint8 (H, W, 3)"""
-    scale = min(height / image.shape[0], 1)
-    size = max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1)
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    done, jpeg = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
-    assert done
-    return jpeg.tobytes()
+            return small_jpeg(np.asarray(exif_rgb(image)), THUMBNAIL_HEIGHT)

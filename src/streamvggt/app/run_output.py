@@ -1,11 +1,15 @@
 """Output of one run: its result folder, and packets of its frames for the browser."""
 
-import threading
+import shutil
 from pathlib import Path
 
-from streamvggt.app.packet import Track, pack, updated_ranges
+import numpy as np
+
+from streamvggt.app.packet import pack, pixel_marks, updated_ranges
+from streamvggt.app.packet_file import PacketFile
+from streamvggt.app.tracking import Track, get_tracks
 from streamvggt.choices import PointSource
-from streamvggt.export import ReconstructionResult, ResultFrame, ResultWriter
+from streamvggt.export import EXPORTERS, ExportOptions, ReconstructionResult, ResultFrame, ResultWriter
 from streamvggt.export.video import ColorRanges, color_ranges
 from streamvggt.frame import Frame
 from streamvggt.prediction import Prediction
@@ -19,11 +23,13 @@ class RunOutput:
 
     Attributes:
         tracks: Tracked points of each frame.
+        packets: Packets of the frames.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.tracks: list[list[Track]] = []
+        self.packets = PacketFile(folder / "packets.bin")
         self._ranges: ColorRanges | None = None
 
     def add(self, writer: ResultWriter, frame: Frame, prediction: Prediction) -> None:
@@ -31,39 +37,44 @@ class RunOutput:
         stored = writer.add(frame, prediction)
         self.tracks.append(get_tracks(stored, prediction))
         self._ranges = updated_ranges(self._ranges, stored)
-        self._write_packet(stored, writer.num_frames - 1, "depth")
-
-    def has_packet(self, position: int, source: PointSource) -> bool:
-        return self._packet_path(position, source).exists()
+        self._add_packet(stored, writer.num_frames - 1, "depth")
 
     def packet(self, position: int, source: PointSource) -> bytes:
         """Return the packet of a frame. Created at the first request."""
-        if not self.has_packet(position, source):
-            self._write_packet(ReconstructionResult(self.folder)[position], position, source)
-        return self._packet_path(position, source).read_bytes()
+        if (position, source) not in self.packets:
+            self._add_packet(ReconstructionResult(self.folder)[position], position, source)
+        return self.packets.read(position, source)
 
-    def _write_packet(self, frame: ResultFrame, position: int, source: PointSource) -> None:
+    def depth(self, position: int, step: int = 1) -> np.ndarray:
+        """Return depth, confidence and marks of every `step`-th pixel of a frame. 0 marks missing depth.
+
+        The marks of a pixel are those of the `step`×`step` pixels that start there, so that no edge is left out.
+
+        Returns:
+            Float32. (3, ceil(H / step), ceil(W / step))
+        """
+        frame = ReconstructionResult(self.folder)[position]
+        usable = frame.valid_mask("depth")
+        marks = pixel_marks(frame, "depth")
+        height, width = marks.shape
+        blocks = np.pad(marks, ((0, -height % step), (0, -width % step)))
+        blocks = blocks.reshape(-(-height // step), step, -(-width // step), step)
+        values = [np.where(usable, value, 0)[::step, ::step] for value in (frame.depth, frame.depth_conf)]
+        return np.stack([*values, np.bitwise_or.reduce(blocks, axis=(1, 3))]).astype("<f4")
+
+    def export(self, kind: str, folder: Path, options: ExportOptions) -> Path:
+        """Write one file of the result to a folder: GLB, PLY, TUM or MP4, or a folder as a zip archive.
+
+        Raises:
+            ValueError: If the options remove everything.
+        """
+        path = EXPORTERS[kind](ReconstructionResult(self.folder), folder, options)
+        if not path.is_dir():
+            return path
+        archive = shutil.make_archive(str(folder / path.name), "zip", path)
+        shutil.rmtree(path)
+        return Path(archive)
+
+    def _add_packet(self, frame: ResultFrame, position: int, source: PointSource) -> None:
         ranges = self._ranges or color_ranges(ReconstructionResult(self.folder))
-        path = self._packet_path(position, source)
-        path.parent.mkdir(exist_ok=True)
-        part = path.with_suffix(f".{threading.get_ident()}.part")
-        part.write_bytes(pack(frame, position, source, ranges, self.tracks[position]))
-        part.replace(path)
-
-    def _packet_path(self, position: int, source: PointSource) -> Path:
-        return self.folder / f"packets-{source}" / f"{position:06d}.bin"
-
-
-def get_tracks(frame: ResultFrame, prediction) -> list[Track]:
-    """Return image position and world position of the tracked points in a frame."""
-    if prediction.tracks is None:
-        return []
-    height, width = frame.image.shape[:2]
-    points, _ = frame.world_points("depth")
-    usable = frame.valid_mask("depth")
-    tracks = []
-    for (x, y), visible in zip(prediction.tracks[0, 0].tolist(), prediction.visibility[0, 0].tolist(), strict=True):
-        column, row = round(x), round(y)
-        is_inside = 0 <= column < width and 0 <= row < height and usable[row, column]
-        tracks.append(Track(x, y, visible, tuple(points[row, column].tolist()) if is_inside else None))
-    return tracks
+        self.packets.add(position, source, pack(frame, position, source, ranges, self.tracks[position]))

@@ -1,37 +1,32 @@
 """One input and its predictions: computed frame by frame, written to disk, viewable during the run."""
 
 import logging
-import queue
 import shutil
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
-from streamvggt.app.camera import BrowserCamera
+from streamvggt.app.camera import CameraFeed
 from streamvggt.app.folders import SharedFolder
 from streamvggt.app.model_registry import ModelRegistry
-from streamvggt.app.packet import pixel_marks
 from streamvggt.app.photos import Photos
+from streamvggt.app.progress import Progress
 from streamvggt.app.run_output import RunOutput
-from streamvggt.app.status import RunSettings, Status
+from streamvggt.app.status import RunSettings, Status, heads_to_run
+from streamvggt.app.thumbnail import small_jpeg
+from streamvggt.app.tracking import checked_queries, query_pixels
 from streamvggt.choices import PointSource
-from streamvggt.export import EXPORTERS, ExportOptions, ReconstructionResult, ResultFrame, ResultWriter
+from streamvggt.export import EXPORTERS, ExportOptions, ResultFrame, ResultWriter
 from streamvggt.stream.frames import FrameSource
 from streamvggt.stream.policy import parse_policy
 from streamvggt.stream.pool import PoolFull
-from streamvggt.stream.source import FrameOptions
-from streamvggt.stream.weights_note import RANDOM_WEIGHTS_NOTE, weights_note
 
 PREVIEW_WIDTH = 840
-FPS_WINDOW = 10  # number of frames for the displayed speed
 USER_ERRORS = (ValueError, FileNotFoundError, ConnectionError)
 
 logger = logging.getLogger(__name__)
@@ -44,9 +39,14 @@ class Scene:
         id: Unguessable id.
         folder: Folder of this scene only.
         kind: "images", "video" or "live".
-        open_frames: Function of size, patch_size, max_frames and fps that returns the frames. None if frames come from
-            `push_camera_frame`.
+        open_frames: Function of size, patch_size, max_frames and fps that returns the frames. None: frames come from
+            `camera`.
         change: Change of each predicted frame, for example to a known camera. None: as predicted.
+
+    Attributes:
+        camera: Receives the images of the user's camera. None if `open_frames` is given.
+        output: Output of the run that the viewer shows.
+        queries: Points to track in the next run, as of `checked_queries`. (K, 2)
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class Scene:
         self.kind = kind
         self.status = Status()
         self.used = time.monotonic()
-        self.queries = np.zeros((0, 2))  # (x, y) in the first original image
+        self.queries = np.zeros((0, 2))
+        self.output = RunOutput(folder / "result-0")
         self._stop = threading.Event()
         self._busy = threading.Lock()
-        self._offered: queue.Queue[np.ndarray] = queue.Queue(maxsize=1)
-        self._open_frames = open_frames or self._camera
+        self.camera = CameraFeed(self._stop) if open_frames is None else None
+        self._open_frames = open_frames or self.camera
         self._shared = SharedFolder(folder)
-        self._shown = RunOutput(folder / "result-0")
         self._change = change
 
     # Input
@@ -82,13 +82,8 @@ class Scene:
         with self._shared.use() as folder:
             path = folder / "preview.jpg"
             if not path.exists():
-                frame = next(iter(self._open_frames(size=518, patch_size=14, max_frames=1, fps=None)))
-                height, width = frame.original.shape[:2]
-                scale = min(PREVIEW_WIDTH / width, 1)
-                small = cv2.resize(
-                    frame.original, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA
-                )
-                path.write_bytes(cv2.imencode(".jpg", small[..., ::-1])[1].tobytes())
+                frame = next(iter(self._open_frames(size=112, patch_size=14, max_frames=1, fps=None)))
+                path.write_bytes(small_jpeg(frame.original, max_width=PREVIEW_WIDTH, quality=95))
             return path.read_bytes()
 
     @property
@@ -112,24 +107,9 @@ class Scene:
             self._busy.release()
 
     def set_query_points(self, queries: np.ndarray) -> None:
-        """Set the points to track in the next run: (x, y) in [0, 1] of the first image's width and height. (K, 2)"""
-        if queries.ndim != 2 or queries.shape[1] != 2 or len(queries) > 64 or not np.isfinite(queries).all():
-            raise ValueError("Points: expected at most 64 pairs of finite numbers.")
-        self.queries = queries.clip(0, 1)
+        """Set the points to track in the next run, as for `checked_queries`."""
+        self.queries = checked_queries(queries)
         self.status = replace(self.status, num_queries=len(queries))
-
-    def push_camera_frame(self, picture: np.ndarray) -> None:
-        """Set the latest image of the user's camera. A pending image is replaced. RGB, uint8 (H0, W0, 3)"""
-        self.used = time.monotonic()
-        with suppress(queue.Empty):
-            self._offered.get_nowait()
-        with suppress(queue.Full):
-            self._offered.put_nowait(picture)
-
-    @property
-    def needs_camera_frame(self) -> bool:
-        """Whether the last camera image has been taken."""
-        return self._offered.empty()
 
     def stop(self) -> None:
         """Stop after the current frame and keep the result."""
@@ -187,40 +167,39 @@ class Scene:
     def _steps(self, settings: RunSettings, networks: ModelRegistry, run: int) -> Iterator[Status]:
         policy = parse_policy(settings.policy)
         model = networks.get(settings.weights)
-        heads, message = self._heads(settings, model)
-        follows = "track" in heads
+        heads, message = heads_to_run(settings, model.heads, len(self.queries))
         frames = self._open_frames(
             size=model.config.image_size,
             patch_size=model.patch_size,
             max_frames=settings.max_frames,
             fps=None if self.kind == "images" else settings.fps,
         )
-        run_output = RunOutput(self.folder / f"result-{run}")
+        output = RunOutput(self.folder / f"result-{run}")
         stream = networks.open(settings.weights, policy=policy, heads=heads)
         try:
-            writer = ResultWriter(run_output.folder, change=self._change, durable=False)
-            begun = time.monotonic()
-            times = deque([begun], maxlen=FPS_WINDOW + 1)
+            writer = ResultWriter(output.folder, change=self._change, durable=False)
+            progress = Progress()
             for frame in frames:
-                queries = self._queries_in(frame) if follows and writer.num_frames == 0 else None
+                is_first = progress.num_frames == 0
+                queries = query_pixels(self.queries, frame) if is_first and "track" in heads else None
                 # Other users can use the model until the next frame arrives.
                 prediction = stream.push(frame, query_points=queries).result()
-                run_output.add(writer, frame, prediction)
-                if writer.num_frames == 1:
-                    self._show(run_output, settings, run, message)
-                times.append(time.monotonic())
-                self._tell_progress(frames, writer.num_frames, times, stream.session.memory.num_bytes)
+                output.add(writer, frame, prediction)
+                if is_first:
+                    self._show(output, settings, run, message)
+                progress.add_frame()
+                self._set_progress(progress, frames.num_frames, stream.session.memory.num_bytes)
                 yield self.status
                 if self._stop.is_set():
                     break
-                if settings.max_seconds is not None and times[-1] - begun > settings.max_seconds:
+                if settings.max_seconds is not None and progress.seconds > settings.max_seconds:
                     message = f"{message} A run may take {settings.max_seconds / 60:.0f} minutes and was stopped."
                     break
         finally:
             stream.close()
-            if self._shown is not run_output:
-                shutil.rmtree(run_output.folder, ignore_errors=True)
-        if writer.num_frames == 0:
+            if self.output is not output:
+                shutil.rmtree(output.folder, ignore_errors=True)
+        if progress.num_frames == 0:
             if not self._stop.is_set():
                 raise ValueError("No frame could be read.")
             return
@@ -228,26 +207,11 @@ class Scene:
             names = ", ".join(name for name, _ in frames.skipped[:3])
             message = f"{message} Not read: {names}{', …' if len(frames.skipped) > 3 else ''} ({frames.skipped[0][1]})."
         state = "stopped" if self._stop.is_set() and self.kind != "live" else "finished"
-        self._set_status(state=state, message=message.strip(), seconds_left=None, expected=writer.num_frames)
+        self._set_status(state=state, message=message.strip(), seconds_left=None, expected=progress.num_frames)
 
-    def _heads(self, settings: RunSettings, model: torch.nn.Module) -> tuple[list[str], str]:
-        """Return the heads to run, and a message for the user."""
-        note = weights_note(settings.weights)
-        message = note if note == RANDOM_WEIGHTS_NOTE else ""
-        heads = ["camera", "depth"]
-        if settings.point_head:
-            if "points" not in model.heads:
-                raise ValueError(f"The weights {settings.weights} have no point head. Switch it off.")
-            heads.append("points")
-        if len(self.queries) and "track" in model.heads:
-            heads.append("track")
-        elif len(self.queries):
-            message = f"The weights {settings.weights} have no tracker. The points are not tracked. {message}"
-        return heads, message
-
-    def _show(self, run_output: RunOutput, settings: RunSettings, run: int, message: str) -> None:
+    def _show(self, output: RunOutput, settings: RunSettings, run: int, message: str) -> None:
         """Replace the previous result by the first frame of a run."""
-        old, self._shown = self._shown, run_output
+        old, self.output = self.output, output
         self.status = Status(
             state="running",
             message=message,
@@ -258,14 +222,12 @@ class Scene:
         )
         shutil.rmtree(old.folder, ignore_errors=True)
 
-    def _tell_progress(self, frames: FrameSource, num_frames: int, times: deque[float], num_bytes: int) -> None:
-        fps = (len(times) - 1) / max(times[-1] - times[0], 1e-6)
-        left = None if frames.num_frames is None else max(frames.num_frames - num_frames, 0) / fps
+    def _set_progress(self, progress: Progress, expected: int | None, num_bytes: int) -> None:
         self._set_status(
-            num_frames=num_frames,
-            expected=frames.num_frames,
-            fps=fps,
-            seconds_left=left,
+            num_frames=progress.num_frames,
+            expected=expected,
+            fps=progress.fps,
+            seconds_left=progress.seconds_left(expected),
             memory_mb=num_bytes / 1e6,
         )
 
@@ -273,62 +235,32 @@ class Scene:
         self.used = time.monotonic()
         self.status = replace(self.status, **changes)
 
-    def _camera(self, *, size: int, patch_size: int, max_frames: int | None, fps: float | None) -> FrameSource:
-        return BrowserCamera(
-            self._offered, self._stop, FrameOptions(size=size, patch_size=patch_size, max_frames=max_frames)
-        )
-
-    def _queries_in(self, frame) -> torch.Tensor:
-        """Return the query points in pixels of the processed first frame. (K, 2)"""
-        height, width = frame.original.shape[:2]
-        original = self.queries * (width, height) - 0.5
-        homogeneous = np.concatenate([original, np.ones((len(original), 1))], 1)
-        pixels = (homogeneous @ np.linalg.inv(frame.original_from_image).T)[:, :2]
-        return torch.from_numpy(pixels).float()
-
     # Output
 
     @property
     def result_folder(self) -> Path:
-        return self._shown.folder
+        return self.output.folder
 
     def describe(self, status: Status) -> dict:
         """Return the state of the scene for the viewer. `is_fed`: whether the user's camera is needed."""
         told = {
             "text": status.text(self.kind),
             "kind": self.kind,
-            "is_fed": self._open_frames == self._camera,
+            "is_fed": self.camera is not None,
             "queries": self.queries.tolist(),
         }
         return {**asdict(status), **told, "photos": [] if self.photos is None else self.photos.names()}
 
     def packet(self, position: int, source: PointSource) -> bytes:
-        """Return the packet of a frame. Packets of point-head points are created at the first request."""
+        """Return the packet of a frame, as `RunOutput.packet`."""
         with self._shared.use():
-            return self._shown.packet(position, source)
+            return self.output.packet(position, source)
 
-    def depth(self, position: int, step: int = 1) -> np.ndarray:
-        """Return depth, confidence and marks of every `step`-th pixel of a frame. 0 marks missing depth.
-
-        The marks of a pixel are those of the `step`×`step` pixels that start there, so that no edge is left out.
-
-        Returns:
-            Float32. (3, ceil(H / step), ceil(W / step))
-        """
-        frame = ReconstructionResult(self.result_folder)[position]
-        usable = frame.valid_mask("depth")
-        marks = pixel_marks(frame, "depth")
-        height, width = marks.shape
-        blocks = np.pad(marks, ((0, -height % step), (0, -width % step)))
-        blocks = blocks.reshape(-(-height // step), step, -(-width // step), step)
-        values = [np.where(usable, value, 0)[::step, ::step] for value in (frame.depth, frame.depth_conf)]
-        return np.stack([*values, np.bitwise_or.reduce(blocks, axis=(1, 3))]).astype("<f4")
-
-    def export(self, kind: str, filter: ExportOptions) -> Path:
-        """Return one file of the result: GLB, PLY, TUM or MP4, or a folder as a zip archive.
+    def export(self, kind: str, options: ExportOptions) -> Path:
+        """Return one file of the result, as `RunOutput.export`.
 
         Raises:
-            ValueError: If the export does not exist, there is no result, or the filter removes everything.
+            ValueError: If the export does not exist, there is no result, or the options remove everything.
         """
         if kind not in EXPORTERS:
             raise ValueError(f"Export: expected {', '.join(EXPORTERS)}, got {kind!r}.")
@@ -336,10 +268,4 @@ class Scene:
             raise ValueError("There is no result to download. Press Start first.")
         self.used = time.monotonic()
         with self._shared.use():
-            folder = self.folder / "exports"
-            path = EXPORTERS[kind](ReconstructionResult(self.result_folder), folder, filter)
-            if path.is_dir():
-                archive = shutil.make_archive(str(folder / path.name), "zip", path)
-                shutil.rmtree(path)
-                return Path(archive)
-            return path
+            return self.output.export(kind, self.folder / "exports", options)

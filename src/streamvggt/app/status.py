@@ -1,9 +1,11 @@
 """Settings of a run, and the status of a scene."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from streamvggt.choices import PointSource
 from streamvggt.stream.policy import DEFAULT_POLICY
+from streamvggt.stream.weights_note import RANDOM_WEIGHTS_NOTE, weights_note
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,31 @@ class RunSettings:
     max_frames: int | None = 100
     point_head: bool = False
     max_seconds: float | None = None
+
+
+def heads_to_run(settings: RunSettings, available: Collection[str], num_queries: int) -> tuple[list[str], str]:
+    """Return the heads to run, and a message for the user.
+
+    Args:
+        settings: Settings of the run.
+        available: Heads of the weights.
+        num_queries: Number of points to track.
+
+    Raises:
+        ValueError: If the weights have no head that the settings select.
+    """
+    note = weights_note(settings.weights)
+    message = note if note == RANDOM_WEIGHTS_NOTE else ""
+    heads = ["camera", "depth"]
+    if settings.point_head:
+        if "points" not in available:
+            raise ValueError(f"The weights {settings.weights} have no point head. Switch it off.")
+        heads.append("points")
+    if num_queries and "track" in available:
+        heads.append("track")
+    elif num_queries:
+        message = f"The weights {settings.weights} have no tracker. The points are not tracked. {message}"
+    return heads, message
 
 
 @dataclass(frozen=True)
