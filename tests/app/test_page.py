@@ -331,12 +331,30 @@ def test_meshes_normals_views_screenshot_and_fly_through(visitor):
             viewer.locator(f"#downloads [data-kind={kind}]").click()
         return waiting.value.path().read_bytes()
 
+    evaluate(page, WATCH_VIEW)
     picture = np.asarray(Image.open(io.BytesIO(download("screenshot"))).convert("RGB"))
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
+    evaluate(page, "viewer.cloud.fullTime = 1e6")  # as on a machine that can draw few points at once
     with av.open(io.BytesIO(download("fly-through"))) as container:
         frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
     assert len(frames) > 1
     assert np.abs(frames[0] - frames[-1]).mean() > 0.5  # the view moves
+    assert set(evaluate(page, "fractions")) == {1}  # of the points, in every image
+    assert evaluate(page, "sizes.size") == 1  # downloads do not move the view
+
+
+WATCH_VIEW = """(() => {
+  const { cloud } = viewer, { render } = cloud;
+  window.fractions = [];
+  const button = document.querySelector("[data-kind=fly-through]");
+  cloud.render = (fraction) => {
+    if (button.disabled) fractions.push(fraction);
+    render.call(cloud, fraction);
+  };
+  window.sizes = new Set();
+  new ResizeObserver(() => sizes.add(cloud.canvas.clientHeight)).observe(cloud.canvas);
+})()"""
+"""Notes the fraction of the points in each image of the fly-through, and the heights of the canvas."""
 
 
 def test_two_users_stay_apart(visitor, photos):

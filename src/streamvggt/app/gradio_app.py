@@ -135,7 +135,7 @@ def connect(blocks: gr.Blocks, form: Form, viewer: gr.HTML, page: Page) -> None:
     # Users wait in `RunQueue` instead of Gradio's queue, because it reports their position.
     # Disable Gradio's animation, which uses CPU time. The viewer shows the progress.
     network = {"concurrency_limit": None, "show_progress": "hidden"}
-    blocks.load(page.find_again, in_address, taken, js=SCENE_IN_ADDRESS)
+    blocks.load(page.find_again, in_address, taken, js=SCENE_IN_ADDRESS, show_progress="hidden")
     blocks.load(page.about_weights, form.weights, form.about, show_progress="hidden")
     form.weights.change(page.about_weights, form.weights, form.about, show_progress="hidden")
     form.about.change(None, js=WEIGHTS_CHANGED)

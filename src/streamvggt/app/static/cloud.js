@@ -50,6 +50,7 @@ export class Cloud {
     this.goal = null;
     this.fullTime = 0; // milliseconds to draw all points, as measured lately
     this.isCalm = true; // all points are drawn
+    this.drawsAll = false; // also while the view moves
     new ResizeObserver(() => this.resize()).observe(canvas.parentElement);
     this.resize();
   }
@@ -271,7 +272,7 @@ export class Cloud {
       }
       if (this.controls.autoRotate) this.draw();
       this.controls.update();
-      this.render(Math.max(MIN_FRACTION, Math.min(FRAME_BUDGET_MS / this.fullTime, 1)));
+      this.render(this.drawsAll ? 1 : Math.max(MIN_FRACTION, Math.min(FRAME_BUDGET_MS / this.fullTime, 1)));
       clearTimeout(this.calming);
       this.calming = setTimeout(() => {
         this.render(1);

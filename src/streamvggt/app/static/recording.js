@@ -17,6 +17,7 @@ export async function record(cloud) {
   const pieces = [];
   recorder.ondataavailable = ({ data }) => pieces.push(data);
   const stopped = new Promise((done) => (recorder.onstop = done));
+  cloud.drawsAll = true;
   cloud.setView("none");
   recorder.start();
   let last = performance.now();
@@ -28,6 +29,7 @@ export async function record(cloud) {
   }
   recorder.stop();
   await stopped;
+  cloud.drawsAll = false;
   cloud.controls.reset();
   return [new Blob(pieces, { type }), `fly-through.${type.match(/\w+(?=;)/)[0]}`];
 }

@@ -51,13 +51,17 @@ function onStatus(news, before) {
   ui.stop.disabled = false;
   if (news.expected && news.num_frames) ui.progress.value = Math.min(news.num_frames / news.expected, 1);
   else ui.progress.removeAttribute("value");
-  ui.state.textContent = feed.isActive || feed.wantedRun <= news.run ? news.text : WAITING;
-  showMessage(news.message, news.state === "failed");
+  showState(news);
   ui.downloads.disabled = !news.num_frames;
   ui.source.querySelector("[value=head]").disabled = !news.sources.includes("head");
   ui["choose-points"].hidden = !outside || news.kind === "live" || feed.isActive || !news.num_frames;
   if (isNew && news.state === "ready" && outside && news.kind !== "live") showPreview();
   if (news.is_fed && feed.isActive) camera ??= sendCameraFrames().finally(() => (camera = null));
+}
+
+function showState({ text, message, state, run }) {
+  ui.state.textContent = feed.isActive || feed.wantedRun <= run ? text : WAITING;
+  showMessage(message, state === "failed");
 }
 
 async function sendCameraFrames() {
@@ -308,10 +312,11 @@ on("downloads", "click", async ({ target }) => {
   const { kind } = target.dataset;
   if (!kind || target.disabled) return;
   target.disabled = true;
-  showMessage(`Creating ${target.textContent} …`, false);
+  showState(feed.status);
+  ui.state.textContent = `Creating ${target.textContent} …`; // in the bar, so that the view keeps its size
   const file = await (DOWNLOADS[kind] ?? exported)(kind).catch((error) => showMessage(error.message, true));
+  ui.state.textContent = feed.status.text;
   if (file) save(...file);
-  if (file) showMessage("", false);
   target.disabled = false;
 });
 
