@@ -39,7 +39,9 @@ export class UpdateStream {
   stopExpecting() {
     if (this.wantedRun <= this.status.run) return; // the run has begun
     this.wantedRun = 0;
-    this.status = { ...this.status, state: "" };
+    const known = this.status;
+    this.status = { ...known, state: "" };
+    this.onStatus(known, known); // at once, because the answer to a pending request can take seconds
     this.wake?.();
   }
 
