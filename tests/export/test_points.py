@@ -13,6 +13,7 @@ from streamvggt.export import EXPORTERS, ExportOptions, ReconstructionResult, Re
 from streamvggt.export import points as points_module
 from streamvggt.export.points import Reservoir
 from streamvggt.export.video import color_ranges, side_by_side
+from streamvggt.geometry.pointmap import unproject
 
 ALL = ExportOptions(conf_percentile=0, drop_edges=False)
 PER_FRAME = 30 * 40
@@ -28,6 +29,12 @@ def test_points_are_on_the_surface_and_know_their_pixel(scene, result, source):
         x, y = cloud.pixel[own].T
         np.testing.assert_array_equal(cloud.colors[own], result[position].image[y, x])
         np.testing.assert_array_equal(cloud.conf[own], result[position].depth_conf[y, x])
+
+
+def test_world_points_are_the_unprojected_depth(result):
+    for _, frame in result.frames("test"):
+        expected = unproject(torch.from_numpy(frame.depth).double(), frame.camera).float().numpy()
+        np.testing.assert_array_equal(frame.world_points("depth")[0], expected)
 
 
 def test_padding_is_never_a_point(result):

@@ -24,7 +24,7 @@ import numpy as np
 
 from streamvggt.app.tracking import Track
 from streamvggt.choices import PointSource
-from streamvggt.export import ExportOptions, ResultFrame
+from streamvggt.export import ResultFrame
 from streamvggt.export.options import black_mask, white_mask
 from streamvggt.export.sky import sky_mask
 from streamvggt.export.video import ColorRanges, side_by_side
@@ -147,7 +147,7 @@ def truncate(packet: bytes, num_points: int) -> bytes:
 
 def sample_pixels(frame: ResultFrame, position: int, source: PointSource) -> np.ndarray:
     """Return row-major indices of a random sample of the usable pixels in random order. Deterministic per position."""
-    usable = np.flatnonzero(ExportOptions(point_source=source, drop_edges=False).candidate_mask(frame))
+    usable = np.flatnonzero(frame.valid_mask(source))
     return np.random.default_rng(position).permutation(usable)[
         : min(MAX_FRAME_POINTS, MAX_SCENE_POINTS // (position + 1))
     ]

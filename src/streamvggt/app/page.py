@@ -135,8 +135,9 @@ class Page:
             yield gr.skip(), gr.skip(), error_html(str(error)), gr.skip(), gr.skip(), gr.skip()
             return
         form = example.memory, example.fps, min(example.max_frames, self.options.max_frames)
-        yield scene.id, viewer(scene, expect_run=True), "", *form
-        for message in self.start(scene.id, weights, *form, False, request):
+        messages = self.start(scene.id, weights, *form, False, request)
+        yield scene.id, viewer(scene, expect_run=True), next(messages), *form
+        for message in messages:
             yield gr.skip(), gr.skip(), message, gr.skip(), gr.skip(), gr.skip()
 
     def find_again(self, scene_id: str, request: gr.Request) -> tuple[str | None, str, str]:
