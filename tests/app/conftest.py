@@ -88,16 +88,20 @@ def browser():
 
 @pytest.fixture
 def visitor(browser, site):
-    """A function that opens the page as a new visitor; what the page says in its console as an error is one here."""
+    """A function that opens the page as a new visitor; what the page says in its console as an error is one here.
+
+    `address`: of the page. `script`: runs in the page before its own.
+    """
     contexts, troubles = [], []
 
-    def open_page(**options):
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 760}, **options})
+    def open_page(address=site.address, script="", **options):
+        context = browser.new_context(**{"viewport": {"width": 1100, "height": 680}, **options})
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.goto(site.address)
+        page.add_init_script(script)
+        page.goto(address)
         page.locator("#start").wait_for()
         return page
 
