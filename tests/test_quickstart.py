@@ -48,7 +48,7 @@ def test_the_clip_and_then_a_video_of_another_folder_are_reconstructed(copy, tmp
         assert (copy / "results" / name / "scene.glb").stat().st_size > 10_000
 
 
-def test_an_old_python_is_an_error_that_says_what_to_set(copy, tmp_path):
+def test_an_old_python_is_an_error_that_names_the_fix(copy, tmp_path):
     old = tmp_path / "python3.9"
     old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.18" && exit 0\nexit 1\n', encoding="utf-8")
     old.chmod(0o755)

@@ -33,10 +33,6 @@ class Atlas:
     first_of_level: Tensor
 
     @property
-    def num_patterns(self) -> int:
-        return len(self.texels) // self.texels_per_pattern
-
-    @property
     def texels_per_pattern(self) -> int:
         return sum((SIZE >> level) ** 2 for level in range(NUM_LEVELS))
 

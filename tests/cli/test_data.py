@@ -30,7 +30,7 @@ def fixtures(tmp_path_factory):
     return root
 
 
-def test_check_says_what_is_there_and_draws_it(fixtures, command, tmp_path):
+def test_check_reports_and_draws_the_data(fixtures, command, tmp_path):
     status, output = command("data", "check", fixtures, "--out", tmp_path / "check.png")
     assert status == 0
     for name in ("spring", "virtual_kitti2"):
@@ -92,14 +92,14 @@ def test_preview_of_the_procedural_world(command, tmp_path):
     assert command(*words)[0] == 0 and (tmp_path / "preview.png").exists()
 
 
-def test_preview_says_what_is_wrong_with_a_config(command, tmp_path):
+def test_preview_names_the_error_of_a_config(command, tmp_path):
     assert "no configuration 'trian'" in command("data", "preview", "trian")[1]
     status, output = command("data", "preview", "train", f"data_root={tmp_path}")
     assert status == 1 and "no data set is there" in output and "docs/data.md says where" in output
     assert "Could not override 'nonsense'" in command("data", "preview", "train", "nonsense=1")[1]
 
 
-def test_prepare_says_what_a_download_must_look_like(command, tmp_path):
+def test_prepare_names_the_expected_files_of_a_download(command, tmp_path):
     status, output = command("data", "prepare", "spring")
     assert status == 0 and "disp1_left" in output
     status, output = command("data", "prepare", "spring", tmp_path)

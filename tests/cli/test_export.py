@@ -126,7 +126,7 @@ def test_damage_is_noticed_whatever_is_exported(command, result):
     assert status == 1 and "cannot read" in output and "000001.npz" in output and "continue with --resume" in output
 
 
-def test_a_missing_image_is_told_and_stops_what_needs_it(command, result):
+def test_a_missing_image_is_reported_and_stops_what_needs_it(command, result):
     (result / "images" / "photo_2.jpg").unlink()
     status, output = command("export", result, "--formats", "tum")
     assert status == 0 and "1 of 4 images cannot be used" in output and "photo_2.jpg is missing" in output

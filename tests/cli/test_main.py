@@ -47,7 +47,7 @@ def test_verbose_adds_the_traceback(command, tmp_path):
     "words, package, extra",
     [(["demo"], "gradio", "demo"), (["train"], "hydra", "train"), (["data", "check", "."], "h5py", "prepare")],
 )
-def test_a_command_without_its_packages_says_how_to_install_them(words, package, extra, tmp_path):
+def test_a_command_without_its_packages_names_the_extra_to_install(words, package, extra, tmp_path):
     done = finish(start(run_without, package, words, folder=tmp_path), tmp_path)
     assert done.returncode == 1 and f'pip install "streamvggt[{extra}]"' in done.stderr
 
@@ -73,7 +73,7 @@ def test_training_reads_the_bundled_configurations_in_any_folder(tmp_path, monke
     assert "steps: 7" in done.stdout and "output_dir: ./results/train/tiny-streamvggt" in done.stdout
 
 
-def test_completion_knows_commands_and_their_flags(tmp_path, monkeypatch):
+def test_completion_lists_commands_and_their_flags(tmp_path, monkeypatch):
     pytest.importorskip("argcomplete")
     for line, found in (("streamvggt rec", "reconstruct"), ("streamvggt reconstruct --kv", "--kv-cache-dtype")):
         for name, value in {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}.items():

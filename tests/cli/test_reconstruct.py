@@ -279,7 +279,7 @@ def test_a_second_start_is_rejected(reconstruct, photos, pushed, tmp_path):
 # What goes wrong on the way
 
 
-def test_an_unreadable_photo_is_skipped_and_told(reconstruct, photos, tmp_path):
+def test_an_unreadable_photo_is_skipped_and_reported(reconstruct, photos, tmp_path):
     mixed = tmp_path / "mixed"
     mixed.mkdir()
     for number in (0, 2):

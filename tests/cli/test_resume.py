@@ -326,7 +326,7 @@ def holder(tmp_path):
     process.wait()
 
 
-def test_a_second_run_into_one_folder_says_who_holds_it(reconstruct, photos, holder, pushed, tmp_path):
+def test_a_second_run_into_one_folder_names_the_process_of_the_first(reconstruct, photos, holder, pushed, tmp_path):
     status, outputs = reconstruct(photos)
     assert status == 1 and f"held by process {holder.pid} on" in outputs and not pushed
     status, outputs = reconstruct(photos, "--resume")
@@ -484,7 +484,7 @@ def test_resume_removes_nothing_outside_the_result(reconstruct, cut_run, photos,
     assert status == 0 and "all frames are computed again" in outputs and len(ReconstructionResult(cut_run)) == 6
 
 
-def test_a_damaged_frame_can_be_dropped_as_told(reconstruct, cut_run, photos):
+def test_a_damaged_frame_can_be_dropped_as_the_error_describes(reconstruct, cut_run, photos):
     (cut_run / "frames" / "000002.npz").write_bytes(b"half")
     before = snapshot(cut_run)
     status, outputs = reconstruct(photos, "--resume")

@@ -262,7 +262,7 @@ def test_workers_count_for_the_process_that_asks(root, tmp_path):
     ],
     ids=str,
 )
-def test_numbers_of_a_mixture_are_judged_at_the_door(root, wrong):
+def test_numbers_of_a_mixture_are_checked_by_the_constructor(root, wrong):
     with pytest.raises(ValueError, match=r"expected|must be"):
         mixture(root, **wrong)
 
@@ -279,6 +279,6 @@ def test_numbers_of_a_mixture_are_judged_at_the_door(root, wrong):
     ],
     ids=str,
 )
-def test_numbers_of_the_procedural_world_are_judged_at_the_door(wrong):
+def test_numbers_of_the_procedural_world_are_checked_by_the_constructor(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}: expected"):
         SyntheticBatches(**wrong)

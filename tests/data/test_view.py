@@ -41,7 +41,7 @@ def test_points_project_onto_their_pixels_with_their_depth():
     torch.testing.assert_close(batch.view(0, 1).points(), batch.points()[0, 1])
 
 
-def test_stack_says_what_does_not_fit():
+def test_stack_names_the_mismatch():
     with pytest.raises(ValueError, match="no views"):
         stack([])
     with pytest.raises(ValueError, match="different lengths"):

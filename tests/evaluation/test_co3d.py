@@ -125,7 +125,7 @@ def with_poses(once: Path, out: Path, change: Callable[[str, torch.Tensor], torc
     return out
 
 
-def test_annotations_tell_the_true_cameras(data):
+def test_annotations_contain_the_ground_truth_cameras(data):
     clips = world_clips(3, 6, 42, 56)
     found = read_annotations(data / "co3d_v2_annotations", "apple")
     assert list(found) == ["110_13051_23361", "110_13051_23362"]  # not the one of low quality

@@ -131,7 +131,7 @@ def test_an_interrupted_run_continues_to_the_same_numbers(
     assert_same_results(protocol, tmp_path, whole_runs[protocol.name])
 
 
-def test_scoring_does_not_need_the_network_and_says_how_it_was_made(protocol, whole_runs, weights):
+def test_scoring_runs_without_the_network_and_records_its_settings(protocol, whole_runs, weights):
     folder = whole_runs[protocol.name] / "bonn"
     run, scores = read_run(folder), read_scores(folder)
     assert run["protocol"] == protocol.name and run["settings"]["model"] == "StreamVGGT"
@@ -221,7 +221,7 @@ def test_run_sh_with_a_missing_set(name, num_processes, whole_runs, weights, dep
         assert numbers(tmp_path / path) == pytest.approx(numbers(whole_runs[name] / path), rel=1e-6)
 
 
-def test_the_bidirectional_network_sees_the_whole_sequence(protocol, weights, depth_sets, tmp_path, capsys):
+def test_the_bidirectional_network_attends_to_the_full_sequence(protocol, weights, depth_sets, tmp_path, capsys):
     words = ("--eval_dataset", "bonn", "--model_name", "VGGT")
     assert predict(protocol, weights, depth_sets, tmp_path, *words) == 0
     settings = read_run(tmp_path / "bonn")["settings"]
@@ -230,7 +230,7 @@ def test_the_bidirectional_network_sees_the_whole_sequence(protocol, weights, de
     assert "cannot stream" in capsys.readouterr().err
 
 
-def test_the_causal_network_says_the_same_streamed_and_whole(whole_runs, weights, depth_sets, tmp_path):
+def test_the_causal_network_has_equal_outputs_streamed_and_whole(whole_runs, weights, depth_sets, tmp_path):
     words = ("--eval_dataset", "bonn", "--inference", "full")
     assert predict(VideoDepth(), weights, depth_sets, tmp_path, *words) == 0
     for path in sorted(tmp_path.glob("bonn/*/*.npy")):

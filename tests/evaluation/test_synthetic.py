@@ -44,7 +44,7 @@ def test_ground_truth_is_perfect_in_any_scale_and_a_still_camera_is_not():
     assert table["still"]["points"] > 0.1
 
 
-def test_streamed_and_whole_are_judged_alike():
+def test_streamed_and_full_sequences_have_equal_scores():
     model = load_model("random:small", heads=("camera", "depth", "points"))
     estimators = {"full": model_estimator(model), "stream": model_estimator(model, KeepAll())}
     table = evaluate(estimators, held_out_sequences("val", 2, 3, 28, 42))

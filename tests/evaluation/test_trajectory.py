@@ -196,7 +196,7 @@ def test_run_sh_with_vggt(data, weights, tmp_path):
     )
 
 
-def test_data_check_looks_at_images_and_poses(data, tmp_path, capsys):
+def test_data_check_checks_images_and_poses(data, tmp_path, capsys):
     shutil.copytree(data / "tum", tmp_path / "data/tum")
     words = ["data", "check", str(tmp_path / "data"), "tum", "--out", str(tmp_path / "check.png")]
     assert cli.main(words) == 0

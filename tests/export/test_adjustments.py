@@ -142,7 +142,7 @@ def test_masked_pixels_are_in_no_export(result, masks, tmp_path):
         assert not arrays["depth"][21:].any() and arrays["depth"][6:21, 8:48].all()
 
 
-def test_a_frame_without_a_mask_is_told(result, masks):
+def test_a_frame_without_a_mask_is_reported(result, masks):
     (masks / "view_0020.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"got none for 1 of 5; the first: view_0020.png"):
         adjusted(result, Adjustments(masks=masks))
@@ -150,7 +150,7 @@ def test_a_frame_without_a_mask_is_told(result, masks):
         adjusted(result, Adjustments(masks=masks / "none"))
 
 
-def test_a_mask_of_another_shape_is_told(result, masks):
+def test_a_mask_of_another_shape_is_reported(result, masks):
     (masks / "view_0020.png").write_bytes(cv2.imencode(".png", np.ones((50, 50), np.uint8))[1].tobytes())
     with pytest.raises(ValueError, match="expected the aspect ratio of 150×120"):
         merged_points(adjusted(result, Adjustments(masks=masks)), ALL)

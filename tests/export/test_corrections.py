@@ -45,7 +45,7 @@ def test_each_frame_is_moved_by_the_correction_that_holds_for_it(result):
     np.testing.assert_array_equal(corrected[-1].cam_from_world, corrected[4].cam_from_world)
 
 
-def test_the_point_head_sees_a_moved_frame_as_far_away_as_the_scale_says(result):
+def test_the_points_of_a_moved_frame_are_scaled(result):
     before = ReconstructionResult(result)[4].camera_depth("head")
     write_corrections(result, Corrections([0, 3], MOVES[::2]))
     np.testing.assert_allclose(
@@ -79,7 +79,7 @@ def test_a_new_run_in_the_folder_starts_uncorrected(result):
     ],
     ids=range(9),
 )
-def test_damaged_corrections_are_an_error_that_says_what_to_do(result, text):
+def test_damaged_corrections_are_an_error_with_a_fix(result, text):
     (result / "corrections.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"corrections\.json is damaged.*reconstruct"):
         ReconstructionResult(result)

@@ -212,7 +212,7 @@ def test_resume_keeps_the_first_frames_and_goes_on(scene, tmp_path):
             assert (result.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
-def test_resume_needs_the_frames_it_is_told_to_keep(scene, tmp_path):
+def test_resume_requires_the_frames_to_keep(scene, tmp_path):
     scene.write(tmp_path, count=2)
     with pytest.raises(ValueError, match="2 finished frames, 3 to keep"):
         ResultWriter(tmp_path, resume=3)

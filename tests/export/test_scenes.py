@@ -104,7 +104,7 @@ def test_glb_keeps_all_levels_of_dark_colors_apart():
     np.testing.assert_array_equal(srgb(light), np.arange(256))
 
 
-def test_glb_says_what_each_buffer_view_is_for(result):
+def test_glb_has_a_target_for_each_buffer_view(result):
     """The rules of glTF that validators check and viewers rely on."""
     tree, content = opened(EXPORTERS["glb"](result, result.folder, ALL).read_bytes())
     assert tree["buffers"] == [{"byteLength": len(content)}]

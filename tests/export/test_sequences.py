@@ -89,7 +89,7 @@ def test_photos_play_at_ten_frames_per_second(make_scene, tmp_path):
     assert frame_rate(make_scene(3, timed=False).write(tmp_path)) == Fraction(10)
 
 
-def test_every_exporter_writes_where_it_is_told(result, tmp_path):
+def test_every_exporter_writes_to_the_given_folder(result, tmp_path):
     names = {"glb": "scene.glb", "ply": "points.ply", "colmap": "colmap", "tum": "trajectory.txt"}
     names |= {"depth": "depth", "video": "preview.mp4", "mesh": "mesh.glb", "nerfstudio": "nerfstudio"}
     if find_spec("rerun"):

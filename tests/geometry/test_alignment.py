@@ -88,7 +88,7 @@ def test_one_place_gives_scale_one(symmetric):
     assert found.scale == 1 and found.translation.tolist() == pytest.approx([1, 2, 3])
 
 
-def test_the_median_goes_by_weight():
+def test_the_median_is_weighted():
     values = torch.tensor([5.0, 1, 3, 9])
     assert weighted_median(values, torch.tensor([1.0, 1, 1, 0])) == 3
     assert weighted_median(values, torch.tensor([1.0, 1, 1, 9])) == 9

@@ -102,13 +102,13 @@ def test_projection_undoes_unprojection():
     torch.testing.assert_close(distance, depth.flatten(1))
 
 
-def test_the_principal_point_looks_straight_ahead():
+def test_the_ray_of_the_principal_point_is_the_optical_axis():
     intrinsics = torch.tensor([[20.0, 0, 21], [0, 20, 14], [0, 0, 1]])
     camera = Cameras(torch.eye(4)[:3], intrinsics)
     point = unproject(torch.full((28, 42), 3.0), camera)[14, 21]
     assert point.tolist() == [0, 0, 3]
 
 
-def test_unproject_says_when_depth_and_cameras_disagree():
+def test_unproject_rejects_depth_and_cameras_of_different_shapes():
     with pytest.raises(ValueError, match=r"leading dimensions \(2,\).*\(5,\)"):
         unproject(torch.ones(2, 28, 42), some_cameras())

@@ -98,7 +98,7 @@ def test_unknown_kernel_and_missing_flash_attention_are_reported(monkeypatch):
         Attention(8, 2, attention="flash")
 
 
-def test_flash_attention_says_what_it_cannot_serve():
+def test_flash_attention_names_unsupported_arguments():
     q, k, v = qkv(1, 4, torch.float32)
     with pytest.raises(
         ValueError, match=r"float16 and bfloat16 on CUDA, not torch.float32 on cpu: load the model with"

@@ -57,16 +57,17 @@ def test_contents_are_views_not_copies():
 
 
 def test_slots_double_and_stop_at_the_capacity():
+    one_slot = filled([0], capacity=1).num_bytes
     rooms = []
     cache = KVCache(capacity=100)
     for frame in range(100):
         cache.append(frame, tokens(frame), -tokens(frame))
-        rooms.append(cache.num_allocated_tokens // P)
+        rooms.append(cache.num_bytes / one_slot)
     assert sorted(set(rooms)) == [64, 100]
     unbounded = filled(range(20))
-    assert unbounded.num_allocated_tokens // P == 32
+    assert unbounded.num_bytes == 32 * one_slot
     assert found(unbounded) == list(range(20))
-    assert filled([0], capacity=3).num_allocated_tokens == 3 * P
+    assert filled([0], capacity=3).num_bytes == 3 * one_slot
 
 
 def test_a_frame_may_fill_several_slots_and_leaves_with_all_of_them():

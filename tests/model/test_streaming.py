@@ -284,7 +284,7 @@ def test_memory_refuses_what_does_not_fit(model):
 
 
 @pytest.mark.parametrize("policy", [None, MotionKeyframes(20)], ids=str)
-def test_a_stream_may_be_told_what_the_encoder_says(model, policy):
+def test_a_stream_accepts_patch_tokens(model, policy):
     """Several streams of the same images ask the encoder once."""
     frames = images(1, 4)
     with torch.no_grad():

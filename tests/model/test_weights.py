@@ -54,7 +54,7 @@ def test_saved_and_loaded_is_the_same(model, tmp_path):
     assert not load_model(tmp_path / "here").training
 
 
-def test_the_file_alone_knows_its_config(model, tmp_path):
+def test_the_config_is_read_from_the_file(model, tmp_path):
     model.save_pretrained(tmp_path)
     os.rename(tmp_path / "model.safetensors", tmp_path / "alone.safetensors")
     os.remove(tmp_path / "config.json")
@@ -342,7 +342,7 @@ def test_hub_names(monkeypatch, model, tmp_path, name, file, network):
 @pytest.mark.parametrize(
     ("name", "file"), [("lch01/StreamVGGT", "checkpoints.pth"), ("no/such-1.0", "model.safetensors")]
 )
-def test_an_unreachable_hub_is_asked_once_and_says_what_to_do(monkeypatch, name, file):
+def test_an_unreachable_hub_is_asked_once_and_the_error_names_the_fix(monkeypatch, name, file):
     asked = []
 
     def get_hf_file_metadata(url, timeout):
@@ -355,7 +355,7 @@ def test_an_unreachable_hub_is_asked_once_and_says_what_to_do(monkeypatch, name,
     assert len(asked) == 1
 
 
-def test_an_id_that_the_hub_has_not_says_so(monkeypatch):
+def test_an_id_that_the_hub_lacks_is_reported(monkeypatch):
     def get_hf_file_metadata(url, timeout):
         raise RepositoryNotFoundError("404", response=MagicMock())
 

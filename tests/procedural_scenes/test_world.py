@@ -206,7 +206,7 @@ def overlap(batch):
     return ((inside & known).sum(-1) / known.sum(-1).clamp(min=1)).flatten()
 
 
-def test_ways_are_smooth_as_a_hand_holds_a_camera():
+def test_trajectories_are_smooth():
     world = SyntheticScenes("train")
     stage = sample_setup(world.scene_seeds(0, 40), world.style)
     times = (torch.arange(300) / FRAMES_PER_SECOND).expand(40, -1)

@@ -422,7 +422,7 @@ def test_times_go_forward(tmp_path):
     assert len(times) == 12 and np.diff(times).min() > 0
 
 
-def test_fps_goes_by_the_times_of_the_frames(tmp_path):
+def test_fps_uses_the_times_of_the_frames(tmp_path):
     # from the first frame:  0   40   90  100  110  350  500  590  610   650
     milliseconds = [500, 540, 590, 600, 610, 850, 1000, 1090, 1110, 1150]
     frames = small(write_video(tmp_path / "a.mkv", num_frames=10, milliseconds=milliseconds), fps=10)
@@ -481,7 +481,7 @@ def test_encoded_rotation_is_counterclockwise(tmp_path):
 @pytest.mark.parametrize(
     ("name", "codec"), [("a.mp4", "mpeg4"), ("a.mkv", "mpeg4"), ("a.mp4", "libx264"), ("a.avi", "mjpeg")]
 )
-def test_cut_video_gives_what_is_left_and_says_so(tmp_path, name, codec):
+def test_a_cut_video_gives_its_readable_frames_with_a_warning(tmp_path, name, codec):
     if codec not in av.codecs_available:
         pytest.skip(f"this FFmpeg has no {codec}")
     path = write_video(tmp_path / name, codec=codec)
@@ -740,7 +740,7 @@ def test_nothing_to_read(tmp_path):
         load_frames(str(tmp_path / "t*"))
 
 
-def test_folder_without_images_tells_what_it_holds(tmp_path):
+def test_a_folder_without_images_is_described(tmp_path):
     with pytest.raises(ValueError, match=r"No images \(.*jpg.*\) in folder"):
         load_frames(tmp_path)
     (tmp_path / "a.npz").touch()

@@ -205,7 +205,7 @@ class Broken(EvictionPolicy):
 
 
 @pytest.mark.parametrize("where", ["keep", "queries"])
-def test_a_broken_policy_harms_no_other(model, where):
+def test_a_broken_policy_does_not_affect_other_streams(model, where):
     frames = images(1, 5, 14, 28)[0]
     pool = SessionPool(model)
     others = [

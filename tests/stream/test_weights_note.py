@@ -36,7 +36,7 @@ def test_other_input_does_not(tmp_path, source):
     assert weights_note("tiny", source.format(folder=tmp_path)) == BUNDLED_WEIGHTS_NOTE
 
 
-def test_other_weights_are_not_judged(tmp_path):
+def test_other_weights_are_not_checked(tmp_path):
     assert weights_note("lch01/StreamVGGT", tmp_path) == ""
     assert weights_note("lch01/StreamVGGT") == ""
 

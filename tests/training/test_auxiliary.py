@@ -95,7 +95,7 @@ def heads(x: torch.Tensor) -> torch.Tensor:
     return x[:, None].expand(-1, 2, -1, -1)
 
 
-def test_attention_that_looks_at_the_match_costs_nothing():
+def test_attention_to_the_match_has_no_loss():
     eye = torch.eye(6)
     k = eye[None] * 500  # one special token and two patches per frame, every key a direction of its own
     q = torch.zeros(1, 6, 6)
@@ -122,7 +122,7 @@ def test_places_are_compared_where_there_are_matches(rooms):
     assert position_error(output, matches, causal=False).item() == pytest.approx(0.3, rel=1e-4)
 
 
-def test_features_that_tell_patches_apart_cost_little():
+def test_distinct_features_have_a_small_loss():
     features = torch.eye(2)[None].repeat(1, 2, 1, 1)  # (1, 2 frames, 2 patches, 2 channels)
     features[:, 1] = features[:, 1].flip(1)
     assert feature_error(features, by_hand(), 0.07) < 1e-5
@@ -139,7 +139,7 @@ def test_read_outs_that_are_the_geometry_cost_nothing(rooms):
     assert deep_error(read + 0.1, known, 14) > 0.1
 
 
-def test_training_alone_knows_of_it(tmp_path, planes, fresh):
+def test_auxiliary_losses_affect_training_only(tmp_path, planes, fresh):
     """The losses fall, are logged, and validation and the saved network are those of the network alone."""
     model = fresh(False)
     names = set(model.state_dict())

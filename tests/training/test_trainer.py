@@ -96,7 +96,7 @@ def test_a_training_in_slices_is_a_training_in_one_go(tmp_path, planes, fresh):
     assert all(torch.equal(tensor, sliced["model"][name]) for name, tensor in whole["model"].items())
 
 
-def test_a_batch_can_be_learnt_by_heart(tmp_path, planes, fresh):
+def test_one_batch_can_be_overfitted(tmp_path, planes, fresh):
     class One:
         def __getitem__(self, index):
             return planes()[7]
@@ -319,7 +319,7 @@ def test_equal_trainings_write_equal_weights(tmp_path, planes, fresh):
         "max_nonfinite_steps",
     ],
 )
-def test_numbers_are_judged_at_the_door(tmp_path, planes, fresh, name):
+def test_numbers_are_checked_by_the_constructor(tmp_path, planes, fresh, name):
     model, data = fresh(), planes()
     for value in (0, 1.5, True):
         with pytest.raises(ValueError, match=f"trainer.{name}: expected a whole number of at least 1, got"):
@@ -327,14 +327,14 @@ def test_numbers_are_judged_at_the_door(tmp_path, planes, fresh, name):
 
 
 @pytest.mark.parametrize("name, value", [("seed", -1), ("num_workers", -1), ("ema_decay", 2), ("ema_decay", "no")])
-def test_other_numbers_are_judged_at_the_door(tmp_path, planes, fresh, name, value):
+def test_other_numbers_are_checked_by_the_constructor(tmp_path, planes, fresh, name, value):
     with pytest.raises(ValueError, match=f"trainer.{name}: expected a"):
         make(tmp_path, fresh(), planes(), **{name: value})
 
 
 @pytest.mark.parametrize("name", ["lr", "min_lr", "clip_norm", "weight_decay"])
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
-def test_rates_are_judged_at_the_door(name, value):
+def test_rates_are_checked_by_the_constructor(name, value):
     with pytest.raises(ValueError, match=f"optim.{name}: expected a finite number of the right sign"):
         OptimConfig(**{"lr": 1e-3, "steps": 1, name: value})
 

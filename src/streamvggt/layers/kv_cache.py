@@ -85,11 +85,6 @@ class KVCache:
         """Frame in each slot in use. None: free. Empty after `select_tokens`."""
         return self._slots.frames
 
-    @property
-    def num_allocated_tokens(self) -> int:
-        """Number of tokens that fit into the allocated slots."""
-        return self._store.capacity
-
     @torch.no_grad()
     def append(self, frame: int, keys: Tensor, values: Tensor) -> None:
         """Append the keys and values of a frame.

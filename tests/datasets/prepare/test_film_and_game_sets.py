@@ -56,7 +56,7 @@ def test_spring(tmp_path, clip):
         assert (read.image - true.image).abs().max() < 0.003
 
 
-def test_spring_says_which_table_is_short(tmp_path):
+def test_spring_names_the_short_table(tmp_path):
     folder = tmp_path / "raw/0001"
     (folder / "frame_left").mkdir(parents=True)
     (folder / "disp1_left").mkdir()

@@ -85,7 +85,7 @@ def test_a_published_list_of_overlaps_stays_and_ours_grows(tmp_path, clip, monke
     assert source.overlap("6" * 24)[0].shape == (2, 0)
 
 
-def test_a_broken_camera_file_says_so(tmp_path, clip):
+def test_a_broken_camera_file_is_reported(tmp_path, clip):
     write_blendedmvs(tmp_path / "raw", clip[:1], "5" * 24)
     (tmp_path / f"raw/{'5' * 24}/cams/00000000_cam.txt").write_text("extrinsic\n1 0 0 0\n", encoding="utf-8")
     report = prepare("blendedmvs", tmp_path / "raw", tmp_path)

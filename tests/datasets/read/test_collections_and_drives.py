@@ -91,7 +91,7 @@ def test_a_damaged_file_is_named(damaged, which):
         assert str(file) in str(error.value)
 
 
-def test_a_camera_without_a_key_says_which(damaged):
+def test_a_missing_key_of_a_camera_is_named(damaged):
     source, scene, frame, (_, _, camera) = damaged
     change_camera(camera, lambda arrays: arrays.pop("intrinsics"))
     with pytest.raises(DataError, match="no intrinsics in it"):
@@ -150,7 +150,7 @@ def test_hypersim_scenes_left_out_on_purpose_are_no_scenes(tmp_path):
     assert source.frames("ai_002_002/cam_00") == []
 
 
-def test_point_odyssey_knows_nothing_a_kilometer_away(tmp_path):
+def test_point_odyssey_has_no_depth_beyond_a_kilometer(tmp_path):
     (place,) = point_odyssey.write(tmp_path, [CLIP])
     source = PointOdyssey(tmp_path / PointOdyssey.folder)
     file = source.root / "train" / place.scene / "depth/00000.npy"
@@ -194,7 +194,7 @@ def test_waymo_reads_its_list_however_it_is_stored(tmp_path, pairs):
     assert len(Waymo(root).frames(place.scene)) == 5 - len(pairs)
 
 
-def test_waymo_without_its_list_says_where_to_get_it(tmp_path):
+def test_waymo_without_its_list_names_the_download(tmp_path):
     waymo.write(tmp_path, [CLIP])
     (tmp_path / Waymo.folder / INVALID).unlink()
     with pytest.raises(FileNotFoundError, match=r"invalid_files\.h5 is missing.*docs/data\.md"):
@@ -236,7 +236,7 @@ def test_omniobject3d_wants_the_scale_of_every_object(tmp_path, scales):
         source.read("anise_001", "r_0")
 
 
-def test_omniobject3d_without_scales_says_so(tmp_path):
+def test_omniobject3d_without_scales_is_an_error(tmp_path):
     omniobject3d.write(tmp_path, [CLIP])
     (tmp_path / OmniObject3D.folder / "scale.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"scale\.json is missing.*docs/data\.md"):

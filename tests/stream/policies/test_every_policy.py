@@ -169,7 +169,7 @@ def test_the_host_reads_a_number_per_frame_at_most(model, policy):
 
 
 @pytest.mark.parametrize("policy", [policy for policy in BOUNDED if policy.required_heads], ids=repr)
-def test_heads_that_it_looks_at_must_run(model, policy):
+def test_required_heads_must_run(model, policy):
     output = r"decides by what the camera and depth head says, .*: add it to the heads \(points\)"
     with pytest.raises(ValueError, match=output):
         StreamSession(model, policy=policy, heads=("points",))

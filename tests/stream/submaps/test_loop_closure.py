@@ -59,7 +59,7 @@ def test_a_loop_takes_the_drift_out(known, open_walk, closed):
     assert ate(right, known) < ate(open_walk, known) / 5
 
 
-def test_answers_are_in_the_corrected_world_once_a_loop_is_closed(known, open_walk, closed):
+def test_predictions_are_in_the_corrected_world_after_a_loop(known, open_walk, closed):
     """Before that they are what they are without loops."""
     session, output = closed
     moved = (output.depth - open_walk.depth).abs().amax((0, 2, 3, 4)) > 0
@@ -80,7 +80,7 @@ def test_without_loops_nothing_is_kept_and_nothing_moves(known, closed):
     assert session.statistics().num_loops == 0 and session.corrections() == []
 
 
-def test_places_that_only_look_alike_are_rejected(known):
+def test_similar_places_without_common_points_are_rejected(known):
     """Every new place looks like the oldest one; those that the camera has left behind are not joined to it."""
 
     class Fooled(SimulatedModel):
@@ -98,7 +98,7 @@ def test_places_that_only_look_alike_are_rejected(known):
     torch.testing.assert_close(output.pose_enc, plain.pose_enc, rtol=0, atol=0)
 
 
-def test_a_place_that_is_mistaken_for_another_is_rejected_by_its_shape(known):
+def test_a_confused_place_is_rejected_by_its_shape(known):
     """The network itself believes to be back; but what it sees there is not what it saw."""
 
     class Mistaken(SimulatedModel):
@@ -137,7 +137,7 @@ def place(frame: int, submap: int, descriptor: list[float], seed: int = 0) -> Lo
     return LoopKeyframe.create(frame, submap, patch_tokens, torch.full((3, 14, 14), 0.5), observation)
 
 
-def test_the_earlier_place_that_looks_most_alike_is_found():
+def test_the_most_similar_earlier_keyframe_is_found():
     looks = {0: [1.0, 0, 0, 0], 10: [0, 1.0, 0, 0], 20: [0, 0, 1.0, 0], 30: [0, 0, 0, 1.0], 100: [0.1, 1.0, 0, 0]}
     places = [place(frame, frame // 10, what) for frame, what in looks.items()]
     loops = LoopClosureOptions(min_frame_gap=50, min_similarity=0.5, num_keyframes=1)
@@ -150,7 +150,7 @@ def test_the_earlier_place_that_looks_most_alike_is_found():
     assert detect_loop(places, 3, loops, []) is None
 
 
-def test_key_frames_are_bounded_and_windows_go_whole():
+def test_keyframes_are_bounded_and_removed_by_submap():
     places = [place(frame, frame // 5, [1.0]) for frame in range(100)]
     kept = subsample(places, 60)
     assert len(kept) <= 60 and {p.submap for p in kept} >= {0, 19}

@@ -79,7 +79,7 @@ def test_noise_and_wrong_points_hardly_matter(known, monkeypatch):
     assert plain.statistics().num_pose_alignments == plain.statistics().num_submaps - 1  # hardly a point agrees
 
 
-def test_confidence_says_which_points_are_right(known):
+def test_confidence_selects_the_correct_points(known):
     """Where most are wrong, only their confidence helps."""
     errors = Errors(outlier_ratio=0.8, wrong_factor=2)
     unsure = SubmapSession(SimulatedModel(known, errors), submaps=SIZE)
