@@ -90,7 +90,7 @@ def test_a_data_set_that_is_missing_ends_a_training_before_a_network_is_loaded(t
     words = ["./train.py", "--config-name", "train", "teacher_weights=nowhere", f"data_root={tmp_path}"]
     done = run_script(*words, f"output_dir={tmp_path / 'out'}")
     assert done.returncode != 0
-    assert f"spring: Spring: no folder at {tmp_path / 'spring'}; docs/data.md says where" in done.stderr
+    assert f"spring: Spring: no folder at {tmp_path / 'spring'}; docs/data.md describes" in done.stderr
 
 
 @pytest.mark.slow

@@ -106,7 +106,7 @@ class Prediction:
             ValueError: If the camera head did not run.
         """
         if self.pose_enc is None:
-            raise ValueError("this prediction has no cameras: ask the model for heads that include 'camera'")
+            raise ValueError("prediction: expected cameras. Run the model with the head 'camera'.")
         return cameras_from_pose_enc(self.cam_from_world_enc, self.image_size)
 
     def with_points(self) -> Prediction:
@@ -116,7 +116,7 @@ class Prediction:
             ValueError: If depth or cameras are missing.
         """
         if self.depth is None:
-            raise ValueError("this prediction has no depth: ask the model for heads that include 'depth'")
+            raise ValueError("prediction: expected depth. Run the model with the head 'depth'.")
         frames = slice(None) if self.dense_frames is None else list(self.dense_frames)
         of_all = self.cameras()
         cameras = Cameras(of_all.cam_from_world[:, frames], of_all.intrinsics[:, frames])

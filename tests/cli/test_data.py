@@ -95,7 +95,7 @@ def test_preview_of_the_procedural_world(command, tmp_path):
 def test_preview_names_the_error_of_a_config(command, tmp_path):
     assert "no configuration 'trian'" in command("data", "preview", "trian")[1]
     status, output = command("data", "preview", "train", f"data_root={tmp_path}")
-    assert status == 1 and "no data set is there" in output and "docs/data.md says where" in output
+    assert status == 1 and "no data set was found" in output and "docs/data.md describes" in output
     assert "Could not override 'nonsense'" in command("data", "preview", "train", "nonsense=1")[1]
 
 

@@ -182,7 +182,7 @@ def refused(reconstruct, photos, tmp_path):
         (["--conf-percentile", "high"], "--conf-percentile: expected a number from 0 to 100, got 'high'"),
         (["--frames", "7"], "'7' is not a range of frames; write START:STOP"),
         (["--device", "tpu"], "--device tpu is unknown; choose cuda, mps or cpu"),
-        (["--device", "meta"], "--device meta is not served"),
+        (["--device", "meta"], "--device meta is not supported"),
         (["--dtype", "int8"], "choose from"),
         (["--kv-cache-dtype", "int4"], "choose from"),
         (["--policy", "all", "--step-mode", "compile"], "needs a memory of whole frames that becomes full"),
@@ -195,7 +195,7 @@ def refused(reconstruct, photos, tmp_path):
         (["--size", "100"], "multiple of the patch size 14; got 100, the nearest is 98"),
         (["--stride", "0"], "--stride: expected a whole number from 1 to 1000000000, got '0'"),
         (["--max-frames", "0"], "--max-frames: expected a whole number from 1"),
-        (["--fps", "2"], "photos have no times for fps to choose by; use stride"),
+        (["--fps", "2"], "fps: photos have no times. Use stride"),
         (["--weights", "random:tiny"], "expected random:small or random:full"),
         (
             ["--weights", "nowhere.pt"],

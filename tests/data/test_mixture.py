@@ -191,7 +191,7 @@ def test_empty_and_short_scenes_give_nothing(root, tmp_path):
 def test_a_data_set_that_cannot_be_read_at_all_ends_the_training_with_its_name(root, tmp_path, capsys):
     data = damaged(root, tmp_path, lambda folder: None)
     shutil.rmtree(tmp_path / "spring")  # a disk that went away
-    with pytest.raises(DataError, match=rf"spring: {MAX_ATTEMPTS} samples in a row could not be read from .*spring;"):
+    with pytest.raises(DataError, match=rf"spring: {MAX_ATTEMPTS} samples in a row could not be read from .*spring\. Run"):
         data[0]
     capsys.readouterr()
 
@@ -209,14 +209,14 @@ def test_missing_data_sets_are_named_with_their_folders(root, tmp_path, capsys):
         mixture(root, **options)
     message = str(error.value)
     assert "1 of 4 data sets are missing" in message and "data.on_missing=skip" in message
-    assert f"scannet: ScanNet: no folder at {root / 'processed_scannet'}; docs/data.md says where" in message
+    assert f"scannet: ScanNet: no folder at {root / 'processed_scannet'}; docs/data.md describes" in message
     data = mixture(root, on_missing="skip", **options)
     assert list(data.datasets) == list(NAMES) and "scannet" not in data.describe()
     assert "warning: training without 1 of 4 data sets" in capsys.readouterr().err
     assert list(
         mixture(root, **{**options, "samples_per_epoch": {**options["samples_per_epoch"], "scannet": 0}}).datasets
     ) == list(NAMES)
-    with pytest.raises(FileNotFoundError, match="no data set is there"):
+    with pytest.raises(FileNotFoundError, match="no data set was found"):
         mixture(tmp_path, on_missing="skip")
 
 

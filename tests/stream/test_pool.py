@@ -249,10 +249,10 @@ def test_limits(model):
     pool = SessionPool(model, max_streams=2, max_pending=3, max_stream_bytes=100_000)
     frame = images(1, 1, 14, 28)[0, 0]
     one, two = pool.open(), pool.open(policy=SlidingWindow(0, 1))
-    with pytest.raises(PoolFull, match="all 2 streams of this pool are taken: close one"):
+    with pytest.raises(PoolFull, match="all 2 streams of this pool are in use: close one"):
         pool.open()
     futures = [two.push(frame) for _ in range(3)]
-    with pytest.raises(PoolFull, match="3 frames of this stream wait already"):
+    with pytest.raises(PoolFull, match="3 frames of this stream are pending"):
         two.push(frame)
     futures[1].cancel()
     drain(pool)
@@ -334,9 +334,9 @@ def test_memories_of_a_kind(model):
     with torch.no_grad():  # several frames at a time, too
         both = model.step(frames, memory=memories)
         assert_same(both.select_stream(1), model(frames[1:]))
-    with pytest.raises(ValueError, match="2 memories of one stream each, but 1 streams came"):
+    with pytest.raises(ValueError, match="expected 2 streams, one per memory, got 1"):
         model.step(frames[:1], memory=memories)
     with pytest.raises(ValueError, match="a stream that tracks points is computed alone"):
         model.step(frames, memory=memories, query_points=torch.ones(2, 1, 2))
-    with pytest.raises(ValueError, match="one kind of camera memory"):
+    with pytest.raises(ValueError, match="all with the same camera_cache"):
         BatchedMemory([model.new_memory(), model.new_memory(camera_cache="shared")])

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     # Report a missing input before the server starts. Cameras are opened only once.
     kind = "live" if is_camera else load_frames(arguments.input, max_frames=arguments.max_frames).kind
     if kind == "images" and arguments.fps is not None:
-        raise ValueError("photos have no times for --fps to choose by")
+        raise ValueError("--fps: photos have no times")
     load = partial(
         load_with_threads,
         causal=True,

@@ -70,7 +70,7 @@ class DatasetReader:
             raise ValueError(f"{self.name} has no split {split!r}, only {', '.join(self.splits)}")
         if not self.root.is_dir():
             raise FileNotFoundError(
-                f"{self.name}: no folder at {self.root}; {self.docs_page} says where to get it and how to prepare it"
+                f"{self.name}: no folder at {self.root}; {self.docs_page} describes its download and preparation"
             )
         self._frames = cached(self.list_scenes, self.root, type(self).__name__, self.split)
         self.scenes = sorted(self._frames)

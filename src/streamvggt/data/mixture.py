@@ -198,8 +198,8 @@ class Mixture:
                 self._counts[row, 1] += 1
                 self._warn(name, error)
         raise DataError(
-            f"{name}: {MAX_ATTEMPTS} samples in a row could not be read from {dataset.root}; is it still there? "
-            f"`streamvggt data check` says what is wrong with it. The last one: {last}"
+            f"{name}: {MAX_ATTEMPTS} samples in a row could not be read from {dataset.root}. "
+            f"Run `streamvggt data check` for the reasons. The last one: {last}"
         ) from last
 
     def _warn(self, name: str, error: Exception) -> None:
@@ -220,7 +220,7 @@ def open_available(datasets: Mapping[str, MultiViewDataset], on_missing: str) ->
     absent = {name: reason for name, reason in reasons.items() if reason}
     lines = "".join(f"\n  {name}: {reason}" for name, reason in absent.items())
     if len(absent) == len(datasets):
-        raise FileNotFoundError(f"no data set is there:{lines}\nSet data_root=… to the folder that they lie in")
+        raise FileNotFoundError(f"no data set was found:{lines}\nSet data_root=… to the folder that they lie in")
     if absent and on_missing == "error":
         raise FileNotFoundError(
             f"{len(absent)} of {len(datasets)} data sets are missing:{lines}\n"

@@ -48,7 +48,7 @@ class TrajectorySet:
         self.root = Path(root) / self.folder
         if not self.root.is_dir():
             raise FileNotFoundError(
-                f"no folder at {self.root}; docs/evaluation.md says where to get {self.name} and how to prepare it"
+                f"no folder at {self.root}; docs/evaluation.md describes the download and preparation of {self.name}"
             )
         self.scenes = sorted(self.list_scenes())
         if not self.scenes:

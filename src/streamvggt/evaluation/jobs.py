@@ -142,7 +142,7 @@ def load_prediction(path: Path):
         return content if path.suffix == ".npy" else {name: content[name] for name in content.files}
     except Exception as error:
         raise ValueError(
-            f"the prediction {path} is damaged ({error}): run the prediction step again, it makes that one anew"
+            f"the prediction {path} is damaged ({error}): run the prediction step again, it repeats this one"
         ) from error
 
 

@@ -85,7 +85,7 @@ class MultiViewReconstruction(Protocol):
         if empty or not scenes:
             which = empty[0] if empty else "any scene"
             raise FileNotFoundError(
-                f"{reader.root} has no frames of {which}: docs/evaluation.md says what must be there"
+                f"{reader.root} has no frames of {which}: docs/evaluation.md lists the expected files"
             )
         return scenes
 

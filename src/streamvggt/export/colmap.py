@@ -89,8 +89,8 @@ def export_colmap(
             table = json.dumps(renamed, indent=1, ensure_ascii=False) + "\n"
             (temporary / "image_names.json").write_text(table, encoding="utf-8")
     if model.num_points3D() == 0:
-        reason = "no point is seen by two frames" if len(cloud) else f"no points are left after {options}: loosen it"
-        raise NothingLeft(f"{reason}. colmap/ holds cameras and images alone", folder / "colmap")
+        reason = "no point is seen by two frames" if len(cloud) else f"no points are left after {options}: relax it"
+        raise NothingLeft(f"{reason}. colmap/ contains only cameras and images", folder / "colmap")
     return folder / "colmap"
 
 

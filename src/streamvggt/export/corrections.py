@@ -75,8 +75,8 @@ def read_corrections(folder: Path) -> Corrections:
         return Corrections(first_frames, worlds)
     except Exception as error:  # for example RecursionError for deeply nested JSON
         raise DamagedResult(
-            f"{path} is damaged ({str(error) or type(error).__name__}). Without it the frames are where they were "
-            "before loops were closed; run `streamvggt reconstruct` again to close them"
+            f"{path} is damaged ({str(error) or type(error).__name__}). Without it, the frames have no loop "
+            "corrections; run `streamvggt reconstruct` again to compute them"
         ) from error
 
 

@@ -41,7 +41,7 @@ def export_glb(result: ReconstructionResult, folder: Path, options: ExportOption
     with atomic_write(path) as temporary:
         temporary.write_bytes(glb_bytes(shapes))
     if not len(cloud):
-        raise NothingLeft(f"no points are left after {options}: loosen it. scene.glb holds the cameras alone", path)
+        raise NothingLeft(f"no points are left after {options}: relax it. scene.glb contains only the cameras", path)
     return path
 
 

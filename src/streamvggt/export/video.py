@@ -40,7 +40,7 @@ def export_video(result: ReconstructionResult, folder: Path, options: ExportOpti
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
         container.mux(stream.encode())
     if not has_depth:
-        raise NothingLeft("no frame has a depth that is positive and finite. preview.mp4 shows the images alone", path)
+        raise NothingLeft("no frame has a depth that is positive and finite. preview.mp4 shows only the images", path)
     return path
 
 

@@ -59,7 +59,7 @@ class ResultWriter:
         self.num_frames = resume or 0
         if self.num_frames > len(finished):
             raise ValueError(
-                f"{self.folder} holds {counted(len(finished), 'finished frame')}, {resume} to keep were asked for"
+                f"resume: expected at most {counted(len(finished), 'finished frame')} of {self.folder}, got {resume}."
             )
         kept = self._kept(finished[: self.num_frames])  # check before deleting anything
         (self.folder / CORRECTIONS).unlink(missing_ok=True)  # left by a completed run

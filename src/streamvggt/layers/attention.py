@@ -145,7 +145,7 @@ def check_kernel(name: str, device: torch.device, dtype: torch.dtype) -> None:
     """
     if name == "flash" and (device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16)):
         raise ValueError(
-            f"attention='flash' serves float16 and bfloat16 on CUDA, not {dtype} on {device.type}: "
+            f"attention='flash' supports float16 and bfloat16 on CUDA, not {dtype} on {device.type}: "
             "load the model with dtype=torch.bfloat16 and device='cuda', or with attention='sdpa'"
         )
 

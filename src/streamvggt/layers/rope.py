@@ -39,7 +39,7 @@ class RoPE2D:
             ValueError: If `head_width` is not a multiple of 4.
         """
         if head_width % 4:
-            raise ValueError(f"rotary positions need a head width that is a multiple of 4, not {head_width}")
+            raise ValueError(f"head_width: expected a multiple of 4 for rotary positions, got {head_width}.")
         self.cos, self.signed_sin = cos_sin_tables(grid, num_special_tokens, head_width, base, device, dtype)
 
     def __call__(self, x: Tensor) -> Tensor:

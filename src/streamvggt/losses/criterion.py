@@ -158,7 +158,9 @@ def has_target(name: str, prediction: Prediction, target: Target, target_name: s
     if target.prediction.get(target_name or name) is None:
         return False
     if prediction.get(name) is None:
-        raise ValueError(f"the target has {name}, the prediction has not: ask the model for the criterion's `heads`")
+        raise ValueError(
+            f"prediction: expected {name}, as in the target. Run the model with the `heads` of the criterion."
+        )
     return True
 
 
@@ -170,5 +172,5 @@ def _tensors(prediction: Prediction) -> list[Tensor]:
     found: list[Tensor] = []
     prediction.map(lambda tensor: found.append(tensor) or tensor)
     if not found:
-        raise ValueError("the prediction is empty: ask the model for the criterion's `heads`")
+        raise ValueError("prediction: expected outputs, got none. Run the model with the `heads` of the criterion.")
     return found

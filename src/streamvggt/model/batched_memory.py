@@ -46,7 +46,7 @@ class BatchedMemory(StreamMemory):
                 step is incomplete.
         """
         if len({memory.camera_cache for memory in memories}) != 1:
-            raise ValueError("streams that are computed together have one kind of camera memory, and there is one")
+            raise ValueError("memories: expected at least one, all with the same camera_cache.")
         if any(memory.is_tracking for memory in memories):
             raise ValueError(NO_BATCHED_TRACKING)
         if any(memory.is_opening for memory in memories):
@@ -78,9 +78,7 @@ class BatchedMemory(StreamMemory):
                 does not accept the inputs.
         """
         if batch_size != len(self.memories):
-            raise ValueError(
-                f"there are {len(self.memories)} memories of one stream each, but {batch_size} streams came"
-            )
+            raise ValueError(f"images: expected {len(self.memories)} streams, one per memory, got {batch_size}.")
         if "track" in heads:
             raise ValueError(NO_BATCHED_TRACKING)
         for memory in self.memories:

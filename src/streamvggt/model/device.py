@@ -33,9 +33,11 @@ def resolve_device(name: str) -> torch.device:
         raise ValueError(f"--device {name} is unknown; choose cuda, mps or cpu") from error
     there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
     if device.type not in there:
-        raise ValueError(f"--device {name} is not served; choose cuda, mps or cpu")
+        raise ValueError(f"--device {name} is not supported; choose cuda, mps or cpu")
     if not there[device.type]():
-        raise ValueError(f"--device {name}: PyTorch {torch.__version__} sees no such device here; try --device cpu")
+        raise ValueError(
+            f"--device {name}: not available to PyTorch {torch.__version__} on this machine. Use --device cpu."
+        )
     return device
 
 

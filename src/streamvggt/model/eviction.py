@@ -93,8 +93,8 @@ class EvictionPolicy:
         """
         if missing := sorted(set(self.required_heads) - set(heads)):
             raise ValueError(
-                f"{self} decides by what the {' and '.join(missing)} head says, which is not to run: "
-                f"add it to the heads ({', '.join(heads)}), or choose another memory"
+                f"policy {self}: expected the heads {', '.join(self.required_heads)}, got {', '.join(heads)}. "
+                f"Add {', '.join(missing)} to the heads, or choose another policy."
             )
 
     def attended_frames(self, num_frames: int) -> list[list[int | RetainedTokens]]:

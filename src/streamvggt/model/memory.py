@@ -123,8 +123,8 @@ class KVCacheMemory(StreamState, StreamMemory):
             return
         if batch_size != self.batch_size:
             raise ValueError(
-                f"this memory holds {self.batch_size} stream(s) but {batch_size} came: "
-                "use one memory per batch of streams"
+                f"images: expected {self.batch_size} streams, as in the memory, got {batch_size}. "
+                "Use one memory per batch of streams."
             )
         if image_size != self.image_size:
             raise ValueError(

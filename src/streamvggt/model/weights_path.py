@@ -81,6 +81,6 @@ def _download(name: str) -> Path:
         ) from error
     except Exception as error:  # the HTTP library, and so the error class, depends on the version of huggingface_hub
         raise FileNotFoundError(
-            f"{filename} of {name} could not be had from Hugging Face ({type(error).__name__}): check the name and the "
-            "network, or download it elsewhere and give the file's path (see ckpt/README.md)"
+            f"{filename} of {name} cannot be downloaded from Hugging Face ({type(error).__name__}): check the name and "
+            "the network, or download it elsewhere and give the file's path (see ckpt/README.md)"
         ) from error

@@ -89,7 +89,7 @@ def adjust(
     positions, observed = tracks.positions.double().nan_to_num(0), tracks.seen.clone()
     height, width = image_size
     if not (cameras.cam_from_world.isfinite().all() and cameras.intrinsics.isfinite().all()):
-        raise BundleAdjustmentError("the cameras to start from are not finite")
+        raise BundleAdjustmentError("the initial cameras are not finite")
     points = _initial_points(cameras, positions, observed, depth)
     focal = cameras.intrinsics.diagonal(dim1=-2, dim2=-1)[:, :2].mean().item()
     center = cameras.intrinsics[0, :2, 2]
@@ -100,7 +100,7 @@ def adjust(
         observed &= (observed.sum(0) >= 2) & (_ray_angle(cameras, points, observed) > MIN_ANGLE)
         fewest = observed.sum(1).min().item()
         if fewest < MIN_OBSERVATIONS:
-            raise BundleAdjustmentError(f"a frame sees only {fewest} points that agree, {MIN_OBSERVATIONS} are needed")
+            raise BundleAdjustmentError(f"a frame has {fewest} inlier points, at least {MIN_OBSERVATIONS} are required")
         start_errors = error if start_errors is None else start_errors
         scale = LOSS_SCALE * limit * width / 518
         problem = cameras.cam_from_world, focal, center, points, positions, observed, image_size, scale, refine_focal
@@ -108,12 +108,12 @@ def adjust(
         intrinsics = torch.tensor([[focal, 0, center[0]], [0, focal, center[1]], [0, 0, 1]], dtype=torch.float64)
         cameras = Cameras(poses, intrinsics.expand(len(poses), 3, 3))
     if not poses.isfinite().all() or not 0.1 < focal / max(height, width) < 20:
-        raise BundleAdjustmentError(f"it came to no sensible cameras (focal length {focal:.0f} pixels)")
+        raise BundleAdjustmentError(f"the optimized cameras are invalid (focal length {focal:.0f} pixels)")
     # Both errors are those of the same observations: the inliers of the last round.
     start_error = start_errors[observed].median().item()
     end_error = _reprojection_error(cameras, points, positions)[observed].median().item()
     if end_error > start_error:
-        raise BundleAdjustmentError("points are farther from where they should be than before it")
+        raise BundleAdjustmentError("the reprojection error increased")
     return Refined(cameras, start_error, end_error)
 
 

@@ -51,7 +51,7 @@ class ImageSource(FrameSource):
     def __init__(self, images: ImageList, options: FrameOptions) -> None:
         super().__init__(options)
         if options.fps is not None:
-            raise ValueError("photos have no times for fps to choose by; use stride to take every n-th")
+            raise ValueError("fps: photos have no times. Use stride to take every n-th photo.")
         if options.strict and images.left_out:
             name, reason = images.left_out[0]
             raise ValueError(f"{name}: {reason}" + and_more(len(images.left_out) - 1, "files"))

@@ -116,7 +116,7 @@ class SessionPool:
                 raise RuntimeError("this pool is closed")
             if len(self._streams) == self.max_streams:
                 raise PoolFull(
-                    f"all {self.max_streams} streams of this pool are taken: close one, or make a pool with a larger "
+                    f"all {self.max_streams} streams of this pool are in use: close one, or make a pool with a larger "
                     "max_streams"
                 )
             self._streams.add(stream)
@@ -246,7 +246,7 @@ class PooledStream:
                 raise RuntimeError("this stream is closed")
             if pool._pending.count(self.session) == pool.max_pending:
                 raise PoolFull(
-                    f"{pool.max_pending} frames of this stream wait already: wait for results, leave frames out, or "
+                    f"{pool.max_pending} frames of this stream are pending: wait for results, skip frames, or "
                     "make a pool with a larger max_pending"
                 )
             pool._pending.add(turn)

@@ -214,7 +214,7 @@ class StreamSession:
     def _compute(self, images: Tensor, query_points: Tensor | None, patch_tokens: Tensor | None) -> Prediction:
         if query_points is not None:
             if self._static_step is not None:
-                raise ValueError(f"step_mode={self._step_mode!r} cannot follow points: choose step_mode='eager'")
+                raise ValueError(f"step_mode={self._step_mode!r} cannot track points: choose step_mode='eager'")
             query_points = uploaded(query_points.reshape(-1, *query_points.shape[-2:]), self._device)
         with current(self._device), without_cudnn, self.memory.all_or_nothing():
             timer = Timer(self._device)

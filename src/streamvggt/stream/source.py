@@ -32,7 +32,7 @@ class FrameOptions:
         if self.fps is not None and not 1e-3 <= self.fps <= 1e3:
             raise ValueError(f"fps must be between 0.001 and 1000 frames per second; got {self.fps}")
         if self.fps is not None and self.stride > 1:
-            raise ValueError("fps and stride both choose frames; give only one of them")
+            raise ValueError("fps and stride both select frames; give only one of them")
 
     @property
     def placement_options(self) -> dict:
@@ -68,7 +68,7 @@ class FrameSource(ABC):
     def from_index(self, index: int) -> "FrameSource":
         """Return a source with the frames whose `Frame.index` is at least `index`, to resume an interrupted run."""
         if self.kind == "live" and index > 0:
-            raise ValueError("a live source cannot start in its past: starting_at needs images or a video file")
+            raise ValueError("starting_at: expected images or a video file, got a live source.")
         later = copy.copy(self)
         later.start, later.skipped = index, []
         return later

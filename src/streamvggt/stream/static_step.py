@@ -87,7 +87,7 @@ def validate_step_mode(
         )
     if camera != "per_iteration":
         raise ValueError(
-            f"step_mode={step_mode!r} serves camera_cache='per_iteration' alone; choose step_mode='eager' for "
+            f"step_mode={step_mode!r} supports only camera_cache='per_iteration'; choose step_mode='eager' for "
             f"camera_cache={camera!r}"
         )
 

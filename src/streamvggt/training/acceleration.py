@@ -50,6 +50,6 @@ def check_sharding(accelerator: Accelerator) -> None:
     plugin = accelerator.state.fsdp_plugin if accelerator.distributed_type == DistributedType.FSDP else None
     if plugin is not None and plugin.fsdp_version != 2:
         raise ValueError(
-            f"FSDP version {plugin.fsdp_version} clips gradients by the norm of each process's own share, so processes "
-            "would go apart: use version 2 (accelerate launch --use_fsdp --fsdp_version 2)"
+            f"FSDP version {plugin.fsdp_version} clips gradients by the norm of each shard, so the processes diverge. "
+            "Use version 2 (accelerate launch --use_fsdp --fsdp_version 2)"
         )

@@ -47,9 +47,9 @@ def check_network(model: VGGT, heads: Sequence[str], policy: EvictionPolicy | No
     """
     missing = [head for head in heads if head not in model.heads]
     if missing:
-        raise ValueError(f"the loss needs the heads {', '.join(missing)}, which the network was built without")
+        raise ValueError(f"loss: requires the heads {', '.join(missing)}, which the network does not have.")
     if policy is not None and not (model.causal and policy.is_index_based):
         raise ValueError(
-            f"{policy} cannot be trained with: it takes a network with causal=True (this one: causal={model.causal}) "
-            "and a policy that is index-based, such as SlidingWindow or Keyframes"
+            f"policy {policy}: training requires an index-based policy, such as SlidingWindow or Keyframes, and a "
+            f"network with causal=True, got causal={model.causal}."
         )

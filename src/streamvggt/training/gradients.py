@@ -18,7 +18,7 @@ def scale_gradient(model: nn.Module, name: str, scale: float) -> None:
     """
     modules = dict(model.named_modules())
     if name not in modules:
-        raise ValueError(f"gradient_scales names {name!r}, which the network has not")
+        raise ValueError(f"gradient_scales: the network has no module {name!r}.")
 
     def before(module, inputs):
         first, *others = inputs

@@ -37,7 +37,7 @@ class Update:
 
     def __init__(self, network: VGGT, optim: OptimConfig, accelerator: Accelerator, ema_decay: float | None = None):
         if ema_decay is not None and is_sharded(accelerator):
-            raise ValueError("a moving average of the weights (ema_decay) cannot be kept of a sharded network")
+            raise ValueError("ema_decay: not supported for sharded networks (FSDP).")
         self.network, self.clip_norm, self.accelerator = network, optim.clip_norm, accelerator
         optimizer = optim.build(network, fused=accelerator.device.type in ("cpu", "cuda"))
         self.ema = None

@@ -112,5 +112,5 @@ def test_smoothing_by_hand():
 def test_what_does_not_fit_is_rejected():
     with pytest.raises(ValueError, match="do not fit into budget_frames=2"):
         SelfSelective(2, anchors=3, anchor_token_ratio=0.5)
-    with pytest.raises(ValueError, match="importance_weight is a part of 1, not 2"):
+    with pytest.raises(ValueError, match="importance_weight must be between 0 and 1, not 2"):
         SelfSelective(importance_weight=2)

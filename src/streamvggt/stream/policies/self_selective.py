@@ -59,7 +59,7 @@ class SelfSelective(TokenBudget):
         super().__post_init__()
         for name in ("importance_weight", "anchor_max_coverage", "anchor_token_ratio"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a part of 1, not {getattr(self, name)}")
+                raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
         if self.anchors < 0 or self.anchors * self.anchor_token_ratio > self.budget_frames - 1:
             raise ValueError(
                 f"anchors={self.anchors} with anchor_token_ratio={self.anchor_token_ratio} of a frame each do not fit "
