@@ -191,7 +191,9 @@ def test_empty_and_short_scenes_give_nothing(root, tmp_path):
 def test_a_data_set_that_cannot_be_read_at_all_ends_the_training_with_its_name(root, tmp_path, capsys):
     data = damaged(root, tmp_path, lambda folder: None)
     shutil.rmtree(tmp_path / "spring")  # a disk that went away
-    with pytest.raises(DataError, match=rf"spring: {MAX_ATTEMPTS} samples in a row could not be read from .*spring\. Run"):
+    with pytest.raises(
+        DataError, match=rf"spring: {MAX_ATTEMPTS} samples in a row could not be read from .*spring\. Run"
+    ):
         data[0]
     capsys.readouterr()
 

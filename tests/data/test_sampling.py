@@ -143,7 +143,7 @@ def test_clip_share_and_best_members():
 def test_a_scene_without_large_groups_gives_clips():
     choice = CovisibilitySampler(ClipSampler(), clip_prob=0.0)
     assert len(choice.select_views(Scene(9, groups=[[0, 1]]), "s", 3, 4, 4, random()).positions) == 4
-    with pytest.raises(DataError, match="no group of 4 frames"):
+    with pytest.raises(DataError, match="no group of 4 overlapping frames"):
         choice.select_views(Scene(9, runs=[range(3), range(3, 6), range(6, 9)], groups=[]), "s", 3, 4, 4, random())
 
 

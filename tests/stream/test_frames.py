@@ -766,7 +766,7 @@ def test_a_folder_without_images_is_described(tmp_path):
         ({"fps": 0}, "fps must be"),
         ({"fps": float("nan")}, "fps must be"),
         ({"fps": 2, "stride": 2}, "only one"),
-        ({"fps": 2}, "use stride"),
+        ({"fps": 2}, "Use stride"),
     ],
 )
 def test_wrong_arguments(tmp_path, arguments, message):

@@ -220,13 +220,12 @@ def open_available(datasets: Mapping[str, MultiViewDataset], on_missing: str) ->
     absent = {name: reason for name, reason in reasons.items() if reason}
     lines = "".join(f"\n  {name}: {reason}" for name, reason in absent.items())
     if len(absent) == len(datasets):
-        raise FileNotFoundError(f"no data set was found:{lines}\nSet data_root=… to the folder that they lie in")
+        raise FileNotFoundError(f"no data set was found:{lines}\nSet data_root=… to the folder that contains them")
     if absent and on_missing == "error":
         raise FileNotFoundError(
             f"{len(absent)} of {len(datasets)} data sets are missing:{lines}\n"
-            "Set data_root=… if they lie elsewhere, data.on_missing=skip to train without them, or data=synthetic to "
-            "train on "
-            "the procedural world"
+            "Set data_root=… if they are in another folder, data.on_missing=skip to train without them, or "
+            "data=synthetic to train on the procedural world"
         )
     if absent:
         tqdm.write(f"warning: training without {len(absent)} of {len(datasets)} data sets:{lines}", file=sys.stderr)

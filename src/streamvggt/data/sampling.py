@@ -195,7 +195,7 @@ class CovisibilitySampler:
             start = int(random.integers(self.clips.num_starts(len(run), num_views)))
             return self.clips.from_run(run, start, num_views, random)
         if group is None:
-            raise DataError(f"{scene} has no group of {num_views} frames that see the same, and no clip of as many")
+            raise DataError(f"{scene} has no group of {num_views} overlapping frames, and no clip of this length")
         if self.best_first:
             group = group[: min(len(group), int(num_views * (2 + 2 * random.random())))]
         members = random.permutation(np.asarray(group))[:num_views]

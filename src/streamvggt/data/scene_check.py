@@ -18,7 +18,7 @@ from streamvggt.data.sampling import CovisibilitySampler, GraphWalkSampler, Grou
 from streamvggt.data.view import View
 
 MIN_OVERLAP, MIN_SPARSE_OVERLAP = 0.2, 0.04
-"""Share of a view that another view must see to compare both. If depth is known at single pixels only, few meet."""
+"""Minimum overlap of two compared views, as a ratio of the first. With sparse depth, few pixels overlap."""
 CLOSE_OVERLAP, CLOSE_SPARSE_OVERLAP, NUM_CLOSE = 0.75, 0.2, 2
 """Close pairs judge a scene if it has enough of them: errors of real poses and sensors grow with the distance."""
 MIN_AGREEMENT = 0.7
@@ -28,7 +28,7 @@ MIN_FAR_AGREEMENT = 0.1
 MAX_DEPTH_RATIO = 20
 """Largest ratio of the median depths of two compared views."""
 MAX_BASELINE = 10
-"""Largest median distance of the cameras of two frames that should see the same, in units of their largest depth."""
+"""Largest median distance of the cameras of two frames that should overlap, in units of their largest depth."""
 STEPS = (1, 2, 1, 5)
 """Distances of compared frames, in turn."""
 MAX_PAIRS_FACTOR = 3
@@ -160,7 +160,7 @@ def _problem(compared: Sequence[ComparedPair], judged: Sequence[ComparedPair], b
     tried = compared[:NUM_EXPLAINED]
     explanation = explain([pair.views for pair in tried], lambda: beside.shifted(tried))
     if explanation is None and (not judged or share >= wanted):
-        # Without judged pairs: photographs from all around, a turning camera, or places with nothing in common.
+        # Without judged pairs: photos from all directions, a rotating camera, or views without overlap.
         return None if judged else distant_cameras(compared)
     if explanation is None:
         explanation = (
@@ -239,5 +239,5 @@ def _read_pair(readable, scene: str, pair: Pair) -> tuple[View, View] | None:
     try:
         first, second = (readable.read(scene, frame) for frame in pair)
     except (DataError, OSError):
-        return None  # told where frames are read one by one
+        return None  # reported when frames are read individually
     return first, second

@@ -21,7 +21,7 @@ from streamvggt.data.view import View
 class StoredFrame:
     """Contents of the files of a frame, before they are checked.
 
-    path: File that stands for the frame in error messages.
+    path: File that error messages name for the frame.
     image: RGB. (H, W, 3) uint8
     depth: In the unit of the data set; unknown where not finite or not positive. (H, W)
     intrinsics: In pixels. (3, 3)

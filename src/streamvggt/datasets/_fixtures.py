@@ -63,7 +63,7 @@ def mark(folder: Path) -> None:
 
 
 def are_fixtures(folder: Path) -> bool:
-    """Return whether a folder, or one that it lies in, is marked as fixtures."""
+    """Return whether a folder, or one of its parents, is marked as fixtures."""
     folder = folder.resolve()
     return any((parent / MARK).exists() for parent in (folder, *folder.parents))
 

@@ -9,9 +9,9 @@ RAW is the download of https://github.com/apple/ARKitScenes (download_data.py ra
      Training|Validation/<scene>/lowres_wide.traj
                                  vga_wide/*.png  vga_wide_intrinsics/*.pincam  lowres_depth/*.png
 
-Validation becomes the split Test; it may be called so in RAW, too. Ten frames a second are taken where colors, depth
-and pose are known, recordings are turned upright, and which frames see the same is found from their depth: no list of
-pairs is needed. Scenes that ARKitScenes-HighRes has, too, are left to it when they are read.
+Validation becomes the split Test; RAW can contain either name. The preparation selects ten frames per second with
+color, depth and pose, rotates recordings upright, and finds overlapping frames from their depth, so no list of pairs is
+needed. The reader skips scenes that ARKitScenes-HighRes also contains.
 """
 
 from __future__ import annotations

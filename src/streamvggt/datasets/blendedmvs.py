@@ -11,8 +11,8 @@ RAW  BlendedMVS, BlendedMVS+ and BlendedMVS++, low resolution, all unpacked into
                       cams/%08d_cam.txt              extrinsic 4×4 camera-from-world, intrinsic 3×3
                       rendered_depth_maps/%08d.pfm
 
-The list of overlaps, `new_overlap.h5`, is a download of its own: put it into the result before or after. Without it the
-preparation makes one, by projecting every image into every other.
+The list of overlaps, `new_overlap.h5`, is a separate download. Copy it into the result before or after the preparation.
+Without it, the preparation computes a list by projecting every image into every other image.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class BlendedMVS(DatasetReader):
     def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         if not listing.exists(self.root / OVERLAP):
             raise FileNotFoundError(
-                f"BlendedMVS: {self.root / OVERLAP} is missing. It lists overlapping images; docs/data.md says where "
-                "to get it, or how to make one"
+                f"BlendedMVS: {self.root / OVERLAP} is missing. It lists overlapping images; docs/data.md "
+                "describes how to download or compute it"
             )
         scenes = {}
         with open_hdf5(self.root / OVERLAP) as file:

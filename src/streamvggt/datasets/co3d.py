@@ -1,4 +1,4 @@
-"""CO3Dv2 (Reizenstein et al., arXiv 2109.00512): objects that a camera goes around.
+"""CO3Dv2 (Reizenstein et al., arXiv 2109.00512): videos of cameras that orbit objects.
 
 ROOT/processed_co3d/selected_seqs_train|test.json             {category: {sequence: [frame numbers]}}
                     <category>/<sequence>/images/frame%06d.jpg

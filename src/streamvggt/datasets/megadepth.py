@@ -11,8 +11,8 @@ RAW  version 1, depth and models
      [phoenix/S6/zl548/]MegaDepth_v1/<scene>/dense<sub>/imgs/x.jpg     undistorted, and no larger than some size
                                                         depths/x.h5    depth; 0 where unknown
 
-The list of sets, `megadepth_sets_64.npz`, is a download of its own: put it into the result before or after. Without it
-the preparation makes one, of images that see the same.
+The list of sets, `megadepth_sets_64.npz`, is a separate download. Copy it into the result before or after the
+preparation. Without it, the preparation computes sets of overlapping images.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class MegaDepth(DatasetReader):
         if not listing.exists(self.root / SETS):
             raise FileNotFoundError(
                 f"MegaDepth: {self.root / SETS} is missing. It lists overlapping images; docs/data.md describes "
-                "where to get it, or how to make one"
+                "how to download or compute it"
             )
         scenes = {}
         for scene, (images, _) in self._sets.items():

@@ -10,7 +10,7 @@ RAW  the Blender renderings
                                   depths/r_%d*.exr
                                   transforms.json   camera_angle_x; frames: file_path, transform_matrix
 
-`scale.json` is not part of the download: put it into the result (docs/data.md says where to get it).
+`scale.json` is a separate download: copy it into the result (see docs/data.md).
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class OmniObject3D(DatasetReader):
     def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         if not listing.exists(self.root / SCALES):
             raise FileNotFoundError(
-                f"OmniObject3D: {self.root / SCALES} is missing. It holds the scale of every object and is not part of "
-                "the download; docs/data.md says where to get it"
+                f"OmniObject3D: {self.root / SCALES} is missing. It contains the scale of every object and is a "
+                "separate download, see docs/data.md"
             )
         return {thing: sorted(frames, key=first_number) for thing, frames in FILES.scenes(listing, self.root).items()}
 

@@ -11,10 +11,10 @@ RAW is the download of https://kaldir.vc.in.tum.de/scannetpp, with these assets:
                   dslr/resized_images/*.JPG  dslr/resized_anon_masks/*.png  dslr/colmap/cameras.txt  images.txt
                   iphone/rgb/*.jpg  iphone/rgb_masks/*.png  iphone/colmap/cameras.txt  images.txt
 
-The phone's images come out of its video with the data set's own toolkit (python -m iphone.prepare_iphone_data); a scene
-may lack iphone or dslr. Images are undistorted; their depth is that of the mesh from 0.05 to 20 m, and none where the
-masks hide people. Which frames see the same is found from their depth: no list of pairs is needed. Needs the package
-embreex.
+The toolkit of the data set extracts the images of the phone from its video (python -m iphone.prepare_iphone_data). A
+scene may lack iphone or dslr. The preparation undistorts the images, renders their depth from the mesh between 0.05 and
+20 m, except where masks hide people, and finds overlapping frames from their depth, so no list of pairs is needed.
+Requires the package embreex.
 """
 
 from __future__ import annotations

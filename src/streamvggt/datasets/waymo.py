@@ -8,8 +8,9 @@ ROOT/waymo/invalid_files.h5                  <segment>/invalid_pairs: "<camera>_
 RAW  version 1.4.2, training
      <segment>.tfrecord
 
-The images are undistorted; depth is where points of the lasers' first return are. The list `invalid_files.h5` is a
-download of its own: put it into the result before or after. Without it the preparation makes an empty one.
+The images are undistorted. Pixels with a point of the first lidar return have depth. The list `invalid_files.h5` is a
+separate download. Copy it into the result before or after the preparation. Without it, the preparation writes an empty
+list.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ CAMERAS = {
         max_interval=4, video_prob=0.9, fix_interval_prob=0.9, block_shuffle=16
     ),  # left: fast apparent motion
 }
-"""Cameras in use. The published training skips the fifth, which looks to the right."""
+"""Cameras in use. The published training skips the fifth, which faces right."""
 INVALID = "invalid_files.h5"
 WIDTH = 512
 TOP = 1
@@ -64,8 +65,8 @@ class Waymo(DatasetReader):
     def list_scenes(self, listing: FileIndex) -> dict[str, list[str]]:
         if not listing.exists(self.root / INVALID):
             raise FileNotFoundError(
-                f"Waymo: {self.root / INVALID} is missing. It lists unusable frames; docs/data.md describes where "
-                "to get it"
+                f"Waymo: {self.root / INVALID} is missing. It lists unusable frames; docs/data.md describes "
+                "its download"
             )
         scenes = {}
         with open_hdf5(self.root / INVALID) as file:

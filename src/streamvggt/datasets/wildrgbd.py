@@ -1,4 +1,4 @@
-"""WildRGB-D (Xia et al., arXiv 2401.12592): objects in daily life that a phone with a depth sensor goes around.
+"""WildRGB-D (Xia et al., arXiv 2401.12592): a phone with a depth sensor orbits everyday objects.
 
 ROOT/wildrgbd/selected_seqs_train|test.json                         {category: {"scenes/scene_001": [frame numbers]}}
               <category>/scenes/scene_XXX/rgb/%05d.jpg              512×384, or 384×512 of an upright video
@@ -42,7 +42,7 @@ from streamvggt.datasets._selected import draw, selected_sequences, write_select
 FOLDER = "wildrgbd"
 CAMERA = CameraFile("metadata/{}.npz", "camera_intrinsics", "camera_pose", dtype=np.float64)
 FILES = FrameFiles("rgb/{}.jpg", "depth/{}.png", CAMERA, "masks/{}.png")
-BROKEN = "box/scenes/scene_257"  # left out by the published training, too
+BROKEN = "box/scenes/scene_257"  # the published training also skips it
 FOREGROUND = 0.1 * 255
 NUM_SCENES = {"train": 50, "test": 10}  # of a category
 LISTS = ("camera_eval_list.json", "nvs_list.json")

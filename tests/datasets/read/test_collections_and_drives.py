@@ -286,7 +286,7 @@ def test_lists_that_are_missing_or_damaged_are_named(tmp_path, layout, made, fil
     with pytest.raises(DataError, match=f"{file}: damaged"):
         made(tmp_path / made.folder)
     path.unlink()
-    with pytest.raises(FileNotFoundError, match=f"{file} is missing.*or how to make one"):
+    with pytest.raises(FileNotFoundError, match=f"{file} is missing.*how to download or compute it"):
         made(tmp_path / made.folder)
 
 
