@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-INITIALIZATION = frozenset(
-    {Tensor.uniform_, Tensor.zero_, Tensor.fill_, Tensor.copy_, Tensor.mul_, Tensor.mul, Tensor.div}
-)
-"""Functions that constructors of networks apply to new tensors. The result has the shape of the first argument."""
+IN_PLACE = frozenset({Tensor.uniform_, Tensor.zero_, Tensor.fill_, Tensor.copy_, Tensor.mul_})
+"""In-place functions that constructors of networks call."""
 
 
 @contextmanager
@@ -27,6 +25,7 @@ def shapes_only() -> Iterator[None]:
 
 class _SkipInitialization(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function in INITIALIZATION:
+        is_scaling = function in (Tensor.mul, Tensor.div) and not isinstance(args[1], Tensor)
+        if function in IN_PLACE or is_scaling:
             return args[0]
         return (torch.empty if function is torch.randn else function)(*args, **(kwargs or {}))
