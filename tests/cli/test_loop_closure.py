@@ -18,7 +18,7 @@ from streamvggt.export import ReconstructionResult
 from streamvggt.model.config import VGGTConfig
 from streamvggt.stream.submaps.loop_closure import LoopClosureOptions
 
-FRAMES = 96
+FRAMES = 72
 WORDS = ("--submaps", "16,5", "--loop-closure", "--formats", "ply,tum")
 
 
@@ -45,7 +45,7 @@ def drifting(known, monkeypatch):
         return simulated
 
     monkeypatch.setattr("streamvggt.cli.reconstruct.load_model", load)
-    options = LoopClosureOptions(keyframe_interval=2, min_frame_gap=40)
+    options = LoopClosureOptions(keyframe_interval=2, min_frame_gap=30)
     monkeypatch.setattr("streamvggt.stream.submaps.loop_closure.LoopClosureOptions", lambda: options)
 
 
@@ -76,7 +76,7 @@ def test_loops_end_to_end_also_interrupted(reconstruct, command, options, room_p
     push = SubmapSession.push
 
     def interrupted(self, frame):
-        if self.num_frames == 88:
+        if self.num_frames == 66:
             os.kill(os.getpid(), signal.SIGINT)
         return push(self, frame)
 
