@@ -209,7 +209,7 @@ def test_wrong_options_are_explained(refused, more, words):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there(refused):
-    assert "--device cuda: PyTorch" in refused("--device", "cuda")
+    assert "--device cuda: not available to PyTorch" in refused("--device", "cuda")
 
 
 def test_inputs_that_are_none(refused, tmp_path):

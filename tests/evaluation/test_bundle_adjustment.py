@@ -68,9 +68,9 @@ def test_sift_improves_the_poses():
 def test_too_little_to_go_by_is_reported():
     batch = WORLD.batch(3, 1, 4, *SIZE, num_tracks=200)
     cameras = Cameras(batch.cam_from_world[0], batch.intrinsics[0])
-    with pytest.raises(BundleAdjustmentError, match="sees only 10 points"):
+    with pytest.raises(BundleAdjustmentError, match="has 10 inlier points"):
         adjust(cameras, Tracks(batch.tracks[0, :, :10], torch.ones(4, 10, dtype=torch.bool)), SIZE, batch.depth[0])
-    with pytest.raises(BundleAdjustmentError, match="sees only 0 points"):
+    with pytest.raises(BundleAdjustmentError, match="has 0 inlier points"):
         adjust(cameras, Tracks(torch.rand(4, 0, 2), torch.ones(4, 0, dtype=torch.bool)), SIZE, batch.depth[0])
     with pytest.raises(BundleAdjustmentError, match="not finite"):
         broken = Cameras(cameras.cam_from_world * torch.nan, cameras.intrinsics)

@@ -273,7 +273,7 @@ def test_memory_refuses_what_does_not_fit(model):
     model.step(images(1, 1), memory=memory)
     with pytest.raises(ValueError, match=r"frame 1 is 42×28 .* began with 28×42"):
         model.step(images(1, 1, 42, 28), memory=memory)
-    with pytest.raises(ValueError, match="holds 1 stream"):
+    with pytest.raises(ValueError, match="expected 1 streams, as in the memory, got 2"):
         model.step(images(2, 1), memory=memory)
     with pytest.raises(ValueError, match="Streaming requires a causal network"):
         tiny(False).new_memory()

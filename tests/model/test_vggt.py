@@ -203,7 +203,7 @@ def test_prediction_frames_cameras_and_arrays():
     assert_same(cat([output.select_frames(slice(0, 2)), last]), output, tolerance=0)
     assert output.cameras().intrinsics.shape == (2, 3, 3, 3)
     assert output.to(torch.float32).depth.dtype == torch.float32
-    with pytest.raises(ValueError, match="include 'camera'"):
+    with pytest.raises(ValueError, match="the head 'camera'"):
         tiny()(images(1, 1), heads=("depth",)).cameras()
 
 

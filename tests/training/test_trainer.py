@@ -340,7 +340,7 @@ def test_rates_are_checked_by_the_constructor(name, value):
 
 
 def test_a_loss_that_needs_a_head_the_network_lacks(tmp_path, planes, fresh):
-    with pytest.raises(ValueError, match="needs the heads points"):
+    with pytest.raises(ValueError, match="requires the heads points"):
         make(tmp_path, fresh(heads=("camera", "depth")), planes())
 
 
@@ -357,7 +357,7 @@ def test_sharding_that_clips_each_share_by_its_own_norm_is_rejected():
         return SimpleNamespace(distributed_type=DistributedType.FSDP, state=SimpleNamespace(fsdp_plugin=plugin))
 
     acceleration.check_sharding(sharded(2))
-    with pytest.raises(ValueError, match=r"FSDP version 1 .* use version 2"):
+    with pytest.raises(ValueError, match=r"FSDP version 1 .* Use version 2"):
         acceleration.check_sharding(sharded(1))
 
 
