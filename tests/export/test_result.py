@@ -160,11 +160,14 @@ def test_a_full_disk_is_explained_and_can_be_gone_on_from(scene, tmp_path, monke
     scene.write(tmp_path, count=2)
     writer = ResultWriter(tmp_path, resume=2)
 
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def full(path, content):
+        if path.parent.name == "frames":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, content)
 
+    write = Path.write_bytes
     with monkeypatch.context() as patch:
-        patch.setattr(np, "savez", full)
+        patch.setattr(Path, "write_bytes", full)
         with pytest.raises(OSError, match=r"No space left.*GB are free.*2 finished .* kept.*--resume") as caught:
             writer.add(scene.frames[2], scene.predictions[2])
     assert caught.value.errno == errno.ENOSPC and str(tmp_path) in str(caught.value)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, TypeVar
-from zipfile import is_zipfile
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 
@@ -59,8 +60,18 @@ def encode_frame(frame: ResultFrame) -> memoryview:
     for name in arrays.keys() & {"depth_conf", "points_conf"}:
         arrays[name] = np.minimum(arrays[name], np.finfo(np.float16).max).astype(np.float16)
     archive = BytesIO()
-    np.savez(archive, **arrays)
+    with ZipFile(archive, "w") as file:  # as `np.savez`, which takes almost twice as long for arrays of a small frame
+        for name, array in arrays.items():
+            file.writestr(f"{name}.npy", _npy_header(array.dtype.str, array.shape) + array.tobytes())
     return archive.getbuffer()
+
+
+@lru_cache(maxsize=256)
+def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """Return the start of a .npy file, before the elements in C order."""
+    header = BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return header.getvalue()
 
 
 def load_frame(path: Path, kind: type[FrameT]) -> FrameT:

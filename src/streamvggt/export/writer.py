@@ -29,7 +29,7 @@ class ResultWriter:
         folder: Output folder. Created if needed.
         resume: Number of finished frames to keep. Later frames are deleted. None starts a new result.
         change: Change of each frame before it is stored. None: stored as predicted.
-        durable: As for `atomic_write`.
+        durable: As for `atomic_write`. If False, the image of a frame is also not replaced atomically.
 
     Raises:
         FileExistsError: If `folder` contains frames and `resume` is None, or has images or a trajectory of another
@@ -47,6 +47,7 @@ class ResultWriter:
         self.folder = Path(folder)
         self._change = change
         self._write = partial(atomic_write_bytes, durable=durable)
+        self._write_image = self._write if durable else Path.write_bytes  # readers see it after its frame file
         finished = frame_files(self.folder)
         if finished and resume is None:
             raise FileExistsError(
@@ -91,7 +92,7 @@ class ResultWriter:
         """
         if not is_plain(frame.name):
             raise ValueError(f"name: expected a plain file name, got {frame.name!r}")
-        self._write(self.folder / "images" / f"{frame.name}.jpg", frame.jpeg or encode_jpeg(frame.original))
+        self._write_image(self.folder / "images" / f"{frame.name}.jpg", frame.jpeg or encode_jpeg(frame.original))
 
     def finish(self, frame: Frame, prediction: Prediction) -> None:
         """Store the prediction of the next frame of the stream, whose image is stored."""
