@@ -82,20 +82,7 @@ TIMED, WARM = 40, 200
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", default="tiny")
-    parser.add_argument("--policies", nargs="+", default=POLICIES, help="as of --policy; see docs/streaming.md")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
-    parser.add_argument("--scenes", type=int, choices=(1, 2, 3, 4), default=2, help="of each kind")
-    parser.add_argument("--frames", type=int, default=2000, help="of the video")
-    parser.add_argument("--stride", type=int, default=1, help="take every n-th of them: a fast camera, or few pictures")
-    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="first frames to score")
-    parser.add_argument("--keep-all-frames", type=int, default=500, help="where `all` stops")
-    parser.add_argument("--image-size", type=int, nargs=2, metavar=("H", "W"), default=(80, 112))
-    parser.add_argument("--folder", type=Path, default=Path("results/long-streams"), help="folder of stored outputs")
-    parser.add_argument("--pictures", nargs="*", default=(), help="policies to draw: OUT-KIND.jpg")
-    parser.add_argument("--tables-only", action="store_true", help="run nothing")
-    parser.add_argument("--out", type=Path, required=True)
+    parser = command_line()
     arguments = parser.parse_args()
     try:
         policies = {memory: parse_policy(memory) for memory in arguments.policies}
@@ -127,25 +114,45 @@ def main() -> None:
                 name = f"{memory}, {' '.join(kind for kind, _ in together)}"
                 for video, one in zip(together, stream(model, images, policy, name), strict=True):
                     save(one, path(*video, memory))
-            times = outputs / f"ms-{memory.replace(':', '_')}.json"
-            if not times.exists():
+            if not times_file(outputs, memory).exists():
                 measured = step_times(model, policy, truth(*videos[0]).images, WARM)
-                with atomic_write(times) as unfinished:
+                with atomic_write(times_file(outputs, memory)) as unfinished:
                     unfinished.write_text(json.dumps(measured), encoding="utf-8")
 
     lengths = [n for n in arguments.lengths if n * arguments.stride <= arguments.frames]
     results = scores(videos, list(policies), truth, path, lengths)
     for memory in policies:
-        if (times := outputs / f"ms-{memory.replace(':', '_')}.json").exists():
+        if (times := times_file(outputs, memory)).exists():
             results[memory]["ms"] = statistics.median(json.loads(times.read_text(encoding="utf-8")))
     write(results, arguments, fingerprint(model), model.patch_size, lengths)
     for kind, scene in videos[: len(arguments.kinds)]:
-        shown = {
-            m: load(StreamOutputs, path(kind, scene, m)) for m in arguments.pictures if path(kind, scene, m).exists()
-        }
+        stored = {memory: path(kind, scene, memory) for memory in arguments.pictures}
+        shown = {memory: load(StreamOutputs, file) for memory, file in stored.items() if file.exists()}
         if shown:
             picture = arguments.out.with_name(f"{arguments.out.name}-{kind}.jpg")
             draw_streams(truth(kind, scene), shown, picture)
+
+
+def command_line() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", default="tiny")
+    parser.add_argument("--policies", nargs="+", default=POLICIES, help="as of --policy; see docs/streaming.md")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--scenes", type=int, choices=(1, 2, 3, 4), default=2, help="of each kind")
+    parser.add_argument("--frames", type=int, default=2000, help="of the video")
+    parser.add_argument("--stride", type=int, default=1, help="take every n-th of them: a fast camera, or few pictures")
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="first frames to score")
+    parser.add_argument("--keep-all-frames", type=int, default=500, help="where `all` stops")
+    parser.add_argument("--image-size", type=int, nargs=2, metavar=("H", "W"), default=(80, 112))
+    parser.add_argument("--folder", type=Path, default=Path("results/long-streams"), help="folder of stored outputs")
+    parser.add_argument("--pictures", nargs="*", default=(), help="policies to draw: OUT-KIND.jpg")
+    parser.add_argument("--tables-only", action="store_true", help="run nothing")
+    parser.add_argument("--out", type=Path, required=True)
+    return parser
+
+
+def times_file(folder: Path, memory: str) -> Path:
+    return folder / f"ms-{memory.replace(':', '_')}.json"
 
 
 def groups(videos: list, policy: EvictionPolicy) -> list[list]:
