@@ -15,7 +15,7 @@ def run(script: str, monkeypatch, *arguments) -> str:
     monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, arguments)])
     monkeypatch.syspath_prepend(REPO / "benchmarks")
     module = importlib.import_module(script)
-    for name in ("WARM", "TIMED"):
+    for name in ("WARM", "TIMED", "NUM_CLOUD"):
         monkeypatch.setattr(module, name, 2, raising=False)
     module.main()
     return out.with_suffix(".md").read_text(encoding="utf-8")
