@@ -68,7 +68,7 @@ POLICIES = (
     *("motion-keyframes:20,24", "token-diversity:22", "window:1,4", "window:1,16", "keyframes:30,9"),
 )
 LENGTHS = (100, 500, 2000)
-STILL = "one depth, still camera"
+STILL = "constant depth, static camera"
 LABELS = {STILL: STILL, "window:0,0": "`window:0,0` (only the current frame)"}
 MARKERS = "osD^v<>PX*hp"
 COLUMNS = (

@@ -41,16 +41,16 @@ def rows(teacher: str, student: str, measured: str | None, device: str) -> dict[
 
     distilled = load(student, True)
     made = {
-        f"teacher, sees all ({fingerprint(load(teacher, False))})": model_estimator(load(teacher, False)),
-        "teacher's weights run causally, untrained": model_estimator(load(teacher, True)),
+        f"teacher (bidirectional) ({fingerprint(load(teacher, False))})": model_estimator(load(teacher, False)),
+        "weights of the teacher, run causally without training": model_estimator(load(teacher, True)),
         f"student, distilled ({fingerprint(distilled)})": model_estimator(distilled),
-        "… streamed, camera memory exact": model_estimator(distilled, KeepAll()),
-        "… streamed, camera memory released": model_estimator(distilled, KeepAll(), "shared"),
+        '… streamed, `camera_cache="per_iteration"`': model_estimator(distilled, KeepAll()),
+        '… streamed, `camera_cache="shared"`': model_estimator(distilled, KeepAll(), "shared"),
     }
     if measured is not None:
         on_truth = load(measured, True)
-        made[f"student on ground truth only, same budget ({fingerprint(on_truth)})"] = model_estimator(on_truth)
-    made["one depth, still camera"] = static_camera_baseline
+        made[f"student trained on ground truth only, same budget ({fingerprint(on_truth)})"] = model_estimator(on_truth)
+    made["constant depth, static camera"] = static_camera_baseline
     return made
 
 

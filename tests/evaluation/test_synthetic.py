@@ -69,7 +69,7 @@ def test_the_command_writes_its_table(tmp_path, monkeypatch, capsys):
     arguments = ["random:small", "--sequences", "2", "--frames", "2", "--image-size", "28", "28"]
     monkeypatch.setattr("sys.argv", ["synthetic", *arguments, "--json", str(tmp_path / "table.json")])
     synthetic.main()
-    assert "| one depth, still camera |" in capsys.readouterr().out
+    assert "| constant depth, static camera |" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))) == 2
 
 

@@ -19,9 +19,12 @@ def test_the_command_writes_its_tables(tmp_path, monkeypatch):
         (tmp_path / "claims.md").read_text(encoding="utf-8"),
         json.loads((tmp_path / "claims.json").read_text(encoding="utf-8")),
     )
-    assert text.count("| teacher, sees all") == 2
+    assert text.count("| teacher (bidirectional)") == 2
     three = {name.partition(" (")[0]: row for name, row in numbers["3"].items()}
     # One set of weights: streamed exactly, causal and "student" are one network.
-    exact, causal = three["… streamed, camera memory exact"], three["teacher's weights run causally, untrained"]
+    exact, causal = (
+        three['… streamed, `camera_cache="per_iteration"`'],
+        three["weights of the teacher, run causally without training"],
+    )
     assert abs(exact["AbsRel"] - causal["AbsRel"]) < 1e-4
     assert len(three) == 7

@@ -197,7 +197,7 @@ def main() -> int:
         estimators[f"{weights} ({'causal' if model.causal else 'bidirectional'}, {fingerprint(model)})"] = (
             model_estimator(model, policy)
         )
-    estimators["one depth, still camera"] = static_camera_baseline
+    estimators["constant depth, static camera"] = static_camera_baseline
     batches = held_out_sequences(
         arguments.split, arguments.sequences, arguments.frames, *arguments.image_size, arguments.scene_type
     )
