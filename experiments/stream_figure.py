@@ -44,7 +44,7 @@ def draw_streams(truth: GroundTruth, outputs: Mapping[str, StreamOutputs], path:
     colors = truth.images[numbers].movedim(1, -1).float() / 255
     view = view_from_above(gt_points.flatten(0, 2), AZIMUTH)
     axes[0, 0].imshow(_cloud(gt_points, colors, true_poses, view))
-    axes[0, 0].set_title("truth", fontsize=10)
+    axes[0, 0].set_title("ground truth", fontsize=10)
     for column, (name, stream) in enumerate(outputs.items(), 1):
         cameras = Cameras(stream.cameras.cam_from_world[numbers], stream.cameras.intrinsics[numbers])
         points = unproject(stream.depth[chosen].float(), cameras)
@@ -63,7 +63,7 @@ def draw_streams(truth: GroundTruth, outputs: Mapping[str, StreamOutputs], path:
         if stream is not None:
             time = np.linspace(0, 1, len(ours))
             plan.scatter(*ours[:, [0, 2], 3].T, c=time, cmap="plasma", s=2)
-            plan.set_title(f"way from above: truth black, {name} from first (blue) to last (yellow)", fontsize=8)
+            plan.set_title(f"trajectory from above: ground truth black, {name} from first (blue) to last (yellow)", fontsize=8)
         plan.set(aspect="equal", xlabel="x, m", ylabel="z, m")
         plan.sharex(axes[1, 0])
         plan.sharey(axes[1, 0])
