@@ -63,7 +63,9 @@ def draw_streams(truth: GroundTruth, outputs: Mapping[str, StreamOutputs], path:
         if stream is not None:
             time = np.linspace(0, 1, len(ours))
             plan.scatter(*ours[:, [0, 2], 3].T, c=time, cmap="plasma", s=2)
-            plan.set_title(f"trajectory from above: ground truth black, {name} from first (blue) to last (yellow)", fontsize=8)
+            plan.set_title(
+                f"trajectory from above: ground truth black, {name} from first (blue) to last (yellow)", fontsize=8
+            )
         plan.set(aspect="equal", xlabel="x, m", ylabel="z, m")
         plan.sharex(axes[1, 0])
         plan.sharey(axes[1, 0])
