@@ -138,7 +138,10 @@ class SimulatedModel(nn.Module):
         self._encoder = (encoder,)  # in a tuple, so that it is no submodule
         self.num_encoded = 0
         self._latest = -1
-        self.aggregator = SimpleNamespace(encode_patches=self._encode)
+        self.aggregator = SimpleNamespace(
+            encode_patches=self._encode,
+            patch_features=encoder.aggregator.patch_features if encoder else lambda encoded: encoded,
+        )
 
     def new_memory(self, policy: EvictionPolicy | None = None, **_) -> SimulatedMemory:
         return SimulatedMemory(policy)

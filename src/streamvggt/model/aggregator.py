@@ -118,6 +118,10 @@ class Aggregator(nn.Module):
         features = self.patch_embed(normalized.to(self.camera_token.dtype).flatten(0, 1))
         return features.unflatten(0, images.shape[:2])
 
+    def patch_features(self, encoded: Tensor) -> Tensor:
+        """Return the features of `encode_patches` without the channels for the dense heads. (…, C + M) → (…, C)"""
+        return encoded[..., : self.embed_dim]
+
     def fine_maps(self, encoded: Tensor, image_size: tuple[int, int]) -> list[Tensor]:
         """Unpack the XFeat maps for the dense heads.
 

@@ -8,6 +8,9 @@ from analytic_room import look, walk
 from small_models import assert_same
 
 from experiments.simulated_model import Errors, SimulatedModel
+from procedural_scenes.scene import ROOMS
+from procedural_scenes.world import SyntheticScenes
+from streamvggt import load_model
 from streamvggt.evaluation.pose_metrics import trajectory_errors
 from streamvggt.prediction import cat
 from streamvggt.stream.submaps.loop_closure import LoopClosureOptions, detect_loop, overlap_ratio
@@ -133,8 +136,8 @@ def test_a_restored_session_closes_the_same_loops(known, closed, tmp_path, at):
 def place(frame: int, submap: int, descriptor: list[float], seed: int = 0) -> LoopKeyframe:
     points = torch.rand(100, 3, generator=torch.Generator().manual_seed(seed)) + torch.tensor([0.0, 0, 1])
     observation = FrameObservation(points, points[:, 2], torch.full((100,), 5.0), torch.eye(4, dtype=torch.float64)[:3])
-    patch_tokens = torch.tensor(descriptor)[None, None, None]
-    return LoopKeyframe.create(frame, submap, patch_tokens, torch.full((3, 14, 14), 0.5), observation)
+    features = torch.tensor(descriptor)[None, None, None]
+    return LoopKeyframe.create(frame, submap, features, torch.full((3, 14, 14), 0.5), observation)
 
 
 def test_the_most_similar_earlier_keyframe_is_found():
@@ -148,6 +151,22 @@ def test_the_most_similar_earlier_keyframe_is_found():
     assert detect_loop(places, 10, loops, [(2, 9)]) is None  # neighbors have just been asked about
     assert detect_loop(places, 10, loops, [(3, 9)]) is not None
     assert detect_loop(places, 3, loops, []) is None
+
+
+def test_the_bundled_network_finds_the_place_where_a_lap_began():
+    """With the default threshold. The channels for the dense heads, which look alike everywhere, are left out."""
+    aggregator = load_model("tiny").aggregator
+    video = SyntheticScenes("test", style=ROOMS).sequence(23, 40, 80, 112, chunk=40, num_laps=1.0, is_dynamic=False)
+    with torch.no_grad():
+        features = aggregator.patch_features(aggregator.encode_patches(next(iter(video)).images))
+    assert features.shape[-1] == 192
+    observation = place(0, 0, [1.0]).observation
+    image = torch.full((3, 14, 14), 0.5)
+    keyframes = [LoopKeyframe.create(5 * t, t, features[:, t : t + 1], image, observation) for t in range(40)]
+    loops = LoopClosureOptions(num_keyframes=1)
+    old, new = detect_loop(keyframes, 39, loops, [])
+    assert old[0].frame == 0 and new[0].frame == 195
+    assert detect_loop(keyframes, 30, loops, []) is None
 
 
 def test_keyframes_are_bounded_and_removed_by_submap():

@@ -118,9 +118,8 @@ class SubmapChain:
             state.active.observations.append(observation)
             state.images.append(image.detach().clone())
             if is_keyframe and self.loop_closure is not None:
-                keyframe = LoopKeyframe.create(
-                    state.num_frames, state.num_submaps - 1, patch_tokens, image, observation
-                )
+                features = self.model.aggregator.patch_features(patch_tokens)
+                keyframe = LoopKeyframe.create(state.num_frames, state.num_submaps - 1, features, image, observation)
                 state.keyframes = subsample([*state.keyframes, keyframe], self.loop_closure.max_keyframes)
             if state.pending is not None:
                 self._push_pending(on_device, patch_tokens)
@@ -223,6 +222,6 @@ class SubmapChain:
             state.world = state.graph.worlds[-1]
 
     def _encode(self, image: Tensor) -> Tensor:
-        """Return the patch tokens, shared by both submaps. (1, 1, num_patches, C)"""
+        """Return the encoder output, shared by both submaps. (1, 1, num_patches, C + M)"""
         with torch.inference_mode(False), torch.no_grad():
             return self.model.aggregator.encode_patches(image[None, None])

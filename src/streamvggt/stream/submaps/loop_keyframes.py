@@ -38,20 +38,20 @@ class LoopKeyframe:
 
     @classmethod
     def create(
-        cls, frame: int, submap: int, patch_tokens: Tensor, image: Tensor, observation: FrameObservation
+        cls, frame: int, submap: int, features: Tensor, image: Tensor, observation: FrameObservation
     ) -> LoopKeyframe:
         """Compress a frame into a keyframe.
 
         Args:
             frame: Index of the frame in the stream.
             submap: Index of the submap that predicted the frame.
-            patch_tokens: Encoder output of the image. (1, 1, num_patches, C)
+            features: Patch features of the image. (1, 1, num_patches, C)
             image: RGB in [0, 1]. (3, H, W)
             observation: The frame in the world of its submap.
         """
         pixels = (image.detach() * 255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
         _, jpeg = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        descriptor = torch.nn.functional.normalize(patch_tokens[0, 0].float().mean(0), dim=0)
+        descriptor = torch.nn.functional.normalize(features[0, 0].float().mean(0), dim=0)
         return cls(frame, submap, descriptor.half().cpu(), torch.from_numpy(jpeg).flatten(), observation)
 
     def image(self) -> Tensor:
