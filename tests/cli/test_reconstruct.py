@@ -19,7 +19,7 @@ from small_models import tiny
 
 from streamvggt.cli import run_metadata
 from streamvggt.cli.saved_state import StreamCheckpoint
-from streamvggt.export import ReconstructionResult, ResultWriter, frame_files
+from streamvggt.export import ReconstructionResult, ResultWriter, frame_files, writer
 from streamvggt.model.device import resolve_dtype
 from streamvggt.model.vggt import VGGT
 from streamvggt.stream.policy import DEFAULT_POLICY
@@ -388,14 +388,14 @@ def test_no_memory_left(reconstruct, photos, tmp_path, monkeypatch, error):
 
 @pytest.mark.parametrize("record_too", [False, True], ids=["frames", "all files"])
 def test_a_full_disk(reconstruct, photos, tmp_path, monkeypatch, record_too):
-    savez, replace, count = np.savez, os.replace, []
+    encode, replace, count = writer.encode_frame, os.replace, []
 
-    def filling_up(*arguments, **options):
+    def filling_up(frame):
         count.append(0)
-        return (savez if len(count) < 4 else full_disk)(*arguments, **options)
+        return (encode if len(count) < 4 else full_disk)(frame)
 
     with monkeypatch.context() as patch:
-        patch.setattr(np, "savez", filling_up)
+        patch.setattr(writer, "encode_frame", filling_up)
         if record_too:  # run.json and the stream's state cannot be written either
             patch.setattr(os, "replace", lambda *paths: (replace if len(count) < 4 else full_disk)(*paths))
         status, output = reconstruct(photos)
