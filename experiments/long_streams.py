@@ -129,8 +129,8 @@ class StreamOutputs:
 
     def points(self, chosen: Tensor | slice = slice(None)) -> Tensor:
         """Return world points of depth and cameras, of chosen entries of `frames`. (k, h, w, 3)"""
-        frames = self.frames[chosen]
-        cameras = Cameras(self.cameras.cam_from_world[frames], self.cameras.intrinsics[frames])
+        frames, cameras = self.frames[chosen], self.cameras
+        cameras = Cameras(cameras.cam_from_world[frames], cameras.intrinsics[frames])
         return _spaced(unproject(self.depth[chosen].float(), cameras))
 
 

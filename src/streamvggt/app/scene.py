@@ -260,7 +260,7 @@ class Scene:
         """Return one file of the result, as `RunOutput.export`.
 
         Raises:
-            ValueError: If the export does not exist, there is no result, or the options remove everything.
+            ValueError: If the export is unknown, the scene has no frames, or the options remove everything.
         """
         if kind not in EXPORTERS:
             raise ValueError(f"Export: expected {', '.join(EXPORTERS)}, got {kind!r}.")

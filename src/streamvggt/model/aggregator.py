@@ -164,7 +164,7 @@ class Aggregator(nn.Module):
         num_frames = patch_tokens.shape[1]
         patterns = patterns or [full_pattern] * self.depth
         layers = {self.depth - 1} if layers is None else layers
-        patch_tokens = patch_tokens[..., : self.embed_dim]
+        patch_tokens = self.patch_features(patch_tokens)
         x = torch.cat([self._special_tokens(patch_tokens, is_first_frame), patch_tokens], 2)  # (B, S, P, C)
         sizes = grid, self.num_special_tokens, self.head_width
         options = {"device": x.device, "dtype": torch.promote_types(x.dtype, torch.float32)}

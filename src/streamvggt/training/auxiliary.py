@@ -156,7 +156,7 @@ class GeometryLosses(nn.Module):
             causal, special = network.causal, network.aggregator.num_special_tokens
             matches = find_matches(batch, network.patch_size, self.tolerance)
             targets = Targets.of(matches, batch.images.shape[-2:], network.patch_size)
-            features = seen.features[..., : network.aggregator.embed_dim].float().unflatten(0, (-1, batch.num_frames))
+            features = network.aggregator.patch_features(seen.features).float().unflatten(0, (-1, batch.num_frames))
             assert features.shape[2] == grid[0] * grid[1]
             attention = [
                 attention_error(seen.queries[layer].float(), seen.keys[layer].float(), targets, special, causal)
