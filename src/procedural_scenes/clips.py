@@ -26,6 +26,7 @@ from streamvggt.bounds import MANY, check_real, check_whole
 from streamvggt.data.transforms import MAX_SIDE, check_aspects, whole_patches
 from streamvggt.data.view import Batch
 from streamvggt.files import atomic_directory, atomic_write
+from streamvggt.folder_lock import FolderLock
 
 CLIPS_PER_SHARD = 64
 CLIPS_AT_ONCE = 8
@@ -47,27 +48,34 @@ def render_clips(folder: Path, world: SyntheticScenes, num_clips: int, num_frame
 
     Raises:
         ValueError: If the folder contains clips with other settings.
+        BlockingIOError: If another run writes to the folder.
     """
-    settings = {"split": world.split, "seed": world.seed, "style": asdict(world.style)}
-    settings = json.loads(json.dumps({**settings, "num_frames": num_frames, "size": size}))
-    if (folder / RECORD).exists():
-        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        if found != settings:
-            raise ValueError(f"{folder}: expected clips with {settings}, got {found}. Choose another folder.")
-    with atomic_write(folder / RECORD) as path:
-        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    shards = [folder / f"{number:05d}" for number in range(-(-num_clips // CLIPS_PER_SHARD))]
-    with tqdm(total=len(shards) * CLIPS_PER_SHARD * num_frames, unit="image", disable=None) as bar:
-        for number, shard in enumerate(shards):
-            if not shard.exists():
-                parts = []
-                for index in range(CLIPS_PER_SHARD // CLIPS_AT_ONCE):
-                    index += number * CLIPS_PER_SHARD // CLIPS_AT_ONCE
-                    parts.append(_arrays(world.batch(index, CLIPS_AT_ONCE, num_frames, size, size)))
-                with atomic_directory(shard, "images.npy") as unfinished:
-                    for name in parts[0]:
-                        np.save(unfinished / f"{name}.npy", np.concatenate([part[name] for part in parts]))
-            bar.update(CLIPS_PER_SHARD * num_frames)
+    with FolderLock(folder):
+        settings = {"split": world.split, "seed": world.seed, "style": asdict(world.style)}
+        settings = json.loads(json.dumps({**settings, "num_frames": num_frames, "size": size}))
+        if (folder / RECORD).exists():
+            found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            if found != settings:
+                raise ValueError(f"{folder}: expected clips with {settings}, got {found}. Choose another folder.")
+        with atomic_write(folder / RECORD) as path:
+            path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        shards = [folder / f"{number:05d}" for number in range(-(-num_clips // CLIPS_PER_SHARD))]
+        with tqdm(total=len(shards) * CLIPS_PER_SHARD * num_frames, unit="image", disable=None) as bar:
+            for number, shard in enumerate(shards):
+                if not shard.exists():
+                    _render_shard(shard, world, number, num_frames, size)
+                bar.update(CLIPS_PER_SHARD * num_frames)
+
+
+def _render_shard(shard: Path, world: SyntheticScenes, number: int, num_frames: int, size: int) -> None:
+    per_shard = CLIPS_PER_SHARD // CLIPS_AT_ONCE
+    parts = [
+        _arrays(world.batch(index, CLIPS_AT_ONCE, num_frames, size, size))
+        for index in range(number * per_shard, (number + 1) * per_shard)
+    ]
+    with atomic_directory(shard, "images.npy") as unfinished:
+        for name in parts[0]:
+            np.save(unfinished / f"{name}.npy", np.concatenate([part[name] for part in parts]))
 
 
 def _arrays(batch: Batch) -> dict[str, np.ndarray]:

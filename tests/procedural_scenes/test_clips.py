@@ -9,6 +9,7 @@ import torch
 from procedural_scenes.clips import ClipBatches, mirrored, render_clips
 from procedural_scenes.scene import STYLES
 from procedural_scenes.world import SyntheticScenes
+from streamvggt.folder_lock import FolderLock
 from streamvggt.geometry.camera import Cameras
 from streamvggt.geometry.pointmap import unproject
 from streamvggt.training.matches import find_matches
@@ -44,6 +45,11 @@ def test_an_interrupted_rendering_continues_and_other_settings_are_rejected(fold
     assert (folder / "rooms/00000/images.npy").stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="Choose another folder"):
         render_clips(folder / "rooms", WORLD, 1, 8, 56)
+
+
+def test_two_runs_cannot_render_into_one_folder(tmp_path):
+    with FolderLock(tmp_path / "rooms"), pytest.raises(BlockingIOError, match="no other run"):
+        render_clips(tmp_path / "rooms", WORLD, 1, 4, 56)
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated"])
