@@ -11,9 +11,9 @@ from importlib import import_module
 from types import ModuleType
 
 EXTRAS: dict[str, set[str]] = {
-    "train": {"accelerate", "hydra", "omegaconf", "tensorboard", "h5py", "OpenEXR", "natsort", "pycolmap"},
-    "eval": {"accelerate", "h5py", "OpenEXR", "natsort", "pycolmap", "matplotlib"},
-    "prepare": {"h5py", "OpenEXR", "natsort", "pycolmap", "google", "embreex"},
+    "train": {"accelerate", "hydra", "omegaconf", "tensorboard", "h5py", "OpenEXR", "pycolmap"},
+    "eval": {"accelerate", "h5py", "OpenEXR", "pycolmap", "matplotlib"},
+    "prepare": {"h5py", "OpenEXR", "pycolmap", "google", "embreex"},
     "demo": {"gradio", "starlette", "uvicorn"},
     "export": {"pycolmap"},
     "adapters": {"peft"},

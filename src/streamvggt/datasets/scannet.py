@@ -21,7 +21,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from natsort import natsorted
 
 from streamvggt.data.dataset_reader import DatasetReader, make_view
 from streamvggt.data.decode import DataError, read_image, read_png16, read_table
@@ -33,6 +32,7 @@ from streamvggt.datasets._fixtures import Clip, WrittenScene, write_clips
 from streamvggt.datasets._prepare import SkipScene
 from streamvggt.datasets._scene_table import scene_frames
 from streamvggt.datasets._sens import SensFile
+from streamvggt.natural_order import natural_key
 
 FOLDER = "processed_scannet"
 FILES = FrameFiles("color/{}.jpg", "depth/{}.png", CameraFile("cam/{}.npz"))
@@ -100,7 +100,7 @@ def _frames_of_sens(path: Path) -> Iterator[tuple[int, View]]:
 
 def _frames_of_export(folder: Path) -> Iterator[tuple[int, View]]:
     intrinsics = read_table(folder / "intrinsic/intrinsic_depth.txt", 4, rows=3)[:3, :3]
-    for pose in natsorted((folder / "pose").glob("*.txt")):
+    for pose in sorted((folder / "pose").glob("*.txt"), key=natural_key):
         image, depth = folder / f"color/{pose.stem}.jpg", folder / f"depth/{pose.stem}.png"
         if np.isfinite(matrix := read_table(pose, 4, rows=4)).all():
             yield int(pose.stem), _view(image, read_image(image), read_png16(depth) / 1000, intrinsics, matrix)

@@ -18,7 +18,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from natsort import natsorted
 from torch import Tensor
 
 from streamvggt.data.decode import DataError, read_table
@@ -30,6 +29,7 @@ from streamvggt.datasets._prepare import SkipScene
 from streamvggt.datasets._sens import SensFile
 from streamvggt.datasets._trajectory_set import TrajectorySet, from_world_from_cam
 from streamvggt.files import link_or_copy
+from streamvggt.natural_order import natural_key
 
 FOLDER = "scannetv2"
 IMAGES, DEPTHS, POSES = "color_90", "depth_90", "pose_90.txt"
@@ -98,7 +98,7 @@ def _from_sens(path: Path, folder: Path) -> Iterator[np.ndarray]:
 
 
 def _from_export(recording: Path, folder: Path) -> Iterator[np.ndarray]:
-    for number, path in enumerate(natsorted(recording.glob("pose/*.txt"))[FRAME_RANGE]):
+    for number, path in enumerate(sorted(recording.glob("pose/*.txt"), key=natural_key)[FRAME_RANGE]):
         link_or_copy(recording / f"color/{path.stem}.jpg", FILES.image_path(folder, NAME.format(number)))
         link_or_copy(recording / f"depth/{path.stem}.png", FILES.depth_path(folder, NAME.format(number)))
         yield read_table(path, 4, rows=4)

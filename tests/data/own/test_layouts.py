@@ -95,13 +95,24 @@ def test_scenes_are_found_below_a_folder_but_not_within_a_scene(clip, tmp_path):
         scenes_under(tmp_path / "garden/sparse")
 
 
-def test_frames_are_in_natural_order(clip, tmp_path):
+@pytest.mark.parametrize("stems", [("1", "2", "10"), ("1548266470.02098", "1548266470.1211", "1548266470.2")])
+def test_frames_are_in_the_order_of_the_numbers_in_their_names(clip, tmp_path, stems):
+    names = [f"images/{stem}.png" for stem in stems]
     content = write_transforms(tmp_path, clip[:3])
-    for entry, number in zip(content["frames"], (10, 2, 1), strict=True):
-        (tmp_path / entry["file_path"]).rename(tmp_path / f"images/{number}.png")
-        entry["file_path"] = f"images/{number}.png"
+    for entry, name in zip(content["frames"], reversed(names), strict=True):
+        (tmp_path / entry["file_path"]).rename(tmp_path / name)
+        entry["file_path"] = name
     save_transforms(tmp_path, content)
-    assert [frame.name for frame in read_scene(tmp_path)] == ["images/1.png", "images/2.png", "images/10.png"]
+    assert [frame.name for frame in read_scene(tmp_path)] == names
+    assert [f"images/{frame.name}" for frame in read_scene(tmp_path / "images")] == names
+    write_colmap(tmp_path / "colmap", clip[:3], kind="txt")
+    model = tmp_path / "colmap/sparse/images.txt"
+    text = model.read_text(encoding="utf-8")
+    for number, name in enumerate(reversed(names), 1):
+        (tmp_path / f"colmap/images/{number:04d}.png").rename(tmp_path / "colmap" / name)
+        text = text.replace(f"{number:04d}.png", name.removeprefix("images/"))
+    model.write_text(text, encoding="utf-8")
+    assert [f"images/{frame.name}" for frame in read_scene(tmp_path / "colmap")] == names
 
 
 def test_the_published_example_of_nerfstudio_reads_as_documented(tmp_path):

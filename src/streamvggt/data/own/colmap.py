@@ -13,12 +13,12 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from natsort import natsorted, ns
 
 from streamvggt.data.decode import DataError
 from streamvggt.data.own.frame import DEPTHS, Frame, checked_world_from_cam
 from streamvggt.data.own.lens import Lens, checked_lens
 from streamvggt.extras import require
+from streamvggt.natural_order import natural_key
 
 pycolmap = require("pycolmap", "export")
 
@@ -54,7 +54,7 @@ def read_colmap(folder: Path, depth_unit: float | None = None) -> list[Frame]:
         for image in reconstruction.images.values()
         if image.has_pose
     ]
-    return natsorted(frames, key=lambda frame: frame.name, alg=ns.PATH)
+    return sorted(frames, key=lambda frame: natural_key(frame.name))
 
 
 def _lens(camera: pycolmap.Camera, model: Path) -> Lens:

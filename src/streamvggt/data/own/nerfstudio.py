@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from natsort import natsorted, ns
 from PIL import Image
 
 from streamvggt.data.decode import DataError, read_json
 from streamvggt.data.own.frame import IMAGES, Frame, checked_world_from_cam
 from streamvggt.data.own.lens import Lens, checked_lens
+from streamvggt.natural_order import natural_key
 
 FILE = "transforms.json"
 DEPTH_UNIT = 0.001
@@ -48,7 +48,7 @@ def read_transforms(folder: Path, depth_unit: float | None = None) -> list[Frame
         raise DataError(f"{path}: frames: expected a list of frames, got {str(entries)[:40]}.")
     unit = DEPTH_UNIT if depth_unit is None else depth_unit
     frames = [_frame(folder, shared, entry, f"{path}: frames[{i}]", unit) for i, entry in enumerate(entries)]
-    return natsorted(frames, key=lambda frame: frame.name, alg=ns.PATH)
+    return sorted(frames, key=lambda frame: natural_key(frame.name))
 
 
 def _frame(folder: Path, shared: Values, entry: Values, where: str, depth_unit: float) -> Frame:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
-from natsort import natsorted, ns
 
 from streamvggt.data.decode import DataError
 from streamvggt.data.own.frame import IMAGES, Frame
+from streamvggt.natural_order import natural_key
 
 
 def images_in(folder: Path) -> list[Path]:
     """Visible image files of a folder in natural order."""
     found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGES and not path.name.startswith(".")]
-    return natsorted(found, key=str, alg=ns.PATH)
+    return sorted(found, key=natural_key)
 
 
 def read_images(folder: Path) -> list[Frame]:
