@@ -115,6 +115,18 @@ def test_only_uploaded_files_become_scenes(networks, scenes, photos):
     assert page.take_files([mine.name], None, "small", REQUEST)[2] == ""
 
 
+def test_unreadable_files_replace_no_scene(networks, scenes, photos):
+    page = Page(networks, scenes, PageOptions())
+    earlier = [scenes.new("v" * 32, "live") for _ in range(scenes.max_per_owner)]
+    folders = set(scenes.folder.iterdir())
+    scenes.uploads.mkdir()
+    damaged = scenes.uploads / "damaged.jpg"
+    damaged.write_bytes(photos[0].read_bytes()[:700])  # the header is valid
+    assert "damaged" in page.take_files([damaged.name], None, "small", REQUEST)[2]
+    assert [scenes.get(scene.id, "v" * 32) for scene in earlier] == earlier
+    assert set(scenes.folder.iterdir()) == {*folders, scenes.uploads}
+
+
 def test_names_that_are_not_on_the_menu_are_rejected_alike(networks, scenes, tmp_path):
     page = Page(networks, scenes, PageOptions())
     (scenes.uploads).mkdir()

@@ -18,7 +18,7 @@ from streamvggt.app.examples import Example
 from streamvggt.app.model_registry import ModelRegistry
 from streamvggt.app.photos import Photos
 from streamvggt.app.run_queue import QueueTicket, RunQueue
-from streamvggt.app.scene import Scene
+from streamvggt.app.scene import Scene, write_preview
 from streamvggt.app.scenes import Scenes
 from streamvggt.app.status import RunSettings
 from streamvggt.app.uploads import Upload, UploadLimits, take_uploads
@@ -105,9 +105,9 @@ class Page:
                 current.change_photos(lambda photos: photos.add(upload.path))
                 shutil.rmtree(folder, ignore_errors=True)
                 return current, upload.left_out
-            scene = self.scenes.new(owner, upload.kind, self._frames(upload), folder)
-            scene.preview()
-            return scene, upload.left_out
+            frames = self._frames(upload)
+            write_preview(folder, frames)  # raises for unreadable files before another scene is replaced
+            return self.scenes.new(owner, upload.kind, frames, folder), upload.left_out
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
             logger.warning("an upload could not be stored: %s", error)

@@ -26,10 +26,20 @@ from streamvggt.stream.frames import FrameSource
 from streamvggt.stream.policy import parse_policy
 from streamvggt.stream.pool import PoolFull
 
-PREVIEW_WIDTH = 840
+PREVIEW_NAME, PREVIEW_WIDTH = "preview.jpg", 840
 USER_ERRORS = (ValueError, FileNotFoundError, ConnectionError)
 
 logger = logging.getLogger(__name__)
+
+
+def write_preview(folder: Path, open_frames: Callable[..., FrameSource]) -> None:
+    """Write a JPEG of the first image of an input.
+
+    Raises:
+        ValueError: If no image can be read.
+    """
+    frame = next(iter(open_frames(size=112, patch_size=14, max_frames=1, fps=None)))
+    (folder / PREVIEW_NAME).write_bytes(small_jpeg(frame.original, max_width=PREVIEW_WIDTH, quality=95))
 
 
 class Scene:
@@ -80,10 +90,9 @@ class Scene:
             ValueError: If no image can be read.
         """
         with self._shared.use() as folder:
-            path = folder / "preview.jpg"
+            path = folder / PREVIEW_NAME
             if not path.exists():
-                frame = next(iter(self._open_frames(size=112, patch_size=14, max_frames=1, fps=None)))
-                path.write_bytes(small_jpeg(frame.original, max_width=PREVIEW_WIDTH, quality=95))
+                write_preview(folder, self._open_frames)
             return path.read_bytes()
 
     @property
@@ -102,7 +111,7 @@ class Scene:
         try:
             with self._shared.use() as folder:
                 change(self.photos)
-                (folder / "preview.jpg").unlink(missing_ok=True)
+                (folder / PREVIEW_NAME).unlink(missing_ok=True)
         finally:
             self._busy.release()
 
