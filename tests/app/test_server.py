@@ -119,6 +119,13 @@ def test_depth_of_every_fourth_pixel_has_the_marks_of_all_pixels(client, scene):
     assert client.get(f"/scene/{scene.id}/depth/3").status_code == 404
 
 
+def test_the_step_of_the_depth_does_not_determine_the_memory(client, scene):
+    values = np.frombuffer(client.get(f"/scene/{scene.id}/depth/1?step={10**12}").content, "<f4")
+    full = scene.output.depth(1)
+    np.testing.assert_array_equal(values[:2], full[:2, 0, 0])
+    assert values[2] == np.bitwise_or.reduce(full[2].astype(int), axis=None)
+
+
 def test_exports_are_made_with_the_viewers_settings(client, scene):
     answer = client.post(f"/scene/{scene.id}/export/ply", json=FILTER)
     assert 'filename="points.ply"' in answer.headers["content-disposition"]

@@ -57,6 +57,7 @@ class RunOutput:
         usable = frame.valid_mask("depth")
         marks = pixel_marks(frame, "depth")
         height, width = marks.shape
+        step = min(step, max(height, width))  # the padding takes step×step pixels
         blocks = np.pad(marks, ((0, -height % step), (0, -width % step)))
         blocks = blocks.reshape(-(-height // step), step, -(-width // step), step)
         values = [np.where(usable, value, 0)[::step, ::step] for value in (frame.depth, frame.depth_conf)]
