@@ -15,50 +15,111 @@ import argparse
 from pathlib import Path
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
-from tqdm import trange
+from tqdm import tqdm
 
 from procedural_scenes.clips import ClipBatches
 from streamvggt import VGGT, load_model
+from streamvggt.bundled import bundled
+from streamvggt.cli.export import validate_writable
 from streamvggt.data.view import Batch
 from streamvggt.evaluation.depth_metrics import median_scale
+from streamvggt.flags import some_path, whole, word
 
+RECIPE = bundled("config") / "data" / "rendered.yaml"
+"""The training recipe. Its shares are those of the fit."""
+IMAGES = 24
+"""Images per batch."""
 PIXELS = 1000
 """Random pixels per image."""
 STEPS = 100
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("weights")
-    parser.add_argument("--causal", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--clips", required=True, help="rendered clips of the training (docs/training.md)")
-    parser.add_argument("--batches", type=int, default=60, help="batches of 24 images")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the weights in half precision")
+    parser = command_line()
     arguments = parser.parse_args()
-    model = load_model(arguments.weights, causal=arguments.causal)
-    clips = ClipBatches(
-        arguments.clips,
-        {"rooms": 0.65, "video": 0.25, "world": 0.1},
-        num_frames=(4, 8, 24),
-        max_images_per_process=24,
-        patch_size=model.patch_size,
-    )
-    samples = [sample(model, clips[index]) for index in trange(arguments.batches, desc="sampling", unit="batch")]
-    features, errors = (torch.cat(parts) for parts in zip(*samples, strict=True))
-    last = model.depth_head.scratch.output_conv2[-1]
+    try:
+        validate_output(arguments.out)
+        clips = open_clips(arguments.clips, arguments.seed)
+        model = load_model(arguments.weights, causal=arguments.causal)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    if "depth" not in model.heads:
+        parser.error(f"{arguments.weights}: expected a network with a depth head, got {', '.join(model.heads)}")
+    clips = clips.for_patches(model.patch_size)
+    features, errors = sample_all(model, clips, arguments.batches, arguments.seed)
     weight, bias = fit(features, errors)
-    with torch.no_grad():
-        last.weight[1, :, 0, 0], last.bias[1] = weight, bias
-    expected = 1 / (1 + (features @ weight + bias).exp())
+    set_confidence(model, weight, bias)
     print("expected error → measured error, by quintiles of the expected error:")
+    expected = 1 / (1 + (features @ weight + bias).exp())
     for part in expected.argsort().chunk(5):
         print(f"{expected[part].mean():.3f} → {errors[part].mean():.3f}")
     model.half().save_pretrained(arguments.out)
+    print(f"Wrote {arguments.out}")
+
+
+def command_line() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("weights", type=word, help="network to fit, as in load_model: a name, file or folder")
+    parser.add_argument(
+        "--causal",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="run the network as a causal student, or as a bidirectional teacher (default: --causal)",
+    )
+    parser.add_argument("--clips", type=some_path, required=True, help="rendered clips of the training")
+    parser.add_argument(
+        "--batches", type=whole(), default=60, help=f"number of batches of {IMAGES} images (default: 60)"
+    )
+    parser.add_argument(
+        "--seed", type=whole(0), default=0, help="seed of clips and pixels; one seed gives one file (default: 0)"
+    )
+    parser.add_argument(
+        "--out", type=some_path, required=True, help="new folder for the network, with weights in half precision"
+    )
+    return parser
+
+
+def validate_output(folder: Path) -> None:
+    """Reject an output folder that cannot be written to or contains files.
+
+    Raises:
+        OSError: If the folder is not writable or not empty.
+    """
+    validate_writable(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"--out: {folder} already contains files. Choose another folder.")
+
+
+def open_clips(root: Path, seed: int) -> ClipBatches:
+    """Return the batches of the fit. Folders are drawn with the shares of the training recipe.
+
+    Raises:
+        FileNotFoundError: If a folder of the recipe contains no clips.
+        ValueError: If the clips are damaged or have fewer than 24 frames.
+    """
+    shares = OmegaConf.load(RECIPE).train.shares
+    return ClipBatches(str(root), dict(shares), num_frames=(4, 8, 24), max_images_per_process=IMAGES, seed=seed)
+
+
+def sample_all(model: VGGT, clips: ClipBatches, num_batches: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the samples of the first batches. (N, C), (N)"""
+    generator = torch.Generator().manual_seed(seed)
+    numbers = tqdm(range(num_batches), desc="sampling", unit="batch", disable=None)
+    features, errors = zip(*(sample(model, clips[number], generator) for number in numbers), strict=True)
+    return torch.cat(features), torch.cat(errors)
 
 
 @torch.no_grad()
-def sample(model: VGGT, batch: Batch) -> tuple[Tensor, Tensor]:
+def set_confidence(model: VGGT, weight: Tensor, bias: Tensor) -> None:
+    """Replace the channel of the confidence in the last layer of the depth head. weight: (C,)"""
+    last = model.depth_head.scratch.output_conv2[-1]
+    last.weight[1, :, 0, 0], last.bias[1] = weight, bias
+
+
+@torch.no_grad()
+def sample(model: VGGT, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return inputs of the last layer and relative depth errors of random valid pixels. (N, C), (N)
 
     The error is the difference of the logarithms, with one scale per sequence.
@@ -72,7 +133,7 @@ def sample(model: VGGT, batch: Batch) -> tuple[Tensor, Tensor]:
     features = torch.cat(maps).movedim(1, -1).flatten(0, 2)
     scaled = torch.stack([median_scale(*each) for each in zip(depth, batch.depth, batch.valid, strict=True)])
     errors = (scaled.log() - batch.depth.log()).abs().flatten()
-    chosen = torch.randint(len(errors), (PIXELS * depth.shape[0] * depth.shape[1],))
+    chosen = torch.randint(len(errors), (PIXELS * depth.shape[0] * depth.shape[1],), generator=generator)
     chosen = chosen[batch.valid.flatten()[chosen]]
     return features[chosen], errors[chosen]
 
