@@ -49,7 +49,7 @@ def main() -> None:
         dtype: load_model(weights, causal=True, heads=HEADS, dtype=getattr(torch, dtype), device=device)
         for dtype in ("float32", "bfloat16")
     }
-    how = "processor time of the one thread" if read is time.thread_time else "on the wall"
+    how = "CPU time of the thread" if read is time.thread_time else "wall time"
     rows = []
     for dtype, storage, step in cases(device, arguments.steps):
         reference = StreamSession(networks["float32"], policy=policy)
@@ -82,8 +82,8 @@ def main() -> None:
                 f"# A frame of {weights}, {width}×{height}, memory {policy}",
                 "",
                 f"Heads {', '.join(HEADS)}; frames of `assets/clip.mp4`. Medians of {arguments.frames} frames, {how};",
-                "eager float32 took turns with each case. The slowest frame compiles or records; on the wall.",
-                "Difference from eager float32: of depth the mean over its deviation; of the pose the largest.",
+                "each case alternates with eager float32. The slowest frame compiles or records (wall time).",
+                "Difference from eager float32: mean of depth over its deviation; maximum of the pose encoding.",
                 "",
                 "| step, weights, storage | ms | eager float32, ms | quotient | slowest frame, s | MB of memory "
                 "| depth | pose |",

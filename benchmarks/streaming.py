@@ -54,7 +54,7 @@ SIZES = {
 }
 MARKS = (1, 10, 50, 100, 200, 500, 1000, 1500, 2000, 5000, 10000)
 RECOMPUTE = "VGGT again"
-ALONE = "one frame without a past"
+ALONE = "one frame without memory"
 HEADS = ("camera", "depth")
 NEEDED = ("camera", "depth")  # required by policies and by the camera cache
 NUM_IMAGES = 64  # repeated in this order
@@ -239,7 +239,7 @@ def report(lines: list[dict], marks: list[int], rates: Rates, image_size, device
         f"and bytes, weights and memory once, at {rates.bytes / 1e9:.1f} GB/s (a large copy), measured in this run:",
         "",
         *table(names, lambda line: f"{line['floor_ms']:.3g}"),
-        "Memory of the stream in MB, free room included, and in brackets tokens of the past in a layer, on average:",
+        "Memory of the stream in MB with free slots, and in parentheses the mean number of cached tokens per layer:",
         "",
         *table(names, lambda line: f"{line['policy'] / 1e6:.3g} ({line['tokens']:.0f})"),
         f"The {'device' if device.type == 'cuda' else 'process'}, all streams together, in MB: {processes}.",
@@ -248,7 +248,7 @@ def report(lines: list[dict], marks: list[int], rates: Rates, image_size, device
     ]
     if again:
         text += [
-            f"{RECOMPUTE}: ms to compute a whole sequence, which is what each new frame costs who has no memory:",
+            f"{RECOMPUTE}: ms to compute a whole sequence, which is the cost of each new frame without a memory:",
             "",
             "| " + " | ".join(f"{length} frames" for length in again) + " |",
             "|---" * len(again) + "|",
@@ -308,7 +308,7 @@ def draw(by: dict, names: list[str], again: dict[int, float], image_size, device
     if again:
         left.plot([*again], [*again.values()], color="black", marker="o", ls="--", label=RECOMPUTE)
     left.set(xlabel="frame", ylabel="ms for this frame", xscale="log", yscale="log", title="time per frame, median")
-    right.set(xlabel="frame", ylabel="MB", xscale="log", yscale="log", title="memory of the stream, free room included")
+    right.set(xlabel="frame", ylabel="MB", xscale="log", yscale="log", title="memory of the stream with free slots")
     left.legend(fontsize=8)
     figure.suptitle(
         f"{arguments.size}, {image_size[1]}×{image_size[0]}, {arguments.dtype}. {describe_machine(device)}", fontsize=9

@@ -42,3 +42,4 @@ def test_submaps(small, monkeypatch):
     rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| submaps 16,4 of all")]
     assert [row[13] for row in rows] == ["2", "2", "2", "2"]  # submaps of the network and the simulated model
     assert (folder / "table.png").stat().st_size > 10_000
+    assert all(len(line) <= 120 for line in table.split("`python")[0].splitlines() if not line.startswith("|"))
