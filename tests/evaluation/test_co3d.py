@@ -205,6 +205,12 @@ def test_other_settings_or_draws_are_rejected(data, once, capsys):
     assert run(data, once, "--seed", "1") == 1
     assert "seed was 0 and is now 1" in capsys.readouterr().err
     assert run(data, once, categories=("apple",)) == 1
+    before = results(once)
+    for flags in (("--seed", "1"), ("--use_ba",)):
+        capsys.readouterr()
+        assert run(data, once, "--score_only", *flags) == 1
+        assert capsys.readouterr().err.count("give the flags that it was made with") == 3
+    assert results(once) == before
 
 
 def test_what_is_missing_is_named(data, tmp_path, capsys):

@@ -295,8 +295,11 @@ def test_other_settings_are_rejected_and_what_is_missing_is_named(data, once, we
     assert run(tmp_path / "data", tmp_path / "out", weights) == 1
     output = capsys.readouterr()
     assert "7scenes is skipped: 7-Scenes: no folder at" in output.err and "NRGBD    mean" in output.out
+    again = (tmp_path / "data", tmp_path / "out", weights, "--eval_dataset", "NRGBD", "--score_only")
+    assert run(*again, "--use_proj") == 1
+    assert "give the flags that it was made with" in capsys.readouterr().err
     predictions(tmp_path / "out")[0].unlink()
-    assert run(tmp_path / "data", tmp_path / "out", weights, "--eval_dataset", "NRGBD", "--score_only") == 1
+    assert run(*again) == 1
     assert "is missing: run the prediction step again" in capsys.readouterr().err
     assert not (tmp_path / "out/logs_all.txt").exists()
 

@@ -159,6 +159,9 @@ class RelativePoses(Protocol):
 
     def score(self, task: Co3dTask, scene: str, arguments: argparse.Namespace) -> PoseScore:
         prediction, sample = load_prediction(self.prediction_path(task, scene)), task.samples[scene]
+        files = [frame["filepath"] for frame in sample.frames]
+        if prediction["files"].tolist() != files or (arguments.use_ba and "not_refined" not in prediction):
+            raise ValueError("its prediction is of other frames or flags; give the flags that it was made with")
         predicted = PairErrors.of(prediction["cam_from_world"], sample)
         if not arguments.use_ba:
             return PoseScore(predicted)

@@ -139,8 +139,8 @@ class MultiViewReconstruction(Protocol):
         get_path(task, scene, ".json").unlink(missing_ok=True)
         prediction = load_prediction(self.prediction_path(task, scene))
         frames = get_frames(task, scene, arguments)
-        if prediction["frames"].tolist() != frames:
-            raise ValueError("its prediction is of other frames; give the flags that it was made with")
+        if prediction["frames"].tolist() != frames or ("depth" if arguments.use_proj else "points") not in prediction:
+            raise ValueError("its prediction is of other frames or heads; give the flags that it was made with")
         views = read_views(task, scene, frames, prediction["images"].shape[2:0:-1])
         clouds = evaluation_clouds(views, prediction, arguments.use_proj, arguments.conf_thresh)
         registration = icp(clouds.estimated, clouds.true, MAX_DISTANCE)
