@@ -106,7 +106,10 @@ def test_how_it_was_made_is_reported_with_every_sequence(tmp_path):
 
 def test_predictions_of_another_program_are_shown_as_such(tmp_path):
     write_scores(tmp_path / "video_depth" / "bonn_theirs", "scale", depth_numbers(0.5), {})
-    assert "predictions of another program (bonn_theirs) here 0.500" in text_of(make(tmp_path))
+    write_scores(tmp_path / "of another layout" / "bonn", "scale", depth_numbers(0.4), {})
+    output = text_of(make(tmp_path))
+    assert "predictions of another program (bonn_theirs) here 0.500" in output
+    assert "of another layout · bonn" in output
 
 
 def test_images_of_every_kind(depth_sets, tmp_path):

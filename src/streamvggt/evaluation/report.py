@@ -58,9 +58,9 @@ def page(results: Sequence[EvaluationResult], pictures: Mapping[Path, Sequence[R
         parts.append("<p class=warning>Some results are of <b>random weights</b>: their numbers mean nothing.</p>")
     for table in shown:
         parts.append(table_html(table, real))
-        for result in real:
-            is_first = table["title"] == _first_title(shown, result.protocol)
-            if result.protocol == table["protocol"] and is_first and pictures.get(result.folder):
+        is_first = table is next(other for other in shown if other["protocol"] == table["protocol"])
+        for result in real if is_first else ():
+            if result.protocol == table["protocol"] and pictures.get(result.folder):
                 title = table["datasets"].get(result.dataset, result.dataset)
                 parts.append(f"<h3>{escape(title)}: {escape(result.network)}</h3><div class=pictures>")
                 parts += [picture_html(picture) for picture in pictures[result.folder]]
@@ -80,10 +80,6 @@ def page(results: Sequence[EvaluationResult], pictures: Mapping[Path, Sequence[R
 def fixtures_html(table: Mapping[str, Any], results: Sequence[EvaluationResult]) -> str:
     """Return the table of results on fixtures, without published rows."""
     return table_html({**table, "title": f"Fixtures: {table['title']}", "note": "", "rows": []}, results)
-
-
-def _first_title(tables: Sequence[Mapping], protocol: str) -> str:
-    return next(table["title"] for table in tables if table["protocol"] == protocol)
 
 
 def table_rows(
