@@ -67,10 +67,10 @@ def test_points_and_depth_imply_the_poses():
 
 def test_the_command_writes_its_table(tmp_path, monkeypatch, capsys):
     arguments = ["random:small", "--sequences", "2", "--frames", "2", "--image-size", "28", "28"]
-    monkeypatch.setattr("sys.argv", ["synthetic", *arguments, "--json", str(tmp_path / "table.json")])
+    monkeypatch.setattr("sys.argv", ["synthetic", *arguments, "--json", str(tmp_path / "new/table.json")])
     synthetic.main()
     assert "| constant depth, static camera |" in capsys.readouterr().out
-    assert len(json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))) == 2
+    assert len(json.loads((tmp_path / "new/table.json").read_text(encoding="utf-8"))) == 2
 
 
 def test_no_scene_is_judged_that_was_trained_on():

@@ -35,11 +35,7 @@ COLUMNS = ("Abs Rel", "δ < 1.25", "ATE", "RPE trans", "RPE rot", "AUC@30")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a table and write the numbers. The exit status is 1 if a scene could not be evaluated."""
-    parser = own_parser()
-    arguments = parser.parse_args(argv)
-    for name in ("stride", "max_frames"):
-        if (value := getattr(arguments, name)) is not None and value < 1:
-            parser.error(f"--{name}: expected at least 1, got {value}.")
+    arguments = own_parser().parse_args(argv)
     outcome = FailureLog(ProcessGroup())
     scenes = scenes_under(arguments.path)
     network = ModelRunner.load(arguments, heads=("camera", "depth"))
@@ -52,7 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         means = mean_numbers(numbers.values())
         settings = {**network.settings, "align": arguments.align, "stride": arguments.stride}
         settings["max_frames"] = arguments.max_frames
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         content = {"settings": settings, "about": network.metadata, "mean": means, "scenes": numbers}
         write_json(arguments.json, content)
         print(table({**numbers, f"mean of {len(numbers)}": means}))

@@ -8,7 +8,6 @@ camera head, and those implied by points and depth.
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from streamvggt.evaluation.arguments import synthetic_parser
 from streamvggt.evaluation.depth_metrics import absolute_relative_error, delta_accuracy, median_scale
 from streamvggt.evaluation.jobs import run_main
 from streamvggt.evaluation.pose_metrics import ate, auc, relative_pose_errors
+from streamvggt.evaluation.run_metadata import write_json
 from streamvggt.geometry.alignment import align_points
 from streamvggt.geometry.camera import Cameras, cameras_from_pose_enc
 from streamvggt.geometry.pointmap import unproject
@@ -209,7 +209,7 @@ def main() -> int:
     print("{1}×{0}\n".format(*arguments.image_size))
     print(markdown(table))
     if arguments.json:
-        arguments.json.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(arguments.json, table)
     return 0
 
 
