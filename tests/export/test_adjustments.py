@@ -24,6 +24,12 @@ def test_nothing_known_changes_nothing(result):
     assert adjusted(result, Adjustments()) is result
 
 
+def test_an_adjusted_result_has_the_frames_of_the_opened_one(scene, tmp_path):
+    opened = scene.write(tmp_path, 2)
+    scene.write(tmp_path, resume=2)  # the run goes on
+    assert len(adjusted(opened, Adjustments(scale=2))) == 2
+
+
 def test_known_intrinsics_unproject_and_are_exported(scene, result, tmp_path):
     """The focal length of the originals is doubled: what was seen at x = X/Z is now at half of that."""
     K = result[0].original_intrinsics

@@ -19,7 +19,7 @@ from streamvggt.stream.read_ahead import read_ahead
 
 
 def run(arguments: argparse.Namespace, argv: list[str]) -> int:
-    result = ReconstructionResult(arguments.result)
+    result = ReconstructionResult(arguments.result, run_tasks=read_ahead)
     validate_exports(arguments, result[0].depth is not None, result[0].points is not None)
     check_frames(arguments, len(result))
     out = arguments.out or arguments.result
@@ -27,26 +27,28 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     problems = check_result(result)
     if problems:
         tqdm.write(f"Warning: {len(problems)} of {len(result)} images cannot be used; the first: {problems[0]}")
-    paths, failures = write_exports(arguments.result, out, arguments)
+    paths, failures = write_exports(result, out, arguments)
     for path in paths:
         tqdm.write(f"  {path}")
     print_failures(failures)
     return 1 if failures else 0
 
 
-def write_exports(source: Path, folder: Path, arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:
-    """Write the requested exports with all cores. Return the written paths, and a message for each failed export.
+def write_exports(
+    result: ReconstructionResult, folder: Path, arguments: argparse.Namespace
+) -> tuple[list[Path], list[str]]:
+    """Write the requested exports. Return the written paths, and a message for each failed export.
 
     Args:
-        source: Folder of the result.
+        result: The result.
         folder: Output folder.
         arguments: Options of the command line.
 
     Raises:
-        ValueError, OSError: As for `ReconstructionResult` and `adjusted`.
+        ValueError, OSError: As for `adjusted`.
     """
     options = export_options(arguments)
-    result = adjusted(ReconstructionResult(source, run_tasks=read_ahead), options.adjustments)
+    result = adjusted(result, options.adjustments)
     paths, failures = [], []
     for name in arguments.formats:
         try:

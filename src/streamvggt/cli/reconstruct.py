@@ -36,6 +36,7 @@ from streamvggt.model.threads import set_threads
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import load_model
 from streamvggt.stream.frames import FrameSource, load_frames
+from streamvggt.stream.read_ahead import read_ahead
 from streamvggt.words import counted
 
 
@@ -169,7 +170,8 @@ def export_result(arguments: argparse.Namespace, lock: FolderLock, record: RunMe
     """Write the exports of a complete result. Return the exit status."""
     kept = f"All frames are kept in {arguments.out}; `streamvggt export {arguments.out}` makes files of them"
     try:
-        paths, failures = write_exports(arguments.out, arguments.out, arguments)
+        result = ReconstructionResult(arguments.out, run_tasks=read_ahead)
+        paths, failures = write_exports(result, arguments.out, arguments)
         lock.check()
     except BaseException:
         tqdm.write(kept)

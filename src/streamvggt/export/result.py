@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -43,7 +44,6 @@ class ReconstructionResult(Sequence[ResultFrame]):
 
     Args:
         folder: Result folder.
-        change: Change of each frame on reading, after the corrections. None: no change.
         run_tasks: Calls the functions of `mapped` and yields the results in order, for example `read_ahead`, which
             calls several at once. None: one after the other.
 
@@ -55,12 +55,11 @@ class ReconstructionResult(Sequence[ResultFrame]):
     def __init__(
         self,
         folder: Path | str,
-        change: Callable[[FrameT], FrameT] | None = None,
         run_tasks: Callable[[Tasks], Generator] | None = None,
     ):
         self.folder = Path(folder)
         self._run_tasks = run_tasks
-        self._change = change
+        self._change: Callable[[FrameT], FrameT] | None = None  # after the corrections
         self.paths = frame_files(self.folder)
         self._corrections = read_corrections(self.folder)
         if not self.paths:
@@ -74,9 +73,9 @@ class ReconstructionResult(Sequence[ResultFrame]):
 
     def with_change(self, change: Callable[[FrameT], FrameT]) -> ReconstructionResult:
         """Return the result with another change on reading, after the present one."""
-        before = self._change
-        both = change if before is None else lambda frame: change(before(frame))
-        return ReconstructionResult(self.folder, both, self._run_tasks)
+        before, changed = self._change, copy(self)
+        changed._change = change if before is None else lambda frame: change(before(frame))
+        return changed
 
     def __len__(self) -> int:
         return len(self.paths)
