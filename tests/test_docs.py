@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 from importlib.util import find_spec
+from itertools import takewhile
 from unittest import mock
 
 import pytest
@@ -138,6 +139,28 @@ def test_the_api_page_documents_every_public_name():
     assert sorted(path.rpartition(".")[2] for path in paths) == sorted(streamvggt.__all__)
     for module, _, name in (path.rpartition(".") for path in paths):
         assert getattr(importlib.import_module(module), name) is getattr(streamvggt, name)
+
+
+def documented(doc: str, section: str) -> set[str]:
+    """The names in a section of a docstring: "a, b: what they are" lists a and b."""
+    lines = doc.partition(f"\n{section}:\n")[2].splitlines()
+    entries = (re.match(r"    (\w[\w, ]*):", line) for line in takewhile(lambda line: line[:1] in ("", " "), lines))
+    return {name for entry in entries if entry for name in entry[1].split(", ")}
+
+
+def test_docstrings_describe_arguments_and_attributes_that_exist():
+    for path in ROOT.glob("src/streamvggt/**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef) or not (doc := ast.get_docstring(node)):
+                continue
+            inside = list(ast.walk(node))
+            names = {part.arg for part in inside if isinstance(part, ast.arg)}
+            if isinstance(node, ast.ClassDef):
+                names |= {part.id for part in inside if isinstance(part, ast.Name)}
+                names |= {part.attr for part in inside if isinstance(part, ast.Attribute)}
+                names |= {part.name for part in inside if isinstance(part, ast.FunctionDef)}
+            unknown = (documented(doc, "Args") | documented(doc, "Attributes")) - names
+            assert not unknown, f"{path}, {node.name}: {unknown}"
 
 
 def test_files_and_tests_named_in_the_docs_exist():

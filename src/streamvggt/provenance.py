@@ -1,7 +1,7 @@
 """Provenance of a run: command, settings, machine, software and time.
 
-Used by run.json of reconstructions (`cli.run_record`) and of evaluations (`evaluation.record`), and by the captions of
-benchmark tables.
+Used by run.json of reconstructions (`cli.run_metadata`) and of evaluations (`evaluation.run_metadata`), and by the
+captions of benchmark tables.
 """
 
 import importlib.metadata

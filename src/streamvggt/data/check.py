@@ -43,9 +43,9 @@ class CheckReport:
 
     Attributes:
         num_scenes, num_frames: Number of available scenes and frames.
-        short: Scenes with fewer frames than a training sample has views.
+        too_short: Scenes with fewer frames than a training sample has views.
         num_read: Number of frames that were read.
-        bad: Errors of frames.
+        failed: Errors of frames.
         verdicts: Geometric consistency of each scene with cameras.
         rows: Title and images of pairs, the worst first: image and depth of both views, and the pixels that agree.
     """

@@ -63,7 +63,7 @@ class SceneVerdict:
     """Geometric consistency of a scene.
 
     Attributes:
-        agreeing: Fraction of the common pixels of both views that project onto each other, per overlapping pair.
+        consistent_ratio: Ratio of the common pixels of both views that project onto each other, per overlapping pair.
         worst: Pair with the lowest fraction.
         problem: Description of the error, or None.
     """

@@ -9,12 +9,12 @@ A module contains:
                                    `streamvggt data prepare NAME` prints it.
     FOLDER                         folder of the set under ROOT, the root of all data sets
     FILES = FrameFiles(…)          files of one frame in the folder of its scene, for sets that have one; `_files.py`
-    class …(Source)                training reader: scenes, frames in temporal order, views with depth and camera;
+    class …(DatasetReader)         training reader: scenes, frames in temporal order, views with depth and camera;
                                    `streamvggt/data/dataset_reader.py`. Or one of the evaluation readers:
     class …(DepthSet)              images and ground-truth depth; `_depth_set.py`
     class …(TrajectorySet)         images and ground-truth poses; `_trajectory_set.py`
     write(out, clips)              fixture: write views in the layout of the set, one scene per clip; returns a
-                                   `Written` per clip. `out` is ROOT. `_fixtures.py`
+                                   `WrittenScene` per clip. `out` is ROOT. `_fixtures.py`
     OUTDOORS, FOV                  optional: the fixture needs clips under a sky, or a field of view over the larger
                                    side (radians)
 
@@ -22,7 +22,7 @@ A module whose download is converted first also contains:
 
     raw_scenes(raw)                names of the scenes of a download, each the path of its folder under ROOT/FOLDER
     prepare(raw, scene, folder)    write one scene into `folder`, a temporary folder that replaces the scene's folder
-                                   when `prepare` returns. Raises `Skip` for a scene that is skipped on purpose.
+                                   when `prepare` returns. Raises `SkipScene` for a scene that is skipped on purpose.
     finish(raw, out)               optional: write the files that describe all prepared scenes; `out` is ROOT/FOLDER.
                                    Runs after each preparation.
 

@@ -84,7 +84,7 @@ def scene_groups(path: Path, frames: tuple[str, ...]) -> Sequence[Sequence[int]]
 class SceneTable:
     """Collect the cameras of a scene frame by frame and write the table.
 
-    Attributes:
+    Args:
         intrinsics_of: Function that returns the stored intrinsics of a view: (6,) or (3, 3).
         groups: Function that finds overlapping frames, or None for a set without groups.
     """

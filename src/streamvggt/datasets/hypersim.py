@@ -109,7 +109,7 @@ class PinholeCamera:
         """Return the intrinsics without skew, which moves no pixel of the row of the principal point. (3, 3)
 
         Raises:
-            Skip: If other pixels move too far.
+            SkipScene: If other pixels move too far.
         """
         if self.skew_error >= MAX_SKEW_ERROR:
             raise SkipScene(f"its camera is skewed: pixels are off by up to {self.skew_error:.1f} without the skew")
@@ -160,11 +160,11 @@ def read_poses(detail: Path, meters: float) -> np.ndarray:
 
 
 def tone_map(color: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Convert radiance to RGB. The percentile of brightness of valid pixels becomes `BRIGHT`.
+    """Convert radiance to RGB. The 90th percentile of brightness of valid pixels becomes `TARGET_BRIGHTNESS`.
 
     Args:
         color: Linear radiance. (H, W, 3)
-        something: Valid pixels. (H, W) bool
+        valid: Valid pixels. (H, W) bool
 
     Returns:
         (H, W, 3) uint8

@@ -117,7 +117,7 @@ def weighted_median(values: Tensor, weights: Tensor) -> Tensor:
         weight_below = weights[is_below].sum()
         keep = is_below if weight_below >= left else ~is_below
         if keep.all():
-            break  # all remaining values are equal
+            break  # the pivot is the smallest value
         left = left if weight_below >= left else left - weight_below
         values, weights = values[keep], weights[keep]
     values, order = values.sort()

@@ -145,7 +145,7 @@ def reconstruction(
 
 
 def observations(result: ReconstructionResult, cloud: PointCloud, options: ExportOptions) -> np.ndarray:
-    """Return the observations of points as `OBSERVATION`s without `point2D`, frame by frame. (M,)"""
+    """Return the observations of points as rows of `OBSERVATION_DTYPE` without `point2D`, frame by frame. (M,)"""
     positions = options.positions(result)
     first = np.searchsorted(cloud.frame_index, positions)  # the points of a frame are contiguous
     last = np.searchsorted(cloud.frame_index, positions, side="right")
@@ -212,7 +212,7 @@ def add_points(model: pycolmap.Reconstruction, points: np.ndarray, colors: np.nd
         model: The model, modified in place.
         points: World points. (N, 3)
         colors: RGB. (N, 3)
-        seen: `OBSERVATION`s. (M,)
+        seen: Rows of `OBSERVATION_DTYPE`. (M,)
     """
     pycolmap = require("pycolmap", "export")
     seen = seen[np.argsort(seen["point"], kind="stable")]
