@@ -181,6 +181,18 @@ def _sha256(file, size: int) -> bytes:
     return digest.hexdigest().encode()
 
 
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file. Editors on Windows begin such files with a byte order mark, which is left out.
+
+    Raises:
+        ValueError: If the file has another encoding.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected UTF-8 text, got other bytes ({error}). Save the file as UTF-8.") from error
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Create a hard link, or a copy if the file system does not support hard links."""
     try:

@@ -13,7 +13,7 @@ from processes import run_together
 
 from streamvggt.cli import main
 from streamvggt.cli import reconstruct as program
-from streamvggt.cli.batch import find_clips
+from streamvggt.cli.batch import find_clips, is_finished, read_report
 from streamvggt.cli.preflight import default_output_dir
 
 
@@ -41,18 +41,25 @@ def test_a_folder_gives_its_clips_in_natural_order(clips):
 
 
 def test_a_list_gives_its_clips_by_their_place_below_the_common_folder(tmp_path):
-    words = ["# of today", "b/rgb.mp4", "", str(tmp_path / "a" / "rgb.mp4")]
-    (tmp_path / "list.txt").write_text("\n".join(words), encoding="utf-8")
-    found = find_clips(tmp_path / "list.txt")
-    assert found == {"b/rgb": tmp_path / "b/rgb.mp4", "a/rgb": tmp_path / "a/rgb.mp4"}
+    words = ["b/rgb.mp4", "# of today", "", str(tmp_path / "a" / "rgb.mp4")]
+    for encoding in ("utf-8", "utf-8-sig"):  # the second one of editors on Windows
+        (tmp_path / "list.txt").write_text("\n".join(words), encoding=encoding)
+        found = find_clips(tmp_path / "list.txt")
+        assert found == {"b/rgb": tmp_path / "b/rgb.mp4", "a/rgb": tmp_path / "a/rgb.mp4"}
 
 
 @pytest.mark.parametrize(
-    "text, words", [("# none", "got none"), ("a.mp4\n./a.mp4", "a.mp4 twice"), (None, "does not exist")]
+    "text, words",
+    [
+        ("# none", "got none"),
+        ("a.mp4\n./a.mp4", "a.mp4 twice"),
+        (None, "does not exist"),
+        ("größe.mp4", "list.txt: expected UTF-8 text"),
+    ],
 )
 def test_a_wrong_list_is_an_error(tmp_path, text, words):
     if text is not None:
-        (tmp_path / "list.txt").write_text(text, encoding="utf-8")
+        (tmp_path / "list.txt").write_text(text, encoding="latin-1")
     with pytest.raises((FileNotFoundError, ValueError), match=words):
         find_clips(tmp_path / "list.txt")
 
@@ -100,6 +107,12 @@ def test_finished_clips_are_left_alone_and_the_network_is_loaded_once(clips, com
     assert statuses(tmp_path / "out") == {"take 2": "done", "take 9": "done", "take 10": "done"}
     status, text = command(*words, "--resume", "--size", "28")
     assert status == 1 and set(statuses(tmp_path / "out").values()) == {"failed"} and "other settings" in text
+
+
+@pytest.mark.parametrize("content", ['{"frames": []}', '{"command": null}', "[" * 100_000, '{"timings": 3}'])
+def test_a_damaged_record_is_no_finished_result(tmp_path, content):
+    (tmp_path / "run.json").write_text(content, encoding="utf-8")
+    assert not is_finished(tmp_path, []) and read_report(tmp_path, "failed", "why").num_frames == 0
 
 
 def test_clips_without_the_flag_are_an_error_that_names_it(clips, command, tmp_path):

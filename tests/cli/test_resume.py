@@ -393,6 +393,7 @@ def test_one_frame_is_one_frame(reconstruct, photos):
         (["settings"], []),
         (["status"], 1),
         (["started"], {}),
+        (["command"], None),
         (["exports"], "ply"),
         (["exports"], ["../../x"]),
         (["exports"], [None]),

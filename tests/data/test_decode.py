@@ -168,3 +168,9 @@ def test_text_of_another_encoding_is_named(tmp_path):
     path.write_bytes(b"\xff\xfe1")
     with pytest.raises(DataError, match=r"poses\.txt: expected UTF-8"):
         read_lines(path)
+
+
+def test_the_byte_order_mark_of_editors_is_no_text(tmp_path):
+    path = tmp_path / "poses.txt"
+    path.write_text("1 2\n", encoding="utf-8-sig")
+    assert read_lines(path) == ["1 2"] and read_table(path, 2).tolist() == [[1, 2]]

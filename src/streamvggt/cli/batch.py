@@ -18,9 +18,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from streamvggt.cli.run_metadata import check_record
 from streamvggt.evaluation.processes import ProcessGroup
 from streamvggt.export import frame_files
-from streamvggt.files import atomic_write
+from streamvggt.files import atomic_write, read_text
 from streamvggt.model.fingerprint import count_parameters
 from streamvggt.model.vggt import VGGT
 from streamvggt.model.weights import load_model
@@ -152,7 +153,7 @@ def find_clips(source: Path) -> dict[str, Path]:
     if source.is_dir():
         clips = sorted(filter(is_clip, source.iterdir()), key=lambda path: natural_key(path.name))
     elif source.suffix == ".txt":
-        lines = [line.strip() for line in source.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in read_text(source).splitlines()]
         clips = [source.parent / Path(line).expanduser() for line in lines if line and not line.startswith("#")]
     else:
         raise ValueError(f"--clips: expected a folder or a .txt file with one path per line, got {source}.")
@@ -217,9 +218,10 @@ def read_record(out: Path) -> dict:
     """Read run.json of a clip. Empty if it is missing or damaged."""
     try:
         record = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        check_record(record)
+    except (OSError, ValueError, RecursionError):
         return {}
-    return record if isinstance(record, dict) else {}
+    return record
 
 
 def write_summary(path: Path, reports: Mapping[str, ClipReport]) -> None:

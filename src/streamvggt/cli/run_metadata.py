@@ -19,7 +19,15 @@ from streamvggt.stream.submaps.session import SubmapStatistics
 
 WRITE_INTERVAL = 5.0  # seconds
 
-FIELDS = {"status": str, "settings": dict, "started": str, "frames": dict, "timings": dict, "exports": list}
+FIELDS = {
+    "command": list,
+    "status": str,
+    "settings": dict,
+    "started": str,
+    "frames": dict,
+    "timings": dict,
+    "exports": list,
+}
 """Required fields of the run.json of a run to resume, and their types."""
 
 

@@ -22,6 +22,8 @@ import h5py
 import numpy as np
 import OpenEXR
 
+from streamvggt import files
+
 
 class DataError(ValueError):
     """Raised for invalid data set files. The message names the file, the expected and the actual content."""
@@ -148,7 +150,7 @@ def read_table(path: Path, columns: int, *, rows: int = 0, skip: int = 0) -> np.
     lines = f"{rows} lines" if rows else "lines"
     try:
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # of empty files
-            values = np.loadtxt(path, ndmin=2, skiprows=skip)
+            values = np.loadtxt(path, ndmin=2, skiprows=skip, encoding="utf-8-sig")
     except (ValueError, UnicodeError) as error:
         raise DataError(f"{path}: expected {lines} of {columns} numbers, got something else ({error}).") from error
     if not values.size:
@@ -185,11 +187,15 @@ def strings(values: h5py.Dataset) -> list[str]:
 
 def read_lines(path: Path) -> list[str]:
     """Read the lines of a UTF-8 text file, without comments, which begin with #."""
+    return [line for line in read_text(path).splitlines() if not line.startswith("#")]
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file as `files.read_text`. Raises `DataError` if it has another encoding."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: expected UTF-8 text, got other bytes ({error}). Download it again.") from error
-    return [line for line in lines if not line.startswith("#")]
+        return files.read_text(path)
+    except ValueError as error:
+        raise DataError(str(error)) from error
 
 
 def read_json(path: Path):

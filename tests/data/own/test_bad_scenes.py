@@ -128,6 +128,7 @@ def write(path, text):
         (lambda f: write(f / "calibration.txt", "1 2 3"), r"calibration\.txt: expected numbers fx fy cx cy"),
         (lambda f: write(f / "calibration.txt", "1 2 3 4 5"), r"expected 4, 8 or 9 numbers .*, got 5"),
         (lambda f: write(f / "rgb.txt", "x rgb/1.png"), r"rgb\.txt: line 1: expected a time in seconds, got 'x'"),
+        (lambda f: damage(f / "rgb.txt", lambda b: b"\xff" + b), r"rgb\.txt: expected UTF-8 text"),
         (lambda f: write(f / "groundtruth.txt", "1 2 3"), r"groundtruth\.txt: line 1: expected a time and 7 values"),
         (lambda f: write(f / "groundtruth.txt", "1 0 0 0 0 0 0 1"), r"expected times of rgb\.txt, depth\.txt"),
         (lambda f: next((f / "rgb").iterdir()).unlink(), r"rgb\.txt: rgb/.*: expected an image, got no file"),

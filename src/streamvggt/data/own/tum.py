@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from streamvggt.data.decode import DataError
+from streamvggt.data.decode import DataError, read_text
 from streamvggt.data.own.frame import Frame, checked_world_from_cam
 from streamvggt.data.own.lens import Lens, checked_lens
 
@@ -89,7 +89,7 @@ def associate(
 def _list(path: Path, num_values: int) -> list[tuple[float, list[str]]]:
     """Times and the values of their lines, in the order of time."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         time, *values = line.split("#", 1)[0].split() or [""]
         if not time:
             continue
@@ -125,7 +125,7 @@ def _lens(folder: Path, first_image: str) -> Lens:
     if not path.is_file():
         raise DataError(f"{path}: expected a file with fx fy cx cy in pixels, got none. Write it in one line.")
     try:
-        fx, fy, cx, cy, *bend = map(float, path.read_text(encoding="utf-8").split())
+        fx, fy, cx, cy, *bend = map(float, read_text(path).split())
     except ValueError as error:
         raise DataError(f"{path}: expected numbers fx fy cx cy [k1 k2 p1 p2 [k3]] ({error}).") from error
     if len(bend) not in (0, 4, 5):
