@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import pickle
-import sys
 
 import av
 import cv2
@@ -19,7 +18,7 @@ from small_models import tiny
 
 from streamvggt.cli import run_metadata
 from streamvggt.cli.saved_state import StreamCheckpoint
-from streamvggt.export import ReconstructionResult, ResultWriter, frame_files, writer
+from streamvggt.export import EXPORTERS, ReconstructionResult, ResultWriter, frame_files, writer
 from streamvggt.model.device import resolve_dtype
 from streamvggt.model.vggt import VGGT
 from streamvggt.stream.policy import DEFAULT_POLICY
@@ -429,7 +428,7 @@ def test_a_full_disk_while_exporting(reconstruct, photos, pushed, tmp_path, monk
     out = tmp_path / "out"
     for accident, expected in ((full_disk, 1), (lambda *_: (_ for _ in ()).throw(KeyboardInterrupt), 130)):
         with monkeypatch.context() as patch:
-            patch.setitem(sys.modules["streamvggt.cli.export"].EXPORTERS, "ply", accident)
+            patch.setitem(EXPORTERS, "ply", accident)
             status, output = reconstruct(photos, "--formats", "ply", "--resume")
         assert status == expected and f"All frames are kept in {out}; `streamvggt export {out}` makes files" in output
         assert record_of(out)["status"] == "streamed"
