@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import logging
 import os
 import sys
@@ -14,6 +13,7 @@ from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 
+from streamvggt.cli.streams import lasting_streams
 from streamvggt.extras import explain_missing
 from streamvggt.version import __version__
 
@@ -69,9 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 success, 1 error with a message, 2 invalid arguments, 130 interrupted.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # file names may contain characters that the terminal cannot encode
-            stream.reconfigure(errors="backslashreplace")
+    with lasting_streams():
+        return run_and_report(argv)
+
+
+def run_and_report(argv: list[str]) -> int:
+    """Run a command and print its error. Return the exit status."""
     flags, rest = verbosity_parser().parse_known_args(argv)
     set_verbosity(flags)
     try:

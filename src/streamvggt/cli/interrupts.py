@@ -7,6 +7,8 @@ import signal
 
 from tqdm import tqdm
 
+from streamvggt.cli.streams import discard
+
 
 class InterruptHandler:
     """Finish the current frame after Ctrl-C, SIGTERM or SIGHUP. A second signal stops immediately."""
@@ -34,14 +36,8 @@ class InterruptHandler:
 
     def _ask(self, number: int, stack) -> None:
         if number == getattr(signal, "SIGHUP", None):
-            self._leave_terminal()
+            discard(*self._terminals)  # the terminal is closed, so that writing to it raises an error
         if self._asked:
             raise KeyboardInterrupt
         self._asked = True
         tqdm.write("Stopping after the current frame. Press Ctrl-C again to stop immediately.")
-
-    def _leave_terminal(self) -> None:
-        """Redirect the output after the terminal is closed, because writing to it raises an error."""
-        with open(os.devnull, "w", encoding="utf-8") as nowhere:
-            for number in self._terminals:
-                os.dup2(nowhere.fileno(), number)
