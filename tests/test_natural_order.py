@@ -16,6 +16,7 @@ from streamvggt.natural_order import natural_key, stem
         ["clip.9.png", "clip.10.png", "clip.0011.png"],
         ["2024.1.5.png", "2024.1.15.png", "2024.10.2.png"],
         ["1305031102175304000.png", "1305031102175304001.png", "1305031102275304000.png"],
+        ["take 1.50 a.jpg", "take 1.5 b.jpg"],
         ["写真９.jpg", "写真10.jpg"],
         ["a2/b10.jpg", "a10/b9.jpg"],
         ["a.jpg", "a_1.jpg"],
