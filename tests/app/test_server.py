@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import struct
 
 import numpy as np
@@ -135,6 +136,15 @@ def test_exports_are_made_with_the_viewers_settings(client, scene):
     assert "percentile is at least 0 and below 100" in answer.text
     assert client.post(f"/scene/{scene.id}/export/exe", json=FILTER).status_code == 400
     assert client.post(f"/scene/{scene.id}/export/ply", json=[]).status_code == 400
+
+
+@pytest.mark.parametrize("deleted", ["", "frames/000001.npz", "images"])
+def test_an_export_whose_files_a_new_run_deletes_is_rejected_without_a_path(client, scene, deleted):
+    path = scene.result_folder / deleted
+    path.unlink() if path.is_file() else shutil.rmtree(path)
+    answer = client.post(f"/scene/{scene.id}/export/colmap", json={**FILTER, "frames": [0, 2]})
+    assert answer.status_code == 400
+    assert str(scene.folder) not in answer.text
 
 
 def test_the_camera_is_asked_for_the_next_image_when_the_last_was_taken(client, scenes, networks):

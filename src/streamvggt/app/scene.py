@@ -269,7 +269,8 @@ class Scene:
         """Return one file of the result, as `RunOutput.export`.
 
         Raises:
-            ValueError: If the export is unknown, the scene has no frames, or the options remove everything.
+            ValueError: If the export is unknown, the scene has no frames, the options remove everything, or files are
+                missing or cannot be written, for example because a new run has deleted the result.
         """
         if kind not in EXPORTERS:
             raise ValueError(f"Export: expected {', '.join(EXPORTERS)}, got {kind!r}.")
@@ -277,4 +278,7 @@ class Scene:
             raise ValueError("There is no result to download. Press Start first.")
         self.used = time.monotonic()
         with self._shared.use():
-            return self.output.export(kind, self.folder / "exports", options)
+            try:
+                return self.output.export(kind, self.folder / "exports", options)
+            except (OSError, ValueError) as error:
+                raise ValueError(str(error).replace(str(self.folder), "…")) from error
