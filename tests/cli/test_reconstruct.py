@@ -444,6 +444,7 @@ def test_exports_without_points_leave_the_run_unfinished(reconstruct, photos, tm
         Image.new("RGB", (56, 42), "white").save(white / f"{number}.png")
     status, output = reconstruct(white, "--drop-white", "--formats", "ply,depth,video")
     assert status == 1 and "error: --formats ply: no points are left" in output
+    assert "left with --conf-percentile 50, --drop-white and without --no-edge-mask: relax them. points.ply" in output
     record = record_of(tmp_path / "out")
     assert record["status"] == "streamed" and record["exports"] == ["depth", "preview.mp4"]
     assert record["error"].startswith("--formats ply: no points are left")

@@ -89,7 +89,8 @@ def export_colmap(
             table = json.dumps(renamed, indent=1, ensure_ascii=False) + "\n"
             (temporary / "image_names.json").write_text(table, encoding="utf-8")
     if model.num_points3D() == 0:
-        reason = "no point is seen by two frames" if len(cloud) else f"no points are left after {options}: relax it"
+        is_empty = f"no points are left with {options.filter_flags()}: relax them"
+        reason = "no point is seen by two frames" if len(cloud) else is_empty
         raise NothingLeft(f"{reason}. colmap/ contains only cameras and images", folder / "colmap")
     return folder / "colmap"
 

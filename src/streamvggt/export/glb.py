@@ -41,7 +41,9 @@ def export_glb(result: ReconstructionResult, folder: Path, options: ExportOption
     with atomic_write(path) as temporary:
         temporary.write_bytes(glb_bytes(shapes))
     if not len(cloud):
-        raise NothingLeft(f"no points are left after {options}: relax it. scene.glb contains only the cameras", path)
+        raise NothingLeft(
+            f"no points are left with {options.filter_flags()}: relax them. scene.glb contains only the cameras", path
+        )
     return path
 
 

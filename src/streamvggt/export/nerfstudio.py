@@ -67,7 +67,9 @@ def export_nerfstudio(
             content["ply_file_path"] = "points.ply"
         (temporary / "transforms.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if not len(cloud):
-        raise NothingLeft(f"no points are left after {options}: relax it. nerfstudio/ has none", folder / "nerfstudio")
+        raise NothingLeft(
+            f"no points are left with {options.filter_flags()}: relax them. nerfstudio/ has none", folder / "nerfstudio"
+        )
     return folder / "nerfstudio"
 
 
