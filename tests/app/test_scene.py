@@ -150,6 +150,15 @@ def test_every_export_opens_in_its_own_library(scene, networks):
     assert len(scene.export("tum", all).read_text(encoding="utf-8").splitlines()) == 4
 
 
+def test_a_download_is_not_changed_by_the_next_export(scene, networks):
+    finish(scene, networks=networks)
+    with open(scene.export("nerfstudio", ExportOptions(conf_percentile=20)), "rb") as download:
+        content = download.read()
+        scene.export("nerfstudio", ExportOptions(conf_percentile=80))
+        download.seek(0)
+        assert download.read() == content
+
+
 def test_exports_of_nothing_are_rejected(scene):
     with pytest.raises(ValueError, match="Press Start first"):
         scene.export("glb", ExportOptions())

@@ -11,6 +11,7 @@ from streamvggt.app.tracking import Track, get_tracks
 from streamvggt.choices import PointSource
 from streamvggt.export import EXPORTERS, ExportOptions, ReconstructionResult, ResultFrame, ResultWriter
 from streamvggt.export.video import ColorRanges, color_ranges
+from streamvggt.files import atomic_write
 from streamvggt.frame import Frame
 from streamvggt.prediction import Prediction
 
@@ -72,9 +73,11 @@ class RunOutput:
         path = EXPORTERS[kind](ReconstructionResult(self.folder), folder, options)
         if not path.is_dir():
             return path
-        archive = shutil.make_archive(str(folder / path.name), "zip", path)
+        archive = path.with_suffix(".zip")
+        with atomic_write(archive, durable=False) as temporary:  # the previous archive may be downloading
+            shutil.make_archive(str(temporary.with_suffix("")), "zip", path)
         shutil.rmtree(path)
-        return Path(archive)
+        return archive
 
     def _add_packet(self, frame: ResultFrame, position: int, source: PointSource) -> None:
         ranges = self._ranges or color_ranges(ReconstructionResult(self.folder))
