@@ -26,7 +26,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_next_start_removes_what_a_killed_process_has_left_and_nothing_else(place):
+def test_start_removes_only_folders_of_killed_processes(place):
     environment = {**os.environ, "TMPDIR": str(place)}
     start = lambda: subprocess.Popen(  # noqa: E731
         [sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -53,7 +53,7 @@ def test_the_next_start_removes_what_a_killed_process_has_left_and_nothing_else(
         living.wait()
 
 
-def test_a_removed_folder_goes_when_its_last_user_is_done_and_does_not_come_back(tmp_path):
+def test_a_removed_folder_is_deleted_after_its_last_user_and_not_created_again(tmp_path):
     folder = SharedFolder(tmp_path / "scene")
     folder.path.mkdir()
     with folder.use() as path:

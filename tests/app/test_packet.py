@@ -60,7 +60,7 @@ def unpack(packet: bytes) -> tuple[dict, dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize("source", ["depth", "head"])
-def test_a_packet_holds_the_points_colors_and_confidences_of_its_pixels(source):
+def test_a_packet_contains_points_colors_and_confidences_of_its_pixels(source):
     stored = frame()
     header, arrays = unpack(pack(stored, 3, source, updated_ranges(None, stored), []))
     y, x = np.divmod(sample_pixels(stored, 3, source), W)
@@ -78,7 +78,7 @@ def test_a_packet_holds_the_points_colors_and_confidences_of_its_pixels(source):
     ("mark", "option"),
     [(PixelMark.EDGE, "drop_edges"), (PixelMark.WHITE, "drop_white"), (PixelMark.BLACK, "drop_black")],
 )
-def test_marks_are_the_pixels_that_exports_drop(mark, option):
+def test_marks_equal_the_pixels_that_exports_drop(mark, option):
     stored = frame()
     stored.image[10:14], stored.image[20:24] = 255, 0
     keep_all = ExportOptions(drop_edges=False)
@@ -97,7 +97,7 @@ def test_distance_and_spacing_of_the_points_of_a_plane():
     assert header["pose"] == "Camera at (-1.000, 0.000, 0.000), field of view 58°"
 
 
-def test_later_frames_bring_fewer_points_and_any_first_part_is_a_fair_sample(monkeypatch):
+def test_later_frames_have_fewer_points_and_their_first_points_are_a_random_sample(monkeypatch):
     monkeypatch.setattr(packet_module, "MAX_FRAME_POINTS", 1500)
     monkeypatch.setattr(packet_module, "MAX_SCENE_POINTS", 3000)
     stored = frame()
@@ -110,7 +110,7 @@ def test_later_frames_bring_fewer_points_and_any_first_part_is_a_fair_sample(mon
     assert abs(y[:500].mean() - (H + 1) / 2) < 4 * H / 12**0.5 / 500**0.5
 
 
-def test_a_viewer_that_comes_late_gets_what_it_will_keep():
+def test_a_late_viewer_receives_only_the_points_it_keeps():
     stored = frame()
     packet = pack(stored, 0, "depth", updated_ranges(None, stored), [])
     (header, all), (less, some) = unpack(packet), unpack(truncate(packet, 100))
@@ -123,7 +123,7 @@ def test_a_viewer_that_comes_late_gets_what_it_will_keep():
     assert truncate(packet, header["num_points"]) == packet
 
 
-def test_the_sources_of_points_show_the_same_pixels():
+def test_both_point_sources_sample_the_same_pixels():
     stored = frame()
     np.testing.assert_array_equal(sample_pixels(stored, 7, "depth"), sample_pixels(stored, 7, "head"))
 

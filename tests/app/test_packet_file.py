@@ -5,7 +5,7 @@ import pytest
 from streamvggt.app.packet_file import PacketFile
 
 
-def test_each_packet_is_found_again_and_the_last_of_a_frame_counts(tmp_path):
+def test_packets_are_read_back_and_the_latest_of_a_frame_replaces_earlier_ones(tmp_path):
     packets = PacketFile(tmp_path / "packets.bin")
     packets.add(1, "depth", b"first")
     packets.add(0, "depth", b"")
@@ -19,7 +19,7 @@ def test_each_packet_is_found_again_and_the_last_of_a_frame_counts(tmp_path):
         packets.read(0, "head")
 
 
-def test_a_packet_that_could_not_be_written_is_not_there(tmp_path):
+def test_a_failed_write_adds_no_packet(tmp_path):
     packets = PacketFile(tmp_path / "gone" / "packets.bin")
     with pytest.raises(FileNotFoundError):
         packets.add(0, "depth", b"packet")

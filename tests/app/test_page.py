@@ -85,7 +85,7 @@ def num_drawn(picture: np.ndarray) -> int:
     return int((np.abs(picture - picture[-4, 4]).sum(-1) > 12).sum())
 
 
-def test_from_upload_to_points_sliders_and_downloads(visitor):
+def test_an_upload_is_reconstructed_filtered_and_downloaded(visitor):
     page = visitor()
     addresses = []
     page.on("request", lambda request: addresses.append(request.url))
@@ -177,7 +177,7 @@ def slow_network(networks, monkeypatch):
     monkeypatch.setattr(kind, "step", step)
 
 
-def test_stop_keeps_what_is_there(visitor, slow_network):
+def test_stop_keeps_the_finished_frames(visitor, slow_network):
     page = visitor()
     page.get_by_role("button", name="Room").click()
     viewer = viewer_of(page)
@@ -191,7 +191,7 @@ def test_stop_keeps_what_is_there(visitor, slow_network):
     assert viewer.locator("#downloads [data-kind=ply]").is_enabled()
 
 
-def test_photos_are_added_and_removed_and_a_reloaded_page_shows_the_scene_in_its_address(visitor, photos):
+def test_photos_can_be_added_and_removed_and_a_reload_restores_the_scene_in_the_address(visitor, photos):
     page = visitor()
     choose(page, *photos[:2])
     page.locator("#files input[type=file]").set_input_files(photos[2])
@@ -270,7 +270,7 @@ def test_tracking_is_offered_where_the_weights_have_a_tracker(visitor, photos):
     page.locator("#notice").get_by_text("It reconstructs nothing.").wait_for()  # limits, where own photos are given
 
 
-def test_an_example_starts_with_its_settings_and_shows_meshes_normals_views_and_a_fly_through(visitor):
+def test_an_example_runs_with_its_settings_and_has_all_view_modes(visitor):
     page = visitor(viewport={"width": 900, "height": 640})
     example = page.get_by_role("button", name="Photos", exact=True)
     shown = example.evaluate("(button) => getComputedStyle(button, '::before').backgroundImage")
@@ -351,7 +351,7 @@ WATCH_VIEW = """(() => {
 """Notes the fraction of the points in each image of the fly-through, and the heights of the canvas."""
 
 
-def test_two_users_stay_apart(visitor, photos):
+def test_two_users_cannot_see_each_others_scenes(visitor, photos):
     first, second = visitor(), visitor()
     choose(first, *photos[:2])
     choose(second, *photos)
@@ -367,7 +367,7 @@ def test_two_users_stay_apart(visitor, photos):
         assert second.request.get(f"{site}{theirs}{route}").status == 404
 
 
-def test_one_has_the_model_one_waits_and_the_next_is_rejected(visitor, photos, networks, monkeypatch):
+def test_one_user_runs_one_waits_and_the_next_is_rejected(visitor, photos, networks, monkeypatch):
     kind = type(networks.get("small"))
     unheld, go_on = kind.step, threading.Event()
 
@@ -403,7 +403,7 @@ def test_one_has_the_model_one_waits_and_the_next_is_rejected(visitor, photos, n
         viewer_of(page).get_by_text("Done: 3 frames").wait_for()
 
 
-def test_on_a_phone_in_the_dark(visitor):
+def test_the_page_fits_a_phone_in_dark_mode(visitor):
     page = visitor(viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True, is_mobile=True)
     page.get_by_role("button", name="Photos", exact=True).click()
     page.wait_for_function("() => document.querySelector('#viewer').getBoundingClientRect().top < 100")
@@ -432,7 +432,7 @@ SMALL_CONTROLS = """() => [...document.querySelectorAll("button, input, select, 
   .map(([html, { width, height }]) => `${html} ${width}×${height}`)"""
 
 
-def test_the_camera_of_a_phone_brings_the_viewer_into_sight(visitor):
+def test_starting_the_camera_on_a_phone_scrolls_to_the_viewer(visitor):
     page = visitor(viewport={"width": 390, "height": 500}, has_touch=True, is_mobile=True, permissions=["camera"])
     page.get_by_role("tab", name="Camera").tap()
     page.locator("#start-camera").tap()
@@ -446,7 +446,7 @@ def test_the_camera_of_a_phone_brings_the_viewer_into_sight(visitor):
     viewer.get_by_text(re.compile(r"^Done: \d+ frames")).wait_for()
 
 
-def test_gradios_queue_still_rests_as_long_as_the_page_tells_it():
+def test_the_polling_interval_of_gradios_queue_is_that_of_the_page():
     """By attributes that are not public, which another Gradio may name otherwise."""
     queueing = pytest.importorskip("gradio.queueing")
     queue = queueing.Queue(False, 1, 1.0, None, None)

@@ -27,7 +27,7 @@ def taken(photos, tmp_path) -> Photos:
     return Photos(take_uploads(photos, tmp_path / "input").path, max_photos=4)
 
 
-def test_photos_keep_their_ids_and_later_ones_come_last(taken, photos, tmp_path):
+def test_photos_keep_their_ids_and_added_photos_are_last(taken, photos, tmp_path):
     assert taken.names() == [(0, "IMG_1.jpg"), (1, "IMG_2.png"), (2, "IMG_10.webp")]
     taken.remove(1)
     taken.add(take_uploads(photos[:2], tmp_path / "more").path)
@@ -38,7 +38,7 @@ def test_photos_keep_their_ids_and_later_ones_come_last(taken, photos, tmp_path)
         taken.add(take_uploads(photos[:1], tmp_path / "again").path)
 
 
-def test_one_photo_remains(taken):
+def test_the_last_photo_cannot_be_removed(taken):
     taken.remove(0)
     taken.remove(2)
     with pytest.raises(ValueError, match="One photo must remain"):
@@ -63,7 +63,7 @@ def application(scenes):
     return RequestFilter(Starlette(routes=[home, *scene_routes(scenes)]), Hosts("testserver"))
 
 
-def test_photos_are_seen_and_removed_by_their_owner_only_and_not_during_a_run(application, scenes, taken, networks):
+def test_only_the_owner_sees_and_removes_photos_and_not_during_a_run(application, scenes, taken, networks):
     owner, stranger = TestClient(application), TestClient(application)
     for client in (owner, stranger):
         client.get("/")

@@ -8,7 +8,7 @@ import pytest
 from streamvggt.app.run_queue import RunQueue
 
 
-def test_who_came_first_goes_first():
+def test_users_run_in_the_order_of_arrival():
     line = RunQueue(max_size=2)
     with line.join() as first:
         with line.join() as second, line.join() as third:
@@ -19,7 +19,7 @@ def test_who_came_first_goes_first():
         assert fifth.position == 0
 
 
-def test_a_full_line_takes_nobody_and_somebody_again_when_one_leaves():
+def test_a_full_queue_rejects_users_until_one_leaves():
     line = RunQueue(max_size=1)
     with line.join():
         with line.join(), pytest.raises(ValueError, match=r"full: 2 users .* Try again in a few minutes"), line.join():
@@ -28,7 +28,7 @@ def test_a_full_line_takes_nobody_and_somebody_again_when_one_leaves():
             assert next.position == 1
 
 
-def test_a_place_is_given_up_when_its_user_runs_into_trouble():
+def test_an_error_releases_the_place_in_the_queue():
     line = RunQueue(max_size=0)
     with pytest.raises(KeyError), line.join():
         raise KeyError
@@ -36,7 +36,7 @@ def test_a_place_is_given_up_when_its_user_runs_into_trouble():
         assert next.position == 0
 
 
-def test_who_waits_is_woken_when_the_line_moves():
+def test_a_waiting_user_is_woken_when_the_queue_changes():
     line = RunQueue(max_size=1)
     seen = []
 
@@ -56,7 +56,7 @@ def test_who_waits_is_woken_when_the_line_moves():
     assert seen == [0]
 
 
-def test_those_in_front_share_the_network_if_they_want_the_same_weights():
+def test_users_of_the_same_weights_run_at_once():
     line = RunQueue(max_size=4, at_once=2)
     wanted = ["a", "a", "b", "a"]
     with ExitStack() as stack:
@@ -66,7 +66,7 @@ def test_those_in_front_share_the_network_if_they_want_the_same_weights():
         assert [second.position, third.position] == [1, 2]  # nobody overtakes
 
 
-def test_one_user_has_few_places():
+def test_places_per_user_are_limited():
     line = RunQueue(max_size=8, at_once=4, per_visitor=2)
     with ExitStack() as stack:
         for visitor in ("me", "me", "you"):

@@ -37,7 +37,7 @@ def finish(scene, settings=SETTINGS, networks=None) -> list[str]:
     return [status.state for status in scene.run(settings, networks)]
 
 
-def test_a_run_tells_of_every_frame_and_keeps_them(scene, networks):
+def test_a_run_reports_and_stores_every_frame(scene, networks):
     statuses = list(scene.run(SETTINGS, networks))
     assert [status.num_frames for status in statuses] == [0, 1, 2, 3, 4, 4]
     assert [status.state for status in statuses] == ["loading", *4 * ["running"], "finished"]
@@ -46,7 +46,7 @@ def test_a_run_tells_of_every_frame_and_keeps_them(scene, networks):
     assert scene.packet(3, "depth") != scene.packet(2, "depth")
 
 
-def test_stop_keeps_what_is_there_and_a_new_run_begins_anew(scene, networks):
+def test_stop_keeps_the_finished_frames_and_a_new_run_replaces_them(scene, networks):
     for status in scene.run(SETTINGS, networks):
         if status.num_frames == 2:
             scene.stop()
@@ -64,7 +64,7 @@ def test_a_page_that_closes_ends_the_run(scene, networks):
     assert finish(scene, networks=networks)[-1] == "finished"
 
 
-def test_a_scene_runs_once_at_a_time(scene, networks):
+def test_a_scene_has_one_run_at_a_time(scene, networks):
     run = scene.run(SETTINGS, networks)
     next(run)
     with pytest.raises(ValueError, match="already running"):
@@ -80,7 +80,7 @@ def test_a_scene_runs_once_at_a_time(scene, networks):
         (RunSettings(weights="small", policy="much"), "policy 'much' is unknown"),
     ],
 )
-def test_what_goes_wrong_is_reported_in_words(scene, networks, settings, why):
+def test_errors_are_reported_in_words(scene, networks, settings, why):
     assert finish(scene, settings, networks)[-1] == "failed"
     assert why in scene.status.message
 
@@ -94,7 +94,7 @@ def test_an_error_of_the_program_is_not_shown_to_users(scene, caplog):
     assert "secret" in caplog.text
 
 
-def test_points_are_followed_where_they_were_clicked(scene, networks):
+def test_tracked_points_start_at_the_clicked_pixels(scene, networks):
     """The clip of 448×336 becomes 56×42: the middle of the picture is between its middle pixels."""
     scene.set_query_points(np.array([[0.5, 0.5], [0.25, 0.75]]))
     finish(scene, networks=networks)
@@ -106,7 +106,7 @@ def test_points_are_followed_where_they_were_clicked(scene, networks):
     assert len(scene.output.tracks) == 4
 
 
-def test_weights_without_a_tracker_say_so(scene):
+def test_weights_without_a_tracker_are_reported(scene):
     model = StreamVGGT(**TINY, heads=("camera", "depth")).eval()
     scene.set_query_points(np.array([[0.5, 0.5]]))
     finish(scene, RunSettings("small", max_frames=1), ModelRegistry({"small": "small"}, lambda name: model))
@@ -114,13 +114,13 @@ def test_weights_without_a_tracker_say_so(scene):
     assert scene.status.state == "finished"
 
 
-def test_the_point_heads_points_are_made_when_asked_for(scene, networks):
+def test_the_point_head_runs_on_request(scene, networks):
     finish(scene, RunSettings("small", max_frames=2, point_head=True), networks)
     assert scene.status.sources == ("depth", "head")
     assert scene.packet(1, "head") != scene.packet(1, "depth")
 
 
-def test_a_live_scene_takes_what_the_browser_sends(scenes, networks):
+def test_a_live_scene_reconstructs_the_images_of_the_browser(scenes, networks):
     scene = scenes.new("me", "live")
     run = scene.run(RunSettings("small", max_frames=None), networks)
     next(run)
@@ -166,7 +166,7 @@ def test_exports_of_nothing_are_rejected(scene):
         scene.export("exe", ExportOptions())
 
 
-def test_a_scene_is_its_owners(scenes):
+def test_only_the_owner_gets_a_scene(scenes):
     mine, shared = scenes.new("me", "live"), scenes.new(NO_OWNER, "live")
     assert scenes.get(mine.id, "me") is mine
     assert scenes.get(mine.id, "you") is None
@@ -176,7 +176,7 @@ def test_a_scene_is_its_owners(scenes):
     assert (mine.folder.stat().st_mode & 0o777, scenes.folder.stat().st_mode & 0o777) == (0o700, 0o700)
 
 
-def test_an_owner_has_few_scenes_and_all_together_have_not_too_many():
+def test_scenes_per_owner_and_in_total_are_limited():
     scenes = Scenes(max_per_owner=2, max_scenes=3)
     first, second, third = (scenes.new("me", "live") for _ in range(3))
     assert scenes.get(first.id, "me") is None
@@ -190,7 +190,7 @@ def test_an_owner_has_few_scenes_and_all_together_have_not_too_many():
     assert not scenes.folder.exists()
 
 
-def test_nothing_is_left_of_a_scene_that_was_removed_with_a_frame_in_work(scenes, networks, monkeypatch):
+def test_a_scene_removed_during_a_frame_leaves_no_files(scenes, networks, monkeypatch):
     """A third scene takes the place of the first while the network computes for it."""
     kind = type(networks.get("small"))
     unheld, computes, go_on = kind.step, threading.Event(), threading.Event()
@@ -222,7 +222,7 @@ def test_nothing_is_left_of_a_scene_that_was_removed_with_a_frame_in_work(scenes
 
 
 @pytest.mark.parametrize("why", ["weights", "memory", "input", "page closed"])
-def test_a_start_that_fails_leaves_the_finished_result_alone(scene, networks, why, monkeypatch):
+def test_a_failed_start_keeps_the_finished_result(scene, networks, why, monkeypatch):
     finish(scene, networks=networks)
     before, packet = scene.status, scene.packet(3, "depth")
     settings = RunSettings("missing" if why == "weights" else "small", policy="much" if why == "memory" else "all")
@@ -243,7 +243,7 @@ def iter_of_nothing():
     raise ValueError("not one of the photos can be read")
 
 
-def test_a_camera_that_sends_nothing_holds_up_nobody(scenes, networks):
+def test_a_camera_without_images_does_not_block_other_users(scenes, networks):
     """Its run is begun and waits; that of another visitor comes to its end meanwhile."""
     camera = scenes.new("me", "live").run(SETTINGS, networks)
     next(camera)
@@ -258,7 +258,7 @@ def test_a_camera_that_sends_nothing_holds_up_nobody(scenes, networks):
     assert not scenes.folder.exists()
 
 
-def test_a_run_ends_after_its_time(scene, networks):
+def test_the_duration_of_a_run_is_limited(scene, networks):
     assert finish(scene, replace(SETTINGS, max_seconds=0.0), networks)[-1] == "finished"
     assert scene.status.num_frames == 1
     assert "was stopped" in scene.status.message
@@ -270,7 +270,7 @@ def test_the_memory_of_a_stream_is_bounded(scene):
     assert (scene.status.num_frames, "Out of memory" in scene.status.message) == (1, True)
 
 
-def test_a_user_finds_the_latest_scene_again(scenes):
+def test_the_latest_scene_of_a_user_is_found(scenes):
     scenes.new("me", "live")
     latest = scenes.new("me", "live")
     scenes.new("you", "live")
@@ -280,7 +280,7 @@ def test_a_user_finds_the_latest_scene_again(scenes):
     assert scenes.latest(None) is None
 
 
-def test_what_nobody_looks_at_is_removed():
+def test_unused_scenes_and_uploads_are_removed():
     scenes = Scenes(ttl_seconds=60)
     old, new = scenes.new("me", "live"), scenes.new("me", "live")
     old.used = time.monotonic() - 61
@@ -295,7 +295,7 @@ def test_what_nobody_looks_at_is_removed():
     scenes.close()
 
 
-def test_one_network_is_in_memory_at_a_time():
+def test_at_most_one_network_is_in_memory():
     loaded = []
     networks = ModelRegistry({"a": "A", "b": "B"}, lambda name: loaded.append(name) or torch.nn.Identity())
     assert networks.default == "a"

@@ -66,7 +66,7 @@ def packets(content: bytes) -> list[dict]:
     return headers
 
 
-def test_news_bring_the_status_and_what_the_viewer_lacks(client, scene):
+def test_updates_contain_the_status_and_the_missing_frames(client, scene):
     status, *frames = packets(client.get(f"/scene/{scene.id}/updates?have=0&run=0").content)
     assert (status["state"], status["run"], status["num_frames"]) == ("finished", 1, 3)
     assert [frame["position"] for frame in frames] == [0, 1, 2]
@@ -76,7 +76,7 @@ def test_news_bring_the_status_and_what_the_viewer_lacks(client, scene):
     assert frames == []
 
 
-def test_an_answer_is_bounded_so_that_a_slow_browser_is_not_flooded(client, scene, monkeypatch):
+def test_the_size_of_an_update_is_bounded(client, scene, monkeypatch):
     monkeypatch.setattr(updates, "UPDATES_BYTES", 1)
     assert len(packets(client.get(f"/scene/{scene.id}/updates").content)) == 2
 
@@ -85,7 +85,7 @@ ROUTES = ["", "updates", "preview", "depth/0"]
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_a_scene_is_there_for_its_owner_alone(client, application, scene, route):
+def test_a_scene_of_another_user_is_not_found(client, application, scene, route):
     assert client.get(f"/scene/{scene.id}/{route}").status_code == 200
     stranger = TestClient(application)
     assert stranger.get(f"/scene/{scene.id}/{route}").status_code == 404
@@ -94,7 +94,7 @@ def test_a_scene_is_there_for_its_owner_alone(client, application, scene, route)
     assert stranger.get(f"/scene/{scene.id}/{route}").status_code == 404
 
 
-def test_a_stranger_changes_and_downloads_nothing(application, scene):
+def test_another_user_can_neither_change_nor_download_a_scene(application, scene):
     stranger = TestClient(application)
     stranger.get("/")
     for route, body in (("stop", None), ("picture", None), ("queries", [[0.5, 0.5]]), ("export/glb", FILTER)):
@@ -102,7 +102,7 @@ def test_a_stranger_changes_and_downloads_nothing(application, scene):
     assert len(scene.queries) == 0
 
 
-def test_depth_is_what_was_stored(client, scene):
+def test_the_depth_equals_the_stored_depth(client, scene):
     values = np.frombuffer(client.get(f"/scene/{scene.id}/depth/1").content, "<f4").reshape(3, 42, 56)
     np.testing.assert_array_equal(values, scene.output.depth(1))
     stored = ReconstructionResult(scene.result_folder)[1]
@@ -127,7 +127,7 @@ def test_the_step_of_the_depth_does_not_determine_the_memory(client, scene):
     assert values[2] == np.bitwise_or.reduce(full[2].astype(int), axis=None)
 
 
-def test_exports_are_made_with_the_viewers_settings(client, scene):
+def test_exports_use_the_settings_of_the_viewer(client, scene):
     answer = client.post(f"/scene/{scene.id}/export/ply", json=FILTER)
     assert 'filename="points.ply"' in answer.headers["content-disposition"]
     assert answer.content.startswith(b"ply")
@@ -179,7 +179,7 @@ def test_json_of_any_depth_and_any_numbers_is_rejected_in_words(client, scene):
 
 
 @pytest.mark.parametrize("body", ["text", {"a": 1}, [[1, 2, 3]], [[0.5, 0.5]] * 65, [["x", 0]]])
-def test_points_that_are_none_are_rejected(client, scene, body):
+def test_invalid_points_are_rejected(client, scene, body):
     assert client.post(f"/scene/{scene.id}/queries", json=body).status_code == 400
     assert len(scene.queries) == 0
 
@@ -193,7 +193,7 @@ def test_cookies_are_hidden_from_scripts_and_made_for_frames_only_behind_https(a
 
 
 @pytest.mark.parametrize("path", ["/gradio_api/file=/etc/passwd", "/file=x", "/gradio_api/file=http://localhost/"])
-def test_gradios_way_to_files_is_closed(client, path):
+def test_the_file_routes_of_gradio_are_closed(client, path):
     assert client.get(path).status_code == 404
 
 

@@ -67,7 +67,7 @@ def test_a_large_request_takes_no_memory(client):
     assert grown * (1 if sys.platform == "darwin" else 1024) < 20_000_000
 
 
-def test_files_are_received_each_upload_apart(client, site):
+def test_each_upload_has_a_folder_of_its_own(client, site):
     files = [("files", ("../../IMG 1.jpg", b"one")), ("files", ("IMG 1.jpg", b"two")), ("files", ("\u7167.png", b""))]
     answer = client.post(UPLOAD, files=files)
     assert answer.status_code == 200
@@ -140,7 +140,7 @@ def test_names_that_are_not_on_the_menu_are_rejected_alike(networks, scenes, tmp
     assert "expected numbers" in told
 
 
-def test_a_page_loaded_anew_finds_the_scene_in_its_address_or_the_latest(networks, scenes):
+def test_a_reloaded_page_restores_the_scene_in_its_address_or_the_latest(networks, scenes):
     page = Page(networks, scenes, PageOptions())
     assert page.find_again("", REQUEST)[0] is None
     first, latest = scenes.new("v" * 32, "live"), scenes.new("v" * 32, "live")
@@ -220,13 +220,13 @@ def is_closed(connection: socket.socket) -> bool:
 @pytest.mark.parametrize(
     "begun", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET"]
 )
-def test_half_open_connections_are_ended(server, begun):
+def test_half_open_connections_are_closed(server, begun):
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(begun)
         assert is_closed(connection)
 
 
-def test_who_takes_nothing_is_not_waited_for(server):
+def test_clients_that_do_not_read_are_disconnected(server):
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
         connection.settimeout(30)
@@ -237,7 +237,7 @@ def test_who_takes_nothing_is_not_waited_for(server):
         assert not server.server_state.connections
 
 
-def test_an_address_has_so_many_connections(server):
+def test_connections_per_address_are_limited(server):
     open_ones = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(4)]
     with socket.create_connection(("127.0.0.1", server.port)) as one_more:
         assert is_closed(one_more)

@@ -25,7 +25,7 @@ def test_status_line(status, text):
     assert status.text("video") == text
 
 
-def test_a_camera_that_does_not_run_is_waited_for():
+def test_a_camera_scene_before_its_run_shows_that_it_waits():
     assert Status().text("live") == "Waiting for the camera …"
 
 

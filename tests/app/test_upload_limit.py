@@ -34,7 +34,7 @@ def upload(application, visitor: str, content):
     return client.post(UPLOAD, content=content, headers={"content-type": "multipart/form-data"})
 
 
-def test_a_user_uploads_so_much_and_others_as_well(application):
+def test_the_upload_size_per_user_is_limited(application):
     assert upload(application, "me", bytes(60)).text == "60"
     assert upload(application, "me", bytes(40)).text == "40"
     refused = upload(application, "me", bytes(1))
@@ -43,7 +43,7 @@ def test_a_user_uploads_so_much_and_others_as_well(application):
     assert upload(application, "you", bytes(100)).text == "100"
 
 
-def test_what_was_rejected_does_not_count_and_what_is_long_ago_neither(application, monkeypatch):
+def test_rejected_and_old_uploads_do_not_count(application, monkeypatch):
     assert upload(application, "me", bytes(101)).status_code == 413
     assert upload(application, "me", bytes(100)).status_code == 200
     assert upload(application, "me", bytes(100)).status_code == 413
@@ -51,7 +51,7 @@ def test_what_was_rejected_does_not_count_and_what_is_long_ago_neither(applicati
     assert upload(application, "me", bytes(100)).status_code == 200
 
 
-def test_all_together_have_so_much_room(application, scenes):
+def test_the_disk_space_of_all_uploads_is_limited(application, scenes):
     scenes.max_bytes = 80
     (scenes.new_folder() / "input").write_bytes(bytes(50))
     assert scenes.num_bytes() == 50
@@ -63,7 +63,7 @@ def test_all_together_have_so_much_room(application, scenes):
         scenes.new("me", "live")
 
 
-def test_an_upload_of_unknown_length_takes_the_room_of_the_largest(application, scenes):
+def test_an_upload_of_unknown_length_reserves_the_maximum_size(application, scenes):
     assert upload(application, "me", iter([bytes(10)])).status_code == 413
     application.quota.max_bytes_per_hour = 200 + FORM_BYTES
     assert upload(application, "me", iter([bytes(10)])).text == "10"
