@@ -7,18 +7,13 @@ threads, Python objects. A second child streams the same frames and is killed (S
 saves its state. The next child continues from the last state on disk. All predictions must be bit-exact to those of the
 uninterrupted process.
 
-`pool` is four streams in one pool that are saved together.
+`pool` is four streams in one pool that are saved together. Child process: endurance_stream.py.
 """
 
 import argparse
-import gc
-import hashlib
 import json
-import os
 import random
-import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -31,42 +26,12 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-import psutil
 import torch
+from endurance_stream import IMAGE_SIZE, POOL, POOL_POLICIES, RECORD
 from environment_info import publish
 from tqdm import tqdm
 
-from streamvggt import (
-    FrameDiversity,
-    ProbeSaliency,
-    SessionPool,
-    SlidingWindow,
-    StreamSession,
-    StreamVGGT,
-    TokenDiversity,
-)
-from streamvggt.stream.policy import parse_policy
-
-NETWORK = {
-    "image_size": 56,
-    "embed_dim": 32,
-    "depth": 2,
-    "num_heads": 2,
-    "encoder_depth": 1,
-    "encoder_num_heads": 2,
-    "camera_trunk_depth": 1,
-    "camera_num_heads": 2,
-    "camera_iterations": 2,
-    "dpt_layers": (0, 0, 1, 1),
-    "dpt_features": 16,
-    "dpt_channels": (8, 16, 16, 16),
-    "heads": ("camera", "depth"),
-}
-IMAGE_SIZE = (14, 28)
-POOL = "pool"
-POOL_POLICIES = (SlidingWindow(1, 8), FrameDiversity(8), TokenDiversity(8), ProbeSaliency(5))
-NOTE_EVERY = 500  # frames
-RECORD = struct.Struct("<I8s")  # frame, digest of its prediction
+CHILD = Path(__file__).with_name("endurance_stream.py")
 
 
 def main() -> None:
@@ -80,14 +45,7 @@ def main() -> None:
     parser.add_argument("--save-every", type=int, default=500, help="frames")
     parser.add_argument("--work", type=Path, help="folder for states and measurements; finished parts are kept")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--dies-while-saving", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.child:
-        if arguments.dies_while_saving:
-            torch.save = DyingSave(arguments.dies_while_saving)
-        stream(arguments.child, arguments.frames, arguments.save_every, arguments.work)
-        return
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
         rows, notes = [], {}
@@ -107,133 +65,9 @@ def main() -> None:
         report(rows, notes, arguments)
 
 
-def stream(memory: str, num_frames: int, save_every: int, folder: Path) -> None:
-    """Run the child. It continues from the last state in `folder`, if there is one."""
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    model = StreamVGGT(**NETWORK).eval().requires_grad_(False)
-    images = torch.rand(97, 3, *IMAGE_SIZE)
-    streams = Together(model, folder) if memory == POOL else Single(model, memory, folder)
-    process = psutil.Process()
-    begun, spent_saving, done_before = time.process_time(), 0.0, streams.num_frames
-    with (
-        (folder / "answers.bin").open("ab") as answers,
-        (folder / "notes.txt").open("a", encoding="utf-8") as notes,
-    ):
-        for frame in range(streams.num_frames, num_frames):
-            outputs = streams.push(images, frame)
-            digest = hashlib.blake2b(digest_size=8)
-            for prediction in outputs:
-                for value in prediction.numpy().values():
-                    digest.update(value.tobytes())
-            del outputs, prediction
-            answers.write(RECORD.pack(frame, digest.digest()))
-            answers.flush()
-            if (frame + 1) % save_every == 0:
-                before = time.process_time()
-                streams.save()
-                spent_saving += time.process_time() - before
-            if (frame + 1) % NOTE_EVERY == 0:
-                spent = time.process_time() - begun
-                gc.collect()
-                note = {
-                    "frame": frame + 1,
-                    "ms": (spent - spent_saving) / (frame + 1 - done_before) * 1000,
-                    "rss": process.memory_info().rss,
-                    "files": process.num_fds(),
-                    "threads": process.num_threads(),
-                    "objects": len(gc.get_objects()),
-                    "memory": streams.num_bytes,
-                }
-                notes.write(json.dumps(note) + "\n")
-                notes.flush()
-                begun, spent_saving, done_before = time.process_time(), 0.0, frame + 1
-
-
-class DyingSave:
-    """Replaces torch.save: writes half of the n-th file and kills the process."""
-
-    def __init__(self, number: int):
-        self.number = number
-        self.save = torch.save
-
-    def __call__(self, state, path) -> None:
-        self.save(state, path)
-        self.number -= 1
-        if self.number == 0:
-            os.truncate(path, path.stat().st_size // 2)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-class Single:
-    """One session, saved to one file."""
-
-    def __init__(self, model, memory: str, folder: Path):
-        self.session = StreamSession(model, policy=parse_policy(memory))
-        self.path = folder / "state.pt"
-        if self.path.exists():
-            self.session.restore(self.path)
-
-    @property
-    def num_frames(self) -> int:
-        return self.session.num_frames
-
-    @property
-    def num_bytes(self) -> int:
-        return self.session.num_bytes
-
-    def push(self, images, frame: int) -> list:
-        return [self.session.push(images[frame % len(images)])]
-
-    def save(self) -> None:
-        self.session.save(self.path)
-
-
-class Together:
-    """Streams of a pool, saved to one folder per time, so that all continue from the same frame.
-
-    Predictions of a stream differ by rounding in another batch. To be bit-exact, all streams must continue together.
-    """
-
-    def __init__(self, model, folder: Path):
-        self.pool = SessionPool(model)
-        self.streams = [self.pool.open(policy=policy) for policy in POOL_POLICIES]
-        self.folder = folder / "states"
-        self.folder.mkdir(exist_ok=True)
-        if saved := self._saved():
-            for number, stream in enumerate(self.streams):
-                stream.restore(saved[-1] / f"{number}.pt")
-
-    def _saved(self) -> list[Path]:
-        return sorted(path for path in self.folder.iterdir() if path.suffix != ".part")
-
-    @property
-    def num_frames(self) -> int:
-        return self.streams[0].session.num_frames
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(stream.session.num_bytes for stream in self.streams)
-
-    def push(self, images, frame: int) -> list:
-        futures = [stream.push(images[(frame + number) % len(images)]) for number, stream in enumerate(self.streams)]
-        self.pool.step()
-        return [future.result() for future in futures]
-
-    def save(self) -> None:
-        before = self._saved()
-        place = self.folder / f"{self.num_frames:08d}"
-        part = place.with_suffix(".part")
-        for number, stream in enumerate(self.streams):
-            stream.save(part / f"{number}.pt")
-        os.replace(part, place)
-        for path in before:
-            shutil.rmtree(path)
-
-
 def start(folder: Path, memory: str, num_frames: int, save_every: int, *more: str) -> subprocess.Popen:
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, __file__, "--child", memory, "--frames", str(num_frames), *more]
+    command = [sys.executable, CHILD, memory, "--frames", str(num_frames), *more]
     return subprocess.Popen([*command, "--save-every", str(save_every), "--work", str(folder)])
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-from endurance import NETWORK
+from endurance_stream import NETWORK
 from environment_info import publish
 from PIL import Image
 from tqdm import tqdm
