@@ -4,7 +4,7 @@
     python benchmarks/exports.py --frames 100 --threads 4    # on free cores
 
 The result has frames of 518×294 with smooth surfaces, steps and noise, and original images of 1080p. Each export reads
-the result anew, as `streamvggt export --formats NAME` does. Exports that share the point cloud cost less together.
+the result again, as `streamvggt export --formats NAME` does. Exports that share the point cloud cost less together.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from streamvggt.export.video import color_ranges
 from streamvggt.flags import some_path, whole
 from streamvggt.prediction import Prediction
 from streamvggt.stream.frames import load_frames
+from streamvggt.stream.preprocess import compute_placement
 from streamvggt.stream.read_ahead import read_ahead
 from streamvggt.words import counted
 
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--threads", type=whole(), default=1, help="threads of the exports (default: 1)")
     parser.add_argument("--out", type=some_path)
     arguments = parser.parse_args()
+    width, height = compute_placement((WIDTH, HEIGHT), size=SIZE).canvas_size
     with tempfile.TemporaryDirectory() as folder:
         write_result(Path(folder), arguments.frames)
         options = ExportOptions()
@@ -61,7 +63,7 @@ def main() -> None:
         lines = [
             "# Exports",
             "",
-            f"Exports of {arguments.frames} frames of {SIZE}×294, originals of {WIDTH}×{HEIGHT}, in "
+            f"Exports of {arguments.frames} frames of {width}×{height}, originals of {WIDTH}×{HEIGHT}, in "
             f"{counted(arguments.threads, 'thread')}. Milliseconds per frame.",
             "",
             "| export | CPU | wall |",

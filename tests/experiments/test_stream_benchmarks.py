@@ -1,24 +1,7 @@
 """The benchmarks of long streams run from the command to the table, at a small size."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
-
-REPO = Path(__file__).parents[2]
-
-
-def run(script: str, monkeypatch, *arguments) -> str:
-    """Run a script of benchmarks/ in this process, without waiting for steady times, and return its table."""
-    out = Path(arguments[arguments.index("--out") + 1])
-    monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, arguments)])
-    monkeypatch.syspath_prepend(REPO / "benchmarks")
-    module = importlib.import_module(script)
-    for name in ("WARM", "TIMED", "NUM_CLOUD"):
-        monkeypatch.setattr(module, name, 2, raising=False)
-    module.main()
-    return out.with_suffix(".md").read_text(encoding="utf-8")
+from benchmark_runs import run
 
 
 @pytest.fixture
