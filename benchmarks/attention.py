@@ -11,14 +11,14 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from components import clock, flops_per_second
-from environment_info import publish
+from environment_info import output_path, publish
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from streamvggt.flags import whole
 from streamvggt.layers.attention import KERNELS, check_kernel, get_kernel
 
 HEADS, WIDTH, TOKENS = 16, 64, 1041  # the released network at 518×392
@@ -52,11 +52,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16"], choices=("float32", "bfloat16", "float16"))
-    parser.add_argument("--frames", type=int, nargs="+", default=[1, 2, 9, 50, 100], help="number of attended frames")
-    parser.add_argument("--tokens", type=int, default=TOKENS, help="of a frame")
-    parser.add_argument("--heads", type=int, default=HEADS)
-    parser.add_argument("--times", type=int, default=10)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--frames", type=whole(), nargs="+", default=[1, 2, 9, 50, 100], help="number of attended frames"
+    )
+    parser.add_argument("--tokens", type=whole(), default=TOKENS, help="of a frame")
+    parser.add_argument("--heads", type=whole(), default=HEADS)
+    parser.add_argument("--times", type=whole(), default=10)
+    parser.add_argument("--out", type=output_path, required=True)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     read = clock(device)

@@ -1,6 +1,6 @@
 """Measure bundle adjustment of perturbed cameras of the procedural world, by source of the tracks.
 
-python benchmarks/bundle_adjustment.py --scenes 24
+python benchmarks/bundle_adjustment.py --scenes 24 --out benchmarks/bundle_adjustment.md
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from environment_info import output_path, publish
 from tqdm import tqdm
 
 from procedural_scenes import SyntheticScenes
 from procedural_scenes.scene import SceneConfig
 from streamvggt.data.view import Batch
 from streamvggt.evaluation.pose_metrics import auc, relative_pose_errors
+from streamvggt.flags import whole
 from streamvggt.geometry.camera import Cameras, compose_poses, invert_pose
 from streamvggt.geometry.rotation import matrix_from_quaternion
-from streamvggt.provenance import describe_machine
 from streamvggt.refinement.bundle_adjustment import BundleAdjustmentError, Tracks, adjust
 from streamvggt.refinement.sift import sift_tracks
 
@@ -54,7 +55,8 @@ PROVIDERS: dict[str, Callable[[Batch, torch.Generator], Tracks]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scenes", type=int, default=24)
+    parser.add_argument("--scenes", type=whole(), default=24, help="number of scenes (default: 24)")
+    parser.add_argument("--out", type=output_path)
     arguments = parser.parse_args()
     world = SyntheticScenes("test", style=SceneConfig(moving_prob=0.0))
     before: list[list[float]] = []
@@ -73,17 +75,20 @@ def main() -> None:
             except BundleAdjustmentError:
                 kept[name] += 1
             after[name].append(areas(poses, true.cam_from_world))
-    print("# Bundle adjustment of disturbed cameras\n")
-    print(f"`python benchmarks/bundle_adjustment.py --scenes {arguments.scenes}`\n")
-    print(f"{arguments.scenes} static scenes, {NUM_FRAMES} frames of {SIZE[1]}×{SIZE[0]}. ", end="")
-    print(f"Disturbed: {disturbed.__doc__}\n")
-    print("| cameras | AUC@30 | AUC@15 | AUC@5 | better in | worse in | kept as they were |")
-    print("|---|---|---|---|---|---|---|")
-    print(f"| disturbed | {text(before)} | | | |")
+    lines = [
+        "# Bundle adjustment of disturbed cameras",
+        "",
+        f"{arguments.scenes} static scenes, {NUM_FRAMES} frames of {SIZE[1]}×{SIZE[0]}. Disturbed: {disturbed.__doc__}",
+        "",
+        "| cameras | AUC@30 | AUC@15 | AUC@5 | better in | worse in | kept as they were |",
+        "|---|---|---|---|---|---|---|",
+        f"| disturbed | {text(before)} | | | |",
+    ]
     for name, numbers in after.items():
         change = np.array(numbers)[:, 1] - np.array(before)[:, 1]
-        print(f"| adjusted, {name} | {text(numbers)} | {(change > 0).sum()} | {(change < 0).sum()} | {kept[name]} |")
-    print(f"\n{describe_machine(torch.device('cpu'))}")
+        counts = f"{(change > 0).sum()} | {(change < 0).sum()} | {kept[name]}"
+        lines.append(f"| adjusted, {name} | {text(numbers)} | {counts} |")
+    publish(lines, arguments.out, torch.device("cpu"))
 
 
 def areas(poses: torch.Tensor, true: torch.Tensor) -> list[float]:

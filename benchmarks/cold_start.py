@@ -6,12 +6,15 @@ python benchmarks/cold_start.py --repeats 5 --src /path/to/another/checkout/src
 
 import argparse
 import os
-import platform
 import resource
 import subprocess
 import sys
-from datetime import date
 from pathlib import Path
+
+import torch
+from environment_info import output_path, publish
+
+from streamvggt.flags import some_path, whole
 
 SRC = Path(__file__).parents[1] / "src"
 COMMANDS = {
@@ -43,15 +46,25 @@ def cpu_seconds(words: list[str], src: Path) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5, help="runs per command; the table has the best (default: 5)")
-    parser.add_argument("--src", type=Path, default=SRC, help="source folder to measure (default: this checkout)")
+    parser.add_argument(
+        "--repeats", type=whole(), default=5, help="runs per command; the table has the best (default: 5)"
+    )
+    parser.add_argument("--src", type=some_path, default=SRC, help="source folder to measure (default: this checkout)")
+    parser.add_argument("--out", type=output_path)
     arguments = parser.parse_args()
-    print(f"Python {platform.python_version()}, {date.today()}, best of {arguments.repeats}\n")
-    print("| command | CPU seconds |\n|---|---|")
+    lines = [
+        "# Cold start",
+        "",
+        f"Processor time of a new process in seconds, minimum of {arguments.repeats} runs.",
+        "",
+        "| command | CPU seconds |",
+        "|---|---|",
+    ]
     for name, words in COMMANDS.items():
-        print(
-            f"| {name} | {min(cpu_seconds(words, arguments.src) for _ in range(arguments.repeats)):.2f} |", flush=True
-        )
+        seconds = min(cpu_seconds(words, arguments.src) for _ in range(arguments.repeats))
+        lines.append(f"| {name} | {seconds:.2f} |")
+        print(lines[-1], flush=True)
+    publish(lines, arguments.out, torch.device("cpu"))
 
 
 if __name__ == "__main__":

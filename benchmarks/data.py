@@ -1,6 +1,6 @@
 """Measure how fast a worker loads training samples of each data set, and the time of each function.
 
-python benchmarks/data.py --out benchmarks/data.md
+    python benchmarks/data.py --out benchmarks/data.md
 
 Every data set is the procedural world in the layout and stored size of the set. One process, one thread, CPU time.
 Files were just written, so that no disk access is measured.
@@ -17,12 +17,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from environment_info import publish
+from environment_info import output_path, publish
 from tqdm import tqdm
 
 from procedural_scenes.fixture_clips import world_clips
 from streamvggt.datasets import get_module, training_set
 from streamvggt.datasets.spring import Spring
+from streamvggt.flags import whole
 
 STORED = {  # width, height
     "co3d": (512, 512),
@@ -102,8 +103,8 @@ def startup(root: Path, num_scenes: int = 200, num_frames: int = 500) -> list[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--samples", type=int, default=4, help="of each data set (default: 4)")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--samples", type=whole(), default=4, help="of each data set (default: 4)")
+    parser.add_argument("--out", type=output_path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -17,12 +17,12 @@ import av
 import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
-from environment_info import publish
+from environment_info import output_path, publish
 from PIL import Image
 from pipeline import HEIGHT, SIZE, WIDTH, write_inputs
 
 from streamvggt.export.writer import encode_jpeg
-from streamvggt.flags import some_path, whole
+from streamvggt.flags import whole
 from streamvggt.stream.preprocess import compute_placement
 
 FILTERS = ("FAST_BILINEAR", "BILINEAR", "BICUBIC", "AREA")  # of swscale
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=whole(), default=3, help="repetitions, of which the fastest counts (default: 3)"
     )
-    parser.add_argument("--out", type=some_path)
+    parser.add_argument("--out", type=output_path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

@@ -18,11 +18,11 @@ import shutil
 import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
 from demo_viewer import CLIP, WAIT, measure_viewer
+from environment_info import output_path
 from playwright.sync_api import Browser, sync_playwright
 from tqdm import trange
 
@@ -33,6 +33,7 @@ from streamvggt.app.model_registry import ModelRegistry
 from streamvggt.app.page import PageOptions
 from streamvggt.app.scenes import Scenes
 from streamvggt.app.site import Site
+from streamvggt.flags import whole
 from streamvggt.provenance import describe_machine
 
 CHROMIUM_FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
@@ -56,13 +57,13 @@ WATCH = """
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", nargs="+", default=["tiny"])
-    parser.add_argument("--frames", type=int, default=48, help="number of frames of the clip (default: all 48)")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--frames", type=whole(), default=48, help="number of frames of the clip (default: all 48)")
+    parser.add_argument("--rounds", type=whole(), default=5)
     parser.add_argument(
-        "--viewer-frames", type=int, default=500, help="number of frames in the viewer; 0: skip this part"
+        "--viewer-frames", type=whole(0), default=500, help="number of frames in the viewer; 0: skip this part"
     )
     parser.add_argument("--chromium", default="chromium")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=output_path, required=True)
     arguments = parser.parse_args()
     count_network_time()
     *others, last = sorted(os.sched_getaffinity(0))  # `taskset` limits them

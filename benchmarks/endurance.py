@@ -27,10 +27,13 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from endurance_stream import IMAGE_SIZE, POOL, POOL_POLICIES, RECORD
-from environment_info import publish
+from endurance_stream import IMAGE_SIZE, NOTE_EVERY, POOL, POOL_POLICIES, RECORD
+from environment_info import output_path, publish
 from tqdm import tqdm
 
+from streamvggt.flags import some_path, whole
+
+NUM_STREAMS = len(POOL_POLICIES)
 CHILD = Path(__file__).with_name("endurance_stream.py")
 
 
@@ -38,30 +41,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--policy", nargs="+", default=["window:1,8", "saliency:5,4", POOL], help="policies, or pool")
     parser.add_argument(
-        "--frames", type=int, default=50_000, help="number of frames of one stream, or of all streams of a pool"
+        "--frames",
+        type=whole(NUM_STREAMS * NOTE_EVERY),
+        default=50_000,
+        help="number of frames of one stream, or of all streams of a pool",
     )
-    parser.add_argument("--killed-frames", type=int, default=2_000, help="number of frames of the killed stream")
-    parser.add_argument("--kills", type=int, default=6)
-    parser.add_argument("--save-every", type=int, default=500, help="frames")
-    parser.add_argument("--work", type=Path, help="folder for states and measurements; finished parts are kept")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--killed-frames", type=whole(), default=2_000, help="number of frames of the killed stream")
+    parser.add_argument("--kills", type=whole(0), default=6)
+    parser.add_argument("--save-every", type=whole(NUM_STREAMS), default=500, help="frames")
+    parser.add_argument("--work", type=some_path, help="folder for states and measurements; finished parts are kept")
+    parser.add_argument("--out", type=output_path)
     arguments = parser.parse_args()
+    if arguments.killed_frames > arguments.frames:
+        parser.error(f"--killed-frames: expected at most --frames={arguments.frames}, got {arguments.killed_frames}")
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
         rows, notes = [], {}
         for memory in arguments.policy:
-            share = len(POOL_POLICIES) if memory == POOL else 1
-            whole, killed = work / memory / "whole", work / memory / "killed"
+            share = NUM_STREAMS if memory == POOL else 1
+            whole_run, killed = work / memory / "whole", work / memory / "killed"
             save_every = arguments.save_every // share
-            run_until(whole, memory, arguments.frames // share, save_every)
+            run_until(whole_run, memory, arguments.frames // share, save_every)
             notes[memory] = [
-                json.loads(line) for line in (whole / "notes.txt").read_text(encoding="utf-8").splitlines()
+                json.loads(line) for line in (whole_run / "notes.txt").read_text(encoding="utf-8").splitlines()
             ]
             if not (killed / "kills.json").exists():
                 kills = run_killed(killed, memory, arguments.killed_frames // share, save_every, arguments.kills)
                 (killed / "kills.json").write_text(json.dumps(kills), encoding="utf-8")
             kills = json.loads((killed / "kills.json").read_text(encoding="utf-8"))
-            rows.append(row(memory, notes[memory], share, kills, compare(whole, killed)))
+            rows.append(row(memory, notes[memory], share, kills, compare(whole_run, killed)))
         report(rows, notes, arguments)
 
 
@@ -133,7 +141,8 @@ def row(memory: str, notes: list[dict], share: int, kills: dict[str, int], compa
         return f"{low:.{digits}f}" if low == high else f"{low:.{digits}f} to {high:.{digits}f}"
 
     tenths = np.array_split([note["ms"] for note in notes], 10)
-    times = [float(np.median(tenth)) for tenth in tenths[1:] if len(tenth)]
+    times = [float(np.median(tenth)) for tenth in tenths if len(tenth)]
+    times = times[1:] or times
     cells = [
         f"`{memory}`",
         f"{notes[-1]['frame'] * share:,}",
@@ -184,7 +193,6 @@ def draw(notes: dict[str, list[dict]], path: Path) -> None:
         axis.set(xlabel="frame of each stream", title=title)
         axis.set_ylim(0, None)
     axes[0].legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
 
 

@@ -1,5 +1,6 @@
-"""Last lines of every table: the command and the machine."""
+"""Output file of every table, and its last lines: the command and the machine."""
 
+import argparse
 import shlex
 import sys
 import textwrap
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from streamvggt.flags import some_path
 from streamvggt.provenance import describe_machine
 
 WIDTH = 120
@@ -37,5 +39,18 @@ def publish(lines: list[str], out: Path | None, device: torch.device) -> None:
     text = signed(lines, device)
     print(text)
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")
+
+
+def output_path(text: str) -> Path:
+    """Parse the path of an output file and create its folder, so that no measurement is lost.
+
+    Raises:
+        argparse.ArgumentTypeError: If the text is empty, or the folder cannot be created.
+    """
+    path = some_path(text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path.parent}: expected a folder, got {error.strerror}") from error
+    return path

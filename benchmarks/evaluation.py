@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from environment_info import publish
+from environment_info import output_path, publish
 
 from streamvggt.data.encode import write_png
 from streamvggt.evaluation.monodepth import MonoDepth
@@ -23,6 +23,7 @@ from streamvggt.evaluation.pose_metrics import auc, relative_pose_errors, trajec
 from streamvggt.evaluation.recon_metrics import compare_clouds
 from streamvggt.evaluation.video_depth import VideoDepth
 from streamvggt.files import link_or_copy
+from streamvggt.flags import whole
 from streamvggt.geometry.camera import Cameras, cameras_from_pose_enc
 
 HEIGHT, WIDTH = 480, 640
@@ -91,10 +92,10 @@ def score_way(num_frames: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=int, default=1000)
-    parser.add_argument("--per-scene", type=int, default=100)
+    parser.add_argument("--frames", type=whole(), default=1000)
+    parser.add_argument("--per-scene", type=whole(), default=100)
     parser.add_argument("--align", nargs="+", default=list(VideoDepth.alignments), help="of video depth")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=output_path)
     options = parser.parse_args()
     rows = []
 

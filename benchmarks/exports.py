@@ -19,13 +19,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from environment_info import publish
+from environment_info import output_path, publish
 from pipeline import HEIGHT, SIZE, WIDTH, write_inputs
 
 from streamvggt.export import EXPORTERS, ExportOptions, ReconstructionResult, ResultWriter, merged_points
 from streamvggt.export.points import confidence_threshold
 from streamvggt.export.video import color_ranges
-from streamvggt.flags import some_path, whole
+from streamvggt.flags import whole
 from streamvggt.prediction import Prediction
 from streamvggt.stream.frames import load_frames
 from streamvggt.stream.preprocess import compute_placement
@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=whole(), default=100, help="number of frames (default: 100)")
     parser.add_argument("--threads", type=whole(), default=1, help="threads of the exports (default: 1)")
-    parser.add_argument("--out", type=some_path)
+    parser.add_argument("--out", type=output_path)
     arguments = parser.parse_args()
     width, height = compute_placement((WIDTH, HEIGHT), size=SIZE).canvas_size
     with tempfile.TemporaryDirectory() as folder:

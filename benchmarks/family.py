@@ -10,12 +10,12 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from environment_info import publish
+from environment_info import output_path, publish
 
 from streamvggt import SlidingWindow, StreamSession, StreamVGGT, Trajectory
+from streamvggt.flags import whole
 from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.model.infer_config import LINGBOT_OPTIONS
 from streamvggt.model.random_networks import RANDOM_CONFIGS
@@ -74,9 +74,9 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=int, nargs="+", default=list(FRAMES))
+    parser.add_argument("--frames", type=whole(), nargs="+", default=list(FRAMES))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=output_path)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     on_cuda = device.type == "cuda"

@@ -10,9 +10,9 @@ section raised an error. Targets are reported as met or missed and do not change
 import argparse
 import sys
 import time
-from pathlib import Path
 
 import torch
+from environment_info import output_path
 from gpu_bench import Bench
 from gpu_correct import agreement, card, waits
 from gpu_end import end_to_end, training
@@ -56,7 +56,7 @@ def run(bench: Bench, chosen: list[str]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=output_path, required=True)
     parser.add_argument("--rehearse", action="store_true", help="toy sizes, on a CPU where there is no GPU")
     parser.add_argument("--only", nargs="*", choices=[section.__name__ for section in SECTIONS], help="sections to run")
     parser.add_argument("--compiled", action="store_true", help="time torch.compile, too, which takes minutes")

@@ -24,14 +24,14 @@ import numpy as np
 import psutil
 import torch
 from endurance_stream import NETWORK
-from environment_info import publish
+from environment_info import output_path, publish
 from PIL import Image
 from tqdm import tqdm
 
 from procedural_scenes.fixture_clips import world_clips
 from streamvggt import VGGT, StreamVGGT
 from streamvggt.datasets import get_module
-from streamvggt.flags import some_path, whole
+from streamvggt.flags import whole
 
 SOURCE = Path(__file__).parents[1] / "src"
 TRACKER = {"track_features": 16, "track_levels": 2, "track_dim": 32, "track_depth": 1, "track_virtual": 4}
@@ -73,7 +73,7 @@ def main() -> None:
         "--only", nargs="+", type=whole(0, 4), default=range(5), metavar="N", help="indices of programs, from 0"
     )
     parser.add_argument("--seed", type=whole(0), default=0)
-    parser.add_argument("--out", type=some_path)
+    parser.add_argument("--out", type=output_path)
     arguments = parser.parse_args()
     dice = random.Random(arguments.seed)
     rows = []

@@ -1,6 +1,6 @@
 """Measure time and peak memory of loading a checkpoint.
 
-python benchmarks/loading.py WEIGHTS --out benchmarks/loading.md
+    python benchmarks/loading.py WEIGHTS --out benchmarks/loading.md
 
 Memory is the private memory of the process (RssAnon on Linux), without pages of the mapped file.
 """
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import torch
-from environment_info import publish
+from environment_info import output_path, publish
 
 from streamvggt import load_model
 
@@ -46,7 +46,7 @@ def measure(weights: str, dtype: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=output_path)
     parser.add_argument("--only", help=argparse.SUPPRESS)  # one dtype, in a process of its own
     arguments = parser.parse_args()
     if arguments.only:

@@ -19,6 +19,8 @@ from long_streams_report import SHORT, STILL, write
 from tqdm import tqdm
 
 sys.path.append(str(Path(__file__).parents[1]))  # the repository, for experiments
+from environment_info import output_path
+
 from experiments.long_streams import (
     KINDS,
     SCENES,
@@ -35,6 +37,7 @@ from experiments.long_streams import (
 from experiments.stream_figure import draw_streams
 from streamvggt import KeepAll, StreamSession, TokenDiversity, load_model
 from streamvggt.files import atomic_write
+from streamvggt.flags import some_path, whole
 from streamvggt.model.eviction import EvictionPolicy
 from streamvggt.model.fingerprint import fingerprint
 from streamvggt.stream.policy import parse_policy
@@ -125,15 +128,19 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--policies", nargs="+", default=POLICIES, help="as of --policy; see docs/streaming.md")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--scenes", type=int, choices=(1, 2, 3, 4), default=2, help="of each kind")
-    parser.add_argument("--frames", type=int, default=2000, help="of the video")
-    parser.add_argument("--stride", type=int, default=1, help="take every n-th of them: a fast camera, or few pictures")
-    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="first frames to score")
-    parser.add_argument("--keep-all-frames", type=int, default=500, help="where `all` stops")
-    parser.add_argument("--image-size", type=int, nargs=2, metavar=("H", "W"), default=(80, 112))
-    parser.add_argument("--folder", type=Path, default=Path("results/long-streams"), help="folder of stored outputs")
+    parser.add_argument("--frames", type=whole(), default=2000, help="of the video")
+    parser.add_argument(
+        "--stride", type=whole(), default=1, help="take every n-th of them: a fast camera, or few pictures"
+    )
+    parser.add_argument("--lengths", type=whole(), nargs="+", default=LENGTHS, help="first frames to score")
+    parser.add_argument("--keep-all-frames", type=whole(), default=500, help="where `all` stops")
+    parser.add_argument("--image-size", type=whole(1, 16_384), nargs=2, metavar=("H", "W"), default=(80, 112))
+    parser.add_argument(
+        "--folder", type=some_path, default=Path("results/long-streams"), help="folder of stored outputs"
+    )
     parser.add_argument("--pictures", nargs="*", default=(), help="policies to draw: OUT-KIND.jpg")
     parser.add_argument("--tables-only", action="store_true", help="run nothing")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=output_path, required=True)
     return parser
 
 

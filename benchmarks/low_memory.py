@@ -11,14 +11,14 @@ import json
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import torch
-from environment_info import publish
+from environment_info import output_path, publish
 from loading import private_bytes
 from tqdm import tqdm
 
 from streamvggt import SlidingWindow, StreamSession, StreamVGGT
+from streamvggt.flags import whole
 from streamvggt.stream.policy import parse_policy
 
 IMAGE = (392, 518)
@@ -85,9 +85,9 @@ def measure_apart(storage: str, num_frames: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=int, default=2)
+    parser.add_argument("--frames", type=whole(), default=2)
     parser.add_argument("--only", choices=STORAGES, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=output_path)
     arguments = parser.parse_args()
     if arguments.only:
         print(json.dumps(measure(arguments.only, arguments.frames)))

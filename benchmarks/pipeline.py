@@ -25,7 +25,7 @@ import av
 import cv2
 import numpy as np
 import torch
-from environment_info import publish
+from environment_info import output_path, publish
 from PIL import Image
 
 from streamvggt.flags import some_path, whole
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--photos", type=whole(), default=100, help="number of JPEG images (default: 100)")
     parser.add_argument("--video", type=whole(), default=150, help="number of video frames (default: 150)")
     parser.add_argument("--rounds", type=whole(), default=3, help="runs of each version (default: 3)")
-    parser.add_argument("--out", type=some_path)
+    parser.add_argument("--out", type=output_path)
     arguments = parser.parse_args()
     versions = {"before": (arguments.before, [])} if arguments.before else {}
     versions |= {"after": (ROOT, []), "after, `--fast-resize`": (ROOT, ["--fast-resize"])}

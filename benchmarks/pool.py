@@ -7,11 +7,10 @@ Both alternate frame by frame, so that a varying speed of the machine affects bo
 
 import argparse
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
-from environment_info import publish
+from environment_info import output_path, publish
 from roofline import synchronize
 from tqdm import tqdm
 
@@ -32,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=output_path)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     rows = []

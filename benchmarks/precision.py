@@ -6,16 +6,14 @@ Random weights that keep the variance from layer to layer, LayerScale 0.2, so th
 """
 
 import argparse
-import shlex
-import sys
-from pathlib import Path
 
 import torch
+from environment_info import output_path, publish
 from streaming import HEADS, MEDIUM
 
 from streamvggt import load_model
+from streamvggt.flags import whole
 from streamvggt.model.vggt import VGGT
-from streamvggt.provenance import describe_machine
 
 
 def network(dtype: torch.dtype, head_dtype: torch.dtype, device: str) -> VGGT:
@@ -41,8 +39,8 @@ def as_dtype(tokens, dtype: torch.dtype):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--image-size", type=int, nargs=2, default=(210, 280), metavar=("H", "W"))
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--image-size", type=whole(1, 16_384), nargs=2, default=(210, 280), metavar=("H", "W"))
+    parser.add_argument("--out", type=output_path, required=True)
     arguments = parser.parse_args()
     torch.manual_seed(0)
     images = torch.nn.functional.interpolate(torch.rand(3, 3, 12, 16), arguments.image_size, mode="bicubic").clamp(0, 1)
@@ -65,29 +63,20 @@ def main() -> None:
             conf = relative(outputs.depth_conf, exact.depth_conf)
             pose = relative(outputs.pose_enc[:, :, :3], exact.pose_enc[:, :, :3])
             rows.append(f"| {name} | {depth:.2e} | {conf:.2e} | {points:.2e} | {pose:.2e} |")
-    command = shlex.join(["python", "benchmarks/precision.py", *sys.argv[1:]])
     height, width = arguments.image_size
-    text = "\n".join(
-        [
-            "# Half precision against float32",
-            "",
-            f"ViT-S size, 12 layers, 3 frames of {width}×{height}. Random weights that keep the variance from layer to",
-            "layer, LayerScale 0.2. Mean difference from float32 over the standard deviation of the float32 result. In",
-            "half precision the last convolution of a dense head, its activation and the sum of the pose refinements",
-            "stay float32.",
-            "",
-            "| | depth | depth confidence | points | translation |",
-            "|---|---|---|---|---|",
-            *rows,
-            "",
-            f"`{command}`",
-            "",
-            describe_machine(torch.device(arguments.device)),
-            "",
-        ]
-    )
-    arguments.out.write_text(text, encoding="utf-8")
-    print(text)
+    lines = [
+        "# Half precision against float32",
+        "",
+        f"ViT-S size, 12 layers, 3 frames of {width}×{height}. Random weights that keep the variance from layer to",
+        "layer, LayerScale 0.2. Mean difference from float32 over the standard deviation of the float32 result. In",
+        "half precision the last convolution of a dense head, its activation and the sum of the pose refinements",
+        "stay float32.",
+        "",
+        "| | depth | depth confidence | points | translation |",
+        "|---|---|---|---|---|",
+        *rows,
+    ]
+    publish(lines, arguments.out, torch.device(arguments.device))
 
 
 def relative(outputs: torch.Tensor, exact: torch.Tensor) -> float:

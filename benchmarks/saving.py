@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-from environment_info import publish
+from environment_info import output_path, publish
 
 from streamvggt import files
 from streamvggt.files import atomic_write, check_seal
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=some_path, help="folder on the disk to measure (default: the temporary folder)"
     )
-    parser.add_argument("--out", type=some_path)
+    parser.add_argument("--out", type=output_path)
     arguments = parser.parse_args()
     load = os.getloadavg()[0]
     rows = []

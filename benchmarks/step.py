@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 from components import HEADS, SIZES, clock
-from environment_info import signed
+from environment_info import output_path, signed
 
 from streamvggt import StreamSession, load_model
+from streamvggt.flags import whole
 from streamvggt.stream.frames import load_frames
 
 CLIP = Path(__file__).parents[1] / "assets" / "clip.mp4"
@@ -36,9 +37,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument("--steps", nargs="*", choices=("compile", "cuda_graph"), default=["compile"])
-    parser.add_argument("--frames", type=int, default=40, help="timed, after the memory is full")
+    parser.add_argument("--frames", type=whole(), default=40, help="timed, after the memory is full")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=output_path, required=True)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     weights, (height, width), _, policy, fill, _ = SIZES[arguments.size]

@@ -20,11 +20,13 @@ from pathlib import Path
 
 import psutil
 import torch
+from environment_info import output_path
 from roofline import Rates, Roofline, synchronize
 from streaming_report import ALONE, HEADS, RECOMPUTE, report
 from tqdm import tqdm
 
 from streamvggt import StreamSession, load_model
+from streamvggt.flags import whole
 from streamvggt.model.batched_memory import BatchedMemory
 from streamvggt.stream.policy import POLICIES, parse_policy
 
@@ -55,17 +57,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument(
-        "--image-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="default: size of the network"
+        "--image-size", type=whole(1, 16_384), nargs=2, metavar=("HEIGHT", "WIDTH"), help="default: size of the network"
     )
     parser.add_argument("--policy", nargs="+", default=list(POLICIES), help="policies (default: all)")
-    parser.add_argument("--frames", type=int, default=2000)
-    parser.add_argument("--keep-all-frames", type=int, default=200, help="last frame of `all` (default: 200)")
-    parser.add_argument("--pushes", type=int, default=16, help="frames timed around each mark (default: 16)")
-    parser.add_argument("--recompute-frames", type=int, default=32, help="longest sequence to recompute with VGGT")
+    parser.add_argument("--frames", type=whole(), default=2000)
+    parser.add_argument("--keep-all-frames", type=whole(), default=200, help="last frame of `all` (default: 200)")
+    parser.add_argument("--pushes", type=whole(), default=16, help="frames timed around each mark (default: 16)")
+    parser.add_argument("--recompute-frames", type=whole(0), default=32, help="longest sequence to recompute with VGGT")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     parser.add_argument("--attention", choices=("sdpa", "flash"), default="sdpa")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=output_path, required=True)
     arguments = parser.parse_args()
 
     device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)

@@ -19,7 +19,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from environment_info import publish
+from environment_info import output_path, publish
 from tqdm import tqdm
 
 sys.path.append(str(Path(__file__).parents[1]))  # the repository, for experiments
@@ -37,6 +37,7 @@ from experiments.simulated_model import Errors, GroundTruthVideo, SimulatedModel
 from streamvggt import StreamSession, SubmapOptions, SubmapSession, load_model
 from streamvggt.evaluation.pose_metrics import align_trajectory
 from streamvggt.files import atomic_write
+from streamvggt.flags import some_path, whole
 from streamvggt.geometry.alignment import align_points
 from streamvggt.geometry.camera import Cameras, invert_pose
 from streamvggt.geometry.pointmap import unproject
@@ -94,11 +95,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", default="tiny")
     parser.add_argument("--videos", nargs="+", default=["loop:8", "revisit:7"], help="kind and scene of long_streams")
-    parser.add_argument("--frames", type=int, default=2000)
-    parser.add_argument("--image-size", type=int, nargs=2, metavar=("H", "W"), default=(80, 112))
-    parser.add_argument("--folder", type=Path, default=Path("results/submaps"), help="folder of stored outputs")
-    parser.add_argument("--truth", type=Path, help="rendered videos are kept here (default: in --folder)")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--frames", type=whole(), default=2000)
+    parser.add_argument("--image-size", type=whole(1, 16_384), nargs=2, metavar=("H", "W"), default=(80, 112))
+    parser.add_argument("--folder", type=some_path, default=Path("results/submaps"), help="folder of stored outputs")
+    parser.add_argument("--truth", type=some_path, help="rendered videos are kept here (default: in --folder)")
+    parser.add_argument("--out", type=output_path, required=True)
     arguments = parser.parse_args()
     device = torch.device("cpu")
     model = load_model(arguments.weights, causal=True, heads=("camera", "depth"), device=device)

@@ -17,10 +17,10 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from environment_info import publish
+from environment_info import output_path, publish
 
 from streamvggt import StreamSession, load_frames
-from streamvggt.flags import some_path, whole
+from streamvggt.flags import whole
 from streamvggt.model.weights import load_with_threads
 
 CLIP = Path(__file__).parents[1] / "assets" / "clip.mp4"
@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cores", default="0,1", help="processor cores to run on (default: 0,1)")
     parser.add_argument("--frames", type=whole(), default=40, help="measured frames (default: 40)")
-    parser.add_argument("--out", type=some_path)
+    parser.add_argument("--out", type=output_path)
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(core) for core in arguments.cores.split(",")})

@@ -1,23 +1,22 @@
 """Measure training throughput: steps and images per second, and the fraction of the machine's peak FLOPs.
 
-    python benchmarks/training.py finetune_tiny num_frames=[8,8] trainer.num_workers=0 --out benchmarks/training.md
+    python benchmarks/training.py finetune_tiny num_frames=[8] rendered=../data/train/world --out out/training.md
 
 The first arguments are a configuration and overrides, as for src/train.py. The weights can be random.
 """
 
 import argparse
-import shlex
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import hydra
 import torch
+from environment_info import output_path, publish
 from torch.utils.flop_counter import FlopCounterMode
 
-from streamvggt.provenance import describe_machine
+from streamvggt.flags import whole
 
 CONFIG = str(Path(__file__).parent.parent / "config")
 
@@ -26,8 +25,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config")
     parser.add_argument("overrides", nargs="*")
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=whole(), default=12)
+    parser.add_argument("--out", type=output_path, required=True)
     arguments = parser.parse_args()
     with hydra.initialize_config_dir(CONFIG, version_base=None), tempfile.TemporaryDirectory() as folder:
         config = hydra.compose(arguments.config, [*arguments.overrides, f"output_dir={folder}"])
@@ -61,30 +60,22 @@ def main() -> None:
     peak = matmul_flops(trainer.device, config.trainer.precision)
     height, width = batch.images.shape[-2:]
     flops = counter.get_total_flops()
-    text = "\n".join(
-        [
-            f"# Training throughput: {arguments.config}",
-            "",
-            f"{batch.num_sequences} × {batch.num_frames} images of {width}×{height} per micro-batch, "
-            f"precision {config.trainer.precision}.",
-            "",
-            "| | |",
-            "|---|---|",
-            f"| median of {arguments.steps} steps | {step:.3f} s ({min(seconds):.3f} to {max(seconds):.3f}) |",
-            f"| images per second | {images / step:.1f} |",
-            f"| loading one batch (one process) | {loading:.3f} s |",
-            f"| arithmetic per step, forward and backward | {flops / 1e9:.1f} GFLOP |",
-            f"| achieved | {flops / step / 1e9:.1f} GFLOP/s |",
-            f"| of a large matrix product's {peak / 1e9:.0f} GFLOP/s here | {flops / step / peak * 100:.0f} % |",
-            "",
-            f"`{shlex.join(['python', 'benchmarks/training.py', *sys.argv[1:]])}`",
-            "",
-            describe_machine(trainer.device),
-            "",
-        ]
-    )
-    arguments.out.write_text(text, encoding="utf-8")
-    print(text)
+    lines = [
+        f"# Training throughput: {arguments.config}",
+        "",
+        f"{batch.num_sequences} × {batch.num_frames} images of {width}×{height} per micro-batch, "
+        f"precision {config.trainer.precision}.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| median of {arguments.steps} steps | {step:.3f} s ({min(seconds):.3f} to {max(seconds):.3f}) |",
+        f"| images per second | {images / step:.1f} |",
+        f"| loading one batch (one process) | {loading:.3f} s |",
+        f"| arithmetic per step, forward and backward | {flops / 1e9:.1f} GFLOP |",
+        f"| achieved | {flops / step / 1e9:.1f} GFLOP/s |",
+        f"| of a large matrix product's {peak / 1e9:.0f} GFLOP/s here | {flops / step / peak * 100:.0f} % |",
+    ]
+    publish(lines, arguments.out, trainer.device)
 
 
 def matmul_flops(device: torch.device, precision: str) -> float:

@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import hydra
 import torch
-from environment_info import publish
+from environment_info import output_path, publish
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -115,7 +115,7 @@ def step(model: VGGT, teacher: VGGT | None, optimizer, heads: list[str], num_fra
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=output_path)
     arguments = parser.parse_args()
     lines = [
         "# Memory of a training step, counted",

@@ -96,6 +96,7 @@ def main() -> None:
         return work(CASES[arguments.worker], Path(arguments.weights), arguments.dtype)
     rows = [compare(name, arguments.other, arguments.rounds) for name in arguments.case]
     if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(report(rows), encoding="utf-8")
 
 
