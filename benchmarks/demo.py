@@ -175,6 +175,7 @@ def through_page(browser: Browser, address: str) -> tuple[float, float, float, f
     viewer.get_by_text("Done:").wait_for()
     took, took_wall = time_of_others() - begun, time.perf_counter() - begun_wall
     frame = page.query_selector("#viewer iframe").content_frame()
+    frame.wait_for_function("window.firstPoints")  # a short clip can be done before
     first = frame.evaluate("firstPoints - parent.clicked")
     count = frame.evaluate("viewer.feed.status.num_frames")
     context.close()
