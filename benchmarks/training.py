@@ -73,7 +73,8 @@ def main() -> None:
         f"| loading one batch (one process) | {loading:.3f} s |",
         f"| arithmetic per step, forward and backward | {flops / 1e9:.1f} GFLOP |",
         f"| achieved | {flops / step / 1e9:.1f} GFLOP/s |",
-        f"| of a large matrix product's {peak / 1e9:.0f} GFLOP/s here | {flops / step / peak * 100:.0f} % |",
+        f"| fraction of the rate of a large matrix product ({peak / 1e9:.0f} GFLOP/s) "
+        f"| {flops / step / peak * 100:.0f} % |",
     ]
     publish(lines, arguments.out, trainer.device)
 
