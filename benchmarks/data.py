@@ -122,18 +122,18 @@ def main() -> None:
     report = [
         "# Loading training data",
         "",
-        f"Samples of {NUM_VIEWS} views at {SIZE[0]}×{SIZE[1]}, per worker and second of one core's time, with "
-        "random zoom and colors; then what the time goes into. The rest is crops, conversions and checks. "
-        "Resizing (Pillow's Lanczos and bicubic, as published) takes the most; a pixel of a PNG (`hypersim`, "
-        "`omniobject3d`, `spring`, `mvs_synth`) takes two to three times as long to decode as one of a JPEG.",
+        f"Samples of {NUM_VIEWS} views at {SIZE[0]}×{SIZE[1]} with random zoom and colors, per second of CPU time of "
+        "one worker, and the fraction of the time of each step. The rest is crops, conversions and checks. Resizing "
+        "(Pillow's Lanczos and bicubic, as published) takes the largest fraction. A pixel of a PNG (`hypersim`, "
+        "`omniobject3d`, `spring`, `mvs_synth`) takes two to three times as long to decode as a pixel of a JPEG.",
         "",
         "| set | stored | samples/s | a sample | " + " | ".join(PARTS) + " | rest |",
         "|---|---|---|---|" + "---|" * (len(PARTS) + 1),
         *(rows[name] for name in STORED),
         *opened,
         "",
-        "The procedural world in the layouts of the sets, at their stored sizes; real pictures decode the more slowly "
-        "the more there is in them. Files were just written, so no disk is waited for.",
+        "The images are of the procedural world, in the layouts and sizes of the sets. Real images have more detail "
+        "and decode more slowly. The files were written just before, so reading them does not wait for a disk.",
     ]
     publish(report, arguments.out, torch.device("cpu"))
 

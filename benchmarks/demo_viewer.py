@@ -51,19 +51,19 @@ def measure_viewer(browser: Browser, num_frames: int) -> list[str]:
     return [
         f"## {num_frames} frames of 518×392 in the viewer",
         "",
-        "Made-up frames, all there before the page is opened; drawn by the processor (SwiftShader) in a window of "
-        "1280×760: a machine with graphics is faster.",
+        "Synthetic frames, all available before the page is opened. The CPU renders (SwiftShader) a window of "
+        "1280×760. A machine with a GPU is faster.",
         "",
         "| | |",
         "|---|---|",
         f"| pixels with a depth | {num_frames * 518 * 392 / 1e6:.0f} million |",
         f"| sent | {sum(sent) / 1e6:.0f} MB, {sum(sent) / num_frames / 1e3:.0f} kB per frame |",
-        f"| until all is there and drawn | {loaded:.1f} s |",
-        f"| points held and drawn when calm | {outputs['points'] / 1e6:.2f} million |",
+        f"| until all frames are received and drawn | {loaded:.1f} s |",
+        f"| points held, and drawn when idle | {outputs['points'] / 1e6:.2f} million |",
         f"| memory of the page's script | {outputs['heap'] / 1e6:.0f} MB |",
         f"| images per second while orbiting (5 s) | {outputs['orbit']:.1f} |",
         f"| moving the view: ms between images, median and 95 % | {outputs['median']:.0f}, {outputs['p95']:.0f} |",
-        f"| the confidence slider: ms until its picture is there | {outputs['slider']:.0f} |",
+        f"| confidence slider: ms until the image is drawn | {outputs['slider']:.0f} |",
         "",
     ]
 
@@ -130,4 +130,4 @@ def write_walk(scene: Scene, num_frames: int) -> None:
         )
         ranges = updated_ranges(ranges, frame)
         scene.output.packets.add(position, "depth", pack(frame, position, "depth", ranges, []))
-    scene.status = replace(scene.status, state="finished", run=1, num_frames=num_frames, weights="made up")
+    scene.status = replace(scene.status, state="finished", run=1, num_frames=num_frames, weights="synthetic")

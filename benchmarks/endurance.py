@@ -161,19 +161,18 @@ def row(memory: str, notes: list[dict], share: int, kills: dict[str, int], compa
 
 def report(rows: Sequence[str], notes: dict[str, list[dict]], arguments) -> None:
     lines = [
-        f"# Endurance: {arguments.frames:,} frames, and being killed",
+        f"# Endurance: {arguments.frames:,} frames, and killed processes",
         "",
-        f"A network of 2 layers on {IMAGE_SIZE[1]}×{IMAGE_SIZE[0]} pixels, in one process; a state is saved every "
-        f"{arguments.save_every} frames. Lowest and highest from a tenth of the run on; processor time per step as "
-        "medians of tenths, without the saving. `pool`: "
-        + ", ".join(f"`{policy}`" for policy in POOL_POLICIES)
-        + ", four frames a step.",
+        f"One process streams images of {IMAGE_SIZE[1]}×{IMAGE_SIZE[0]} pixels with a network of 2 layers and saves "
+        f"its state every {arguments.save_every} frames. Minimum and maximum, without the first tenth of the run. ms: "
+        "processor time per step without saving, medians of tenths of the run. `pool`: four streams, one step for all, "
+        "with " + ", ".join(f"`{policy}`" for policy in POOL_POLICIES) + ".",
         "",
-        "Then the same stream, killed at any moment + while it saved its state, restored from what was on disk. Its "
-        "answers (+ those computed a second time after a kill) against the uninterrupted run's, bit-exactly.",
+        "A second process streams the same images and is killed and restarted. Kills: at a random time + while it "
+        "saves. Its predictions (+ those computed again after a kill) are compared bit-exactly with the first process.",
         "",
-        "| memory | frames | ms | process, MB | open files | threads | Python objects | stream's memory, kB | kills | "
-        "answers compared | different |",
+        "| policy | frames | ms | process, MB | open files | threads | Python objects | memory of the stream, kB "
+        "| kills | compared predictions | different |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
         *rows,
     ]

@@ -94,7 +94,7 @@ def main() -> None:
         return
     lines = [f"# Memory of the full network, bfloat16, {IMAGE[1]}×{IMAGE[0]}, heads {' and '.join(HEADS)}", ""]
     lines += ["## Measured", ""]
-    lines += ["| storage | weights, GB | memory, MB per frame | peak of the process, GB | all else, GB |"]
+    lines += ["| KV cache | weights, GB | memory, MB per frame | peak of the process, GB | other, GB |"]
     lines += ["|---|---|---|---|---|"]
     slots, fixed = {}, 0.0
     for storage in STORAGES:
@@ -110,15 +110,16 @@ def main() -> None:
     cost = {"auto": slots["auto"], "int8": slots["int8"] + slots["auto"] / 24}
     lines += [
         "",
-        f"Peak: the most private memory while {arguments.frames} frames are computed, less what was there before the",
-        "network was made. All else: activations, buffers, what PyTorch keeps. The point head adds 0.07 GB of weights.",
+        f"Peak: maximum private memory while {arguments.frames} frames are computed, without the memory before the "
+        "network is built. Other: activations, buffers, and memory that PyTorch keeps. The point head adds 0.07 GB of "
+        "weights.",
         "",
-        "## In proportion to that",
+        "## Computed from the measurement",
         "",
-        f"{fixed / 1e9:.2f} GB for weights and all else, the memory beside it. Under int8 one layer at a time is",
-        "turned back to bfloat16 for the moment; that is counted.",
+        f"{fixed / 1e9:.2f} GB for weights and other, plus the memory of the stream. With int8, one layer at a time is "
+        "converted to bfloat16. This temporary memory is included.",
         "",
-        "| `--policy` | frames' worth of room | plain, GB in all | int8, GB in all |",
+        "| `--policy` | capacity, frames | total, GB | total with int8, GB |",
         "|---|---|---|---|",
     ]
     for name in MEMORIES:
@@ -127,7 +128,7 @@ def main() -> None:
         lines.append(f"| `{name}` | {capacity} | {total[0]:.1f} | {total[1]:.1f} |")
     lines += [
         "",
-        "| card with | room of a bounded memory, frames, plain | int8 | `--policy all` until frame, plain | int8 |",
+        "| GPU memory | maximum capacity, frames | with int8 | last frame of `--policy all` | with int8 |",
         "|---|---|---|---|---|",
     ]
     for size in SIZES:
@@ -136,10 +137,10 @@ def main() -> None:
         lines.append(f"| {size} GB | {room['auto']} | {room['int8']} | {doubled['auto']} | {doubled['int8']} |")
     lines += [
         "",
-        f"{DRIVER} GB of a card are left to its driver and PyTorch's context (assumed, not measured). Under `all`",
-        "slots double as they run out: 8, 16, 32, …",
+        f"{DRIVER} GB are reserved for the driver and the CUDA context (assumed, not measured). With `all`, the slots "
+        "double when they are full: 8, 16, 32, …",
         "",
-        "Measured on a CPU; not run on CUDA, where kernels want other buffers.",
+        "Measured on a CPU. Not run on CUDA, where kernels need other buffers.",
     ]
     publish(lines, arguments.out, torch.device("cpu"))
 
