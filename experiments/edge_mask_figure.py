@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 from itertools import product
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -95,7 +94,7 @@ def measure(num_scenes: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("result", type=Path, nargs="?", help="result folder")
+    parser.add_argument("result", type=some_path, nargs="?", help="result folder")
     parser.add_argument("--out", type=some_path, help="output image, .jpg or .png")
     parser.add_argument("--frames", type=whole(0), nargs=2, default=(0, 1), metavar=("START", "STOP"))
     parser.add_argument("--degrees", type=real(-180, 180), default=35.0, help="angle to the side of the first camera")
@@ -104,6 +103,8 @@ def main() -> None:
     if arguments.measure:
         measure(16)
         return
+    if not (arguments.result and arguments.out):
+        parser.error("expected a result folder and --out, or --measure")
     picture = figure(ReconstructionResult(arguments.result), tuple(arguments.frames), arguments.degrees)
     with atomic_write(arguments.out) as unfinished:
         Image.fromarray(picture).save(unfinished, quality=90)

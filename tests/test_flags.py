@@ -3,6 +3,7 @@
 import argparse
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,16 +39,30 @@ def test_an_empty_name_is_none(text):
             kind(text)
 
 
+def flags(path: Path) -> Iterator[tuple[str, str | None]]:
+    """Calls that define a flag with a free value, and the type of the value."""
+    for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(call, ast.Call) and getattr(call.func, "attr", None) == "add_argument":
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+            takes_value = "choices" not in given and given.get("action", "'append'") == "'append'"
+            if takes_value and given.get("nargs") != "argparse.REMAINDER":  # of another program
+                yield f"{path.name}:{call.lineno}: {ast.unparse(call)}", given.get("type")
+
+
 def test_every_flag_has_such_a_type():
     """A bare int or float takes anything, and a bare Path takes "" for the current folder."""
     for path in [ROOT / "demo_gradio.py", *(ROOT / "src").rglob("*.py")]:
-        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(call, ast.Call) and getattr(call.func, "attr", None) == "add_argument":
-                given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-                takes_value = "choices" not in given and given.get("action", "'append'") == "'append'"
-                takes_value &= given.get("nargs") != "argparse.REMAINDER"  # of another program
-                is_typed = given.get("type") not in (None, "int", "float", "str", "Path")
-                assert is_typed or not takes_value, f"{path.name}:{call.lineno}: {ast.unparse(call)}"
+        for flag, kind in flags(path):
+            assert kind not in (None, "int", "float", "str", "Path"), flag
+
+
+def test_numbers_and_paths_of_benchmarks_and_experiments_have_such_a_type():
+    """Except for benchmarks/versions.py, which also runs on top of versions without these types."""
+    paths = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "experiments").glob("*.py")]
+    for path in paths:
+        for flag, kind in flags(path) if path.name != "versions.py" else ():
+            assert kind not in ("int", "float", "Path"), flag
+            assert kind == "output_path" or path.parent.name == "experiments" or "'--out'" not in flag, flag
 
 
 @pytest.mark.parametrize("words", [[""], ["photos", "--weights="], ["photos", "--host="], ["photos", "--allow-host= "]])
