@@ -51,8 +51,7 @@ def fitted_sizes(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return width and height after the first resize and at the end."""
     first = tuple(round(side * size / max(original_size)) for side in original_size)
-    # The reference code halves and doubles. An odd side therefore loses one pixel before it is rounded down.
-    last = tuple(2 * (side // 2) // patch_size * patch_size for side in first)
+    last = tuple(side // patch_size * patch_size for side in first)
     return first, last
 
 
