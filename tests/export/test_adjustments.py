@@ -148,6 +148,16 @@ def test_masked_pixels_are_in_no_export(result, masks, tmp_path):
         assert not arrays["depth"][21:].any() and arrays["depth"][6:21, 8:48].all()
 
 
+def test_a_pixel_is_masked_by_the_mask_pixel_at_its_center(result, masks):
+    """Processed pixels have 3.75×4 pixels of the original, so the center of the third column is at 9.375."""
+    mask = np.zeros((120, 150), np.uint8)
+    mask[2:, 9:] = 1
+    for path in masks.iterdir():
+        path.write_bytes(cv2.imencode(".png", mask)[1].tobytes())
+    cloud = merged_points(adjusted(result, Adjustments(masks=masks)), ALL)
+    assert len(cloud) == 5 * 30 * 38 and cloud.pixel.min(0).tolist() == [8 + 2, 6]
+
+
 def test_a_frame_without_a_mask_is_reported(result, masks):
     (masks / "view_0020.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"got none for 1 of 5; the first: view_0020.png"):

@@ -27,6 +27,10 @@ def test_every_frame_has_its_camera_image_depth_and_points(scene, result, tmp_pa
     centers = np.array([center[0] for center in columns["/world/camera Transform3D:translation"]])
     expected = np.stack([-pose[:, :3].T @ pose[:, 3] for pose in scene.poses])
     np.testing.assert_allclose(np.sort(centers, 0), np.sort(expected, 0), atol=1e-6)
+    shifted = scene.intrinsics.copy()
+    shifted[:2, 2] += 0.5  # in rerun the corner of the image is (0, 0)
+    for (by_columns,) in columns["/world/camera Pinhole:image_from_camera"]:
+        np.testing.assert_allclose(np.reshape(by_columns, (3, 3)).T, shifted, rtol=1e-6)
     for position in range(5):
         (points,) = columns[f"/world/points/{position:06d} Points3D:positions"]
         assert len(points) == 200 and scene.distance(np.array(points)).max() < 1e-4
