@@ -72,6 +72,7 @@ def test_glb_holds_cloud_and_cameras_in_gltf_axes(scene, result):
         low, high = in_camera[:, :2].min(0) / deepest, in_camera[:, :2].max(0) / deepest
         np.testing.assert_allclose(low, [(7.5 - 28) / 60, (5.5 - 21) / 55], atol=0.012)
         np.testing.assert_allclose(high, [(47.5 - 28) / 60, (35.5 - 21) / 55], atol=0.012)
+        np.testing.assert_allclose((low + high) / 2, [-0.5 / 60, -0.5 / 55], atol=1e-3)  # the bars are symmetric
 
 
 def test_frusta_change_color_along_time(result):
