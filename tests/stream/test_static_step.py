@@ -67,6 +67,19 @@ def test_no_shape_and_no_address_changes_once_the_memory_is_full(model, recorded
     assert len(recorded) == 1
 
 
+@pytest.mark.parametrize("wrong", ["uint8", "one channel"])
+def test_it_rejects_the_images_that_the_eager_step_rejects(model, recorded, wrong):
+    """A copy into the images of the captured step would convert pixels of 8 bits and repeat a single channel."""
+    session = StreamSession(model, policy=SlidingWindow(1, 2), step_mode="compile")
+    frames = images(1, 6, 14, 28)[0]
+    pushed(session, frames[:5])
+    assert len(recorded) == 1
+    bad = (255 * frames[5]).to(torch.uint8) if wrong == "uint8" else frames[5][:1]
+    with pytest.raises(ValueError, match="floating point of shape"):
+        session.push(bad)
+    assert session.num_frames == 5
+
+
 def test_saved_restored_reset_and_of_another_size_it_continues(model, recorded, tmp_path):
     policy = SlidingWindow(1, 2)
     frames, others = images(1, 12, 14, 28)[0], images(1, 6, 28, 14)[0]

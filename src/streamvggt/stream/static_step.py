@@ -15,6 +15,7 @@ from streamvggt.layers.cached_attention import StaticCachePattern
 from streamvggt.layers.kv_cache import UNBOUNDED, KVCache
 from streamvggt.layers.tables import record_tables
 from streamvggt.model.eviction import EvictionPolicy
+from streamvggt.model.inputs import validate_step
 from streamvggt.model.memory import KVCacheMemory
 from streamvggt.model.stream_memory import StreamMemory
 from streamvggt.model.vggt import VGGT
@@ -136,10 +137,13 @@ class StaticStep:
 
         Args:
             images: RGB in [0, 1]. (B, 1, 3, H, W)
+
+        Raises:
+            ValueError: If the images do not match the network or the memory.
         """
         memory = self._memory
         batch, image_size = images.shape[0], tuple(images.shape[-2:])
-        memory.validate_inputs(batch, image_size, self._heads)
+        validate_step(self._model, images, memory, self._heads)
         with torch.inference_mode(False), torch.no_grad():
             memory.begin(batch, image_size)
             try:
