@@ -8,13 +8,14 @@ from torch import Tensor
 
 
 def uploaded(x: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to a device without blocking the host.
+    """Copy a tensor to a device. Copies to CUDA do not block the host.
 
-    CUDA copies go through pinned memory, because copies from pageable memory block.
+    CUDA copies go through pinned memory, because copies from pageable memory block. Copies to MPS block, because a
+    non-blocking copy reads the source after PyTorch may have freed it (pytorch/pytorch#189690).
     """
     if device.type == "cuda" and x.device.type == "cpu":
         x = x.pin_memory()
-    return x.to(device, non_blocking=True)
+    return x.to(device, non_blocking=device.type != "mps")
 
 
 def unit_range(pixels: Tensor) -> Tensor:

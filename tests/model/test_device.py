@@ -66,6 +66,14 @@ def test_uploads_to_cuda_go_through_pinned_memory(monkeypatch):
     assert "pin" not in calls
 
 
+def test_uploads_to_mps_block(monkeypatch):
+    """A non-blocking copy reads the source after it was freed, and nobody holds a stack of images."""
+    calls = []
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device, **how: calls.append((str(device), how)) or self)
+    uploaded(torch.zeros(1), torch.device("mps"))
+    assert calls == [("mps", {"non_blocking": False})]
+
+
 @pytest.mark.parametrize(
     "device",
     [

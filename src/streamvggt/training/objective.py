@@ -75,8 +75,9 @@ class Objective:
             dense_frames: Frames to predict maps for. None: all frames.
         """
         queries = self.supervision.query_points(batch, generator) if "track" in self.criterion.heads else None
-        queries = None if queries is None else uploaded(queries, self.accelerator.device)
-        batch = replace(batch, instance_ids=None).to(self.accelerator.device, non_blocking=True)
+        device = self.accelerator.device
+        queries = None if queries is None else uploaded(queries, device)
+        batch = replace(batch, instance_ids=None).to(device, non_blocking=device.type != "mps")  # see `uploaded`
         heads = [head for head in self.criterion.heads if head != "track" or queries is not None]
         patches = None
         recording = nullcontext() if auxiliary_loss is None else auxiliary_loss.record(self.network)
