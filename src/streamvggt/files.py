@@ -72,6 +72,8 @@ def _named_at_the_end(temporary: Path, path: Path, durable: bool) -> Iterator[No
         yield
         if durable:
             sync(temporary)
+        if path.is_dir():
+            raise IsADirectoryError(f"{path}: expected a file to replace, got a folder. Move or remove it.")
         os.replace(temporary, path)
         if durable:
             sync(path.parent)

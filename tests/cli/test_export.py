@@ -1,12 +1,14 @@
 """`streamvggt export`: files from a result, without the network."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 import trimesh
 
 from streamvggt.export import EXPORTERS
+from streamvggt.folder_lock import FolderLock
 from streamvggt.model.vggt import VGGT
 
 
@@ -62,6 +64,20 @@ def test_an_unfinished_result_can_be_exported(command, result):
     assert np.loadtxt(result / "trajectory.txt").shape == (3, 8)
 
 
+def test_two_exports_do_not_write_into_one_folder(command, result, tmp_path):
+    with FolderLock(tmp_path / "other"):
+        status, output = command("export", result, "--out", tmp_path / "other", "--formats", "tum")
+        assert status == 1 and f"is held by process {os.getpid()} on" in output
+    assert command("export", result, "--out", tmp_path / "other", "--formats", "tum")[0] == 0
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(command, result):
+    (result / "points.ply").mkdir()
+    status, output = command("export", result, "--formats", "ply")
+    assert status == 1 and "points.ply: expected a file to replace, got a folder" in output and "Errno" not in output
+    assert not [path for path in result.iterdir() if ".part" in path.name]
+
+
 def test_a_folder_of_the_user_is_not_replaced(command, result, tmp_path):
     """Data sets have a depth/ of their own, and COLMAP users a colmap/."""
     for name in ("depth", "colmap"):
@@ -85,6 +101,8 @@ def test_a_folder_of_the_user_is_not_replaced(command, result, tmp_path):
         (["--frames", "9:12"], "none of the 4 frames is in the range (9, 12, None)"),
         (["--frames", "::-1"], "the step between frames is at least 1, not -1"),
         (["--max-points", "0"], "--max-points: expected a whole number from 1"),
+        (["--formats", "ply", "--bundle-adjust"], "--bundle-adjust changes only --formats colmap: add colmap"),
+        (["--formats", "ply", "--full-resolution"], "--full-resolution changes only --formats depth: add depth"),
         (["--out", "{result}/run.json"], "run.json is a file, a folder was expected"),
     ],
 )

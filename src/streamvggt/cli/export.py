@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from streamvggt.cli.export_options import check_frames, export_options, validate_exports
 from streamvggt.export import EXPORTERS, NothingLeft, ReconstructionResult, adjusted, check_result
+from streamvggt.folder_lock import FolderLock
 from streamvggt.model.threads import single_threaded_torch
 from streamvggt.stream.read_ahead import read_ahead
 
@@ -27,7 +28,8 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     problems = check_result(result)
     if problems:
         tqdm.write(f"Warning: {len(problems)} of {len(result)} images cannot be used; the first: {problems[0]}")
-    paths, failures = write_exports(result, out, arguments)
+    with FolderLock(out):  # otherwise two processes replace the unfinished files of each other
+        paths, failures = write_exports(result, out, arguments)
     for path in paths:
         tqdm.write(f"  {path}")
     print_failures(failures)

@@ -61,6 +61,9 @@ def validate_exports(arguments: argparse.Namespace, has_depth: bool, has_points:
         raise FileNotFoundError(f"--masks: expected a folder, got {masks}")
     if options.adjustments.known_distance is not None and not has_depth:
         raise ValueError("--known-distance needs the depth head: add depth to --heads")
+    for flag, name in (("bundle_adjust", "colmap"), ("full_resolution", "depth")):
+        if getattr(arguments, flag) and name not in arguments.formats:
+            raise ValueError(f"--{flag.replace('_', '-')} changes only --formats {name}: add {name} to --formats")
     needs_depth = [name for name in arguments.formats if name in FRAME_EXPORTS]
     needs_points = [name for name in arguments.formats if name in POINT_EXPORTS]
     if needs_depth and not has_depth:
