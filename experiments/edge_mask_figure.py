@@ -26,7 +26,7 @@ from procedural_scenes.scene import STYLES
 from procedural_scenes.world import SyntheticScenes
 from streamvggt.export import ExportOptions, PointCloud, ReconstructionResult, merged_points
 from streamvggt.files import atomic_write
-from streamvggt.flags import real, some_path, whole
+from streamvggt.flags import image_path, real, some_path, whole
 from streamvggt.geometry.camera import Cameras
 from streamvggt.geometry.pointmap import project
 
@@ -95,7 +95,7 @@ def measure(num_scenes: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("result", type=some_path, nargs="?", help="result folder")
-    parser.add_argument("--out", type=some_path, help="output image, .jpg or .png")
+    parser.add_argument("--out", type=image_path, help="output image, .jpg or .png")
     parser.add_argument("--frames", type=whole(0), nargs=2, default=(0, 1), metavar=("START", "STOP"))
     parser.add_argument("--degrees", type=real(-180, 180), default=35.0, help="angle to the side of the first camera")
     parser.add_argument("--measure", action="store_true", help="print the table of `--measure` instead of drawing")

@@ -23,7 +23,7 @@ from streamvggt.data.view import Batch
 from streamvggt.evaluation.depth_metrics import median_scale
 from streamvggt.export.edges import depth_edges
 from streamvggt.files import atomic_write
-from streamvggt.flags import some_path, whole
+from streamvggt.flags import image_path, whole
 from streamvggt.geometry.alignment import align_points
 from streamvggt.geometry.camera import Cameras, invert_pose
 from streamvggt.geometry.pointmap import unproject
@@ -182,7 +182,7 @@ def _bytes(values: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=some_path, required=True, help="output image, .jpg or .png")
+    parser.add_argument("--out", type=image_path, required=True, help="output image, .jpg or .png")
     parser.add_argument("--weights", default="tiny")
     parser.add_argument("--index", type=whole(0), default=8, help="index of the test scene")
     parser.add_argument("--scene-type", choices=STYLES, default="rooms")

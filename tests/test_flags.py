@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from streamvggt.cli import main
-from streamvggt.flags import real, some_path, whole, word
+from streamvggt.flags import image_path, real, some_path, whole, word
 
 ROOT = Path(__file__).parents[1]
 WRONG = ["0", "-1", "1" + 30 * "0", "1.5", "nan", "inf", "", "many"]
@@ -47,6 +47,14 @@ def flags(path: Path) -> Iterator[tuple[str, str | None]]:
             takes_value = "choices" not in given and given.get("action", "'append'") == "'append'"
             if takes_value and given.get("nargs") != "argparse.REMAINDER":  # of another program
                 yield f"{path.name}:{call.lineno}: {ast.unparse(call)}", given.get("type")
+
+
+@pytest.mark.parametrize("text", ["figure", "figure.md", "a/.png", "{folder}"])
+def test_an_image_to_write_has_the_suffix_of_an_image(tmp_path, text):
+    (tmp_path / "folder.png").mkdir()
+    assert image_path("a/b.JPG") == Path("a/b.JPG")
+    with pytest.raises(argparse.ArgumentTypeError, match=r"expected an image file \(\.png, "):
+        image_path(text.format(folder=tmp_path / "folder.png"))
 
 
 def test_every_flag_has_such_a_type():

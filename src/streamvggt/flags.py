@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 MANY = 10**9
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def whole(low: int = 1, high: int = MANY) -> Callable[[str], int]:
@@ -49,6 +50,18 @@ def word(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("expected a value, got an empty one")
     return text
+
+
+def image_path(text: str) -> Path:
+    """Parse the path of an image to write.
+
+    Raises:
+        argparse.ArgumentTypeError: If the suffix is no image format, or the path is a folder.
+    """
+    path = some_path(text)
+    if path.suffix.lower() not in IMAGE_SUFFIXES or path.is_dir():
+        raise argparse.ArgumentTypeError(f"expected an image file ({', '.join(IMAGE_SUFFIXES)}), got {text!r:.60}")
+    return path
 
 
 def some_path(text: str) -> Path:

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from streamvggt.datasets import list_modules
-from streamvggt.flags import real, some_path, whole, word
+from streamvggt.flags import image_path, real, some_path, whole, word
 
 POSES_ONLY = ("scannetv2_poses", "sintel_poses")
 """Test sets with a second reader, for poses."""
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=whole(1, 1024), default=4, metavar="N", help="reader threads (default: 4)")
     parser.add_argument(
-        "--out", type=some_path, default=Path("data_check.png"), help="output image (default: data_check.png)"
+        "--out", type=image_path, default=Path("data_check.png"), help="output image (default: data_check.png)"
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from streamvggt.flags import some_path, whole, word
+from streamvggt.flags import image_path, some_path, whole, word
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,5 +25,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batches", type=whole(), metavar="N", help="draw the first N training batches instead of --samples"
     )
     parser.add_argument(
-        "--out", type=some_path, default=Path("data_preview.png"), help="output image (default: data_preview.png)"
+        "--out", type=image_path, default=Path("data_preview.png"), help="output image (default: data_preview.png)"
     )
