@@ -63,6 +63,17 @@ def test_the_term_adds_the_pairs_and_leaves_uncounted_sequences_out():
     assert output.grad[0].abs().max() > 0 and output.grad[1].abs().max() == 0
 
 
+@pytest.mark.parametrize("error", ["huber", "l1", "l2"])
+def test_unknown_poses_of_uncounted_sequences_give_no_gradient(error):
+    known, output = encodings(2), encodings(3).requires_grad_()
+    known[1] = torch.nan
+    valid = torch.ones(2, 4, 8, 8, dtype=torch.bool)
+    valid[1] = False
+    term = CameraTerm(weight=1.0, error=error, min_valid_pixels=1)
+    term(Prediction(SIZE, pose_enc=output), Target(Prediction(SIZE, pose_enc=known), valid=valid)).backward()
+    assert output.grad[0].abs().max() > 0 and output.grad[1].abs().max() == 0
+
+
 def test_logarithms_make_errors_relative():
     """Twice the depth costs the same near and far; what is not valid may be anything."""
     near, far = torch.full((1, 1, 12, 12, 1), 0.5), torch.full((1, 1, 12, 12, 1), 50.0)

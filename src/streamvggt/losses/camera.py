@@ -49,6 +49,8 @@ class CameraTerm:
         counted = torch.ones_like(known[:, 0, 0], dtype=torch.bool)  # (B,)
         if target.valid is not None:
             counted = target.valid[:, 0].flatten(1).sum(1) >= self.min_valid_pixels
+        # Skipped targets can be NaN, and the gradient of an error multiplied by 0 is still NaN.
+        known = torch.where(counted[:, None, None], known, prediction.pose_enc.detach())
         stages = prediction.pose_enc_list
         if self.iteration_decay is None or not stages:
             error = self._iteration_loss(prediction.pose_enc, known, counted)
@@ -58,7 +60,6 @@ class CameraTerm:
             )
         weights = (self.pair_rotation, self.pair_translation, self.pair_direction)
         if any(weights) and known.shape[1] > 1:
-            known = torch.where(counted[:, None, None], known, prediction.pose_enc.detach())
             errors = pair_errors(prediction.pose_enc, known)
             error = error + sum(weight * of for weight, of in zip(weights, errors, strict=True))
         return error
