@@ -49,6 +49,11 @@ def test_the_window_is_bounded_and_the_query_frame_stays():
     assert torch.equal(memory.tracks.maps[0], fresh.tracks.maps[0])
 
 
+def test_a_window_without_the_newest_frame_is_rejected():
+    with pytest.raises(ValueError, match="track_window: expected 1 or more frames, got 0"):
+        tiny().new_memory(track_window=0)
+
+
 def test_tracking_may_start_in_a_later_frame_and_start_again():
     model, frames = tiny(track_iterations=2), images(1, 4)
     memory = model.new_memory()

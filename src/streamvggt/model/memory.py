@@ -55,8 +55,11 @@ class KVCacheMemory(StreamState, StreamMemory):
             num_special_tokens: Special tokens per frame.
 
         Raises:
-            ValueError: If `camera_cache` is unknown, or `scale_frames` does not support the policy or the cache mode.
+            ValueError: If `camera_cache` is unknown, `track_window` is below 1, or `scale_frames` does not support the
+                policy or the cache mode.
         """
+        if track_window < 1:
+            raise ValueError(f"track_window: expected 1 or more frames, got {track_window}.")
         super().__init__(TrackMemory(track_window))
         if camera_cache not in ("per_iteration", "shared"):
             raise ValueError(f"camera_cache: expected 'per_iteration' or 'shared', got {camera_cache!r}")

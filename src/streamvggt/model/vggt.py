@@ -88,12 +88,13 @@ class VGGT(PretrainedNetwork):
             policy: Eviction policy. None: keep all frames.
             camera_cache: KV caches of the camera head. "per_iteration": one per iteration, equal to the full causal
                 pass. "shared": one for all iterations, equal to the reference implementation.
-            track_window: Number of latest frames kept for tracking, in addition to the query frame.
+            track_window: Number of latest frames kept for tracking, in addition to the query frame, at least 1.
             kv_cache_dtype: "auto": the dtype of the keys and values. "int8": one byte per value and one scale per
                 token and head, about half the size of bfloat16.
 
         Raises:
-            ValueError: If the network is not causal, or does not support the policy or the cache mode.
+            ValueError: If the network is not causal, does not support the policy or the cache mode, or `track_window`
+                is below 1.
         """
         if not self.causal:
             raise ValueError(

@@ -103,7 +103,7 @@ class StreamSession:
             camera_cache: "per_iteration" gives the poses of the full causal pass. "shared" gives the poses of the
                 reference streaming code.
             heads: Names of the heads to run. None runs all heads of the model.
-            track_window: Number of frames kept for tracking besides the query frame.
+            track_window: Number of frames kept for tracking besides the query frame, at least 1.
             kv_cache_dtype: Number format of keys and values. "auto" stores the computed dtype. "int8" stores one byte
                 per value, half the memory of bfloat16.
             step_mode: Execution of a frame once a memory of whole frames is full. "eager" runs the model. "cuda_graph"
@@ -111,8 +111,8 @@ class StreamSession:
                 rounding; the first compiled frame takes at least a minute. Only "eager" tracks points.
 
         Raises:
-            ValueError: If the model is not causal, the policy requires a head that does not run, or `step_mode` does
-                not support the policy, camera cache or device.
+            ValueError: If the model is not causal, the policy requires a head that does not run, `track_window` is
+                below 1, or `step_mode` does not support the policy, camera cache or device.
         """
         self.model = model
         self.policy = policy or published_policy(model)
