@@ -85,8 +85,11 @@ def test_odd_sizes_and_single_frames_are_encoded(scene, tmp_path):
     assert (frame.height, frame.width) == (40, 164)
 
 
-def test_photos_play_at_ten_frames_per_second(make_scene, tmp_path):
-    assert frame_rate(make_scene(3, timed=False).write(tmp_path)) == Fraction(10)
+def test_photos_and_slow_sequences_play_at_ten_frames_per_second(make_scene, tmp_path):
+    assert frame_rate(make_scene(3, timed=False).write(tmp_path / "photos")) == Fraction(10)
+    scene = make_scene(3)
+    scene.frames = [replace(frame, time=2.0 * position) for position, frame in enumerate(scene.frames)]
+    assert frame_rate(scene.write(tmp_path / "slow")) == Fraction(10)
 
 
 def test_every_exporter_writes_to_the_given_folder(result, tmp_path):
