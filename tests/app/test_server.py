@@ -24,7 +24,7 @@ from streamvggt.app import updates
 from streamvggt.app.hosts import Hosts
 from streamvggt.app.packet import pixel_marks
 from streamvggt.app.request_filter import RequestFilter
-from streamvggt.app.server import scene_routes
+from streamvggt.app.server import GONE, scene_routes
 from streamvggt.app.status import RunSettings
 from streamvggt.app.visitors import COOKIE
 from streamvggt.export import ReconstructionResult
@@ -86,7 +86,9 @@ ROUTES = ["", "updates", "preview", "depth/0"]
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_scene_of_another_user_is_not_found(client, application, scene, route):
-    assert client.get(f"/scene/{scene.id}/{route}").status_code == 200
+    answer = client.get(f"/scene/{scene.id}/{route}")
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store" and answer.headers["x-content-type-options"] == "nosniff"
     stranger = TestClient(application)
     assert stranger.get(f"/scene/{scene.id}/{route}").status_code == 404
     stranger.get("/")
@@ -97,8 +99,9 @@ def test_a_scene_of_another_user_is_not_found(client, application, scene, route)
 def test_another_user_can_neither_change_nor_download_a_scene(application, scene):
     stranger = TestClient(application)
     stranger.get("/")
-    for route, body in (("stop", None), ("picture", None), ("queries", [[0.5, 0.5]]), ("export/glb", FILTER)):
-        assert stranger.post(f"/scene/{scene.id}/{route}", json=body).status_code == 404
+    for route, body in (("stop", None), ("camera-frame", None), ("queries", [[0.5, 0.5]]), ("export/glb", FILTER)):
+        answer = stranger.post(f"/scene/{scene.id}/{route}", json=body)
+        assert (answer.status_code, answer.text) == (404, GONE)
     assert len(scene.queries) == 0
 
 
