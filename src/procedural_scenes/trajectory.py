@@ -133,21 +133,18 @@ def sample_trajectories(seeds: Tensor, shells: Environments) -> Trajectories:
     is_x = torch.tensor([True, False], device=seeds.device)
     off = torch.where(dolly[:, None] & (along_x ^ is_x), back, 0.0)
     radius = torch.where(dolly[:, None], lane, wide)
-    zero = torch.zeros_like(thin)
 
     ground = dice.uniform(-0.4, 0.4, (2,)) * torch.where(outdoors[:, None], room - reach, 0.0)  # where outdoors
     drone = outdoors & dice.bernoulli(0.25)
     eye = torch.where(drone, dice.uniform(2.5, 6.0), dice.uniform(0.9, 1.8))
     eye = torch.minimum(eye, shells.height - 0.7)
-    center = torch.stack([ground[:, 0] + off[:, 0], -eye, ground[:, 1] + off[:, 1]], -1)
+    center = raised(ground + off, eye)
 
     aim = dice.uniform(-0.15, 0.15, (2,)) * radius
     ahead = -off * dice.uniform(0.5, 1.3, (1,))
     low = eye * dice.uniform(0.25, 1.0)
     low = torch.where(drone, 0.6 * low, low)
-    target = torch.stack([ground[:, 0], -low, ground[:, 1]], -1)
-    flat = torch.where(dolly[:, None], ahead, aim)
-    target = target + torch.stack([flat[:, 0], zero, flat[:, 1]], -1)
+    target = raised(ground + torch.where(dolly[:, None], ahead, aim), low)
 
     length = math.pi * (radius[:, 0] + radius[:, 1])
     speed = torch.where(drone, 3.0, 1.0) * dice.log_uniform(0.3, 1.2)
@@ -175,6 +172,11 @@ def sample_trajectories(seeds: Tensor, shells: Environments) -> Trajectories:
         swing_rate=dice.uniform(1.3, 4.7, (3,)),
         hand_shake=dice.uniform(0, 1, (2,)) * torch.tensor([0.01, 0.012], device=seeds.device),
     )
+
+
+def raised(ground: Tensor, height: Tensor) -> Tensor:
+    """Return the world points at a height in meters above points (x, z) of the ground. (B, 2), (B,) → (B, 3)"""
+    return torch.stack([ground[:, 0], -height, ground[:, 1]], -1)
 
 
 def rotation_from_angles(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
