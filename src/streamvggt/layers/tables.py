@@ -10,7 +10,7 @@ from functools import lru_cache, wraps
 import torch
 from torch import Tensor
 
-_recorded: ContextVar[list[Tensor] | None] = ContextVar("handed_out", default=None)
+_recorded: ContextVar[list[Tensor] | None] = ContextVar("recorded", default=None)
 
 
 def cached_table(maxsize: int) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
@@ -26,21 +26,21 @@ def cached_table(maxsize: int) -> Callable[[Callable[..., Tensor]], Callable[...
         @lru_cache(maxsize=maxsize)
         @torch.inference_mode(False)  # tables can be used with gradients later
         @torch.no_grad()
-        def made(*arguments) -> Tensor:
+        def compute(*arguments) -> Tensor:
             return function(*arguments)
 
         @wraps(function)
-        def found(*arguments) -> Tensor:
-            answer = made(*arguments)
-            handed_out = _recorded.get()
-            if handed_out is not None:
-                handed_out.append(answer)
-            return answer
+        def lookup(*arguments) -> Tensor:
+            table = compute(*arguments)
+            recorded = _recorded.get()
+            if recorded is not None:
+                recorded.append(table)
+            return table
 
         # As `torch.compiler.assume_constant_result`, which imports the compiler (1.4 s of processor time).
-        found._dynamo_marked_constant = True
-        found.forget = made.cache_clear
-        return found
+        lookup._dynamo_marked_constant = True
+        lookup.cache_clear = compute.cache_clear
+        return lookup
 
     return decorate
 
