@@ -39,7 +39,7 @@ class CachedPattern:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
         tokens = q.shape[2] // len(self.schedule)
-        seen = []
+        outputs = []
         new = zip(self.schedule, q.split(tokens, 2), k.split(tokens, 2), v.split(tokens, 2), strict=True)
         if self.is_joint:
             return self._joint(q, list(new), kernel)
@@ -48,8 +48,8 @@ class CachedPattern:
             self.cache.append(frame, k_frame, v_frame)
             if self.query_hook is not None:
                 self.query_hook(q_frame, self.cache)
-            seen.append(kernel(q_frame, *self.cache.keys_values()))
-        return torch.cat(seen, 2) if len(seen) > 1 else seen[0]
+            outputs.append(kernel(q_frame, *self.cache.keys_values()))
+        return torch.cat(outputs, 2) if len(outputs) > 1 else outputs[0]
 
     def _joint(self, q: Tensor, new: list, kernel: Kernel) -> Tensor:
         for (frame, _), _, k_frame, v_frame in new:

@@ -109,15 +109,15 @@ class EvictionPolicy:
         assert self.is_index_based, f"{type(self).__name__} is not index-based"
         kept: list[int] = []
         dropped: list[int] = []
-        seen = []
+        attended = []
         for frame in range(num_frames):
             latest = dropped[-self.retained :] if self.retained else []
             retained = [RetainedTokens(old, Aggregator.num_special_tokens) for old in latest]
-            seen.append([*retained, *kept, frame])
+            attended.append([*retained, *kept, frame])
             frames = [*kept, frame]
             kept = list(self.select(frames, None))
             dropped += [old for old in frames if old not in kept and self.stores(old)]
-        return seen
+        return attended
 
 
 def check_joint_step(policy: EvictionPolicy, camera_cache: CameraCacheMode, scale_frames: int) -> None:

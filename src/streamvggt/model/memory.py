@@ -169,9 +169,9 @@ class KVCacheMemory(StreamState, StreamMemory):
         for frame in range(self.num_frames, self.num_frames + num_new):
             plan.append((frame, dropped))
             if len(plan) < num_new:
-                seen = [*kept, frame]
-                kept = list(self.policy.select(seen, None))
-                dropped = set(seen) - set(kept)
+                frames = [*kept, frame]
+                kept = list(self.policy.select(frames, None))
+                dropped = set(frames) - set(kept)
         return plan
 
     def layer_patterns(self, num_new: int) -> list[CachedPattern]:
@@ -235,9 +235,9 @@ class KVCacheMemory(StreamState, StreamMemory):
                 context = PolicyContext(
                     result if num_new == 1 else result.select_frame(number), self.layers, self.policy_state
                 )
-            seen = [*self.kept_frames, frame]
-            kept = list(self.policy.select(seen, context))
-            dropped = set(seen) - set(kept)
+            frames = [*self.kept_frames, frame]
+            kept = list(self.policy.select(frames, context))
+            dropped = set(frames) - set(kept)
             self.caches.evict(dropped)
             self.kept_frames = kept
             self.num_frames += 1

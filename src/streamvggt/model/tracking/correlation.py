@@ -67,12 +67,12 @@ def correlate(pyramid: list[Tensor], features: Tensor, coords: Tensor, radius: i
     step = torch.arange(-radius, radius + 1, dtype=coords.dtype, device=coords.device)
     window = torch.stack(torch.meshgrid(step, step, indexing="ij"), -1).flatten(0, 1)  # (dy, dx) added to (x, y)
     batch, num_frames, num_tracks, channels = features.shape
-    answers = []
+    correlations = []
     for level, maps in enumerate(pyramid):
         around = (coords / 2**level)[..., None, :] + window  # (B, S, N, window, 2)
-        seen = bilinear_sample(maps.flatten(0, 1), around.flatten(0, 1).flatten(1, 2), padding="zeros")
-        seen = seen.unflatten(1, (num_tracks, -1)).unflatten(0, (batch, num_frames))  # (B, S, N, window, C)
-        answers.append((seen @ features[..., None]).squeeze(-1) / channels**0.5)
+        samples = bilinear_sample(maps.flatten(0, 1), around.flatten(0, 1).flatten(1, 2), padding="zeros")
+        samples = samples.unflatten(1, (num_tracks, -1)).unflatten(0, (batch, num_frames))  # (B, S, N, window, C)
+        correlations.append((samples @ features[..., None]).squeeze(-1) / channels**0.5)
     absent = (num_levels - len(pyramid)) * len(window)
-    answers.append(coords.new_zeros(batch, num_frames, num_tracks, absent))
-    return torch.cat(answers, -1)
+    correlations.append(coords.new_zeros(batch, num_frames, num_tracks, absent))
+    return torch.cat(correlations, -1)

@@ -37,8 +37,8 @@ def mean_displacement(points: Tensor, own: Tensor, other: Tensor, image_size: tu
         Distance in pixels over the points visible in the other image; infinite if there are none. (B,)
     """
     grid = pixel_grid(*points.shape[1:3], like=points)  # (h, w, 2)
-    seen, is_inside = _project(points, other, image_size)
-    distance = STRIDE * (seen - grid.flatten(0, 1)).norm(dim=-1)  # (B, h·w)
+    pixels, is_inside = _project(points, other, image_size)
+    distance = STRIDE * (pixels - grid.flatten(0, 1)).norm(dim=-1)  # (B, h·w)
     distance = torch.where(is_inside, distance, 0)
     count = is_inside.sum(-1)
     return torch.where(count > 0, distance.sum(-1) / count.clamp(min=1), torch.inf)
@@ -56,8 +56,8 @@ def coverage(points: Tensor, other: Tensor, image_size: tuple[int, int]) -> Tens
         Ratio of image cells, 32 pixels wide, that contain a point, in [0, 1]. (B,)
     """
     height, width = (-(-side // CELL) for side in points.shape[1:3])
-    seen, is_inside = _project(points, other, image_size)
-    column, row = ((seen + 0.5) / CELL).long().unbind(-1)
+    pixels, is_inside = _project(points, other, image_size)
+    column, row = ((pixels + 0.5) / CELL).long().unbind(-1)
     nowhere = height * width
     cell = torch.where(is_inside, row * width + column, nowhere)
     return points.new_zeros(len(points), nowhere + 1).scatter(1, cell, 1)[:, :nowhere].mean(1)
@@ -66,10 +66,10 @@ def coverage(points: Tensor, other: Tensor, image_size: tuple[int, int]) -> Tens
 def _project(points: Tensor, pose_enc: Tensor, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Return subsampled pixels of points, (B, h·w, 2), and whether they are inside the image, (B, h·w)."""
     height, width = points.shape[1:3]
-    seen, depth = project(points.flatten(1, 2), _subsampled_cameras(pose_enc, image_size))
-    x, y = seen.unbind(-1)
+    pixels, depth = project(points.flatten(1, 2), _subsampled_cameras(pose_enc, image_size))
+    x, y = pixels.unbind(-1)
     is_inside = (depth > 0) & (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
-    return seen, is_inside
+    return pixels, is_inside
 
 
 def _subsampled_cameras(pose_enc: Tensor, image_size: tuple[int, int]) -> Cameras:

@@ -86,12 +86,12 @@ def saliency(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     exact = to_float32(q)
     logits = (q * q.shape[-1] ** -0.5 @ k.mT).to(exact)  # (B, N, Q, T)
     attention = torch.softmax(logits, -1)
-    answers = attention.to(v.dtype) @ v  # (B, N, Q, D)
-    along = (answers @ v.mT).to(exact)  # v·o (B, N, Q, T)
+    outputs = attention.to(v.dtype) @ v  # (B, N, Q, D)
+    along = (outputs @ v.mT).to(exact)  # v·o (B, N, Q, T)
     # Norms are reductions without a temporary tensor of the cache size.
     absolute = torch.linalg.vector_norm(v, 1, dim=-1)[:, :, None].to(exact)  # (B, N, 1, T)
     square = torch.linalg.vector_norm(v, 2, dim=-1)[:, :, None].to(exact).square()
-    distance = (square - 2 * along + answers.to(exact).square().sum(-1, keepdim=True)).clamp(min=0)  # |v - o|²
+    distance = (square - 2 * along + outputs.to(exact).square().sum(-1, keepdim=True)).clamp(min=0)  # |v - o|²
     of_values = attention * absolute
     of_keys = (attention * logits).square() * distance + 2 * attention.square() * logits * (square - along)
     return (of_values + of_keys).sum(2)
