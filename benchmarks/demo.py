@@ -105,11 +105,10 @@ def compare(browser: Browser, weights: str, arguments: argparse.Namespace) -> li
         iter(load_frames(CLIP, size=model.config.image_size, patch_size=model.patch_size))
     ).image.shape[1:]
     return [
-        f"## `{weights}`: the page's own work is {rows[-1][4]:.0f} % of the network's, "
-        f"with the page it takes {100 * (rows[-1][1] / rows[-1][0] - 1):.0f} % more than bare",
+        f"## `{weights}`: the page adds {rows[-1][4]:.0f} % to the CPU time of network and reading",
         "",
-        f"{width}×{height}, {arguments.frames} frames of `assets/clip.mp4`, memory window:1,8, camera and depth heads. "
-        "Milliseconds of processor time per frame; the last two columns are on the wall:",
+        f"{width}×{height}, {arguments.frames} frames of `assets/clip.mp4`, policy `window:1,8`, camera and depth "
+        "heads. Milliseconds of CPU time per frame:",
         "",
         "| round | bare | with the page | network, reading | page's own | share, % | page, wall | first points |",
         "|---|---|---|---|---|---|---|---|",
@@ -118,11 +117,21 @@ def compare(browser: Browser, weights: str, arguments: argparse.Namespace) -> li
             for name, (alone, page, theirs, own, share, wall, first) in zip(names, rows, strict=True)
         ),
         "",
-        "First points: milliseconds from the click on Start until they are drawn. The weights were loaded before.",
+        *COLUMNS,
         "",
     ]
 
 
+COLUMNS = [
+    "| column | meaning |",
+    "|---|---|",
+    "| bare | network and reading without a page, in a run of its own |",
+    "| with the page | all threads of the program |",
+    "| network, reading | the part of these threads that a bare run has, too |",
+    "| page's own, share | the rest, and its ratio to the column before |",
+    "| page, wall | wall time per frame, ms |",
+    "| first points | wall time from the click on Start until the first points are drawn, ms. Weights are loaded |",
+]
 NETWORK_SECONDS = [0.0]
 """Processor time of all `session.push` so far."""
 
