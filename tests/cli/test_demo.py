@@ -37,5 +37,6 @@ def test_the_port_in_the_environment_is_used_unless_another_is_given(command, mo
     for module, content in names.items():
         monkeypatch.setitem(sys.modules, f"streamvggt.app.{module}", SimpleNamespace(**content))
     monkeypatch.setenv("GRADIO_SERVER_PORT", "7999")
-    assert "not served" in command("demo")[1] and "not served" in command("demo", "--port", "8000")[1]
-    assert ports == [7999, 8000]
+    for flags in ((), ("--port", "8000"), ("--port", "0")):
+        assert "not served" in command("demo", *flags)[1]
+    assert ports == [7999, 8000, 0]

@@ -49,6 +49,9 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     share = arguments.share or os.environ.get("GRADIO_SHARE", "").lower() == "true"
     hosts = [*arguments.allow_host, *filter(None, [os.environ.get("SPACE_HOST")])]
     choices, infos = weights_menu(arguments.weights, arguments.random_weights)
+    port = arguments.port
+    if port is None:
+        port = int(os.environ.get("GRADIO_SERVER_PORT", "0")) or None
     networks = ModelRegistry(
         choices,
         load,
@@ -70,7 +73,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
             scenes,
             options,
             host=host,
-            port=arguments.port or int(os.environ.get("GRADIO_SERVER_PORT", "0")) or None,
+            port=port,
             allow_hosts=hosts,
         )
     except BaseException:

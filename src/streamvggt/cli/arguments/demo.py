@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port",
         type=whole(0, 65_535),
-        help="port to listen on (default: GRADIO_SERVER_PORT, or else the first free port from 7860)",
+        help="port to listen on; 0: any free port (default: GRADIO_SERVER_PORT, or else the first free port from 7860)",
     )
     parser.add_argument(
         "--weights",

@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-frames", type=whole(), default=1000, help="maximum number of frames (default: 1000)")
     add_device(parser)
     parser.add_argument("--host", type=word, default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=whole(0, 65_535), default=7870, help="port to listen on (default: 7870)")
+    parser.add_argument(
+        "--port", type=whole(0, 65_535), default=7870, help="port to listen on; 0: any free port (default: 7870)"
+    )
     add_allow_host(parser)
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     parser.add_argument(
