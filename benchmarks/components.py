@@ -41,6 +41,16 @@ PARTS = {
 }
 
 
+MEMORY_METHODS = (
+    (CachedPattern, "__call__"),
+    (KVCacheMemory, "layer_patterns"),
+    (KVCacheMemory, "camera_patterns"),
+    (KVCacheMemory, "update"),
+    (KVCacheMemory, "commit"),
+)
+"""Methods that count as bookkeeping of the memory."""
+
+
 @dataclass
 class Meter:
     """Sum by part how far a reading (clock or counter) advances. Nested parts count separately."""
@@ -97,13 +107,7 @@ def meter_network(model: VGGT) -> None:
 
 
 def meter_memory() -> None:
-    methods = (
-        (CachedPattern, "__call__"),
-        (KVCacheMemory, "layer_patterns"),
-        (KVCacheMemory, "camera_patterns"),
-        (KVCacheMemory, "advance"),
-    )
-    for owner, method in methods:
+    for owner, method in MEMORY_METHODS:
         setattr(owner, method, metered("memory", getattr(owner, method)))
 
 
