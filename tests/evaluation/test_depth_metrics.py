@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamvggt.evaluation import depth_alignment
+from streamvggt.evaluation import depth_alignment, depth_sets
 from streamvggt.evaluation.depth_alignment import ALIGNMENTS
 from streamvggt.evaluation.depth_metrics import METRICS, DepthOptions, error_map, score_depth, weighted_mean
 
@@ -181,3 +181,20 @@ def test_many_values_are_summed_and_searched_in_parts(monkeypatch):
     for name, align in ALIGNMENTS.items():
         in_parts = score_depth(estimated, true, align)
         assert in_parts.numbers == pytest.approx(at_once[name].numbers, rel=1e-3 if name == "scale" else 1e-6), name
+
+
+@pytest.mark.parametrize(
+    ("name", "num_valid", "error"),
+    [
+        ("sintel", 2, (70 - 50) / 50),  # depth below 70 m, aligned predictions clipped to 70 m
+        ("bonn", 2, (700 - 50) / 50),  # depth below 70 m
+        ("kitti", 3, (700 - 50) / 50),
+        ("nyu", 3, (700 - 50) / 50),
+        ("scannet", 3, (700 - 50) / 50),
+    ],
+)
+def test_ranges_of_depth_are_the_published_ones(name, num_valid, error):
+    true, predicted = torch.tensor([[1.0, 50, 80, 0, -1]]), torch.tensor([[1.0, 700, 80, 5, 5]])
+    score = score_depth(predicted, true, ALIGNMENTS["metric"], depth_sets.PUBLISHED[depth_sets.DEPTH_SETS[name]].rules)
+    assert score.num_valid == num_valid
+    assert score.numbers["Abs Rel"] == pytest.approx(error / num_valid)
