@@ -26,6 +26,22 @@ def test_in_another_world_everything_has_moved_alike():
         assert getattr(moved, name).dtype == getattr(prediction, name).dtype
 
 
+def test_without_float64_everything_moves_to_rounding(monkeypatch):
+    """MPS has no float64: neither the world is uploaded as such, nor are encodings converted."""
+    with torch.no_grad():
+        prediction = tiny()(images(1, 2)).to(torch.float32)
+    world = Sim3.exp(torch.tensor([1.0, -2, 0.5, 0.3, 2.2, -0.4, 0.7], dtype=torch.float64))
+    exact = prediction.transform(world)
+    dtypes = []
+    monkeypatch.setattr("streamvggt.prediction.widest_float", lambda device: torch.float32)
+    monkeypatch.setattr("streamvggt.prediction.uploaded", lambda x, device: dtypes.append(x.dtype) or x)
+    monkeypatch.setattr(torch.Tensor, "double", None)
+    moved = prediction.transform(world)
+    assert dtypes == [torch.float32]
+    for name in ("pose_enc", "depth", "points"):
+        torch.testing.assert_close(getattr(moved, name), getattr(exact, name), rtol=1e-4, atol=1e-5)
+
+
 def test_a_download_is_the_prediction_without_the_lists():
     with torch.no_grad():
         prediction = tiny()(images(1, 2))

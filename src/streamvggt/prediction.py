@@ -17,7 +17,7 @@ from streamvggt.geometry.camera import Cameras, cameras_from_pose_enc, inverted_
 from streamvggt.geometry.pointmap import unproject
 from streamvggt.geometry.rotation import quaternion_from_matrix
 from streamvggt.geometry.similarity import Sim3
-from streamvggt.transfer import start_download, uploaded
+from streamvggt.transfer import start_download, uploaded, widest_float
 
 PoseDirection = Literal["camera_from_world", "world_from_camera"]
 
@@ -176,14 +176,16 @@ class Prediction:
         """
 
         def moved_encoding(pose_enc: Tensor) -> Tensor:
-            exact = cameras_from_pose_enc(pose_enc.double(), self.image_size).cam_from_world
-            poses = world.to(exact.dtype).transform_poses(exact)
+            exact = pose_enc.to(widest)
+            poses = world.to(widest).transform_poses(cameras_from_pose_enc(exact, self.image_size).cam_from_world)
             quaternion = quaternion_from_matrix(poses[..., :3])
-            return torch.cat([poses[..., 3], quaternion, pose_enc[..., 7:].double()], -1).to(pose_enc.dtype)
+            return torch.cat([poses[..., 3], quaternion, exact[..., 7:]], -1).to(pose_enc.dtype)
 
         if self.pose != "camera_from_world":
             return self.standardized().transform(world)
-        world = Sim3.from_vector(uploaded(world.to_vector(), next(iter(self._tensors().values())).device))
+        device = next(iter(self._tensors().values())).device
+        widest = widest_float(device)
+        world = Sim3.from_vector(uploaded(world.to_vector().to(widest), device))
         changed: dict[str, Any] = {}
         if self.pose_enc is not None:
             changed["pose_enc"] = moved_encoding(self.pose_enc)

@@ -1,4 +1,4 @@
-"""Copies between host and device, and the current CUDA device."""
+"""Copies between host and device, the current CUDA device, and the number formats of a device."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -61,6 +61,11 @@ def unpacked(elements: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Te
     """Return the tensors of `packed` as views."""
     parts = elements.split([shape.numel() for shape in shapes.values()])
     return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """Return float64, or float32 on MPS, which has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def current(device: torch.device) -> AbstractContextManager:

@@ -9,7 +9,7 @@ import torch
 from streamvggt.model.device import MIN_BFLOAT16_PARAMETERS, available_cpus, resolve_dtype, to_channels_last_layout
 from streamvggt.model.fingerprint import count_parameters
 from streamvggt.model.weights import load_model
-from streamvggt.transfer import current, unit_range, uploaded
+from streamvggt.transfer import current, unit_range, uploaded, widest_float
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,14 @@ def test_uploads_to_cuda_go_through_pinned_memory(monkeypatch):
     calls.clear()
     uploaded(torch.zeros(1), torch.device("cpu"))
     assert "pin" not in calls
+
+
+def test_mps_has_no_float64():
+    assert [widest_float(torch.device(name)) for name in ("cpu", "cuda", "mps")] == [
+        torch.float64,
+        torch.float64,
+        torch.float32,
+    ]
 
 
 def test_uploads_to_mps_block(monkeypatch):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from streamvggt.extras import explain_missing
+from streamvggt.transfer import widest_float
 
 BASE, DOWN, UP = ".base_layer.", ".lora_A.default.", ".lora_B.default."
 
@@ -81,8 +82,9 @@ class LowRank:
                 continue
             down = name.replace(BASE, DOWN)
             if BASE in name and down in state:
-                change = state[name.replace(BASE, UP)].double() @ state[down].double()
-                tensor = (tensor.double() + self.alpha / self.rank * change).to(tensor.dtype)
+                widest = widest_float(tensor.device)
+                change = state[name.replace(BASE, UP)].to(widest) @ state[down].to(widest)
+                tensor = (tensor.to(widest) + self.alpha / self.rank * change).to(tensor.dtype)
             plain[name.replace(BASE, ".")] = tensor
         return plain
 

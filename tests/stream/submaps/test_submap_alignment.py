@@ -39,6 +39,23 @@ def test_a_frame_is_some_of_the_pixels(prediction, num_points):
     assert len(nearest.unique()) == len(nearest)
 
 
+@pytest.mark.parametrize("head", ["depth", "points"])
+def test_without_float64_a_frame_is_observed_to_rounding(prediction, head, monkeypatch):
+    """MPS has no float64. The pose on the host has float64 anyway, because alignments compute with it."""
+    if head == "points":
+        prediction = replace(prediction, depth=None, depth_conf=None)
+    prediction = prediction.to(torch.float32)
+    exact = FrameObservation.from_prediction(prediction, 100)
+    on_device = []
+    monkeypatch.setattr("streamvggt.stream.submaps.observation.widest_float", lambda device: torch.float32)
+    cpu = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: on_device.append(self.dtype) or cpu(self))
+    frame = FrameObservation.from_prediction(prediction, 100)
+    assert on_device == [torch.float32] and frame.cam_from_world.dtype == torch.float64
+    for name in ("points", "depth", "conf", "cam_from_world"):
+        torch.testing.assert_close(getattr(frame, name), getattr(exact, name), rtol=1e-4, atol=1e-5)
+
+
 def test_without_depth_the_point_head_is_asked(prediction):
     frame = FrameObservation.from_prediction(replace(prediction, depth=None, depth_conf=None), 5000)
     torch.testing.assert_close(frame.points.double(), prediction.points[0, 0].flatten(0, 1), rtol=1e-6, atol=1e-6)

@@ -17,6 +17,7 @@ from torch import Tensor
 from streamvggt.geometry.camera import Cameras, cameras_from_pose_enc, invert_pose
 from streamvggt.geometry.pointmap import project, unproject
 from streamvggt.prediction import Prediction
+from streamvggt.transfer import widest_float
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ class FrameObservation:
         height, width = prediction.image_size
         spacing = max(1, math.ceil(math.sqrt(height * width / max_points)))
         rows, columns = (slice((spacing - 1) // 2, None, spacing),) * 2
-        camera = cameras_from_pose_enc(prediction.cam_from_world_enc[0, 0].double(), prediction.image_size)
+        pose_enc = prediction.cam_from_world_enc[0, 0]
+        widest = widest_float(pose_enc.device)
+        camera = cameras_from_pose_enc(pose_enc.to(widest), prediction.image_size)
         empty = camera.cam_from_world.new_zeros(0)
         points, depth, conf = empty.reshape(0, 3), empty, empty
         if prediction.depth is not None:
@@ -58,15 +61,15 @@ class FrameObservation:
             intrinsics = camera.intrinsics.clone()
             intrinsics[:2, 2] -= rows.start
             intrinsics[:2] *= 1 / spacing
-            depth = prediction.depth[0, 0, rows, columns, 0].double()
+            depth = prediction.depth[0, 0, rows, columns, 0].to(widest)
             points = unproject(depth, Cameras(camera.cam_from_world, intrinsics)).flatten(0, 1)
             depth, conf = depth.flatten(), prediction.depth_conf[0, 0, rows, columns].flatten()
         elif prediction.points is not None:
-            points = prediction.points[0, 0, rows, columns].double().flatten(0, 1)
+            points = prediction.points[0, 0, rows, columns].to(widest).flatten(0, 1)
             depth, conf = project(points, camera)[1], prediction.points_conf[0, 0, rows, columns].flatten()
         # Copy once, because each copy to the host synchronizes with the device.
-        packed = torch.cat([camera.cam_from_world.flatten(), *(x.double().flatten() for x in (points, depth, conf))])
-        cam_from_world, points, depth, conf = packed.cpu().split([12, 3 * len(depth), len(depth), len(depth)])
+        packed = torch.cat([camera.cam_from_world.flatten(), *(x.to(widest).flatten() for x in (points, depth, conf))])
+        cam_from_world, points, depth, conf = packed.cpu().double().split([12, 3 * len(depth), len(depth), len(depth)])
         return cls(points.float().reshape(-1, 3), depth.float(), conf.float(), cam_from_world.reshape(3, 4).clone())
 
     @property
