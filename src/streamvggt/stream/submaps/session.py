@@ -53,7 +53,8 @@ class SubmapSession:
     corrected world; `corrections` returns the motion of the earlier ones.
 
     Memory is bounded: the memories of at most two submaps, the images and points of `overlap` frames, and the
-    keyframes. A failed push changes nothing. Calls from two threads at once are refused, as in `StreamSession`.
+    keyframes. With `loop_closure`, the pose graph also grows by a few numbers per submap, which `num_bytes` leaves out.
+    A failed push changes nothing. Calls from two threads at once are refused, as in `StreamSession`.
 
     Args:
         model: Causal model.
