@@ -79,3 +79,12 @@ def test_motion_by_hand(model):
     assert walk(model, MotionKeyframes(6.0, 10), [0.0] * 40) == [0, 31]
     assert walk(model, MotionKeyframes(6.0, 10, max_interval=2), [0.0] * 8) == [0, 3, 6]
     assert walk(model, MotionKeyframes(6.0, 10), [0.0, 50.0, 50.0]) == [0, 1]
+
+
+def test_the_caller_may_overwrite_a_prediction(model):
+    memory = model.new_memory(MotionKeyframes())
+    with torch.no_grad():
+        prediction = model.step(images(1, 1), heads=HEADS, memory=memory)
+    known = prediction.pose_enc[:, 0].clone()
+    prediction.pose_enc.zero_()
+    assert torch.equal(memory.policy_state["key_pose"], known) and known.abs().max() > 0

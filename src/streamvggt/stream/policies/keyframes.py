@@ -77,7 +77,7 @@ class MotionKeyframes(EvictionPolicy):
         *keys, newest = frames
         if keys and newest - keys[-1] <= self.max_interval and not self._exceeds_flow(context):
             return keys
-        context.policy_state["key_pose"] = context.result.cam_from_world_enc[:, 0]
+        context.policy_state["key_pose"] = context.result.cam_from_world_enc[:, 0].clone()  # not the caller's tensor
         return first_and_recent(frames, self.max_frames)
 
     def _exceeds_flow(self, context: PolicyContext) -> bool:
