@@ -53,6 +53,12 @@ def test_wrong_input_is_an_error_before_anything_starts(weights, capsys):
     assert "photos have no times" in capsys.readouterr().err
 
 
+def test_missing_weights_are_reported_before_the_server_starts(tmp_path, capsys):
+    pytest.importorskip("uvicorn", reason="the viewer needs `pip install -r requirements_demo.txt`")
+    assert main(["view", str(ROOT / "assets" / "clip.mp4"), "--weights", str(tmp_path / "none.pt")]) == 1
+    assert "none.pt" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(find_spec("rerun") is None, reason="rerun-sdk is not installed")
 def test_rerun_gets_each_frame(weights, tmp_path, monkeypatch):
     import rerun

@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace, argv: list[str]) -> int:
     from streamvggt.app.viewer import serve_viewer
 
     parse_policy(arguments.policy)
+    count_parameters(arguments.weights)  # report missing weights before the server starts
     device = resolve_device(arguments.device)
     is_camera = bool(URL.match(arguments.input)) or arguments.input.isdecimal()
     # Report a missing input before the server starts. Cameras are opened only once.
