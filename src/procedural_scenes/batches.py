@@ -45,8 +45,7 @@ class SyntheticBatches:
     patch_size: int = 14
 
     def __post_init__(self):
-        fewest, most = self.num_frames
-        check_frames(fewest, most, self.max_images_per_process)
+        check_frames(self.num_frames, self.max_images_per_process)
         check_whole(0, seed=self.seed, length_warmup=self.length_warmup, num_tracks=self.num_tracks)
         check_whole(1, MAX_SIDE, size=self.size, patch_size=self.patch_size)
         check_aspects(self.aspect_ratios)

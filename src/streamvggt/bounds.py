@@ -38,17 +38,19 @@ def check_real(low: float, high: float, /, **given: object) -> None:
             raise ValueError(f"{name}: expected a number from {low:g} to {high:g}, got {value!r:.40}")
 
 
-def check_frames(fewest: object, most: object, max_images: object) -> None:
+def check_frames(num_frames: object, max_images: object) -> None:
     """Check the sequence lengths of a batch sampler.
 
     Args:
-        fewest: Minimum number of frames per sequence.
-        most: Maximum number of frames per sequence.
+        num_frames: Minimum and maximum number of frames per sequence.
         max_images: Maximum number of images per batch.
 
     Raises:
-        ValueError: If the numbers are not integers with 1 ≤ `fewest` ≤ `most` ≤ `max_images`.
+        ValueError: If the numbers are not integers with 1 ≤ minimum ≤ maximum ≤ `max_images`.
     """
+    if not isinstance(num_frames, list | tuple) or len(num_frames) != 2:
+        raise ValueError(f"num_frames: expected two whole numbers, fewest and most, got {num_frames!r:.40}")
+    fewest, most = num_frames
     check_whole(1, num_frames=fewest)
     check_whole(1, num_frames=most)
     check_whole(1, max_images_per_process=max_images)

@@ -88,8 +88,8 @@ class Mixture:
         Raises:
             FileNotFoundError: If a data set is missing, or all are.
         """
+        check_frames(num_frames, max_images_per_process)
         fewest, most = num_frames
-        check_frames(fewest, most, max_images_per_process)
         check_whole(0, seed=seed, **{f"samples_per_epoch.{name}": count for name, count in samples_per_epoch.items()})
         check_whole(1, MAX_SIDE, patch_size=patch_size, **({} if size is None else {"size": size}))
         for resolution in resolutions:
