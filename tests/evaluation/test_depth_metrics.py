@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from streamvggt.evaluation import depth_alignment, depth_sets
 from streamvggt.evaluation.depth_alignment import ALIGNMENTS
 from streamvggt.evaluation.depth_metrics import METRICS, DepthOptions, error_map, score_depth, weighted_mean
+from streamvggt.evaluation.depth_protocol import load_pair
 
 GOLDENS = np.load(Path(__file__).parents[1] / "goldens" / "metrics.npz")
 CASES = json.loads(str(GOLDENS["depth_cases"]))
@@ -198,3 +200,13 @@ def test_ranges_of_depth_are_the_published_ones(name, num_valid, error):
     score = score_depth(predicted, true, ALIGNMENTS["metric"], depth_sets.PUBLISHED[depth_sets.DEPTH_SETS[name]].rules)
     assert score.num_valid == num_valid
     assert score.numbers["Abs Rel"] == pytest.approx(error / num_valid)
+
+
+def test_predictions_are_resized_with_cubic_interpolation(tmp_path):
+    """A cubic kernel overshoots a step, a linear one does not."""
+    step = np.repeat(np.float32([[1, 1, 1, 2, 2, 2]]), 6, 0)
+    np.save(tmp_path / "step.npy", step)
+    reader = SimpleNamespace(depth=lambda scene, frame: torch.ones(12, 12))
+    resized, _ = load_pair(reader, "scene", "frame", tmp_path / "step.npy")
+    assert resized.shape == (12, 12)
+    assert resized.max() > 2.05 and resized.min() < 0.95
