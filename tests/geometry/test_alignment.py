@@ -93,3 +93,9 @@ def test_the_median_is_weighted():
     assert weighted_median(values, torch.tensor([1.0, 1, 1, 0])) == 3
     assert weighted_median(values, torch.tensor([1.0, 1, 1, 9])) == 9
     assert weighted_median(values, torch.tensor([0.0, 1, 0, 0])) == 1
+
+
+def test_mirrored_points_give_a_proper_rotation():
+    points = torch.randn(20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rotation = align_points(points, points * torch.tensor([-1.0, 1, 1])).rotation
+    assert torch.linalg.det(rotation).item() == pytest.approx(1)

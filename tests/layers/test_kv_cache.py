@@ -239,3 +239,18 @@ def test_cleared_it_can_be_retracted():
     cache.rollback()
     cache.commit()
     assert contents(cache) == before
+
+
+def test_a_new_frame_takes_the_first_of_several_free_slots():
+    cache = filled(range(4))
+    cache.evict([0, 2])
+    cache.append(4, tokens(4), -tokens(4))
+    assert cache.frames == [4, 1, None, 3]
+
+
+def test_a_first_frame_that_is_retracted_leaves_no_memory():
+    cache = KVCache()
+    cache.begin()
+    cache.append(0, tokens(0), -tokens(0))
+    cache.rollback()
+    assert cache.num_bytes == 0 and cache.frames == []

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from streamvggt.losses.criterion import zero_loss
 from streamvggt.losses.terms import (
     confidence_weighted_error,
     finite_differences,
@@ -89,3 +90,10 @@ def test_scales_by_hand(close):
     close(least_squares_scale(values, 2.5 * values, valid, (1, 2, 3)).flatten(), [2.5])
     assert least_squares_scale(values, -values, valid, (1, 2, 3)) > 0
     assert not least_squares_scale(values.clone().requires_grad_(), values, valid, (1, 2, 3)).requires_grad
+
+
+def test_the_zero_of_an_output_with_nan_has_no_gradient():
+    output = torch.full((2, 3), torch.nan, requires_grad=True)
+    zero = zero_loss(output)
+    zero.backward()
+    assert zero == 0 and torch.equal(output.grad, torch.zeros(2, 3))
