@@ -147,7 +147,7 @@ def test_deep_images_have_their_usual_brightness(tmp_path, bits, kind):
     cv2.imwrite(
         str(tmp_path / f"sheer.{kind}"), np.dstack([values[..., ::-1], np.full((28, 56), 2**bits - 1, np.uint16)])
     )
-    frames, _ = get_frames(tmp_path)
+    frames, _ = get_frames(sorted(tmp_path.iterdir()))
     color, gray, sheer = (frame.original.astype(int) for frame in frames)
     assert np.abs(color - 255 * RAMP).max() <= 1 and np.abs(sheer - 255 * RAMP).max() <= 1
     assert np.abs(gray - 255 * RAMP[..., :1]).max() <= 1

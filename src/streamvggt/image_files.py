@@ -4,6 +4,7 @@ All user images are opened by `open_image`, which detects the format by content.
 """
 
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import BinaryIO
@@ -35,6 +36,7 @@ MAX_SIDE = 65_500  # pixels; limit of JPEG, the format of images in results
 WHITES = [2**bits - 1 for bits in (8, 10, 12, 14, 16, 24, 31)]  # of common camera bit depths
 
 MOTION_SUFFIXES = (".mjpg", ".mjpeg")
+DEPTH_SUFFIXES = (".pgm", ".png", ".tif", ".tiff")
 ANIMATIONS = ("GIF", "WEBP", "PNG", "AVIF")
 """Formats whose images depend on earlier images: after a damaged image none can be decoded."""
 
@@ -64,6 +66,20 @@ def image_format(path: Path) -> str | None:
         return "PNG"  # an image that exceeds the size limit
     except Exception:  # Pillow's readers raise anything
         return None
+
+
+def depth_maps(paths: Sequence[Path]) -> set[Path]:
+    """Return the 16-bit grayscale images among at least as many others: the depth maps of an RGB-D camera."""
+    found = {path for path in paths if path.suffix.lower() in DEPTH_SUFFIXES and _is_deep_gray(path)}
+    return found if 2 * len(found) <= len(paths) else set()
+
+
+def _is_deep_gray(path: Path) -> bool:
+    try:
+        with open_image(path) as image:
+            return image.mode.startswith("I")
+    except Exception:  # the iteration skips the file and reports the reason
+        return False
 
 
 def further_pictures(path: Path) -> str | None:

@@ -244,6 +244,22 @@ def test_memory_of_a_thin_image_is_bounded_by_the_output(size, mode, monkeypatch
     assert sizes and all(width <= 518 and height <= 518 for width, height in sizes)
 
 
+def test_depth_maps_among_the_photos_of_a_folder_are_left_out(tmp_path):
+    depth = Image.fromarray(np.full((28, 56), 1500, np.uint16))
+    for number in range(2):
+        gray(100).save(tmp_path / f"frame-{number}.color.png")
+        depth.save(tmp_path / f"frame-{number}.depth.png")
+    frames = small(tmp_path)
+    assert [frame.name for frame in frames] == ["frame-0.color", "frame-1.color"]
+    assert [Path(name).name for name, _ in frames.skipped] == ["frame-0.depth.png", "frame-1.depth.png"]
+    assert "probably a depth map" in frames.skipped[0][1]
+    with pytest.raises(ValueError, match=r"frame-0\.depth\.png: a 16-bit grayscale image"):
+        small(tmp_path, strict=True)
+    assert len(list(small(sorted(tmp_path.iterdir())))) == 4  # a list is taken as it is
+    (tmp_path / "frame-0.color.png").unlink()  # more 16-bit images than others: photos of a monochrome camera
+    assert len(list(small(tmp_path))) == 3
+
+
 def test_unusual_pixels_become_rgb(tmp_path):
     wide = np.linspace(0, 65535, 56 * 28).reshape(28, 56)
     Image.fromarray(wide.astype(np.uint16)).save(tmp_path / "a16.png")
@@ -257,7 +273,7 @@ def test_unusual_pixels_become_rgb(tmp_path):
     palette.save(tmp_path / "g.png")
     Image.new("F", (56, 28), 0.5).save(tmp_path / "h.tif")
 
-    frames = small(tmp_path)
+    frames = small(sorted(tmp_path.iterdir()))
     a16, b16, c32, one, bit, cmyk, indexed = frames
 
     for frame in (a16, b16, c32):

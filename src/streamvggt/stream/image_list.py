@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from streamvggt.file_kinds import no_regular_file, printable, unreadable_image
-from streamvggt.image_files import MOTION_SUFFIXES, further_pictures, image_format
+from streamvggt.image_files import MOTION_SUFFIXES, depth_maps, further_pictures, image_format
 from streamvggt.natural_order import natural_key
 
 IMAGE_TYPES = (
@@ -57,6 +57,10 @@ def _sorted_out(paths: Sequence[Path]) -> ImageList:
             left_out.append((printable(path), reason))
         elif image_format(path):
             images.append(path)
+    maps = depth_maps(images)
+    reason = "a 16-bit grayscale image among other images, probably a depth map; give a list of files to use it"
+    left_out += [(printable(path), reason) for path in images if path in maps]
+    images = [path for path in images if path not in maps]
     return ImageList(images, left_out + further_in(images))
 
 

@@ -76,6 +76,13 @@ def test_images_and_videos_have_no_labels(clip, tmp_path):
             assert not view.valid.any() and (view.image - true.image).abs().mean() < 0.05
 
 
+def test_depth_maps_beside_images_are_no_images(tmp_path):
+    for number in range(2):
+        Image.new("RGB", (80, 60), (200, 100, 0)).save(tmp_path / f"{number}.color.png")
+        Image.fromarray(np.full((60, 80), 1500, np.uint16)).save(tmp_path / f"{number}.depth.png")
+    assert [frame.name for frame in read_scene(tmp_path)] == ["0.color.png", "1.color.png"]
+
+
 def test_a_video_gives_the_same_frame_in_any_order(clip, tmp_path):
     write_video(tmp_path / "a.mp4", clip)
     frames = read_scene(tmp_path / "a.mp4")

@@ -8,6 +8,7 @@ import cv2
 
 from streamvggt.data.decode import DataError
 from streamvggt.data.own.frame import IMAGES, Frame
+from streamvggt.image_files import depth_maps
 from streamvggt.natural_order import natural_key
 
 
@@ -18,8 +19,10 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def read_images(folder: Path) -> list[Frame]:
-    """The images of a folder as frames in natural order. They are not read."""
-    return [Frame(path.name, path) for path in images_in(folder)]
+    """The images of a folder as frames in natural order, without depth maps. Only headers are read."""
+    paths = images_in(folder)
+    maps = depth_maps(paths)
+    return [Frame(path.name, path) for path in paths if path not in maps]
 
 
 def read_video(path: Path) -> list[Frame]:
