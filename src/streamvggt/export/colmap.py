@@ -89,8 +89,7 @@ def export_colmap(
             table = json.dumps(renamed, indent=1, ensure_ascii=False) + "\n"
             (temporary / "image_names.json").write_text(table, encoding="utf-8")
     if model.num_points3D() == 0:
-        is_empty = f"no points are left with {options.filter_flags()}: relax them"
-        reason = "no point is seen by two frames" if len(cloud) else is_empty
+        reason = "no point is seen by two frames" if len(cloud) else options.nothing_left()
         raise NothingLeft(f"{reason}. colmap/ contains only cameras and images", folder / "colmap")
     return folder / "colmap"
 

@@ -41,9 +41,7 @@ def export_glb(result: ReconstructionResult, folder: Path, options: ExportOption
     with atomic_write(path) as temporary:
         temporary.write_bytes(glb_bytes(shapes))
     if not len(cloud):
-        raise NothingLeft(
-            f"no points are left with {options.filter_flags()}: relax them. scene.glb contains only the cameras", path
-        )
+        raise NothingLeft(f"{options.nothing_left()}. scene.glb contains only the cameras", path)
     return path
 
 

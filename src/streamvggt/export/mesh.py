@@ -32,7 +32,7 @@ def export_mesh(result: ReconstructionResult, folder: Path, options: ExportOptio
     of_frame = partial(frame_mesh, options=options, threshold=threshold, step=step)
     shapes = [shape for _, shape in result.mapped("mesh", of_frame, positions) if len(shape.triangles)]
     if not shapes:
-        raise NothingLeft(f"no triangles are left with {options.filter_flags()}: relax them. mesh.glb is not written")
+        raise NothingLeft(f"{options.nothing_left('triangles')}. mesh.glb is not written")
     path = folder / "mesh.glb"
     with atomic_write(path) as temporary:
         temporary.write_bytes(glb_bytes(shapes))

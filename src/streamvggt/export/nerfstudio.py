@@ -67,9 +67,7 @@ def export_nerfstudio(
             content["ply_file_path"] = "points.ply"
         (temporary / "transforms.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if not len(cloud):
-        raise NothingLeft(
-            f"no points are left with {options.filter_flags()}: relax them. nerfstudio/ has none", folder / "nerfstudio"
-        )
+        raise NothingLeft(f"{options.nothing_left()}. nerfstudio/ has none", folder / "nerfstudio")
     return folder / "nerfstudio"
 
 

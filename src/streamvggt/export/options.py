@@ -56,15 +56,16 @@ class ExportOptions:
         if self.max_points < 1:
             raise ValueError(f"at least one point must be allowed, not {self.max_points}")
 
-    def filter_flags(self) -> str:
-        """Return the flags of the filters, as on the command line, for messages about exports without points."""
+    def nothing_left(self, what: str = "points") -> str:
+        """Return the message that the filters removed all points or triangles, with their flags on the command line."""
         flags = [f"--conf-percentile {self.conf_percentile:g}"]
         if self.frames != (None, None, None):
             flags.append("--frames " + ":".join("" if number is None else str(number) for number in self.frames))
         flags += [f"--drop-{name}" for name in ("white", "black", "sky") if getattr(self, f"drop_{name}")]
         if self.adjustments.masks is not None:
             flags.append(f"--masks {self.adjustments.masks}")
-        return ", ".join(flags) + (" and without --no-edge-mask" if self.drop_edges else "")
+        edges = " and without --no-edge-mask" if self.drop_edges else ""
+        return f"no {what} are left with {', '.join(flags)}{edges}: relax them"
 
     def selects_some(self, most: int | None = None) -> bool:
         """Whether the frame range is non-empty for a result of any length, or of at most `most` frames."""

@@ -18,7 +18,7 @@ def export_ply(result: ReconstructionResult, folder: Path, options: ExportOption
 
     cloud = merged_points(result, options)
     if len(cloud) == 0:
-        raise NothingLeft(f"no points are left with {options.filter_flags()}: relax them. points.ply is not written")
+        raise NothingLeft(f"{options.nothing_left()}. points.ply is not written")
     path = folder / "points.ply"
     with atomic_write(path) as temporary:
         trimesh.PointCloud(cloud.points, cloud.colors).export(temporary)
