@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from experiments.depth_network import add_depth_network, load_depth_network
 from procedural_scenes.scene import STYLES
-from streamvggt import VGGT, load_model
+from streamvggt import VGGT
 from streamvggt.evaluation.depth_metrics import median_scale
 from streamvggt.evaluation.synthetic import held_out_sequences
-from streamvggt.flags import whole, word
+from streamvggt.flags import whole
 
 SQUARES = (16, 8)
 """Sides in pixels of the squares whose mean is corrected."""
@@ -34,11 +35,9 @@ def main() -> None:
     parser = command_line()
     arguments = parser.parse_args()
     try:
-        model = load_model(arguments.weights, causal=arguments.causal)
+        model = load_depth_network(arguments)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    if "depth" not in model.heads:
-        parser.error(f"{arguments.weights}: expected a network with a depth head, got {', '.join(model.heads)}")
     side = model.config.image_size
     sums: dict[str, Tensor] = {}
     for batch in held_out_sequences("val", arguments.sequences, arguments.frames, side, side, arguments.scene_type):
@@ -52,13 +51,7 @@ def main() -> None:
 
 def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("weights", type=word, help="network, as in load_model: a name, file or folder")
-    parser.add_argument(
-        "--causal",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="run the network as a causal student, or as a bidirectional teacher (default: --causal)",
-    )
+    add_depth_network(parser)
     parser.add_argument("--scene-type", choices=tuple(STYLES), default="rooms", help="(default: rooms)")
     parser.add_argument("--frames", type=whole(), default=8, help="frames per sequence (default: 8)")
     parser.add_argument("--sequences", type=whole(), default=48, help="number of sequences (default: 48)")

@@ -19,13 +19,14 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
+from experiments.depth_network import add_depth_network, load_depth_network
 from procedural_scenes.clips import ClipBatches
-from streamvggt import VGGT, load_model
+from streamvggt import VGGT
 from streamvggt.bundled import bundled
 from streamvggt.cli.export import validate_writable
 from streamvggt.data.view import Batch
 from streamvggt.evaluation.depth_metrics import median_scale
-from streamvggt.flags import some_path, whole, word
+from streamvggt.flags import some_path, whole
 
 RECIPE = bundled("config") / "data" / "rendered.yaml"
 """The training recipe. Its shares are those of the fit."""
@@ -42,11 +43,9 @@ def main() -> None:
     try:
         validate_output(arguments.out)
         clips = open_clips(arguments.clips, arguments.seed)
-        model = load_model(arguments.weights, causal=arguments.causal)
+        model = load_depth_network(arguments)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    if "depth" not in model.heads:
-        parser.error(f"{arguments.weights}: expected a network with a depth head, got {', '.join(model.heads)}")
     clips = clips.for_patches(model.patch_size)
     features, errors = sample_all(model, clips, arguments.batches, arguments.seed)
     weight, bias = fit(features, errors)
@@ -61,13 +60,7 @@ def main() -> None:
 
 def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("weights", type=word, help="network to fit, as in load_model: a name, file or folder")
-    parser.add_argument(
-        "--causal",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="run the network as a causal student, or as a bidirectional teacher (default: --causal)",
-    )
+    add_depth_network(parser)
     parser.add_argument("--clips", type=some_path, required=True, help="rendered clips of the training")
     parser.add_argument(
         "--batches", type=whole(), default=60, help=f"number of batches of {IMAGES} images (default: 60)"

@@ -95,7 +95,7 @@ def test_the_shares_are_those_of_the_training_recipe(folder, tmp_path, monkeypat
     ],
 )
 def test_wrong_arguments_are_rejected_before_the_network_runs(words, message, folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(fit_confidence, "load_model", None)
+    monkeypatch.setattr(fit_confidence, "load_depth_network", None)
     words = [word.format(weights=folder / "weights", new=tmp_path / "new") for word in words]
     with pytest.raises(SystemExit, match="2"):
         run(monkeypatch, folder, *words)
