@@ -94,7 +94,7 @@ class VisionTransformer(nn.Module):
             (B, h·w, C + M)
         """
         patches, skips = self.patch_embed(images)
-        class_position, patch_position = self.positions(patches.shape[-2:])
+        class_position, patch_position = self._pos_embed(patches.shape[-2:])
         patches = patches.flatten(2).transpose(1, 2) + patch_position  # (B, h·w, C)
         batch = patches.shape[0]
         x = torch.cat(
@@ -112,7 +112,7 @@ class VisionTransformer(nn.Module):
             torch.cat([features, *(skip.flatten(2).mT.to(features.dtype) for skip in skips)], -1) if skips else features
         )
 
-    def positions(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def _pos_embed(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return the position embeddings of the class token (1, 1, C) and of a patch grid (1, h·w, C)."""
         of_class, of_patches = self.pos_embed.split([1, self.pos_embed.shape[1] - 1], 1)
         if tuple(grid) != self.grid:
