@@ -50,21 +50,26 @@ def render_clips(folder: Path, world: SyntheticScenes, num_clips: int, num_frame
         ValueError: If the folder contains clips with other settings.
         BlockingIOError: If another run writes to the folder.
     """
-    with FolderLock(folder):
-        settings = {"split": world.split, "seed": world.seed, "style": asdict(world.style)}
-        settings = json.loads(json.dumps({**settings, "num_frames": num_frames, "size": size}))
-        if (folder / RECORD).exists():
-            found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-            if found != settings:
-                raise ValueError(f"{folder}: expected clips with {settings}, got {found}. Choose another folder.")
-        with atomic_write(folder / RECORD) as path:
-            path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        shards = [folder / f"{number:05d}" for number in range(-(-num_clips // CLIPS_PER_SHARD))]
-        with tqdm(total=len(shards) * CLIPS_PER_SHARD * num_frames, unit="image", disable=None) as bar:
-            for number, shard in enumerate(shards):
-                if not shard.exists():
-                    _render_shard(shard, world, number, num_frames, size)
-                bar.update(CLIPS_PER_SHARD * num_frames)
+    shards = [folder / f"{number:05d}" for number in range(-(-num_clips // CLIPS_PER_SHARD))]
+    num_images = len(shards) * CLIPS_PER_SHARD * num_frames
+    with FolderLock(folder), tqdm(total=num_images, unit="image", disable=None) as bar:
+        _record_settings(folder, world, num_frames, size)
+        for number, shard in enumerate(shards):
+            if not shard.exists():
+                _render_shard(shard, world, number, num_frames, size)
+            bar.update(CLIPS_PER_SHARD * num_frames)
+
+
+def _record_settings(folder: Path, world: SyntheticScenes, num_frames: int, size: int) -> None:
+    """Write the settings of the clips, or compare them with those of existing clips."""
+    settings = {"split": world.split, "seed": world.seed, "style": asdict(world.style)}
+    settings = json.loads(json.dumps({**settings, "num_frames": num_frames, "size": size}))
+    if (folder / RECORD).exists():
+        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if found != settings:
+            raise ValueError(f"{folder}: expected clips with {settings}, got {found}. Choose another folder.")
+    with atomic_write(folder / RECORD) as path:
+        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _render_shard(shard: Path, world: SyntheticScenes, number: int, num_frames: int, size: int) -> None:
