@@ -15,12 +15,11 @@ import time
 from pathlib import Path
 
 import torch
+from environment_info import output_path
 from long_streams_report import SHORT, STILL, write
 from tqdm import tqdm
 
 sys.path.append(str(Path(__file__).parents[1]))  # the repository, for experiments
-from environment_info import output_path
-
 from experiments.long_streams import (
     KINDS,
     SCENES,

@@ -56,7 +56,7 @@ def image_path(text: str) -> Path:
     """Parse the path of an image to write.
 
     Raises:
-        argparse.ArgumentTypeError: If the suffix is no image format, or the path is a folder.
+        argparse.ArgumentTypeError: If the suffix is not that of an image format, or the path is a folder.
     """
     path = some_path(text)
     if path.suffix.lower() not in IMAGE_SUFFIXES or path.is_dir():
